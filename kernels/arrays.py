@@ -1,0 +1,62 @@
+"""What every kernel needs to know about an array: where it lives, and how broadcasting is undone."""
+
+import sys
+
+import numpy as np
+
+
+def array_module(array):
+    """numpy or cupy, whichever made the array: `xp = array_module(x)` lets one expression serve both."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    cupy = sys.modules.get("cupy")  # an array of CuPy's can only exist once cupy was imported
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def device_of(array):
+    """ "cpu" for a NumPy array, "cuda" for a CuPy one."""
+    return "cpu" if array_module(array) is np else "cuda"
+
+
+def to_device(array, device):
+    """The array on `device` ("cpu" or "cuda"); the very same array if it is there already.
+
+    Raises RuntimeError in one sentence where CuPy, a driver or a GPU is missing.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    if device == device_of(array):
+        return array
+    if device == "cpu":
+        return array.get()
+    return require_cupy().asarray(array)
+
+
+def require_cupy():
+    """Import CuPy and make sure that a GPU answers; otherwise say in one sentence what is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError("device 'cuda' needs CuPy, which is not installed: pip install -e '.[gpu]'") from error
+    try:
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            return cupy
+        missing = "no GPU was found"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        missing = f"the NVIDIA driver does not answer ({error})"
+    raise RuntimeError(f"device 'cuda' cannot be used here: {missing}; choose --device cpu")
+
+
+def unbroadcast(grad, shape):
+    """Sum `grad` down to `shape`: the backward of NumPy's broadcasting.
+
+    Broadcasting repeats an element along every stretched or prepended axis; each copy had its own influence on the result,
+    and influences add, so the gradient is summed over exactly those axes. Returns `grad` itself where nothing was stretched.
+    """
+    if grad.shape == tuple(shape):
+        return grad
+    prepended = grad.ndim - len(shape)
+    stretched = tuple(i + prepended for i, n in enumerate(shape) if n == 1 and grad.shape[i + prepended] != 1)
+    return grad.sum(axis=tuple(range(prepended)) + stretched, keepdims=True).reshape(shape)

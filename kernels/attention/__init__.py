@@ -1,0 +1,1 @@
+"""Scaled dot-product attention, causal or not, with past keys and left padding."""

@@ -1,0 +1,1 @@
+"""The Gaussian error linear unit, exact and in GPT-2's tanh form."""
