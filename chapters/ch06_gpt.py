@@ -1,0 +1,148 @@
+"""Chapter 6: the GPT. Embeddings, a stack of blocks, a last norm, and a head that scores every token of the vocabulary.
+
+    python -m chapters.ch06_gpt --preset book  # prints where the parameters are and checks loss at birth and causality
+
+The layout and the names are GPT-2's (Radford et al. 2019), so that chapter 9 can load OpenAI's weights into this very class.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import minigrad as mg
+import minigrad.nn as nn
+from chapters.ch03_embeddings import check_tokens, positions
+from chapters.ch05_block import Block
+from chapters.command import command
+
+PRESETS = {
+    "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256),  # about 1M parameters: minutes on a laptop
+    "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's, about 11M
+    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, vocab_size=50257),  # GPT-2 small, 124M
+}
+
+
+@dataclass
+class GPTConfig:
+    """The shape of a GPT."""
+
+    vocab_size: int = 1024  # V, how many tokens the tokenizer knows
+    context: int = 256  # most tokens that the model sees at once
+    n_layer: int = 4  # blocks
+    n_head: int = 4  # heads in a block
+    d_model: int = 128  # C, width of the residual stream
+    dropout: float = 0.0  # share of activations zeroed in training
+    tied: bool = True  # read tokens out with the table that read them in, as GPT-2 does
+    bias: bool = True  # biases in linear layers and norms, as GPT-2 has them
+
+    def __post_init__(self):
+        for name in ("vocab_size", "context", "n_layer", "n_head", "d_model"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.d_model % self.n_head:
+            raise ValueError(
+                f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    @classmethod
+    def preset(cls, name, **changes):
+        """`GPTConfig.preset("book", vocab_size=4096)`: a named shape, with any field changed."""
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset named {name!r}; the presets are {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **changes})
+
+
+class LayerCache:
+    """One layer's keys and values of all tokens so far, in buffers that are filled from the left."""
+
+    def __init__(self, context):
+        self.context, self.length = context, 0
+        self.k = self.v = None  # (B, H, context, D) each, made when the first keys tell B, H and D
+
+    def append(self, k, v):
+        """k, v: (B, H, T, D), the newest.  Returns all so far, (B, H, length + T, D), as views of the buffers."""
+        B, H, T, D = k.shape
+        if self.k is None:
+            self.k, self.v = (mg.zeros(B, H, self.context, D, dtype=k.dtype, device=k.device) for _ in "kv")
+        end = self.length + T
+        self.k.array[:, :, self.length : end] = k.array
+        self.v.array[:, :, self.length : end] = v.array
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class KVCache:
+    """What decoding remembers, so that a new token costs one column of work and not the whole window again.
+
+    Keys and values of past tokens never change while every token keeps its position: position t sees only what came before.
+    Made for one batch: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(newest, cache)`…, under `mg.no_grad()`.
+    """
+
+    def __init__(self, gpt):
+        self.layers = [LayerCache(gpt.config.context) for _ in range(gpt.config.n_layer)]
+
+    @property
+    def length(self):
+        """Tokens remembered so far."""
+        return self.layers[0].length
+
+
+class GPT(nn.Module):
+    """idx: (B, T) integer token ids -> logits: (B, T, V), the scores of the token that follows each position."""
+
+    def __init__(self, config, generator=None):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        self.wpe = nn.Embedding(config.context, config.d_model)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(
+            [Block(config.d_model, config.n_head, config.dropout, config.bias) for _ in range(config.n_layer)]
+        )
+        self.ln_f = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.lm_head.weight = self.wte.weight
+        self.initialise(generator)
+
+    def initialise(self, generator):
+        """GPT-2's beginning: matrices N(0, 0.02²), biases 0, norms 1 and 0 (as the layers make them).
+
+        What writes into the residual stream starts smaller by √(2 · n_layer): that many additions would otherwise make the
+        stream grow with depth (Radford et al. 2019, section 2.3).
+        """
+        for name, parameter in self.named_parameters():
+            if len(parameter.shape) == 2:
+                small = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
+                nn.init.normal_(parameter, 0.0, 0.02 / small, generator=generator)
+            elif name.endswith(("c_attn.bias", "c_proj.bias", "c_fc.bias")):
+                nn.init.zeros_(parameter)
+
+    def num_parameters(self):
+        """How many numbers are learned; a table that is read in and out by is counted once."""
+        return sum(math.prod(p.shape) for p in self.parameters())
+
+    def forward(self, idx, cache=None, key_start=None, last_only=False):
+        """idx: (B, T) ids.  cache: a KVCache holding the tokens before idx.  key_start: (B,) columns where padded rows begin.
+
+        last_only: score only the last position, (B, 1, V), as decoding needs it.
+        Raises ValueError where T (with the cached tokens) is beyond the context, or an id beyond the vocabulary.
+        """
+        check_tokens(idx, self.config.vocab_size)
+        B, T = idx.shape
+        seen = 0 if cache is None else cache.length
+        if seen + T > self.config.context:
+            raise ValueError(
+                f"{seen + T} tokens do not fit in this model's context of {self.config.context}: "
+                "crop the text to its last tokens or build the model with a longer context"
+            )
+        where = positions(T, seen, key_start).to(idx.device)  # (T,) or (B, T)
+        x = self.drop(self.wte(idx) + self.wpe(where))  # (B, T, C)
+        for i, block in enumerate(self.h):
+            x = block(x, None if cache is None else cache.layers[i], key_start)  # (B, T, C)
+        if last_only:
+            x = x[:, -1:, :]  # (B, 1, C)
+        return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last: chapter 10 unbolts it

@@ -1,0 +1,297 @@
+"""Chapter 7: the training loop. Guess the next token, measure how wrong, ask every parameter for its share, and step.
+
+    python -m chapters.ch07_train                                # trains the tiny GPT on the embedded world
+    python -m chapters.ch07_train --data shakespeare.txt --tokenizer characters --preset nanogpt-cpu --run runs/shakespeare
+
+`train` is written once and used by every later chapter: other batches, another learning rate, another loss, the same loop.
+AdamW: Loshchilov and Hutter 2017 (arXiv:1711.05101). Betas, clipping and the cosine: Brown et al. 2020 (arXiv:2005.14165), B.
+"""
+
+import math
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import minigrad.nn.functional as F
+import numpy as np
+from tqdm import tqdm
+
+import minigrad as mg
+from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.checkpoint import Keeper
+from chapters.command import command
+from chapters.run_folder import History, Run, RunError, load_model, save_model
+
+__all__ = [
+    "History",
+    "Run",
+    "RunError",
+    "TrainConfig",
+    "evaluate",
+    "load_model",
+    "next_token_loss",
+    "save_model",
+    "train",
+]
+
+
+@dataclass
+class TrainConfig:
+    """How to train; what is trained, and on what, is said elsewhere."""
+
+    steps: int = 1000  # optimiser steps
+    batch_size: int = 16  # rows in a batch
+    lr: float = 3e-4  # highest learning rate, reached after the warm-up
+    min_lr: float = 3e-5  # where the cosine ends
+    warmup_steps: int = 50  # steps of linear rise
+    weight_decay: float = 0.1  # pull towards zero, on matrices only
+    beta1: float = 0.9  # AdamW's memory of the gradient
+    beta2: float = 0.95  # AdamW's memory of its square
+    grad_clip: float = 1.0  # longest gradient allowed, 0 for any
+    grad_accumulation: int = 1  # batches that share one step
+    eval_every: int = 250  # steps between two evaluations
+    eval_batches: int = 20  # validation batches in one evaluation
+    checkpoint_every: int = 250  # steps between two checkpoints
+    keep_best: bool = False  # end with the parameters of the best validation loss, not the last ones
+    resume: bool = False  # go on from the run folder's checkpoint
+    seed: int = 0  # of everything random
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_lr <= self.lr:
+            raise ValueError(
+                f"the learning rates must satisfy 0 <= min_lr <= lr, got min_lr={self.min_lr} and lr={self.lr}"
+            )
+
+
+def next_token_loss(model, inputs, targets):
+    """Mean cross-entropy in nats: inputs (B, T) ids, targets (B, T) ids or -100 for "not graded"."""
+    logits = model(inputs)  # (B, T, V)
+    return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1), ignore_index=-100)
+
+
+def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=None, log=tqdm.write):
+    """Train `model` in place; returns the History and leaves metrics, checkpoint and loss curve in `run`.
+
+    batches, validation: anything with batch(step) -> a tuple of arrays; loss_fn(model, *those as tensors) -> scalar mean loss.
+    The same seed, data and machine write the same metrics.jsonl, byte for byte, however often the run is killed and resumed.
+    Raises FloatingPointError where loss or gradient become NaN or infinite, KeyboardInterrupt after Ctrl-C (both leave a good
+    checkpoint), RunError where the folder cannot be written or holds another run's checkpoint.
+    """
+    mg.manual_seed(config.seed)  # dropout draws from this one
+    optimizer = make_optimizer(model, config)
+    signature = f"{getattr(batches, 'signature', type(batches).__name__)}, {getattr(loss_fn, '__name__', 'loss')}"
+    keeper = Keeper(model, optimizer, config, run, signature)
+    tokens, seconds = 0, 0.0
+    model.train()
+    with ctrl_c() as pressed, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
+        if keeper.step == 0 and validation is not None:
+            keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+        while keeper.step < config.steps:
+            started, step, dice = time.perf_counter(), keeper.step, mg.default_generator.get_state()
+            rate = schedule(step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+            loss = 0.0
+            for micro in range(config.grad_accumulation):
+                batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
+                part = loss_fn(model, *batch) / config.grad_accumulation
+                part.backward()
+                loss += part.item()
+                tokens += math.prod(batch[0].shape)
+            norm = float(mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                mg.default_generator.set_state(dice)  # so that the inquest sees the very step that failed
+                raise FloatingPointError(
+                    inquest(model, batches, config, step, loss, norm, loss_fn) + keeper.last_good()
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+
+            seconds += time.perf_counter() - started
+            keeper.stepped(loss=loss, lr=rate, grad_norm=norm)
+            bar.update()
+            bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
+            if validation is not None and keeper.due(config.eval_every):
+                keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+            if keeper.due(config.checkpoint_every) or pressed:
+                keeper.checkpoint(tokens_per_second=tokens / seconds, seconds=seconds)
+            if pressed and keeper.step < config.steps:
+                raise KeyboardInterrupt(
+                    f"stopped after step {keeper.step}, everything is in {run.folder}: --resume goes on"
+                )
+    model.eval()
+    history = keeper.finish()
+    history.tokens_per_second = tokens / seconds if seconds else math.nan
+    return history
+
+
+def make_optimizer(model, config):
+    """AdamW that decays the matrices and leaves biases and norms alone: those have no size to keep small."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if len(p.shape) >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if len(p.shape) < 2], "weight_decay": 0.0},
+    ]
+    return mg.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+
+
+def schedule(step, config):
+    """The learning rate of a step (from 0): up along a line, then down along half a cosine to min_lr."""
+    return mg.optim.warmup_cosine(
+        step, lr=config.lr, min_lr=config.min_lr, warmup_steps=config.warmup_steps, total_steps=config.steps
+    )
+
+
+def to_tensors(arrays, model):
+    """A batch's arrays as tensors on the model's device."""
+    device = next(iter(model.parameters())).device
+    return tuple(mg.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+
+
+def evaluate(model, batches, count, loss_fn=next_token_loss):
+    """Mean loss over batch(0) … batch(count - 1), without dropout and without gradients; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    with mg.no_grad():
+        losses = [loss_fn(model, *to_tensors(batches.batch(i), model)).item() for i in range(count)]
+    model.train(was_training)
+    return sum(losses) / count
+
+
+def inquest(model, batches, config, step, loss, norm, loss_fn):
+    """Run the failed step again, looking at every operation, and say which one was the first to give NaN or infinity."""
+    found = "no single operation: the gradients are finite, and only their norm overflows"
+    for name, parameter in model.named_parameters():
+        parameter.grad = None
+        if not np.isfinite(parameter.numpy()).all():
+            found = f"the parameter {name}, before any operation"
+    try:
+        with mg.autograd.detect_anomaly():
+            for micro in range(config.grad_accumulation):
+                batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
+                loss_fn(model, *batch).backward()
+    except FloatingPointError as error:
+        found = f"{error}" if found.startswith("no single") else f"{found}; then {error}"
+    return f"training stopped at step {step}: loss {loss}, gradient norm {norm}; first bad value: {found}. "
+
+
+@contextmanager
+def ctrl_c():
+    """Yields a list that Ctrl-C makes non-empty, so that a step is never cut in half; a second Ctrl-C is not waited for."""
+    pressed = []
+
+    def note(signum, frame):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(signum)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # only the main thread may ask
+        yield pressed
+        return
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ── the command line: pretraining ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Settings(TrainConfig):
+    """Pretrain a GPT on the embedded world or on any text. `--preset NAME --help` shows that preset's values."""
+
+    run: str = "runs/pretrain"  # the folder for everything that comes out
+    preset: Literal["tiny", "book", "gpt2", "nanogpt-cpu"] = "tiny"  # a shape, and how to train it
+    data: str = "world"  # "world" for the embedded one, or the path of a UTF-8 text file
+    world_bytes: int = 2_000_000  # how much of the world to generate
+    validation_fraction: float = 0.1  # share of the tokens, at the end, that is never trained on
+    tokenizer: Literal["bpe", "characters", "gpt2"] = "bpe"  # bpe is learned from the text itself
+    vocab_size: int = 1024  # tokens that bpe may have
+    context: int = 256  # tokens the model sees at once
+    n_layer: int = 4  # blocks
+    n_head: int = 4  # heads in a block
+    d_model: int = 128  # width of the residual stream
+    dropout: float = 0.0  # share of activations zeroed in training
+    bias: bool = True  # biases in linear layers and norms
+    quick: bool = False  # a few seconds' training of a very small model
+
+    steps: int = 1000
+    lr: float = 1e-3  # a small model bears more than the book's 3e-4
+    min_lr: float = 1e-4
+
+
+PRESETS = {
+    "tiny": {},
+    "book": dict(n_layer=6, n_head=6, d_model=384, lr=3e-4, min_lr=3e-5, vocab_size=4096),
+    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, lr=3e-4, min_lr=3e-5, tokenizer="gpt2", batch_size=4),
+    # nanoGPT's README: "i only have a macbook", train_shakespeare_char with these flags reaches 1.88 (github.com/karpathy/nanoGPT)
+    "nanogpt-cpu": dict(
+        tokenizer="characters", context=64, batch_size=12, steps=2000, warmup_steps=100, beta2=0.99, bias=False
+    ),
+    "quick": dict(
+        steps=60, batch_size=8, world_bytes=200_000, vocab_size=512, context=64, n_layer=2, n_head=2, d_model=64, warmup_steps=5,
+        eval_every=30, eval_batches=4, checkpoint_every=30,
+    ),
+}  # fmt: skip
+
+
+def prepare(settings, run):
+    """The tokenizer and the (train, validation) tokens of the settings' text, as a memory-mapped file in the run's folder."""
+    if settings.data == "world":
+        from chapters.world import World
+
+        documents = World(seed=settings.seed).documents(settings.world_bytes, seed=settings.seed)
+    else:
+        documents = [part for part in read_text(settings.data).split(END_OF_TEXT) if part]
+    text = "\n".join(documents)
+    if settings.tokenizer == "gpt2":
+        tokenizer = Tokenizer.gpt2()
+    elif settings.tokenizer == "characters":
+        tokenizer = Tokenizer.characters(text)
+    else:
+        tokenizer = Tokenizer.train(text[:1_000_000], settings.vocab_size)  # a megabyte of text knows the words
+    if len(documents) == 1:
+        ids = tokenizer.encode(text)
+    else:
+        ids = [i for document in documents for i in (*tokenizer.encode(document), tokenizer.eos_id)]
+    tokens = write_tokens(run / "tokens.bin", ids)  # (N,)
+    return tokenizer, *train_validation_split(tokens, settings.validation_fraction)
+
+
+def pretrain(settings):
+    """Tokenize, build, train, measure on every validation token once, save.  Returns model, tokenizer, History."""
+    run = Run(settings.run)
+    tokenizer, train_tokens, validation_tokens = prepare(settings, run)
+    shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))
+    run.describe(command=settings, model=model.config)
+    print(
+        f"{model.num_parameters():,} parameters, {len(train_tokens):,} tokens to train on, vocabulary {tokenizer.vocab_size}"
+    )
+
+    batches = NextTokenBatches(train_tokens, settings.context, settings.batch_size, settings.seed)
+    validation = NextTokenBatches(validation_tokens, settings.context, settings.batch_size, settings.seed)
+    config = TrainConfig(**{f.name: getattr(settings, f.name) for f in fields(TrainConfig)})
+    history = train(model, batches, config, run, validation=validation)
+
+    every = EveryTokenOnce(validation_tokens, settings.context, settings.batch_size)
+    loss = evaluate(model, every, len(every))
+    save_model(run, model, tokenizer)
+    print(f"validation loss on every token: {loss:.4f} nats ({math.exp(loss):.1f} choices a token)")
+    print(f"{history.tokens_per_second:,.0f} tokens/s; loss curve, metrics and model are in {run.folder}")
+    return model, tokenizer, history
+
+
+if __name__ == "__main__":
+    command(pretrain, Settings, PRESETS)

@@ -1,0 +1,132 @@
+"""Exact resumption: one file that holds all a training run is, written whole or not at all.
+
+Parameters, AdamW's moments, the step, the state of the generator, the best loss and the length of metrics.jsonl stand in the same
+safetensors file, so that no two of them can disagree. What was written to metrics.jsonl after the checkpoint is cut off when the
+run resumes, and is then written again, the same.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from minigrad.serialization import CheckpointError
+
+import minigrad as mg
+from chapters.figures import loss_curve
+from chapters.run_folder import History, Lines, RunError, load_parameters
+
+
+class Keeper:
+    """The loop's memory: counts steps, writes metrics, keeps checkpoints and the best parameters."""
+
+    def __init__(self, model, optimizer, config, run, signature):
+        """signature: text that tells this run's data and loss from others'."""
+        self.model, self.optimizer, self.config, self.run = model, optimizer, config, run
+        self.step, self.best, metrics_bytes = 0, None, 0
+        self.checkpointed = None  # the step of the newest checkpoint
+        self.path = run / "checkpoint.safetensors"
+        free_to_change = ("resume", "checkpoint_every")  # neither leaves a trace in the metrics
+        self.settings = {name: value for name, value in asdict(config).items() if name not in free_to_change}
+        self.settings["data"] = signature
+        self.settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
+        if self.path.exists() and config.resume:
+            state = load_checkpoint(self.path, model, optimizer, self.settings)
+            self.step, self.best, metrics_bytes = state["step"], state["best"], state["metrics_bytes"]
+            self.checkpointed = self.step
+            mg.default_generator.set_state(state["generator"])
+        elif self.path.exists():  # hours of work may lie in it: a fresh start steps over it, and loses nothing
+            os.replace(self.path, run / "checkpoint.previous.safetensors")
+        self.metrics = Lines(run / "metrics.jsonl", keep=metrics_bytes)
+        self.clock = Lines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
+        run.describe(training=config)
+
+    def due(self, every):
+        """Whether something done every so many steps, and at the end, is done now."""
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def stepped(self, **numbers):
+        """A step is done: count it and write its line."""
+        self.step += 1
+        self.metrics.append(step=self.step, **numbers)
+
+    def validated(self, loss, log):
+        """Write an evaluation's line, and keep the parameters where they are the best so far."""
+        self.metrics.append(step=self.step, validation_loss=loss)
+        log(f"step {self.step:5d}: validation loss {loss:.4f}")
+        if self.best is None or loss < self.best:
+            self.best = loss
+            if self.config.keep_best:
+                mg.serialization.save(self.run / "best.safetensors", dict(self.model.named_parameters()))
+
+    def checkpoint(self, **timing):
+        """Write all that resuming needs.  Raises RunError where the disk refuses; the file before it then stays."""
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "metrics_bytes": self.metrics.size(),
+            "generator": mg.default_generator.get_state(),
+            "settings": self.settings,
+        }
+        save_checkpoint(self.path, self.model, self.optimizer, state)
+        self.checkpointed = self.step
+        self.clock.append(step=self.step, **timing)
+
+    def last_good(self):
+        """One clause about what a stopped run can go back to."""
+        if self.checkpointed is None:
+            return "No checkpoint had been written yet."
+        return f"The last good checkpoint, of step {self.checkpointed}, is {self.path}."
+
+    def finish(self):
+        """Draw the loss curve, put the best parameters back where that was asked for, and return the History."""
+        if self.config.keep_best and (self.run / "best.safetensors").exists():
+            load_parameters(
+                self.model, mg.serialization.load(self.run / "best.safetensors")[0], self.run / "best.safetensors"
+            )
+        history = History.read(self.run)
+        loss_curve(history, self.run / "figures" / "loss.png", title=f"{self.run.folder.name}: loss")
+        return history
+
+
+def save_checkpoint(path, model, optimizer, state):
+    """state: what else must survive (the step, the generator, …), JSON-able.  The file is replaced whole or not at all."""
+    arrays = {f"parameters.{name}": parameter for name, parameter in model.named_parameters()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        arrays.update({f"optimizer.{i}.{key}": _array(value) for key, value in moments.items()})
+    try:
+        mg.serialization.save(path, arrays, metadata={"state": json.dumps(state)})
+    except (OSError, CheckpointError) as error:
+        kept = f"the one before ({path}) is intact" if Path(path).exists() else "there is none yet"
+        raise RunError(f"the checkpoint of step {state['step']} could not be written, {kept}: {error}") from error
+
+
+def load_checkpoint(path, model, optimizer, settings):
+    """Put the checkpoint's numbers into model and optimizer; returns the rest of its state.
+
+    Raises RunError where it was written under other settings, naming the first that differs.
+    """
+    arrays, metadata = mg.serialization.load(path)
+    if "state" not in metadata:
+        raise RunError(f"{path} is not a training checkpoint")
+    state = json.loads(metadata["state"])
+    for name, now in json.loads(json.dumps(settings)).items():
+        then = state["settings"].get(name)
+        if then != now:
+            raise RunError(
+                f"{path} belongs to a run with {name} = {then}, not {now}: "
+                "use its settings, choose another run folder, or do without resume"
+            )
+    load_parameters(model, {name[11:]: a for name, a in arrays.items() if name.startswith("parameters.")}, path)
+    moments = {}
+    for name, array in arrays.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".")
+            moments.setdefault(int(i), {})[key] = array
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return state
+
+
+def _array(value):
+    return np.asarray(value.array if hasattr(value, "array") else value)

@@ -1,0 +1,153 @@
+"""What a run leaves behind: a folder that explains itself, and from which a killed run goes on as if nothing had happened.
+
+config.json         every setting            model.safetensors  the trained parameters, with the model's shape
+metrics.jsonl       a line a step, and a line an evaluation; no clock in it, so that two equal runs write equal bytes
+timing.jsonl        the clock                checkpoint.safetensors  all that resuming needs, in one file
+figures/*.png       samples.txt              tokenizer.tiktoken (and .json)
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from minigrad.serialization import CheckpointError
+
+import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig
+
+
+class RunError(OSError):
+    """A run folder that cannot be written or that belongs to another run."""
+
+
+class Run:
+    """A run's folder, made where it is missing.  Raises RunError in one sentence where it cannot be written."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        try:
+            (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.write_bytes(b"?")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"the run folder {folder} cannot be written ({error.strerror}): choose another one"
+            ) from error
+
+    def __truediv__(self, name):
+        """`run / "samples.txt"`: a path inside the folder."""
+        return self.folder / name
+
+    def describe(self, **sections):
+        """Merge sections into config.json: `run.describe(model=gpt.config, data={"file": "…"})`."""
+        path = self / "config.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known.update({name: _plain(section) for name, section in sections.items()})
+        unfinished = self / "config.json.unfinished"
+        unfinished.write_text(json.dumps(known, indent=2, default=str) + "\n")
+        os.replace(unfinished, path)
+
+
+def _plain(section):
+    return asdict(section) if hasattr(section, "__dataclass_fields__") else section
+
+
+class Lines:
+    """metrics.jsonl: appended to, and cut back to what a checkpoint knew when a run resumes."""
+
+    def __init__(self, path, keep=0):
+        """keep: bytes to keep of what is there (None: all); what a killed run wrote after its checkpoint is written again."""
+        self.path = path
+        size = path.stat().st_size if path.exists() else 0
+        keep = size if keep is None else keep
+        if size < keep:
+            raise RunError(
+                f"{path} has {size} bytes but its checkpoint knew {keep}: it was shortened by hand; start afresh"
+            )
+        self.file = open(path, "ab")
+        self.file.truncate(keep)
+        self.file.seek(keep)
+
+    def append(self, **record):
+        try:
+            self.file.write((json.dumps(record) + "\n").encode())
+            self.file.flush()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact"
+            ) from error
+
+    def size(self):
+        """Bytes so far, after making sure that they reached the disk."""
+        os.fsync(self.file.fileno())
+        return self.file.tell()
+
+
+@dataclass
+class History:
+    """The curves of a run, as metrics.jsonl holds them."""
+
+    steps: list = field(default_factory=list)  # step of each training loss
+    losses: list = field(default_factory=list)
+    validation_steps: list = field(default_factory=list)
+    validation_losses: list = field(default_factory=list)
+    tokens_per_second: float = float("nan")  # of this process, evaluation left out
+
+    @property
+    def best(self):
+        """The smallest validation loss, NaN where there was no validation."""
+        return min(self.validation_losses, default=float("nan"))
+
+    @classmethod
+    def read(cls, run):
+        history = cls()
+        path = run / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            record = json.loads(line)
+            kind = "validation_" if "validation_loss" in record else ""
+            getattr(history, kind + "steps").append(record["step"])
+            getattr(history, kind + "losses").append(record[kind + "loss"])
+        return history
+
+
+# ── a trained model, ready to use ──
+
+
+def save_model(run, model, tokenizer=None):
+    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into the run's folder."""
+    metadata = {"config": json.dumps(asdict(model.config))}
+    mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
+    if tokenizer is not None:
+        tokenizer.save(run / "tokenizer.tiktoken")
+
+
+def load_model(folder):
+    """The (GPT, tokenizer) that save_model left in a run's folder, the model in eval mode."""
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no trained model in {folder}: train one with python -m chapters.ch07_train --run {folder}"
+        )
+    arrays, metadata = mg.serialization.load(path)
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} does not say what shape of GPT it holds; was it written by save_model?")
+    model = GPT(GPTConfig(**json.loads(metadata["config"])))
+    load_parameters(model, arrays, path)
+    return model.eval(), Tokenizer.load(Path(folder) / "tokenizer.tiktoken")
+
+
+def load_parameters(model, arrays, path):
+    """Copy {name: array} into the model's parameters; the names and shapes must match exactly."""
+    parameters = dict(model.named_parameters())
+    if parameters.keys() != arrays.keys():
+        odd = sorted(parameters.keys() ^ arrays.keys())
+        raise CheckpointError(f"{path} holds another model's parameters: {odd[0]} is in one and not in the other")
+    for name, parameter in parameters.items():
+        if tuple(parameter.shape) != arrays[name].shape:
+            raise CheckpointError(
+                f"{path} holds another model's parameters: {name} is {arrays[name].shape} there and {tuple(parameter.shape)} here"
+            )
+        parameter.array[...] = arrays[name]
