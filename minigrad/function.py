@@ -1,0 +1,81 @@
+"""Function: an operation as a pair, forward and backward, and the Context that carries what passes between the two."""
+
+import kernels
+from minigrad.tensor import Node, Tensor, _Mode
+
+
+class Context:
+    """What a forward pass leaves for its backward pass.
+
+    xp: numpy or cupy.  needs: for each positional argument, whether its gradient is wanted (work for the others can be
+    skipped).  saved: whatever `save` was given.  kernels: the kernel set that serves these arrays, forward and backward.
+    """
+
+    __slots__ = ("xp", "needs", "saved", "_array", "_kernels")
+
+    def __init__(self, array, needs):
+        self.xp, self.needs, self.saved = kernels.array_module(array), needs, ()
+        self._array, self._kernels = array, None
+
+    @property
+    def kernels(self):
+        if self._kernels is None:
+            self._kernels, self._array = kernels.serving(self._array), None
+        return self._kernels
+
+    def save(self, *values):
+        self.saved = values
+
+
+class Function:
+    """A differentiable operation. Subclasses write two static methods and do no arithmetic of weight themselves:
+
+        forward(ctx, *args, **settings) -> array, or a tuple of arrays
+        backward(ctx, *output_grads)    -> one gradient (or None) for each positional argument of forward
+
+    `forward` is given raw arrays where the caller passed tensors. `backward` returns new arrays, or views of the gradients it
+    was given; it never writes into those or into what was saved. Then `TheFunction.apply(...)` computes and records.
+    """
+
+    @staticmethod
+    def forward(ctx, *args, **settings):
+        raise NotImplementedError
+
+    @staticmethod
+    def backward(ctx, *output_grads):
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *args, **settings):
+        tensors = [a if isinstance(a, Tensor) else None for a in args]
+        given = [t for t in tensors if t is not None]
+        if not given:
+            raise TypeError(f"{cls.__name__} needs at least one Tensor, got {', '.join(type(a).__name__ for a in args)}")
+        devices = {t.device for t in given}
+        if len(devices) > 1:
+            shapes = ", ".join(f"{t.shape} on {t.device}" for t in given)
+            raise RuntimeError(f"{cls.__name__} was given tensors on different devices ({shapes}); move them with .to(device)")
+        leading = next((t for t in given if t.dtype.kind == "f"), given[0]).array
+        recording = _Mode.grad_enabled and any(t.requires_grad for t in given)
+        needs = tuple(recording and t is not None and t.requires_grad for t in tensors)
+        ctx = Context(leading, needs)
+
+        result = cls.forward(ctx, *(a if t is None else t.array for a, t in zip(args, tensors)), **settings)
+        outputs = tuple(map(ctx.xp.asarray, result if isinstance(result, tuple) else (result,)))  # NumPy's scalars too
+        if _Mode.detect_anomaly:
+            _check_finite(cls, ctx.xp, given, outputs)
+        if not recording:
+            made = tuple(Tensor(a) for a in outputs)
+        else:
+            node = Node(cls, ctx, tuple(t if n else None for t, n in zip(tensors, needs)), outputs)
+            made = tuple(
+                Tensor(a, True, node, i) if a.dtype.kind == "f" else Tensor(a) for i, a in enumerate(outputs)
+            )
+        return made if isinstance(result, tuple) else made[0]
+
+
+def _check_finite(function, xp, given, outputs):
+    if all(xp.isfinite(a).all() for a in outputs) or not all(xp.isfinite(t.array).all() for t in given):
+        return
+    shapes = ", ".join(str(t.shape) for t in given)
+    raise FloatingPointError(f"{function.__name__} made NaN or infinity out of finite inputs of shapes {shapes}")

@@ -1,0 +1,27 @@
+"""Modules: layers that hold parameters, and the tree they form."""
+
+from minigrad.nn import functional, init, utils
+from minigrad.nn.layers import GELU, Dropout, Embedding, Identity, LayerNorm, Linear, ReLU, Tanh
+from minigrad.nn.module import Module, ModuleList, Parameter, Sequential
+
+__all__ = [
+    "GELU",
+    "Dropout",
+    "Embedding",
+    "Identity",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Tanh",
+    "functional",
+    "init",
+    "utils",
+]
+
+
+def __getattr__(name):
+    raise AttributeError(f"minigrad.nn has no {name!r}; it has {', '.join(__all__)}")

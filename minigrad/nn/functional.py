@@ -1,0 +1,28 @@
+"""The operations as functions, under PyTorch's names: `import minigrad.nn.functional as F`."""
+
+from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, relu, sigmoid, softmax, tanh
+from minigrad.ops.indexing import embedding
+from minigrad.ops.losses import cross_entropy, mse_loss, nll_loss
+from minigrad.ops.products import layer_norm, linear, scaled_dot_product_attention
+
+__all__ = [
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]
+
+
+def __getattr__(name):
+    raise AttributeError(f"minigrad.nn.functional has no {name!r}; it has {', '.join(__all__)}")

@@ -1,0 +1,40 @@
+"""Initial values, written into a tensor in place and drawn from a seeded generator."""
+
+import math
+
+import kernels
+from minigrad.random import default_generator
+
+
+def _fill(tensor, values):
+    tensor.array[...] = kernels.to_device(values.astype(tensor.dtype), tensor.device)
+    return tensor
+
+
+def normal_(tensor, mean=0.0, std=1.0, generator=None):
+    """Normal numbers with this mean and standard deviation."""
+    return _fill(tensor, (generator or default_generator).numpy.standard_normal(tensor.shape) * std + mean)
+
+
+def uniform_(tensor, a=0.0, b=1.0, generator=None):
+    """Uniform numbers in [a, b)."""
+    return _fill(tensor, (generator or default_generator).numpy.uniform(a, b, tensor.shape))
+
+
+def kaiming_uniform_(tensor, a=0.0, generator=None):
+    """He et al. 2015 (arXiv:1502.01852), §2.2: uniform within ±√(6 / ((1 + a²) fan_in)).  tensor: (fan_out, fan_in)."""
+    bound = math.sqrt(6 / ((1 + a * a) * tensor.shape[1]))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def constant_(tensor, val):
+    tensor.array[...] = val
+    return tensor
+
+
+def zeros_(tensor):
+    return constant_(tensor, 0)
+
+
+def ones_(tensor):
+    return constant_(tensor, 1)

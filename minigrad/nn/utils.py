@@ -1,0 +1,5 @@
+"""PyTorch keeps gradient clipping here; ours lives in minigrad.optim."""
+
+from minigrad.optim import clip_grad_norm_
+
+__all__ = ["clip_grad_norm_"]

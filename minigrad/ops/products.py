@@ -1,0 +1,148 @@
+"""Matrix products, the linear layer, layer normalisation and attention: the operations that cost a transformer its time."""
+
+import math
+
+from minigrad.function import Function
+from minigrad.ops.activations import dropout, softmax
+from minigrad.ops.shape import squeeze, unsqueeze
+from minigrad.tensor import Tensor
+
+
+class MatMul(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save(a, b)
+        return ctx.kernels.matmul(a, b)
+
+    @staticmethod
+    def backward(ctx, dy):
+        a, b = ctx.saved
+        return ctx.kernels.matmul_backward(dy, a, b, needs=ctx.needs)
+
+
+class Linear(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, activation):
+        y, z = ctx.kernels.linear_forward(x, weight, bias, activation=activation)
+        ctx.save(x, weight, z, activation)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, z, activation = ctx.saved
+        grads = ctx.kernels.linear_backward(dy, x, weight, z, activation=activation, needs=ctx.needs[:3])
+        return *grads, None
+
+
+class LayerNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y, mean, rstd = ctx.kernels.layernorm_forward(x, weight, bias, eps=eps)
+        ctx.save(x, weight, mean, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, mean, rstd = ctx.saved
+        return *ctx.kernels.layernorm_backward(dy, x, weight, mean, rstd, needs=ctx.needs[:3]), None
+
+
+class Attention(Function):
+    # y is made as (B, T, H, D) and returned as its (B, H, T, D) view: merging the heads afterwards then copies nothing.
+    @staticmethod
+    def forward(ctx, q, k, v, settings):
+        B, H, T, D = q.shape
+        out = ctx.xp.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # (B, H, T, D)
+        y, logsumexp = ctx.kernels.attention_forward(q, k, v, out=out, **settings)
+        ctx.save(q, k, v, y, logsumexp, settings)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        q, k, v, y, logsumexp, settings = ctx.saved
+        out = tuple(ctx.xp.empty(a.swapaxes(1, 2).shape, a.dtype).swapaxes(1, 2) for a in (q, k, v))
+        return *ctx.kernels.attention_backward(dy, q, k, v, y, logsumexp, out=out, **settings), None
+
+
+def matmul(input, other):
+    """a @ b.  a: (..., M, K), b: (..., K, N) -> (..., M, N); leading axes broadcast, vectors are treated as PyTorch does."""
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        raise TypeError(f"matmul takes two tensors, not {type(input).__name__} and {type(other).__name__}")
+    if input.dtype != other.dtype:
+        raise RuntimeError(f"matmul: both sides need one dtype, got {input.dtype} and {other.dtype}")
+    if input.ndim == 0 or other.ndim == 0 or input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
+        raise RuntimeError(f"matmul: cannot multiply shapes {input.shape} and {other.shape}: the inner sizes must agree")
+    a = unsqueeze(input, 0) if input.ndim == 1 else input
+    b = unsqueeze(other, 1) if other.ndim == 1 else other
+    y = MatMul.apply(a, b)
+    y = squeeze(y, -1) if other.ndim == 1 else y
+    if input.ndim == 1:
+        y = squeeze(y, -1 if other.ndim == 1 else -2)
+    return y
+
+
+def linear(input, weight, bias=None, activation=None):
+    """x Wᵀ + bias.  input: (..., I), weight: (O, I), bias: (O,) or None -> (..., O).
+
+    activation: None, "gelu" or "gelu_tanh" applies that to the result within the same kernel (not in PyTorch).
+    """
+    if weight.ndim != 2 or input.shape[-1:] != weight.shape[1:]:
+        raise RuntimeError(f"linear: input {input.shape} needs a last axis as long as weight {weight.shape}'s second")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"linear: bias has shape {bias.shape} but weight {weight.shape} gives {weight.shape[0]} outputs")
+    if activation not in (None, "gelu", "gelu_tanh"):
+        raise ValueError(f"linear: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
+    if len({t.dtype for t in (input, weight, bias) if t is not None}) > 1:
+        raise RuntimeError(f"linear: input is {input.dtype} and weight is {weight.dtype}; they need one dtype")
+    return Linear.apply(input, weight, bias, activation)
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """Normalise over the last axis, then scale by weight and shift by bias.  Ba et al. 2016 (arXiv:1607.06450)."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if len(shape) != 1:
+        raise NotImplementedError(f"layer_norm: only the last axis can be normalised, got normalized_shape={shape}")
+    for name, t in (("input", input), ("weight", weight), ("bias", bias)):
+        if t is not None and t.shape[-1:] != shape:
+            raise RuntimeError(f"layer_norm: {name} has shape {t.shape}, which does not end in {shape[0]}")
+    return LayerNorm.apply(input, weight, bias, eps)
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, *, causal_offset=None, key_start=None
+):
+    """softmax(scale · q kᵀ) v, without ever making the (T, S) matrix unless a mask or dropout asks for it.
+
+    query: (B, H, T, D); key, value: (B, H, S, D) -> (B, H, T, D).  scale: 1/√D unless given.
+    attn_mask: boolean (True: may be seen) or float (added to the scores), broadcast to (B, H, T, S).
+    is_causal: query i sees the keys j ≤ i, counted from the first of each, as in PyTorch.
+    causal_offset (ours): query i sees the keys j ≤ i + causal_offset; cached decoding passes the number of past keys.
+    key_start (ours): (B,) ints; the keys before key_start[b] are left padding and are never seen.
+    """
+    if query.ndim != 4 or key.ndim != 4 or value.shape != key.shape or key.shape[::3] != (query.shape[0], query.shape[3]):
+        raise RuntimeError(
+            f"attention needs query (B, H, T, D), key and value (B, H, S, D), got {query.shape}, {key.shape}, {value.shape}"
+        )
+    if query.shape[1] != key.shape[1]:
+        raise RuntimeError(f"attention: query has {query.shape[1]} heads and key {key.shape[1]}; they must agree")
+    if is_causal:
+        if causal_offset is not None or attn_mask is not None:
+            raise ValueError("attention: give is_causal, causal_offset or attn_mask, not two of them")
+        causal_offset = 0
+    if attn_mask is None and not dropout_p:
+        settings = {"scale": scale, "causal_offset": causal_offset, "key_start": key_start}
+        return Attention.apply(query, key, value, settings)
+    return _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_offset, key_start)
+
+
+def _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_offset, key_start):
+    from kernels.attention.reference import visible_keys
+
+    T, S = query.shape[-2], key.shape[-2]
+    scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)  # (B, H, T, S)
+    visible = visible_keys(T, S, causal_offset, key_start)
+    if visible is not None:
+        scores = scores.masked_fill(Tensor(~visible).to(scores.device), -math.inf)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype.kind == "b" else scores + attn_mask
+    return matmul(dropout(softmax(scores, -1), dropout_p), value)

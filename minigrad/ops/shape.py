@@ -1,0 +1,226 @@
+"""Shapes: views and joins. A view's gradient is the inverse view; what was joined is split again."""
+
+import numpy as np
+
+import kernels
+from minigrad.function import Function
+from minigrad.tensor import Tensor
+
+
+def _dims(args):
+    """Sizes given as f(2, 3) or f((2, 3))."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else tuple(int(a) for a in args)
+
+
+class Reshape(Function):
+    @staticmethod
+    def forward(ctx, x, shape):
+        ctx.save(x.shape)
+        return x.reshape(shape)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy.reshape(ctx.saved[0]), None
+
+
+class Permute(Function):
+    @staticmethod
+    def forward(ctx, x, dims):
+        ctx.save(dims)
+        return x.transpose(dims)
+
+    # Axis i of y is axis dims[i] of x; sorting dims says where each axis went, which undoes it.
+    @staticmethod
+    def backward(ctx, dy):
+        return dy.transpose([int(i) for i in np.argsort(ctx.saved[0])]), None
+
+
+class Expand(Function):
+    @staticmethod
+    def forward(ctx, x, shape):
+        ctx.save(x.shape)
+        return ctx.xp.broadcast_to(x, shape)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return kernels.unbroadcast(dy, ctx.saved[0]), None
+
+
+class Cat(Function):
+    @staticmethod
+    def forward(ctx, dim, *arrays):
+        ctx.save(dim, [a.shape[dim] for a in arrays])
+        return ctx.xp.concatenate(arrays, axis=dim)
+
+    @staticmethod
+    def backward(ctx, dy):
+        dim, sizes = ctx.saved
+        return None, *_pieces(dy, sizes, dim)
+
+
+class Split(Function):
+    @staticmethod
+    def forward(ctx, x, sizes, dim):
+        ctx.save(dim)
+        return tuple(_pieces(x, sizes, dim))
+
+    @staticmethod
+    def backward(ctx, *dys):
+        return ctx.xp.concatenate(dys, axis=ctx.saved[0]), None, None
+
+
+class Copy(Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.copy()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy
+
+
+def _pieces(array, sizes, dim):
+    ends = np.cumsum(sizes)
+    index = [slice(None)] * array.ndim
+    for size, end in zip(sizes, ends):
+        index[dim] = slice(int(end) - size, int(end))
+        yield array[tuple(index)]
+
+
+def reshape(input, *shape):
+    """The same elements in another shape, one size may be -1; a view where the memory allows it, a copy elsewhere."""
+    shape = _dims(shape)
+    try:
+        return Reshape.apply(input, shape)
+    except ValueError:
+        raise RuntimeError(f"cannot reshape a tensor of shape {input.shape} ({input.numel()} elements) to {shape}") from None
+
+
+def view(input, *shape):
+    """reshape that never copies: raises where the memory layout would need it, as PyTorch does."""
+    result = reshape(input, *shape)
+    if input.numel() and not np.may_share_memory(result.array, input.array) and input.device == "cpu":
+        raise RuntimeError(
+            f"view: a tensor of shape {input.shape} that is not contiguous cannot be seen as {result.shape} without a copy; "
+            "use .reshape(...) or .contiguous() first"
+        )
+    return result
+
+
+def view_as(input, other):
+    return view(input, other.shape)
+
+
+def flatten(input, start_dim=0, end_dim=-1):
+    """Merge the axes start_dim … end_dim into one."""
+    rank = max(input.ndim, 1)
+    start, end = start_dim % rank, end_dim % rank
+    return reshape(input, (*input.shape[:start], -1, *input.shape[end + 1 :])) if input.ndim else reshape(input, (1,))
+
+
+def permute(input, *dims):
+    dims = _dims(dims)
+    if sorted(d % max(input.ndim, 1) for d in dims) != list(range(input.ndim)):
+        raise RuntimeError(f"permute: {dims} is not an order of the {input.ndim} axes of a tensor of shape {input.shape}")
+    return Permute.apply(input, tuple(d % input.ndim for d in dims))
+
+
+def transpose(input, dim0, dim1):
+    """Swap two axes (a view)."""
+    order = list(range(input.ndim))
+    try:
+        order[dim0], order[dim1] = order[dim1], order[dim0]
+    except IndexError:
+        raise IndexError(f"transpose: axes {dim0} and {dim1} are out of range for shape {input.shape}") from None
+    return Permute.apply(input, tuple(order))
+
+
+def t(input):
+    if input.ndim > 2:
+        raise RuntimeError(f"t() needs at most 2 dimensions, this tensor has shape {input.shape}; use .mT or .transpose()")
+    return permute(input, *range(input.ndim)[::-1])
+
+
+def squeeze(input, dim=None):
+    """Drop axes of length one: all, or those named."""
+    dims = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    drop = {d % max(input.ndim, 1) for d in dims}
+    return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in drop or n != 1))
+
+
+def unsqueeze(input, dim):
+    """Insert an axis of length one at `dim`."""
+    if not -input.ndim - 1 <= dim <= input.ndim:
+        raise IndexError(f"unsqueeze: dim={dim} is out of range for a tensor of shape {input.shape}")
+    shape = list(input.shape)
+    shape.insert(dim % (input.ndim + 1), 1)
+    return reshape(input, tuple(shape))
+
+
+def expand(input, *sizes):
+    """Repeat axes of length one (-1 leaves an axis as it is) without copying."""
+    sizes = _dims(sizes)
+    given = (1,) * (len(sizes) - input.ndim) + input.shape
+    shape = tuple(n if s == -1 else s for s, n in zip(sizes, given))
+    if len(shape) != len(given) or any(n not in (1, s) for s, n in zip(shape, given)):
+        raise RuntimeError(f"expand: a tensor of shape {input.shape} cannot be expanded to {sizes}")
+    return Expand.apply(input, shape)
+
+
+def contiguous(input):
+    return input if input.array.flags.c_contiguous else clone(input)
+
+
+def clone(input):
+    """A copy in fresh memory, still part of the graph."""
+    return Copy.apply(input)
+
+
+def cat(tensors, dim=0):
+    """Join along an existing axis."""
+    tensors = list(tensors)
+    if not tensors:
+        raise RuntimeError("cat needs at least one tensor")
+    try:
+        return Cat.apply(dim, *tensors)
+    except ValueError:
+        shapes = ", ".join(str(t.shape) for t in tensors)
+        raise RuntimeError(f"cat along dim {dim}: the other axes must agree, got shapes {shapes}") from None
+
+
+def stack(tensors, dim=0):
+    """Join along a new axis."""
+    return cat([unsqueeze(t, dim) for t in tensors], dim)
+
+
+def split(input, split_size_or_sections, dim=0):
+    """Cut along `dim` into pieces of one size (the last may be smaller) or of the sizes listed. The pieces are views."""
+    length = input.shape[dim]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 1:
+            raise RuntimeError(f"split: the size of a piece must be at least 1, got {size}")
+        sizes = [min(size, length - i) for i in range(0, length, size)] or [0]
+    else:
+        sizes = list(split_size_or_sections)
+    if sum(sizes) != length:
+        raise RuntimeError(f"split: sizes {sizes} add up to {sum(sizes)}, but axis {dim} of shape {input.shape} has {length}")
+    return Split.apply(input, sizes, dim)
+
+
+def chunk(input, chunks, dim=0):
+    """Cut along `dim` into at most `chunks` pieces of equal size (the last may be smaller)."""
+    if chunks < 1:
+        raise RuntimeError(f"chunk: the number of chunks must be at least 1, got {chunks}")
+    return split(input, max(-(-input.shape[dim] // chunks), 1), dim)
+
+
+def tril(input, diagonal=0):
+    """The lower triangle of the last two axes, zeros above."""
+    xp = kernels.array_module(input.array)
+    return input * Tensor(xp.tril(xp.ones(input.shape[-2:], input.dtype), diagonal))
+
+
+def triu(input, diagonal=0):
+    xp = kernels.array_module(input.array)
+    return input * Tensor(xp.triu(xp.ones(input.shape[-2:], input.dtype), diagonal))
