@@ -15,7 +15,7 @@ The contract that every set keeps, so that one can stand in for another:
 
 - Arrays come in, arrays go out, of the same dtype as the first float argument; float32 is never promoted.
 - Inputs may be any strided view (a transposed or sliced array); no kernel writes to an input.
-- `out=` names a buffer (or a tuple of buffers) to write the result into; the same buffer is returned. Without it the result is new.
+- `out=` names a buffer (or a tuple of buffers) to write the result into, and is returned. Without it the result is new.
 - `accumulate=True` adds to `out` in place of overwriting it, as a gradient that arrives twice must be.
 - Sizes of zero are allowed wherever NumPy allows them.
 """

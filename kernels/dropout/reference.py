@@ -20,8 +20,8 @@ def uniform(seed, n):
     return (z >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 
-# y = m x / (1 − p), with m the mask of zeros and ones. The mask does not depend on x, so dx = m dy / (1 − p): dropout is its own
-# backward, called on dy with the same seed. Saved: the seed, one integer.
+# y = m x / (1 − p), with m the mask of zeros and ones. The mask does not depend on x, so dx = m dy / (1 − p): dropout is its
+# own backward, called on dy with the same seed. Saved: the seed, one integer.
 def dropout(x, p, seed, *, out=None):
     """Zero each element with probability p, scale the rest by 1/(1−p).  x: any shape -> same.
 

@@ -29,7 +29,8 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
 # Then n, which depends on x three times, directly, through μ, and through r:
 #   ∂n_i/∂x_j = r (δ_ij − 1/C − n_i n_j / C)
 # Sum over i:   dx = r (dn − mean(dn) − n · mean(dn · n))
-# that is: of dn, drop the part that only shifts the row and the part that only stretches it (neither changes n), undo the scale.
+# that is: of dn, drop the part that only shifts the row and the part that only stretches it (neither changes n), and undo
+# the scale.
 # Saved: x, μ and r. n is recomputed from them, one subtraction and one product, in place of keeping another (..., C) array.
 def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False):
     """dy, x: (..., C), weight: (C,) or None, mean, rstd: (...,) from the forward pass.

@@ -77,7 +77,9 @@ def linear_forward(x, weight, bias=None, *, activation=None, out=None):
 # With dz = dy · g'(z) (dz = dy without an activation), the product's rule above gives   dx = dz W   and   dW = dzᵀ x;
 # the bias was copied to every row, so its gradient is the sum over rows:                dbias = Σ_rows dz.
 # Saved: x and W, which live anyway, and z where there is an activation (recomputing it would cost the whole product again).
-def linear_backward(dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def linear_backward(
+    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """dy: (..., O), x: (..., I), weight: (O, I), z: (..., O) from linear_forward.
 
     Returns (dx: (..., I), dweight: (O, I), dbias: (O,)), None where `needs` says no. `out` holds a buffer or None for each;

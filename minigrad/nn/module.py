@@ -185,8 +185,8 @@ class Module:
     def load_state_dict(self, state_dict, strict=True):
         """Copy values (tensors or arrays) into the parameters and buffers of the same names.
 
-        Raises RuntimeError, before anything is changed, for a wrong shape, and with strict=True for missing or unexpected names.
-        Returns (missing names, unexpected names).
+        Raises RuntimeError, before anything is changed, for a wrong shape, and with strict=True for missing or unexpected
+        names.  Returns (missing names, unexpected names).
         """
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]

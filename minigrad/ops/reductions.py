@@ -13,8 +13,8 @@ def _axes(name, input, dim):
     if dim is None or dim == ():
         return tuple(range(input.ndim))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    rank = max(input.ndim, 1)
-    if any(not -rank <= d < rank for d in dims):
+    rank = input.ndim or 1
+    if not set(dims) <= set(range(-rank, rank)):
         raise IndexError(f"{name}: dim={dim} is out of range for a tensor of shape {input.shape}")
     axes = tuple(sorted(d % rank for d in dims))
     if len(set(axes)) < len(axes):
