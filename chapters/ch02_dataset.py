@@ -2,8 +2,8 @@
 
     python -m chapters.ch02_dataset            # prints a batch, and what each position is asked to predict
 
-Tokens lie in one file that the operating system maps into memory, so that a corpus larger than memory costs nothing to open.
-A batch is drawn by (seed, step) alone: whoever resumes at step 700 gets the very batch that an uninterrupted run had there.
+Tokens lie in one file that the operating system maps into memory, so that a corpus larger than memory costs nothing to
+open. A batch is drawn by (seed, step) alone: whoever resumes at step 700 gets the batch that an uninterrupted run had.
 """
 
 import os
@@ -19,9 +19,9 @@ MAGIC = b"MGTOKENS"  # then the item size and the count, 8 bytes each, little-en
 
 
 def write_tokens(path, ids):
-    """Write token ids (an int sequence or array, 1-D) to `path`: uint16 where they all fit, else uint32.  Returns load_tokens(path).
+    """Write token ids, (N,) ints, to `path` as uint16 where they all fit, else as uint32.  Returns load_tokens(path).
 
-    The file appears under its name only once it is complete.
+    The file appears under its name only once it is complete.  Raises ValueError for an empty text or an id below 0.
     """
     ids = np.asarray(ids)  # (N,)
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
@@ -31,10 +31,13 @@ def write_tokens(path, ids):
     ids = ids.astype("<u2" if ids.max() < 2**16 else "<u4")  # (N,)
     path = Path(path)
     unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "wb") as file:
-        file.write(MAGIC + np.array([ids.itemsize, ids.size], "<u8").tobytes())
-        file.write(ids)
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(MAGIC + np.array([ids.itemsize, ids.size], "<u8").tobytes())
+            file.write(ids.tobytes())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(f"the tokens could not be written to {path} ({error.strerror})") from error
     return load_tokens(path)
 
 
@@ -109,7 +112,8 @@ class NextTokenBatches:
     def signature(self):
         """What tells this data from other data; resuming compares it, so that a run cannot continue on another text."""
         sample = zlib.crc32(np.ascontiguousarray(self.tokens[: 1 << 20], dtype="<u4"))
-        return f"{len(self.tokens)} tokens ({sample:08x}), context {self.context}, batch {self.batch_size}, seed {self.seed}"
+        windows = f"context {self.context}, batch {self.batch_size}, seed {self.seed}"
+        return f"{len(self.tokens)} tokens ({sample:08x}), {windows}"
 
 
 class EveryTokenOnce(NextTokenBatches):
@@ -153,12 +157,11 @@ def main(settings):
     inputs, targets = NextTokenBatches(tokens, settings.context, settings.batch_size, settings.seed).batch(
         settings.step
     )
-    for row, (seen, asked) in enumerate(zip(inputs, targets)):
-        print(f"window {row}:  inputs {seen.tolist()}  targets {asked.tolist()}")
+    for row in range(settings.batch_size):
+        print(f"window {row}: inputs {inputs[row].tolist()}, targets {targets[row].tolist()}")
         for t in range(settings.context):
-            print(
-                f"   after {tokenizer.decode(seen[: t + 1].tolist())!r:>14}  comes  {tokenizer.decode([int(asked[t])])!r}"
-            )
+            seen, asked = tokenizer.decode(inputs[row, : t + 1]), tokenizer.decode(targets[row, t : t + 1])
+            print(f"    after {seen!r:>{settings.context + 2}} comes {asked!r}")
     print(f"{inputs.size} exercises in a batch of {inputs.shape}; batch({settings.step}) is the same on every run")
 
 

@@ -1,21 +1,22 @@
 """Chapter 4: attention. How a position gathers what it needs from the positions before it.
 
-    python -m chapters.ch04_attention          # builds one head by hand, checks it, draws runs/ch04/figures/attention.png
+    python -m chapters.ch04_attention          # builds a head by hand, draws runs/ch04/figures/attention.png
 
-Every position asks a question (its query), offers a label (its key) and a content (its value). A score says how well a question
-fits a label; softmax turns one position's scores into weights that sum to one; the output is the weighted mean of the contents.
-Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 3.2; the causal mask is that of GPT-2.
+Every position asks a question (its query), offers a label (its key) and a content (its value). A score says how well a
+question fits a label; softmax turns one position's scores into weights that sum to one; the output is the weighted mean
+of the contents. Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 3.2.
 """
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import minigrad.nn.functional as F
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
+import minigrad.nn.functional as F
+from chapters.command import command
 
 
 def attention_by_hand(q, k, v):
@@ -37,7 +38,7 @@ def attention_by_hand(q, k, v):
 
 
 class CausalSelfAttention(nn.Module):
-    """All heads at once, as GPT-2 has them: one projection makes q, k and v, every head attends on its own, one projection mixes.
+    """All heads at once, as GPT-2 has them: one projection makes q, k and v, every head attends, one projection mixes.
 
     x: (B, T, C) float -> (B, T, C).  C must be divisible by n_head; a head is D = C / n_head wide.
     """
@@ -81,8 +82,83 @@ class CausalSelfAttention(nn.Module):
         return self.resid_dropout(self.c_proj(y))
 
     def weights(self, x):
-        """The attention maps of every head, for looking at: x: (1, T, C) -> (H, T, T).  Built by hand, so only for short T."""
+        """Every head's attention map, for looking at: x: (1, T, C) -> (H, T, T).  Built by hand, so for short texts."""
         q, k, v = self.heads(x)  # (1, H, T, D)
         return np.stack(
-            [attention_by_hand(q[0, h], k[0, h], v[0, h])[1].numpy() for h in range(self.n_head)]
+            [attention_by_hand(q[0, h], k[0, h], v[0, h])[1].detach().numpy() for h in range(self.n_head)]
         )  # (H, T, T)
+
+
+# ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def head_that_looks_for_itself(text):
+    """A head made by hand, not learned: every letter attends to the earlier places of the same letter.
+
+    Query and key of a letter are the same one-hot vector, so that a score is high exactly where the letters agree.
+    Returns the weights (T, T).
+    """
+    alphabet = sorted(set(text))
+    one_hot = np.eye(len(alphabet), dtype=np.float32)[[alphabet.index(c) for c in text]]  # (T, D)
+    sharp = mg.from_numpy(
+        one_hot * math.sqrt(8 * math.sqrt(len(alphabet)))
+    )  # (T, D)  agreement scores 8 after the 1/√D
+    return attention_by_hand(sharp, sharp, sharp)[1].numpy()  # (T, T)
+
+
+def trained_maps(folder, text, layer):
+    """The attention maps of a trained model's layer on a text.  Returns the maps (H, T, T) and the tokens' texts."""
+    from chapters.ch03_embeddings import positions
+    from chapters.run_folder import load_model
+
+    model, tokenizer = load_model(folder)
+    if not 0 <= layer < len(model.h):
+        raise ValueError(f"the model has the layers 0..{len(model.h) - 1}, got layer {layer}")
+    ids = tokenizer.encode(text)[: model.config.context]
+    with mg.no_grad():
+        x = model.wte(mg.tensor([ids])) + model.wpe(positions(len(ids)))  # (1, T, C)
+        for block in list(model.h)[:layer]:
+            x = block(x)  # (1, T, C)
+        block = model.h[layer]
+        return block.attn.weights(block.ln_1(x)), [tokenizer.decode([i]) for i in ids]  # (H, T, T)
+
+
+@dataclass
+class Settings:
+    """Build one head of attention by hand, check it against the engine's, and draw who looks at whom."""
+
+    text: str = "a rose is a rose is a rose"  # what the heads read
+    run: Path = Path("runs/ch04")  # where the figure goes
+    model: Path | None = None  # a run folder of chapter 7: draw the heads of its model too
+    layer: int = 0  # which of its layers
+    seed: int = 0  # of the numbers in the check
+    quick: bool = False  # accepted as in every chapter; this one is quick already
+
+
+def main(settings):
+    from chapters.figures import heat_map, new_figure, save_figure
+
+    if not settings.text:
+        raise ValueError("the text is empty: give the heads something to read")
+    q, k, v = (mg.randn(12, 8, generator=mg.Generator(settings.seed + i)) for i in range(3))  # (T, D) = (12, 8) each
+    by_hand, weights = attention_by_hand(q, k, v)  # (12, 8), (12, 12)
+    engine = F.scaled_dot_product_attention(*(x.view(1, 1, 12, 8) for x in (q, k, v)), is_causal=True)  # (1, 1, 12, 8)
+    print(f"by hand against the engine: largest difference {np.abs(by_hand.numpy() - engine.numpy()[0, 0]).max():.1e}")
+    rows, future = weights.numpy().sum(axis=1), np.triu(weights.numpy(), k=1)
+    print(f"every row of weights sums to {rows.min():.6f}..{rows.max():.6f}; the future weighs {future.max()}")
+
+    maps, names = [head_that_looks_for_itself(settings.text)], [list(settings.text)]
+    titles = ["made by hand: the same letter"]
+    if settings.model:
+        learned, tokens = trained_maps(settings.model, settings.text, settings.layer)  # (H, T, T)
+        maps, names = maps + list(learned), names + [tokens] * len(learned)
+        titles += [f"layer {settings.layer}, head {h}" for h in range(len(learned))]
+    figure, axes = new_figure(4.5 * len(maps), 4.5, ncols=len(maps), squeeze=False)
+    for i, ax in enumerate(axes[0]):
+        heat_map(ax, maps[i], rows=names[i], columns=names[i], title=titles[i])
+        ax.set(ylabel="this position …", xlabel="… looks at")
+    print(f"drawn in {save_figure(figure, settings.run / 'figures' / 'attention.png')}")
+
+
+if __name__ == "__main__":
+    command(main, Settings)

@@ -1,15 +1,20 @@
-"""Chapter 5: the block. Attention moves information between positions, the MLP works on each position, a residual stream carries both.
+"""Chapter 5: the block. Attention moves information between positions, the MLP works on each, a stream carries both.
 
     python -m chapters.ch05_block              # shows why the residual path is there; draws runs/ch05/figures/depth.png
 
-Source: the pre-norm block of GPT-2 (Radford et al. 2019, section 2.3); residuals from He et al. 2015 (arXiv:1512.03385);
-GELU in its tanh form from Hendrycks and Gimpel 2016 (arXiv:1606.08415).
+Source: the pre-norm block of GPT-2 (Radford et al. 2019, section 2.3); residuals from He et al. 2015
+(arXiv:1512.03385); GELU in its tanh form from Hendrycks and Gimpel 2016 (arXiv:1606.08415).
 """
 
-import minigrad.nn.functional as F
+import math
+from dataclasses import dataclass
+from pathlib import Path
 
+import minigrad as mg
 import minigrad.nn as nn
+import minigrad.nn.functional as F
 from chapters.ch04_attention import CausalSelfAttention
+from chapters.command import command
 
 
 class MLP(nn.Module):
@@ -30,8 +35,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block: x: (B, T, C) -> (B, T, C).
 
-    Both halves add to x and never replace it, so a gradient can travel from the loss to the first block along additions alone.
-    Normalising before each half (pre-norm) leaves that path free of anything that could shrink it.
+    Both halves add to x and never replace it, so a gradient can travel from the loss to the first block along additions
+    alone. Normalising before each half (pre-norm) leaves that path free of anything that could shrink it.
     """
 
     def __init__(self, d_model, n_head, dropout=0.0, bias=True):
@@ -44,3 +49,85 @@ class Block(nn.Module):
     def forward(self, x, past=None, key_start=None):
         x = x + self.attn(self.ln_1(x), past, key_start)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+# ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stack_of(depth, d_model, generator, small=1.0):
+    """`depth` blocks with weights N(0, 0.02²); what writes into the stream starts `small` times as large."""
+    blocks = [Block(d_model, 4) for _ in range(depth)]
+    for block in blocks:
+        for name, parameter in block.named_parameters():
+            if len(parameter.shape) == 2:
+                std = 0.02 * (small if name.endswith("c_proj.weight") else 1.0)
+                nn.init.normal_(parameter, 0.0, std, generator=generator)
+    return blocks
+
+
+def run_stack(blocks, x, residual=True):
+    """x: (B, T, C) -> (B, T, C), through all blocks.  Without residual, a block returns what its halves made."""
+    for block in blocks:
+        x = block(x) if residual else block.mlp(block.ln_2(block.attn(block.ln_1(x))))  # (B, T, C)
+    return x
+
+
+def gradient_lengths(blocks, x, aim, residual):
+    """How long the gradient is in each block, at the MLP's first matrix; x, aim: (B, T, C).  Returns (depth,)."""
+    loss = ((run_stack(blocks, x, residual) - aim) ** 2).mean()
+    loss.backward()
+    return [float((block.mlp.c_fc.weight.grad**2).sum().item()) ** 0.5 for block in blocks]
+
+
+def draw(with_path, without_path, path):
+    from chapters.figures import new_figure, save_figure
+
+    figure, axes = new_figure(6, 4)
+    depth = range(1, len(with_path) + 1)
+    axes.semilogy(depth, with_path, "o-", label="with the residual path")
+    axes.semilogy(depth, without_path, "o-", label="without")
+    axes.set(xlabel="block (1 is nearest the tokens)", ylabel="length of the gradient", title="who hears from the loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save_figure(figure, path)
+
+
+@dataclass
+class Settings:
+    """Measure what the residual path and the small first weights are good for."""
+
+    depth: int = 12  # blocks
+    d_model: int = 64  # width
+    run: Path = Path("runs/ch05")  # where the figure goes
+    seed: int = 0  # of all weights and inputs
+    quick: bool = False  # 6 blocks
+
+
+def main(settings):
+    depth = 6 if settings.quick else settings.depth
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    generator = mg.Generator(settings.seed)
+    x, aim = (mg.randn(4, 16, settings.d_model, generator=generator) for _ in range(2))  # (B, T, C) each
+    one = Block(settings.d_model, 4)
+    count = sum(parameter.numel() for parameter in one.parameters())
+    print(f"{count:,} parameters in a block of width {settings.d_model}: 12 C² and some")
+
+    lengths = {}
+    for residual in (True, False):
+        blocks = stack_of(depth, settings.d_model, mg.Generator(settings.seed))
+        lengths[residual] = gradient_lengths(blocks, x, aim, residual)
+        ratio = lengths[residual][0] / lengths[residual][-1]
+        words = "with   " if residual else "without"
+        print(f"{words} the residual path the first block's gradient is {ratio:.1e} of the last one's")
+
+    # Wide weights make the effect visible in a few blocks; it is the number of additions that matters, not their size.
+    for name, small in (("equal", 12.0), ("1/√(2·depth) as large", 12.0 / math.sqrt(2 * depth))):
+        with mg.no_grad():
+            y = run_stack(stack_of(depth, settings.d_model, mg.Generator(settings.seed), small), x)  # (B, T, C)
+        print(f"first weights on the stream {name}: it grows from {x.numpy().std():.2f} to {y.numpy().std():.2f}")
+    print(f"drawn in {draw(lengths[True], lengths[False], settings.run / 'figures' / 'depth.png')}")
+
+
+if __name__ == "__main__":
+    command(main, Settings)

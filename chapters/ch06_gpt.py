@@ -2,16 +2,19 @@
 
     python -m chapters.ch06_gpt --preset book  # prints where the parameters are and checks loss at birth and causality
 
-The layout and the names are GPT-2's (Radford et al. 2019), so that chapter 9 can load OpenAI's weights into this very class.
+The layout and the names are GPT-2's (Radford et al. 2019), so that chapter 9 can load OpenAI's weights into this very
+class.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
+import minigrad.nn.functional as F
 from chapters.ch03_embeddings import check_tokens, positions
 from chapters.ch05_block import Block
 from chapters.command import command
@@ -77,8 +80,8 @@ class LayerCache:
 class KVCache:
     """What decoding remembers, so that a new token costs one column of work and not the whole window again.
 
-    Keys and values of past tokens never change while every token keeps its position: position t sees only what came before.
-    Made for one batch: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(newest, cache)`…, under `mg.no_grad()`.
+    A past token's keys and values do not change as long as it keeps its position, for it sees only what came before it.
+    For one batch: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(newest, cache)` …, under `mg.no_grad()`.
     """
 
     def __init__(self, gpt):
@@ -111,8 +114,8 @@ class GPT(nn.Module):
     def initialise(self, generator):
         """GPT-2's beginning: matrices N(0, 0.02²), biases 0, norms 1 and 0 (as the layers make them).
 
-        What writes into the residual stream starts smaller by √(2 · n_layer): that many additions would otherwise make the
-        stream grow with depth (Radford et al. 2019, section 2.3).
+        What writes into the residual stream starts smaller by √(2 · n_layer): so many additions would otherwise make
+        the stream grow with depth (Radford et al. 2019, section 2.3; chapter 5 shows it).
         """
         for name, parameter in self.named_parameters():
             if len(parameter.shape) == 2:
@@ -126,7 +129,7 @@ class GPT(nn.Module):
         return sum(math.prod(p.shape) for p in self.parameters())
 
     def forward(self, idx, cache=None, key_start=None, last_only=False):
-        """idx: (B, T) ids.  cache: a KVCache holding the tokens before idx.  key_start: (B,) columns where padded rows begin.
+        """idx: (B, T) ids.  cache: a KVCache with the tokens before idx.  key_start: (B,), where padded rows begin.
 
         last_only: score only the last position, (B, 1, V), as decoding needs it.
         Raises ValueError where T (with the cached tokens) is beyond the context, or an id beyond the vocabulary.
@@ -146,3 +149,62 @@ class GPT(nn.Module):
         if last_only:
             x = x[:, -1:, :]  # (B, 1, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last: chapter 10 unbolts it
+
+
+# ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parameter_table(model):
+    """Lines that say where the parameters are."""
+    groups = {"token table (wte)": 0, "position table (wpe)": 0, "attention": 0, "MLP": 0, "norms": 0, "head": 0}
+    for name, parameter in model.named_parameters():
+        kinds = {"wte": "token table (wte)", "wpe": "position table (wpe)", "lm_head": "head"}
+        kind = kinds.get(name.split(".")[0])
+        if kind is None:
+            kind = "attention" if ".attn." in name else "MLP" if ".mlp." in name else "norms"
+        groups[kind] += math.prod(parameter.shape)
+    total = sum(groups.values())
+    lines = [f"   {kind:22} {count:>13,}  {count / total:6.1%}" for kind, count in groups.items() if count]
+    return "\n".join([*lines, f"   {'together':22} {total:>13,}"])
+
+
+def changed_positions(model, generator, T):
+    """Change the token in the middle of a random text: which positions' logits change?  (T,) bool."""
+    ids = generator.numpy.integers(0, model.config.vocab_size, (1, T))  # (1, T)
+    other = ids.copy()  # (1, T)
+    other[0, T // 2] = (ids[0, T // 2] + 1) % model.config.vocab_size
+    with mg.no_grad():
+        gap = model(mg.from_numpy(ids)).numpy() - model(mg.from_numpy(other)).numpy()  # (1, T, V)
+    return np.abs(gap[0]).max(axis=-1) > 0  # (T,)
+
+
+@dataclass
+class Settings:
+    """Build a GPT and look at it before it has learned anything."""
+
+    preset: Literal["tiny", "book", "gpt2"] = "tiny"  # which shape
+    vocab_size: int | None = None  # tokens of the vocabulary; the preset's own where None
+    seed: int = 0  # of the first weights
+    quick: bool = False  # counts, but does not run the model
+
+
+def main(settings):
+    changes = {} if settings.vocab_size is None else {"vocab_size": settings.vocab_size}
+    config = GPTConfig.preset(settings.preset, **changes)
+    generator = mg.Generator(settings.seed)
+    model = GPT(config, generator).eval()
+    print(f"{settings.preset}: {config}\n{parameter_table(model)}")
+    if settings.quick:
+        return
+    T = min(config.context, 16)
+    ids = mg.from_numpy(generator.numpy.integers(0, config.vocab_size, (4, T)))  # (B, T)
+    answers = mg.from_numpy(generator.numpy.integers(0, config.vocab_size, 4 * T))  # (B·T,)
+    with mg.no_grad():
+        loss = F.cross_entropy(model(ids).view(4 * T, config.vocab_size), answers).item()
+    print(f"loss at birth {loss:.3f}; one who knows nothing has ln V = {math.log(config.vocab_size):.3f}")
+    changed = np.flatnonzero(changed_positions(model, generator, T)).tolist()
+    print(f"token {T // 2} of {T} changed: the logits changed at positions {changed}, never before it")
+
+
+if __name__ == "__main__":
+    command(main, Settings)

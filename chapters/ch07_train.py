@@ -1,10 +1,11 @@
 """Chapter 7: the training loop. Guess the next token, measure how wrong, ask every parameter for its share, and step.
 
-    python -m chapters.ch07_train                                # trains the tiny GPT on the embedded world
-    python -m chapters.ch07_train --data shakespeare.txt --tokenizer characters --preset nanogpt-cpu --run runs/shakespeare
+    python -m chapters.ch07_train                # trains the tiny GPT on the embedded world, into runs/pretrain
+    python -m chapters.ch07_train --preset nanogpt-cpu --data shakespeare.txt --run runs/shakespeare
 
-`train` is written once and used by every later chapter: other batches, another learning rate, another loss, the same loop.
-AdamW: Loshchilov and Hutter 2017 (arXiv:1711.05101). Betas, clipping and the cosine: Brown et al. 2020 (arXiv:2005.14165), B.
+`train` is written once and used by every later chapter: other batches, another learning rate, another loss, the same
+loop. AdamW is that of Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule
+are those of Brown et al. 2020 (arXiv:2005.14165), appendix B.
 """
 
 import math
@@ -14,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import minigrad.nn.functional as F
 import numpy as np
 from tqdm import tqdm
 
 import minigrad as mg
+import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
 from chapters.ch06_gpt import GPT, GPTConfig
@@ -46,7 +47,7 @@ class TrainConfig:
     steps: int = 1000  # optimiser steps
     batch_size: int = 16  # rows in a batch
     lr: float = 3e-4  # highest learning rate, reached after the warm-up
-    min_lr: float = 3e-5  # where the cosine ends
+    min_lr: float | None = None  # where the cosine ends, a tenth of lr where None
     warmup_steps: int = 50  # steps of linear rise
     weight_decay: float = 0.1  # pull towards zero, on matrices only
     beta1: float = 0.9  # AdamW's memory of the gradient
@@ -64,9 +65,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.min_lr <= self.lr:
+        if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
             raise ValueError(
-                f"the learning rates must satisfy 0 <= min_lr <= lr, got min_lr={self.min_lr} and lr={self.lr}"
+                f"the learning rates must keep 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}"
             )
 
 
@@ -79,58 +80,64 @@ def next_token_loss(model, inputs, targets):
 def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=None, log=tqdm.write):
     """Train `model` in place; returns the History and leaves metrics, checkpoint and loss curve in `run`.
 
-    batches, validation: anything with batch(step) -> a tuple of arrays; loss_fn(model, *those as tensors) -> scalar mean loss.
-    The same seed, data and machine write the same metrics.jsonl, byte for byte, however often the run is killed and resumed.
-    Raises FloatingPointError where loss or gradient become NaN or infinite, KeyboardInterrupt after Ctrl-C (both leave a good
-    checkpoint), RunError where the folder cannot be written or holds another run's checkpoint.
+    batches, validation: anything with batch(step) -> a tuple of arrays. loss_fn(model, *those arrays as tensors) ->
+    the mean loss, a scalar. The same seed, data and machine write the same metrics.jsonl, byte for byte, however often
+    a run is killed and resumed.
+    Raises FloatingPointError where loss or gradient become NaN or infinite, KeyboardInterrupt after Ctrl-C (both leave
+    a good checkpoint), RunError where the folder cannot be written or its checkpoint belongs to another run.
     """
     mg.manual_seed(config.seed)  # dropout draws from this one
     optimizer = make_optimizer(model, config)
-    signature = f"{getattr(batches, 'signature', type(batches).__name__)}, {getattr(loss_fn, '__name__', 'loss')}"
-    keeper = Keeper(model, optimizer, config, run, signature)
+    keeper = Keeper(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes, where that was asked for
     tokens, seconds = 0, 0.0
     model.train()
     with ctrl_c() as pressed, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
         if keeper.step == 0 and validation is not None:
             keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while keeper.step < config.steps:
-            started, step, dice = time.perf_counter(), keeper.step, mg.default_generator.get_state()
-            rate = schedule(step, config)
+            started, dice = time.perf_counter(), mg.default_generator.get_state()
+            rate = schedule(keeper.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-            loss = 0.0
-            for micro in range(config.grad_accumulation):
-                batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
-                part = loss_fn(model, *batch) / config.grad_accumulation
-                part.backward()
-                loss += part.item()
-                tokens += math.prod(batch[0].shape)
+            loss, seen = forward_and_backward(model, batches, keeper.step, config, loss_fn)
             norm = float(mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 mg.default_generator.set_state(dice)  # so that the inquest sees the very step that failed
-                raise FloatingPointError(
-                    inquest(model, batches, config, step, loss, norm, loss_fn) + keeper.last_good()
-                )
+                found = inquest(model, batches, keeper.step, config, loss_fn)
+                stopped = f"training stopped at step {keeper.step + 1} with loss {loss} and gradient norm {norm}"
+                raise FloatingPointError(f"{stopped}; the first bad value came from {found}. {keeper.last_good()}")
             optimizer.step()
             optimizer.zero_grad()
 
-            seconds += time.perf_counter() - started
+            tokens, seconds = tokens + seen, seconds + time.perf_counter() - started
             keeper.stepped(loss=loss, lr=rate, grad_norm=norm)
-            bar.update()
             bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
+            bar.update()
             if validation is not None and keeper.due(config.eval_every):
                 keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
             if keeper.due(config.checkpoint_every) or pressed:
-                keeper.checkpoint(tokens_per_second=tokens / seconds, seconds=seconds)
+                keeper.checkpoint(tokens=tokens, seconds=seconds)
             if pressed and keeper.step < config.steps:
-                raise KeyboardInterrupt(
-                    f"stopped after step {keeper.step}, everything is in {run.folder}: --resume goes on"
-                )
+                raise KeyboardInterrupt(f"stopped after step {keeper.step} and saved in {run.folder}: --resume goes on")
     model.eval()
-    history = keeper.finish()
-    history.tokens_per_second = tokens / seconds if seconds else math.nan
-    return history
+    return keeper.finish(tokens / seconds if seconds else math.nan)
+
+
+def forward_and_backward(model, batches, step, config, loss_fn):
+    """Add the gradients of a step's batches into the parameters; returns the mean loss and the tokens seen.
+
+    Several batches share a step where they would not fit into memory at once: the mean of their losses has the mean of
+    their gradients. (Where batches grade different numbers of tokens, each batch still counts the same.)
+    """
+    total, seen = 0.0, 0
+    for micro in range(config.grad_accumulation):
+        batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
+        loss = loss_fn(model, *batch) / config.grad_accumulation
+        loss.backward()
+        total += loss.item()
+        seen += math.prod(batch[0].shape)
+    return total, seen
 
 
 def make_optimizer(model, config):
@@ -145,8 +152,9 @@ def make_optimizer(model, config):
 
 def schedule(step, config):
     """The learning rate of a step (from 0): up along a line, then down along half a cosine to min_lr."""
+    lowest = config.lr / 10 if config.min_lr is None else config.min_lr
     return mg.optim.warmup_cosine(
-        step, lr=config.lr, min_lr=config.min_lr, warmup_steps=config.warmup_steps, total_steps=config.steps
+        step, lr=config.lr, min_lr=lowest, warmup_steps=config.warmup_steps, total_steps=config.steps
     )
 
 
@@ -157,7 +165,7 @@ def to_tensors(arrays, model):
 
 
 def evaluate(model, batches, count, loss_fn=next_token_loss):
-    """Mean loss over batch(0) … batch(count - 1), without dropout and without gradients; the model's mode is put back."""
+    """Mean loss over batch(0) … batch(count - 1), without dropout or gradients; the model's mode is put back."""
     was_training = model.training
     model.eval()
     with mg.no_grad():
@@ -166,26 +174,28 @@ def evaluate(model, batches, count, loss_fn=next_token_loss):
     return sum(losses) / count
 
 
-def inquest(model, batches, config, step, loss, norm, loss_fn):
-    """Run the failed step again, looking at every operation, and say which one was the first to give NaN or infinity."""
-    found = "no single operation: the gradients are finite, and only their norm overflows"
+def inquest(model, batches, step, config, loss_fn):
+    """Run the failed step again, looking at every operation: which was the first to give NaN or infinity?"""
     for name, parameter in model.named_parameters():
+        if not np.isfinite(parameter.detach().numpy()).all():
+            return f"the parameter {name}, which was bad before the step began"
         parameter.grad = None
-        if not np.isfinite(parameter.numpy()).all():
-            found = f"the parameter {name}, before any operation"
     try:
         with mg.autograd.detect_anomaly():
-            for micro in range(config.grad_accumulation):
-                batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
-                loss_fn(model, *batch).backward()
+            forward_and_backward(model, batches, step, config, loss_fn)
     except FloatingPointError as error:
-        found = f"{error}" if found.startswith("no single") else f"{found}; then {error}"
-    return f"training stopped at step {step}: loss {loss}, gradient norm {norm}; first bad value: {found}. "
+        return str(error)
+    return "no single operation (every gradient is finite, but their norm overflows)"
+
+
+def describe(batches, loss_fn):
+    """What tells this run's data and loss from another's; resuming compares it."""
+    return f"{getattr(batches, 'signature', type(batches).__name__)}, {getattr(loss_fn, '__name__', 'a loss')}"
 
 
 @contextmanager
 def ctrl_c():
-    """Yields a list that Ctrl-C makes non-empty, so that a step is never cut in half; a second Ctrl-C is not waited for."""
+    """Yields a list that Ctrl-C fills, so that no step is cut in half; a second Ctrl-C is not waited for."""
     pressed = []
 
     def note(signum, frame):
@@ -226,28 +236,26 @@ class Settings(TrainConfig):
     bias: bool = True  # biases in linear layers and norms
     quick: bool = False  # a few seconds' training of a very small model
 
-    steps: int = 1000
     lr: float = 1e-3  # a small model bears more than the book's 3e-4
-    min_lr: float = 1e-4
 
 
 PRESETS = {
     "tiny": {},
-    "book": dict(n_layer=6, n_head=6, d_model=384, lr=3e-4, min_lr=3e-5, vocab_size=4096),
-    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, lr=3e-4, min_lr=3e-5, tokenizer="gpt2", batch_size=4),
-    # nanoGPT's README: "i only have a macbook", train_shakespeare_char with these flags reaches 1.88 (github.com/karpathy/nanoGPT)
+    "book": dict(n_layer=6, n_head=6, d_model=384, lr=3e-4, vocab_size=4096),
+    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, lr=3e-4, tokenizer="gpt2", batch_size=4),
+    # What nanoGPT's README gives for a CPU (github.com/karpathy/nanoGPT); it reaches 1.88 on Shakespeare.
     "nanogpt-cpu": dict(
         tokenizer="characters", context=64, batch_size=12, steps=2000, warmup_steps=100, beta2=0.99, bias=False
     ),
     "quick": dict(
-        steps=60, batch_size=8, world_bytes=200_000, vocab_size=512, context=64, n_layer=2, n_head=2, d_model=64, warmup_steps=5,
-        eval_every=30, eval_batches=4, checkpoint_every=30,
+        **dict(steps=60, batch_size=8, warmup_steps=5, eval_every=30, eval_batches=4, checkpoint_every=30),
+        **dict(n_layer=2, n_head=2, d_model=64, context=64, vocab_size=512, world_bytes=200_000),
     ),
-}  # fmt: skip
+}
 
 
 def prepare(settings, run):
-    """The tokenizer and the (train, validation) tokens of the settings' text, as a memory-mapped file in the run's folder."""
+    """The settings' text as tokens in the run's folder.  Returns the tokenizer, training and validation tokens."""
     if settings.data == "world":
         from chapters.world import World
 
@@ -276,9 +284,7 @@ def pretrain(settings):
     shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))
     run.describe(command=settings, model=model.config)
-    print(
-        f"{model.num_parameters():,} parameters, {len(train_tokens):,} tokens to train on, vocabulary {tokenizer.vocab_size}"
-    )
+    print(f"{model.num_parameters():,} parameters; {len(train_tokens):,} tokens of {tokenizer.vocab_size} kinds")
 
     batches = NextTokenBatches(train_tokens, settings.context, settings.batch_size, settings.seed)
     validation = NextTokenBatches(validation_tokens, settings.context, settings.batch_size, settings.seed)

@@ -1,9 +1,10 @@
-"""Chapter 8: the sampler. The model gives scores for the next token; how one of them is chosen is a decision of its own.
+"""Chapter 8: the sampler. The model scores every token; how the next one is chosen is a decision of its own.
 
     python -m chapters.ch08_sample --run runs/pretrain --prompt "In the market" --temperature 0.8 --top-k 40
 
-Temperature sharpens or flattens the distribution; top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833); the
-nucleus keeps the fewest tokens that together have probability p (Holtzman et al. 2019, arXiv:1904.09751). Then one is drawn.
+Temperature sharpens or flattens the distribution; top-k keeps the k likeliest tokens (Fan et al. 2018,
+arXiv:1805.04833); the nucleus keeps the fewest tokens that together have probability p (Holtzman et al. 2019,
+arXiv:1904.09751). Then one is drawn.
 """
 
 import warnings
@@ -28,7 +29,7 @@ def top_k_filter(logits, k):
 
 
 def nucleus_filter(logits, p):
-    """Keep the fewest tokens whose probabilities reach p, likeliest first, -inf for the rest.  logits: (B, V) -> (B, V).
+    """Keep the fewest tokens, likeliest first, whose probabilities reach p.  logits: (B, V) -> (B, V), else -inf.
 
     The token that crosses p is kept, so at least one always is.
     """
@@ -49,7 +50,7 @@ def softmax(logits):
 
 
 def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
-    """One token a row.  logits: (B, V); uniform: (B,) numbers in [0, 1), one throw of the dice a row.  Returns (B,) int64.
+    """One token a row.  logits: (B, V); uniform: (B,) in [0, 1), one throw of the dice a row.  Returns (B,) int64.
 
     temperature 0 takes the likeliest token and ignores the dice.
     """
@@ -61,7 +62,7 @@ def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
     if top_p is not None:
         logits = nucleus_filter(logits, top_p)
     cumulative = np.cumsum(softmax(logits), axis=-1)  # (B, V)
-    # The first token whose cumulative probability exceeds the throw; scaled by the total, as rounding may leave it below 1.
+    # The first token whose cumulative probability exceeds the throw; rounding may leave the total a little below 1.
     return (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)  # (B,)
 
 
@@ -79,9 +80,10 @@ def generate(
 ):
     """Continue every prompt by up to max_new_tokens tokens; a row ends early at one of stop_ids, which is not returned.
 
-    prompts: list of non-empty lists of token ids, of any lengths; one longer than the context is cropped to its last tokens, with
-    a warning. generator: a seeded mg.Generator (the default generator where None). Returns only the new tokens, a list a prompt.
-    The model is in eval mode meanwhile, and afterwards as it was. Raises ValueError for settings that make no sense.
+    prompts: non-empty lists of token ids, of any lengths; of one longer than the context the last tokens are used,
+    with a warning.  generator: a seeded mg.Generator, the default one where None; every row has one throw a step,
+    whether or not other rows are done.  Returns only the new tokens, a list a prompt.  The model is in eval mode
+    meanwhile and afterwards as it was.  Raises ValueError for settings that make no sense.
     """
     context = model.config.context
     check(prompts, max_new_tokens, temperature, top_k, top_p, context)
@@ -113,12 +115,13 @@ def generate(
 
 
 def next_logits(model, ids, start, cache):
-    """ids: (B, W), all so far; start: (B,) where each row begins -> logits of the next token, (B, V).
+    """ids: (B, W), all so far; start: (B,) where each row begins.  Returns the next token's logits, (B, V).
 
-    While all fits into the context, the cache holds every column but the newest ones, and only those are computed. Beyond it, the
-    window slides: every token's position (counted from the window's start) becomes one less at each step, and as positions are
-    added to the embeddings, all keys and values change with them. Nothing cached is valid then, and each step recomputes the
-    window. (Rotary or relative positions would not have this cliff; GPT-2's learned ones do.)
+    While all fits into the context, the cache holds every column but the newest ones, and only those are computed.
+    Beyond it the window slides: every token's position, counted from the window's start, becomes one less at each
+    step, and as positions are added to the embeddings, all keys and values change with them. Nothing cached is valid
+    then, and each step recomputes the window. (Relative or rotary positions have no such cliff; GPT-2's learned ones
+    do.)
     """
     context, W = model.config.context, ids.shape[1]
     if cache is not None and W <= context:
@@ -188,7 +191,7 @@ def main(settings):
         generator=mg.Generator(settings.seed),
         use_cache=settings.cache,
     )
-    for text, output in zip(texts, outputs):
+    for text, output in zip(texts, outputs, strict=True):
         print(f"{text}{tokenizer.decode(output)}\n" + "─" * 60)
 
 

@@ -1,8 +1,8 @@
 """Exact resumption: one file that holds all a training run is, written whole or not at all.
 
-Parameters, AdamW's moments, the step, the state of the generator, the best loss and the length of metrics.jsonl stand in the same
-safetensors file, so that no two of them can disagree. What was written to metrics.jsonl after the checkpoint is cut off when the
-run resumes, and is then written again, the same.
+Parameters, AdamW's moments, the step, the state of the generator, the best loss and the length of metrics.jsonl stand
+in the same safetensors file, so that no two of them can disagree. What was written to metrics.jsonl after the
+checkpoint is cut off when the run resumes, and is then written again, the same.
 """
 
 import json
@@ -10,34 +10,33 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from minigrad.serialization import CheckpointError
-
 import minigrad as mg
 from chapters.figures import loss_curve
 from chapters.run_folder import History, Lines, RunError, load_parameters
+from minigrad.serialization import CheckpointError
 
 
 class Keeper:
     """The loop's memory: counts steps, writes metrics, keeps checkpoints and the best parameters."""
 
-    def __init__(self, model, optimizer, config, run, signature):
-        """signature: text that tells this run's data and loss from others'."""
+    def __init__(self, model, optimizer, config, run, data):
+        """data: text that tells this run's data and loss from others'."""
         self.model, self.optimizer, self.config, self.run = model, optimizer, config, run
         self.step, self.best, metrics_bytes = 0, None, 0
         self.checkpointed = None  # the step of the newest checkpoint
         self.path = run / "checkpoint.safetensors"
         free_to_change = ("resume", "checkpoint_every")  # neither leaves a trace in the metrics
         self.settings = {name: value for name, value in asdict(config).items() if name not in free_to_change}
-        self.settings["data"] = signature
+        self.settings["data"] = data
         self.settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
         if self.path.exists() and config.resume:
             state = load_checkpoint(self.path, model, optimizer, self.settings)
             self.step, self.best, metrics_bytes = state["step"], state["best"], state["metrics_bytes"]
             self.checkpointed = self.step
             mg.default_generator.set_state(state["generator"])
-        elif self.path.exists():  # hours of work may lie in it: a fresh start steps over it, and loses nothing
+        elif self.path.exists():  # hours of work may lie in it: a fresh start puts it aside
             os.replace(self.path, run / "checkpoint.previous.safetensors")
+            os.replace(run / "metrics.jsonl", run / "metrics.previous.jsonl")
         self.metrics = Lines(run / "metrics.jsonl", keep=metrics_bytes)
         self.clock = Lines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
         run.describe(training=config)
@@ -79,22 +78,25 @@ class Keeper:
             return "No checkpoint had been written yet."
         return f"The last good checkpoint, of step {self.checkpointed}, is {self.path}."
 
-    def finish(self):
+    def finish(self, tokens_per_second):
         """Draw the loss curve, put the best parameters back where that was asked for, and return the History."""
-        if self.config.keep_best and (self.run / "best.safetensors").exists():
-            load_parameters(
-                self.model, mg.serialization.load(self.run / "best.safetensors")[0], self.run / "best.safetensors"
-            )
+        best = self.run / "best.safetensors"
+        if self.config.keep_best and best.exists():
+            load_parameters(self.model, mg.serialization.load(best)[0], best)
         history = History.read(self.run)
+        history.tokens_per_second = tokens_per_second
         loss_curve(history, self.run / "figures" / "loss.png", title=f"{self.run.folder.name}: loss")
         return history
 
 
 def save_checkpoint(path, model, optimizer, state):
-    """state: what else must survive (the step, the generator, …), JSON-able.  The file is replaced whole or not at all."""
+    """state: what else must survive (the step, the generator, …), JSON-able.  The file is replaced whole or not at all.
+
+    Raises RunError where it cannot be written.
+    """
     arrays = {f"parameters.{name}": parameter for name, parameter in model.named_parameters()}
     for i, moments in optimizer.state_dict()["state"].items():
-        arrays.update({f"optimizer.{i}.{key}": _array(value) for key, value in moments.items()})
+        arrays.update({f"optimizer.{i}.{key}": value for key, value in moments.items()})
     try:
         mg.serialization.save(path, arrays, metadata={"state": json.dumps(state)})
     except (OSError, CheckpointError) as error:
@@ -126,7 +128,3 @@ def load_checkpoint(path, model, optimizer, settings):
             moments.setdefault(int(i), {})[key] = array
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return state
-
-
-def _array(value):
-    return np.asarray(value.array if hasattr(value, "array") else value)

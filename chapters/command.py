@@ -1,4 +1,4 @@
-"""What every chapter's command line shares: flags made from a commented dataclass, and one sentence in place of a traceback."""
+"""What the command lines share: flags made from a commented dataclass, one sentence in place of a traceback."""
 
 import argparse
 import sys
@@ -6,14 +6,15 @@ from dataclasses import replace
 
 
 def command(main, settings, presets=None):
-    """Read the command line into `settings` (a dataclass type; tyro makes the flags and the help), then call `main(settings)`.
+    """Read the command line into `settings`, a dataclass type (tyro makes flags and help), and call `main(settings)`.
 
-    presets: {name: {field: value}}: what `--preset name` and `--quick` change in the defaults before the other flags are
-    read, so that an explicit flag always wins and `--preset name --help` shows that preset's own values.
-    An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program with one
-    sentence and exit status 2; anything else is a fault of ours and keeps its traceback.
+    presets: {name: {field: value}}: what `--preset name` and `--quick` change in the defaults before the other flags
+    are read, so that an explicit flag always wins and `--preset name --help` shows that preset's own values.
+    An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
+    with one sentence and exit status 2; anything else is a fault of ours and keeps its traceback.
     """
     import tyro
+
     from minigrad.serialization import CheckpointError
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -1,9 +1,12 @@
-"""What a run leaves behind: a folder that explains itself, and from which a killed run goes on as if nothing had happened.
+"""What a run leaves behind: a folder that explains itself.
 
-config.json         every setting            model.safetensors  the trained parameters, with the model's shape
-metrics.jsonl       a line a step, and a line an evaluation; no clock in it, so that two equal runs write equal bytes
-timing.jsonl        the clock                checkpoint.safetensors  all that resuming needs, in one file
-figures/*.png       samples.txt              tokenizer.tiktoken (and .json)
+config.json               every setting
+metrics.jsonl             a line a step and a line an evaluation, without a clock: equal runs write equal bytes
+timing.jsonl              the clock, a line a checkpoint
+checkpoint.safetensors    all that resuming needs, in one file (see checkpoint.py)
+model.safetensors         the trained parameters and the model's shape
+tokenizer.tiktoken        the vocabulary (and tokenizer.tiktoken.json)
+figures/*.png, samples.txt
 """
 
 import json
@@ -11,11 +14,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from minigrad.serialization import CheckpointError
-
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
+from minigrad.serialization import CheckpointError
 
 
 class RunError(OSError):
@@ -47,8 +49,11 @@ class Run:
         known = json.loads(path.read_text()) if path.exists() else {}
         known.update({name: _plain(section) for name, section in sections.items()})
         unfinished = self / "config.json.unfinished"
-        unfinished.write_text(json.dumps(known, indent=2, default=str) + "\n")
-        os.replace(unfinished, path)
+        try:
+            unfinished.write_text(json.dumps(known, indent=2, default=str) + "\n")
+            os.replace(unfinished, path)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _plain(section):
@@ -59,7 +64,7 @@ class Lines:
     """metrics.jsonl: appended to, and cut back to what a checkpoint knew when a run resumes."""
 
     def __init__(self, path, keep=0):
-        """keep: bytes to keep of what is there (None: all); what a killed run wrote after its checkpoint is written again."""
+        """keep: bytes to keep of what is there, None for all; a resumed run writes again what came later."""
         self.path = path
         size = path.stat().st_size if path.exists() else 0
         keep = size if keep is None else keep
@@ -148,6 +153,7 @@ def load_parameters(model, arrays, path):
     for name, parameter in parameters.items():
         if tuple(parameter.shape) != arrays[name].shape:
             raise CheckpointError(
-                f"{path} holds another model's parameters: {name} is {arrays[name].shape} there and {tuple(parameter.shape)} here"
+                f"{path} holds another model's parameters: {name} has the shape {arrays[name].shape} there "
+                f"and {tuple(parameter.shape)} here"
             )
-        parameter.array[...] = arrays[name]
+        parameter.array[...] = mg.from_numpy(arrays[name]).to(parameter.device).array

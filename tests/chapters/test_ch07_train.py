@@ -1,0 +1,400 @@
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn.functional as F
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import (
+    History,
+    Run,
+    RunError,
+    TrainConfig,
+    evaluate,
+    forward_and_backward,
+    load_model,
+    make_optimizer,
+    next_token_loss,
+    save_model,
+    schedule,
+    train,
+)
+from minigrad.serialization import CheckpointError
+
+ROOT = Path(__file__).parents[2]
+TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  after each token comes one and the same
+CONFIG = TrainConfig(
+    steps=12, batch_size=4, lr=1e-2, warmup_steps=2, eval_every=4, eval_batches=2, checkpoint_every=5, seed=3
+)
+
+
+def small_gpt(**changes):
+    return GPT(
+        GPTConfig(**{**dict(vocab_size=8, context=8, n_layer=1, n_head=2, d_model=16), **changes}), mg.Generator(0)
+    )
+
+
+def small_batches(seed=3):
+    return NextTokenBatches(TOKENS, 8, 4, seed)
+
+
+def run_it(folder, config=CONFIG, model=None, batches=None, **options):
+    """Train the small model; returns it with its history and the bytes of its metrics."""
+    model, run = model or small_gpt(dropout=0.1), Run(folder)
+    options.setdefault("validation", small_batches(seed=9))
+    history = train(model, batches or small_batches(), config, run, log=lambda line: None, **options)
+    return model, history, (run / "metrics.jsonl").read_bytes()
+
+
+def steps_in(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines if "validation" not in line]
+
+
+class Tripwire:
+    """Batches that call `act` when the batch of step `at` is asked for, the first time only."""
+
+    signature = small_batches().signature
+
+    def __init__(self, at, act):
+        self.at, self.act = at, act
+
+    def batch(self, step):
+        if step == self.at and self.act:
+            act, self.act = self.act, None
+            act()
+        return small_batches().batch(step)
+
+
+# ── it learns ──
+
+
+def test_it_learns_what_can_be_learned(tmp_path):
+    config = replace(CONFIG, steps=80, eval_every=40)
+    model, history, _ = run_it(tmp_path, config, small_gpt())
+    assert history.losses[0] == pytest.approx(math.log(8), abs=0.1)
+    assert history.best == history.validation_losses[-1] < 0.1
+    every = EveryTokenOnce(TOKENS, 8, 4)
+    assert evaluate(model, every, len(every)) < 0.1
+
+
+def test_what_a_run_leaves_behind(tmp_path):
+    _, history, metrics = run_it(tmp_path)
+    records = [json.loads(line) for line in metrics.decode().splitlines()]
+    assert [r["step"] for r in records if "validation_loss" in r] == [0, 4, 8, 12] == history.validation_steps
+    assert steps_in(tmp_path) == list(range(1, 13)) == history.steps
+    assert {"loss", "lr", "grad_norm"} < set(records[1])
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["steps"] == 12
+    clock = [json.loads(line)["step"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert clock == [5, 10, 12]
+    assert (tmp_path / "figures" / "loss.png").stat().st_size > 1000
+    assert history.tokens_per_second > 0
+
+
+def test_only_matrices_decay():
+    model = small_gpt()
+    decaying, free = make_optimizer(model, CONFIG).param_groups
+    assert decaying["weight_decay"] == CONFIG.weight_decay and free["weight_decay"] == 0
+    assert all(len(p.shape) == 2 for p in decaying["params"]) and all(len(p.shape) == 1 for p in free["params"])
+    assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_schedule_is_never_zero_and_never_below_its_floor():
+    rates = [schedule(step, CONFIG) for step in range(CONFIG.steps)]
+    assert 0 < rates[0] < rates[1] == CONFIG.lr
+    assert min(rates[2:]) >= CONFIG.lr / 10 and rates[-1] == pytest.approx(CONFIG.lr / 10)
+    assert all(later <= earlier for earlier, later in zip(rates[2:], rates[3:], strict=False))
+
+
+def test_accumulated_batches_are_one_large_batch():
+    class Halves:
+        def batch(self, step):
+            inputs, targets = small_batches().batch(0)
+            return inputs[2 * step : 2 * step + 2], targets[2 * step : 2 * step + 2]
+
+    whole, halves = small_gpt(), small_gpt()
+    once = forward_and_backward(whole, small_batches(), 0, CONFIG, next_token_loss)
+    twice = forward_and_backward(halves, Halves(), 0, replace(CONFIG, grad_accumulation=2), next_token_loss)
+    assert once == pytest.approx(twice, rel=1e-5) and once[1] == 32
+    for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_evaluation_puts_the_mode_back_and_leaves_no_gradients():
+    model = small_gpt(dropout=0.5).train()
+    losses = {evaluate(model, small_batches(), 3) for _ in range(2)}
+    assert len(losses) == 1 and model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_best_parameters_come_back(tmp_path):
+    def bad_end(model, inputs, targets):  # learns, and from the ninth step on unlearns
+        upwards = model.training and len(steps_in(tmp_path)) >= 8
+        return next_token_loss(model, inputs, targets) * (-1.0 if upwards else 1.0)
+
+    model, history, _ = run_it(tmp_path, replace(CONFIG, keep_best=True), small_gpt(), loss_fn=bad_end)
+    reached = evaluate(model, small_batches(seed=9), 2)
+    assert reached == pytest.approx(history.best, rel=1e-5) and history.best < history.validation_losses[-1]
+    assert history.best == history.validation_losses[history.validation_steps.index(8)]
+
+
+def test_rows_that_are_masked_entirely_have_no_say(tmp_path):
+    class Masked:
+        def batch(self, step):
+            inputs, targets = small_batches().batch(step)
+            return inputs, np.full_like(targets, -100)
+
+    _, history, _ = run_it(tmp_path, model=small_gpt(), batches=Masked())
+    assert history.losses == [0.0] * 12
+
+
+# ── killed, interrupted, resumed ──
+
+
+def test_equal_runs_write_equal_bytes(tmp_path):
+    assert run_it(tmp_path / "a")[2] == run_it(tmp_path / "b")[2]
+    assert run_it(tmp_path / "c", replace(CONFIG, seed=4))[2] != run_it(tmp_path / "a")[2]
+
+
+CLI = "--context 16 --n-layer 1 --n-head 2 --d-model 16 --dropout 0.1 --batch-size 2 --tokenizer characters".split()
+CLI += "--steps 300 --warmup-steps 5 --eval-every 40 --eval-batches 2 --checkpoint-every 25".split()
+
+
+def command_line(*arguments):
+    return [sys.executable, "-m", "chapters.ch07_train", *map(str, arguments)]
+
+
+@pytest.mark.parametrize("kill_after", [1, 130])
+def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
+    """SIGKILL leaves no time to say goodbye; it strikes at whatever step the process is after so many lines."""
+    text = tmp_path / "text.txt"
+    text.write_text("Pack my box with five dozen liquor jugs. " * 40)
+    arguments = ["--data", text, *CLI]
+    subprocess.run(command_line(*arguments, "--run", tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    child = subprocess.Popen(
+        command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after:
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    lines = metrics.read_bytes().count(b"\n")
+    assert kill_after <= lines < 300, "it was not killed in the middle"
+
+    resume = command_line(*arguments, "--run", tmp_path / "killed", "--resume")
+    subprocess.run(resume, cwd=ROOT, check=True, capture_output=True)
+    assert metrics.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    models = [load_model(tmp_path / name)[0] for name in ("whole", "killed")]
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+
+
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
+    wire = Tripwire(at=6, act=lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 7"):
+        run_it(tmp_path / "stopped", batches=wire)
+    assert steps_in(tmp_path / "stopped")[-1] == 7
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = run_it(tmp_path / "stopped", replace(CONFIG, resume=True))
+    assert resumed[2] == run_it(tmp_path / "whole")[2]
+
+
+def test_a_finished_run_resumes_to_its_own_end(tmp_path):
+    model, history, metrics = run_it(tmp_path)
+    again, same, same_metrics = run_it(tmp_path, replace(CONFIG, resume=True))
+    assert same_metrics == metrics and same.losses == history.losses
+    np.testing.assert_array_equal(again.wte.weight.detach().numpy(), model.wte.weight.detach().numpy())
+
+
+def test_starting_afresh_puts_the_old_checkpoint_aside(tmp_path):
+    first = run_it(tmp_path)[2]
+    old = (tmp_path / "checkpoint.safetensors").read_bytes()
+    second = run_it(tmp_path, replace(CONFIG, seed=8))[2]
+    assert (tmp_path / "checkpoint.previous.safetensors").read_bytes() == old
+    assert (tmp_path / "metrics.previous.jsonl").read_bytes() == first != second
+
+
+@pytest.mark.parametrize(
+    "config, model, batches, sentence",
+    [
+        (replace(CONFIG, lr=2e-2), {}, None, "a run with lr = 0.01, not 0.02"),
+        (CONFIG, {"d_model": 32}, None, "a run with parameters"),
+        (CONFIG, {}, NextTokenBatches(TOKENS[::-1], 8, 4, 3), "a run with data = 320 tokens"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, config, model, batches, sentence):
+    run_it(tmp_path)
+    kept = (tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match=sentence):
+        run_it(tmp_path, replace(config, resume=True), small_gpt(dropout=0.1, **model), batches)
+    assert kept == ((tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes())
+
+
+def test_damaged_files_are_refused(tmp_path):
+    run_it(tmp_path)
+    resume, path = replace(CONFIG, resume=True), tmp_path / "checkpoint.safetensors"
+    whole, metrics = path.read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="checkpoint.safetensors"):
+        run_it(tmp_path, resume)
+    path.write_bytes(whole)
+    (tmp_path / "metrics.jsonl").write_bytes(metrics[:-1])
+    with pytest.raises(RunError, match="shortened by hand"):
+        run_it(tmp_path, resume)
+    mg.serialization.save(path, {"a": np.zeros(3)})
+    with pytest.raises(RunError, match="not a training checkpoint"):
+        run_it(tmp_path, resume)
+
+
+# ── what stops a run ──
+
+
+def test_a_planted_nan_stops_training_and_is_named(tmp_path):
+    model = small_gpt()
+
+    def plant():
+        model.h[0].mlp.c_fc.weight.array[3, 5] = np.nan
+
+    with pytest.raises(FloatingPointError) as caught:
+        run_it(tmp_path, model=model, batches=Tripwire(at=7, act=plant))
+    sentence = str(caught.value)
+    assert "stopped at step 8 with loss nan" in sentence and "the parameter h.0.mlp.c_fc.weight" in sentence
+    assert "The last good checkpoint, of step 5" in sentence
+    assert steps_in(tmp_path)[-1] == 7  # the bad step left no line
+    resumed = run_it(tmp_path, replace(CONFIG, resume=True), small_gpt())
+    assert resumed[2] == run_it(tmp_path / "whole", model=small_gpt())[2]
+
+
+def test_the_operation_that_made_infinity_is_named(tmp_path):
+    asked = []
+
+    def loss_that_fails(model, inputs, targets):
+        asked.append(1)
+        loss = next_token_loss(model, inputs, targets)
+        return loss + (loss - loss).log() if len(asked) >= 5 else loss  # log 0 = -inf
+
+    with np.errstate(divide="ignore"), pytest.raises(FloatingPointError, match=r"(?i)step 5 with loss -inf.*\blog\b"):
+        run_it(tmp_path, model=small_gpt(), loss_fn=loss_that_fails, validation=None)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_a_number_stops_training(tmp_path):
+    def harmless_value_bad_gradient(model, inputs, targets):
+        zero = (model.wte.weight * 0).sum()
+        return next_token_loss(model, inputs, targets) + zero.sqrt() * 0  # √ has no slope at 0: 0 · inf
+
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=r"step 1 with loss [0-9.]+ and gradient norm nan"),
+    ):
+        run_it(tmp_path, model=small_gpt(), loss_fn=harmless_value_bad_gradient)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be written"):
+        Run(tmp_path / "file" / "run")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    """A limit on the size of files stands in for a disk that fills up after step 7."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    wire = Tripwire(at=7, act=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1])))
+    try:
+        with pytest.raises(RunError, match="checkpoint of step 10 could not be written, the one before .* is intact"):
+            run_it(tmp_path, batches=wire)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run_it(tmp_path, replace(CONFIG, resume=True))[2] == run_it(tmp_path / "whole")[2]
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (dict(steps=0), "steps must be at least 1"),
+        (dict(lr=1e-5, min_lr=1e-4), "min_lr <= lr"),
+        (dict(lr=-1.0), "lr > 0"),
+        (dict(grad_accumulation=0), "grad_accumulation must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(CONFIG, **changes)
+
+
+# ── models on disk ──
+
+
+def test_a_saved_model_comes_back(tmp_path):
+    model, tokenizer = small_gpt().eval(), Tokenizer.characters("abcdefg")
+    save_model(Run(tmp_path), model, tokenizer)
+    again, same = load_model(tmp_path)
+    ids = mg.tensor([[1, 5, 2]])
+    np.testing.assert_array_equal(again(ids).detach().numpy(), model(ids).detach().numpy())
+    assert again.config == model.config and not again.training and again.lm_head.weight is again.wte.weight
+    assert same.encode("cab") == tokenizer.encode("cab")
+    with pytest.raises(FileNotFoundError, match="no trained model in"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError):
+        load_model(tmp_path)
+
+
+def test_history_reads_what_a_killed_run_left(tmp_path):
+    _, history, _ = run_it(tmp_path)
+    assert History.read(Run(tmp_path)).losses == history.losses
+
+
+# ── the command line ──
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        command_line(*arguments), cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}
+    )
+
+
+def test_the_command_line(tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("too short")
+    refused = run_command("--data", text, "--tokenizer", "characters", "--run", tmp_path / "run")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "context + 1" in refused.stderr
+
+    text.write_text("")
+    assert "is empty" in run_command("--data", text, "--run", tmp_path / "run").stderr
+    assert "cannot be written" in run_command("--quick", "--run", text / "inside").stderr
+    shown = run_command("--preset", "nanogpt-cpu", "--help")
+    assert shown.returncode == 0 and "0.99" in shown.stdout and "characters" in shown.stdout
+
+
+def test_gradients_reach_the_loop_through_any_loss(tmp_path):
+    """Chapter 10 brings its own loss and its own targets, (B,) labels: the loop does not care."""
+
+    class Labelled:
+        def batch(self, step):
+            inputs, targets = small_batches().batch(step)
+            return inputs, targets[:, -1]
+
+    def last_position(model, inputs, labels):
+        return F.cross_entropy(model(inputs)[:, -1, :], labels)
+
+    _, history, _ = run_it(
+        tmp_path, replace(CONFIG, steps=60), small_gpt(), Labelled(), loss_fn=last_position, validation=None
+    )
+    assert history.losses[-1] < 0.5 and history.validation_losses == []

@@ -1,0 +1,203 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn as nn
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import Run, save_model
+from chapters.ch08_sample import choose, generate, nucleus_filter, softmax, top_k_filter
+
+ROOT = Path(__file__).parents[2]
+INF = np.inf
+PROMPTS = [[3], [1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3], [11, 0]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with a strong opinion about everything, so that rounding decides nothing."""
+    gpt = GPT(GPTConfig(vocab_size=12, context=12, n_layer=2, n_head=2, d_model=16), mg.Generator(0))
+    generator = mg.Generator(1)
+    for parameter in gpt.parameters():
+        if len(parameter.shape) == 2:
+            nn.init.normal_(parameter, 0.0, 0.4, generator=generator)
+    return gpt.eval()
+
+
+def logs(*rows):
+    with np.errstate(divide="ignore"):
+        return np.log(np.array(rows, dtype=np.float32))  # (B, V)
+
+
+# ── filters, worked out on paper ──
+
+
+def test_top_k_keeps_the_k_highest():
+    logits = np.array([[1.0, 4.0, 2.0, 3.0], [7.0, 5.0, 6.0, 8.0]])
+    np.testing.assert_array_equal(top_k_filter(logits, 2), [[-INF, 4, -INF, 3], [7, -INF, -INF, 8]])
+    np.testing.assert_array_equal(top_k_filter(logits, 4), logits)
+    np.testing.assert_array_equal(top_k_filter(logits, 99), logits)
+    np.testing.assert_array_equal(top_k_filter(np.array([[1.0, 2.0, 2.0]]), 1), [[-INF, 2, 2]])
+    assert logits[0, 0] == 1.0  # the given array is left as it was
+
+
+@pytest.mark.parametrize(
+    "p, kept",
+    [(0.4, [0]), (0.5, [0]), (0.51, [0, 2]), (0.75, [0, 2]), (0.8, [0, 2, 3]), (1.0, [0, 1, 2, 3])],
+)
+def test_nucleus_keeps_the_fewest_that_reach_p(p, kept):
+    logits = logs([0.5, 0.0625, 0.25, 0.1875])  # likeliest first: tokens 0, 2, 3, 1
+    got = nucleus_filter(logits, p)
+    assert np.flatnonzero(np.isfinite(got[0])).tolist() == kept
+    np.testing.assert_array_equal(got[0, kept], logits[0, kept])
+
+
+def test_nucleus_works_row_by_row_and_never_keeps_nothing():
+    got = nucleus_filter(logs([0.9, 0.05, 0.05], [0.3, 0.3, 0.4]), 0.35)
+    np.testing.assert_array_equal(np.isfinite(got), [[True, False, False], [False, False, True]])
+    assert np.isfinite(nucleus_filter(logs([0.25] * 4), 1e-9)).sum() == 1
+
+
+def test_softmax_survives_large_numbers():
+    np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, -INF]])), [[0.5, 0.5, 0]])
+
+
+def test_the_dice_decide_as_the_distribution_says():
+    logits = np.repeat(logs([0.5, 0.0, 0.25, 0.25]), 5, axis=0)  # (5, 4)
+    throws = np.array([0.0, 0.499, 0.501, 0.749, 0.999])
+    assert choose(logits, throws).tolist() == [0, 0, 2, 2, 3]
+    assert choose(logits, throws, temperature=0).tolist() == [0] * 5
+    assert choose(logits, throws, top_k=1).tolist() == [0] * 5
+    assert choose(logits, throws, temperature=1e-3).tolist() == [0] * 5
+    # At temperature ½ probabilities are squared: 4/6, 1/6, 1/6.
+    assert choose(logits, np.array([0.66, 0.67, 0.83, 0.84, 0.0]), temperature=0.5).tolist() == [0, 2, 2, 3, 0]
+
+
+def test_frequencies_match_probabilities():
+    throws = np.random.default_rng(0).random(20_000)
+    chosen = choose(np.repeat(logs([0.6, 0.3, 0.1]), 20_000, axis=0), throws)
+    np.testing.assert_allclose(np.bincount(chosen) / 20_000, [0.6, 0.3, 0.1], atol=0.015)
+
+
+# ── generate ──
+
+
+def plain_greedy(model, prompt, count):
+    """The sampler without any of its machinery: the likeliest next token, again and again."""
+    ids = list(prompt)
+    for _ in range(count):
+        with mg.no_grad():
+            ids.append(int(model(mg.tensor([ids[-model.config.context :]])).numpy()[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_greedy_is_what_one_would_write_down(model, use_cache):
+    """Unequal prompts, and 20 new tokens in a context of 12: every row slides past the end at its own time."""
+    want = [plain_greedy(model, prompt, 20) for prompt in PROMPTS]
+    assert len({tuple(row) for row in want}) == 4  # the model does not say the same to everybody
+    assert generate(model, PROMPTS, 20, temperature=0, use_cache=use_cache) == want
+    for prompt, row in zip(PROMPTS, want, strict=True):
+        assert generate(model, [prompt], 20, temperature=0, use_cache=use_cache) == [row]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.8}])
+def test_the_cache_changes_no_sample(model, settings):
+    cached, plain = (
+        generate(model, PROMPTS, 20, generator=mg.Generator(7), use_cache=use_cache, **settings)
+        for use_cache in (True, False)
+    )
+    assert cached == plain
+    assert generate(model, PROMPTS, 20, generator=mg.Generator(8), **settings) != cached
+
+
+def test_stop_tokens_end_a_row_and_are_not_returned(model):
+    free = generate(model, PROMPTS, 20, temperature=0)
+    stops = (free[0][4], free[1][2])
+    want = []
+    for row in free:
+        ends = [i for i, token in enumerate(row) if token in stops]
+        want.append(row[: ends[0]] if ends else row)
+    assert generate(model, PROMPTS, 20, temperature=0, stop_ids=stops) == want
+    assert any(len(row) < 20 for row in want)
+
+
+def test_other_rows_do_not_change_a_rows_dice(model):
+    """Whether its neighbour stops early or not, a row draws the same tokens."""
+    free = generate(model, PROMPTS[:2], 12, generator=mg.Generator(3))
+    stop = free[0][1]
+    stopped = generate(model, PROMPTS[:2], 12, generator=mg.Generator(3), stop_ids=(stop,))
+    assert len(stopped[0]) <= 1
+    assert stopped[1] == free[1][: len(stopped[1])]
+
+
+def test_top_k_one_and_tiny_nucleus_are_greedy(model):
+    greedy = generate(model, PROMPTS, 8, temperature=0)
+    assert generate(model, PROMPTS, 8, top_k=1, generator=mg.Generator(0)) == greedy
+    assert generate(model, PROMPTS, 8, top_p=1e-6, generator=mg.Generator(0)) == greedy
+
+
+def test_the_mode_is_put_back_and_no_graph_is_built(model):
+    model.train()
+    generate(model, [[1]], 2, temperature=0)
+    assert model.training
+    model.eval()
+    generate(model, [[1]], 2, temperature=0)
+    assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_dropout_is_off_while_sampling():
+    gpt = GPT(
+        GPTConfig(vocab_size=12, context=12, n_layer=1, n_head=2, d_model=16, dropout=0.5), mg.Generator(0)
+    ).train()
+    assert generate(gpt, [[1, 2]], 9, temperature=0) == generate(gpt, [[1, 2]], 9, temperature=0)
+
+
+def test_a_prompt_longer_than_the_context_is_cropped_and_said(model):
+    long = [int(i) for i in np.random.default_rng(0).integers(0, 12, 30)]
+    with pytest.warns(UserWarning, match="cropped to their last 12 tokens"):
+        got = generate(model, [long, [1]], 5, temperature=0)
+    assert (
+        got == generate(model, [long[-12:], [1]], 5, temperature=0) == [plain_greedy(model, p, 5) for p in (long, [1])]
+    )
+
+
+def test_nothing_asked_nothing_given(model):
+    assert generate(model, [], 5) == []
+    assert generate(model, PROMPTS, 0) == [[], [], [], []]
+
+
+@pytest.mark.parametrize(
+    "prompts, settings, sentence",
+    [
+        ([[1]], dict(temperature=-0.1), "temperature must be at least 0"),
+        ([[1]], dict(temperature=float("nan")), "temperature must be at least 0"),
+        ([[1]], dict(top_k=0), "top_k must be at least 1"),
+        ([[1]], dict(top_p=0.0), "top_p must be above 0 and at most 1"),
+        ([[1]], dict(top_p=1.5), "top_p must be above 0 and at most 1"),
+        ([[1], []], {}, "prompt 1 is empty"),
+        ([[12]], {}, r"0\.\.11, got 12\.\.12"),
+    ],
+)
+def test_what_is_refused(model, prompts, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(model, prompts, 3, **settings)
+
+
+def test_the_command_line(tmp_path, model):
+    save_model(Run(tmp_path / "run"), model, Tokenizer.characters("abcdefghijk"))
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "chapters.ch08_sample", "--run", str(tmp_path / "run"), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    one, other = run("--prompt", "abc", "bad", "--quick"), run("--prompt", "abc", "bad", "--quick", "--no-cache")
+    assert one.returncode == 0 and one.stdout == other.stdout and one.stdout.startswith("abc")
+    refused = run("--prompt", "abc", "--temperature", "-1")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "temperature" in refused.stderr
+    refused = run("--run", str(tmp_path / "nowhere"))
+    assert refused.returncode == 2 and "no trained model" in refused.stderr
