@@ -1,0 +1,97 @@
+// The subset of CUDA C that this project's kernels use, for g++: every .cu file is compiled with  g++ -include cuda.h
+// The words of the language are macros here; what needs other threads (barriers, shuffles, tensor cores) is in runtime.cpp.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+// ---- Words of the language -----------------------------------------------------------------------------------------------
+#define __global__
+#define __device__
+#define __forceinline__ static inline
+#define __launch_bounds__(...)
+#define __constant__ static const
+// Blocks run one after another, so a block's shared memory can be one static array. All of them lie in a linker section of
+// their own: the runtime finds its two ends, overwrites it with NaN before every block, and watches it in checked mode.
+#define __shared__ static __attribute__((section("emulated_shared"), aligned(16)))
+#define DYNAMIC_SHARED(name) float* name = (float*)emulator::dynamic_shared()
+
+struct uint3 { unsigned x, y, z; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+// ---- What the runtime offers ---------------------------------------------------------------------------------------------
+namespace emulator {
+struct Place { uint3 thread, block, block_size, grid_size; };
+extern Place place;  // of the thread that runs just now
+
+[[noreturn]] void fail(const char* format, ...);
+void* dynamic_shared();
+void barrier(int line);
+void warp_barrier(int line, unsigned mask);
+
+// A warp-wide operation. Every lane named in `mask` calls this with its own payload and sleeps; when the last has come, `run`
+// is called once with all payloads (null for lanes outside the mask), reads what each lane brought, and fills in what each gets.
+typedef void (*WarpOperation)(void* const payload[32], unsigned mask);
+void together(int line, unsigned mask, WarpOperation run, void* payload);
+
+void check_atomic(const void* address, int bytes, int line);
+inline int lane() { return (place.thread.x + place.block_size.x * (place.thread.y + place.block_size.y * place.thread.z)) % 32; }
+
+struct Shuffle { uint64_t bits, result; int source; };
+void run_shuffle(void* const payload[32], unsigned mask);
+template <class T> T shuffle(int line, unsigned mask, T value, int source) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
+    Shuffle s = {0, 0, source & 31};
+    memcpy(&s.bits, &value, sizeof(T));
+    if (!(mask >> (source & 31) & 1)) fail("line %d: a shuffle reads lane %d, which the mask %08x leaves out", line, source & 31, mask);
+    together(line, mask, run_shuffle, &s);
+    memcpy(&value, &s.result, sizeof(T));
+    return value;
+}
+unsigned ballot(int line, unsigned mask, bool vote);
+
+// D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two BF16).
+void tensor_core(int line, float* d, const unsigned* a, const unsigned* b, bool bf16);
+
+template <class T> T atomic_add(int line, T* address, T value) {
+    check_atomic(address, sizeof(T), line);
+    T old;
+    memcpy(&old, address, sizeof(T));
+    T sum = old + value;
+    memcpy(address, &sum, sizeof(T));  // whole, since threads change places only at barriers
+    return old;
+}
+}  // namespace emulator
+
+#define threadIdx (emulator::place.thread)
+#define blockIdx (emulator::place.block)
+#define blockDim (emulator::place.block_size)
+#define gridDim (emulator::place.grid_size)
+#define warpSize 32
+
+#define __syncthreads() emulator::barrier(__LINE__)
+#define __syncwarp(...) emulator::warp_barrier(__LINE__, emulator_mask(__VA_ARGS__))
+static inline unsigned emulator_mask(unsigned mask = 0xffffffffu) { return mask; }
+#define __shfl_sync(mask, value, source) emulator::shuffle(__LINE__, mask, value, source)
+#define __shfl_xor_sync(mask, value, bits) emulator::shuffle(__LINE__, mask, value, emulator::lane() ^ (bits))
+// Past the last lane CUDA's shuffle down gives a lane its own value back.
+#define __shfl_down_sync(mask, value, by) \
+    emulator::shuffle(__LINE__, mask, value, emulator::lane() + (by) < 32 ? emulator::lane() + (by) : emulator::lane())
+#define __ballot_sync(mask, vote) emulator::ballot(__LINE__, mask, vote)
+#define __any_sync(mask, vote) (emulator::ballot(__LINE__, mask, vote) != 0)
+#define atomicAdd(address, value) emulator::atomic_add(__LINE__, address, value)
+
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline int __ffs(int x) { return __builtin_ffs(x); }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+#define __expf expf  // glibc has another function of that name
+static inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
+static inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
+static inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }

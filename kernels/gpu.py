@@ -1,0 +1,229 @@
+"""Launching a .cu file's kernels: on CuPy arrays through CuPy's RawModule, on NumPy arrays through kernels/emulator.
+
+    source = Source(__file__)                                   # the cuda.cu beside this cuda.py
+    source.launch("softmax_plain", (blocks,), (128,), x, y, i32(rows), i32(columns))
+
+The array's type chooses, so grids, scalars and workspaces are the same on both, and a test without a GPU runs them all.
+
+A launch passes bare addresses and bytes: a float64 array where the kernel reads float32, a transposed view, or a Python float
+(which CuPy hands over as a double) would be read as garbage without a word. So every argument is checked against the
+kernel's own signature, which is read out of the .cu file. Launches are queued: nothing here waits for the GPU or copies.
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from kernels.arrays import array_module, device_of
+
+i32, i64, f32, f64, u64 = np.int32, np.int64, np.float32, np.float64, np.uint64
+
+_SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)')
+_SCALARS = {
+    "float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "long long": np.int64,
+    "unsigned long long": np.uint64,
+}  # fmt: skip
+_NULL = np.uintp(0)
+_DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
+
+
+class Parameter:
+    """One parameter of a kernel: its C type, and the NumPy type that has the same bytes."""
+
+    def __init__(self, declaration):
+        declaration = " ".join(declaration.replace("__restrict__", "").replace("*", " * ").split())
+        self.ctype, _, self.name = declaration.rpartition(" ")
+        self.pointer = "*" in self.ctype
+        self.const = self.ctype.startswith("const ")
+        base = self.ctype.replace("const ", "").replace("*", "").strip()
+        if base not in _SCALARS:
+            raise TypeError(f"a kernel parameter is declared {declaration!r}; known types are {', '.join(_SCALARS)}")
+        self.type = _SCALARS[base]
+        self.dtype = np.dtype(self.type)
+
+
+def signatures(source):
+    """{kernel name: [Parameter, ...]} of every `extern "C" __global__` function in the text of a .cu file."""
+    source = re.sub(r"//[^\n]*", "", source)
+    return {name: [Parameter(p) for p in parameters.split(",")] for name, parameters in _SIGNATURE.findall(source)}
+
+
+class Strided:
+    """Marks an array whose strides the kernel is told about: it may be any view whose last axis is contiguous."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array):
+        self.array = array
+
+
+class Source:
+    """The kernels of one .cu file. `defines` become -D options: the file is compiled once for each set of them."""
+
+    def __init__(self, path, **defines):
+        self.path = Path(path).with_suffix(".cu")
+        self.defines = defines
+        self.signatures = signatures(self.path.read_text())
+        self._functions = {}
+        self._module = self._emulated = None
+
+    def launch(self, name, grid, block, *args, shared=0):
+        """Run kernel `name` on a grid of blocks of threads (tuples of up to three ints), with `shared` bytes of dynamic
+        shared memory.  An empty grid launches nothing.  Raises TypeError where an argument does not fit its parameter."""
+        xp = self._check(name, args)
+        if 0 in grid:
+            return
+        if xp is np:
+            if self._emulated is None:
+                from kernels.emulator import Emulated
+
+                self._emulated = Emulated(self.path, self.defines)
+            self._emulated.launch(name, grid, block, args, shared)
+            return
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._compiled(xp).get_function(name)
+        if shared > _DEFAULT_SHARED and function.max_dynamic_shared_size_bytes < shared:
+            function.max_dynamic_shared_size_bytes = shared
+        passed = tuple(_NULL if a is None else a.array if type(a) is Strided else a for a in args)
+        function(grid, block, passed, shared_mem=shared)
+
+    def _compiled(self, xp):
+        if self._module is None:
+            options = ("--std=c++17", "-lineinfo", *(f"-D{key}={value}" for key, value in self.defines.items()))
+            self._module = xp.RawModule(code=self.path.read_text(), options=options)
+        return self._module
+
+    def _check(self, name, args):
+        """The module (numpy or cupy) that all arrays belong to, once every argument fits the kernel's signature."""
+        parameters = self.signatures[name]
+        if len(args) != len(parameters):
+            raise TypeError(f"kernel {name} takes {len(parameters)} arguments, got {len(args)}")
+        first = None
+        for arg, parameter in zip(args, parameters):
+            if not parameter.pointer:
+                if type(arg) is not parameter.type:
+                    raise TypeError(
+                        f"kernel {name}, {parameter.name}: pass a {parameter.type.__name__}, not a {type(arg).__name__} "
+                        f"(a launch copies bytes and converts nothing)"
+                    )
+                continue
+            if arg is None:
+                continue
+            array, strided = (arg.array, True) if type(arg) is Strided else (arg, False)
+            if first is None:
+                first, xp = type(array), array_module(array)
+            elif type(array) is not first:
+                raise TypeError(f"kernel {name}, {parameter.name}: got a {type(array).__name__} beside a {first.__name__}")
+            if array.dtype != parameter.dtype:
+                raise TypeError(f"kernel {name}, {parameter.name}: the kernel reads {parameter.dtype}, the array is {array.dtype}")
+            if not strided and not array.flags.c_contiguous:
+                raise TypeError(f"kernel {name}, {parameter.name}: not contiguous; only its address would be passed")
+        return xp
+
+
+@lru_cache(maxsize=None)
+def source_with(path, **defines):
+    """The Source for these defines, the same one each time."""
+    return Source(path, **defines)
+
+
+class DeviceMemoryError(MemoryError):
+    """The GPU's memory is used up."""
+
+
+def empty(like, shape, dtype=np.float32):
+    """An array of any content, where `like` lives: from CuPy's pool on a GPU; filled with NaN under the emulator, so that an
+    element that a kernel forgets to write cannot pass for a result."""
+    xp = array_module(like)
+    if xp is np:
+        dtype = np.dtype(dtype)
+        return np.full(shape, np.nan if dtype.kind == "f" else -1, dtype)
+    try:
+        return xp.empty(shape, dtype)
+    except xp.cuda.memory.OutOfMemoryError as error:
+        free, total = (n / 2**20 for n in xp.cuda.runtime.memGetInfo())
+        asked = np.prod(shape) * np.dtype(dtype).itemsize / 2**20
+        raise DeviceMemoryError(
+            f"the GPU has no room for an array of shape {shape} ({asked:,.0f} MiB): {free:,.0f} of {total:,.0f} MiB are free; "
+            "lower the batch size or the context"
+        ) from error
+
+
+def result(like, shape, out, name):
+    """A contiguous float32 buffer to compute into: `out` where it can serve, else a new array that `deliver` copies to `out`."""
+    if out is None:
+        return empty(like, shape)
+    if out.shape != tuple(shape) or out.dtype != np.float32:
+        raise ValueError(f"{name}: out must be float32 of shape {tuple(shape)}, got {out.dtype} of shape {out.shape}")
+    return out if out.flags.c_contiguous else empty(like, shape)
+
+
+def deliver(buffer, out, accumulate=False):
+    """What the caller gets: the buffer, or `out` once the buffer's content was copied (or added) to it."""
+    if out is None or buffer is out:
+        return buffer
+    if accumulate:
+        out += buffer
+    else:
+        out[...] = buffer
+    return out
+
+
+def contiguous(array):
+    """The array itself where it is C-contiguous, else a copy that is."""
+    return array if array is None or array.flags.c_contiguous else array_module(array).ascontiguousarray(array)
+
+
+def indices(array, limit, name, ignore=None):
+    """Class or row numbers as a contiguous int64 array.
+
+    On the CPU (the emulator) a number outside 0…limit−1 raises IndexError, as NumPy's indexing does. On a GPU to look would
+    be to wait for it: there the kernel reads nothing for such a row and writes NaN, which the loss then shows.
+    """
+    array = contiguous(array if array.dtype == np.int64 else array.astype(np.int64))
+    if device_of(array) == "cpu" and array.size:
+        wrong = (array < 0) | (array >= limit)
+        if ignore is not None:
+            wrong &= array != ignore
+        if wrong.any():
+            raise IndexError(f"{name}: index {int(array[wrong].flat[0])} is out of range for {limit} rows")
+    return array
+
+
+def address(array):
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def vectorises(*arrays):
+    """Whether all these arrays start at a multiple of 16 bytes, so that their contiguous elements can move four at a time."""
+    return all(a is None or address(a) % 16 == 0 for a in arrays)
+
+
+def blocks_for(n, each):
+    """How many blocks of `each` cover n."""
+    return -(-n // each)
+
+
+def row_teams(rows, columns):
+    """(grid, block) for kernels that give each row to a team of threads, 16 numbers a thread while a block has that many.
+
+    One warp a row, four rows a block, up to 512 columns; then a block a row.
+    """
+    if columns <= 512:
+        return (blocks_for(rows, 4),), (32, 4)
+    return (rows,), (32 * min(32, blocks_for(columns + 3, 512)), 1)
+
+
+@lru_cache(maxsize=None)
+def _multiprocessors():
+    import cupy
+
+    return cupy.cuda.Device().attributes["MultiProcessorCount"]
+
+
+def multiprocessors(like):
+    """How many multiprocessors there are to fill; the emulator says 4, so that tests take the same paths as a GPU."""
+    return 4 if device_of(like) == "cpu" else _multiprocessors()
