@@ -6,8 +6,8 @@ which they were found (their ranks), is the whole tokenizer: a new text is encod
 
     python -m chapters.ch01_tokenizer --quick
 
-Sources: Gage 1994, "A New Algorithm for Data Compression" (the algorithm); Sennrich et al. 2016, arXiv:1508.07909 (on
-words); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2 (on bytes, as GPT-2 does).
+Sources: Gage 1994, "A New Algorithm for Data Compression" (the algorithm); Sennrich et al. 2016, arXiv:1508.07909
+(on words); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2 (on bytes).
 """
 
 import base64
@@ -40,7 +40,7 @@ class TokenizerError(ValueError):
 
 
 def train_ranks(text, num_tokens, on_merge=None):
-    """Byte-pair encoding from scratch: returns {token (bytes): rank}, the 256 bytes first, then up to num_tokens in all.
+    """Byte-pair encoding from scratch: returns {token (bytes): rank}, the 256 bytes first, num_tokens in all.
 
     Fewer come back when the text has nothing left to glue. Of pairs equally frequent, the one whose bytes sort first
     wins: the same text always gives the same tokenizer. on_merge(token, count, rank), if given, is told of each merge.
@@ -49,7 +49,7 @@ def train_ranks(text, num_tokens, on_merge=None):
     whatever two neighbours spell a known token are glued, however that token first came about.
     """
     ranks = {bytes([b]): b for b in range(256)}
-    distinct = Counter(regex.findall(GPT2_PATTERN, text))  # a text of a million words holds a few thousand distinct ones
+    distinct = Counter(regex.findall(GPT2_PATTERN, text))  # a million words hold a few thousand distinct ones
     counts = list(distinct.values())
     words = [[bytes([b]) for b in word.encode("utf-8", "replace")] for word in distinct]
 
@@ -100,7 +100,7 @@ def glue(parts, token):
 
 
 def encode_plainly(text, ranks, pattern=GPT2_PATTERN):
-    """The readable encoder, equal to tiktoken's and slower: in each pre-token glue the pair of lowest rank until none is."""
+    """The readable encoder: in each pre-token glue the pair of lowest rank, again and again, until no pair is known."""
     ids = []
     for word in regex.findall(pattern, text):
         parts = [bytes([b]) for b in word.encode("utf-8")]
@@ -171,14 +171,15 @@ class Tokenizer:
         return [self.fast.decode_single_token_bytes(i) for i in ids]
 
     def save(self, path):
-        """Write the ranks in tiktoken's format (a line a token: its bytes in base64, a space, its rank), and the special
-        tokens and the pattern beside them in `<path>.json`."""
+        """Write the ranks in tiktoken's format (a line a token: its bytes in base64, a space, its rank), and the
+        special tokens and the pattern beside them in `<path>.json`."""
         save_files(path, self.ranks, {"kind": "bytes", "pattern": self.pattern, "special_tokens": self.special_tokens})
 
     @staticmethod
     def load(path):
         """Read what `save` wrote (also a character tokenizer's). A rank file on its own, such as one published for
-        tiktoken, gets GPT-2's pattern and "<|endoftext|>" after its last rank. Raises TokenizerError, FileNotFoundError."""
+        tiktoken, gets GPT-2's pattern and "<|endoftext|>" after its last rank.
+        Raises TokenizerError; FileNotFoundError."""
         ranks, extra = load_files(path)
         if extra["kind"] == "characters":
             return CharTokenizer([token.decode("utf-8") for token in ranks])
@@ -206,7 +207,7 @@ class Tokenizer:
         def fetch():
             try:
                 outcome["encoding"] = tiktoken.get_encoding("gpt2")
-            except Exception as error:  # requests' errors, a refused proxy, a damaged file: all end in the sentence below
+            except Exception as error:  # no route, a refusing proxy, a damaged file: one sentence for all
                 outcome["error"] = error
 
         # tiktoken sets no time limit of its own, and a silent firewall would otherwise hold us for minutes.
@@ -278,7 +279,8 @@ class CharTokenizer:
 
 def save_files(path, ranks, extra):
     path = Path(path)
-    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda r: r[1])]
+    by_rank = sorted(ranks.items(), key=lambda item: item[1])
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank]
     for target, content in ((path, "".join(lines)), (sidecar(path), json.dumps(extra, indent=1) + "\n")):
         half_written = target.with_name(target.name + ".tmp")
         half_written.write_text(content, encoding="ascii", newline="\n")
@@ -312,22 +314,34 @@ def load_files(path):
     extra = {"kind": "bytes", "pattern": GPT2_PATTERN, "special_tokens": {END_OF_TEXT: len(ranks)}}
     if sidecar(path).exists():
         try:
-            extra.update(json.loads(sidecar(path).read_bytes()))
-            check_ids([*ranks.values(), *extra["special_tokens"].values()])
-        except (ValueError, TypeError, AttributeError) as error:
-            if isinstance(error, TokenizerError):
-                raise
+            saved = json.loads(sidecar(path).read_bytes())
+        except ValueError:
+            saved = None
+        if not is_sidecar(saved):
             raise TokenizerError(
-                f"{sidecar(path).name} is not the JSON that goes with {path.name} ({error}); save the tokenizer again."
-            ) from None
+                f"{sidecar(path).name} is not the JSON that a tokenizer saves beside {path.name}; save it again."
+            )
+        extra.update(saved)
+    check_ids([*ranks.values(), *extra["special_tokens"].values()])
     return ranks, extra
+
+
+def is_sidecar(saved):
+    return (
+        isinstance(saved, dict)
+        and saved.get("kind") in ("bytes", "characters")
+        and isinstance(saved.get("pattern", GPT2_PATTERN), str)
+        and isinstance(saved.get("special_tokens"), dict)
+        and END_OF_TEXT in saved["special_tokens"]
+        and all(isinstance(i, int) for i in saved["special_tokens"].values())
+    )
 
 
 def check_ids(ids):
     if sorted(ids) != list(range(len(ids))):
         raise TokenizerError(
-            f"the {len(ids)} ids of the vocabulary should be 0 to {len(ids) - 1}, each once, but reach from {min(ids)} to "
-            f"{max(ids)} with {len(ids) - len(set(ids))} repeated; a line is missing or was changed."
+            f"the {len(ids)} ids of the vocabulary should be 0 to {len(ids) - 1}, each once, but reach from {min(ids)} "
+            f"to {max(ids)} with {len(ids) - len(set(ids))} repeated; a line is missing or was changed."
         )
 
 
@@ -363,10 +377,12 @@ class Lesson:
     """Where to write the rank file."""
     quick: bool = False
     """A tenth of the text and 384 ids, in well under a second."""
+    num_bytes: int = 400_000
+    """How much of the little world to learn from, where no text is given."""
 
 
 def coloured(pieces):
-    """Token pieces as a line for the terminal, neighbours in different colours (bars between them where colour is off)."""
+    """Token pieces as a line for the terminal, neighbours in different colours (bars between them without colour)."""
     shown = [piece.decode("utf-8", "replace") for piece in pieces]
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return "|".join(shown)
@@ -377,34 +393,36 @@ def main(lesson):
     """Print the merges at growing vocabulary sizes, and the same sentence in ever fewer tokens."""
     from chapters.world import World  # here, because only the lesson needs it: the world is no part of a tokenizer
 
-    num_bytes, vocab_size = (40_000, min(384, lesson.vocab_size)) if lesson.quick else (400_000, lesson.vocab_size)
-    text = lesson.text.read_text(encoding="utf-8") if lesson.text else "\n".join(World(0).documents(num_bytes, seed=0))
+    if lesson.text:
+        text = lesson.text.read_text(encoding="utf-8")
+    else:
+        text = "\n".join(World(0).documents(lesson.num_bytes, seed=0))
     print(f"{len(text.encode()):,} bytes of text; the first merges and then every doubling:")
-    learned = {}
 
     def show(token, count, rank):
-        learned[rank] = count
         step = rank - 255
         if step & (step - 1) == 0:
-            print(f"  merge {step:5}  ->  token {rank:5}  {token.decode('utf-8', 'replace')!r:14} stood {count:,} times")
+            text_of_token = token.decode("utf-8", "replace")
+            print(f"  merge {step:5}  ->  token {rank:5}  {text_of_token!r:14} stood {count:,} times")
 
     start = time.perf_counter()
-    tokenizer = Tokenizer.train(text, vocab_size, on_merge=show)
+    tokenizer = Tokenizer.train(text, lesson.vocab_size, on_merge=show)
     print(f"{tokenizer.vocab_size} ids in {time.perf_counter() - start:.2f} s. The sentence as the vocabulary grows:")
-    sizes = sorted({256, 288, 320, 384, 512, 768, vocab_size - 1} & set(range(256, tokenizer.vocab_size)))
+    sizes = sorted({256, 288, 320, 384, 512, 768, tokenizer.vocab_size - 1} & set(range(256, tokenizer.vocab_size)))
     for size in sizes:
         younger = Tokenizer({token: rank for token, rank in tokenizer.ranks.items() if rank < size})
         ids = younger.encode(lesson.sentence)
         print(f"  {size:5} tokens known, {len(ids):3} used: {coloured(younger.pieces(ids))}")
     ids = tokenizer.encode(text)
-    print(f"the whole text: {len(ids):,} tokens, {len(text.encode()) / len(ids):.2f} bytes a token; it comes back", end=" ")
-    print("unchanged." if tokenizer.decode(ids) == text else "CHANGED, which should be impossible.")
+    back = "unchanged" if tokenizer.decode(ids) == text else "CHANGED, which should be impossible"
+    num_bytes = len(text.encode())
+    print(f"the whole text: {len(ids):,} tokens, {num_bytes / len(ids):.2f} bytes a token; it comes back {back}.")
     if lesson.save:
         tokenizer.save(lesson.save)
         print(f"written to {lesson.save} (and {sidecar(lesson.save).name})")
 
 
 if __name__ == "__main__":
-    import tyro
+    from chapters.command import command
 
-    main(tyro.cli(Lesson))
+    command(main, Lesson, presets={"quick": {"num_bytes": 40_000, "vocab_size": 384}})

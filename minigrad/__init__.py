@@ -94,9 +94,12 @@ def tensor(data, dtype=None, device="cpu", requires_grad=False):
     """A tensor that copies `data`: numbers, nested lists, or an array. Python floats become float32, ints int64."""
     array = data.array if isinstance(data, Tensor) else data
     if not hasattr(array, "dtype"):
-        array = _np.array(array)
-        if array.dtype == object:
-            raise ValueError("tensor(): the nested lists are ragged, or hold something that is not a number")
+        try:
+            array = _np.array(array)
+        except ValueError:
+            raise ValueError("tensor(): the nested lists are ragged: rows of one axis must be equally long") from None
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"tensor(): expected numbers, got {array.dtype}")
         if dtype is None and array.dtype == _np.float64:
             dtype = float32
     array = array.astype(array.dtype if dtype is None else dtype)  # always a copy

@@ -42,8 +42,10 @@ class AdamW:
             if not right:
                 raise ValueError(f"AdamW: {name}={value} is out of range")
         for p in group["params"]:
-            if not isinstance(p, Tensor) or not p.is_leaf:
-                raise TypeError(f"AdamW updates leaf tensors, not {p if not isinstance(p, Tensor) else 'results of operations'}")
+            if not isinstance(p, Tensor):
+                raise TypeError(f"AdamW updates tensors, not {type(p).__name__}")
+            if not p.is_leaf:
+                raise TypeError(f"AdamW updates leaves; this tensor of shape {p.shape} is the result of an operation")
 
     def zero_grad(self, set_to_none=True):
         for group in self.param_groups:

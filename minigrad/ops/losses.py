@@ -5,7 +5,6 @@ import numpy as np
 from minigrad.function import Function
 from minigrad.ops.indexing import check_ids
 from minigrad.ops.shape import reshape
-from minigrad.tensor import Tensor
 
 
 class CrossEntropy(Function):

@@ -174,4 +174,3 @@ def all(input, dim=None, keepdim=False):
 
 def any(input, dim=None, keepdim=False):
     return Tensor(kernels.array_module(input.array).asarray(input.array.any(axis=dim, keepdims=keepdim)))
-

@@ -1,0 +1,114 @@
+"""The pieces that a page of results is made of: plain functions from texts, numbers and PNG files to HTML.
+
+The page is one file, figures and all, that opens anywhere.
+"""
+
+import base64
+from html import escape
+from pathlib import Path
+
+STYLE = """
+:root { --paper:#fbf8f1; --card:#ffffff; --ink:#2b2925; --soft:#7a7466; --line:#e6dfd0; --gold:#c98a00; --blue:#2a5bff; }
+* { box-sizing:border-box } html { scroll-behavior:smooth }
+body { margin:0; background:var(--paper); color:var(--ink); font:17px/1.6 Georgia,"Iowan Old Style",serif; }
+header,main,footer { max-width:1060px; margin:0 auto; padding:0 28px }
+header { padding-top:64px } h1 { font-size:44px; line-height:1.1; margin:0 0 10px; letter-spacing:-.01em }
+header p { color:var(--soft); font-size:20px; margin:0 0 28px; max-width:40em }
+nav { border-top:1px solid var(--line); border-bottom:1px solid var(--line); padding:10px 0; font:14px/1.8 system-ui,sans-serif }
+nav a { color:var(--blue); text-decoration:none; margin-right:22px; white-space:nowrap } nav a:hover { text-decoration:underline }
+h2 { font-size:28px; margin:64px 0 6px } h2 small { color:var(--gold); font:600 13px system-ui,sans-serif; display:block;
+  letter-spacing:.12em; text-transform:uppercase } p { max-width:44em }
+.note { color:var(--soft) }
+table { border-collapse:collapse; width:100%; margin:18px 0; font:15px/1.45 system-ui,sans-serif; background:var(--card);
+  border:1px solid var(--line); border-radius:10px; overflow:hidden }
+th,td { padding:9px 14px; text-align:left; vertical-align:top; border-top:1px solid var(--line) }
+thead th { border-top:0; background:#f3ede0; color:var(--soft); font-weight:600; font-size:13px }
+td.number { text-align:right; font-variant-numeric:tabular-nums; font-weight:600; white-space:nowrap } tr.held td { color:var(--soft) }
+.good { color:#23743b } .bad { color:#b03a2e }
+figure { margin:22px 0; background:var(--card); border:1px solid var(--line); border-radius:10px; padding:16px; text-align:center }
+figure img { max-width:100%; height:auto } figcaption { color:var(--soft); font:14px/1.5 system-ui,sans-serif; margin-top:8px }
+.figures { display:grid; grid-template-columns:repeat(auto-fit,minmax(380px,1fr)); gap:18px; align-items:start }
+.figures figure { margin:8px 0 }
+.sides { display:grid; grid-template-columns:repeat(auto-fit,minmax(230px,1fr)); gap:14px; margin:8px 0 26px }
+.side { background:var(--card); border:1px solid var(--line); border-top:4px solid var(--line); border-radius:10px; padding:12px 14px }
+.side.good { border-top-color:#3f9a5b } .side.bad { border-top-color:#cf6b5e } .side b { font:600 12px system-ui,sans-serif;
+  color:var(--soft); display:block; margin-bottom:6px }
+pre { margin:0; white-space:pre-wrap; overflow-wrap:anywhere; color:var(--ink); font:13.5px/1.5 ui-monospace,Menlo,Consolas,monospace }
+.question { font-weight:bold; margin:26px 0 0 } footer { color:var(--soft); font:14px/1.6 system-ui,sans-serif; padding:56px 28px 64px }
+code { font:.88em ui-monospace,Menlo,Consolas,monospace; background:#f0eadc; padding:1px 5px; border-radius:4px }
+"""
+
+
+def figure(path, caption):
+    """A PNG file as an HTML figure that holds the image itself."""
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    alt = escape(caption, quote=True)
+    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def figures(*drawn):
+    """Several (path, caption) side by side where the window is wide enough."""
+    return '<div class="figures">' + "".join(figure(*one) for one in drawn) + "</div>"
+
+
+def table(head, rows, numbers=()):
+    """head: column titles. rows: lists of texts and numbers; a float is a share and is shown in per cent.
+
+    numbers: columns whose texts are figures too, and stand on the right.
+    """
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
+    body = "".join("<tr>" + "".join(cell(v, i in numbers) for i, v in enumerate(row)) + "</tr>" for row in rows)
+    return f"<table>{top}<tbody>{body}</tbody></table>"
+
+
+def cell(value, figure):
+    if isinstance(value, str):
+        return f'<td class="number">{escape(value)}</td>' if figure else f"<td>{escape(value)}</td>"
+    return f'<td class="number">{shown(value)}</td>'
+
+
+def shown(value):
+    """A measured value as people read it: shares in per cent, counts with thousands apart."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
+
+
+def side_by_side(columns):
+    """columns: [(title, text, verdict)], verdict True or False where the text was judged, None where it was not."""
+    marks = {True: (" good", " · accepted"), False: (" bad", " · not accepted"), None: ("", "")}
+    boxes = []
+    for title, text, verdict in columns:
+        css, mark = marks[verdict]
+        boxes.append(
+            f'<div class="side{css}"><b>{escape(title + mark)}</b><pre>{escape(text) or "<i>(nothing)</i>"}</pre></div>'
+        )
+    return '<div class="sides">' + "".join(boxes) + "</div>"
+
+
+def section(anchor, small, title, *parts):
+    """A chapter of the page; parts are HTML."""
+    return (
+        f'<section id="{anchor}"><h2><small>{escape(small)}</small>{escape(title)}</h2>' + "".join(parts) + "</section>"
+    )
+
+
+def paragraph(text, css=""):
+    """Plain text as a paragraph; `code` in back quotes."""
+    pieces = escape(text).split("`")
+    for i in range(1, len(pieces), 2):
+        pieces[i] = f"<code>{pieces[i]}</code>"
+    return f'<p class="{css}">' + "".join(pieces) + "</p>" if css else "<p>" + "".join(pieces) + "</p>"
+
+
+def page(title, subtitle, sections, footer):
+    """sections: {anchor: (menu title, HTML)} -> the whole file as text."""
+    menu = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, (name, _) in sections.items())
+    body = "".join(html for _, html in sections.values())
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body>'
+        f"<header><h1>{escape(title)}</h1>{paragraph(subtitle)}<nav>{menu}</nav></header><main>{body}</main>"
+        f"<footer>{paragraph(footer)}</footer></body></html>\n"
+    )

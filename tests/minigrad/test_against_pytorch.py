@@ -1,0 +1,156 @@
+"""Values, gradients, dtypes and errors of the operations, against PyTorch itself (skips without it)."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn.functional as mF
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as tF  # noqa: E402
+
+SAME = {  # written once, run by both
+    "arithmetic": lambda t, F, a, b: (a * b - b / 3 + 2 / (a.abs() + 1)) ** 2,
+    "broadcast": lambda t, F, a, b: a[:, :1] * b[0] + a.sum(0, keepdim=True),
+    "pow": lambda t, F, a, b: (a.abs() + 0.1) ** b,
+    "maximum": lambda t, F, a, b: t.maximum(a, b) - t.minimum(a, b * 0),
+    "clamp": lambda t, F, a, b: a.clamp(-0.3, 0.4) + b.clamp(min=0),
+    "where": lambda t, F, a, b: t.where(a > b, a, b * 2),
+    "masked_fill": lambda t, F, a, b: a.masked_fill(b > 0, -3.0),
+    "reductions": lambda t, F, a, b: a.mean(1) + a.var(1) + b.std(1) + b.amax(1) + b.logsumexp(1),
+    "max": lambda t, F, a, b: a.max(1).values + b.min(1, keepdim=True).values[:, 0] + a.max(),
+    "ties": lambda t, F, a, b: (a > 0).to(a.dtype).amax(0) + t.relu(a * 0).sum() + (a * 0).amax(1).sum(),
+    "cumsum": lambda t, F, a, b: a.cumsum(1) * b,
+    "index": lambda t, F, a, b: a[:, -1] + b[:, 2] + a[t.tensor([0, 1, 1])][:, 0] + b[b > 0].sum(),
+    "gather": lambda t, F, a, b: a.gather(1, t.tensor([[0, 0], [4, 1], [2, 2]])),
+    "shapes": lambda t, F, a, b: t.cat([a.T, b.T], 1).reshape(2, -1).permute(1, 0).flatten().unsqueeze(0).expand(2, 30),
+    "stack": lambda t, F, a, b: t.stack([a, b], 1)[:, 0] * t.stack(a.chunk(3, 0))[0],
+    "chunk": lambda t, F, a, b: a.chunk(2, 1)[0].sum(1) * a.chunk(2, 1)[1].sum(1) + b.split([1, 4], 1)[1].mean(),
+    "tril": lambda t, F, a, b: a.tril(1) + b.triu(),
+    "activations": lambda t, F, a, b: F.gelu(a) + F.gelu(b, approximate="tanh") + F.relu(a) * b.sigmoid() + a.tanh(),
+    "logsigmoid": lambda t, F, a, b: F.logsigmoid(a * 30) + t.log(b.abs() + 1) + t.exp(a) + t.sqrt(b.abs()),
+    "softmax": lambda t, F, a, b: F.softmax(a, dim=0) * F.log_softmax(b, dim=-1),
+    "matmul": lambda t, F, a, b: a @ b.T @ a + (a @ b[0]).sum() + a[0] @ b.T[:, 0],
+    "batched": lambda t, F, a, b: (a.reshape(3, 1, 1, 5) @ b.T.reshape(1, 5, 3)).squeeze(),
+    "linear": lambda t, F, a, b: F.linear(a, b, a[:, 0]),
+    "layer_norm": lambda t, F, a, b: F.layer_norm(a, (5,), b[0], b[1], 1e-4),
+    "embedding": lambda t, F, a, b: F.embedding(t.tensor([[0, 2], [2, 2]]), a),
+    "mse": lambda t, F, a, b: F.mse_loss(a, b) + F.mse_loss(a, b, reduction="sum"),
+}
+
+
+def _inputs(dtype):
+    rng = np.random.default_rng(3)
+    return [rng.standard_normal((3, 5)).astype(dtype) for _ in range(2)]
+
+
+@pytest.mark.parametrize("dtype, rtol", [("float64", 1e-11), ("float32", 2e-5)])
+@pytest.mark.parametrize("name", SAME)
+def test_values_and_gradients(name, dtype, rtol):
+    arrays = _inputs(dtype)
+    ours = [mg.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, z = SAME[name](mg, mF, *ours), SAME[name](torch, tF, *theirs)
+    assert y.shape == tuple(z.shape) and str(y.dtype) == str(z.dtype).removeprefix("torch.")
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=rtol, atol=rtol)
+    upstream = np.random.default_rng(4).standard_normal(y.shape).astype(dtype)
+    y.backward(mg.tensor(upstream))
+    z.backward(torch.tensor(upstream))
+    for a, b in zip(ours, theirs):
+        if b.grad is not None:
+            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=rtol, atol=rtol * 10)
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"is_causal": True}, {"scale": 0.2}, {"is_causal": True, "scale": 1.5}, {"attn_mask": "bool"}, {"attn_mask": "float"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("T, S", [(1, 1), (5, 5), (3, 7), (7, 3), (33, 33)])
+def test_attention(T, S, settings):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((2, 3, n, 4)) for n in (T, S, S)]
+    mask = rng.standard_normal((T, S))
+    mask[:, 0] = 1
+    masks = {"bool": mask > 0, "float": mask}
+    ours, theirs = dict(settings), dict(settings)
+    if "attn_mask" in settings:
+        ours["attn_mask"] = mg.tensor(masks[settings["attn_mask"]])
+        theirs["attn_mask"] = torch.tensor(masks[settings["attn_mask"]])
+    a = [mg.tensor(x, requires_grad=True) for x in arrays]
+    b = [torch.tensor(x, requires_grad=True) for x in arrays]
+    y, z = mF.scaled_dot_product_attention(*a, **ours), tF.scaled_dot_product_attention(*b, **theirs)
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-10, atol=1e-12)
+    upstream = rng.standard_normal(y.shape)
+    y.backward(mg.tensor(upstream))
+    z.backward(torch.tensor(upstream))
+    for x, w in zip(a, b):
+        np.testing.assert_allclose(x.grad.numpy(), w.grad.numpy(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape, target_shape", [((7, 5), (7,)), ((5,), ()), ((3, 5, 4), (3, 4)), ((2, 5, 3, 2), (2, 3, 2))])
+def test_cross_entropy(shape, target_shape, reduction, label_smoothing):
+    rng = np.random.default_rng(1)
+    logits = rng.standard_normal(shape) * 3
+    targets = rng.integers(0, 5, target_shape)
+    if target_shape:
+        targets.reshape(-1)[::3] = -100
+    settings = {"reduction": reduction, "label_smoothing": label_smoothing}
+    x, w = mg.tensor(logits, requires_grad=True), torch.tensor(logits, requires_grad=True)
+    y, z = mF.cross_entropy(x, mg.tensor(targets), **settings), tF.cross_entropy(w, torch.tensor(targets), **settings)
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-12)
+    (y * y).sum().backward()
+    (z * z).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), w.grad.numpy(), rtol=1e-10, atol=1e-13)
+
+
+def test_nll_loss():
+    x = mF.log_softmax(mg.randn(4, 3), -1)
+    target = [0, 2, -100, 1]
+    for reduction in ("mean", "sum", "none"):
+        ours = mF.nll_loss(x, mg.tensor(target), reduction=reduction).numpy()
+        theirs = tF.nll_loss(torch.tensor(x.numpy()), torch.tensor(target), reduction=reduction).numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+PROMOTIONS = [
+    lambda t: t.tensor([1, 2]) / 2, lambda t: t.tensor([1, 2]) * 2.5, lambda t: t.tensor([1, 2]) + t.tensor([0.5, 1.0]),
+    lambda t: t.tensor([1.0]) + t.tensor(1.0, dtype=t.float64), lambda t: t.tensor([1.0]) + t.tensor([1.0], dtype=t.float64),
+    lambda t: t.tensor([True, False]) + 1, lambda t: t.tensor([True, False]).sum(), lambda t: t.tensor([1, 2]).exp(),
+    lambda t: t.tensor([True]) * t.tensor([1.5]), lambda t: t.arange(3), lambda t: t.arange(0, 1, 0.25), lambda t: t.tensor(3),
+    lambda t: t.tensor([1, 2]) ** 2, lambda t: 2 ** t.tensor([1, 2]), lambda t: t.full((2,), 1.5), lambda t: t.tensor([2, 1]).argmax(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("i", range(len(PROMOTIONS)))
+def test_dtype_promotion(i):
+    ours, theirs = PROMOTIONS[i](mg), PROMOTIONS[i](torch)
+    assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy())
+
+
+def test_a_whole_optimisation_follows_pytorchs():
+    """30 steps of AdamW with groups, decay and clipping, on a little network: the same parameters at the end."""
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((16, 6)), rng.integers(0, 3, 16)
+    results = []
+    for t, F, nn in ((mg, mF, mg.nn), (torch, tF, torch.nn)):
+        optim, clip = (mg.optim, mg.optim.clip_grad_norm_) if t is mg else (torch.optim, torch.nn.utils.clip_grad_norm_)
+        net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3))
+        params = list(net.parameters())
+        start = np.random.default_rng(1)
+        for p in params:
+            p.data = t.tensor(start.standard_normal(tuple(p.shape)))
+        decayed = [p for p in params if p.ndim > 1]
+        groups = [{"params": decayed, "weight_decay": 0.1}, {"params": [p for p in params if p.ndim < 2], "lr": 0.02}]
+        adamw = optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
+        norms = []
+        for _ in range(30):
+            adamw.zero_grad()
+            F.cross_entropy(net(t.tensor(x)), t.tensor(target)).backward()
+            norms.append(float(clip(params, 0.5)))
+            adamw.step()
+        results.append((norms, [p.detach().numpy() for p in params]))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-9)
+    for ours, theirs in zip(results[0][1], results[1][1]):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)

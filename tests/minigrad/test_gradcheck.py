@@ -1,0 +1,127 @@
+"""Every operation's backward against central differences, and proof that the check can fail."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn.functional as F
+from kernels.attention import reference as attention
+from kernels.cross_entropy import reference as cross_entropy
+from kernels.layernorm import reference as layernorm
+from minigrad import gradcheck as module
+from minigrad.gradcases import CASES
+from minigrad.gradcheck import GradcheckError, gradcheck, main, measure
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.op}: {c.label}")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_backward_is_the_derivative(case, seed):
+    assert gradcheck(case.function, case.inputs(seed), seed=seed, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.op}: {c.label}")
+def test_float32_through_the_default_kernels(case):
+    assert gradcheck(case.function, case.inputs(2), seed=2, dtype="float32", tolerance=2e-4)
+
+
+def _plant(monkeypatch, kernel_module, name, spoil):
+    """Put a wrong backward in place of a kernel's, in the reference kernels and in what dispatch has looked up."""
+    right = getattr(kernel_module, name)
+
+    def wrong(*args, **kwargs):
+        return spoil(right(*args, **kwargs))
+
+    monkeypatch.setattr(kernel_module, name, wrong)
+    monkeypatch.setattr(mg._kernels.SETS["reference"], name, wrong, raising=False)
+
+
+PLANTED = [
+    # a dk that is not transposed back correctly: one element is off by a thousandth
+    (attention, "attention_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "attention", "causal, T = 35"),
+    (attention, "attention_backward", lambda g: (g[0] * 1.00001, g[1], g[2]), 0, "attention", "left padding"),
+    # the mean of dn forgotten
+    (layernorm, "layernorm_backward", lambda g: (g[0] + 1e-3, g[1], g[2]), 0, "layer_norm", "(2, 3, 33)"),
+    (layernorm, "layernorm_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "layer_norm", "(2, 3, 33)"),
+    # the one-hot subtracted at half strength
+    (cross_entropy, "cross_entropy_backward", lambda g: g + _bump(g), 0, "cross_entropy", "none"),
+    (cross_entropy, "cross_entropy_backward", lambda g: np.where(g < 0, g / 2, g), 0, "cross_entropy", "one row, 129 classes"),
+]
+
+
+def _bump(g):
+    bump = np.zeros_like(g)
+    bump.flat[g.size // 2] = 1e-3
+    return bump
+
+
+@pytest.mark.parametrize("kernel_module, name, spoil, wrong_input, op, label", PLANTED)
+def test_a_planted_wrong_backward_is_caught(monkeypatch, kernel_module, name, spoil, wrong_input, op, label):
+    case = next(c for c in CASES if (c.op, c.label) == (op, label))
+    inputs = case.inputs(0)
+    assert gradcheck(case.function, inputs)
+    _plant(monkeypatch, kernel_module, name, spoil)
+    with pytest.raises(GradcheckError, match=f"input {wrong_input}"):
+        gradcheck(case.function, inputs)
+
+
+def test_an_all_ones_upstream_would_miss_a_wrong_softmax():
+    """Why the upstream is random: with ones, even a backward that returns zeros passes."""
+    x = mg.tensor(np.random.default_rng(0).standard_normal((3, 5)), requires_grad=True)
+    F.softmax(x, -1).sum().backward()
+    assert np.abs(x.grad.array).max() < 1e-15
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (40, 50)])
+def test_the_faulty_element_is_named(shape):
+    place = (shape[0] - 1, 2)
+
+    class Faulty(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            dx = 2 * dy
+            dx[place] += 0.5
+            return dx
+
+    with pytest.raises(GradcheckError, match=rf"input 0\[{place[0]}, {place[1]}\]"):
+        gradcheck(Faulty.apply, [np.random.default_rng(0).standard_normal(shape)])
+
+
+def test_a_nan_gradient_is_wrong():
+    class Nan(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.copy()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * np.nan
+
+    for size in (3, 1000):
+        with pytest.raises(GradcheckError):
+            gradcheck(Nan.apply, [np.ones(size)])
+
+
+def test_measure_reports_every_input():
+    found = measure(lambda a, b: a @ b, [np.ones((2, 3)), np.ones((3, 4))])
+    assert [w.input for w in found] == [0, 1] and all(w.error < 1e-9 for w in found)
+
+
+def test_the_command(capsys, monkeypatch):
+    assert main(["--op", "softmax", "--op", "gelu"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("softmax") == 2 and "4 checks in float64" in out and "all agree" in out
+    _plant(monkeypatch, layernorm, "layernorm_backward", lambda g: (g[0] * 1.5, g[1], g[2]))
+    assert main(["--op", "layer_norm"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG" in out and "input 0[" in out
+    with pytest.raises(SystemExit):
+        main(["--op", "fourier"])
+    assert "there is no operation fourier" in capsys.readouterr().err
+
+
+def test_the_tolerance_is_what_the_readme_says():
+    assert module.TOLERANCE["float64"] == 1e-6

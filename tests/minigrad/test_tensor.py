@@ -1,0 +1,253 @@
+"""The graph: accumulation, reuse, order, release; and Tensor's manners."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.tensor import topological_order
+
+
+def leaf(*shape, seed=0):
+    return mg.tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+
+
+def test_a_diamond():
+    x = leaf(3)
+    a = x * 2
+    b, c = a * 3, a * a
+    (b + c).sum().backward()
+    np.testing.assert_allclose(x.grad.array, 6 + 8 * x.array)
+
+
+def test_a_tensor_used_twice_in_one_operation():
+    x = leaf(3, 3)
+    (x @ x).sum().backward()
+    ones = np.ones((3, 3))
+    np.testing.assert_allclose(x.grad.array, ones @ x.array.T + x.array.T @ ones)
+
+
+def test_an_addition_hands_one_gradient_to_two_inputs_and_neither_spoils_the_other():
+    x, y = leaf(3), leaf(3, seed=1)
+    total = x + y  # both receive the same array
+    (total.sum() + (x * 10).sum()).backward()
+    np.testing.assert_allclose(x.grad.array, 11)
+    np.testing.assert_allclose(y.grad.array, 1)
+    x.grad.array += 5
+    np.testing.assert_allclose(y.grad.array, 1)
+
+
+def test_backward_accumulates():
+    x = leaf(4)
+    for times in (1, 2, 3):
+        (x * x).sum().backward()
+        np.testing.assert_allclose(x.grad.array, times * 2 * x.array)
+
+
+def test_a_second_backward_needs_retain_graph():
+    x = leaf(4)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    np.testing.assert_allclose(x.grad.array, 4 * x.array)
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        y.backward()
+
+
+def test_saved_arrays_are_freed():
+    x = leaf(4)
+    y = (x * x).sum()
+    node = y.node
+    y.backward()
+    assert node.ctx is None and node.inputs == ()
+
+
+def test_a_graph_of_100_000_nodes():
+    x = leaf(1)
+    y = x
+    for _ in range(100_000):
+        y = y + 1.0
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.array, 1)
+    del y  # the chain is let go without recursion, too
+
+
+def test_a_ladder_of_diamonds_is_walked_once():
+    x = leaf(1)
+    y = x
+    for _ in range(60):  # 2⁶⁰ paths: walking paths instead of nodes would never end
+        y = (y + y) * 0.5
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.array, 1)
+
+
+def test_the_order_is_topological():
+    x = leaf(2)
+    a = x * 2
+    b = a + x
+    c = (b * a).sum()
+    order = topological_order(c)
+    for node in order:
+        for t in node.inputs:
+            if t is not None and t.node is not None:
+                assert order.index(node) < order.index(t.node)
+
+
+def test_interior_gradients_are_kept_on_request():
+    x = leaf(3)
+    a, b = x * 2, x * 3
+    a.retain_grad()
+    (a * b).sum().backward()
+    np.testing.assert_allclose(a.grad.array, b.array)
+    assert b.grad is None
+
+
+def test_several_outputs():
+    x = leaf(6)
+    a, b, _ = x.split(2)
+    (a * 2 + b * 3).sum().backward()
+    np.testing.assert_allclose(x.grad.array, [2, 2, 3, 3, 0, 0])
+
+
+def test_no_grad_and_detach():
+    x = leaf(3)
+    with mg.no_grad():
+        y = x * 2
+        with mg.enable_grad():
+            assert (x * 2).requires_grad
+    assert not y.requires_grad and y.node is None
+    assert not x.detach().requires_grad and x.detach().array is x.array
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        y.sum().backward()
+
+
+def test_no_grad_ends_after_an_exception():
+    with pytest.raises(KeyError), mg.no_grad():
+        raise KeyError
+    assert mg.is_grad_enabled()
+
+
+def test_gradients_have_their_parameters_dtype():
+    x = mg.tensor([1.0, 2.0], dtype=mg.float32, requires_grad=True)
+    y = mg.tensor([1.0, 2.0], dtype=mg.float64, requires_grad=True)
+    (x * y).sum().backward()
+    assert x.grad.dtype == mg.float32 and y.grad.dtype == mg.float64
+
+
+@pytest.mark.parametrize("operation", [
+    lambda x: x * 2.0, lambda x: 2 * x, lambda x: x / 3, lambda x: x + np.float64(1), lambda x: x**2, lambda x: x.mean(),
+    lambda x: x.var(), lambda x: mg.exp(x), lambda x: x.softmax(-1), lambda x: x - mg.tensor(1.0, dtype=mg.float64),
+    lambda x: x * mg.tensor([1, 2, 3]), lambda x: mg.where(x > 0, x, 0.0), lambda x: x.clamp(min=0.5), lambda x: x.logsumexp(0),
+])  # fmt: skip
+def test_float32_stays_float32(operation):
+    x = mg.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    y = operation(x)
+    assert y.dtype == mg.float32
+    y.sum().backward()
+    assert x.grad.dtype == mg.float32
+
+
+def test_backward_of_many_numbers_needs_a_gradient():
+    x = leaf(3)
+    with pytest.raises(RuntimeError, match=r"shape \(3,\) needs a gradient"):
+        (x * 2).backward()
+    (x * 2).backward(mg.tensor([1.0, 0.0, 2.0]))
+    np.testing.assert_allclose(x.grad.array, [2, 0, 4])
+    with pytest.raises(RuntimeError, match="must agree"):
+        (x * 2).backward(mg.ones(2))
+
+
+def test_in_place_only_where_nothing_is_recorded():
+    x = leaf(3)
+    before = x.array.copy()
+    with pytest.raises(RuntimeError, match="requires grad"):
+        x += 1
+    with pytest.raises(RuntimeError, match="requires grad"):
+        x[0] = 5
+    with mg.no_grad():
+        array = x.array
+        x -= 0.5
+        assert x.array is array  # really in place
+    np.testing.assert_allclose(x.array, before - 0.5)
+    y = mg.zeros(3)
+    y[1:] = 2
+    y += mg.ones(3)
+    assert y.tolist() == [1, 3, 3]
+
+
+def test_a_wrong_backward_is_named():
+    class Short(mg.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            return a + b
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy
+
+    class Misshapen(Short):
+        @staticmethod
+        def backward(ctx, dy):
+            return dy[:1], dy
+
+    with pytest.raises(RuntimeError, match="Short.* has 2 inputs, but its backward returned 1"):
+        Short.apply(leaf(2), leaf(2)).sum().backward()
+    with pytest.raises(RuntimeError, match=r"Misshapen.* gradient of shape \(1,\) for input 0 of shape \(2,\)"):
+        Misshapen.apply(leaf(2), leaf(2)).sum().backward()
+
+
+def test_anomaly_detection_names_the_operation():
+    x = mg.tensor([1.0, 0.0], requires_grad=True)
+    with mg.autograd.detect_anomaly():
+        with pytest.raises(FloatingPointError, match="Log made NaN or infinity"):
+            x.log()
+        y = (x * 1e20).sqrt()
+        with pytest.raises(FloatingPointError, match="backward of <Sqrt>"):
+            y.sum().backward()
+    x.log()  # outside, PyTorch's semantics
+
+
+@pytest.mark.parametrize("act, error, words", [
+    (lambda: mg.ones(2, 3) + mg.ones(4), RuntimeError, r"add: shapes \(2, 3\) and \(4,\)"),
+    (lambda: mg.ones(2, 3) @ mg.ones(2, 3), RuntimeError, r"matmul: cannot multiply shapes \(2, 3\) and \(2, 3\)"),
+    (lambda: mg.ones(2, 3).view(4, 2), RuntimeError, r"cannot reshape"),
+    (lambda: mg.ones(2, 3).T.view(6), RuntimeError, r"view: .* not contiguous"),
+    (lambda: mg.ones(2, 3).item(), RuntimeError, "one element"),
+    (lambda: mg.ones(2, requires_grad=True).numpy(), RuntimeError, "detach"),
+    (lambda: bool(mg.ones(2)), RuntimeError, "ambiguous"),
+    (lambda: mg.tensor([1, 2], requires_grad=True), RuntimeError, "floating-point"),
+    (lambda: mg.ones(2)[5], IndexError, r"shape \(2,\)"),
+    (lambda: mg.ones(2).fft(), AttributeError, "no 'fft'"),
+    (lambda: mg.einsum("ij->i", mg.ones(2, 2)), AttributeError, "no 'einsum'"),
+    (lambda: mg.ones(2) + "a", TypeError, "add takes tensors and numbers"),
+    (lambda: mg.cat([mg.ones(2, 3), mg.ones(3, 2)]), RuntimeError, "cat along dim 0"),
+    (lambda: mg.ones(3).split([1, 1]), RuntimeError, "add up to 2"),
+    (lambda: mg.ones(2, 2).sum(3), IndexError, "dim=3"),
+    (lambda: mg.tensor([1, 2]).mean(), RuntimeError, "mean of a tensor of dtype int64"),
+    (lambda: mg.tensor([[1], [1, 2]]), ValueError, "ragged"),
+    (lambda: mg.ones(2).to("tpu"), TypeError, "device"),
+    (lambda: mg.Tensor([1, 2]), TypeError, "NumPy or CuPy array"),
+    (lambda: mg.ones(2, 2).gather(1, mg.tensor([[2], [0]])), IndexError, "outside 0…1"),
+    (lambda: mg.ones(2).expand(3), RuntimeError, "cannot be expanded"),
+    (lambda: mg.ones(2).masked_fill(mg.ones(2), 0), TypeError, "boolean"),
+])  # fmt: skip
+def test_errors_say_what_was_wrong(act, error, words):
+    with pytest.raises(error, match=words):
+        act()
+
+
+def test_cuda_without_a_gpu_says_what_is_missing():
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount():
+            pytest.skip("a GPU is here")
+    except Exception:  # no CuPy, or no driver: the very thing to be told about
+        pass
+    with pytest.raises(RuntimeError, match="device 'cuda'"):
+        mg.ones(2).to("cuda")
+
+
+def test_repr():
+    assert repr(mg.tensor([1.0, 2.5])) == "tensor([1. , 2.5])"
+    assert "grad_fn=<Add>" in repr(leaf(2) + 1)
+    assert f"{mg.tensor(0.12345):.3f}" == "0.123"
