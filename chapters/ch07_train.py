@@ -91,7 +91,8 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
     keeper = Keeper(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes, where that was asked for
     tokens, seconds = 0, 0.0
     model.train()
-    with ctrl_c() as pressed, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
+    quiet = np.errstate(all="ignore")  # NaN and infinity are looked for below, and end in one sentence
+    with ctrl_c() as pressed, quiet, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
         if keeper.step == 0 and validation is not None:
             keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while keeper.step < config.steps:

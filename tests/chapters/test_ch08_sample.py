@@ -47,7 +47,7 @@ def test_top_k_keeps_the_k_highest():
 
 @pytest.mark.parametrize(
     "p, kept",
-    [(0.4, [0]), (0.5, [0]), (0.51, [0, 2]), (0.75, [0, 2]), (0.8, [0, 2, 3]), (1.0, [0, 1, 2, 3])],
+    [(0.1, [0]), (0.49, [0]), (0.51, [0, 2]), (0.74, [0, 2]), (0.76, [0, 2, 3]), (1.0, [0, 1, 2, 3])],
 )
 def test_nucleus_keeps_the_fewest_that_reach_p(p, kept):
     logits = logs([0.5, 0.0625, 0.25, 0.1875])  # likeliest first: tokens 0, 2, 3, 1
