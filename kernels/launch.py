@@ -1,0 +1,186 @@
+"""How the CPU kernels are compiled, cached and run: the one place for Numba's settings.
+
+A kernel is a Python function that Numba turns into machine code the first time it is called:
+
+    @inner                            a piece of a kernel, compiled into its callers
+    @kernel                           the outermost function, called from Python; its loops over `prange` run on all cores
+
+Threads. A parallel loop is always `for worker in prange(workers)`; each worker takes a task by its number, computes elements
+that belong to that task alone, and takes the next. Which worker computed an element therefore never changes its value: the
+results have the same bytes from run to run. `NUMBA_NUM_THREADS=2 python …` or numba.set_num_threads(2) sets the number.
+The threads are OpenMP's where Numba finds it, else Numba's own pool, which must not be entered from two Python threads at
+once: the lock `running` sees to that.
+
+Compiled code is cached on disk (in __pycache__, or in NUMBA_CACHE_DIR). Where nothing can be written, kernels are compiled
+in memory, with one warning. What is compiled says so once on stderr, because the first run of a kernel takes about a second.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+import warnings
+from functools import update_wrapper
+from pathlib import Path
+
+# A thread that waits for the others should sleep soon: while it spins, it keeps a busy machine from running the one it waits
+# for, and a kernel of 1 ms takes 8. (Read by GNU OpenMP when Numba first starts its threads.)
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import numba  # noqa: E402
+import numpy as np  # noqa: E402
+from numba.core import event  # noqa: E402
+from numba.core.caching import FunctionCache  # noqa: E402
+
+# What the compiler may do to floating-point arithmetic: reorder sums (that is what lets a sum use the vector unit), fuse a
+# product and a sum, ignore the sign of zero. It may not assume that there is no NaN and no infinity.
+SAFE = {"reassoc", "contract", "nsz"}
+
+running = threading.RLock()
+
+inner = numba.njit(fastmath=SAFE, error_model="numpy")
+# Arithmetic whose order matters (the polynomials, the bit tricks): products and sums may be fused, nothing is reordered.
+exact = numba.njit(fastmath={"contract"}, error_model="numpy", forceinline=True)
+
+
+# The files whose functions are compiled into the kernels of other files.
+_SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py")
+
+
+def _fingerprint():
+    """A digest of the shared files and of the setting that changes what they mean.
+
+    Numba's cache looks only at the file of the outermost function; a change in a function compiled into it would go unseen.
+    """
+    digest = hashlib.sha256(os.environ.get("MINIGRAD_VECTOR_WIDTH", "").encode())
+    for name in _SHARED:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()
+
+
+_FINGERPRINT = _fingerprint()
+_warned = False
+
+
+def _warn_uncached(reason):
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"compiled kernels cannot be cached on disk ({reason}), so every start compiles them again; "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            stacklevel=3,
+        )
+
+
+class _Cache(FunctionCache):
+    """Numba's cache on disk, which also notices changes in other files, and does without the disk where it fails."""
+
+    def _index_key(self, sig, codegen):
+        return (*super()._index_key(sig, codegen), _FINGERPRINT)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError as error:
+            return _warn_uncached(error)
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _warn_uncached(error)
+
+
+class kernel:  # noqa: N801  (it is used as a decorator)
+    """Compile a function for all cores, when it is first called; calls from several Python threads wait for one another."""
+
+    def __init__(self, function):
+        update_wrapper(self, function)
+        self.compiled = numba.njit(parallel=True, fastmath=SAFE, error_model="numpy")(function)
+        try:
+            self.compiled._cache = _Cache(function)
+        except (RuntimeError, OSError) as error:  # Numba found no folder that it may write to
+            _warn_uncached(error)
+        _OUTERMOST.add(self.compiled)
+
+    def __call__(self, *args):
+        with running:
+            return self.compiled(*args)
+
+
+_OUTERMOST = set()
+
+
+class _Announce(event.Listener):
+    """Says on stderr what is being compiled; a kernel loaded from the cache is not mentioned."""
+
+    def on_start(self, happening):
+        dispatcher = happening.data["dispatcher"]
+        if dispatcher in _OUTERMOST:
+            function = dispatcher.py_func
+            folder = function.__module__.removeprefix("kernels.").removesuffix(".cpu")
+            print(f"compiling the {folder} kernel {function.__name__.strip('_')} for this processor", file=sys.stderr, flush=True)
+
+    def on_end(self, happening):
+        pass
+
+
+event.register("numba:compile", _Announce())
+
+
+def workers(work):
+    """How many threads to share `work` among, counted in elements touched.
+
+    Starting the threads costs 2 to 20 µs, in which one core touches some 32,000 elements: smaller work stays on one thread.
+    """
+    return 1 if work < 32768 else numba.get_num_threads()
+
+
+def as_rows(x):
+    """x: (..., C) as a C-contiguous, writable float32 array (R, C): the one layout that the row kernels are compiled for.
+
+    A view wherever x allows it. (Numba compiles a kernel again for every combination of layouts; one is enough.)
+    """
+    columns = x.shape[-1] if x.ndim else 1
+    rows = np.ascontiguousarray(x, np.float32).reshape(x.size // columns if columns else int(np.prod(x.shape[:-1])), columns)
+    return rows if rows.flags.writeable else rows.copy()
+
+
+def as_flat(x):
+    """x as a C-contiguous, writable float32 array of one dimension, a view wherever x allows it."""
+    flat = np.ascontiguousarray(x, np.float32).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
+
+
+def result(out, shape):
+    """A C-contiguous float32 array of this shape to compute into: `out` itself if it is one, else a new one."""
+    if out is not None and out.shape != tuple(shape):
+        raise ValueError(f"out has shape {out.shape} but the result has shape {tuple(shape)}")
+    if out is not None and out.dtype == np.float32 and out.flags.c_contiguous:
+        return out
+    return np.empty(shape, np.float32)
+
+
+def delivered(y, out):
+    """y, or `out` after y was copied into it, where `out` was given and could not be computed into directly."""
+    if out is None or out is y:
+        return y
+    out[...] = y
+    return out
+
+
+def address(array):
+    """Where the array's first element lies in memory. Keep the array alive for as long as the number is used."""
+    return array.__array_interface__["data"][0]
+
+
+def check_indices(indices, n, what, ignore_index=None):
+    """indices as a contiguous int64 array; IndexError if one of them is outside 0…n−1 (and is not ignore_index)."""
+    indices = np.ascontiguousarray(indices, np.int64)
+    wrong = (indices < 0) | (indices >= n)
+    if ignore_index is not None:
+        wrong &= indices != ignore_index
+    if wrong.any():
+        raise IndexError(f"{what}: index {indices[wrong].flat[0]} is out of range; it must be in 0…{n - 1}")
+    return indices if indices.flags.writeable else indices.copy()

@@ -1,0 +1,143 @@
+"""What the processor's vector unit offers, for Numba: a fast exp, a NaN-keeping maximum, loads and stores by address.
+
+A vector register holds WIDTH float32 numbers, and one instruction works on all of them. LLVM, Numba's compiler, turns a plain
+loop into such instructions by itself as long as the loop calls no library: libm's exp takes one number at a time, and would
+make a softmax ten times slower. So the kernels bring their own exp, a short polynomial. (tanh and log are not here: GPT-2's
+GELU is a sigmoid in disguise, see gelu/cpu.py, and a row of logits needs its logarithm only once.)
+
+`intrinsic` functions write LLVM's instructions themselves, where Python has no word for them.
+"""
+
+import os
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.launch import exact
+
+FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+
+
+def _vector_width():
+    """How many float32 numbers one vector register holds: 16 with AVX-512, 8 with AVX, 4 with SSE or NEON.
+
+    MINIGRAD_VECTOR_WIDTH=8 overrides it, to try a narrower unit or to see what the wide one brings.
+    """
+    asked = os.environ.get("MINIGRAD_VECTOR_WIDTH", "")
+    if asked:
+        if asked not in ("4", "8", "16"):
+            raise ValueError(f"MINIGRAD_VECTOR_WIDTH must be 4, 8 or 16, got {asked!r}")
+        return int(asked)
+    if numba.config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES="+avx2,…": the code is made for that processor
+        has = dict.fromkeys((f[1:] for f in numba.config.CPU_FEATURES.split(",") if f.startswith("+")), True)
+    else:
+        has = llvm.get_host_cpu_features()
+    return 16 if has.get("avx512f") else 8 if has.get("avx") else 4
+
+
+WIDTH = _vector_width()
+VECTOR = ir.VectorType(FLOAT, WIDTH)
+
+
+def _float_at(builder, address, index):
+    return builder.gep(builder.inttoptr(address, FLOAT.as_pointer()), [index])
+
+
+@intrinsic
+def load(typing, address, index):
+    """The float32 number `index` of those that start at `address`."""
+
+    def emit(context, builder, signature, args):
+        return builder.load(_float_at(builder, *args))
+
+    return types.float32(types.int64, types.int64), emit
+
+
+@intrinsic
+def store(typing, address, index, value):
+    """Write the float32 number `index` of those that start at `address`."""
+
+    def emit(context, builder, signature, args):
+        builder.store(args[2], _float_at(builder, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32), emit
+
+
+@intrinsic
+def take_number(typing, counter):
+    """The number at the address `counter`, and add one to it, as one step that no other thread can come between.
+
+    Threads that share a list of tasks draw their next task with it: a fast core draws more than a slow or busy one.
+    """
+
+    def emit(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], LONG.as_pointer())
+        return builder.atomic_rmw("add", pointer, LONG(1), "monotonic")
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def maximum(typing, a, b):
+    """The larger of two float32 numbers, or NaN if either is: a NaN among the scores must not vanish."""
+
+    def emit(context, builder, signature, args):
+        function = builder.module.declare_intrinsic("llvm.maximum", [FLOAT], ir.FunctionType(FLOAT, [FLOAT, FLOAT]))
+        return builder.call(function, args)
+
+    return types.float32(types.float32, types.float32), emit
+
+
+# A float32 number of this size has no bits left for a fraction: adding it to x rounds x to a whole number, which then stands
+# in the lowest bits of the sum.
+_ROUNDER, _ROUNDER_BITS = 12582912.0, 0x4B400000  # 1.5 · 2²³
+
+
+@intrinsic
+def _times_power_of_two(typing, y, rounded):
+    """y · 2ⁿ, where n is the whole number in the lowest bits of `rounded`.
+
+    A float32 is 2^(e − 127) where its exponent bits say e, so writing n + 127 there makes 2ⁿ. In two halves, because 2ⁿ itself
+    overflows before the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
+    """
+
+    def emit(context, builder, signature, args):
+        n = builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
+        half = builder.ashr(n, INT(1))
+        y = args[0]
+        for part in (half, builder.sub(n, half)):
+            y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
+        return y
+
+    return types.float32(types.float32, types.float32), emit
+
+
+_F = types.float32
+LOG2_E = 1.44269504
+# ln 2 in two parts: the first has so few bits that n · LN2_HIGH is exact, so that x − n ln 2 loses nothing.
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+
+
+@exact
+def exp(x):
+    """eˣ in float32, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, small results are denormal as they should.
+
+    x = n ln 2 + r with |r| ≤ ln 2 / 2, so eˣ = 2ⁿ eʳ, and over that short interval eʳ is a polynomial of degree 7
+    (coefficients: Moshier's Cephes library, expf).
+    """
+    x = _F(-104.0) if x < _F(-104.0) else x  # e^-104 is 0 and e^89 is inf; a NaN fails both comparisons and stays
+    x = _F(89.0) if x > _F(89.0) else x
+    rounded = x * _F(LOG2_E) + _F(_ROUNDER)
+    n = rounded - _F(_ROUNDER)
+    r = x - n * _F(LN2_HIGH) - n * _F(LN2_LOW)
+    p = _F(1.9875691500e-4)
+    p = p * r + _F(1.3981999507e-3)
+    p = p * r + _F(8.3334519073e-3)
+    p = p * r + _F(4.1665795894e-2)
+    p = p * r + _F(1.6666665459e-1)
+    p = p * r + _F(5.0000001201e-1)
+    return _times_power_of_two(p * (r * r) + r + _F(1.0), rounded)

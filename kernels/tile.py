@@ -1,0 +1,1 @@
+"""The register tile of the matrix products."""

@@ -1,0 +1,208 @@
+"""The row-wise CPU kernels against their float64 references: ragged shapes, strided arrays, special values, out= buffers."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from kernels.adamw import cpu as adamw, reference as adamw_reference  # noqa: E402
+from kernels.cross_entropy import cpu as cross_entropy, reference as cross_entropy_reference  # noqa: E402
+from kernels.dropout import cpu as dropout, reference as dropout_reference  # noqa: E402
+from kernels.embedding import cpu as embedding, reference as embedding_reference  # noqa: E402
+from kernels.gelu import cpu as gelu, reference as gelu_reference  # noqa: E402
+from kernels.layernorm import cpu as layernorm, reference as layernorm_reference  # noqa: E402
+from kernels.softmax import cpu as softmax, reference as softmax_reference  # noqa: E402
+
+SHAPES = [(1, 1), (1, 17), (3, 5), (0, 4), (2, 3, 33), (7, 129), (300, 257)]
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def close(got, want, tolerance):
+    """Each array float32, of the wanted shape, and within `tolerance` of the largest wanted value."""
+    got, want = (got, want) if isinstance(got, tuple) else ((got,), (want,))
+    for g, w in zip(got, want, strict=True):
+        if w is None:
+            assert g is None
+            continue
+        assert g.dtype == np.float32 and g.shape == w.shape
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * max(1.0, np.abs(w).max(initial=0)))
+
+
+def exact(*arrays):
+    return [a.astype(np.float64) for a in arrays]
+
+
+def strided(array):
+    """The same values in an array that is a view with gaps."""
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan, array.dtype)
+    wide[..., ::2] = array
+    return wide[..., ::2]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("log", ["", "log_"])
+def test_softmax(shape, log):  # tolerance: exp 2e-7, then a sum of up to 257 terms
+    x, dy = normal(*shape, scale=3), normal(*shape, seed=1)
+    forward, backward = f"{log}softmax_forward", f"{log}softmax_backward"
+    want = getattr(softmax_reference, forward)(*exact(x))
+    close(getattr(softmax, forward)(x), want, 1e-6)
+    close(getattr(softmax, forward)(strided(x), out=strided(x)), want, 1e-6)
+    want_dx = getattr(softmax_reference, backward)(*exact(dy), want)
+    close(getattr(softmax, backward)(dy, want.astype(np.float32)), want_dx, 2e-6)
+    close(getattr(softmax, backward)(strided(dy), strided(want.astype(np.float32)), out=strided(dy)), want_dx, 2e-6)
+
+
+@pytest.mark.parametrize("function", ["softmax_forward", "log_softmax_forward"])
+def test_softmax_of_special_rows_is_numpys(function):
+    x = np.array([[np.inf, 0, 1], [-np.inf] * 3, [np.nan, 1, 2], [1, 2, -np.inf], [88, -88, 0], [3e38, -3e38, 0]], np.float32)
+    with np.errstate(all="ignore"):
+        want = getattr(softmax_reference, function)(x)
+    np.testing.assert_allclose(getattr(softmax, function)(x), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu(form):  # tolerance: 5e-7 of max(1, |x|), 1e-6 for the slope at ordinary x
+    x = np.concatenate([np.linspace(-12, 12, 24001), normal(1000, scale=100)]).astype(np.float32)
+    want = gelu_reference.gelu_forward(*exact(x), approximate=form)
+    assert (np.abs(gelu.gelu_forward(x, approximate=form) - want) / np.maximum(1, np.abs(x))).max() < 5e-7
+    dy = normal(len(x), seed=1)
+    with np.errstate(over="ignore"):
+        want_dx = gelu_reference.gelu_backward(*exact(dy, x), approximate=form)
+    close(gelu.gelu_backward(dy, x, approximate=form), want_dx, 2e-6)
+    close(gelu.gelu_backward(strided(dy), strided(x), approximate=form, out=strided(dy)), want_dx, 2e-6)
+    assert gelu.gelu_forward(x[:0].reshape(0, 3), approximate=form).shape == (0, 3)
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu_keeps_nan_and_infinity(form):
+    got = gelu.gelu_forward(np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0], np.float32), approximate=form)
+    np.testing.assert_array_equal(got, np.array([np.nan, np.inf, np.nan, 1e30, 0, 0], np.float32))
+    slope = gelu.gelu_backward(np.ones(3, np.float32), np.array([np.nan, 1e15, -1e15], np.float32), approximate=form)
+    np.testing.assert_array_equal(slope, np.array([np.nan, 1, 0], np.float32))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("affine", [True, False])
+def test_layernorm(shape, affine):  # tolerance: sums over up to 300 rows
+    C = shape[-1]
+    x, dy = normal(*shape, scale=2) + 1, normal(*shape, seed=1)
+    weight, bias = (normal(C, seed=2), normal(C, seed=3)) if affine else (None, None)
+    weight64, bias64 = exact(weight, bias) if affine else (None, None)
+    want = layernorm_reference.layernorm_forward(*exact(x), weight64, bias64)
+    tolerance = 1e-4 if C == 1 else 5e-6  # one number a row: rstd is 1/√eps, and magnifies the rounding of x − mean
+    close(layernorm.layernorm_forward(x, weight, bias), want, tolerance)
+    close(layernorm.layernorm_forward(strided(x), weight, bias, out=strided(x)), want, tolerance)
+    mean, rstd = want[1:]
+    want_grads = layernorm_reference.layernorm_backward(*exact(dy, x), weight64, mean, rstd)
+    saved = mean.astype(np.float32), rstd.astype(np.float32)
+    tolerance = 1e-3 if C == 1 else 2e-5
+    close(layernorm.layernorm_backward(dy, x, weight, *saved), want_grads, tolerance)
+    buffers = strided(dy), normal(C, seed=4), normal(C, seed=5)
+    before = [b.copy() for b in buffers[1:]]
+    got = layernorm.layernorm_backward(strided(dy), strided(x), weight, *saved, out=buffers, accumulate=True)
+    assert all(g is b for g, b in zip(got, buffers, strict=True))
+    close(got, (want_grads[0], want_grads[1] + before[0], want_grads[2] + before[1]), tolerance)
+    assert layernorm.layernorm_backward(dy, x, weight, *saved, needs=(False, True, False))[::2] == (None, None)
+
+
+@pytest.mark.parametrize("R, V", [(1, 1), (5, 3), (0, 4), (9, 1000), (4, 50257)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_cross_entropy(R, V, smoothing, kind):
+    logits, dlosses = normal(R, V, scale=4), normal(R, seed=1)
+    targets = np.random.default_rng(2).integers(0, V, R).astype(kind)
+    targets[::3] = -100
+    logits[::3] = np.nan  # an ignored row is never read
+    options = {"label_smoothing": smoothing}
+    want = cross_entropy_reference.cross_entropy_forward(*exact(logits), targets, **options)
+    close(cross_entropy.cross_entropy_forward(logits, targets, **options), want, 2e-6)
+    close(cross_entropy.cross_entropy_forward(strided(logits), targets, **options), want, 2e-6)
+    want_dx = cross_entropy_reference.cross_entropy_backward(*exact(dlosses, logits), targets, want[1], **options)
+    arguments = targets, want[1].astype(np.float32)
+    close(cross_entropy.cross_entropy_backward(dlosses, logits, *arguments, **options), want_dx, 5e-6)
+    in_place = logits.copy()
+    got = cross_entropy.cross_entropy_backward(dlosses, in_place, *arguments, **options, out=in_place)
+    assert got is in_place
+    close(got, want_dx, 5e-6)
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, 2**40])
+def test_indices_out_of_range_raise(wrong):
+    logits, table = normal(3, 5), normal(5, 2)
+    indices = np.array([0, wrong, 4])
+    losses = np.zeros(3, np.float32)
+    for call in (
+        lambda: cross_entropy.cross_entropy_forward(logits, indices),
+        lambda: cross_entropy.cross_entropy_backward(losses, logits, indices, losses),
+        lambda: embedding.embedding_forward(table, indices),
+        lambda: embedding.embedding_backward(normal(3, 2), indices, 5),
+    ):
+        with pytest.raises(IndexError, match=f"{wrong} is out of range"):
+            call()
+
+
+@pytest.mark.parametrize("V, C, shape", [(1, 1, (1,)), (7, 5, (2, 3)), (50, 33, (0,)), (11, 64, (40, 50)), (3, 129, (4000,))])
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_embedding(V, C, shape, kind):
+    table, indices = normal(V, C), np.random.default_rng(1).integers(0, V, shape).astype(kind)
+    np.testing.assert_array_equal(embedding.embedding_forward(table, indices), table[indices])
+    np.testing.assert_array_equal(embedding.embedding_forward(strided(table), indices), table[indices])
+    dy = normal(*shape, C, seed=2)
+    want = embedding_reference.embedding_backward(*exact(dy), indices, V)
+    close(embedding.embedding_backward(dy, indices, V), want, 1e-5)
+    buffer = normal(V, C, seed=3)
+    close(embedding.embedding_backward(strided(dy), indices, V, out=buffer.copy(), accumulate=True), want + buffer, 1e-5)
+    close(embedding.embedding_backward(dy, indices, V, out=strided(buffer)), want, 1e-5)
+    close(embedding.embedding_backward(dy, indices, V, out=strided(buffer), accumulate=True), want + buffer, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1,), (0, 3), (5, 7), (200, 301)])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_dropout_draws_the_references_mask(shape, p):
+    x = normal(*shape)
+    for seed in (0, 12345, 2**64 - 1):
+        np.testing.assert_array_equal(dropout.dropout(x, p, seed), dropout_reference.dropout(x, p, seed))
+    np.testing.assert_array_equal(dropout.dropout(strided(x), p, 3, out=strided(x)), dropout_reference.dropout(x, p, 3))
+
+
+SIZES = [(1,), (3, 5), (0,), (20000,), (8192,), (8193,), (7, 11, 13)]
+
+
+def test_adamw_follows_the_reference():
+    settings = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "grad_scale": 0.5}
+    params = [normal(*s, seed=i) for i, s in enumerate(SIZES)]
+    params.append(strided(normal(6, 10, seed=9)))  # an array that has no single span of memory
+    m, v = [np.zeros(p.shape, np.float32) for p in params], [np.zeros(p.shape, np.float32) for p in params]
+    params64, m64, v64 = exact(*params), exact(*m), exact(*v)
+    for step in range(1, 4):
+        grads = [normal(*p.shape, seed=10 * step + i) for i, p in enumerate(params)]
+        grads[1] = strided(grads[1])
+        adamw.adamw_step(params, grads, m, v, step=step, **settings)
+        adamw_reference.adamw_step(params64, exact(*grads), m64, v64, step=step, **settings)
+    for got, want in zip(params + m + v, params64 + m64 + v64, strict=True):
+        close(got, want, 2e-6)
+
+
+def test_norm_and_scale():
+    arrays = [normal(*s, seed=i) for i, s in enumerate(SIZES)] + [strided(normal(6, 10, seed=9))]
+    want = adamw_reference.global_norm(exact(*arrays))
+    assert abs(adamw.global_norm(arrays) - want) < 1e-12 * want
+    assert adamw.global_norm([]) == 0
+    arrays[0][0] = np.nan
+    assert np.isnan(adamw.global_norm(arrays))
+    expected = [a * np.float32(0.3) for a in arrays]
+    adamw.scale_arrays(arrays, 0.3)
+    for got, want in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_same_bytes_again():
+    x, dy = normal(300, 257), normal(300, 257, seed=1)
+    runs = []
+    for _ in range(3):
+        y, mean, rstd = layernorm.layernorm_forward(x)
+        runs.append([a.tobytes() for a in (y, *layernorm.layernorm_backward(dy, x, None, mean, rstd), adamw.global_norm([x]))])
+    assert runs[0] == runs[1] == runs[2]
