@@ -184,3 +184,17 @@ def check_indices(indices, n, what, ignore_index=None):
     if wrong.any():
         raise IndexError(f"{what}: index {indices[wrong].flat[0]} is out of range; it must be in 0…{n - 1}")
     return indices if indices.flags.writeable else indices.copy()
+
+
+_scratch = np.empty(0, np.float32)
+
+
+def scratch(floats):
+    """The address of room for this many floats, on a cache line's boundary; valid while the caller holds `running`.
+
+    It is the same memory each time: fresh memory would have to be fetched from the operating system, page by page.
+    """
+    global _scratch
+    if _scratch.size < floats + 16:
+        _scratch = np.empty(floats + 16, np.float32)
+    return -(-address(_scratch) // 64) * 64

@@ -1,1 +1,177 @@
-"""The register tile of the matrix products."""
+"""The register tile: the small matrix product that all the large ones are made of, and the packing that feeds it.
+
+A multiply-add needs two numbers and a place for the sum. If each came from memory, memory would set the pace. So the innermost
+loop holds a whole tile of C in vector registers, `rows` by `vectors` of them, and for every k reads one column of A and one
+row of B: rows + vectors loads for rows · vectors multiply-adds, each on WIDTH numbers. The larger the tile, the fewer loads for
+each multiply-add, until the registers run out: AVX-512 and NEON have 32, AVX2 and SSE 16.
+
+Packing copies A and B, a block at a time, into the order in which the tile reads them: no strides, no half-used cache lines,
+no page touched twice. It is also where a transposed operand is put right, with vector shuffles, so that none is ever copied
+whole. A block is packed once and used many times.
+
+    A: panels of `rows` rows, stored column after column       a[k · rows + r]
+    B: panels of `columns` columns, stored row after row       b[k · columns + c]
+"""
+
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.launch import inner
+from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, load, store
+
+_SPACIOUS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))  # 32 vector registers
+
+# rows, vectors: the sums take rows · vectors registers; a few more hold the operands.
+ROWS, VECTORS = (8, 3) if _SPACIOUS else (4, 3)
+COLUMNS = VECTORS * WIDTH
+
+_FLOAT_POINTER, _VECTOR_POINTER = FLOAT.as_pointer(), VECTOR.as_pointer()
+
+
+def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
+    """Make the product of a tile:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH),  or += with `add`.
+
+    Element (r, k) of A lies at a[r · a_row + k · a_column], row k of B at b[k · b_row]; by default both are packed.
+    Returned is a function of (address of A, of B, of C, K ≥ 1, floats from one row of C to the next, add).
+    """
+    a_column = rows if a_column is None else a_column
+    b_row = vectors * WIDTH if b_row is None else b_row
+
+    @intrinsic
+    def tile(typing, a, b, c, K, c_row, add):
+        def emit(context, builder, signature, args):
+            a, b, c = (builder.inttoptr(x, _FLOAT_POINTER) for x in args[:3])
+            K, c_row, add = args[3:]
+            fma = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{WIDTH}f32"
+            )
+
+            def vector(start, offset):
+                return builder.bitcast(builder.gep(start, [offset]), _VECTOR_POINTER)
+
+            def everywhere(number):  # the same number in all lanes
+                lane = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, INT(0))
+                return builder.shuffle_vector(lane, lane, ir.Constant(ir.VectorType(INT, WIDTH), [0] * WIDTH))
+
+            def places():  # row, vector and address of each vector of C
+                for r in range(rows):
+                    for v in range(vectors):
+                        yield r, v, vector(c, builder.add(builder.mul(LONG(r), c_row), LONG(v * WIDTH)))
+
+            before = builder.block
+            loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+            k, a_k, b_k = builder.phi(LONG), builder.phi(_FLOAT_POINTER), builder.phi(_FLOAT_POINTER)
+            sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
+            b_vectors = [builder.load(vector(b_k, LONG(v * WIDTH)), align=4) for v in range(vectors)]
+            for r in range(rows):
+                number = everywhere(builder.load(builder.gep(a_k, [LONG(r * a_row)]), align=4))
+                for v in range(vectors):
+                    more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
+                    sums[r][v].add_incoming(ir.Constant(VECTOR, [0.0] * WIDTH), before)
+                    sums[r][v].add_incoming(more, loop)
+                    sums[r][v] = more
+            following = builder.add(k, LONG(1))
+            for value, first, step in (
+                (k, LONG(0), following),
+                (a_k, a, builder.gep(a_k, [LONG(a_column)])),
+                (b_k, b, builder.gep(b_k, [LONG(b_row)])),
+            ):
+                value.add_incoming(first, before)
+                value.add_incoming(step, loop)
+            builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+
+            builder.position_at_end(after)
+            with builder.if_else(add) as (adding, overwriting):
+                with adding:
+                    for r, v, place in places():
+                        builder.store(builder.fadd(builder.load(place, align=4), sums[r][v]), place, align=4)
+                with overwriting:
+                    for r, v, place in places():
+                        builder.store(sums[r][v], place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean), emit
+
+    return tile
+
+
+def transpose_block(rows):
+    """Make a transposition in registers: `rows` rows of WIDTH floats become WIDTH rows, of which the first `rows` floats count.
+
+    It works by halves. Cut the block into four quarters and exchange the two off the diagonal; then do so within each quarter;
+    and so on. Exchanging blocks of 2ᵖ between row i and row i + 2ᵖ takes two vector shuffles for each pair of rows.
+
+    Returned is a function of (source, floats from one source row to the next, target, floats from one target row to the next).
+    It writes WIDTH floats a row: where the target rows are closer, each is completed by the next one's writing, in this order.
+    """
+
+    @intrinsic
+    def transpose(typing, source, source_row, target, target_row):
+        def emit(context, builder, signature, args):
+            source, target = (builder.inttoptr(args[i], _FLOAT_POINTER) for i in (0, 2))
+
+            def place(start, row, i):
+                return builder.bitcast(builder.gep(start, [builder.mul(LONG(i), row)]), _VECTOR_POINTER)
+
+            zeros = ir.Constant(VECTOR, [0.0] * WIDTH)
+            block = [builder.load(place(source, args[1], i), align=4) if i < rows else zeros for i in range(WIDTH)]
+            half = 1
+            while half < WIDTH:
+                for i in range(WIDTH):
+                    if i & half:
+                        continue
+                    upper, lower = block[i], block[i + half]
+                    # Lane numbers from WIDTH on mean the second operand of the shuffle.
+                    keep = [n if not n & half else WIDTH + n - half for n in range(WIDTH)]
+                    swap = [n + half if not n & half else WIDTH + n for n in range(WIDTH)]
+                    masks = [ir.Constant(ir.VectorType(INT, WIDTH), lanes) for lanes in (keep, swap)]
+                    block[i] = builder.shuffle_vector(upper, lower, masks[0])
+                    block[i + half] = builder.shuffle_vector(upper, lower, masks[1])
+                half *= 2
+            for i in range(WIDTH):
+                builder.store(block[i], place(target, args[3], i), align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, types.int64), emit
+
+    return transpose
+
+
+def packer(width):
+    """Make the function that packs one panel:  target[k · width + i] = element (i, k) of the source, i < width.
+
+    Element (i, k) lies at source[i · i_step + k · k_step], where one of the two steps is 1. Only `count` of the `width` rows
+    exist; the others become zeros, which add nothing to a product. Up to WIDTH floats after the panel are overwritten.
+    """
+    if width % WIDTH and width > WIDTH:
+        raise ValueError(f"a panel must be narrower than a vector or a multiple of it, got {width} for {WIDTH}")
+    height = min(width, WIDTH)
+    transpose = transpose_block(height)
+
+    @inner
+    def pack(source, i_step, k_step, count, K, target):
+        done = 0
+        if count == width and k_step == 1:  # the source's rows lie along k: transpose a block of WIDTH columns at a time
+            while done + WIDTH <= K:
+                for i in range(0, width, height):
+                    transpose(source + 4 * (i * i_step + done), i_step, target + 4 * (done * width + i), width)
+                done += WIDTH
+        elif count == width and i_step == 1:  # the source's rows lie across: copy
+            for k in range(K):
+                for i in range(width):
+                    store(target, k * width + i, load(source, k * k_step + i))
+            done = K
+        for k in range(done, K):  # what is left at the edges, a number at a time
+            for i in range(count):
+                store(target, k * width + i, load(source, i * i_step + k * k_step))
+            for i in range(count, width):
+                store(target, k * width + i, types.float32(0.0))
+
+    return pack

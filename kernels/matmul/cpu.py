@@ -1,0 +1,426 @@
+"""Matrix products on the CPU: the reference's signatures, float32.
+
+What makes it fast, from the inside out (`python -m kernels.bench matmul` measures what each step buys):
+
+1. A register tile (kernels/tile.py): 8 rows by 3 vectors of C stay in registers while k runs.
+2. Blocks: K is cut into pieces of at most 384 and the rows into pieces of at most 144, so that the packed piece of A, 221 kB,
+   stays in a core's second-level cache while all panels of B pass by it.
+3. Packing: both operands are copied, a piece at a time, into the tile's order. All four transpose forms differ only here.
+4. Threads: they pack B together, once; then each draws blocks of rows of C until none is left.
+5. What follows the product (bias, GELU) is done to each panel of C just after its last sum, while it is still in the cache.
+
+A product with few rows, such as one step of text generation, is another matter: every element of B is used only a few times,
+so reading B is all the work, and packing it would triple that. `_few_rows` reads it once, in place.
+
+Every element of C is summed by one thread in the order of k, so the result does not depend on the number of threads.
+"""
+
+import math
+
+import numpy as np
+from numba import prange, types
+
+from kernels.arrays import unbroadcast
+from kernels.gelu.cpu import FORMS, gelu, gelu_backward, gelu_tanh
+from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
+from kernels.matmul import reference
+from kernels.simd import WIDTH, load, store, take_number
+from kernels.tile import COLUMNS, ROWS, VECTORS, packer, register_tile
+
+_F = types.float32
+
+DEEPEST = 384  # of K in one piece
+TALLEST = 144 // ROWS * ROWS  # rows of A in one piece
+WIDEST = 64 * COLUMNS  # columns of B in one piece: 4.7 MB, to stay in the third-level cache
+FEW = 8  # rows, up to which B is read in place
+
+_tile = register_tile(ROWS, VECTORS)
+_pack_a, _pack_b = packer(ROWS), packer(COLUMNS)
+
+
+@inner
+def _finish(z, z_row, rows, columns, bias, pre, pre_row, activation):
+    """Add the bias (unless 0), keep a copy in `pre` (unless 0), apply the activation: to a piece of C, in place."""
+    for r in range(rows):
+        here, kept = z + 4 * r * z_row, pre + 4 * r * pre_row
+        if bias != 0:
+            for c in range(columns):
+                store(here, c, load(here, c) + load(bias, c))
+        if pre != 0:
+            for c in range(columns):
+                store(kept, c, load(here, c))
+        if activation == 1:
+            for c in range(columns):
+                store(here, c, gelu(load(here, c)))
+        elif activation == 2:
+            for c in range(columns):
+                store(here, c, gelu_tanh(load(here, c)))
+
+
+@inner
+def _panel(a, b, K, c, c_row, rows, columns, add, edge):
+    """One packed panel of B against all packed panels of a block of A, into `rows` by `columns` of C."""
+    for i in range(0, rows, ROWS):
+        here, height = c + 4 * i * c_row, min(ROWS, rows - i)
+        if height == ROWS and columns == COLUMNS:
+            _tile(a + 4 * i * K, b, here, K, c_row, add)
+        else:  # over the rim of C: a whole tile is computed aside, and what belongs to C is copied
+            _tile(a + 4 * i * K, b, edge, K, COLUMNS, False)
+            for r in range(height):
+                for j in range(columns):
+                    value = load(edge, r * COLUMNS + j)
+                    before = load(here, r * c_row + j) if add else _F(0.0)
+                    store(here, r * c_row + j, before + value)
+
+
+@inner
+def _block(a, a_i, a_k, b_packed, K, c, c_row, rows, columns, add, last, bias, pre, pre_row, activation, a_packed):
+    """rows by columns of C from a piece of A, packed here, and a packed piece of B; finished if this was the last of K."""
+    for i in range(0, rows, ROWS):
+        _pack_a(a + 4 * i * a_i, a_i, a_k, min(ROWS, rows - i), K, a_packed + 4 * i * K)
+    edge = a_packed + 4 * (TALLEST * DEEPEST + WIDTH)
+    for j in range(0, columns, COLUMNS):
+        width = min(COLUMNS, columns - j)
+        _panel(a_packed, b_packed + 4 * j * K, K, c + 4 * j, c_row, rows, width, add, edge)
+        if last:
+            bias_j, pre_j = bias + 4 * j if bias != 0 else 0, pre + 4 * j if pre != 0 else 0
+            if width == COLUMNS:  # a number the compiler knows: no loop remainders
+                _finish(c + 4 * j, c_row, rows, COLUMNS, bias_j, pre_j, pre_row, activation)
+            else:
+                _finish(c + 4 * j, c_row, rows, width, bias_j, pre_j, pre_row, activation)
+
+
+OWN = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats a thread needs for its packed A and its edge tile
+
+
+@kernel
+def _product(a, a_i, a_k, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activation, tall, own, shared, tasks, parts):
+    """One product by all threads.  a, b, c, bias, pre: addresses; a_i … b_j: floats from one element to the next.
+
+    tall: rows in a block; own: OWN floats for each thread; shared: room for packed B; tasks: zeroed counters, two a piece of B.
+    """
+    pieces = (K + DEEPEST - 1) // DEEPEST
+    blocks = (M + tall - 1) // tall
+    for j0 in range(0, N, WIDEST):
+        wide = min(WIDEST, N - j0)
+        panels = (wide + COLUMNS - 1) // COLUMNS
+        # With fewer blocks of rows than threads, the columns are shared out too.
+        strips = 1 if blocks >= parts else min(panels, (parts + blocks - 1) // blocks)
+        for piece in range(pieces):
+            k0, k1 = K * piece // pieces, K * (piece + 1) // pieces
+            deep, first, last = k1 - k0, piece == 0, piece == pieces - 1
+            for _ in prange(parts):
+                task = take_number(tasks)
+                while task < panels:
+                    j = task * COLUMNS
+                    source = b + 4 * (k0 * b_k + (j0 + j) * b_j)
+                    _pack_b(source, b_j, b_k, min(COLUMNS, wide - j), deep, shared + 4 * j * deep)
+                    task = take_number(tasks)
+            tasks += 8
+            for worker in prange(parts):
+                task = take_number(tasks)
+                while task < blocks * strips:
+                    i, strip = task // strips * tall, task % strips
+                    left = panels * strip // strips * COLUMNS
+                    right = min(wide, panels * (strip + 1) // strips * COLUMNS)
+                    j = j0 + left
+                    _block(
+                        a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared + 4 * left * deep, deep,
+                        c + 4 * (i * c_row + j), c_row, min(tall, M - i), right - left, add or not first, last,
+                        bias + 4 * j if bias != 0 else 0, pre + 4 * (i * pre_row + j) if pre != 0 else 0, pre_row,
+                        activation, own + 4 * OWN * worker,
+                    )  # fmt: skip
+                    task = take_number(tasks)
+            tasks += 8
+
+
+@kernel
+def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, activation, own, room, tasks, parts):
+    """Many small products, each by one thread.  table: (products, 4), the addresses of a, b, c and pre of each."""
+    for worker in prange(parts):
+        mine = own + 4 * (OWN + room) * worker
+        shared = mine + 4 * OWN
+        task = take_number(tasks)
+        while task < len(table):
+            a, b, c, pre = table[task]
+            for j0 in range(0, N, WIDEST):
+                wide = min(WIDEST, N - j0)
+                for k0 in range(0, K, DEEPEST):
+                    deep = min(DEEPEST, K - k0)
+                    for j in range(0, wide, COLUMNS):
+                        source = b + 4 * (k0 * b_k + (j0 + j) * b_j)
+                        _pack_b(source, b_j, b_k, min(COLUMNS, wide - j), deep, shared + 4 * j * deep)
+                    for i in range(0, M, TALLEST):
+                        _block(
+                            a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared, deep,
+                            c + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), wide, add or k0 > 0, k0 + deep == K,
+                            bias + 4 * j0 if bias != 0 else 0, pre + 4 * (i * pre_row + j0) if pre != 0 else 0, pre_row,
+                            activation, mine,
+                        )  # fmt: skip
+            task = take_number(tasks)
+
+
+@inner
+def _dot_products(x, w, w_row, K):
+    """A row of K numbers against four rows: four sums, so that four additions are always under way."""
+    s0, s1, s2, s3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
+    w1, w2, w3 = w + 4 * w_row, w + 8 * w_row, w + 12 * w_row
+    for k in range(K):
+        s0 += load(x, k) * load(w, k)
+        s1 += load(x, k) * load(w1, k)
+        s2 += load(x, k) * load(w2, k)
+        s3 += load(x, k) * load(w3, k)
+    return s0, s1, s2, s3
+
+
+@inner
+def _dot_product(x, w, K):
+    s = _F(0.0)
+    for k in range(K):
+        s += load(x, k) * load(w, k)
+    return s
+
+
+@inner
+def _few_rows_transposed(x, w, w_row, M, K, first, last, c, c_row, add):
+    """Columns first…last of C, B being given as rows along k: each is a dot product with a row of B."""
+    n = first
+    while n < last:
+        four = n + 4 <= last
+        for m in range(M):
+            place, row = m * c_row + n, x + 4 * m * K
+            if four:
+                s = _dot_products(row, w + 4 * n * w_row, w_row, K)
+                for i in range(4):
+                    store(c, place + i, s[i] + (load(c, place + i) if add else _F(0.0)))
+            else:
+                value = _dot_product(row, w + 4 * n * w_row, K)
+                store(c, place, value + (load(c, place) if add else _F(0.0)))
+        n += 4 if four else 1
+
+
+@inner
+def _add_rows(x, b, b_k, K, n, c):
+    """c[:n] += x[:K] @ b[:K, :n], four rows of b at a time, so that c is read and written a quarter as often."""
+    k = 0
+    while k + 4 <= K:
+        x0, x1, x2, x3 = load(x, k), load(x, k + 1), load(x, k + 2), load(x, k + 3)
+        b0, b1, b2, b3 = b + 4 * k * b_k, b + 4 * (k + 1) * b_k, b + 4 * (k + 2) * b_k, b + 4 * (k + 3) * b_k
+        for j in range(n):
+            store(c, j, load(c, j) + x0 * load(b0, j) + x1 * load(b1, j) + x2 * load(b2, j) + x3 * load(b3, j))
+        k += 4
+    while k < K:
+        x0, b0 = load(x, k), b + 4 * k * b_k
+        for j in range(n):
+            store(c, j, load(c, j) + x0 * load(b0, j))
+        k += 1
+
+
+@inner
+def _few_rows_plain(x, b, b_k, M, K, first, last, c, c_row, add):
+    """Columns first…last of C, B being given as rows along n: C is a weighted sum of B's rows."""
+    for j in range(first, last, 1024):
+        n = min(1024, last - j)
+        if not add:
+            for m in range(M):
+                for i in range(n):
+                    store(c, m * c_row + j + i, _F(0.0))
+        for k in range(0, K, 16):
+            for m in range(M):
+                _add_rows(x + 4 * (m * K + k), b + 4 * (k * b_k + j), b_k, min(16, K - k), n, c + 4 * (m * c_row + j))
+
+
+@kernel
+def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activation, parts):  # x: (M, K), contiguous
+    for part in prange(parts):
+        first, last = N * part // parts, N * (part + 1) // parts
+        if b_k == 1:
+            _few_rows_transposed(x, b, b_j, M, K, first, last, c, c_row, add)
+        else:
+            _few_rows_plain(x, b, b_k, M, K, first, last, c, c_row, add)
+        bias_here, pre_here = bias + 4 * first if bias != 0 else 0, pre + 4 * first if pre != 0 else 0
+        _finish(c + 4 * first, c_row, M, last - first, bias_here, pre_here, pre_row, activation)
+
+
+ACTIVATIONS = {None: 0, "gelu": FORMS["none"], "gelu_tanh": FORMS["tanh"]}
+
+
+def _steps(x):
+    """Floats from one row, and from one column, of x to the next; a step along an axis of length 1 is never taken."""
+    rows, columns = x.strides[-2] // 4, x.strides[-1] // 4
+    return (rows if x.shape[-2] > 1 else x.shape[-1]), (columns if x.shape[-1] > 1 else 1)
+
+
+def _readable(x):
+    """x if its elements follow one another along one of the last two axes, as packing needs; else a contiguous copy."""
+    if x.dtype == np.float32 and 4 in x.strides[-2:] and not any(s % 4 for s in x.strides):
+        return x
+    return np.ascontiguousarray(x, np.float32)
+
+
+def _into(c, a, b, add, bias, pre, activation):
+    """c = a @ b and what follows, for one pair of matrices; c and pre have unit steps along their rows."""
+    (M, K), N = a.shape, b.shape[1]
+    steps_b, addresses = _steps(b), (0 if bias is None else address(bias), 0 if pre is None else address(pre))
+    after = (add, *addresses, 0 if pre is None else _steps(pre)[0], activation)
+    with running:
+        if M <= FEW:
+            x = np.ascontiguousarray(a)
+            _few_rows(address(x), address(b), *steps_b, address(c), _steps(c)[0], M, N, K, *after, workers(2 * N * K))
+            return
+        parts = workers(M * N * K // 16)
+        blocks = -(-M // TALLEST)
+        blocks = -(-blocks // parts) * parts if M >= parts * ROWS else blocks  # as many for one thread as for another
+        tall = -(-M // (blocks * ROWS)) * ROWS
+        tasks = np.zeros(2 * -(-K // DEEPEST) * -(-N // WIDEST), np.int64)
+        room = min(DEEPEST, K) * min(WIDEST, N + COLUMNS)
+        own = scratch(parts * OWN + room)
+        _product(
+            address(a), *_steps(a), address(b), *steps_b, address(c), _steps(c)[0], M, N, K, *after,
+            tall, own, own + 4 * parts * OWN, address(tasks), parts,
+        )  # fmt: skip
+
+
+def _batch_into(c, a, b, add, bias, pre, activation):
+    """The same for stacks (S, M, K) and (S, K, N) of matrices: small ones a thread each, large ones by all threads together."""
+    (S, M, K), N = a.shape, b.shape[2]
+    parts = min(workers(S * M * N * K // 16), S)
+    if S < 2 * parts or M <= FEW or M * N * K > 2**27:
+        for s in range(S):
+            _into(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
+        return
+    table = np.zeros((S, 4), np.int64)
+    for column, x in enumerate((a, b, c, pre)):
+        if x is not None:
+            table[:, column] = address(x) + np.arange(S) * x.strides[0]
+    tasks = np.zeros(1, np.int64)
+    room = min(DEEPEST, K) * min(WIDEST, N + COLUMNS)
+    with running:
+        own = scratch(parts * (OWN + room))
+        _products(
+            table, *_steps(a), *_steps(b), _steps(c)[0], M, N, K, add, 0 if bias is None else address(bias),
+            0 if pre is None else _steps(pre)[0], activation, own, room, address(tasks), parts,
+        )  # fmt: skip
+
+
+def _fits(x, shape):
+    """Whether x is a buffer of this shape that can be computed into: float32, unit steps along its rows."""
+    return (
+        x is not None and x.dtype == np.float32 and x.shape == shape
+        and (x.strides[-1] == 4 or shape[-1] == 1) and not any(s % 4 for s in x.strides)
+    )  # fmt: skip
+
+
+def matmul(
+    a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
+):
+    """See kernels/matmul/reference.py."""
+    if a.ndim < 2 or b.ndim < 2 or not a.size or not b.size:
+        return reference.matmul(
+            a, b, transpose_a=transpose_a, transpose_b=transpose_b, bias=bias, activation=activation,
+            preactivation=preactivation, accumulate=accumulate, out=out,
+        )  # fmt: skip
+    a = _readable(a.swapaxes(-1, -2) if transpose_a else a)  # (..., M, K)
+    b = _readable(b.swapaxes(-1, -2) if transpose_b else b)  # (..., K, N)
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: {a.shape} @ {b.shape} does not fit: {a.shape[-1]} columns against {b.shape[-2]} rows")
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
+    shape = (*batch, a.shape[-2], b.shape[-1])  # (..., M, N)
+    if out is not None and out.shape != shape:
+        raise ValueError(f"matmul: out has shape {out.shape} but the product has shape {shape}")
+    c = out if _fits(out, shape) else np.empty(shape, np.float32)
+    if accumulate and c is not out:
+        c[...] = out
+    pre = preactivation if preactivation is None or _fits(preactivation, shape) else np.empty(shape, np.float32)
+    bias = None if bias is None else as_flat(bias)
+    after = bool(accumulate), bias, pre, ACTIVATIONS[activation]
+
+    contiguous = c.flags.c_contiguous and (pre is None or pre.flags.c_contiguous)
+    if not batch:
+        _into(c, a, b, *after)
+    elif b.size == b.shape[-1] * b.shape[-2] and contiguous and a.flags.c_contiguous and a.shape[:-2] == batch:
+        # One matrix b for the whole batch: the rows of all matrices a are the rows of a single product.
+        flat_pre = None if pre is None else pre.reshape(-1, shape[-1])
+        b = b.reshape(b.shape[-2:]) if b.flags.c_contiguous else b[(0,) * (b.ndim - 2)]
+        _into(c.reshape(-1, shape[-1]), a.reshape(-1, a.shape[-1]), b, after[0], bias, flat_pre, after[3])
+    else:
+        _each(c, np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:])), *after)
+    if pre is not preactivation:
+        preactivation[...] = pre
+    return delivered(c, out)
+
+
+def _each(c, a, b, add, bias, pre, activation):
+    """Products with leading axes of any steps: all but the last of them are walked through here."""
+    if c.ndim > 3:
+        for s in range(len(c)):
+            _each(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
+    else:
+        _batch_into(c, a, b, add, bias, pre, activation)
+
+
+def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(True, True)):
+    """See kernels/matmul/reference.py."""
+    da = db = None
+    if needs[0]:
+        if transpose_a:
+            da = matmul(b, dy, transpose_a=transpose_b, transpose_b=True)  # (..., K, M)
+        else:
+            da = matmul(dy, b, transpose_b=not transpose_b)  # (..., M, K)
+        da = unbroadcast(da, a.shape)
+    if needs[1]:
+        if transpose_b:
+            db = matmul(dy, a, transpose_a=True, transpose_b=transpose_a)  # (..., N, K)
+        else:
+            db = matmul(a, dy, transpose_a=not transpose_a)  # (..., K, N)
+        db = unbroadcast(db, b.shape)
+    return da, db
+
+
+def linear_forward(x, weight, bias=None, *, activation=None, out=None):
+    """See kernels/matmul/reference.py."""
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
+    shape = (*x.shape[:-1], len(weight))
+    z = None if activation is None else np.empty((len(rows), len(weight)), np.float32)
+    y = result(out, shape)
+    matmul(
+        rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z, out=y.reshape(len(rows), len(weight))
+    )
+    return delivered(y, out), None if z is None else z.reshape(shape)
+
+
+@inner
+def _add_row(x, sums):
+    for c in range(len(x)):
+        sums[c] += x[c]
+
+
+@kernel
+def _column_sums(x, sums):  # x: (R, C)  sums: (parts, C), zeros
+    parts = len(sums)
+    for part in prange(parts):
+        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
+            _add_row(x[r], sums[part])
+
+
+def linear_backward(dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False):
+    """See kernels/matmul/reference.py."""
+    if activation is not None:
+        dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
+    dz = dy.reshape(math.prod(dy.shape[:-1]), dy.shape[-1])  # (R, O)
+    rows = x.reshape(len(dz), x.shape[-1])  # (R, I)
+    dx = dweight = dbias = None
+    if needs[0]:
+        dx = result(out[0], x.shape)
+        matmul(dz, weight, out=dx.reshape(rows.shape))
+        dx = delivered(dx, out[0])
+    if needs[1]:
+        dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
+    if needs[2]:
+        sums = np.zeros((workers(dz.size), dz.shape[1]), np.float32)  # every thread its own sum, then the sum of those
+        _column_sums(as_rows(dz), sums)
+        dbias = sums.sum(axis=0)  # (O,)
+        if out[2] is not None:
+            out[2][...] = out[2] + dbias if accumulate else dbias
+            dbias = out[2]
+    return dx, dweight, dbias

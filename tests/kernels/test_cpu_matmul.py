@@ -1,0 +1,151 @@
+"""The CPU matrix products against the float64 reference: all transpose forms, ragged shapes, strides, batches, epilogues."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from kernels.matmul import cpu, reference  # noqa: E402
+
+# One row, few rows, tiles and blocks with and without remainders, K over several pieces.
+SHAPES = [
+    (1, 1, 1), (1, 7, 5), (1, 770, 131), (3, 33, 50), (8, 384, 96), (9, 1, 1), (16, 5, 48), (17, 16, 49), (40, 385, 47),
+    (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100),
+]  # fmt: skip
+FORMS = list(itertools.product([False, True], repeat=2))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def operands(M, K, N, transpose_a, transpose_b, batch_a=(), batch_b=()):
+    a = normal(*batch_a, *((K, M) if transpose_a else (M, K)))
+    b = normal(*batch_b, *((N, K) if transpose_b else (K, N)), seed=1)
+    return a, b
+
+
+def close(got, want, K):
+    """Rounding of a sum of K products of standard normal numbers: far below 3e-7 · √K · a few."""
+    assert got.dtype == np.float32 and got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=4e-6 * np.sqrt(K) + 1e-6)
+
+
+def exact(*arrays):
+    return [None if a is None else a.astype(np.float64) for a in arrays]
+
+
+@pytest.mark.parametrize("transpose_a, transpose_b", FORMS)
+@pytest.mark.parametrize("M, K, N", SHAPES)
+def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
+    form = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    a, b = operands(M, K, N, transpose_a, transpose_b)
+    want = reference.matmul(*exact(a, b), **form)
+    close(cpu.matmul(a, b, **form), want, K)
+    wide = np.full((M, N + 5), 7, np.float32)  # a buffer whose rows lie apart
+    assert cpu.matmul(a, b, **form, out=wide[:, 2:-3]).base is wide
+    close(wide[:, 2:-3], want, K)
+    assert (wide[:, :2] == 7).all() and (wide[:, -3:] == 7).all()
+    start = normal(M, N, seed=2)
+    close(cpu.matmul(a, b, **form, out=start.copy(), accumulate=True), want + start, K)
+
+
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("M, K, N", SHAPES)
+def test_epilogues(M, K, N, activation):
+    a, b = operands(M, K, N, False, True)
+    bias, z, want_z = normal(N, seed=2), np.empty((M, N), np.float32), np.empty((M, N))
+    want = reference.matmul(*exact(a, b), transpose_b=True, bias=bias, activation=activation, preactivation=want_z)
+    close(cpu.matmul(a, b, transpose_b=True, bias=bias, activation=activation, preactivation=z), want, K)
+    close(z, want_z, K)
+    close(cpu.matmul(a, b, transpose_b=True, activation=activation), reference.matmul(
+        *exact(a, b), transpose_b=True, activation=activation), K)  # fmt: skip
+
+
+@pytest.mark.parametrize("transpose_a, transpose_b", FORMS)
+@pytest.mark.parametrize("batch_a, batch_b", [
+    ((3,), (3,)), ((2, 5), (2, 5)), ((4,), ()), ((), (4,)), ((2, 1), (1, 3)), ((2, 3), (3,)), ((1,), (1,)), ((0,), (0,)),
+])  # fmt: skip
+def test_batches_broadcast(batch_a, batch_b, transpose_a, transpose_b):
+    form = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    for M, K, N in ((1, 3, 5), (20, 70, 33), (130, 50, 110)):
+        a, b = operands(M, K, N, transpose_a, transpose_b, batch_a, batch_b)
+        want = reference.matmul(*exact(a, b), **form)
+        close(cpu.matmul(a, b, **form), want, K)
+        bias, z = normal(N, seed=2), np.empty(want.shape, np.float32)
+        close(cpu.matmul(a, b, **form, bias=bias, preactivation=z, activation="gelu_tanh"), reference.matmul(
+            *exact(a, b), **form, bias=bias, activation="gelu_tanh"), K)  # fmt: skip
+        close(z, want + bias, K)
+        dy = normal(*want.shape, seed=3)
+        for got, exactly in zip(
+            cpu.matmul_backward(dy, a, b, **form), reference.matmul_backward(*exact(dy, a, b), **form), strict=True
+        ):
+            close(got, exactly, M * N * 6)
+
+
+def test_views_of_every_kind():
+    x = normal(6, 40, 3, 4, 16)  # heads of a joint projection: (B, T, 3, H, D)
+    q, k = x[:, :, 0].transpose(0, 2, 1, 3), x[:, :, 1].transpose(0, 2, 1, 3)  # (B, H, T, D)
+    close(cpu.matmul(q, k, transpose_b=True), reference.matmul(*exact(q, k), transpose_b=True), 16)
+    every_second = normal(30, 60)[::-2, ::3]
+    close(cpu.matmul(every_second, every_second, transpose_b=True), every_second.astype(float) @ every_second.T, 20)
+    frozen = normal(20, 20)
+    frozen.flags.writeable = False
+    close(cpu.matmul(frozen, np.broadcast_to(normal(20), (20, 20))), frozen.astype(float) @ np.tile(normal(20), (20, 1)), 20)
+    heads = np.zeros((6, 40, 4, 16), np.float32)
+    weights = normal(6, 4, 40, 40)
+    cpu.matmul(weights, q, out=heads.transpose(0, 2, 1, 3))
+    close(heads.transpose(0, 2, 1, 3), weights.astype(float) @ q, 40)
+
+
+@pytest.mark.parametrize("M", [2, 50])
+def test_nan_and_infinity_reach_exactly_their_rows(M):
+    a, b = normal(M, 30), normal(30, 40)
+    a[1, 3] = np.nan
+    a[0, 4] = np.inf
+    got = cpu.matmul(a, b)
+    assert np.isnan(got[1]).all() and np.isinf(got[0]).all() and np.isfinite(got[2:]).all()
+
+
+def test_shapes_that_do_not_fit_say_so():
+    with pytest.raises(ValueError, match="does not fit"):
+        cpu.matmul(normal(3, 4), normal(5, 6))
+    with pytest.raises(ValueError, match="out has shape"):
+        cpu.matmul(normal(3, 4), normal(4, 6), out=normal(3, 5))
+    assert cpu.matmul(normal(0, 4), normal(4, 6)).shape == (0, 6)
+    assert not cpu.matmul(normal(2, 0), normal(0, 6)).any()
+
+
+@pytest.mark.parametrize("shape, out_features", [((1, 3), 5), ((4, 9, 33), 70), ((2, 3, 1), 1), ((0, 4), 3), ((70, 128), 384)])
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh"])
+def test_linear(shape, out_features, activation):
+    x, weight, bias = normal(*shape), normal(out_features, shape[-1], seed=1), normal(out_features, seed=2)
+    y, z = cpu.linear_forward(x, weight, bias, activation=activation)
+    want_y, want_z = reference.linear_forward(*exact(x, weight, bias), activation=activation)
+    close(y, want_y, shape[-1])
+    assert (z is None) == (want_z is None)
+    dy = normal(*y.shape, seed=3)
+    want = reference.linear_backward(*exact(dy, x, weight, want_z), activation=activation)
+    for got, exactly in zip(cpu.linear_backward(dy, x, weight, z, activation=activation), want, strict=True):
+        close(got, exactly, 400)
+    buffers = np.empty_like(x), normal(*weight.shape, seed=5), normal(*bias.shape, seed=6)
+    before = [np.zeros_like(x), buffers[1].copy(), buffers[2].copy()]
+    got = cpu.linear_backward(dy, x, weight, z, activation=activation, out=buffers, accumulate=True)
+    for g, buffer, exactly, start in zip(got, buffers, want, before, strict=True):
+        assert g is buffer
+        close(g, exactly + start, 400)
+    assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)
+
+
+def test_the_same_bytes_on_one_thread_and_on_all():
+    numba = pytest.importorskip("numba")
+    a, b = normal(300, 500), normal(500, 200)
+    everyone = cpu.matmul(a, b).tobytes()
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        assert cpu.matmul(a, b).tobytes() == everyone
+    finally:
+        numba.set_num_threads(before)
