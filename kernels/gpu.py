@@ -214,7 +214,7 @@ def row_teams(rows, columns):
     """
     if columns <= 512:
         return (blocks_for(rows, 4),), (32, 4)
-    return (rows,), (32 * min(32, blocks_for(columns + 3, 512)), 1)
+    return (rows,), (32 * min(16, blocks_for(columns + 3, 512)), 1)
 
 
 @lru_cache(maxsize=None)
@@ -227,3 +227,21 @@ def _multiprocessors():
 def multiprocessors(like):
     """How many multiprocessors there are to fill; the emulator says 4, so that tests take the same paths as a GPU."""
     return 4 if device_of(like) == "cpu" else _multiprocessors()
+
+
+# ---- Precision of matrix products ----------------------------------------------------------------------------------------
+PRECISIONS = ("fp32", "tf32", "bf16")
+_precision = "fp32"
+
+
+def set_matmul_precision(name):
+    """How matrix products on a GPU round their factors: "fp32" (not at all, the default), "tf32" (10 bits of mantissa) or "bf16"
+    (7 bits), the last two through the tensor cores. Arrays stay float32, and sums are made in float32, in all three."""
+    global _precision
+    if name not in PRECISIONS:
+        raise ValueError(f"the precision of matrix products is one of {', '.join(PRECISIONS)}, got {name!r}")
+    _precision = name
+
+
+def matmul_precision():
+    return _precision

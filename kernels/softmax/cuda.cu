@@ -77,7 +77,8 @@ __device__ __forceinline__ void add_online(float* m, float* s, float4 v) {
 }
 
 // blockDim.x threads to a row, blockDim.y rows to a block.
-extern "C" __global__ void softmax_forward(const float* x, float* y, int rows, int columns, int log_form, int aligned) {
+extern "C" __global__ void __launch_bounds__(512)
+softmax_forward(const float* x, float* y, int rows, int columns, int log_form, int aligned) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
     if (r >= rows) return;
     const long long lo = (long long)r * columns, hi = lo + columns, first = lo / 4 * 4 + 4 * threadIdx.x;
@@ -108,8 +109,8 @@ extern "C" __global__ void softmax_forward(const float* x, float* y, int rows, i
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------
 // softmax: dx = y (dy − Σ dy y);   log_softmax: dx = dy − exp(y) Σ dy.
-extern "C" __global__ void softmax_backward(const float* dy, const float* y, float* dx, int rows, int columns, int log_form,
-                                            int aligned) {
+extern "C" __global__ void __launch_bounds__(512)
+softmax_backward(const float* dy, const float* y, float* dx, int rows, int columns, int log_form, int aligned) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
     if (r >= rows) return;
     const long long lo = (long long)r * columns, hi = lo + columns, first = lo / 4 * 4 + 4 * threadIdx.x;

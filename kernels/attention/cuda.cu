@@ -1,0 +1,375 @@
+// Scaled dot-product attention on a GPU, without ever storing a (T, S) matrix; the derivation is in reference.py.
+//
+// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. A block owns 64 queries and walks over the keys
+// in tiles of 64. Of the scores only one 64 × 64 tile exists at a time, in registers and shared memory. Each row keeps its running
+// maximum and sum (softmax/cuda.cu explains the online softmax); when the maximum grows, what was added up so far shrinks.
+//
+// Backward recomputes the weights from the scores and the rows' logsumexp, in two kernels: one owns a tile of keys and sums over
+// the queries (dk, dv), the other owns a tile of queries and sums over the keys (dq). One kernel could do both with a third less
+// arithmetic, but its blocks would have to add into each other's dq, in whatever order they come: atomics, and other bits every
+// time. Here every sum has one owner and one order.
+//
+// HEAD_DIM, the width of a head rounded up to a multiple of 16, is fixed when this file is compiled: the launcher compiles it once
+// for each width it meets. Rows are padded to HEAD_DIM with zeros in shared memory, where they change no product.
+
+#ifndef HEAD_DIM
+#define HEAD_DIM 64
+#endif
+#ifdef __CUDACC__
+#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#endif
+#define MINUS_INFINITY __int_as_float(0xff800000)
+#define TILE 64                 // queries, and keys, of a tile
+#define PITCH (HEAD_DIM + 4)    // of a tile of q, k, v or their gradients: 4 more, so that 8 rows' quads lie in 32 different banks
+#define WEIGHT_PITCH (TILE + 4)
+#define WIDTH (HEAD_DIM / 16)   // columns of a result that a thread owns
+#define ALL 0xffffffffu
+
+// How a tensor (B, H, T, D) lies in memory, in numbers: any strides, D contiguous. One array of these nine numbers serves q, k, v.
+struct Strides { long long batch, head, row; };
+
+struct Shape { int H, T, S, D, causal, causal_offset; };
+
+// Does this query see this key? `start` is the row's first key that is not padding.
+__device__ __forceinline__ bool visible(const Shape& n, int query, int key, long long start) {
+    return query < n.T && key < n.S && key >= start && (!n.causal || key <= query + n.causal_offset);
+}
+
+// ---- The three things that all kernels are made of -----------------------------------------------------------------------
+// 256 threads as 16 × 16, tx = t % 16, ty = t / 16. In a 64 × 64 tile a thread owns rows ty + 16 i and columns tx + 16 j, i, j < 4;
+// in a 64 × HEAD_DIM result it owns the same rows and WIDTH columns, quads of neighbours where HEAD_DIM allows.
+#if HEAD_DIM % 64 == 0
+#define COLUMN(c) (4 * tx + 64 * ((c) / 4) + (c) % 4)
+#else
+#define COLUMN(c) (tx + 16 * (c))
+#endif
+
+// 1. Copy rows row0 … row0 + 63 of x to shared memory, zeros where there is nothing.
+__device__ __forceinline__ void load_tile(float* tile, const float* x, long long stride, int row0, int rows, int D, int aligned) {
+    for (int f = threadIdx.x; f < TILE * HEAD_DIM / 4; f += 256) {
+        const int r = f / (HEAD_DIM / 4), c = f % (HEAD_DIM / 4) * 4;
+        float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (row0 + r < rows) {
+            const float* p = x + (row0 + r) * stride + c;
+            if (aligned && c + 3 < D) {
+                v = *(const float4*)p;
+            } else {
+                if (c < D) v.x = p[0];
+                if (c + 1 < D) v.y = p[1];
+                if (c + 2 < D) v.z = p[2];
+                if (c + 3 < D) v.w = p[3];
+            }
+        }
+        *(float4*)(tile + r * PITCH + c) = v;
+    }
+}
+
+// 2. s = A Bᵀ: dot products of the rows of two tiles.
+__device__ __forceinline__ void dot_rows(float (*s)[4], const float* A, const float* B) {
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) s[i][j] = 0.0f;
+#pragma unroll 4
+    for (int d = 0; d < HEAD_DIM; d += 4) {
+        float4 a[4], b[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = *(const float4*)(A + (ty + 16 * i) * PITCH + d);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) b[j] = *(const float4*)(B + (tx + 16 * j) * PITCH + d);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) s[i][j] += a[i].x * b[j].x + a[i].y * b[j].y + a[i].z * b[j].z + a[i].w * b[j].w;
+    }
+}
+
+// 3. sum += W X: a 64 × 64 tile of weights times a tile of rows.
+__device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W, const float* X) {
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#pragma unroll 2
+    for (int n = 0; n < TILE; n += 4) {
+        float w[4][4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float4 quad = *(const float4*)(W + (ty + 16 * i) * WEIGHT_PITCH + n);
+            w[i][0] = quad.x, w[i][1] = quad.y, w[i][2] = quad.z, w[i][3] = quad.w;
+        }
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const float* row = X + (n + e) * PITCH;
+#if HEAD_DIM % 64 == 0
+#pragma unroll
+            for (int c = 0; c < WIDTH; c += 4) {
+                const float4 x = *(const float4*)(row + COLUMN(c));
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    sum[i][c] += w[i][e] * x.x;
+                    sum[i][c + 1] += w[i][e] * x.y;
+                    sum[i][c + 2] += w[i][e] * x.z;
+                    sum[i][c + 3] += w[i][e] * x.w;
+                }
+            }
+#else
+#pragma unroll
+            for (int c = 0; c < WIDTH; ++c) {
+                const float x = row[COLUMN(c)];
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum[i][c] += w[i][e] * x;
+            }
+#endif
+        }
+    }
+}
+
+// The rows' weights to shared memory, for add_product. A row is written and read by the same 16 threads, half a warp, so it is
+// the warp alone that has to wait for itself.
+__device__ __forceinline__ void share_weights(float* W, float (*s)[4]) {
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    __syncwarp();  // what was there before has been read
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) W[(ty + 16 * i) * WEIGHT_PITCH + tx + 16 * j] = s[i][j];
+    __syncwarp();
+}
+
+__device__ __forceinline__ void store_rows(float* x, long long stride, int row0, int rows, int D, float (*sum)[WIDTH], const float* factor) {
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int c = 0; c < WIDTH; ++c)
+            if (row0 + ty + 16 * i < rows && COLUMN(c) < D) x[(row0 + ty + 16 * i) * stride + COLUMN(c)] = sum[i][c] * factor[i];
+}
+
+// Over the 16 threads of a row: shuffles that flip the four lowest bits of the lane's number stay among them.
+__device__ __forceinline__ float row_max(float v) {
+    for (int bit = 8; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL, v, bit));
+    return v;
+}
+__device__ __forceinline__ float row_sum(float v) {
+    for (int bit = 8; bit > 0; bit /= 2) v += __shfl_xor_sync(ALL, v, bit);
+    return v;
+}
+
+// strides: nine numbers for each of the tensors a kernel takes, in their order: batch, head, row.
+__device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
+    return x + batch * strides[3 * which] + head * strides[3 * which + 1];
+}
+
+// ---- Forward -------------------------------------------------------------------------------------------------------------
+// Block (i, b H + h): queries 64 i … 64 i + 63 of head h of batch row b. strides: of q, k, v and y.
+extern "C" __global__ void __launch_bounds__(256)
+attention_forward(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
+                  const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
+    DYNAMIC_SHARED(shared);
+    float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
+    const Shape n = {H, T, S, D, causal, causal_offset};
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H;
+    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // under a causal mask the last queries have most to do: they start first
+    q = head_of(q, strides, 0, batch, head);
+    k = head_of(k, strides, 1, batch, head);
+    v = head_of(v, strides, 2, batch, head);
+    const long long start = key_start ? key_start[batch] : 0;
+    const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
+    load_tile(Q, q, strides[2], q0, T, D, aligned);
+    float top[4], total[4], sum[4][WIDTH] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
+    for (int k0 = begin; k0 < end; k0 += TILE) {
+        load_tile(K, k, strides[5], k0, S, D, aligned);
+        load_tile(V, v, strides[8], k0, S, D, aligned);
+        __syncthreads();
+        float s[4][4];
+        dot_rows(s, Q, K);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float tile_top = MINUS_INFINITY;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                s[i][j] = visible(n, q0 + ty + 16 * i, k0 + tx + 16 * j, start) ? s[i][j] * scale : MINUS_INFINITY;
+                tile_top = fmaxf(tile_top, s[i][j]);
+            }
+            const float higher = fmaxf(top[i], row_max(tile_top));
+            const float shift = higher == MINUS_INFINITY ? 0.0f : higher;  // nothing visible so far: exp(-inf − 0) is 0
+            const float shrink = expf(top[i] - shift);
+            float of_tile = 0.0f;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) of_tile += s[i][j] = expf(s[i][j] - shift);
+            total[i] = total[i] * shrink + row_sum(of_tile);
+            top[i] = higher;
+#pragma unroll
+            for (int c = 0; c < WIDTH; ++c) sum[i][c] *= shrink;
+        }
+        share_weights(W, s);
+        add_product(sum, W, V);
+        __syncthreads();  // K and V have been read
+    }
+    float factor[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int query = q0 + ty + 16 * i;
+        factor[i] = total[i] > 0.0f ? 1.0f / total[i] : (total[i] == 0.0f ? 0.0f : total[i]);  // saw no key: zeros; NaN stays NaN
+        if (tx == 0 && query < T) logsumexp[(long long)blockIdx.y * T + query] = logf(total[i]) + (total[i] == 0.0f ? 0.0f : top[i]);
+    }
+    store_rows(y + batch * strides[9] + head * strides[10], strides[11], q0, T, D, sum, factor);
+}
+
+// The plain form: a block a query, the keys 256 at a time. It reads every key and value once for each query, so it is slow for many
+// queries, and just right for decoding, where there is one.
+extern "C" __global__ void __launch_bounds__(256)
+attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
+                const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
+    __shared__ float query_row[HEAD_DIM], weights[256], sums[256 + HEAD_DIM], of_warp[8];
+    const Shape n = {H, T, S, D, causal, causal_offset};
+    const int t = threadIdx.x, query = blockIdx.x, batch = blockIdx.y / H, head = blockIdx.y % H;
+    q = head_of(q, strides, 0, batch, head) + query * strides[2];
+    k = head_of(k, strides, 1, batch, head);
+    v = head_of(v, strides, 2, batch, head);
+    const long long start = key_start ? key_start[batch] : 0;
+    const int end = causal ? min(S, query + causal_offset + 1) : S;
+    const int groups = 256 / HEAD_DIM, d = t % HEAD_DIM, group = t / HEAD_DIM;  // thread (group, d) adds every groups-th key to y[d]
+    for (int c = t; c < HEAD_DIM; c += 256) query_row[c] = c < D ? q[c] : 0.0f;
+    __syncthreads();
+    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
+    for (int k0 = (int)(start > 0 ? start : 0); k0 < end; k0 += 256) {
+        float score = MINUS_INFINITY;
+        if (visible(n, query, k0 + t, start)) {
+            score = 0.0f;
+            for (int c = 0; c < D; ++c) score += query_row[c] * k[(k0 + t) * strides[5] + c];
+            score *= scale;
+        }
+        float chunk_top = score;
+        for (int bit = 16; bit > 0; bit /= 2) chunk_top = fmaxf(chunk_top, __shfl_xor_sync(ALL, chunk_top, bit));
+        if (t % 32 == 0) of_warp[t / 32] = chunk_top;
+        __syncthreads();
+        float higher = top;
+        for (int w = 0; w < 8; ++w) higher = fmaxf(higher, of_warp[w]);
+        const float shift = higher == MINUS_INFINITY ? 0.0f : higher, shrink = expf(top - shift);
+        weights[t] = expf(score - shift);
+        __syncthreads();
+        const int count = min(256, end - k0);
+        float of_chunk = 0.0f;
+        for (int j = 0; j < count; ++j) of_chunk += weights[j];  // every thread adds up all of them: no further exchange
+        total = total * shrink + of_chunk;
+        top = higher;
+        sum *= shrink;
+        if (group < groups && d < D)
+            for (int j = group; j < count; j += groups) sum += weights[j] * v[(k0 + j) * strides[8] + d];
+        __syncthreads();  // weights and of_warp have been read
+    }
+    sums[t] = sum;
+    __syncthreads();
+    if (t < D) {
+        float all = 0.0f;
+        for (int g = 0; g < groups; ++g) all += sums[g * HEAD_DIM + t];
+        y[batch * strides[9] + head * strides[10] + query * strides[11] + t] = total == 0.0f ? 0.0f : all / total;
+    }
+    if (t == 0) logsumexp[(long long)blockIdx.y * T + query] = logf(total) + (total == 0.0f ? 0.0f : top);
+}
+
+// ---- Backward ------------------------------------------------------------------------------------------------------------
+// row_i = dO_i · O_i, a warp a row. strides: of dout and y.
+extern "C" __global__ void attention_rows(const float* dout, const float* y, float* rows, const long long* strides, int H, int T, int D) {
+    const int query = blockIdx.x * blockDim.y + threadIdx.y, batch = blockIdx.y / H, head = blockIdx.y % H, lane = threadIdx.x;
+    if (query >= T) return;
+    dout = head_of(dout, strides, 0, batch, head) + query * strides[2];
+    y = head_of(y, strides, 1, batch, head) + query * strides[5];
+    float sum = 0.0f;
+    for (int d = lane; d < D; d += 32) sum += dout[d] * y[d];
+    for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(ALL, sum, bit);
+    if (lane == 0) rows[(long long)blockIdx.y * T + query] = sum;
+}
+
+// dv = Pᵀ dO and dk = scale dSᵀ q, for 64 keys, over all queries that see them. Everything is transposed, keys down and queries
+// across, so that this thread's rows are keys. strides: of dout, q, k, v, dk, dv.
+extern "C" __global__ void __launch_bounds__(256)
+attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
+                        float* dk, float* dv, const long long* strides, const long long* key_start, int H, int T, int S, int D,
+                        float scale, int causal, int causal_offset, int aligned) {
+    DYNAMIC_SHARED(shared);
+    float *K = shared, *V = K + TILE * PITCH, *Q = V + TILE * PITCH, *dO = Q + TILE * PITCH, *W = dO + TILE * PITCH;
+    const Shape n = {H, T, S, D, causal, causal_offset};
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H, k0 = blockIdx.x * TILE;
+    dout = head_of(dout, strides, 0, batch, head);
+    q = head_of(q, strides, 1, batch, head);
+    logsumexp += (long long)blockIdx.y * T;
+    rows += (long long)blockIdx.y * T;
+    const long long start = key_start ? key_start[batch] : 0;
+    load_tile(K, head_of(k, strides, 2, batch, head), strides[8], k0, S, D, aligned);
+    load_tile(V, head_of(v, strides, 3, batch, head), strides[11], k0, S, D, aligned);
+    float sum_k[4][WIDTH] = {}, sum_v[4][WIDTH] = {};
+    for (int q0 = causal ? max(0, k0 - causal_offset) / TILE * TILE : 0; q0 < T; q0 += TILE) {
+        __syncthreads();  // Q and dO have been read
+        load_tile(Q, q, strides[5], q0, T, D, aligned);
+        load_tile(dO, dout, strides[2], q0, T, D, aligned);
+        __syncthreads();
+        float p[4][4], ds[4][4];
+        dot_rows(p, K, Q);
+        dot_rows(ds, V, dO);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const int query = q0 + tx + 16 * j;
+            const float lse = query < T ? logsumexp[query] : 0.0f, row = query < T ? rows[query] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                p[i][j] = visible(n, query, k0 + ty + 16 * i, start) ? expf(p[i][j] * scale - lse) : 0.0f;
+                ds[i][j] = p[i][j] * (ds[i][j] - row);
+            }
+        }
+        share_weights(W, p);
+        add_product(sum_v, W, dO);
+        share_weights(W, ds);
+        add_product(sum_k, W, Q);
+    }
+    const float by_scale[4] = {scale, scale, scale, scale}, by_one[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    store_rows(dk + batch * strides[12] + head * strides[13], strides[14], k0, S, D, sum_k, by_scale);
+    store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, by_one);
+}
+
+// dq = scale dS k, for 64 queries, over all keys that they see. strides: of dout, q, k, v, dq.
+extern "C" __global__ void __launch_bounds__(256)
+attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
+                           float* dq, const long long* strides, const long long* key_start, int H, int T, int S, int D, float scale,
+                           int causal, int causal_offset, int aligned) {
+    DYNAMIC_SHARED(shared);
+    float *Q = shared, *dO = Q + TILE * PITCH, *K = dO + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
+    const Shape n = {H, T, S, D, causal, causal_offset};
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H;
+    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;
+    k = head_of(k, strides, 2, batch, head);
+    v = head_of(v, strides, 3, batch, head);
+    const long long start = key_start ? key_start[batch] : 0;
+    const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
+    load_tile(Q, head_of(q, strides, 1, batch, head), strides[5], q0, T, D, aligned);
+    load_tile(dO, head_of(dout, strides, 0, batch, head), strides[2], q0, T, D, aligned);
+    float lse[4], row[4], sum[4][WIDTH] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int query = q0 + ty + 16 * i;
+        lse[i] = query < T ? logsumexp[(long long)blockIdx.y * T + query] : 0.0f;
+        row[i] = query < T ? rows[(long long)blockIdx.y * T + query] : 0.0f;
+    }
+    for (int k0 = begin; k0 < end; k0 += TILE) {
+        __syncthreads();  // K and V have been read
+        load_tile(K, k, strides[8], k0, S, D, aligned);
+        load_tile(V, v, strides[11], k0, S, D, aligned);
+        __syncthreads();
+        float p[4][4], ds[4][4];
+        dot_rows(p, Q, K);
+        dot_rows(ds, dO, V);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const bool seen = visible(n, q0 + ty + 16 * i, k0 + tx + 16 * j, start);
+                ds[i][j] = seen ? expf(p[i][j] * scale - lse[i]) * (ds[i][j] - row[i]) : 0.0f;
+            }
+        share_weights(W, ds);
+        add_product(sum, W, K);
+    }
+    const float by_scale[4] = {scale, scale, scale, scale};
+    store_rows(dq + batch * strides[12] + head * strides[13], strides[14], q0, T, D, sum, by_scale);
+}

@@ -1,0 +1,238 @@
+// Layer normalisation over rows, on a GPU; the formulas and the derivation are in reference.py.
+//
+// Forward: a row to a team of threads that keeps it in registers, so that the mean, then the variance around that mean (the
+// accurate way, in two passes) cost one reading. Backward: dx needs two sums over a row, dweight and dbias need sums over all rows.
+// layernorm_backward_input and layernorm_weight_sums do the two apart, each the plain way, for any row length;
+// layernorm_backward does both in one reading. No kernel adds with atomics: the order of every sum is fixed, so the same
+// inputs give the same bits.
+
+#define HOLD 4  // quads of four numbers that a thread keeps: a team of n threads holds a row of up to 16 n numbers
+
+// ---- Moving four numbers at a time: softmax/cuda.cu explains it -----------------------------------------------------------
+__device__ __forceinline__ float4 load4(const float* x, long long i, long long lo, long long hi, float fill, int aligned) {
+    if (aligned && i >= lo && i + 3 < hi) return *(const float4*)(x + i);
+    return make_float4(i >= lo && i < hi ? x[i] : fill, i + 1 >= lo && i + 1 < hi ? x[i + 1] : fill,
+                       i + 2 >= lo && i + 2 < hi ? x[i + 2] : fill, i + 3 >= lo && i + 3 < hi ? x[i + 3] : fill);
+}
+
+__device__ __forceinline__ void store4(float* y, long long i, long long lo, long long hi, int aligned, float4 v) {
+    if (aligned && i >= lo && i + 3 < hi) {
+        *(float4*)(y + i) = v;
+        return;
+    }
+    if (i >= lo && i < hi) y[i] = v.x;
+    if (i + 1 >= lo && i + 1 < hi) y[i + 1] = v.y;
+    if (i + 2 >= lo && i + 2 < hi) y[i + 2] = v.z;
+    if (i + 3 >= lo && i + 3 < hi) y[i + 3] = v.w;
+}
+
+// ---- Adding up over a team -----------------------------------------------------------------------------------------------
+// Five shuffles add up a warp (softmax/cuda.cu explains them); a team larger than a warp goes on through shared memory.
+__device__ __forceinline__ float warp_sum(float v) {
+    for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
+    return v;
+}
+
+__device__ __forceinline__ float team_sum(float v) {
+    __shared__ float of_warp[32];
+    v = warp_sum(v);
+    if (blockDim.x == 32) return v;
+    __syncthreads();  // all have read what an earlier call left here
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    __syncthreads();
+    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0f);
+}
+
+__device__ __forceinline__ float4 affine(float4 n, const float* weight, const float* bias, long long c, long long columns, int aligned) {
+    const float4 w = weight ? load4(weight, c, 0, columns, 0.0f, aligned) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+    const float4 b = bias ? load4(bias, c, 0, columns, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    return make_float4(n.x * w.x + b.x, n.y * w.y + b.y, n.z * w.z + b.z, n.w * w.w + b.w);
+}
+
+// The sum of the squared distances from the mean; numbers of a quad that lie outside the row do not count.
+__device__ __forceinline__ float spread(float4 v, float mean, long long i, long long lo, long long hi) {
+    float s = 0.0f;
+    if (i >= lo && i < hi) s += (v.x - mean) * (v.x - mean);
+    if (i + 1 >= lo && i + 1 < hi) s += (v.y - mean) * (v.y - mean);
+    if (i + 2 >= lo && i + 2 < hi) s += (v.z - mean) * (v.z - mean);
+    if (i + 3 >= lo && i + 3 < hi) s += (v.w - mean) * (v.w - mean);
+    return s;
+}
+
+// ---- Forward -------------------------------------------------------------------------------------------------------------
+extern "C" __global__ void layernorm_plain(const float* x, const float* weight, const float* bias, float* y, float* mean,
+                                           float* rstd, int rows, int columns, float eps) {
+    const int r = blockIdx.x * blockDim.x + threadIdx.x;
+    if (r >= rows) return;
+    x += (long long)r * columns;
+    y += (long long)r * columns;
+    float m = 0.0f, v = 0.0f;
+    for (int c = 0; c < columns; ++c) m += x[c];
+    m /= columns;
+    for (int c = 0; c < columns; ++c) v += (x[c] - m) * (x[c] - m);
+    const float scale = 1.0f / sqrtf(v / columns + eps);
+    for (int c = 0; c < columns; ++c) y[c] = (x[c] - m) * scale * (weight ? weight[c] : 1.0f) + (bias ? bias[c] : 0.0f);
+    mean[r] = m;
+    rstd[r] = scale;
+}
+
+// blockDim.x threads to a row, blockDim.y rows to a block.
+extern "C" __global__ void __launch_bounds__(512)
+layernorm_forward(const float* x, const float* weight, const float* bias, float* y, float* mean, float* rstd, int rows,
+                  int columns, float eps, int aligned) {
+    const int r = blockIdx.x * blockDim.y + threadIdx.y;
+    if (r >= rows) return;
+    const long long lo = (long long)r * columns, hi = lo + columns, first = lo / 4 * 4 + 4 * threadIdx.x;
+    const long long step = 4 * blockDim.x, chunk = HOLD * step;
+    const bool held = hi - lo / 4 * 4 <= chunk;  // else the row is read again for each pass
+    float4 v[HOLD];
+    float sum = 0.0f;
+    for (long long at = first; at < hi; at += chunk)
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            v[j] = load4(x, at + j * step, lo, hi, 0.0f, aligned);
+            sum += v[j].x + v[j].y + v[j].z + v[j].w;
+        }
+    const float m = team_sum(sum) / columns;
+    float squares = 0.0f;
+    for (long long at = first; at < hi; at += chunk)
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            const long long i = at + j * step;
+            squares += spread(held ? v[j] : load4(x, i, lo, hi, 0.0f, aligned), m, i, lo, hi);
+        }
+    const float scale = 1.0f / sqrtf(team_sum(squares) / columns + eps);
+    for (long long at = first; at < hi; at += chunk)
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            const long long i = at + j * step;
+            const float4 u = held ? v[j] : load4(x, i, lo, hi, 0.0f, aligned);
+            const float4 n = make_float4((u.x - m) * scale, (u.y - m) * scale, (u.z - m) * scale, (u.w - m) * scale);
+            if (i < hi) store4(y, i, lo, hi, aligned, affine(n, weight, bias, i - lo, columns, aligned && columns % 4 == 0));
+        }
+    if (threadIdx.x == 0) {
+        mean[r] = m;
+        rstd[r] = scale;
+    }
+}
+
+// ---- Backward ------------------------------------------------------------------------------------------------------------
+// Of one quad: n = (x − mean) rstd and dn = dy w.
+__device__ __forceinline__ void normalised(float4 x, float4 dy, float4 w, float mean, float rstd, float4* n, float4* dn) {
+    *n = make_float4((x.x - mean) * rstd, (x.y - mean) * rstd, (x.z - mean) * rstd, (x.w - mean) * rstd);
+    *dn = make_float4(dy.x * w.x, dy.y * w.y, dy.z * w.z, dy.w * w.w);
+}
+
+// dx = rstd (dn − mean(dn) − n mean(dn n)), a row to a team, any row length, each row read twice.
+extern "C" __global__ void __launch_bounds__(512)
+layernorm_backward_input(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd,
+                         float* dx, int rows, int columns) {
+    const int r = blockIdx.x * blockDim.y + threadIdx.y;
+    if (r >= rows) return;
+    const long long row = (long long)r * columns;
+    const float m = mean[r], scale = rstd[r];
+    float shift = 0.0f, stretch = 0.0f;
+    for (int c = threadIdx.x; c < columns; c += blockDim.x) {
+        const float dn = dy[row + c] * (weight ? weight[c] : 1.0f);
+        shift += dn;
+        stretch += dn * (x[row + c] - m) * scale;
+    }
+    shift = team_sum(shift) / columns;
+    stretch = team_sum(stretch) / columns;
+    for (int c = threadIdx.x; c < columns; c += blockDim.x) {
+        const float dn = dy[row + c] * (weight ? weight[c] : 1.0f), n = (x[row + c] - m) * scale;
+        dx[row + c] = scale * (dn - shift - n * stretch);
+    }
+}
+
+// dweight = Σ_rows dy n and dbias = Σ_rows dy over a strip of rows: block (i, s) adds 32 columns over the rows of strip s.
+// Launched with 32 × 32 threads; the partial sums, (strips, columns) each, are added up by layernorm_add_strips.
+extern "C" __global__ void layernorm_weight_sums(const float* dy, const float* x, const float* mean, const float* rstd, float* dweights,
+                                                 float* dbiases, int rows, int columns, int rows_of_strip) {
+    __shared__ float of_thread[2][32][33];  // 33: so that a column of it lies in 32 different memory banks
+    const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * rows_of_strip, end = min(rows, begin + rows_of_strip);
+    float dw = 0.0f, db = 0.0f;
+    if (c < columns)
+        for (int r = begin + threadIdx.y; r < end; r += 32) {
+            const long long i = (long long)r * columns + c;
+            dw += dy[i] * (x[i] - mean[r]) * rstd[r];
+            db += dy[i];
+        }
+    of_thread[0][threadIdx.y][threadIdx.x] = dw;
+    of_thread[1][threadIdx.y][threadIdx.x] = db;
+    __syncthreads();
+    const int column = blockIdx.x * 32 + threadIdx.y;  // now a warp to a column
+    dw = warp_sum(of_thread[0][threadIdx.x][threadIdx.y]);
+    db = warp_sum(of_thread[1][threadIdx.x][threadIdx.y]);
+    if (threadIdx.x == 0 && column < columns) {
+        dweights[(long long)blockIdx.y * columns + column] = dw;
+        dbiases[(long long)blockIdx.y * columns + column] = db;
+    }
+}
+
+// out[c] (+)= Σ_s strips[s][c], 32 columns to a block of 32 × 32 threads.
+extern "C" __global__ void layernorm_add_strips(const float* strips, float* out, int n, int columns, int accumulate) {
+    __shared__ float of_thread[32][33];
+    const int c = blockIdx.x * 32 + threadIdx.x;
+    float sum = 0.0f;
+    if (c < columns)
+        for (int s = threadIdx.y; s < n; s += 32) sum += strips[(long long)s * columns + c];
+    of_thread[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    const int column = blockIdx.x * 32 + threadIdx.y;
+    sum = warp_sum(of_thread[threadIdx.x][threadIdx.y]);
+    if (threadIdx.x == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
+}
+
+// Everything in one reading of dy and x. Each team walks over every gridDim.x-th row; its threads stay at the same columns, so
+// they keep the running sums for dweight and dbias in registers and write them once, at the end, as a strip of their own.
+// For rows of a multiple of 4 that fit a team (columns ≤ 16 blockDim.x).
+extern "C" __global__ void __launch_bounds__(512)
+layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, float* dx,
+                   float* dweights, float* dbiases, int rows, int columns, int aligned) {
+    const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
+    float4 w[HOLD], dw[HOLD], db[HOLD];
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) {
+        const long long c = 4 * (threadIdx.x + j * blockDim.x);
+        w[j] = weight ? load4(weight, c, 0, columns, 0.0f, aligned) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    for (int r = team; r < rows; r += teams) {
+        const long long lo = (long long)r * columns, hi = lo + columns;
+        const float m = mean[r], scale = rstd[r];
+        float4 u[HOLD], d[HOLD];
+        float shift = 0.0f, stretch = 0.0f;
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
+            u[j] = load4(x, i, lo, hi, m, aligned);
+            d[j] = load4(dy, i, lo, hi, 0.0f, aligned);
+        }
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            float4 n, dn;
+            normalised(u[j], d[j], w[j], m, scale, &n, &dn);
+            shift += dn.x + dn.y + dn.z + dn.w;
+            stretch += dn.x * n.x + dn.y * n.y + dn.z * n.z + dn.w * n.w;
+            dw[j] = make_float4(dw[j].x + d[j].x * n.x, dw[j].y + d[j].y * n.y, dw[j].z + d[j].z * n.z, dw[j].w + d[j].w * n.w);
+            db[j] = make_float4(db[j].x + d[j].x, db[j].y + d[j].y, db[j].z + d[j].z, db[j].w + d[j].w);
+        }
+        shift = team_sum(shift) / columns;
+        stretch = team_sum(stretch) / columns;
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            float4 n, dn;
+            normalised(u[j], d[j], w[j], m, scale, &n, &dn);
+            store4(dx, lo + 4 * (threadIdx.x + j * blockDim.x), lo, hi, aligned,
+                   make_float4(scale * (dn.x - shift - n.x * stretch), scale * (dn.y - shift - n.y * stretch),
+                               scale * (dn.z - shift - n.z * stretch), scale * (dn.w - shift - n.w * stretch)));
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) {
+        const long long c = 4 * (threadIdx.x + j * blockDim.x), lo = (long long)team * columns;
+        store4(dweights, lo + c, lo, lo + columns, aligned, dw[j]);
+        store4(dbiases, lo + c, lo, lo + columns, aligned, db[j]);
+    }
+}

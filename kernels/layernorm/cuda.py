@@ -1,0 +1,76 @@
+"""Layer normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
+
+from kernels.gpu import (
+    Source, blocks_for, contiguous, deliver, empty, f32, i32, multiprocessors, result, row_teams, vectorises,
+)  # fmt: skip
+
+SOURCE = Source(__file__)
+LONGEST_HELD = 16 * 512  # columns that the largest team can hold in registers
+
+
+def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
+    """See reference.layernorm_forward; all arrays are float32."""
+    x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
+    y = result(x, x.shape, out, "layernorm_forward")
+    mean, rstd = empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
+    rows, columns = mean.size, x.shape[-1]
+    grid, block = row_teams(rows, columns)
+    aligned = i32(vectorises(x, y, weight, bias))
+    SOURCE.launch("layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned)
+    return deliver(y, out), mean, rstd
+
+
+def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False):
+    """See reference.layernorm_backward."""
+    dy, x, weight, mean, rstd = (contiguous(a) for a in (dy, x, weight, mean, rstd))
+    rows, columns = mean.size, x.shape[-1]
+    dx = result(x, x.shape, out[0], "layernorm_backward") if needs[0] else None
+    dweights = dbiases = None
+    if needs[0] and (needs[1] or needs[2]) and columns % 4 == 0 and columns <= LONGEST_HELD and rows:
+        (_, block) = row_teams(rows, columns)
+        # As many teams as the GPU can run at once: each then leaves one strip of partial sums, however many rows there are.
+        teams = blocks_for(min(rows, 512 * multiprocessors(x) // block[0]), block[1]) * block[1]
+        dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
+        aligned = i32(vectorises(dy, x, weight, dx))
+        SOURCE.launch(
+            "layernorm_backward", (teams // block[1],), block, dy, x, weight, mean, rstd, dx, dweights, dbiases, i32(rows),
+            i32(columns), aligned,
+        )  # fmt: skip
+    else:
+        if needs[0]:
+            grid, block = row_teams(rows, columns)
+            args = dy, x, weight, mean, rstd, dx, i32(rows), i32(columns)
+            SOURCE.launch("layernorm_backward_input", grid, block, *args)
+        if needs[1] or needs[2]:
+            dweights, dbiases = _weight_sums(dy, x, mean, rstd, rows, columns)
+    dx = deliver(dx, out[0]) if needs[0] else None
+    dweight = _add_strips(dweights, out[1], accumulate) if needs[1] else None
+    dbias = _add_strips(dbiases, out[2], accumulate) if needs[2] else None
+    return dx, dweight, dbias
+
+
+def _weight_sums(dy, x, mean, rstd, rows, columns):
+    rows_of_strip = max(32, blocks_for(rows, 4 * multiprocessors(x)))
+    strips = max(1, blocks_for(rows, rows_of_strip))
+    dweights, dbiases = empty(x, (strips, columns)), empty(x, (strips, columns))
+    args = dy, x, mean, rstd, dweights, dbiases, i32(rows), i32(columns), i32(rows_of_strip)
+    SOURCE.launch("layernorm_weight_sums", (blocks_for(columns, 32), strips), (32, 32), *args)
+    return dweights, dbiases
+
+
+def _add_strips(strips, out, accumulate):
+    accumulate = accumulate and out is not None
+    total = result(strips, strips.shape[1:], out, "layernorm_backward")
+    in_place = i32(accumulate and total is out)
+    grid = (blocks_for(strips.shape[1], 32),)
+    SOURCE.launch("layernorm_add_strips", grid, (32, 32), strips, total, i32(len(strips)), i32(strips.shape[1]), in_place)
+    return deliver(total, out, accumulate)
+
+
+def layernorm_plain(x, weight, bias, eps=1e-5):
+    """layernorm_forward by the kernel that gives each row to one thread: to read and to measure, not to use."""
+    x = contiguous(x)
+    y, mean, rstd = empty(x, x.shape), empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
+    args = x, weight, bias, y, mean, rstd, i32(mean.size), i32(x.shape[-1]), f32(eps)
+    SOURCE.launch("layernorm_plain", (blocks_for(mean.size, 128),), (128,), *args)
+    return y, mean, rstd
