@@ -89,7 +89,7 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
     mg.manual_seed(config.seed)  # dropout draws from this one
     optimizer = make_optimizer(model, config)
     keeper = Keeper(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes, where that was asked for
-    tokens, seconds = 0, 0.0
+    first, tokens, seconds = keeper.step, 0, 1e-9
     model.train()
     quiet = np.errstate(all="ignore")  # NaN and infinity are looked for below, and end in one sentence
     with ctrl_c() as pressed, quiet, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
@@ -107,11 +107,12 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
                 mg.default_generator.set_state(dice)  # so that the inquest sees the very step that failed
                 found = inquest(model, batches, keeper.step, config, loss_fn)
                 stopped = f"training stopped at step {keeper.step + 1} with loss {loss} and gradient norm {norm}"
-                raise FloatingPointError(f"{stopped}; the first bad value came from {found}. {keeper.last_good()}")
+                raise FloatingPointError(f"{stopped}: {found}. {keeper.last_good()}")
             optimizer.step()
             optimizer.zero_grad()
 
-            tokens, seconds = tokens + seen, seconds + time.perf_counter() - started
+            if keeper.step > first:  # the first step of a process also waits for kernels to be compiled or loaded
+                tokens, seconds = tokens + seen, seconds + time.perf_counter() - started
             keeper.stepped(loss=loss, lr=rate, grad_norm=norm)
             bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
             bar.update()
@@ -119,10 +120,10 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
                 keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
             if keeper.due(config.checkpoint_every) or pressed:
                 keeper.checkpoint(tokens=tokens, seconds=seconds)
-            if pressed and keeper.step < config.steps:
+            if pressed:
                 raise KeyboardInterrupt(f"stopped after step {keeper.step} and saved in {run.folder}: --resume goes on")
     model.eval()
-    return keeper.finish(tokens / seconds if seconds else math.nan)
+    return keeper.finish(tokens / seconds if tokens else math.nan)
 
 
 def forward_and_backward(model, batches, step, config, loss_fn):
@@ -179,14 +180,14 @@ def inquest(model, batches, step, config, loss_fn):
     """Run the failed step again, looking at every operation: which was the first to give NaN or infinity?"""
     for name, parameter in model.named_parameters():
         if not np.isfinite(parameter.detach().numpy()).all():
-            return f"the parameter {name}, which was bad before the step began"
+            return f"the parameter {name} held NaN or infinity before the step began"
         parameter.grad = None
     try:
         with mg.autograd.detect_anomaly():
             forward_and_backward(model, batches, step, config, loss_fn)
     except FloatingPointError as error:
         return str(error)
-    return "no single operation (every gradient is finite, but their norm overflows)"
+    return "no operation gave NaN or infinity, only the norm of the gradients overflows"
 
 
 def describe(batches, loss_fn):
@@ -235,6 +236,7 @@ class Settings(TrainConfig):
     d_model: int = 128  # width of the residual stream
     dropout: float = 0.0  # share of activations zeroed in training
     bias: bool = True  # biases in linear layers and norms
+    device: Literal["cpu", "cuda"] = "cpu"  # where to compute
     quick: bool = False  # a few seconds' training of a very small model
 
     lr: float = 1e-3  # a small model bears more than the book's 3e-4
@@ -281,9 +283,11 @@ def prepare(settings, run):
 def pretrain(settings):
     """Tokenize, build, train, measure on every validation token once, save.  Returns model, tokenizer, History."""
     run = Run(settings.run)
+    if settings.resume:
+        run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device"))
     tokenizer, train_tokens, validation_tokens = prepare(settings, run)
     shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
-    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed)).to(settings.device)
     run.describe(command=settings, model=model.config)
     print(f"{model.num_parameters():,} parameters; {len(train_tokens):,} tokens of {tokenizer.vocab_size} kinds")
 

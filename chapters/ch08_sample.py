@@ -7,8 +7,10 @@ arXiv:1805.04833); the nucleus keeps the fewest tokens that together have probab
 arXiv:1904.09751). Then one is drawn.
 """
 
+import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -191,8 +193,10 @@ def main(settings):
         generator=mg.Generator(settings.seed),
         use_cache=settings.cache,
     )
-    for text, output in zip(texts, outputs, strict=True):
-        print(f"{text}{tokenizer.decode(output)}\n" + "─" * 60)
+    samples = [text + tokenizer.decode(output) for text, output in zip(texts, outputs, strict=True)]
+    print(("\n" + "─" * 60 + "\n").join(samples))
+    with open(Path(settings.run) / "samples.txt", "a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(settings)) + "\n" + "\n---\n".join(samples) + "\n\n")
 
 
 if __name__ == "__main__":

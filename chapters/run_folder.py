@@ -43,6 +43,22 @@ class Run:
         """`run / "samples.txt"`: a path inside the folder."""
         return self.folder / name
 
+    def must_match(self, free=(), **sections):
+        """Refuse to go on in a folder whose config.json says otherwise, before anything in it is touched.
+
+        sections: as for describe.  free: settings that may change.  Raises RunError naming the first that differs.
+        """
+        path = self / "config.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        for section, values in sections.items():
+            then = known.get(section, {})
+            for name, now in json.loads(json.dumps(_plain(values), default=str)).items():
+                if name in then and then[name] != now and name not in free:
+                    raise RunError(
+                        f"{self.folder} holds a run with {name} = {then[name]}, not {now}: "
+                        "use its settings, choose another run folder, or do without resume"
+                    )
+
     def describe(self, **sections):
         """Merge sections into config.json: `run.describe(model=gpt.config, data={"file": "…"})`."""
         path = self / "config.json"

@@ -186,7 +186,7 @@ def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
     child = subprocess.Popen(
         command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200  # the first process may have kernels to compile
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)
@@ -287,7 +287,7 @@ def test_the_operation_that_made_infinity_is_named(tmp_path):
         loss = next_token_loss(model, inputs, targets)
         return loss + (loss - loss).log() if len(asked) >= 5 else loss  # log 0 = -inf
 
-    with pytest.raises(FloatingPointError, match=r"(?i)step 5 with loss -inf.*\blog\b"):
+    with pytest.raises(FloatingPointError, match=r"step 5 with loss -inf.*: Log made NaN or infinity"):
         run_it(tmp_path, model=small_gpt(), loss_fn=loss_that_fails, validation=None)
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -378,6 +378,15 @@ def test_the_command_line(tmp_path):
     text.write_text("")
     assert "is empty" in run_command("--data", text, "--run", tmp_path / "run").stderr
     assert "cannot be written" in run_command("--quick", "--run", text / "inside").stderr
+
+    text.write_text("Pack my box with five dozen liquor jugs. " * 20)
+    arguments = ["--data", text, "--run", tmp_path / "run", *CLI, "--steps", 3]
+    assert run_command(*arguments).returncode == 0
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    refused = run_command(*arguments, "--resume", "--lr", "0.5")
+    assert refused.returncode == 2 and "a run with lr = 0.001, not 0.5" in refused.stderr
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+
     shown = run_command("--preset", "nanogpt-cpu", "--help")
     assert shown.returncode == 0 and "0.99" in shown.stdout and "characters" in shown.stdout
 
