@@ -30,7 +30,7 @@ STAGES = {
 
 @dataclass
 class Settings:
-    """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, instruction tuning, a report."""
+    """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, instruction tuning."""
 
     out: Path = Path("runs/main")  # the folder for everything
     seed: int = 0  # of the world and of everything random

@@ -5,8 +5,8 @@
 
 What this file teaches: the body that learned to continue text has already learned to read it. The same head is trained
 twice, on a pretrained body and on one that never saw a text; the gap between the two is what pretraining bought.
-Source: section 10.2 of the book; for reading the last position, Radford et al. 2018, "Improving Language Understanding by
-Generative Pre-Training", section 3.2.
+Sources: section 10.2 of the book; for reading the last position, Radford et al. 2018, "Improving Language Understanding
+by Generative Pre-Training", section 3.2.
 """
 
 import json
@@ -74,7 +74,7 @@ def label_loss(model, inputs, targets):
 
 
 def snippets(world, split, n, seed):
-    """The chapter's own task: n cut-off texts of the little world, [(text, label)] with labels from chapters.world.LABELS."""
+    """The chapter's own task: n cut-off texts of the little world, [(text, one of chapters.world.LABELS)]."""
     return [(text, LABELS[label]) for text, label in world.snippets(split, n, seed)]
 
 
@@ -108,10 +108,10 @@ def read_labelled(path):
 
 
 def stratified_split(examples, fraction=0.2, seed=0):
-    """[(text, label)] -> (train, held out), every label in both in the same proportion, the same split from the same seed.
+    """[(text, label)] -> (train, held out), every label in both in the same proportion; the same seed, the same split.
 
-    Copies of a text stay together, so that none of those held out was seen in training. Raises ValueError where a label
-    has a single text.
+    Copies of a text stay together, so that none of those held out was seen in training. Raises ValueError where a
+    label has a single text.
     """
     held_out = set()
     for place, label in enumerate(sorted({label for _, label in examples})):
@@ -127,8 +127,8 @@ def stratified_split(examples, fraction=0.2, seed=0):
 
 
 def encode_texts(texts, tokenizer, context):
-    """texts -> (rows of token ids, how many were cropped): a text longer than the context keeps its last tokens, because
-    the end is where the head reads."""
+    """texts -> (rows of token ids, how many were cropped): a text longer than the context keeps its last tokens,
+    because the end is where the head reads."""
     rows = [tokenizer.encode(text) for text in texts]
     return [row[-context:] for row in rows], sum(len(row) > context for row in rows)
 
@@ -149,7 +149,7 @@ def predict(classifier, rows, batch_size=64):
 def scores(predicted, truth, labels):
     """Accuracy, F1 and the confusion matrix (rows: truth, columns: prediction).
 
-    With two labels F1 is that of the rarer one, the one worth finding; with more it is the mean over the labels (macro).
+    With two labels F1 is that of the rarer one, the one worth finding; with more, the mean over the labels (macro).
     F1 = 2·TP / (2·TP + FP + FN), and 0 where a label was neither there nor predicted.
     """
     C = len(labels)
@@ -170,7 +170,7 @@ def scores(predicted, truth, labels):
 def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run):
     """Bolt a class head onto gpt, train all of it on train_set, measure on test_set: both [(text, label)].
 
-    config: chapter 7's TrainConfig.  run: its Run.  Returns `scores` with "cropped" added, also written to the run folder.
+    config: chapter 7's TrainConfig.  run: its Run.  Returns `scores` with "cropped" added, and writes them to the run.
     """
     context, pad_id = gpt.config.context, tokenizer.eos_id
     numbers = {label: i for i, label in enumerate(labels)}

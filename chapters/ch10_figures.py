@@ -1,4 +1,4 @@
-"""Chapter 10's figures: what is masked and what is graded, a confusion matrix, what pretraining bought, where a head looks."""
+"""Chapter 10's figures: what is masked and graded, a confusion matrix, what pretraining bought, where a head looks."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ MASKED, GRADED, SEAM = "masked", "graded", "seam"
 
 
 def kinds_of(labels, ignore_index=-100):
-    """What happens at each position: masked (no target), graded, or the seam: the first graded position after a masked one,
-    the last of the prompt, whose target opens the answer."""
+    """What happens at each position: masked (no target), graded, or the seam: the first graded position after a masked
+    one, the last of the prompt, whose target opens the answer."""
     kinds = [MASKED if label == ignore_index else GRADED for label in labels]
     if MASKED in kinds and GRADED in kinds[kinds.index(MASKED) :]:
         kinds[kinds.index(GRADED, kinds.index(MASKED))] = SEAM
@@ -26,7 +26,7 @@ def visible(piece):
 
 
 def coloured(input_ids, labels, tokenizer, colour=True):
-    """One example as terminal text: masked tokens dim, graded ones gold, the seam blue; with brackets where colour is off."""
+    """One example as terminal text: masked tokens dim, graded ones gold, the seam blue; or in brackets."""
     styles = {MASKED: ("\x1b[38;5;245m", ""), GRADED: ("\x1b[30;48;5;221m", "«»"), SEAM: ("\x1b[97;48;5;27m", "[]")}
     out = []
     for piece, kind in zip(tokenizer.pieces(input_ids), kinds_of(labels), strict=True):
@@ -58,58 +58,68 @@ def lay_out(pieces, width):
     boxes, row, column = [], 0, 0.0
     for piece in pieces:
         text = visible(piece)
-        wide = len(text) + 0.7  # a little air between two boxes
-        if column + wide > width and column:
+        if column + len(text) > width and column:
             row, column = row + 1, 0.0
         boxes.append((row, column, text))
-        column += wide
+        column += len(text) + 0.75  # the box is half a character wider than its text, and a quarter is air
         if piece.endswith(b"\n"):
             row, column = row + 1, 0.0
     return boxes, row + (column > 0)
 
 
-def draw_mask(path, input_ids, labels, tokenizer, width=74):
-    """The example as a page of token boxes: grey is masked, gold is graded, the blue seam stands between. Returns the path."""
-    from matplotlib.patches import FancyBboxPatch
-
-    boxes, rows = lay_out(tokenizer.pieces(input_ids), width)
+def draw_mask(path, input_ids, labels, tokenizer, width=86):
+    """The example as a page of token boxes: grey is masked, gold is graded, the blue seam stands between."""
+    pieces = tokenizer.pieces(input_ids)
+    boxes, rows = lay_out(pieces, width)
     kinds = kinds_of(labels)
-    fills = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box, text
-    figure, axes = new_figure(11, 0.46 * rows + 1.5)
+    if SEAM in kinds:  # a wider line before the answer leaves room for the arrow
+        boxes = [(row + 0.5 * (i > kinds.index(SEAM)), column, text) for i, (row, column, text) in enumerate(boxes)]
+        rows += 0.5
+    figure, axes = new_figure(10.4, 0.4 * rows + 1.35)
     figure.set_facecolor(PAPER)
-    axes.set(xlim=(-1, width + 1), ylim=(rows + 1.9, -1.4))
+    axes.set(xlim=(-1, width + 1), ylim=(rows + 1.7, -1.6))
     axes.axis("off")
+    title = "The prompt is masked, the answer is graded" if MASKED in kinds[:-1] else "Nothing is masked"
+    axes.text(0, -1.1, title, color=INK, fontsize=14, weight="bold", va="center")
     for (row, column, text), kind in zip(boxes, kinds, strict=True):
-        box, ink = fills[kind]
-        shape = FancyBboxPatch((column, row - 0.36), len(text) + 0.35, 0.72, boxstyle="round,pad=0,rounding_size=0.22")
-        shape.set(facecolor=box, edgecolor="none", mutation_aspect=0.5)
-        axes.add_patch(shape)
-        axes.text(
-            column + 0.18, row, text, color=ink, family="DejaVu Sans Mono", fontsize=12, va="center", parse_math=False
-        )
-    axes.text(0, -1, "The prompt is masked, the answer is graded", color=INK, fontsize=14, weight="bold", va="center")
+        token_box(axes, column, row, len(text) + 0.5, kind)
+        axes.text(column + len(text) / 2 + 0.25, row, text, color=FILLS[kind][1], family="DejaVu Sans Mono",
+                  fontsize=12, ha="center", va="center_baseline", parse_math=False)  # fmt: skip
     if SEAM in kinds:
         draw_seam(axes, boxes, kinds.index(SEAM))
-    legend = [
-        (0, MASKED, "masked: target −100, no loss"),
-        (30, SEAM, "the seam"),
-        (43, GRADED, "graded: predicts the next token"),
-    ]
-    for column, kind, words in legend:
-        axes.add_patch(FancyBboxPatch((column, rows + 0.85), 1.6, 0.5, boxstyle="round,pad=0,rounding_size=0.15",
-                                      facecolor=fills[kind][0], edgecolor="none", mutation_aspect=0.5))  # fmt: skip
-        axes.text(column + 2.2, rows + 1.1, words, color=INK, fontsize=10.5, va="center")
+    legend = {
+        MASKED: (0, "masked: target −100, no loss"),
+        SEAM: (34, "the seam"),
+        GRADED: (50, "graded: predicts the next token"),
+    }
+    for kind, (column, words) in legend.items():
+        token_box(axes, column, rows + 1, 2, kind)
+        axes.text(column + 2.8, rows + 1, words, color=INK, fontsize=10.5, va="center_baseline")
     return save_figure(figure, path)
+
+
+FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box, text
+
+
+def token_box(axes, column, row, wide, kind):
+    """One rounded box of a row, in its kind's colour."""
+    from matplotlib.patches import FancyBboxPatch
+
+    style = "round,pad=0,rounding_size=0.25"
+    box = FancyBboxPatch((column, row - 0.37), wide, 0.74, boxstyle=style, facecolor=FILLS[kind][0], edgecolor="none")
+    box.set_mutation_aspect(0.35)  # a row is higher than a character is wide: corners stay round
+    axes.add_patch(box)
 
 
 def draw_seam(axes, boxes, seam):
     """An arrow from the last prompt token to the token that it must predict: the first of the answer."""
     row, column, text = boxes[seam]
     below, right, answer = boxes[seam + 1]
-    style = dict(arrowstyle="-|>", color=BLUE, linewidth=1.6, shrinkA=0, shrinkB=2, connectionstyle="arc3,rad=-0.35")
-    axes.annotate("", (right + len(answer) / 2, below - 0.36), (column + len(text) + 0.4, row), arrowprops=style)
-    axes.text(column + len(text) + 6, row, "the last prompt position predicts the first token of the answer",
-              color=BLUE, fontsize=10.5, va="center", style="italic")  # fmt: skip
+    start, end = (column + len(text) / 2 + 0.25, row + 0.37), (right + len(answer) / 2 + 0.25, below - 0.37)
+    style = dict(arrowstyle="-|>", color=BLUE, linewidth=1.8, shrinkA=0, shrinkB=0, mutation_scale=13)
+    axes.annotate("", end, start, arrowprops=style)
+    words = "the last prompt position has to predict the first token of the answer"
+    axes.text(column + len(text) + 1.8, row, words, color=BLUE, fontsize=10.5, va="center_baseline", style="italic")
 
 
 def draw_confusion(path, result, title="held-out texts"):
@@ -163,7 +173,7 @@ def draw_families(path, families, title="held-out instructions accepted"):
 
 
 def draw_curves(path, curves, title):
-    """curves: {name: History}: running means of the training losses on one pair of axes, and validation losses as dots."""
+    """curves: {name: History}: running means of the training losses on one pair of axes, validation losses as dots."""
     figure, axes = new_figure(7, 3.6)
     for (name, history), colour in zip(curves.items(), [BLUE, "#d99a12", DIM, "tab:green"], strict=False):
         smooth, running = [], None

@@ -1,6 +1,6 @@
 """What both halves of chapter 10's first bend need: rows of unequal length, in batches, padded on the right.
 
-Padding on the right is harmless to a causal model: a real token never looks to its right. It costs time, though, so that
+Padding on the right is harmless to a causal model: a real token never looks to its right. It costs time, though, and so
 rows of like length travel together.
 """
 

@@ -4,8 +4,8 @@
     python -m chapters.ch10_sft --data instruction-data.json   # a file in Alpaca's format
 
 What this file teaches: an assistant is a base model that saw examples of an instruction followed by an answer, and was
-graded on the answer alone. Nothing else is new: `train` is imported from chapter 7, and only the batches and the learning
-rate change.
+graded on the answer alone. Nothing else is new: `train` is imported from chapter 7, and only the batches and the
+learning rate change.
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
 github.com/tatsu-lab/stanford_alpaca); instruction tuning is named in Wei et al. 2021, arXiv:2109.01652.
 """
@@ -37,7 +37,7 @@ TEMPLATE_WITH_INPUT = (
 
 
 def format_prompt(instruction, input=""):
-    """The text up to and including "### Response:" and its line's end; with an input section where there is an input."""
+    """The text up to and including "### Response:" and the end of its line; with an input section if there is one."""
     return (TEMPLATE_WITH_INPUT if input else TEMPLATE).format(instruction=instruction, input=input)
 
 
@@ -60,8 +60,8 @@ def build_example(instruction, response, encode, input="", eos_id=None, mask_pro
 class InstructionBatches(RaggedBatches):
     """Instructions as chapter 7's batches: batch(step) -> inputs (B, T), targets (B, T), padding masked.
 
-    An example longer than the context is skipped, and `skipped` says how many were: cropping it would cut off the end of
-    the answer, and teach the model not to finish. Raises ValueError where none is left.
+    An example longer than the context is skipped, and `skipped` says how many were: cropping it would cut off the end
+    of the answer, and teach the model not to finish. Raises ValueError where none is left.
     """
 
     def __init__(self, instructions, tokenizer, context, batch_size, seed=0, mask_prompt=True):
@@ -76,8 +76,8 @@ class InstructionBatches(RaggedBatches):
         if not kept:
             shortest = min(len(input_ids) for input_ids, _ in examples)
             raise ValueError(
-                f"all {len(examples)} examples are longer than the model's context of {context} tokens, the shortest has "
-                f"{shortest}; give shorter examples or a model with a longer context."
+                f"all {len(examples)} examples are longer than the model's context of {context} tokens, the shortest "
+                f"has {shortest}; give shorter examples or a model with a longer context."
             )
         super().__init__([row for row, _ in kept], [labels for _, labels in kept], batch_size, tokenizer.eos_id, seed)
 
@@ -144,7 +144,7 @@ def fine_tune(model, tokenizer, instructions, config, run, mask_prompt=True, hel
 
 
 def respond(model, tokenizer, prompts, max_new_tokens=48, batch_size=64, temperature=0.0, generator=None):
-    """Texts -> the model's continuations, each up to its end-of-text token; prompts of like length are asked together."""
+    """Texts -> the model's continuations, each up to its end-of-text token; prompts of like length go together."""
     rows = [tokenizer.encode(prompt) for prompt in prompts]
     answers = [""] * len(rows)
     order = np.argsort([len(row) for row in rows], kind="stable")  # (N,)
@@ -191,8 +191,8 @@ def questions_answered_by_questions(instructions, responses):
 
 
 def boilerplate_rate(model, tokenizer, samples=64, seed=0, max_new_tokens=64):
-    """Exercise 2: prompted with the bare header "### Instruction:", how often does the model go on to write an instruction
-    of its own and the header "### Response:" after it? Returns (share, the samples), drawn at temperature 1."""
+    """Exercise 2: prompted with the bare header "### Instruction:", how often does the model go on to write an
+    instruction of its own and "### Response:" after it? Returns (share, the samples), drawn at temperature 1."""
     header = ["### Instruction:\n"] * samples
     texts = respond(model, tokenizer, header, max_new_tokens, samples, temperature=1.0, generator=mg.Generator(seed))
     return sum("### Response:" in text for text in texts) / samples, texts
@@ -211,7 +211,7 @@ class Settings:
     mask_prompt: bool = True  # grade the answer only; without it the question is graded too (exercise 2)
     examples: int = 8000  # of the world's tasks to train on
     held_out: int = 300  # of the world's tasks to ask afterwards; of a file, a tenth is held out
-    # The chapter's 1e-5 to 1e-4 suits billions of parameters; a million take a larger step, still well below pretraining's.
+    # The chapter's 1e-5 to 1e-4 suits large models; a million parameters take larger steps, still below pretraining's.
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=600, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=30)
     )

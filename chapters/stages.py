@@ -119,10 +119,12 @@ def make_world(job):
 
 
 def make_tokens(job):
-    """A byte-level BPE learned from the documents, and the documents as token ids on disk."""
+    """A byte-level BPE learned from the documents and the template's words, and the documents as token ids on disk."""
     text = read_text(job.out / "world" / "documents.txt")
     run = job.run("tokenizer")
-    tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n"), job.plan.vocab_size)
+    # Every instruction will come in the template. Were its words unknown here, they would be most of each example's tokens.
+    frame = (ch10_sft.TEMPLATE + ch10_sft.TEMPLATE_WITH_INPUT) * (text.count(END_OF_TEXT) // 4)
+    tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n") + frame, job.plan.vocab_size)
     tokenizer.save(run / "tokenizer.tiktoken")
     tokens = write_tokens(run / "tokens.bin", tokenizer.encode(text, allow_special=True))
     return {
