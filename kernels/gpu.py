@@ -134,6 +134,15 @@ class DeviceMemoryError(MemoryError):
     """The GPU's memory is used up."""
 
 
+_poison = False
+
+
+def poison_new_arrays(on):
+    """Fill new arrays on a GPU with NaN too, as always under the emulator: for checks, since it costs a pass over each."""
+    global _poison
+    _poison = on
+
+
 def empty(like, shape, dtype=np.float32):
     """An array of any content, where `like` lives: from CuPy's pool on a GPU; filled with NaN under the emulator, so that an
     element that a kernel forgets to write cannot pass for a result."""
@@ -142,7 +151,7 @@ def empty(like, shape, dtype=np.float32):
         dtype = np.dtype(dtype)
         return np.full(shape, np.nan if dtype.kind == "f" else -1, dtype)
     try:
-        return xp.empty(shape, dtype)
+        return xp.full(shape, np.nan, dtype) if _poison and np.dtype(dtype).kind == "f" else xp.empty(shape, dtype)
     except xp.cuda.memory.OutOfMemoryError as error:
         free, total = (n / 2**20 for n in xp.cuda.runtime.memGetInfo())
         asked = np.prod(shape) * np.dtype(dtype).itemsize / 2**20

@@ -1,0 +1,208 @@
+"""python -m kernels.check: see the package's description in __init__.py."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import kernels
+from kernels import emulator, gpu
+from kernels.arrays import require_cupy
+from kernels.check import correct, speed, training
+
+STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "compiled")
+TIME_FOR_COMPILING = 330  # seconds after which no further PyTorch model is compiled: the command is to end within 8 minutes
+GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-2, 1e-3
+SHAPES = [("book", 32), ("gpt2", 8)]  # of whole training steps: preset and batch
+SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
+
+
+class Report:
+    """What was found so far, on the screen and in DIR/check.json, which is replaced whole after every line."""
+
+    def __init__(self, folder, device):
+        self.path = Path(folder) / "check.json"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.content = {"device": device, "failed": [], "sections": {}}
+        self.begin = time.perf_counter()
+
+    def add(self, section, label, value, failed=False):
+        self.content["sections"].setdefault(section, {})[label] = value
+        if failed:
+            self.content["failed"].append(f"{section}: {label}: {value}")
+            print(f"FAILED {section}: {label}: {value}", flush=True)
+        self.content["seconds"] = time.perf_counter() - self.begin
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.content, indent=1))
+        os.replace(temporary, self.path)
+
+    def note(self, text):
+        print(f"[{time.perf_counter() - self.begin:5.0f} s] {text}", flush=True)
+
+
+def check_correct(report, xp, served, put, small, seed):
+    """1. Every kernel, fresh shapes, outputs filled with NaN first."""
+    gpu.poison_new_arrays(True)
+    for precision in gpu.PRECISIONS:
+        gpu.set_matmul_precision(precision)
+        worst, n = 0.0, 0
+        for label, error, tolerance in correct.check_cases(served, put, np.random.default_rng(seed), small, precision):
+            worst, n = max(worst, error / tolerance), n + 1
+            if not error <= tolerance:
+                report.add("correct", f"{precision} {label}", error, failed=True)
+        report.add("correct", f"{precision}: {n} cases, worst error over its tolerance", worst)
+        report.note(f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})")
+    gpu.set_matmul_precision("fp32")
+    gpu.poison_new_arrays(False)
+
+
+def check_gradients(report, xp, served, put):
+    """2. Backward kernels against differences of forward kernels."""
+    for name, error in correct.check_gradients(served, put, np.random.default_rng(0)):
+        report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
+    report.note(f"gradients against differences: worst {max(report.content['sections']['gradients'].values()):.1e}")
+
+
+def check_training(report, xp, small):
+    """3. The losses of whole training steps against the CPU's."""
+    preset, steps, batch = ("small", 5, 2) if small else ("book", 30, 4)
+    if small:
+        with kernels.use("emulator"):
+            ours = training.losses(preset, "cpu", steps, batch)
+    else:
+        ours = training.losses(preset, "cuda", steps, batch)
+    cpu = training.losses(preset, "cpu", steps, batch)
+    difference = float(np.abs(np.subtract(ours, cpu)).max())
+    report.add("training", f"{steps} steps of {preset}, first and last loss", [ours[0], ours[-1]])
+    report.add("training", f"{steps} steps of {preset}, largest difference", difference, failed=not difference <= LOSS_TOLERANCE)
+    report.note(f"{steps} steps of {preset}: loss {ours[0]:.3f} to {ours[-1]:.3f}, at most {difference:.1e} from the CPU's")
+
+
+def measure(report, xp):
+    """4. Times of single kernels."""
+    for section, label, row in speed.tables(xp):
+        report.add(section, label, row)
+    report.note("kernels timed")
+
+
+def measure_steps(report, xp, small):
+    """4, continued. Times of whole training steps, beside PyTorch's."""
+    shapes = [("small", 2)] if small else SHAPES
+    for precision in ("fp32",) if small else gpu.PRECISIONS:
+        for preset, batch in shapes:
+            label = f"{preset}, batch {batch}, {precision}"
+            row = training.step_time(xp, preset, batch, precision)
+            report.add("steps", f"ours, {label}", row)
+            report.note(f"step of {label}: {row['ms']:.1f} ms")
+            if xp is not np:
+                xp.get_default_memory_pool().free_all_blocks()
+    if not small and speed.torch_on_gpu() is not None:
+        measure_torch(report, shapes, compiled=False)
+
+
+def measure_torch(report, shapes, compiled):
+    """PyTorch's steps, eager, or through torch.compile as long as there is time: a compilation can take a minute."""
+    kind, torch = "compiled" if compiled else "eager", speed.torch_on_gpu()
+    for precision in gpu.PRECISIONS:
+        for preset, batch in shapes:
+            name = f"PyTorch {kind}, {preset}, batch {batch}, {precision}"
+            if compiled and time.perf_counter() - report.begin > TIME_FOR_COMPILING:
+                report.add("steps", name, "not measured: out of time")
+                continue
+            try:
+                report.add("steps", name, training.torch_step_times(preset, batch, precision, compiled))
+            except Exception as error:  # a compiler that is not there, or memory: the table says so and goes on
+                report.add("steps", name, f"{type(error).__name__}: {str(error)[:200]}")
+            torch.cuda.empty_cache()
+    report.note(f"PyTorch {kind} steps timed")
+
+
+def sanitize(report, folder):
+    """5. compute-sanitizer's four tools over the correctness check on small shapes, in a process of its own."""
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(tool).exists():
+        report.add("sanitize", "compute-sanitizer", "not installed")
+        return
+    for name in SANITIZERS:
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "kernels.check", "--device", "cuda"]
+        command += ["--only", "correct", "--small", "--out", str(Path(folder) / name)]
+        log = Path(folder) / f"{name}.log"
+        try:
+            done = subprocess.run(command, stdout=log.open("w"), stderr=subprocess.STDOUT, timeout=100)
+            verdict = "clean" if done.returncode == 0 else f"exit status {done.returncode}: {log.read_text()[-300:]}"
+        except subprocess.TimeoutExpired:
+            verdict = "stopped after 100 s"
+        report.add("sanitize", name, verdict, failed=verdict.startswith("exit"))
+        report.note(f"compute-sanitizer {name}: {verdict[:80]}")
+
+
+def print_table(report):
+    sections = report.content["sections"]
+    for section in ("matmul", "attention", "memory", "steps"):
+        for label, row in sections.get(section, {}).items():
+            if isinstance(row, str):
+                print(f"{label:58s} {row[:60]}")
+                continue
+            figures = {"tflops": "{:8.2f} TFLOP/s", "gb_per_s": "{:8.0f} GB/s", "of_copy": "{:5.2f} of a copy", "tokens_per_s": "{:9.0f} tokens/s"}
+            print(f"{label:58s} {row['ms']:10.3f} ms " + " ".join(f.format(row[k]) for k, f in figures.items() if k in row))
+    for name, verdict in sections.get("sanitize", {}).items():
+        print(f"compute-sanitizer {name}: {verdict[:80]}")
+    failed = report.content["failed"]
+    print(f"{len(failed)} failed, {report.content.get('seconds', 0):.0f} s on {report.content['device']}; all figures in {report.path}")
+
+
+def device_name(xp):
+    if xp is np:
+        return "the emulator"
+    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m kernels.check", description="Check and measure every CUDA kernel.")
+    parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small")
+    parser.add_argument("--out", default="check", help="folder for check.json and the logs")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="run only these steps")
+    parser.add_argument("--small", action="store_true", help="small shapes only")
+    parser.add_argument("--seed", type=int, default=None, help="of the random shapes; drawn anew where not given")
+    options = parser.parse_args()
+    emulated = options.device == "emulator"
+    try:
+        xp = np if emulated else require_cupy()
+    except RuntimeError as error:
+        sys.exit(str(error))
+    if emulated and not emulator.available():
+        sys.exit("the emulator needs g++, which is not installed here")
+    small = options.small or emulated
+    seed = int(np.random.SeedSequence().entropy % 2**32) if options.seed is None else options.seed
+    served = kernels.SETS["emulator" if emulated else "cuda"]
+    put = np.asarray if emulated else xp.asarray
+    report = Report(options.out, device_name(xp))
+    if "correct" in options.only:
+        check_correct(report, xp, served, put, small, seed)
+    if "gradients" in options.only:
+        check_gradients(report, xp, served, put)
+    if "training" in options.only:
+        check_training(report, xp, small)
+    if "speed" in options.only:
+        with kernels.use("emulator" if emulated else "cuda"):
+            measure(report, xp)
+    if "steps" in options.only:
+        with kernels.use("emulator" if emulated else "cuda"):
+            measure_steps(report, xp, small)
+    if "sanitize" in options.only and not emulated:
+        sanitize(report, options.out)
+    if "compiled" in options.only and not small and speed.torch_on_gpu() is not None:
+        measure_torch(report, SHAPES, compiled=True)
+    print_table(report)
+    sys.exit(bool(report.content["failed"]))
+
+
+if __name__ == "__main__":
+    main()
