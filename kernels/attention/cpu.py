@@ -1,0 +1,438 @@
+"""Attention on the CPU: the reference's signatures, float32, and never a (T, S) matrix.
+
+The score matrix of one head is computed in blocks of a few dozen queries by some keys that stay in the nearest cache. The
+softmax goes along (Milakov, Gimelshein 2018, arXiv:1805.02867): for each query a running maximum and a running sum are kept,
+and what was summed so far is rescaled when the maximum grows. Memory is linear in T.
+
+Everything is turned on its side. A block holds the scores as Sᵀ: a row for each key, a column for each query. Then
+
+- the softmax over keys runs down the columns: maximum and sum of WIDTH queries at a time, none across a vector register;
+- the block, as the register tile wrote it, is in the very order in which the tile wants the second operand of Oᵀ = Vᵀ Pᵀ,
+  so between the two products nothing is rearranged.
+
+Blocks that no query may see (causal) are skipped, not masked. Tasks are heads, or ranges of queries where heads are few.
+"""
+
+import math
+
+import numpy as np
+from numba import prange, types
+
+from kernels.launch import address, delivered, inner, kernel, result, running, scratch, workers
+from kernels.simd import WIDTH, exp, load, maximum, store, take_number
+from kernels.tile import ROWS, packer, register_tile, transpose_block
+
+_F = types.float32
+
+QUERIES = 2 * WIDTH  # in a panel: two vectors
+BLOCK = 2 * QUERIES  # queries in a block of the backward pass
+KEYS = 256  # in a block of the forward pass: 32 kB of scores with AVX-512
+KEYS_BACK = 64  # in a block of the backward pass, which holds two such blocks
+FEW = 4  # queries, up to which keys and values are read in place, once
+
+_scores_tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, and Oᵀ += Vᵀ Pᵀ
+_pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
+_transpose = transpose_block(WIDTH)
+_MINUS_INFINITY = -np.inf
+
+
+@inner
+def _fill(target, n, value):
+    for i in range(n):
+        store(target, i, value)
+
+
+@inner
+def _scale(target, n, factor):
+    for i in range(n):
+        store(target, i, load(target, i) * factor)
+
+
+@inner
+def _pack_keys(k, k_row, S, D, target):
+    """Keys in panels of ROWS: target[panel][d][key]. A last incomplete panel is filled up with zeros."""
+    for j in range(0, S, ROWS):
+        _pack_rows(k + 4 * j * k_row, k_row, 1, min(ROWS, S - j), D, target + 4 * j * D)
+
+
+@inner
+def _pack_features(v, v_row, S, D, padded, target):
+    """Rows of D features in panels of ROWS features: target[panel][key][feature], `padded` keys each, zeros beyond S and D."""
+    for d in range(0, D, ROWS):
+        panel = target + 4 * d * padded
+        _pack_rows(v + 4 * d, 1, v_row, min(ROWS, D - d), S, panel)
+        _fill(panel + 4 * S * ROWS, (padded - S) * ROWS, _F(0.0))
+
+
+@inner
+def _unpack(source, source_row, n, D, target, target_row):
+    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, in blocks of a vector's width where they are whole."""
+    for i in range(0, n, WIDTH):
+        for d in range(0, D, WIDTH):
+            if i + WIDTH <= n and d + WIDTH <= D:
+                _transpose(source + 4 * (d * source_row + i), source_row, target + 4 * (i * target_row + d), target_row)
+            else:
+                for ii in range(i, min(n, i + WIDTH)):
+                    for dd in range(d, min(D, d + WIDTH)):
+                        store(target, ii * target_row + dd, load(source, dd * source_row + ii))
+
+
+@inner
+def _hide(scores, row, columns, key, first_query, offset, value):
+    """Give `value` to the scores of one key for the queries before it: query i sees the keys j ≤ i + offset."""
+    for i in range(min(columns, key - offset - first_query)):
+        store(scores, row + i, value)
+
+
+@inner
+def _softmax_step(P, keys, top, total, rescale):
+    """exp(P − new maximum), column by column, four keys at a time; top, total: of each query; rescale: of what came before."""
+    for i in range(QUERIES):
+        store(rescale, i, load(top, i))
+    for j in range(0, keys, 4):
+        row = P + 4 * j * QUERIES
+        for i in range(QUERIES):
+            a = maximum(load(row, i), load(row, QUERIES + i))
+            b = maximum(load(row, 2 * QUERIES + i), load(row, 3 * QUERIES + i))
+            store(top, i, maximum(load(top, i), maximum(a, b)))
+    for i in range(QUERIES):
+        shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # nothing seen yet: exp(-inf − 0) = 0
+        change = exp(load(rescale, i) - shift)
+        store(rescale, i, change)
+        store(total, i, load(total, i) * change)
+    for j in range(0, keys, 4):
+        row = P + 4 * j * QUERIES
+        for i in range(QUERIES):
+            shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)
+            p0, p1 = exp(load(row, i) - shift), exp(load(row, QUERIES + i) - shift)
+            p2, p3 = exp(load(row, 2 * QUERIES + i) - shift), exp(load(row, 3 * QUERIES + i) - shift)
+            store(row, i, p0)
+            store(row, QUERIES + i, p1)
+            store(row, 2 * QUERIES + i, p2)
+            store(row, 3 * QUERIES + i, p3)
+            store(total, i, load(total, i) + ((p0 + p1) + (p2 + p3)))
+
+
+@inner
+def _forward_panel(q, q_row, n, D, first_query, start, S, offset, causal, scale, packed_k, packed_v, padded, out, out_row, lse, room):
+    """A panel of n ≤ QUERIES queries over the keys start…S−1."""
+    Q = room
+    P = Q + 4 * D * QUERIES
+    O = P + 4 * KEYS * QUERIES  # noqa: E741  (the paper's name)
+    top = O + 4 * -(-D // ROWS) * ROWS * QUERIES
+    total, rescale = top + 4 * QUERIES, top + 8 * QUERIES
+    _pack_queries(q, q_row, 1, n, D, Q)
+    _scale(Q, D * QUERIES, scale)
+    _fill(top, QUERIES, _F(_MINUS_INFINITY))
+    _fill(total, QUERIES, _F(0.0))
+    end = min(S, max(0, first_query + n + offset)) if causal else S
+    first = start // ROWS * ROWS
+    _fill(O, -(-D // ROWS) * ROWS * QUERIES, _F(0.0))
+    for k0 in range(first, end, KEYS):
+        keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
+        for j in range(0, keys, ROWS):
+            _scores_tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
+        for j in range(keys):
+            if k0 + j < start or k0 + j >= end:
+                _fill(P + 4 * j * QUERIES, QUERIES, _F(_MINUS_INFINITY))
+            elif causal and k0 + j > first_query + offset:
+                _hide(P, j * QUERIES, QUERIES, k0 + j, first_query, offset, _F(_MINUS_INFINITY))
+        _softmax_step(P, keys, top, total, rescale)
+        if k0 > first:
+            for d in range(D):
+                for i in range(QUERIES):
+                    store(O, d * QUERIES + i, load(O, d * QUERIES + i) * load(rescale, i))
+        for d in range(0, D, ROWS):
+            _scores_tile(packed_v + 4 * (d * padded + k0 * ROWS), P, O + 4 * d * QUERIES, keys, QUERIES, True)
+    for i in range(QUERIES):
+        store(rescale, i, _F(1.0) / load(total, i) if load(total, i) != _F(0.0) else _F(0.0))
+    for d in range(D):
+        for i in range(QUERIES):
+            store(O, d * QUERIES + i, load(O, d * QUERIES + i) * load(rescale, i))
+    _unpack(O, QUERIES, n, D, out, out_row)
+    for i in range(n):
+        store(lse, i, _F(math.log(load(total, i))) + load(top, i))
+
+
+@inner
+def _dot(x, y, D):
+    total = _F(0.0)
+    for d in range(D):
+        total += load(x, d) * load(y, d)
+    return total
+
+
+@inner
+def _add_scaled(x, factor, D, y):
+    for d in range(D):
+        store(y, d, load(y, d) + factor * load(x, d))
+
+
+@inner
+def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
+    """One query over the keys start…end−1, which are read in place: a step of generation, bound by that reading."""
+    top, total = _F(_MINUS_INFINITY), _F(0.0)
+    for j in range(start, end):
+        score = _dot(q, k + 4 * j * k_row, D) * scale
+        store(scores, j, score)
+        top = maximum(top, score)
+    shift = top if top != _F(_MINUS_INFINITY) else _F(0.0)
+    for j in range(start, end):
+        p = exp(load(scores, j) - shift)
+        store(scores, j, p)
+        total += p
+    _fill(out, D, _F(0.0))
+    for j in range(start, end):
+        _add_scaled(v + 4 * j * v_row, load(scores, j), D, out)
+    if total != _F(0.0):
+        _scale(out, D, _F(1.0) / total)
+    store(lse, 0, _F(math.log(total)) + top)
+
+
+@inner
+def _forward_room(S, D):
+    """Floats that one thread needs: packed keys and values, and a panel's Q, P, O, top, total and rescale."""
+    padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
+    return padded * (D + D_padded) + D * QUERIES + KEYS * QUERIES + D_padded * QUERIES + 4 * QUERIES + 4 * WIDTH
+
+
+@kernel
+def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, scale, chunk, room, tasks, parts):
+    """q … lse: addresses; steps: (4, 3), floats from batch to batch, head to head, row to row of q, k, v, out."""
+    chunks = (T + chunk - 1) // chunk
+    padded = -(-S // ROWS) * ROWS
+    for worker in prange(parts):
+        own = room + 4 * _forward_room(S, D) * worker
+        packed_v = own + 4 * (padded * D + WIDTH)
+        rest = packed_v + 4 * (padded * -(-D // ROWS) * ROWS + WIDTH)
+        task = take_number(tasks)
+        while task < B * H * chunks:
+            # The last queries see the most keys: they are the longest tasks and come first.
+            b, h, t0 = task // chunks // H, task // chunks % H, (chunks - 1 - task % chunks) * chunk
+            t1 = min(T, t0 + chunk)
+            q_head = q + 4 * (b * steps[0, 0] + h * steps[0, 1])
+            k_head = k + 4 * (b * steps[1, 0] + h * steps[1, 1])
+            v_head = v + 4 * (b * steps[2, 0] + h * steps[2, 1])
+            out_head = out + 4 * (b * steps[3, 0] + h * steps[3, 1])
+            lse_head = lse + 4 * (b * H + h) * T
+            start = min(S, max(0, starts[b]))
+            if T <= FEW:
+                for t in range(t0, t1):
+                    _one_query(
+                        q_head + 4 * t * steps[0, 2], D, start, min(S, t + offset + 1) if causal else S, scale,
+                        k_head, steps[1, 2], v_head, steps[2, 2],
+                        out_head + 4 * t * steps[3, 2], lse_head + 4 * t, own,
+                    )  # fmt: skip
+            else:
+                end = min(S, max(0, t1 + offset)) if causal else S
+                _pack_keys(k_head, steps[1, 2], end, D, own)
+                _pack_features(v_head, steps[2, 2], end, D, padded, packed_v)
+                for t in range(t0, t1, QUERIES):
+                    _forward_panel(
+                        q_head + 4 * t * steps[0, 2], steps[0, 2], min(QUERIES, t1 - t), D, t, start, S, offset, causal, scale,
+                        own, packed_v, padded, out_head + 4 * t * steps[3, 2], steps[3, 2], lse_head + 4 * t, rest,
+                    )  # fmt: skip
+            task = take_number(tasks)
+
+
+def _rows(x):
+    """x if its last axis has unit steps, else a contiguous copy."""
+    fits = x.dtype == np.float32 and (x.strides[-1] == 4 or x.shape[-1] == 1) and not any(s % 4 for s in x.strides)
+    return x if fits else np.ascontiguousarray(x, np.float32)
+
+
+def _steps(*arrays):
+    return np.array([[s // 4 for s in x.strides[:3]] for x in arrays], np.int64)
+
+
+def _starts(key_start, B):
+    return np.zeros(B, np.int64) if key_start is None else np.array(np.broadcast_to(key_start, (B,)), np.int64)
+
+
+def _buffer(out, shape):
+    """`out` if it can be written row by row, else a new array."""
+    fits = out is not None and out.shape == shape and _rows(out) is out
+    return out if fits else result(None, shape)
+
+
+def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
+    """See kernels/attention/reference.py."""
+    (B, H, T, D), S = q.shape, k.shape[-2]
+    y, lse = _buffer(out, q.shape), np.empty((B, H, T), np.float32)
+    if not S or not y.size:
+        y[...], lse[...] = 0, -np.inf
+        return delivered(y, out), lse
+    q, k, v = _rows(q), _rows(k), _rows(v)
+    parts = workers(B * H * T * S * D // 8)
+    # A task is a head, unless there are too few of them to keep all threads busy to the end.
+    chunk = T if B * H >= 4 * parts or T <= FEW else -(-T // (-(-4 * parts // (B * H)) * QUERIES)) * QUERIES
+    tasks = np.zeros(1, np.int64)
+    with running:
+        room = scratch(parts * (_forward_room.py_func(S, D) + 2 * WIDTH))
+        _forward(
+            address(q), address(k), address(v), address(y), address(lse), _steps(q, k, v, y), _starts(key_start, B),
+            B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
+            np.float32(1 / math.sqrt(D) if scale is None else scale), chunk, room, address(tasks), parts,
+        )  # fmt: skip
+    return delivered(y, out), lse
+
+
+# The backward pass computes, for each block of queries and each block of keys, again with keys as rows:
+#   Sᵀ = K Qᵀ,   Pᵀ = exp(Sᵀ − L),   dPᵀ = V dOᵀ,   dSᵀ = Pᵀ (dPᵀ − row),
+#   dV += Pᵀ dO,   dK += dSᵀ Q,   dQᵀ += Kᵀ dSᵀ.
+# The first operand of the dV and dK products is the block as it stands: the register tile takes any distance between rows.
+_block_tile = register_tile(ROWS, 2)  # into the block
+_queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
+_keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
+_pack_columns = packer(QUERIES)
+
+
+@inner
+def _pack_block(x, x_row, n, D, sideways, upright):
+    """A block of n ≤ BLOCK rows in both orders: sideways[panel][d][row], upright[panel][row][d]; zeros where there is nothing."""
+    for i in range(0, BLOCK, QUERIES):
+        _pack_queries(x + 4 * i * x_row, x_row, 1, max(0, min(QUERIES, n - i)), D, sideways + 4 * i * D)
+    for d in range(0, D, QUERIES):
+        panel = upright + 4 * d * BLOCK
+        _pack_columns(x + 4 * d, 1, x_row, min(QUERIES, D - d), n, panel)
+        _fill(panel + 4 * n * QUERIES, (BLOCK - n) * QUERIES, _F(0.0))
+
+
+@inner
+def _weights(P, dP, keys, lse, row):
+    """In place: P = exp(S − lse) from the scores, dS = P (dP − row) from dP."""
+    for j in range(keys):
+        p_row, d_row = P + 4 * j * BLOCK, dP + 4 * j * BLOCK
+        for i in range(BLOCK):
+            p = exp(load(p_row, i) - load(lse, i))
+            store(p_row, i, p)
+            store(d_row, i, p * (load(d_row, i) - load(row, i)))
+
+
+@inner
+def _backward_block(packed, sizes, k0, keys, first_query, n, start, end, offset, causal, D, D_wide, padded):
+    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  packed: addresses, in the order of _backward_head."""
+    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row = packed
+    for j in range(0, keys, ROWS):
+        for i in range(0, BLOCK, QUERIES):
+            place = 4 * (j * BLOCK + i)
+            if causal and k0 + j > first_query + i + QUERIES - 1 + offset:  # none of these queries sees these keys
+                for r in range(ROWS):
+                    _fill(P + place + 4 * r * BLOCK, QUERIES, _F(_MINUS_INFINITY))
+                    _fill(dP + place + 4 * r * BLOCK, QUERIES, _F(0.0))
+            else:
+                _block_tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
+                _block_tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
+    for j in range(keys):
+        if k0 + j < start or k0 + j >= end:
+            _fill(P + 4 * j * BLOCK, BLOCK, _F(_MINUS_INFINITY))
+        elif causal and k0 + j > first_query + offset:
+            _hide(P, j * BLOCK, BLOCK, k0 + j, first_query, offset, _F(_MINUS_INFINITY))
+    _weights(P, dP, keys, lse, row)
+    for d in range(0, D, ROWS):
+        for i in range(0, BLOCK, QUERIES):
+            _queries_tile(K_features + 4 * (d * padded + k0 * ROWS), dP + 4 * i, dQ + 4 * (d * BLOCK + i), keys, BLOCK, True)
+    for d in range(0, D, QUERIES):
+        for j in range(0, keys, ROWS):
+            place = 4 * ((k0 + j) * D_wide + d)
+            _keys_tile(P + 4 * j * BLOCK, dO_up + 4 * d * BLOCK, dV + place, BLOCK, D_wide, True)
+            _keys_tile(dP + 4 * j * BLOCK, Q_up + 4 * d * BLOCK, dK + place, BLOCK, D_wide, True)
+
+
+@inner
+def _backward_room(S, D):
+    """Floats that one thread needs, see _backward_head."""
+    padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
+    head = padded * (2 * D + D_padded + 2 * D_wide)
+    block = BLOCK * (2 * D + 2 * D_wide + 2 * KEYS_BACK + D_padded + 2)
+    return head + block + 16 * WIDTH
+
+
+@inner
+def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, causal, offset, scale, room):
+    """One head.  rows: (8,), floats from row to row of dout, q, k, v, y, dq, dk, dv."""
+    padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
+    K = room
+    K_features = K + 4 * (padded * D + WIDTH)
+    V = K_features + 4 * (padded * D_padded + WIDTH)
+    dK = V + 4 * (padded * D + WIDTH)
+    dV = dK + 4 * padded * D_wide
+    Q = dV + 4 * padded * D_wide
+    Q_up = Q + 4 * BLOCK * D
+    dO = Q_up + 4 * BLOCK * D_wide
+    dO_up = dO + 4 * BLOCK * D
+    P = dO_up + 4 * BLOCK * D_wide
+    dP = P + 4 * BLOCK * KEYS_BACK
+    dQ = dP + 4 * BLOCK * KEYS_BACK
+    lse_block = dQ + 4 * BLOCK * D_padded
+    row_block = lse_block + 4 * BLOCK
+    packed = K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block
+    sizes = 0
+    _pack_keys(k, rows[2], S, D, K)
+    _pack_features(k, rows[2], S, D, padded, K_features)
+    _pack_keys(v, rows[3], S, D, V)
+    _fill(dK, padded * D_wide, _F(0.0))
+    _fill(dV, padded * D_wide, _F(0.0))
+    for t in range(0, T, BLOCK):
+        n = min(BLOCK, T - t)
+        _pack_block(q + 4 * t * rows[1], rows[1], n, D, Q, Q_up)
+        _scale(Q, BLOCK * D, scale)
+        _pack_block(dout + 4 * t * rows[0], rows[0], n, D, dO, dO_up)
+        _fill(lse_block, BLOCK, _F(np.inf))  # queries beyond the last: exp(0 − inf) = 0, they weigh nothing
+        _fill(row_block, BLOCK, _F(0.0))
+        for i in range(n):
+            value = load(lse, t + i)
+            store(lse_block, i, value if value != _F(_MINUS_INFINITY) else _F(0.0))
+            store(row_block, i, _dot(dout + 4 * (t + i) * rows[0], y + 4 * (t + i) * rows[4], D))
+        _fill(dQ, D_padded * BLOCK, _F(0.0))
+        end = min(S, max(0, t + n + offset)) if causal else S
+        for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):
+            keys = -(-(min(end, k0 + KEYS_BACK) - k0) // ROWS) * ROWS
+            _backward_block(packed, sizes, k0, keys, t, n, start, end, offset, causal, D, D_wide, padded)
+        _scale(dQ, D * BLOCK, scale)
+        _unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
+    for s in range(S):
+        for d in range(D):
+            store(dk, s * rows[6] + d, load(dK, s * D_wide + d) * scale)
+        for d in range(D):
+            store(dv, s * rows[7] + d, load(dV, s * D_wide + d))
+
+
+@kernel
+def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, room, tasks, parts):
+    """addresses: (8,) and steps: (8, 3) of dout, q, k, v, y, dq, dk, dv."""
+    for worker in prange(parts):
+        own = room + 4 * _backward_room(S, D) * worker
+        task = take_number(tasks)
+        while task < B * H:
+            b, h = task // H, task % H
+            dout, q, k, v, y, dq, dk, dv = addresses + 4 * (b * steps[:, 0] + h * steps[:, 1])
+            _backward_head(
+                dout, q, k, v, y, lse + 4 * (b * H + h) * T, dq, dk, dv, steps[:, 2], min(S, max(0, starts[b])),
+                T, S, D, causal, offset, scale, own,
+            )  # fmt: skip
+            task = take_number(tasks)
+
+
+def attention_backward(
+    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
+):
+    """See kernels/attention/reference.py."""
+    (B, H, T, D), S = q.shape, k.shape[-2]
+    grads = [_buffer(o, x.shape) for o, x in zip(out, (q, k, v), strict=True)]
+    if not T or not S or not q.size:
+        for grad in grads:
+            grad[...] = 0
+        return tuple(delivered(g, o) for g, o in zip(grads, out, strict=True))
+    arrays = [*map(_rows, (dout, q, k, v, y)), *grads]
+    lse = np.ascontiguousarray(logsumexp, np.float32)
+    addresses, tasks = np.array([address(x) for x in arrays], np.int64), np.zeros(1, np.int64)
+    parts = min(workers(B * H * T * S * D // 8), B * H)
+    with running:
+        room = scratch(parts * _backward_room.py_func(S, D))
+        _backward(
+            addresses, _steps(*arrays), _starts(key_start, B), address(lse),
+            B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
+            np.float32(1 / math.sqrt(D) if scale is None else scale), room, address(tasks), parts,
+        )  # fmt: skip
+    return tuple(delivered(g, o) for g, o in zip(grads, out, strict=True))
