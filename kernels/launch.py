@@ -119,8 +119,8 @@ class _Announce(event.Listener):
         dispatcher = happening.data["dispatcher"]
         if dispatcher in _OUTERMOST:
             function = dispatcher.py_func
-            folder = function.__module__.removeprefix("kernels.").removesuffix(".cpu")
-            print(f"compiling the {folder} kernel {function.__name__.strip('_')} for this processor", file=sys.stderr, flush=True)
+            folder, name = function.__module__.split(".")[1], function.__name__.strip("_")
+            print(f"compiling the {folder} kernel {name!r} for this processor", file=sys.stderr, flush=True)
 
     def on_end(self, happening):
         pass

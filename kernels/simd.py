@@ -124,7 +124,7 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 
 @exact
 def exp(x):
-    """eˣ in float32, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, small results are denormal as they should.
+    """eˣ in float32, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, tiny results are denormal numbers.
 
     x = n ln 2 + r with |r| ≤ ln 2 / 2, so eˣ = 2ⁿ eʳ, and over that short interval eʳ is a polynomial of degree 7
     (coefficients: Moshier's Cephes library, expf).

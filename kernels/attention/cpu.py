@@ -66,7 +66,7 @@ def _pack_features(v, v_row, S, D, padded, target):
 
 @inner
 def _unpack(source, source_row, n, D, target, target_row):
-    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, in blocks of a vector's width where they are whole."""
+    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, a square of a vector's width at a time."""
     for i in range(0, n, WIDTH):
         for d in range(0, D, WIDTH):
             if i + WIDTH <= n and d + WIDTH <= D:
@@ -114,7 +114,9 @@ def _softmax_step(P, keys, top, total, rescale):
 
 
 @inner
-def _forward_panel(q, q_row, n, D, first_query, start, S, offset, causal, scale, packed_k, packed_v, padded, out, out_row, lse, room):
+def _forward_panel(
+    q, q_row, n, D, first_query, start, S, offset, causal, scale, packed_k, packed_v, padded, out, out_row, lse, room
+):
     """A panel of n ≤ QUERIES queries over the keys start…S−1."""
     Q = room
     P = Q + 4 * D * QUERIES
@@ -289,7 +291,7 @@ _pack_columns = packer(QUERIES)
 
 @inner
 def _pack_block(x, x_row, n, D, sideways, upright):
-    """A block of n ≤ BLOCK rows in both orders: sideways[panel][d][row], upright[panel][row][d]; zeros where there is nothing."""
+    """A block of n ≤ BLOCK rows in both orders: sideways[panel][d][row], upright[panel][row][d]; filled up with zeros."""
     for i in range(0, BLOCK, QUERIES):
         _pack_queries(x + 4 * i * x_row, x_row, 1, max(0, min(QUERIES, n - i)), D, sideways + 4 * i * D)
     for d in range(0, D, QUERIES):
@@ -310,8 +312,8 @@ def _weights(P, dP, keys, lse, row):
 
 
 @inner
-def _backward_block(packed, sizes, k0, keys, first_query, n, start, end, offset, causal, D, D_wide, padded):
-    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  packed: addresses, in the order of _backward_head."""
+def _backward_block(packed, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded):
+    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  packed: addresses, as _backward_head lists them."""
     K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row = packed
     for j in range(0, keys, ROWS):
         for i in range(0, BLOCK, QUERIES):
@@ -367,7 +369,6 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
     lse_block = dQ + 4 * BLOCK * D_padded
     row_block = lse_block + 4 * BLOCK
     packed = K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block
-    sizes = 0
     _pack_keys(k, rows[2], S, D, K)
     _pack_features(k, rows[2], S, D, padded, K_features)
     _pack_keys(v, rows[3], S, D, V)
@@ -388,7 +389,7 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
         end = min(S, max(0, t + n + offset)) if causal else S
         for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):
             keys = -(-(min(end, k0 + KEYS_BACK) - k0) // ROWS) * ROWS
-            _backward_block(packed, sizes, k0, keys, t, n, start, end, offset, causal, D, D_wide, padded)
+            _backward_block(packed, k0, keys, t, start, end, offset, causal, D, D_wide, padded)
         _scale(dQ, D * BLOCK, scale)
         _unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
     for s in range(S):

@@ -9,7 +9,6 @@ which costs one exp, and unlike 1 + tanh u keeps its relative precision where ta
 
 import math
 
-import numpy as np
 from numba import prange, types
 
 from kernels.gelu.reference import TANH_CUBIC, TANH_SCALE

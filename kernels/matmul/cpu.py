@@ -305,10 +305,9 @@ def _batch_into(c, a, b, add, bias, pre, activation):
 
 def _fits(x, shape):
     """Whether x is a buffer of this shape that can be computed into: float32, unit steps along its rows."""
-    return (
-        x is not None and x.dtype == np.float32 and x.shape == shape
-        and (x.strides[-1] == 4 or shape[-1] == 1) and not any(s % 4 for s in x.strides)
-    )  # fmt: skip
+    if x is None or x.dtype != np.float32 or x.shape != shape:
+        return False
+    return (x.strides[-1] == 4 or shape[-1] == 1) and not any(s % 4 for s in x.strides)
 
 
 def matmul(
@@ -403,7 +402,9 @@ def _column_sums(x, sums):  # x: (R, C)  sums: (parts, C), zeros
             _add_row(x[r], sums[part])
 
 
-def linear_backward(dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def linear_backward(
+    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """See kernels/matmul/reference.py."""
     if activation is not None:
         dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")

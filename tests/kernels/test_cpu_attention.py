@@ -5,9 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
-from kernels.attention import cpu, reference  # noqa: E402
+from kernels.attention import cpu, reference
 
 # B, H, T, S, D: one query, few queries, panels with and without remainders, several blocks of keys, odd head widths
 SIZES = [

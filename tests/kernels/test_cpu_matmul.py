@@ -2,12 +2,11 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
-from kernels.matmul import cpu, reference  # noqa: E402
+from kernels.matmul import cpu, reference
 
 # One row, few rows, tiles and blocks with and without remainders, K over several pieces.
 SHAPES = [
@@ -140,7 +139,6 @@ def test_linear(shape, out_features, activation):
 
 
 def test_the_same_bytes_on_one_thread_and_on_all():
-    numba = pytest.importorskip("numba")
     a, b = normal(300, 500), normal(500, 200)
     everyone = cpu.matmul(a, b).tobytes()
     before = numba.get_num_threads()

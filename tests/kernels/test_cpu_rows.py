@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
-from kernels.adamw import cpu as adamw, reference as adamw_reference  # noqa: E402
-from kernels.cross_entropy import cpu as cross_entropy, reference as cross_entropy_reference  # noqa: E402
-from kernels.dropout import cpu as dropout, reference as dropout_reference  # noqa: E402
-from kernels.embedding import cpu as embedding, reference as embedding_reference  # noqa: E402
-from kernels.gelu import cpu as gelu, reference as gelu_reference  # noqa: E402
-from kernels.layernorm import cpu as layernorm, reference as layernorm_reference  # noqa: E402
-from kernels.softmax import cpu as softmax, reference as softmax_reference  # noqa: E402
+from kernels.adamw import cpu as adamw
+from kernels.adamw import reference as adamw_reference
+from kernels.cross_entropy import cpu as cross_entropy
+from kernels.cross_entropy import reference as cross_entropy_reference
+from kernels.dropout import cpu as dropout
+from kernels.dropout import reference as dropout_reference
+from kernels.embedding import cpu as embedding
+from kernels.embedding import reference as embedding_reference
+from kernels.gelu import cpu as gelu
+from kernels.gelu import reference as gelu_reference
+from kernels.layernorm import cpu as layernorm
+from kernels.layernorm import reference as layernorm_reference
+from kernels.softmax import cpu as softmax
+from kernels.softmax import reference as softmax_reference
 
 SHAPES = [(1, 1), (1, 17), (3, 5), (0, 4), (2, 3, 33), (7, 129), (300, 257)]
 
