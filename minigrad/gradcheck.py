@@ -28,6 +28,7 @@ STEP = 1e-5
 DIRECTIONS = 4
 ELEMENTWISE_UP_TO = 300  # elements; above, random directions
 TOLERANCE = {"float64": 1e-6, "float32": 2e-4}  # float32 gradients are held against float64 differences
+SMALLEST = {"float64": 1e-8, "float32": 1e-3}  # a gradient below this counts as zero, and its error as absolute
 
 
 class GradcheckError(AssertionError):
@@ -66,7 +67,7 @@ def measure(function, inputs, *, dtype="float64", kernel_set=None, seed=0):
     def loss(changed):
         return sum(float((u * y).sum()) for u, y in zip(upstream, _outputs(function, changed)))
 
-    return [_worst(loss, arrays, i, grad, rng) for i, grad in enumerate(analytic) if grad is not None]
+    return [_worst(loss, arrays, i, grad, rng, SMALLEST[dtype]) for i, grad in enumerate(analytic) if grad is not None]
 
 
 def gradcheck(function, inputs, *, tolerance=None, dtype="float64", kernel_set=None, seed=0):
@@ -100,9 +101,9 @@ def _analytic(function, arrays, upstream, dtype, kernel_set):
     return [None if t.grad is None else kernels.to_device(t.grad.array, "cpu").astype(np.float64) for t in tensors]
 
 
-def _worst(loss, arrays, i, grad, rng):
+def _worst(loss, arrays, i, grad, rng, smallest):
     x = arrays[i]
-    scale = max(np.abs(grad).max(initial=0), 1e-8)
+    scale = max(np.abs(grad).max(initial=0), smallest)
 
     def difference(direction):
         shifted = [[x + sign * STEP * direction if j == i else a for j, a in enumerate(arrays)] for sign in (1, -1)]
@@ -120,20 +121,20 @@ def _worst(loss, arrays, i, grad, rng):
         index = np.unravel_index(gap.argmax(), x.shape) if x.size else ()
         index = tuple(int(k) for k in index)
         return Worst(i, index, float(grad[index]), float(numeric[index]), float(gap[index] / scale)) if x.size else _nothing(i)
-    return _along_directions(difference, grad, i, rng)
+    return _along_directions(difference, grad, i, rng, smallest)
 
 
 def _nothing(i):
     return Worst(i, (), 0.0, 0.0, 0.0)
 
 
-def _along_directions(difference, grad, i, rng):
+def _along_directions(difference, grad, i, rng, smallest):
     worst = _nothing(i)
     for _ in range(DIRECTIONS):
         direction = rng.standard_normal(grad.shape)
         numeric, analytic = difference(direction), float((grad * direction).sum())
         spread = np.linalg.norm(grad)  # the standard deviation of grad · d
-        error = abs(numeric - analytic) / max(spread, abs(numeric), 1e-8)
+        error = abs(numeric - analytic) / max(spread, abs(numeric), smallest)
         if not error <= worst.error:
             worst = Worst(i, (), analytic, numeric, error)
     if worst.error <= TOLERANCE["float32"]:
