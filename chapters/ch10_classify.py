@@ -261,7 +261,9 @@ def pretrain_body(settings, train_set):
     gpt = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(settings.seed))
     context = gpt.config.context
     batches = NextTokenBatches(learned, context, config.batch_size, config.seed)
-    train(gpt, batches, config, run, validation=EveryTokenOnce(kept_back, context, config.batch_size))
+    enough = len(kept_back) > context  # a short file does without a validation loss
+    validation = EveryTokenOnce(kept_back, context, config.batch_size) if enough else None
+    train(gpt, batches, config, run, validation=validation)
     save_model(run, gpt, tokenizer)
     return run.folder
 

@@ -109,7 +109,7 @@ def read_instructions(path):
 def read_record(record, where):
     """One object of the file -> Instruction; `where` begins the sentence that a wrong one is refused with."""
     if not isinstance(record, dict):
-        raise ValueError(f"{where} is a {type(record).__name__}; expected an object with an instruction and an output.")
+        raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with an instruction and an output.")
     for key in ("instruction", "output"):
         if key not in record:
             raise ValueError(
@@ -118,7 +118,7 @@ def read_record(record, where):
     values = [record["instruction"], record.get("input") or "", record["output"]]
     for key, value in zip(("instruction", "input", "output"), values, strict=True):
         if not isinstance(value, str):
-            raise ValueError(f"{where}: its {key!r} is a {type(value).__name__}; expected text.")
+            raise ValueError(f"{where}: its {key!r} is of type {type(value).__name__}; expected text.")
     if not values[0].strip() or not values[2].strip():
         raise ValueError(f"{where} has an empty instruction or output; fill it in or leave the example out.")
     return Instruction(*values, family="file", key=where)

@@ -57,7 +57,8 @@ def figure(path, caption):
     """A PNG file as an HTML figure that holds the image itself."""
     data = base64.b64encode(Path(path).read_bytes()).decode()
     alt = escape(caption, quote=True)
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def figures(*drawn):
@@ -95,9 +96,8 @@ def side_by_side(columns):
     boxes = []
     for title, text, verdict in columns:
         css, mark = marks[verdict]
-        boxes.append(
-            f'<div class="side{css}"><b>{escape(title + mark)}</b><pre>{escape(text) or "<i>(nothing)</i>"}</pre></div>'
-        )
+        said = escape(text) or "<i>(nothing)</i>"
+        boxes.append(f'<div class="side{css}"><b>{escape(title + mark)}</b><pre>{said}</pre></div>')
     return '<div class="sides">' + "".join(boxes) + "</div>"
 
 

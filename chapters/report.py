@@ -58,9 +58,13 @@ def write_report(job):
     return path
 
 
-SUBTITLE = "One small GPT, trained from nothing on a generated little world, then bent twice: to a label, and to an instruction."
+SUBTITLE = (
+    "One small GPT, trained from nothing on a generated little world, then bent twice: to a label, "
+    "and to an instruction."
+)
 FOOTER = (
-    "Made by `{command}`. Every text and every figure on this page comes from models that this command trained; how long "
+    "Made by `{command}`. Every text and every figure on this page comes from models that this command "
+    "trained; how long "
     "it took is in timing.jsonl beside it. The world, its facts and its rules for what is an acceptable answer are "
     "generated; no person was asked."
 )
@@ -76,7 +80,8 @@ def results(job, anchor):
 def base_model(job, anchor):
     found = job.results["sample"]
     text = (
-        "The metal before the bend. Left to itself the model writes pages like those it read; it has learned the world's "
+        "The metal before the bend. Left to itself the model writes pages like those it read; it has learned "
+        "the world's "
         "facts because they helped to guess the next token."
     )
     loss = "Pretraining: the loss of each step, and on pages kept back."
@@ -97,7 +102,8 @@ def class_head(job, anchor):
     bodies = {name: job.results["classify"][name] for name in ("pretrained body", "untrained body")}
     figures = job.out / "classify" / "figures"
     text = (
-        "A text is cut off inside a sentence, before the full stop of a sentence, or before the full stop of a paragraph; "
+        "A text is cut off inside a sentence, before the full stop of a sentence, or before the full stop of "
+        "a paragraph; "
         "the mark itself is cut off too. The vocabulary head is replaced by one with three outputs, read at the last "
         "token. Both classifiers had the same examples, the same steps and the same seed."
     )
@@ -120,7 +126,8 @@ def mask(job, anchor):
     figures = job.out / "sft" / "figures"
     text = (
         "One training example as the loss sees it. Each token's colour says whether the model is graded on what it "
-        "predicts there. The blue seam, the last token of the prompt, is graded on purpose: what it predicts is the first "
+        "predicts there. The blue seam, the last token of the prompt, is graded on purpose: what it predicts "
+        "is the first "
         "token of the answer."
     )
     curves = (
@@ -139,7 +146,8 @@ def mask(job, anchor):
 
 def answers(job, anchor):
     text = (
-        "Held-out instructions, one of each kind, answered greedily. The base model sees the bare line and is judged by "
+        "Held-out instructions, one of each kind, answered greedily. The base model sees the bare line and "
+        "is judged by "
         "its first line, since it never stops by itself; the other two see the template."
     )
     blocks = []
@@ -170,7 +178,8 @@ def exercise(job, anchor):
     models = {"prompt masked": "sft", "nothing masked": "sft_unmasked"}
     found = {name: job.results["evaluate"]["models"][key] for name, key in models.items()}
     text = (
-        "Both models were given nothing but `### Instruction:` and sampled at temperature 1. Template boilerplate means "
+        "Both models were given nothing but `### Instruction:` and sampled at temperature 1. Template "
+        "boilerplate means "
         "that the model wrote an instruction of its own and the header `### Response:` after it."
     )
     head = ["", "template boilerplate", "held-out instructions accepted"]

@@ -122,7 +122,7 @@ def make_tokens(job):
     """A byte-level BPE learned from the documents and the template's words, and the documents as token ids on disk."""
     text = read_text(job.out / "world" / "documents.txt")
     run = job.run("tokenizer")
-    # Every instruction will come in the template. Were its words unknown here, they would be most of each example's tokens.
+    # Every instruction will come in the template: were its words unknown here, they would fill most of each example.
     frame = (ch10_sft.TEMPLATE + ch10_sft.TEMPLATE_WITH_INPUT) * (text.count(END_OF_TEXT) // 4)
     tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n") + frame, job.plan.vocab_size)
     tokenizer.save(run / "tokenizer.tiktoken")
