@@ -76,6 +76,11 @@ class LayerCache:
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
+    def keep(self, rows):
+        """Forget all rows but these: (B,) bool."""
+        k, v, self.k, self.length = self.k[rows, :, : self.length], self.v[rows, :, : self.length], None, 0
+        self.append(k, v)
+
 
 class KVCache:
     """What decoding remembers, so that a new token costs one column of work and not the whole window again.
@@ -91,6 +96,11 @@ class KVCache:
     def length(self):
         """Tokens remembered so far."""
         return self.layers[0].length
+
+    def keep(self, rows):
+        """Go on with these rows of the batch alone: (B,) bool.  The others are finished."""
+        for layer in self.layers:
+            layer.keep(mg.from_numpy(rows))
 
 
 class GPT(nn.Module):

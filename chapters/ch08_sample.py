@@ -83,9 +83,10 @@ def generate(
     """Continue every prompt by up to max_new_tokens tokens; a row ends early at one of stop_ids, which is not returned.
 
     prompts: non-empty lists of token ids, of any lengths; of one longer than the context the last tokens are used,
-    with a warning.  generator: a seeded mg.Generator, the default one where None; every row has one throw a step,
-    whether or not other rows are done.  Returns only the new tokens, a list a prompt.  The model is in eval mode
-    meanwhile and afterwards as it was.  Raises ValueError for settings that make no sense.
+    with a warning.  generator: a seeded mg.Generator, the default one where None; every row has a throw of its own at
+    every step, whether it is done or not, so that what it says does not depend on when another row stops.
+    Returns only the new tokens, a list a prompt.  The model is in eval mode meanwhile and afterwards as it was.
+    Raises ValueError for settings that make no sense.
     """
     context = model.config.context
     check(prompts, max_new_tokens, temperature, top_k, top_p, context)
@@ -96,23 +97,28 @@ def generate(
     start = np.array([width - len(prompt) for prompt in prompts], np.int64)  # (B,) column of each row's first token
     for row, prompt in enumerate(prompts):
         ids[row, start[row] : width] = prompt
-    done = np.zeros(B, bool)  # (B,)
     lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
+    rows = np.arange(B)  # those that are still being written
 
     was_training = model.training
     model.eval()
-    with mg.no_grad():
-        cache = KVCache(model) if use_cache else None
-        for new in range(max_new_tokens if B else 0):
-            logits = next_logits(model, ids[:, : width + new], start, cache)  # (B, V)
-            chosen = choose(logits, dice.random(B), temperature, top_k, top_p)  # (B,)
-            stops = ~done & np.isin(chosen, list(stop_ids))  # (B,)
-            lengths[stops] = new
-            done |= stops
-            ids[:, width + new] = chosen
-            if done.all():
-                break
-    model.train(was_training)
+    try:
+        with mg.no_grad():
+            cache = KVCache(model) if use_cache else None
+            for new in range(max_new_tokens if B else 0):
+                logits = next_logits(model, ids[rows, : width + new], start[rows], cache)  # (rows, V)
+                chosen = choose(logits, dice.random(B)[rows], temperature, top_k, top_p)  # (rows,)
+                ids[rows, width + new] = chosen
+                stopped = np.isin(chosen, list(stop_ids))  # (rows,)
+                if stopped.any():
+                    lengths[rows[stopped]] = new
+                    rows = rows[~stopped]
+                    if not len(rows):
+                        break
+                    if cache is not None:
+                        cache.keep(~stopped)
+    finally:
+        model.train(was_training)
     return [ids[row, width : width + lengths[row]].tolist() for row in range(B)]
 
 

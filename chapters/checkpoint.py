@@ -81,7 +81,7 @@ class Keeper:
     def finish(self, tokens_per_second):
         """Draw the loss curve, put the best parameters back where that was asked for, and return the History."""
         best = self.run / "best.safetensors"
-        if self.config.keep_best and best.exists():
+        if self.config.keep_best and self.best is not None:
             load_parameters(self.model, mg.serialization.load(best)[0], best)
         history = History.read(self.run)
         history.tokens_per_second = tokens_per_second

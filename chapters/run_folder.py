@@ -43,13 +43,20 @@ class Run:
         """`run / "samples.txt"`: a path inside the folder."""
         return self.folder / name
 
+    def config(self):
+        """What config.json says, {} where there is none."""
+        path = self / "config.json"
+        try:
+            return json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise RunError(f"{path} is not whole JSON ({error}): delete it or choose another run folder") from error
+
     def must_match(self, free=(), **sections):
         """Refuse to go on in a folder whose config.json says otherwise, before anything in it is touched.
 
         sections: as for describe.  free: settings that may change.  Raises RunError naming the first that differs.
         """
-        path = self / "config.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = self.config()
         for section, values in sections.items():
             then = known.get(section, {})
             for name, now in json.loads(json.dumps(_plain(values), default=str)).items():
@@ -61,8 +68,7 @@ class Run:
 
     def describe(self, **sections):
         """Merge sections into config.json: `run.describe(model=gpt.config, data={"file": "…"})`."""
-        path = self / "config.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        path, known = self / "config.json", self.config()
         known.update({name: _plain(section) for name, section in sections.items()})
         unfinished = self / "config.json.unfinished"
         try:
@@ -103,7 +109,12 @@ class Lines:
 
     def size(self):
         """Bytes so far, after making sure that they reached the disk."""
-        os.fsync(self.file.fileno())
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact"
+            ) from error
         return self.file.tell()
 
 
@@ -124,9 +135,11 @@ class History:
 
     @classmethod
     def read(cls, run):
+        """The curves in a run's folder; a last line that a killed run left unfinished is passed over."""
         history = cls()
         path = run / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.exists() else []:
+        text = path.read_text() if path.exists() else ""
+        for line in text[: text.rfind("\n") + 1].splitlines():
             record = json.loads(line)
             kind = "validation_" if "validation_loss" in record else ""
             getattr(history, kind + "steps").append(record["step"])
@@ -155,7 +168,11 @@ def load_model(folder):
     arrays, metadata = mg.serialization.load(path)
     if "config" not in metadata:
         raise CheckpointError(f"{path} does not say what shape of GPT it holds; was it written by save_model?")
-    model = GPT(GPTConfig(**json.loads(metadata["config"])))
+    try:
+        config = GPTConfig(**json.loads(metadata["config"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
+    model = GPT(config)
     load_parameters(model, arrays, path)
     return model.eval(), Tokenizer.load(Path(folder) / "tokenizer.tiktoken")
 

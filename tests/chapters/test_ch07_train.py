@@ -356,7 +356,18 @@ def test_a_saved_model_comes_back(tmp_path):
 
 def test_history_reads_what_a_killed_run_left(tmp_path):
     _, history, _ = run_it(tmp_path)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 13, "lo')
     assert History.read(Run(tmp_path)).losses == history.losses
+    (tmp_path / "config.json").write_text('{"model": {')
+    with pytest.raises(RunError, match="config.json is not whole JSON"):
+        run_it(tmp_path)
+
+
+def test_a_model_of_an_unknown_shape_is_refused(tmp_path):
+    mg.serialization.save(tmp_path / "model.safetensors", {"a": np.zeros(3)}, metadata={"config": '{"n_experts": 8}'})
+    with pytest.raises(CheckpointError, match="does not know.*n_experts"):
+        load_model(tmp_path)
 
 
 # ── the command line ──

@@ -148,6 +148,11 @@ def test_the_mode_is_put_back_and_no_graph_is_built(model):
     model.eval()
     generate(model, [[1]], 2, temperature=0)
     assert not model.training and all(p.grad is None for p in model.parameters())
+    model.train()
+    with pytest.raises(ValueError):
+        generate(model, [[99]], 2)
+    assert model.training
+    model.eval()
 
 
 def test_dropout_is_off_while_sampling():
