@@ -40,7 +40,7 @@ def loss_curve(history, path, title="loss"):
 
 def heat_map(axes, matrix, rows=None, columns=None, title=""):
     """A matrix as colours, with labels for its rows and columns where given."""
-    axes.imshow(matrix, cmap="viridis", vmin=0)
+    axes.imshow(matrix, cmap="viridis", vmin=0, aspect="auto")
     axes.set_title(title, fontsize=9)
     if columns is not None:
         axes.set_xticks(range(len(columns)), columns, fontsize=7)
