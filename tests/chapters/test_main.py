@@ -1,0 +1,149 @@
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import chapters.__main__ as main_job
+from chapters import html, stages
+from chapters.ch07_train import RunError, TrainConfig
+
+ROOT = Path(__file__).parents[2]
+FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
+TINY = stages.Plan(
+    corpus_bytes=40_000,
+    vocab_size=400,
+    model=dict(n_layer=1, n_head=2, d_model=16, context=224),
+    pretrain=FEW,
+    snippets=12,
+    snippets_test=9,
+    classify=FEW,
+    instructions=40,
+    sft=FEW,
+    test=20,
+    samples=4,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_plan():
+    before = stages.PLANS
+    stages.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
+    yield
+    stages.PLANS = before
+
+
+def run_job(folder, **settings):
+    main_job.main(main_job.Settings(out=folder, **settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return run_job(tmp_path_factory.mktemp("job") / "one")
+
+
+def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
+    for name in main_job.STAGES:
+        assert json.loads((job / name / "result.json").read_text(encoding="utf-8"))
+    for model in ("pretrain", "sft", "sft_unmasked"):
+        assert (job / model / "model.safetensors").is_file() and (job / model / "metrics.jsonl").is_file()
+    page = (job / "report.html").read_text(encoding="utf-8")
+    images = re.findall(r'<img alt="[^"]*" src="([^"]*)"', page)
+    assert len(images) == page.count("<img") == 7
+    assert all(image.startswith("data:image/png;base64,iVBOR") for image in images)
+    links = re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
+    assert not links and "<script" not in page and "<link" not in page, "self-contained"
+
+
+def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_path):
+    again = run_job(tmp_path / "again")
+    for name in ("report.html", "pretrain/metrics.jsonl", "sft/metrics.jsonl", "evaluate/result.json"):
+        assert (again / name).read_bytes() == (job / name).read_bytes(), name
+    assert (run_job(tmp_path / "other", seed=1) / "report.html").read_bytes() != (job / "report.html").read_bytes()
+
+
+def test_a_finished_stage_is_kept_and_a_missing_one_is_run_again(job, capsys):
+    page = (job / "report.html").read_bytes()
+    trained = (job / "sft" / "model.safetensors").stat().st_mtime_ns
+    (job / "evaluate" / "result.json").unlink()
+    run_job(job)
+    said = capsys.readouterr().out
+    assert "[6/7] sft: done before, kept" in said and "[7/7] evaluate: Held-out" in said
+    assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
+    assert (job / "report.html").read_bytes() == page
+
+
+def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
+    """The first attempt breaks off in the second classifier; the second gives the page that an unbroken job gives."""
+
+    def broken(*arguments):
+        if "untrained" not in str(arguments[-1].folder):
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    whole = stages.ch10_classify.train_classifier
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.ch10_classify, "train_classifier", broken)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(tmp_path / "job")
+    assert not (tmp_path / "job" / "classify" / "result.json").exists()
+    assert (run_job(tmp_path / "job") / "report.html").read_bytes() == (job / "report.html").read_bytes()
+
+
+def test_another_jobs_folder_is_refused(job):
+    with pytest.raises(ValueError, match="holds a job with seed 0, quick False, and this one has seed 1, quick False"):
+        run_job(job, seed=1)
+    with pytest.raises(ValueError, match="quick True"):
+        run_job(job, quick=True)
+    with pytest.raises(ValueError, match="holds a training run, not a main job"):
+        run_job(job / "pretrain")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be written"):
+        run_job(tmp_path / "file")
+
+
+def test_the_summary_in_the_terminal(job, capsys):
+    run_job(job)
+    said = capsys.readouterr().out
+    for words in ("validation loss", "class head, pretrained body", "after instruction tuning", "exercise 2", "report.html"):
+        assert words in said
+
+
+def test_list_names_the_stages_and_trains_nothing():
+    done = subprocess.run(
+        [sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [*main_job.STAGES, "report"]
+
+
+# ── the page's pieces ──
+
+
+def test_generated_text_cannot_break_the_page():
+    evil = "<script>alert('&')</script>"
+    for piece in (
+        html.paragraph(evil),
+        html.table([evil], [[evil, 0.5]]),
+        html.side_by_side([(evil, evil, None)]),
+        html.section("a", evil, evil),
+    ):
+        assert "<script>" not in piece and "&lt;script&gt;" in piece
+
+
+def test_values_are_shown_as_people_read_them():
+    assert [html.shown(value) for value in (0.123456, 1234567, None)] == ["12.3%", "1,234,567", "–"]
+    assert html.paragraph("see `this`") == "<p>see <code>this</code></p>"
+
+
+def test_verdicts_are_marked():
+    boxes = html.side_by_side([("a", "x", True), ("b", "", False), ("c", "z", None)])
+    assert boxes.count("side good") == boxes.count("side bad") == 1
+    assert "a · accepted" in boxes and "b · not accepted" in boxes and "(nothing)" in boxes
