@@ -49,6 +49,15 @@ def require_cupy():
     raise RuntimeError(f"device 'cuda' cannot be used here: {missing}; choose --device cpu")
 
 
+def same_memory(a, b):
+    """Whether two arrays are the same view of the same memory."""
+    if a.shape != b.shape or a.strides != b.strides or a.dtype != b.dtype:
+        return False
+    if isinstance(a, np.ndarray):
+        return a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+    return a.data.ptr == b.data.ptr
+
+
 def unbroadcast(grad, shape):
     """Sum `grad` down to `shape`: the backward of NumPy's broadcasting.
 

@@ -58,6 +58,11 @@ def test_ci_runs_the_readmes_commands():
         assert command in readme and command in script
 
 
+def test_the_readmes_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(example, "README.md", "exec"), {})
+
+
 def test_no_file_is_data_or_names_a_machine():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

@@ -57,10 +57,17 @@ class Attention(Function):
         ctx.save(q, k, v, y, logsumexp, settings)
         return y
 
+    # The three gradients are written side by side, (B, T, 3, H, D), as one projection made q, k and v: the gradient of that
+    # projection's output then exists already, and nothing has to be joined (see _rejoined in shape.py).
     @staticmethod
     def backward(ctx, dy):
         q, k, v, y, logsumexp, settings = ctx.saved
-        out = tuple(ctx.xp.empty(a.swapaxes(1, 2).shape, a.dtype).swapaxes(1, 2) for a in (q, k, v))
+        B, H, T, D = q.shape
+        if k.shape == q.shape:
+            packed = ctx.xp.empty((B, T, 3, H, D), q.dtype)
+            out = tuple(packed[:, :, i].swapaxes(1, 2) for i in range(3))  # (B, H, T, D) each
+        else:
+            out = tuple(ctx.xp.empty_like(a) for a in (q, k, v))
         return *ctx.kernels.attention_backward(dy, q, k, v, y, logsumexp, out=out, **settings), None
 
 

@@ -1,5 +1,7 @@
 """Shapes: views and joins. A view's gradient is the inverse view; what was joined is split again."""
 
+import math
+
 import numpy as np
 
 import kernels
@@ -66,7 +68,7 @@ class Split(Function):
 
     @staticmethod
     def backward(ctx, *dys):
-        return ctx.xp.concatenate(dys, axis=ctx.saved[0]), None, None
+        return _rejoined(dys, ctx.saved[0], ctx.xp), None, None
 
 
 class Copy(Function):
@@ -85,6 +87,22 @@ def _pieces(array, sizes, dim):
     for size, end in zip(sizes, ends):
         index[dim] = slice(int(end) - size, int(end))
         yield array[tuple(index)]
+
+
+def _rejoined(pieces, dim, xp):
+    """The pieces joined along `dim`: without a copy where they already lie side by side in one buffer.
+
+    The gradients of a block's q, k and v do: attention writes them there, see Attention.backward.
+    """
+    base = pieces[0].base
+    shape = list(pieces[0].shape)
+    shape[dim] = sum(p.shape[dim] for p in pieces)
+    if base is not None and all(p.base is base for p in pieces) and base.size == math.prod(shape):
+        whole = base.reshape(shape)
+        parts = list(_pieces(whole, [p.shape[dim] for p in pieces], dim))
+        if all(kernels.same_memory(p, q) for p, q in zip(parts, pieces)):
+            return whole
+    return xp.concatenate(pieces, axis=dim)
 
 
 def reshape(input, *shape):

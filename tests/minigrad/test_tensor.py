@@ -108,6 +108,21 @@ def test_several_outputs():
     np.testing.assert_allclose(x.grad.array, [2, 2, 3, 3, 0, 0])
 
 
+def test_the_gradients_of_q_k_and_v_are_joined_without_a_copy():
+    qkv = leaf(2, 5, 18)
+    y = qkv * 1
+    heads = [part.view(2, 5, 2, 3).transpose(1, 2) for part in y.split(6, 2)]
+    out = mg.nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+    grads = out.node.backward([np.ones(out.shape)])
+    flat = [g.transpose(0, 2, 1, 3).reshape(2, 5, 6) for g in grads[:3]]
+    split = heads[0].node.inputs[0].node.inputs[0].node  # behind the transpose and the view
+    joined = split.backward(flat)[0]
+    assert np.shares_memory(joined, grads[0]) and np.shares_memory(joined, grads[2])
+    np.testing.assert_array_equal(joined, np.concatenate(flat, axis=2))
+    reordered = split.backward(flat[::-1])[0]
+    np.testing.assert_array_equal(reordered, np.concatenate(flat[::-1], axis=2))
+
+
 def test_no_grad_and_detach():
     x = leaf(3)
     with mg.no_grad():
