@@ -5,6 +5,7 @@
 // once, recomputing each probability from the row's logsumexp. No array of probabilities is ever made.
 
 #define MINUS_INFINITY __int_as_float(0xff800000)
+#define HOLD 4  // quads of four numbers that a thread asks for before it uses the first: memory is slow to answer, not to deliver
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 
 extern "C" __global__ void cross_entropy_plain(const float* logits, const long long* targets, float* losses, float* logsumexp,
@@ -65,10 +66,15 @@ __device__ __forceinline__ float team(float v, int maximum) {
 }
 
 // The running maximum and sum of softmax/cuda.cu.
-__device__ __forceinline__ void add_online(float* m, float* s, float4 v) {
-    const float top = fmaxf(fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)), *m);
-    const float shift = top == MINUS_INFINITY ? 0.0f : top;
-    *s = *s * expf(*m - shift) + expf(v.x - shift) + expf(v.y - shift) + expf(v.z - shift) + expf(v.w - shift);
+__device__ __forceinline__ void add_online(float* m, float* s, const float4* v) {
+    float top = *m;
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
+    const float shift = top == MINUS_INFINITY ? 0.0f : top;  // only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) would be NaN
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
+    *s = *s * expf(*m - shift) + sum;
     *m = top;
 }
 
@@ -85,12 +91,14 @@ cross_entropy_forward(const float* logits, const long long* targets, float* loss
     }
     const long long lo = (long long)r * classes, hi = lo + classes, step = 4 * blockDim.x;
     float m = MINUS_INFINITY, s = 0.0f, sum = 0.0f;
-#pragma unroll 4
-    for (long long i = lo / 4 * 4 + 4 * threadIdx.x; i < hi; i += step) {
-        const float4 v = load4(logits, i, lo, hi, MINUS_INFINITY, aligned);
+    for (long long at = lo / 4 * 4 + 4 * threadIdx.x; at < hi; at += HOLD * step) {
+        float4 v[HOLD];
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) v[j] = load4(logits, at + j * step, lo, hi, MINUS_INFINITY, aligned);
         add_online(&m, &s, v);
-        if (smoothing != 0.0f) {  // the sum of the logits, without the neighbours' -inf
-            const float4 u = load4(logits, i, lo, hi, 0.0f, aligned);
+        if (smoothing == 0.0f) continue;
+        for (int j = 0; j < HOLD; ++j) {  // the sum of the logits, without the neighbours' -inf
+            const float4 u = load4(logits, at + j * step, lo, hi, 0.0f, aligned);
             sum += u.x + u.y + u.z + u.w;
         }
     }
@@ -116,19 +124,24 @@ cross_entropy_backward(const float* dlosses, const float* logits, const long lon
     const long long lo = (long long)r * classes, hi = lo + classes, step = 4 * blockDim.x;
     const bool graded = target != ignore_index, known = target >= 0 && target < classes;
     const float dloss = graded && !known ? NOT_A_NUMBER : dlosses[r], lse = logsumexp[r], elsewhere = smoothing / classes;
-#pragma unroll 4
-    for (long long i = lo / 4 * 4 + 4 * threadIdx.x; i < hi; i += step) {
-        float4 g = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (graded) {
-            const float4 v = load4(logits, i, lo, hi, 0.0f, aligned);
-            g = make_float4(expf(v.x - lse) - elsewhere, expf(v.y - lse) - elsewhere, expf(v.z - lse) - elsewhere, expf(v.w - lse) - elsewhere);
-            const long long hit = lo + target - i;  // which of the four, if any, is the target
-            if (hit == 0) g.x -= 1.0f - smoothing;
-            if (hit == 1) g.y -= 1.0f - smoothing;
-            if (hit == 2) g.z -= 1.0f - smoothing;
-            if (hit == 3) g.w -= 1.0f - smoothing;
-            g = make_float4(g.x * dloss, g.y * dloss, g.z * dloss, g.w * dloss);
+    if (!graded) {
+        for (long long i = lo / 4 * 4 + 4 * threadIdx.x; i < hi; i += step)
+            store4(dlogits, i, lo, hi, aligned, make_float4(0.0f, 0.0f, 0.0f, 0.0f));
+        return;
+    }
+    for (long long at = lo / 4 * 4 + 4 * threadIdx.x; at < hi; at += HOLD * step) {
+        float4 v[HOLD];
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) v[j] = load4(logits, at + j * step, lo, hi, 0.0f, aligned);
+#pragma unroll
+        for (int j = 0; j < HOLD; ++j) {
+            const long long i = at + j * step, hit = lo + target - i;  // which of the four, if any, is the target
+            const float on = 1.0f - smoothing;
+            store4(dlogits, i, lo, hi, aligned,
+                   make_float4(dloss * (expf(v[j].x - lse) - elsewhere - (hit == 0 ? on : 0.0f)),
+                               dloss * (expf(v[j].y - lse) - elsewhere - (hit == 1 ? on : 0.0f)),
+                               dloss * (expf(v[j].z - lse) - elsewhere - (hit == 2 ? on : 0.0f)),
+                               dloss * (expf(v[j].w - lse) - elsewhere - (hit == 3 ? on : 0.0f))));
         }
-        store4(dlogits, i, lo, hi, aligned, g);
     }
 }

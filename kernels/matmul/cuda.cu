@@ -120,7 +120,7 @@ __device__ __forceinline__ float4 four_along_rows(const Operand& x, int r, int k
 __device__ __forceinline__ void choose_batch(const float** a, const float** b, float** c, float** preactivation, int M, int N, int K,
                                              long long stride_a, long long stride_b, int shares, int* k_begin, int* k_end) {
     const int batch = blockIdx.z / shares, share = blockIdx.z % shares;
-    const int length = (K + shares - 1) / shares;
+    const int length = ((K + shares - 1) / shares + 31) / 32 * 32;  // whole slabs, so that every share starts aligned
     *a += batch * stride_a;
     *b += batch * stride_b;
     *c += (long long)blockIdx.z * M * N;
@@ -205,6 +205,7 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
 //    buffer after it: the fetch, which takes longer than anything else, passes unnoticed, and one barrier a slab is enough.
 // 2. A warp's results are 64 × 32, a thread's are four 4 × 4 squares in them: the warp's reads of one k are then 8 neighbouring
 //    quads of as and 4 of bs, which shared memory serves without a conflict.
+// (__launch_bounds__(256, 2): no more registers than let two blocks share a multiprocessor, one computing while the other waits.)
 // 3. Where k is contiguous in global memory, a fetched quad has to be turned: its 4 numbers go to 4 rows of the buffer. Written
 //    straight, 4 quads of one outer row would meet in one memory bank; so row k of the buffer keeps outer row r at r ^ 8 (k / 4).
 __device__ __forceinline__ void fetch_slab(const Operand& x, int r0, int k0, int k_end, float4* quad) {
@@ -234,7 +235,7 @@ __device__ __forceinline__ void store_slab(float (*slab)[128], const float4* qua
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b) {

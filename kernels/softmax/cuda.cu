@@ -69,10 +69,15 @@ __device__ __forceinline__ float team(float v, int maximum) {
 // ---- Forward -------------------------------------------------------------------------------------------------------------
 // The maximum and the sum in one reading ("online softmax", Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3): keep
 // a running maximum m and s = Σ exp(x − m); when a larger maximum comes, s shrinks by exp(m − m_new).
-__device__ __forceinline__ void add_online(float* m, float* s, float4 v) {
-    const float top = fmaxf(fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)), *m);
+__device__ __forceinline__ void add_online(float* m, float* s, const float4* v) {
+    float top = *m;
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
     const float shift = top == MINUS_INFINITY ? 0.0f : top;  // only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) would be NaN
-    *s = *s * expf(*m - shift) + expf(v.x - shift) + expf(v.y - shift) + expf(v.z - shift) + expf(v.w - shift);
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < HOLD; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
+    *s = *s * expf(*m - shift) + sum;
     *m = top;
 }
 
@@ -85,12 +90,11 @@ softmax_forward(const float* x, float* y, int rows, int columns, int log_form, i
     const long long step = 4 * blockDim.x, chunk = HOLD * step;  // a chunk is what the team holds in its registers at once
     float4 v[HOLD];
     float m = MINUS_INFINITY, s = 0.0f;
-    for (long long at = first; at < hi; at += chunk)
+    for (long long at = first; at < hi; at += chunk) {
 #pragma unroll
-        for (int j = 0; j < HOLD; ++j) {
-            v[j] = load4(x, at + j * step, lo, hi, MINUS_INFINITY, aligned);
-            add_online(&m, &s, v[j]);
-        }
+        for (int j = 0; j < HOLD; ++j) v[j] = load4(x, at + j * step, lo, hi, MINUS_INFINITY, aligned);
+        add_online(&m, &s, v);
+    }
     const float top = team(m, 1);
     const float total = team(m == MINUS_INFINITY ? 0.0f : s * expf(m - top), 0);
     const float factor = 1.0f / total, shift = top + logf(total);
