@@ -144,34 +144,70 @@ def transpose_block(rows):
     return transpose
 
 
-def packer(width):
-    """Make the function that packs one panel:  target[k · width + i] = element (i, k) of the source, i < width.
+def copy_row(width):
+    """Make a copy of `width` floats from one address to another: all loads before the first store.
 
-    Element (i, k) lies at source[i · i_step + k · k_step], where one of the two steps is 1. Only `count` of the `width` rows
-    exist; the others become zeros, which add nothing to a product. Up to WIDTH floats after the panel are overwritten.
+    (In a plain loop the compiler must allow for the target to overlap the source, and copies one number at a time.)
+    """
+
+    @intrinsic
+    def copy(typing, source, target):
+        def emit(context, builder, signature, args):
+            row = ir.VectorType(FLOAT, width).as_pointer()
+            source, target = (builder.inttoptr(x, row) for x in args)
+            builder.store(builder.load(source, align=4), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), emit
+
+    return copy
+
+
+def packer(width):
+    """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of the source.
+
+    Element (i, k), i < count and k < K ≤ depth, lies at source[i · i_step + k · k_step], where one of the two steps is 1. Where
+    the last panel is incomplete, zeros take the missing rows' places: they add nothing to a product. Up to WIDTH floats after
+    the last panel are overwritten.
     """
     if width % WIDTH and width > WIDTH:
         raise ValueError(f"a panel must be narrower than a vector or a multiple of it, got {width} for {WIDTH}")
     height = min(width, WIDTH)
-    transpose = transpose_block(height)
+    transpose, copy = transpose_block(height), copy_row(width)
 
     @inner
-    def pack(source, i_step, k_step, count, K, target):
+    def transposed(source, i_step, K, target):
+        """A whole panel whose rows lie along k: WIDTH columns at a time, in registers. Returns how many columns that made."""
         done = 0
-        if count == width and k_step == 1:  # the source's rows lie along k: transpose a block of WIDTH columns at a time
-            while done + WIDTH <= K:
-                for i in range(0, width, height):
-                    transpose(source + 4 * (i * i_step + done), i_step, target + 4 * (done * width + i), width)
-                done += WIDTH
-        elif count == width and i_step == 1:  # the source's rows lie across: copy
-            for k in range(K):
-                for i in range(width):
-                    store(target, k * width + i, load(source, k * k_step + i))
-            done = K
-        for k in range(done, K):  # what is left at the edges, a number at a time
+        while done + WIDTH <= K:
+            for i in range(0, width, height):
+                transpose(source + 4 * (i * i_step + done), i_step, target + 4 * (done * width + i), width)
+            done += WIDTH
+        return done
+
+    @inner
+    def singly(source, i_step, k_step, count, first, K, target):
+        """What is left at the edges, a number at a time."""
+        for k in range(first, K):
             for i in range(count):
                 store(target, k * width + i, load(source, i * i_step + k * k_step))
             for i in range(count, width):
                 store(target, k * width + i, types.float32(0.0))
+
+    @inner
+    def pack(source, i_step, k_step, count, K, depth, target):
+        whole = count // width
+        if i_step == 1 and k_step != 1:  # the rows lie across: copy, along the source's memory through all panels
+            for k in range(K):
+                for p in range(whole):
+                    copy(source + 4 * (k * k_step + p * width), target + 4 * (p * depth + k) * width)
+        else:
+            for p in range(whole):
+                panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
+                done = transposed(panel, i_step, K, place) if k_step == 1 else 0
+                singly(panel, i_step, k_step, width, done, K, place)
+        if count > whole * width:
+            rim, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
+            singly(rim, i_step, k_step, count - whole * width, 0, K, place)
 
     return pack

@@ -49,19 +49,11 @@ def _scale(target, n, factor):
 
 
 @inner
-def _pack_keys(k, k_row, S, D, target):
-    """Keys in panels of ROWS: target[panel][d][key]. A last incomplete panel is filled up with zeros."""
-    for j in range(0, S, ROWS):
-        _pack_rows(k + 4 * j * k_row, k_row, 1, min(ROWS, S - j), D, target + 4 * j * D)
-
-
-@inner
 def _pack_features(v, v_row, S, D, padded, target):
-    """Rows of D features in panels of ROWS features: target[panel][key][feature], `padded` keys each, zeros beyond S and D."""
+    """S rows of D features, in panels of ROWS features: target[panel][key][feature]; `padded` keys each, zeros beyond S."""
+    _pack_rows(v, 1, v_row, D, S, padded, target)
     for d in range(0, D, ROWS):
-        panel = target + 4 * d * padded
-        _pack_rows(v + 4 * d, 1, v_row, min(ROWS, D - d), S, panel)
-        _fill(panel + 4 * S * ROWS, (padded - S) * ROWS, _F(0.0))
+        _fill(target + 4 * (d * padded + S * ROWS), (padded - S) * ROWS, _F(0.0))
 
 
 @inner
@@ -123,7 +115,7 @@ def _forward_panel(
     O = P + 4 * KEYS * QUERIES  # noqa: E741  (the paper's name)
     top = O + 4 * -(-D // ROWS) * ROWS * QUERIES
     total, rescale = top + 4 * QUERIES, top + 8 * QUERIES
-    _pack_queries(q, q_row, 1, n, D, Q)
+    _pack_queries(q, q_row, 1, n, D, D, Q)
     _scale(Q, D * QUERIES, scale)
     _fill(top, QUERIES, _F(_MINUS_INFINITY))
     _fill(total, QUERIES, _F(0.0))
@@ -227,7 +219,7 @@ def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, sc
                     )  # fmt: skip
             else:
                 end = min(S, max(0, t1 + offset)) if causal else S
-                _pack_keys(k_head, steps[1, 2], end, D, own)
+                _pack_rows(k_head, steps[1, 2], 1, end, D, D, own)  # [panel][d][key]
                 _pack_features(v_head, steps[2, 2], end, D, padded, packed_v)
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(
@@ -286,18 +278,16 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
 _block_tile = register_tile(ROWS, 2)  # into the block
 _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
-_pack_columns = packer(QUERIES)
 
 
 @inner
 def _pack_block(x, x_row, n, D, sideways, upright):
     """A block of n ≤ BLOCK rows in both orders: sideways[panel][d][row], upright[panel][row][d]; filled up with zeros."""
-    for i in range(0, BLOCK, QUERIES):
-        _pack_queries(x + 4 * i * x_row, x_row, 1, max(0, min(QUERIES, n - i)), D, sideways + 4 * i * D)
+    _fill(sideways + 4 * (n // QUERIES * QUERIES) * D, (BLOCK - n // QUERIES * QUERIES) * D, _F(0.0))
+    _pack_queries(x, x_row, 1, n, D, D, sideways)
+    _pack_queries(x, 1, x_row, D, n, BLOCK, upright)
     for d in range(0, D, QUERIES):
-        panel = upright + 4 * d * BLOCK
-        _pack_columns(x + 4 * d, 1, x_row, min(QUERIES, D - d), n, panel)
-        _fill(panel + 4 * n * QUERIES, (BLOCK - n) * QUERIES, _F(0.0))
+        _fill(upright + 4 * (d * BLOCK + n * QUERIES), (BLOCK - n) * QUERIES, _F(0.0))
 
 
 @inner
@@ -369,9 +359,9 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
     lse_block = dQ + 4 * BLOCK * D_padded
     row_block = lse_block + 4 * BLOCK
     packed = K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block
-    _pack_keys(k, rows[2], S, D, K)
+    _pack_rows(k, rows[2], 1, S, D, D, K)
     _pack_features(k, rows[2], S, D, padded, K_features)
-    _pack_keys(v, rows[3], S, D, V)
+    _pack_rows(v, rows[3], 1, S, D, D, V)
     _fill(dK, padded * D_wide, _F(0.0))
     _fill(dV, padded * D_wide, _F(0.0))
     for t in range(0, T, BLOCK):

@@ -13,8 +13,8 @@ _F, _U = types.float32, types.uint64
 
 
 @inner
-def _span(x, p, scale, seed, y, first, last):
-    for i in range(first, last):
+def _span(x, p, scale, seed, y):
+    for i in range(len(x)):
         z = _U(i + 1) * GAMMA + seed  # SplitMix64, see reference.py
         z = (z ^ (z >> _U(30))) * MIX1
         z = (z ^ (z >> _U(27))) * MIX2
@@ -26,7 +26,9 @@ def _span(x, p, scale, seed, y, first, last):
 @kernel
 def _dropout(x, p, scale, seed, y, parts):  # x, y: (N,)
     for part in prange(parts):
-        _span(x, p, scale, seed, y, len(x) * part // parts, len(x) * (part + 1) // parts)
+        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+        # The element's number is counted in the seed, seed + i · γ, so that the loop over a span may start from zero.
+        _span(x[first:last], p, scale, seed + _U(first) * GAMMA, y[first:last])
 
 
 def dropout(x, p, seed, *, out=None):

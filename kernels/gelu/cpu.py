@@ -72,35 +72,37 @@ def gelu_slope(x):
 
 
 @inner
-def _forward_span(x, y, form, first, last):
+def _forward_span(x, y, form):
     if form == 2:
-        for i in range(first, last):
+        for i in range(len(x)):
             y[i] = gelu_tanh(x[i])
     else:
-        for i in range(first, last):
+        for i in range(len(x)):
             y[i] = gelu(x[i])
 
 
 @kernel
 def _forward(x, y, form, parts):  # x, y: (N,)
     for part in prange(parts):
-        _forward_span(x, y, form, len(x) * part // parts, len(x) * (part + 1) // parts)
+        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+        _forward_span(x[first:last], y[first:last], form)
 
 
 @inner
-def _backward_span(dy, x, dx, form, first, last):
+def _backward_span(dy, x, dx, form):
     if form == 2:
-        for i in range(first, last):
+        for i in range(len(x)):
             dx[i] = dy[i] * gelu_tanh_slope(x[i])
     else:
-        for i in range(first, last):
+        for i in range(len(x)):
             dx[i] = dy[i] * gelu_slope(x[i])
 
 
 @kernel
 def _backward(dy, x, dx, form, parts):  # dy, x, dx: (N,)
     for part in prange(parts):
-        _backward_span(dy, x, dx, form, len(x) * part // parts, len(x) * (part + 1) // parts)
+        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+        _backward_span(dy[first:last], x[first:last], dx[first:last], form)
 
 
 def gelu_forward(x, *, approximate="none", out=None):

@@ -3,7 +3,7 @@
 What makes it fast, from the inside out (`python -m kernels.bench matmul` measures what each step buys):
 
 1. A register tile (kernels/tile.py): 8 rows by 3 vectors of C stay in registers while k runs.
-2. Blocks: K is cut into pieces of at most 384 and the rows into pieces of at most 144, so that the packed piece of A, 221 kB,
+2. Blocks: K is cut into pieces of at most 512 and the rows into pieces of at most 96, so that the packed piece of A, 197 kB,
    stays in a core's second-level cache while all panels of B pass by it.
 3. Packing: both operands are copied, a piece at a time, into the tile's order. All four transpose forms differ only here.
 4. Threads: they pack B together, once; then each draws blocks of rows of C until none is left.
@@ -29,12 +29,14 @@ from kernels.tile import COLUMNS, ROWS, VECTORS, packer, register_tile
 
 _F = types.float32
 
-DEEPEST = 384  # of K in one piece
-TALLEST = 144 // ROWS * ROWS  # rows of A in one piece
+DEEPEST = 512  # of K in one piece
+TALLEST = 96  # rows of A in one piece
 WIDEST = 64 * COLUMNS  # columns of B in one piece: 4.7 MB, to stay in the third-level cache
+HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW = 8  # rows, up to which B is read in place
 
 _tile = register_tile(ROWS, VECTORS)
+_tile_of_two, _tile_of_one = register_tile(ROWS, 2, b_row=COLUMNS), register_tile(ROWS, 1, b_row=COLUMNS)
 _pack_a, _pack_b = packer(ROWS), packer(COLUMNS)
 
 
@@ -58,26 +60,34 @@ def _finish(z, z_row, rows, columns, bias, pre, pre_row, activation):
 
 
 @inner
+def _rim(a, b, K, c, c_row, rows, columns, add, edge):
+    """A tile that hangs over the rim of C: computed whole, aside; then what belongs to C is copied."""
+    _tile(a, b, edge, K, COLUMNS, False)
+    for r in range(rows):
+        for j in range(columns):
+            before = load(c, r * c_row + j) if add else _F(0.0)
+            store(c, r * c_row + j, before + load(edge, r * COLUMNS + j))
+
+
+@inner
 def _panel(a, b, K, c, c_row, rows, columns, add, edge):
     """One packed panel of B against all packed panels of a block of A, into `rows` by `columns` of C."""
     for i in range(0, rows, ROWS):
-        here, height = c + 4 * i * c_row, min(ROWS, rows - i)
-        if height == ROWS and columns == COLUMNS:
+        here = c + 4 * i * c_row
+        if rows - i >= ROWS and columns == COLUMNS:
             _tile(a + 4 * i * K, b, here, K, c_row, add)
-        else:  # over the rim of C: a whole tile is computed aside, and what belongs to C is copied
-            _tile(a + 4 * i * K, b, edge, K, COLUMNS, False)
-            for r in range(height):
-                for j in range(columns):
-                    value = load(edge, r * COLUMNS + j)
-                    before = load(here, r * c_row + j) if add else _F(0.0)
-                    store(here, r * c_row + j, before + value)
+        elif rows - i >= ROWS and columns == 2 * WIDTH:  # 128, 512, 1024 columns end in a panel that is only partly filled
+            _tile_of_two(a + 4 * i * K, b, here, K, c_row, add)
+        elif rows - i >= ROWS and columns == WIDTH:
+            _tile_of_one(a + 4 * i * K, b, here, K, c_row, add)
+        else:
+            _rim(a + 4 * i * K, b, K, here, c_row, min(ROWS, rows - i), columns, add, edge)
 
 
 @inner
 def _block(a, a_i, a_k, b_packed, K, c, c_row, rows, columns, add, last, bias, pre, pre_row, activation, a_packed):
     """rows by columns of C from a piece of A, packed here, and a packed piece of B; finished if this was the last of K."""
-    for i in range(0, rows, ROWS):
-        _pack_a(a + 4 * i * a_i, a_i, a_k, min(ROWS, rows - i), K, a_packed + 4 * i * K)
+    _pack_a(a, a_i, a_k, rows, K, K, a_packed)
     edge = a_packed + 4 * (TALLEST * DEEPEST + WIDTH)
     for j in range(0, columns, COLUMNS):
         width = min(COLUMNS, columns - j)
@@ -111,10 +121,10 @@ def _product(a, a_i, a_k, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_ro
             deep, first, last = k1 - k0, piece == 0, piece == pieces - 1
             for _ in prange(parts):
                 task = take_number(tasks)
-                while task < panels:
-                    j = task * COLUMNS
+                while task * HANDFUL < wide:
+                    j = task * HANDFUL
                     source = b + 4 * (k0 * b_k + (j0 + j) * b_j)
-                    _pack_b(source, b_j, b_k, min(COLUMNS, wide - j), deep, shared + 4 * j * deep)
+                    _pack_b(source, b_j, b_k, min(HANDFUL, wide - j), deep, deep, shared + 4 * j * deep)
                     task = take_number(tasks)
             tasks += 8
             for worker in prange(parts):
@@ -147,9 +157,7 @@ def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, act
                 wide = min(WIDEST, N - j0)
                 for k0 in range(0, K, DEEPEST):
                     deep = min(DEEPEST, K - k0)
-                    for j in range(0, wide, COLUMNS):
-                        source = b + 4 * (k0 * b_k + (j0 + j) * b_j)
-                        _pack_b(source, b_j, b_k, min(COLUMNS, wide - j), deep, shared + 4 * j * deep)
+                    _pack_b(b + 4 * (k0 * b_k + j0 * b_j), b_j, b_k, wide, deep, deep, shared)
                     for i in range(0, M, TALLEST):
                         _block(
                             a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared, deep,
