@@ -279,7 +279,13 @@ def prepare(settings, run):
     else:
         ids = [i for document in documents for i in (*tokenizer.encode(document), tokenizer.eos_id)]
     tokens = write_tokens(run / "tokens.bin", ids)  # (N,)
-    return tokenizer, *train_validation_split(tokens, settings.validation_fraction)
+    train_tokens, validation_tokens = train_validation_split(tokens, settings.validation_fraction)
+    if min(len(train_tokens), len(validation_tokens)) <= settings.context:
+        raise ValueError(
+            f"the text has {len(train_tokens)} tokens to train on and {len(validation_tokens)} to validate on, but a "
+            f"window needs context + 1 = {settings.context + 1} of each: give a longer text or a smaller context"
+        )
+    return tokenizer, train_tokens, validation_tokens
 
 
 def pretrain(settings):

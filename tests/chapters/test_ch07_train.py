@@ -384,7 +384,7 @@ def test_the_command_line(tmp_path):
     text.write_text("too short")
     refused = run_command("--data", text, "--tokenizer", "characters", "--run", tmp_path / "run")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "context + 1" in refused.stderr
+    assert "8 tokens to train on and 1 to validate on" in refused.stderr and "context + 1 = 257" in refused.stderr
 
     text.write_text("")
     assert "is empty" in run_command("--data", text, "--run", tmp_path / "run").stderr
