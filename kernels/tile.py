@@ -164,7 +164,7 @@ def copy_row(width):
 
 
 def packer(width):
-    """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of the source.
+    """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of source.
 
     Element (i, k), i < count and k < K ≤ depth, lies at source[i · i_step + k · k_step], where one of the two steps is 1. Where
     the last panel is incomplete, zeros take the missing rows' places: they add nothing to a product. Up to WIDTH floats after
@@ -172,8 +172,30 @@ def packer(width):
     """
     if width % WIDTH and width > WIDTH:
         raise ValueError(f"a panel must be narrower than a vector or a multiple of it, got {width} for {WIDTH}")
+    transposed, copied, singly = _panel_transposer(width), copy_row(width), _edge_packer(width)
+
+    @inner
+    def pack(source, i_step, k_step, count, K, depth, target):
+        whole = count // width
+        if i_step == 1 and k_step != 1:  # the rows lie across: copy, along the source's memory through all panels
+            for k in range(K):
+                for p in range(whole):
+                    copied(source + 4 * (k * k_step + p * width), target + 4 * (p * depth + k) * width)
+        else:
+            for p in range(whole):
+                panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
+                done = transposed(panel, i_step, K, place) if k_step == 1 else 0
+                singly(panel, i_step, k_step, width, done, K, place)
+        if count > whole * width:
+            rim, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
+            singly(rim, i_step, k_step, count - whole * width, 0, K, place)
+
+    return pack
+
+
+def _panel_transposer(width):
     height = min(width, WIDTH)
-    transpose, copy = transpose_block(height), copy_row(width)
+    transpose = transpose_block(height)
 
     @inner
     def transposed(source, i_step, K, target):
@@ -185,6 +207,10 @@ def packer(width):
             done += WIDTH
         return done
 
+    return transposed
+
+
+def _edge_packer(width):
     @inner
     def singly(source, i_step, k_step, count, first, K, target):
         """What is left at the edges, a number at a time."""
@@ -194,20 +220,4 @@ def packer(width):
             for i in range(count, width):
                 store(target, k * width + i, types.float32(0.0))
 
-    @inner
-    def pack(source, i_step, k_step, count, K, depth, target):
-        whole = count // width
-        if i_step == 1 and k_step != 1:  # the rows lie across: copy, along the source's memory through all panels
-            for k in range(K):
-                for p in range(whole):
-                    copy(source + 4 * (k * k_step + p * width), target + 4 * (p * depth + k) * width)
-        else:
-            for p in range(whole):
-                panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
-                done = transposed(panel, i_step, K, place) if k_step == 1 else 0
-                singly(panel, i_step, k_step, width, done, K, place)
-        if count > whole * width:
-            rim, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
-            singly(rim, i_step, k_step, count - whole * width, 0, K, place)
-
-    return pack
+    return singly

@@ -1,0 +1,159 @@
+"""Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and where the time goes, kernel by kernel."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+import kernels
+from kernels.bench.measure import in_turns, limits, torch_or_none
+
+SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
+SECONDS = {"tiny": 4, "book": 20, "gpt2": 60}
+
+
+def our_step(config, inputs, targets):
+    """A function that does one training step (forward, backward, clip, AdamW) and returns its loss."""
+    import minigrad as mg
+    import minigrad.nn.functional as F
+    from chapters.ch06_gpt import GPT
+
+    model = GPT(config, generator=mg.Generator(0))
+    optimizer = mg.optim.AdamW(model.parameters(), lr=3e-4)
+    x, y = mg.from_numpy(inputs), mg.from_numpy(targets)
+
+    def step():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).view(-1, config.vocab_size), y.view(-1))
+        loss.backward()
+        mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _prepare(preset, B, T):
+    from chapters.ch06_gpt import GPTConfig
+
+    V = SIZES[preset][2]
+    config = GPTConfig.preset(preset, vocab_size=V)
+    inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
+    return config, inputs, targets
+
+
+def _product_operations(config, B, T):
+    """Operations in the matrix products of a step: three products a weight, two operations each, and causal attention."""
+    C, L = config.d_model, config.n_layer
+    weights = L * 12 * C * C + config.vocab_size * C
+    return 6 * B * T * weights + 7 * L * B * T * (T + 1) * C
+
+
+def _breakdown(step):
+    """Seconds of each kernel in one step, by wrapping the functions of the CPU set while it runs."""
+    served, spent = kernels.SETS["cpu"], defaultdict(float)
+    plain = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
+
+    def timed(name, function):
+        def call(*args, **settings):
+            begin = time.perf_counter()
+            result = function(*args, **settings)
+            spent[name] += time.perf_counter() - begin
+            return result
+
+        return call
+
+    for name, function in plain.items():
+        setattr(served, name, timed(name, function))
+    try:
+        begin = time.perf_counter()
+        step()
+        total = time.perf_counter() - begin
+    finally:
+        for name, function in plain.items():
+            setattr(served, name, function)
+    spent["everything else"] = total - sum(spent.values())
+    return sorted(spent.items(), key=lambda item: -item[1]), total
+
+
+def _worker(which, preset, B, T):
+    """In a process of its own: two steps, then the most memory that the process ever held."""
+    config, inputs, targets = _prepare(preset, B, T)
+    if which == "PyTorch":
+        from kernels.bench.peer_gpt import peer_step as make
+    else:
+        make = our_step
+    step = make(config, inputs, targets)
+    for _ in range(2):
+        step()
+    print(json.dumps({"peak": _most_memory_held()}))
+
+
+def _most_memory_held():
+    """MiB. Linux's own count for this process alone; getrusage's would include that of the process that started it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    except (OSError, TypeError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _peak_memory(which, preset, B, T):
+    """MiB, of a process that runs nothing else."""
+    command = [sys.executable, "-m", "kernels.bench", "step", "--worker", f"{which},{preset},{B},{T}"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])["peak"]
+
+
+def _one_size(preset, machine, torch, compile_too):
+    B, T, V = SIZES[preset]
+    config, inputs, targets = _prepare(preset, B, T)
+    ours = our_step(config, inputs, targets)
+    named = [("minigrad", ours)]
+    if torch is not None:
+        from kernels.bench.peer_gpt import peer_step
+
+        named.append(("PyTorch", peer_step(config, inputs, targets)))
+        if compile_too:
+            named.append(("compiled", peer_step(config, inputs, targets, compiled=True)))
+    times = in_turns([function for _, function in named], SECONDS[preset])
+    products = _product_operations(config, B, T) / machine.gflops / 1e9
+    print(f"\n{preset}: B = {B}, T = {T}, V = {V}; matrix products alone at the measured limit: {1e3 * products:.1f} ms")
+    for (name, _), seconds in zip(named, times, strict=True):
+        memory = f"{_peak_memory(name, preset, B, T):8.0f} MiB" if name != "compiled" else ""
+        print(f"  {name:<10}{1e3 * seconds:9.1f} ms  {seconds / times[0]:6.2f}x  {seconds / products:6.2f} of products{memory}")
+    parts, total = _breakdown(ours)
+    for name, seconds in parts:
+        if seconds > 0.005 * total:
+            print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%")
+
+
+def _scaling(torch):
+    print("\ntiny, ms a step against B and T (minigrad" + (", PyTorch)" if torch is not None else ")"))
+    for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
+        config, inputs, targets = _prepare("tiny", B, T)
+        functions = [our_step(config, inputs, targets)]
+        if torch is not None:
+            from kernels.bench.peer_gpt import peer_step
+
+            functions.append(peer_step(config, inputs, targets))
+        print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in in_turns(functions, 2.0)), flush=True)
+
+
+def run(arguments):
+    if arguments.worker:
+        which, preset, B, T = arguments.worker.split(",")
+        _worker(which, preset, int(B), int(T))
+        return
+    machine, torch = limits(), torch_or_none()
+    print(machine)
+    for preset in arguments.preset or SIZES:
+        _one_size(preset, machine, torch, arguments.compile)
+    if not arguments.preset or "tiny" in arguments.preset:
+        _scaling(torch)

@@ -1,0 +1,107 @@
+"""How kernels are compiled and cached; and the ladders, which must reach the reference on every rung."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels import simd
+from kernels.launch import inner
+
+ROOT = Path(__file__).parents[2]
+GELU = "import numpy as np; from kernels.gelu.cpu import gelu_forward; print(gelu_forward(np.ones(3, np.float32)))"
+
+
+def python(code, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def test_compiling_is_announced_once_and_cached(tmp_path):
+    cold, warm = (python(GELU, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert cold.returncode == warm.returncode == 0, cold.stderr + warm.stderr
+    assert cold.stderr.count("compiling the gelu kernel 'forward'") == 1
+    assert warm.stderr == "" and warm.stdout == cold.stdout
+    narrow = python(GELU, NUMBA_CACHE_DIR=str(tmp_path), MINIGRAD_VECTOR_WIDTH="4")
+    assert "compiling" in narrow.stderr  # a cache made for another width is not used
+
+
+@pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
+def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_path):
+    """A read-only installation fails when Numba looks for a folder, a full disk when it saves."""
+    broken = f"import numba.core.caching as c\ndef fails(*_): raise OSError(28, 'No space left on device')\nc.{fails} = fails\n"
+    result = python(broken + GELU, NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "0.84" in result.stdout
+    assert result.stderr.count("cannot be cached on disk") == 1
+
+
+def test_wrong_width_is_refused():
+    result = python("import kernels.simd", MINIGRAD_VECTOR_WIDTH="7")
+    assert "must be 4, 8 or 16" in result.stderr
+
+
+@pytest.mark.parametrize("width", ["4", "8"])
+def test_narrower_vectors_compute_the_same(width, tmp_path):
+    code = """
+import numpy as np
+from kernels.matmul import cpu, reference
+from kernels.attention import cpu as fast, reference as slow
+rng = np.random.default_rng(0)
+for M, K, N in ((1, 5, 7), (33, 70, 50), (100, 600, 130)):
+    a, b = rng.standard_normal((M, K), np.float32), rng.standard_normal((N, K), np.float32)
+    assert np.abs(cpu.matmul(a, b, transpose_b=True) - reference.matmul(a, b, transpose_b=True)).max() < 1e-3
+    turned = cpu.matmul(a.T, b, transpose_a=True, transpose_b=True)
+    assert np.abs(turned - reference.matmul(a, b, transpose_b=True)).max() < 1e-3
+q, k, v, d = rng.standard_normal((4, 2, 3, 50, 20), np.float32)
+y, lse = fast.attention_forward(q, k, v, causal_offset=0)
+assert np.abs(y - slow.attention_forward(q, k, v, causal_offset=0)[0]).max() < 1e-5
+for g, w in zip(fast.attention_backward(d, q, k, v, y, lse, causal_offset=0),
+                slow.attention_backward(d, q, k, v, y, lse, causal_offset=0)):
+    assert np.abs(g - w).max() < 1e-4
+"""
+    result = python(code, MINIGRAD_VECTOR_WIDTH=width, NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+@inner
+def _exp(x, y):
+    for i in range(len(x)):
+        y[i] = simd.exp(x[i])
+
+
+def test_exp():
+    x = np.concatenate([np.linspace(-87, 88.7, 400_001), np.linspace(-1e-3, 1e-3, 10_001)]).astype(np.float32)
+    y = np.empty_like(x)
+    _exp(x, y)
+    exact = np.exp(x.astype(np.float64))
+    assert (np.abs(y - exact) / exact).max() < 2e-7
+    x = np.array([np.nan, np.inf, -np.inf, 0, 88.8, 200, 3e38, -104, -3e38, -100, -90], np.float32)
+    y = np.empty_like(x)
+    _exp(x, y)
+    with np.errstate(over="ignore", under="ignore"):
+        np.testing.assert_allclose(y, np.exp(x), rtol=2e-7, atol=1.5e-45)  # one step of the denormal numbers
+
+
+def test_threads_may_call_kernels_at_the_same_time():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from kernels.matmul.cpu import matmul
+
+    a = np.random.default_rng(0).standard_normal((200, 200)).astype(np.float32)
+    alone = matmul(a, a).tobytes()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: matmul(a, a).tobytes(), range(40))) == {alone}
+
+
+@pytest.mark.parametrize("name, size", [("softmax", "64"), ("layernorm", "64"), ("cross_entropy", "8")])
+def test_ladders_run_and_check_themselves(name, size):
+    code = f"import sys; sys.argv = ['bench', {name!r}, '--size', {size!r}]\n"
+    code += "from kernels.bench import measure; measure.in_turns.__defaults__ = (0.0,); measure.limits.__defaults__ = (4,)\n"
+    code += "from kernels.bench.__main__ import main; main()"
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+    assert "threads" in result.stdout and "of the limit" in result.stdout
