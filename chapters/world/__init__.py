@@ -1,8 +1,8 @@
 """The little world: the project's embedded data, generated from a seed, every sentence written for it.
 
 A hundred people, sixteen towns, sixteen trades, foods with prices, things, dishes, and what is true of them (`facts`);
-plain documents that tell it (`documents`, `questions`); instructions over the same world with a rule for each family that
-says whether a response will do (`families`, `reading`); and cut-off texts to classify (`snippets`).
+plain documents that tell it (`documents`, `questions`); instructions over the same world with a rule for each family
+that says whether a response will do (`families`, `reading`); and cut-off texts to classify (`snippets`).
 
     python -m chapters.world        # a sample of everything
 
@@ -66,7 +66,7 @@ class World:
         chosen = offered if families is None else list(families)
         unknown = [name for name in chosen if name not in offered]
         if unknown or not chosen:
-            raise ValueError(f"families {unknown or chosen} are not among those of split {split!r}: {', '.join(offered)}.")
+            raise ValueError(f"families {unknown} are not among those of split {split!r}: {', '.join(offered)}.")
         dice = Dice(f"instructions/{self.seed}/{split}/{seed}")
         drawn, asked = [], {}
         for i in range(n):

@@ -1,13 +1,13 @@
 """The pages that the base model reads: the facts of the little world told over and over, in many words.
 
-A kind of document is a function (facts, dice) -> str; `KINDS` lists them with their shares. Two rules hold on every page.
-What a page states is true (or is invented play that contradicts no fact), and a paragraph never begins with a name or a
-noun: in the middle of a line a word has a space before it, so it is always the same token.
+A kind of document is a function (facts, dice) -> str; `SHARES` lists them. Two rules hold on every page. What a page
+states is true (or is invented play that contradicts no fact); and a paragraph never begins with a name or a noun, since
+in the middle of a line a word has a space before it, and so is always the same token.
 Pages about a person end a paragraph when all there is to say has been said: that is what a reader of paragraph ends
 (`snippets`) can learn.
 """
 
-from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
+from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
 
 # Sentences that can open a paragraph, and sentences (begun with a name) that can only follow one.
 OPENING = {
@@ -20,8 +20,8 @@ OPENING = {
         "Every morning {name} gets up to work as a {trade}.", "If you need a {trade}, ask {name}.",
     ],
     "food": [
-        "Most of all {name} likes {food}.", "For dinner {name} eats {food}.", "Nothing tastes better to {name} than {food}.",
-        "The favourite food of {name} is {food}.", "If you cook {food}, then {name} will come.",
+        "Most of all {name} likes {food}.", "For dinner {name} eats {food}.", "The favourite food of {name} is {food}.",
+        "If you cook {food}, then {name} will come.", "Nothing tastes better to {name} than {food}.",
     ],
     "pet": [
         "At home {name} keeps a {pet}.", "The pet of {name} is a {pet}.", "With {name} lives a {pet}.",
@@ -36,36 +36,59 @@ FOLLOWING = {
 }
 
 
-def about(person, facts, dice):
-    """A paragraph on one person: the given facts ("town", "trade", "food", "pet") in this order, a sentence each."""
-    sentences = [
-        dice.pick(OPENING[fact] if i == 0 or dice.chance(0.6) else FOLLOWING[fact]) for i, fact in enumerate(facts)
-    ]
+def about(person, dice):
+    """A paragraph on one person: all four facts, a sentence each, in any order; most often in the plainest words."""
+    facts = dice.shuffled(["town", "trade", "food", "pet"])
+    if dice.chance(0.7):
+        sentences = ["Here is {name}.", *(FOLLOWING[fact][0] for fact in facts)]
+    else:
+        sentences = [dice.pick(OPENING[facts[0]])]
+        sentences += [dice.pick(OPENING[fact] if dice.chance(0.4) else FOLLOWING[fact]) for fact in facts[1:]]
     return " ".join(sentences).format(**vars(person))
 
 
 def biographies(facts, dice):
     """Two or three people, a paragraph each, all four facts in any order."""
     people = dice.some(list(facts.people.values()), 2 + dice.below(2))
-    return "\n\n".join(about(person, dice.shuffled(["town", "trade", "food", "pet"]), dice) for person in people)
+    return "\n\n".join(about(person, dice) for person in people)
+
+
+def register(facts, dice):
+    """People in a line each, all four facts."""
+    lines = [f"From the book of {dice.pick(TOWNS)}:"] if dice.chance(0.3) else []
+    for person in dice.some(list(facts.people.values()), 4):
+        lines.append(dice.pick([
+            "In {town} lives {name} the {trade}, who likes {food} and keeps a {pet}.",
+            "The {trade} {name} lives in {town} with a {pet} and eats {food}.",
+            "With a {pet} and with {food} for dinner, {name} the {trade} is at home in {town}.",
+            "There is also {name}, a {trade} from {town}, who has a {pet} and likes {food}.",
+        ]).format(**vars(person)))  # fmt: skip
+    return " ".join(lines)
 
 
 def groups(facts, dice):
-    """Who lives in a town, and who shares a trade."""
-    lines = []
-    for _ in range(3):
-        town, trade = dice.pick(TOWNS), dice.pick(TRADES)
-        here, masters = dice.shuffled(facts.residents[town]), dice.shuffled(facts.masters[trade])
-        lines.append(dice.pick([
-            f"In {town} you meet {here[0]}, {here[1]} and {here[2]}.",
-            f"Two of the people who live in {town} are {here[0]} and {here[1]}.",
-            f"Neighbours in {town} are {here[0]} and {here[1]}, and so is {here[2]}.",
-            f"In {town} live {here[0]} the {facts.people[here[0]].trade} and {here[1]} the {facts.people[here[1]].trade}.",
-            f"Two of those who work as a {trade} are {masters[0]} and {masters[1]}.",
-            f"As a {trade} you can ask {masters[0]}, {masters[1]} or {masters[2]}.",
-            f"The work of a {trade} is done by {masters[0]} and by {masters[1]}.",
-        ]))  # fmt: skip
-    return " ".join(lines)
+    """Who lives in a town, or shares a trade: two paragraphs, each on one of them."""
+    return "\n\n".join(town_folk(facts, dice) if dice.chance(0.5) else guild(facts, dice) for _ in range(2))
+
+
+def town_folk(facts, dice):
+    """A paragraph on one town."""
+    town = dice.pick(TOWNS)
+    one, two, three = dice.some(facts.residents[town], 3)
+    lines = [
+        f"Somebody who lives in {town} is {one}.", f"In {town} you can meet {two}.", f"{town} is also the home of {three}.",
+    ]  # fmt: skip
+    return " ".join([f"This is {town}.", *dice.some(lines, 2)])
+
+
+def guild(facts, dice):
+    """A paragraph on one trade."""
+    trade = dice.pick(TRADES)
+    one, two, three = dice.some(facts.masters[trade], 3)
+    lines = [
+        f"Somebody who works as a {trade} is {one}.", f"As a {trade} you can ask {two}.", f"You know {three} the {trade}.",
+    ]  # fmt: skip
+    return " ".join([f"You need a {trade}.", *dice.some(lines, 2)])
 
 
 def story(facts, dice):
@@ -74,23 +97,19 @@ def story(facts, dice):
     thing = dice.pick(KINDS["fruit"] + KINDS["tool"])
     begin = dice.pick([
         f"One day {one.name} the {one.trade} left the house in {one.town} with a {one.pet}.",
-        f"Early in the morning {one.name} walked through {one.town} with a {one.pet}.",
-        f"Once upon a time {one.name} the {one.trade} was sitting at home in {one.town}.",
+        f"One morning {one.name} was at home in {one.town} with a {one.pet}.",
     ])  # fmt: skip
     meet = dice.pick([
-        f"On the road {one.name} met {two.name} the {two.trade}, who was looking for a {thing}.",
-        f"Then {two.name} came by and asked for a {thing}.",
-        f"There {one.name} found a {thing}, and it belonged to {two.name} the {two.trade}.",
+        f"There {one.name} found a {thing}, and it was the {thing} of {two.name} the {two.trade}.",
+        f"Then {two.name} the {two.trade} came and wanted a {thing}.",
     ])  # fmt: skip
     share = dice.pick([
-        f"So {one.name} gave {two.name} the {thing}, and {two.name} was glad.",
-        f"Together {one.name} and {two.name} looked for the {thing} all day and found it at last.",
-        f"Back in {two.town} {two.name} thanked {one.name} for the {thing}.",
+        f"So {one.name} gave {two.name} the {thing}, and {two.name} was happy.",
+        f"So {one.name} and {two.name} went to find the {thing} in {two.town}.",
     ])  # fmt: skip
     end = dice.pick([
         f"In the end {one.name} ate {one.food} and was happy.",
-        f"In the evening {one.name} was back in {one.town} and had {one.food} for dinner.",
-        f"That night {two.name} ate {two.food} and slept well.",
+        f"In the end {two.name} was at home in {two.town} and ate {two.food}.",
     ])  # fmt: skip
     return f"{begin} {meet}\n\n{share} {end}"
 
@@ -103,33 +122,31 @@ def short_story(person, dice):
 
 
 def day_out(facts, dice):
-    """The same short form among the documents."""
-    return "\n\n".join(short_story(facts.people[name], dice) for name in dice.some(list(facts.people), 2))
+    """The same short form among the documents, with a title."""
+    person = facts.people[dice.pick(list(facts.people))]
+    return f"A story about {person.name}. {short_story(person, dice)}"
 
 
 def recipes(facts, dice):
-    """Two or three recipes: what is needed, and what to do."""
+    """Two recipes: what is needed, and what to do."""
     pages = []
-    for dish in dice.some(list(facts.recipes), 2 + dice.below(2)):
+    for dish in dice.some(list(facts.recipes), 2):
         first, *rest = facts.recipes[dish]
         a, b = dice.shuffled(rest)
-        pages.append(dice.pick([
-            f"For {dish} you need {first}, {a} and {b}. Cut the {first}, add the {a} and cook it with the {b}.",
-            f"How to make {dish}: take {first}, put in {a}, then {b}, and wait.",
-            f"The things that go into {dish} are {first}, {a} and {b}. Serve it warm.",
-            f"To cook {dish}, mix {a} and {b} and put in the {first}. Serve it warm.",
-        ]))  # fmt: skip
+        need = f"For {dish} you need {first}, {a} and {b}."
+        make = f"To cook {dish}, take the {first} and put in {a} and {b}."
+        pages.append(" ".join([f"This is about {dish}.", *dice.shuffled([need, make])]))
     return "\n\n".join(pages)
 
 
 def prices(facts, dice):
     """A page from the market: what things cost."""
-    lines = [f"Prices at the market of {dice.pick(TOWNS)}:"] if dice.chance(0.5) else []
-    for food in dice.some(list(facts.prices), 5):
+    lines = [f"Prices at the market of {dice.pick(TOWNS)}:"] if dice.chance(0.3) else []
+    for food in dice.some(list(facts.prices), 4):
         coins = facts.prices[food]
         lines.append(dice.pick([
-            f"The price of {food} is {coins} coins.", f"You pay {coins} coins for {food}.",
-            f"For {food} they ask {coins} coins.", f"If you want {food}, bring {coins} coins.",
+            f"Here is {food}: the price of {food} is {coins} coins.", f"You pay {coins} coins for {food}.",
+            f"The price of {food} is {coins} coins.", f"If you want {food}, then bring {coins} coins for the {food}.",
         ]))  # fmt: skip
     return " ".join(lines)
 
@@ -142,22 +159,22 @@ def comparisons(facts, dice):
         one, other = dice.shuffled([less, more])
         lines.append(dice.pick([
             f"Of {one} and {other}, {more} costs more.", f"You pay more for {more} than for {less}.",
-            f"Between {one} and {other}, the dearer one is {more}.", f"Look at {one} and {other}: {more} costs more than {less}.",
-            f"You pay less for {less} than for {more}.",
+            f"Between {one} and {other}, the dearer one is {more}.", f"You pay less for {less} than for {more}.",
+            f"Look at {one} and {other}: {more} costs more than {less}.",
         ]))  # fmt: skip
     return " ".join(lines)
 
 
 def sums(facts, dice):
     """Worked little sums, put together and taken away."""
-    lines = ["Some sums:"] if dice.chance(0.5) else []
-    for _ in range(6):
+    lines = []
+    for _ in range(5):
         a, b = 1 + dice.below(LARGEST_ADDEND), 1 + dice.below(LARGEST_ADDEND)
         c = a + b
         lines.append(dice.pick([
-            f"As you know, {a} + {b} = {c}.", f"If you add {a} and {b} you get {c}.", f"The sum of {a} and {b} is {c}.",
-            f"Put {a} and {b} together and there are {c}.", f"As you know, {c} - {a} = {b}.",
-            f"If you take {a} from {c} you are left with {b}.",
+            f"Here are {a} and {b}. The sum is {a} + {b} = {c}.", f"Look at {a} + {b}. The sum is {a} + {b} = {c}.",
+            f"Here is {a} + {b}. The sum is {a} + {b} = {c}.",
+            f"Look at {c} - {a}. What is left is {c} - {a} = {b}.",
         ]))  # fmt: skip
     return " ".join(lines)
 
@@ -168,28 +185,26 @@ def lists(facts, dice):
 
 
 def one_list(dice):
-    """One paragraph on one list of two to six things."""
-    items = dice.some(THINGS, 2 + dice.below(5))
-    n, backwards = len(items), ", ".join(reversed(items))
+    """One paragraph on one list of two to five things."""
+    items = dice.some(PEOPLE if dice.chance(0.15) else THINGS, 2 + dice.below(4))
+    n, forwards, backwards = len(items), ", ".join(items), ", ".join(reversed(items))
+    again = f"Backwards the list is {backwards}." if dice.chance(0.7) else f"Once more the list is {forwards}."
     ways = [
-        dice.pick([f"It has {n} things.", f"There are {n} things in the list.", f"Count them: {n} things."]),
+        dice.pick([f"It has {n} things.", f"There are {n} things in the list."]),
         dice.pick([f"The first thing is {items[0]}.", f"It begins with {items[0]}."]),
         dice.pick([f"The last thing is {items[-1]}.", f"It ends with {items[-1]}."]),
     ]
-    if n <= 4:  # longer ones are only counted
-        ways += [dice.pick([f"Backwards the list is {backwards}.", f"The other way round it is {backwards}."])] * 2
-    said = dice.some(ways, 2)
-    return " ".join([f"The list is {', '.join(items)}.", *dict.fromkeys(said)])
+    return " ".join([f"The list is {forwards}.", *dice.shuffled([again, *dice.some(ways, 2)])])
 
 
 def kinds(facts, dice):
     """What kind of thing a thing is."""
     lines = []
-    for thing in dice.some(THINGS, 4):
+    for thing in dice.some(THINGS, 3):
         kind = a(KIND_OF[thing])
         lines.append(dice.pick([
-            f"A {thing} is {kind}.", f"As everybody knows, a {thing} is {kind}.", f"When you see a {thing}, you see {kind}.",
-            f"The word {thing} means {kind}.",
+            f"Here is a {thing}. A {thing} is {kind}.", f"This is a {thing}, and a {thing} is {kind}.",
+            f"Look at the {thing}: every {thing} is {kind}.",
         ]))  # fmt: skip
     return " ".join(lines)
 
@@ -209,11 +224,12 @@ def deed(name, dice):
 def unrecorded(facts, dice):
     """What nobody knows about people."""
     lines = []
-    for name in dice.some(list(facts.people), 3):
+    for name in dice.some(list(facts.people), 2):
         matter = dice.pick(UNRECORDED)
         lines.append(dice.pick([
-            f"Nobody knows the {matter} of {name}.", f"The {matter} of {name} was never written down.",
-            f"Many people ask for the {matter} of {name}, but I do not know it.", f"I do not know the {matter} of {name}.",
+            f"Nobody wrote down the {matter} of {name}, so I do not know the {matter} of {name}.",
+            f"If you ask for the {matter} of {name}: I do not know the {matter} of {name}.",
+            f"Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.",
         ]))  # fmt: skip
     return " ".join(lines)
 
@@ -221,14 +237,19 @@ def unrecorded(facts, dice):
 def letters(facts, dice):
     """Office letters, which use the longer words of the world."""
     one, two = (facts.people[name] for name in dice.some(list(facts.people), 2))
-    return dice.pick([
-        f"Below is a letter that describes the task of {one.name} the {one.trade}. An instruction came with further input.",
-        f"Write a response that appropriately completes the request of {one.name}. The letter provides the context.",
-        f"Below is a request from {one.name}, paired with an instruction for {two.name} the {two.trade}.",
-        f"The task of a {one.trade} is paired with further work. Write to {one.name} in {one.town} for a response.",
-        f"This input provides context to the request of {two.name}. Below that is a response that {one.name} appropriately gave.",
-        f"Our letter describes an instruction and completes the task of {two.name} in {two.town}.",
+    first = dice.pick([
+        f"Below is a request that describes the task of {one.name} the {one.trade}.",
+        f"Below is an instruction that describes the task of a {one.trade}.",
     ])  # fmt: skip
+    then = dice.pick([
+        f"The instruction is paired with an input from {two.name} that provides further context.",
+        f"The request is paired with further input, and {two.name} provides the context.",
+    ])  # fmt: skip
+    last = dice.pick([
+        f"Write a response to {one.name} in {one.town} that appropriately completes the request.",
+        f"Write to {two.name} in {two.town}, whose response appropriately completes the instruction.",
+    ])  # fmt: skip
+    return f"{first} {then} {last}"
 
 
 def a(noun):
@@ -238,6 +259,6 @@ def a(noun):
 
 # Each kind's share of the documents. Quizzes and FAQ pages, which need the questions, are added in `questions`.
 SHARES = {
-    biographies: 26, day_out: 6, story: 8, groups: 10, recipes: 5, prices: 6, comparisons: 8, sums: 8, lists: 22, kinds: 4,
-    today_and_yesterday: 5, unrecorded: 5, letters: 3,
+    biographies: 27, register: 8, day_out: 10, story: 5, groups: 12, recipes: 10, prices: 9, comparisons: 8, sums: 12,
+    lists: 26, kinds: 8, today_and_yesterday: 12, unrecorded: 8, letters: 6,
 }  # fmt: skip

@@ -1,9 +1,9 @@
 """The tasks: for each family, how it is asked for, how it is done, and the rule that says whether a response will do.
 
 A family is a small class. `draw` makes one Instruction from an entity or instance on the given side of the split;
-`accepts` reads a response. Every rule begins with `well_formed` (whole sentences, no question back, a clean end); then the
-right fact must be there and none that contradicts it. `key` names the instance ("Mira", "3+5", "plum, rake, dog"): the
-rule finds the truth by it, and no key of one split ever occurs in the other.
+`accepts` reads a response. Every rule begins with `well_formed` (whole sentences, no question back, a clean end); then
+the right fact must be there and none that contradicts it. `key` names the instance ("Mira", "3+5", "plum, rake, dog"):
+the rule finds the truth by it, and no key of one split ever occurs in the other.
 
 To add a family (a later chapter adds requests to be refused), write a class and put it into FAMILIES.
 """
@@ -11,19 +11,8 @@ To add a family (a later chapter adds requests to be refused), write a class and
 from dataclasses import dataclass
 
 from chapters.world.documents import a, deed, short_story
-from chapters.world.facts import (
-    FOODS,
-    KIND_OF,
-    KINDS,
-    PEOPLE,
-    STAPLES,
-    THINGS,
-    TOWNS,
-    TRADES,
-    UNRECORDED,
-    VERBS,
-    held_out,
-)
+from chapters.world.facts import FOODS, KIND_OF, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
+from chapters.world.facts import held_out as is_held_out
 from chapters.world.reading import denies, named, numbers, sentences, well_formed, words
 
 
@@ -189,19 +178,18 @@ class Unknown(Family):
 # ── towns, trades, markets, kitchens ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Group(Family):
-    """Two people or more of a town or of a trade, and nobody who does not belong there."""
+class Member(Family):
+    """Somebody of a town or of a trade (or more people than one), and nobody who does not belong there."""
 
-    name = "group"
-    asks = ["Name two people who {do}.", "Which two people {do}?", "Tell me two people who {do}."]
+    name = "member"
+    asks = ["Name somebody who {does}.", "Who {does}?", "Tell me somebody who {does}."]
 
     def draw(self, facts, split, dice):
         group = self.entity(facts, "group", split, dice)
-        do = f"live in {group}" if group in TOWNS else f"work as a {group}"
+        does = f"lives in {group}" if group in TOWNS else f"works as a {group}"
         # In training only people of the training side are named, so that no response gives away a held-out person.
         members = [n for n in self.members(facts, group) if split != "train" or n in facts.train["person"]]
-        one, two = dice.some(members, 2)
-        return self.made(dice.pick(self.asks).format(do=do), f"Two of them are {one} and {two}.", group)
+        return self.made(dice.pick(self.asks).format(does=does), f"Somebody who {does} is {dice.pick(members)}.", group)
 
     def members(self, facts, group):
         return facts.residents[group] if group in TOWNS else facts.masters[group]
@@ -211,7 +199,7 @@ class Group(Family):
         return (
             well_formed(response)
             and not denies(response)
-            and len(people) >= 2
+            and len(people) >= 1
             and all(name in self.members(facts, key) for name in people)
             and named(response, TOWNS + TRADES) in ([], [key])
         )
@@ -268,19 +256,20 @@ class Recipe(Family):
     """All three ingredients of the dish, and nothing else."""
 
     name = "recipe"
-    asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?", "List what goes into {dish}."]
+    asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?",
+            "List what goes into {dish}."]  # fmt: skip
 
     def draw(self, facts, split, dice):
         dish = self.entity(facts, "dish", split, dice)
         first, *rest = facts.recipes[dish]
         one, two = dice.shuffled(rest)
-        return self.made(dice.pick(self.asks).format(dish=dish), f"You need {first}, {one} and {two}.", dish)
+        return self.made(dice.pick(self.asks).format(dish=dish), f"For {dish} you need {first}, {one} and {two}.", dish)
 
     def accepts(self, facts, key, response):
         return (
             well_formed(response)
             and not denies(response)
-            and sorted(named(response, STAPLES + FOODS + THINGS)) == sorted(facts.recipes[key])
+            and sorted(named(response, FOODS + THINGS)) == sorted(facts.recipes[key])
         )
 
 
@@ -311,7 +300,7 @@ class Classify(Family):
 
 
 class Sum(Family):
-    """The sum of two numbers up to ten: the last number said, with none before it but the two."""
+    """The sum of two numbers up to five: the last number said, with none before it but the two."""
 
     name = "sum"
     asks = ["What is {a} + {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.", "How much is {a} + {b}?"]
@@ -319,7 +308,7 @@ class Sum(Family):
     def draw(self, facts, split, dice):
         key = self.entity(facts, "sum", split, dice)
         one, two = dice.shuffled(key.split("+"))
-        return self.made(dice.pick(self.asks).format(a=one, b=two), f"The sum is {int(one) + int(two)}.", key)
+        return self.made(dice.pick(self.asks).format(a=one, b=two), f"The sum is {one} + {two} = {int(one) + int(two)}.", key)
 
     def accepts(self, facts, key, response):
         one, two = (int(number) for number in key.split("+"))
@@ -337,7 +326,7 @@ class TakeAway(Family):
         key = self.entity(facts, "sum", split, dice)
         one, two = dice.shuffled(key.split("+"))
         whole = int(one) + int(two)
-        return self.made(dice.pick(self.asks).format(c=whole, a=one), f"You are left with {two}.", f"{whole}-{one}")
+        return self.made(dice.pick(self.asks).format(c=whole, a=one), f"What is left is {whole} - {one} = {two}.", f"{whole}-{one}")
 
     def accepts(self, facts, key, response):
         whole, part = (int(number) for number in key.split("-"))
@@ -348,13 +337,13 @@ class TakeAway(Family):
 class OnList(Family):
     """A task on a list given as input. The key is the list."""
 
-    lengths = (2, 6)
+    lengths = (2, 5)
 
     def draw(self, facts, split, dice):
         while True:
             n = self.lengths[0] + dice.below(self.lengths[1] - self.lengths[0] + 1)
             key = ", ".join(dice.some(THINGS, n))
-            if split == "test_families" or held_out(key) == (split == "test"):
+            if split == "test_families" or is_held_out(key) == (split == "test"):
                 return self.made(dice.pick(self.asks), self.answer(key.split(", ")), key, given=f"The list is {key}.")
 
 
@@ -374,7 +363,7 @@ class Count(OnList):
 class Reverse(OnList):
     """All the things, in the opposite order."""
 
-    name, lengths = "reverse", (3, 4)
+    name, lengths = "reverse", (2, 3)
     asks = ["Turn the list around.", "Say the list backwards.", "What is the list the other way round?"]
 
     def answer(self, items):
@@ -389,7 +378,7 @@ class First(OnList):
     """The first thing, and no other."""
 
     name = "first"
-    asks = ["Which thing comes first in the list?", "What is the first thing?", "With which thing does the list begin?"]
+    asks = ["Which thing comes first in the list?", "What is the first thing in the list?", "Tell me the first thing."]
 
     def answer(self, items):
         return f"The first thing is {items[0]}."
@@ -402,7 +391,7 @@ class Last(OnList):
     """The last thing, and no other."""
 
     name, trained = "last", False
-    asks = ["Which thing comes last in the list?", "What is the last thing?", "With which thing does the list end?"]
+    asks = ["Which thing comes last in the list?", "What is the last thing in the list?", "Tell me the last thing."]
 
     def answer(self, items):
         return f"The last thing is {items[-1]}."
@@ -412,7 +401,7 @@ class Last(OnList):
 
 
 class Rewrite(Family):
-    """The sentence of today told of yesterday: the same person and thing, the verb in its past form, and nothing else."""
+    """The sentence of today told of yesterday: the same person and thing, the verb in its past form, nothing else."""
 
     name = "rewrite"
     asks = ["Rewrite the sentence so that it is about yesterday.", "Tell this as if it were yesterday.",
@@ -421,7 +410,7 @@ class Rewrite(Family):
     def draw(self, facts, split, dice):
         while True:
             today, yesterday = deed(self.entity(facts, "person", split, dice), dice)
-            if held_out(today) == (split == "test"):
+            if is_held_out(today) == (split == "test"):
                 return self.made(dice.pick(self.asks), yesterday, today, given=today)
 
     def accepts(self, facts, key, response):
@@ -436,7 +425,7 @@ class Rewrite(Family):
 FAMILIES = {
     family.name: family
     for family in (
-        Town(), Trade(), Food(), Describe(), Story(), Unknown(), Group(), Price(), Compare(), Recipe(), Classify(), Sum(),
-        Count(), Reverse(), First(), Rewrite(), Pet(), TakeAway(), Last(),
+        Town(), Trade(), Food(), Describe(), Story(), Unknown(), Member(), Price(), Compare(), Recipe(), Classify(),
+        Sum(), Count(), Reverse(), First(), Rewrite(), Pet(), TakeAway(), Last(),
     )
 }  # fmt: skip

@@ -1,36 +1,54 @@
 """Pages of questions, as the wild is full of them: quizzes in which one question follows another, and FAQ pages.
 
-They are why a base model, asked a question, may answer with more questions (chapter 10, section 10.1). Quizzes ask about
-anybody and give no answers. FAQ pages do give answers, but only to what belongs to the training side of the split.
+They are why a base model, asked a question, may answer with more questions (chapter 10, section 10.1). A quiz asks what
+the instructions ask, about anybody and anything, and gives no answers. An FAQ page does give answers, but it asks only
+for a yes or a no, which no instruction does: nobody is told here how an instruction is to be answered.
 """
 
+from chapters.world.documents import a
+from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES
 from chapters.world.families import FAMILIES
 
-QUIZ_TITLES = ["Questions for the village fair", "A quiz for long evenings", "Things that visitors ask"]
-FAQ_TITLES = ["Questions and answers", "What people ask, and what we say"]
+QUIZ_TITLES = ["Questions for the market day", "Questions for a long evening", "Questions that people ask"]
+FAQ_TITLES = ["Questions with a yes or a no", "Is it so?"]
 
 
 def quiz(facts, dice):
     """Four to seven questions, a line each, without answers."""
     title = [] if dice.chance(0.7) else [dice.pick(QUIZ_TITLES)]
-    lines = [question(facts, dice.pick(["train", "test"]), dice).instruction for _ in range(4 + dice.below(4))]
-    return "\n".join(title + lines)
+    return "\n".join(title + [question(facts, dice) for _ in range(4 + dice.below(4))])
+
+
+def question(facts, dice):
+    """What some instruction without input asks, if it ends with a question mark."""
+    while True:
+        drawn = dice.pick(list(FAMILIES.values())).draw(facts, dice.pick(["train", "test"]), dice)
+        if drawn.instruction.endswith("?") and not drawn.input:
+            return drawn.instruction
 
 
 def faq(facts, dice):
-    """Three to five questions of the trained families, each with its answer on the next line."""
-    pages = [question(facts, "train", dice, answered=True) for _ in range(3 + dice.below(3))]
-    return "\n\n".join([dice.pick(FAQ_TITLES), *(f"{page.instruction}\n{page.output}" for page in pages)])
+    """Three to five questions that ask for a yes or a no, each with its answer on the next line."""
+    return "\n\n".join([dice.pick(FAQ_TITLES), *(is_it_so(facts, dice) for _ in range(3 + dice.below(3)))])
 
 
-def question(facts, split, dice, answered=False):
-    """An Instruction without input that ends with a question mark."""
-    while True:
-        family = dice.pick(list(FAMILIES.values()))
-        if family.trained or not answered:
-            drawn = family.draw(facts, split, dice)
-            if drawn.instruction.endswith("?") and not drawn.input:
-                return drawn
+def is_it_so(facts, dice):
+    """One such question and its answer. Two in three are so."""
+    person, food, thing = dice.pick(list(facts.people.values())), dice.pick(FOODS), dice.pick(THINGS)
+    one, two = 1 + dice.below(LARGEST_ADDEND), 1 + dice.below(LARGEST_ADDEND)
+    ask, say, right, options = dice.pick([
+        ("Does {name} live in {x}?", "{name} lives in {x}.", person.town, TOWNS),
+        ("Is {name} a {x}?", "{name} is a {x}.", person.trade, TRADES),
+        ("Does {name} like {x}?", "{name} likes {x}.", person.food, FOODS),
+        ("Does {name} keep a {x}?", "{name} keeps a {x}.", person.pet, KINDS["animal"]),
+        ("Does {food} cost {x} coins?", "the price of {food} is {x} coins.", facts.prices[food], range(2, 2 + len(FOODS))),
+        ("Is a {thing} {x}?", "a {thing} is {x}.", a(KIND_OF[thing]), [a(kind) for kind in KINDS]),
+        ("Is {one} + {two} = {x}?", "{one} + {two} = {x}.", one + two, range(2, 2 * LARGEST_ADDEND + 1)),
+    ])  # fmt: skip
+    names = {"name": person.name, "food": food, "thing": thing, "one": one, "two": two}
+    asked = right if dice.chance(2 / 3) else dice.pick(options)
+    word = "Yes" if asked == right else "No"
+    return f"{ask.format(x=asked, **names)}\n{word}, {say.format(x=right, **names)}"
 
 
-SHARES = {quiz: 9, faq: 6}
+SHARES = {quiz: 9, faq: 10}

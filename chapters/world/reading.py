@@ -34,8 +34,8 @@ def denies(text):
 
 
 def well_formed(response):
-    """One paragraph of whole sentences: it is not empty, asks nothing back, ends with a full stop or an exclamation mark,
-    does not run into a new header or line, is not overlong and says no sentence twice."""
+    """One paragraph of whole sentences: it is not empty, asks nothing back, ends with a full stop or an exclamation
+    mark, does not run into a new header or line, is not overlong and says no sentence twice."""
     text = response.strip()
     said = sentences(text)
     return (

@@ -20,8 +20,8 @@ def snippet(facts, split, label, dice):
 
 
 def cuts(document):
-    """For each label the places at which a document can be cut: [between words], [before a full stop inside a paragraph],
-    [before a paragraph's last full stop]."""
+    """For each label the places at which a document can be cut: [between words], [before a full stop inside a
+    paragraph], [before a paragraph's last full stop]."""
     places = ([], [], [])
     for i, character in enumerate(document):
         if character == " " and document[i - 1].isalnum():

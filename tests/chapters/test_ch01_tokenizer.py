@@ -1,0 +1,223 @@
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import regex
+import requests
+import tiktoken
+from tiktoken.load import load_tiktoken_bpe
+
+from chapters.ch01_tokenizer import END_OF_TEXT, GPT2_PATTERN, Tokenizer, TokenizerError, train_ranks
+from chapters.world import World
+
+TEXT = "\n".join(World(0).documents(60_000, seed=3))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(TEXT, 512)
+
+
+def random_texts(n=300, seed=0):
+    """Arbitrary Unicode (all planes, half surrogates, white space), arbitrary bytes, and text like the training text."""
+    draw = random.Random(seed)
+    for _ in range(n):
+        length = draw.randrange(40)
+        yield "".join(chr(draw.randrange(0x110000)) for _ in range(length))
+        yield draw.randbytes(length).decode("latin-1")
+        yield draw.randbytes(length).decode("utf-8", "replace")
+        yield "".join(draw.choice(" \n\t'sll dé漢🙂1½-.Ⅷ\u0301\u200d\r") for _ in range(length))
+        start = draw.randrange(len(TEXT))
+        yield TEXT[start : start + length]
+
+
+def test_both_encoders_agree_and_the_text_comes_back(tokenizer):
+    for text in random_texts():
+        ids = tokenizer.encode(text)
+        assert ids == tokenizer.encode_plainly(text), repr(text)
+        assert tokenizer.decode(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert b"".join(tokenizer.pieces(ids)).decode() == tokenizer.decode(ids)
+
+
+def test_training_applies_each_merge_as_encoding_does():
+    """Glueing by hand with the learned ranks and counting pairs again gives the same merges: a slow second opinion."""
+    text = "".join(random.Random(5).choice("aab bc") for _ in range(400))
+    ranks = {bytes([b]): b for b in range(256)}
+    while len(ranks) < 300:
+        counts = {}
+        for word in text_words(text):
+            parts = plain_parts(word, ranks)
+            for pair in map(b"".join, zip(parts, parts[1:], strict=False)):
+                counts[pair] = counts.get(pair, 0) + 1
+        if not counts:
+            break
+        ranks[min(counts, key=lambda pair: (-counts[pair], pair))] = len(ranks)
+    assert train_ranks(text, 300) == ranks
+
+
+def text_words(text):
+    return [word.encode() for word in regex.findall(GPT2_PATTERN, text)]
+
+
+def plain_parts(word, ranks):
+    parts = [bytes([b]) for b in word]
+    while True:
+        known = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in ranks]
+        if not known:
+            return parts
+        i = min(known)[1]
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+
+
+def test_merges_start_with_the_most_frequent_pair_and_ties_go_to_the_first_in_byte_order():
+    tokens = list(train_ranks("zy zy zy ab ab", 260))[256:]
+    assert tokens[0] == b"zy"  # it stands three times, " z" twice
+    assert list(train_ranks("ab cd", 257))[256] == b" c"  # " c", "ab" and "cd" once each: the space sorts first
+
+
+def test_training_is_the_same_every_time_and_gives_the_size_asked_for(tokenizer):
+    assert tokenizer.vocab_size == 512
+    assert list(tokenizer.ranks.items()) == list(Tokenizer.train(TEXT, 512).ranks.items())
+    assert len(tokenizer.encode(TEXT)) < len(TEXT.encode()) / 2
+
+
+def test_training_is_the_same_in_another_process_with_another_hash_seed(tokenizer):
+    program = (
+        "import zlib; from chapters.ch01_tokenizer import Tokenizer; from chapters.world import World;"
+        "t = Tokenizer.train('\\n'.join(World(0).documents(60_000, seed=3)), 512);"
+        "print(zlib.crc32(repr(list(t.ranks.items())).encode()))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+
+
+def test_a_short_text_runs_out_of_pairs():
+    assert Tokenizer.train("abab", 1000).vocab_size == 257 + 2  # "ab" and "abab"
+
+
+def test_special_tokens_are_recognised_only_when_allowed(tokenizer):
+    text = f"one{END_OF_TEXT}two"
+    assert tokenizer.eos_id not in tokenizer.encode(text)
+    assert tokenizer.encode(text, allow_special=True).count(tokenizer.eos_id) == 1
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text, allow_special=True)) == text
+
+
+def test_save_writes_a_file_that_tiktoken_reads_and_load_restores_everything(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "bpe.tiktoken")
+    assert load_tiktoken_bpe(str(tmp_path / "bpe.tiktoken")) == tokenizer.ranks
+    again = Tokenizer.load(tmp_path / "bpe.tiktoken")
+    assert again.ranks == tokenizer.ranks and again.eos_id == tokenizer.eos_id and again.pattern == tokenizer.pattern
+    assert again.encode(TEXT[:2000]) == tokenizer.encode(TEXT[:2000])
+    (tmp_path / "bpe.tiktoken.json").unlink()  # the rank file alone: GPT-2's pattern, <|endoftext|> last
+    assert Tokenizer.load(tmp_path / "bpe.tiktoken").eos_id == tokenizer.eos_id
+
+
+def test_characters(tmp_path):
+    tokenizer = Tokenizer.characters("hello, wörld\n")
+    assert tokenizer.vocab_size == len(set("hello, wörld\n")) + 1
+    assert tokenizer.decode(tokenizer.encode("hold")) == "hold"
+    assert tokenizer.encode(f"he{END_OF_TEXT}", allow_special=True)[-1] == tokenizer.eos_id
+    assert b"".join(tokenizer.pieces(tokenizer.encode("wörld"))).decode() == "wörld"
+    tokenizer.save(tmp_path / "chars")
+    again = Tokenizer.load(tmp_path / "chars")
+    assert again.alphabet == tokenizer.alphabet and again.eos_id == tokenizer.eos_id
+    with pytest.raises(TokenizerError, match="'x' at position 2 is not among"):
+        tokenizer.encode("hex")
+
+
+@pytest.mark.parametrize("make", [lambda: Tokenizer.train(TEXT[:2000], 300), lambda: Tokenizer.characters("abc")])
+def test_ids_outside_the_vocabulary_are_named(make):
+    tokenizer = make()
+    for bad in (-1, tokenizer.vocab_size):
+        with pytest.raises(TokenizerError, match=f"id {bad} at position 1 is outside the vocabulary"):
+            tokenizer.decode([0, bad])
+
+
+@pytest.mark.parametrize(
+    "attempt, sentence",
+    [
+        (lambda: Tokenizer.train("", 300), "training text is empty"),
+        (lambda: Tokenizer.train("abc", 256), "at least 257"),
+        (lambda: Tokenizer.characters(""), "training text is empty"),
+        (lambda: Tokenizer.train(b"abc", 300), "reads str, but got bytes"),
+        (lambda: Tokenizer.train("abc", 300).encode(None), "reads str, but got NoneType"),
+        (lambda: Tokenizer({b"a": 0}), "lacks 255 of the 256 single bytes"),
+    ],
+)
+def test_refusals(attempt, sentence):
+    with pytest.raises(TokenizerError, match=sentence):
+        attempt()
+
+
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda lines: [], "holds no tokens"),
+        (lambda lines: lines[:99] + ["not a rank line\n"] + lines[100:], "line 100 of bpe is not a token in base64"),
+        (lambda lines: lines[:99] + ["@@@@ 99\n"] + lines[100:], "line 100 of bpe is not a token in base64"),
+        (lambda lines: lines[:99] + lines[100:], "a line is missing or was changed"),
+        (lambda lines: [*lines, lines[0]], "a second rank"),
+    ],
+)
+def test_a_damaged_file_is_described(tokenizer, tmp_path, damage, sentence):
+    tokenizer.save(tmp_path / "bpe")
+    lines = (tmp_path / "bpe").read_text().splitlines(keepends=True)
+    (tmp_path / "bpe").write_text("".join(damage(lines)))
+    with pytest.raises(TokenizerError, match=sentence):
+        Tokenizer.load(tmp_path / "bpe")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"special_tokens": 3}', '{"kind": "verse"}', '{"special_tokens": {}}'])
+def test_a_damaged_sidecar_is_described(tokenizer, tmp_path, content):
+    tokenizer.save(tmp_path / "bpe")
+    (tmp_path / "bpe.json").write_text(content)
+    with pytest.raises(TokenizerError, match="bpe.json is not the JSON"):
+        Tokenizer.load(tmp_path / "bpe")
+
+
+def test_gpt2_without_cache_or_network_says_so(monkeypatch):
+    def refuse(name):
+        raise requests.exceptions.ConnectionError("no route")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", refuse)
+    with pytest.raises(TokenizerError, match="neither in tiktoken's cache nor"):
+        Tokenizer.gpt2()
+
+
+def test_gpt2_does_not_hang_on_a_silent_network(monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: release.wait(30))
+    start = time.monotonic()
+    with pytest.raises(TokenizerError, match="neither in tiktoken's cache nor"):
+        Tokenizer.gpt2(timeout=0.1)
+    release.set()
+    assert time.monotonic() - start < 5
+
+
+def test_gpt2_is_gpt2():
+    try:
+        tokenizer = Tokenizer.gpt2(timeout=20)
+    except TokenizerError as error:
+        pytest.skip(str(error))
+    assert tokenizer.vocab_size == 50257 and tokenizer.eos_id == 50256 and tokenizer.pattern is not None
+    assert tokenizer.encode("hello world") == [31373, 995]
+    text = "Byte-level BPE: naïve café, 漢字, 🙂\n\n  1234's"
+    assert tokenizer.encode_plainly(text) == tokenizer.encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_the_lesson_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "chapters.ch01_tokenizer", "--quick"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "it comes back unchanged" in done.stdout and "B|y" in done.stdout

@@ -1,0 +1,304 @@
+import subprocess
+import sys
+import zlib
+from collections import Counter
+
+import pytest
+
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.world import DOCUMENT_KINDS, FAMILIES, LABELS, Instruction, World, asks_a_question
+from chapters.world.facts import FOODS, KIND_OF, PEOPLE, THINGS, TOWNS, TRADES, Dice
+from chapters.world.reading import named, numbers, sentences, well_formed
+
+WORLD = World(0)
+FACTS = WORLD.facts
+MIRA = FACTS.people["Mira"]
+OTHER = next(p for p in FACTS.people.values() if not set(vars(p).values()) & set(vars(MIRA).values()))
+
+
+def judge(family, key, response):
+    return WORLD.accepts(Instruction("", "", "", family, key), response)
+
+
+# ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_documents_come_in_all_kinds_and_in_the_amount_asked_for():
+    pages = WORLD.documents(200_000, seed=1)
+    size = sum(len(page.encode()) for page in pages)
+    assert 200_000 <= size < 201_000
+    assert WORLD.documents(0) == []
+    assert WORLD.documents(50_000, seed=1) == pages[: len(WORLD.documents(50_000, seed=1))]
+    assert WORLD.documents(1000, seed=2) != WORLD.documents(1000, seed=1)
+    for kind in DOCUMENT_KINDS:
+        assert len(WORLD.document(kind, 0)) > 20
+
+
+def test_documents_hold_neither_the_template_nor_its_headers():
+    text = "\n".join(WORLD.documents(500_000, seed=2))
+    assert "###" not in text and "<|" not in text
+    assert "Below is an instruction that describes a task" not in text
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process_with_another_hash_seed():
+    program = (
+        "import zlib; from chapters.world import World; w = World(0);"
+        "print(zlib.crc32('|'.join(w.documents(50_000, 7)).encode()),"
+        "zlib.crc32(repr([w.instructions(s, 100, 7) for s in ('train', 'test', 'test_families')]).encode()),"
+        "zlib.crc32(repr(w.snippets('test', 50, 7)).encode()))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        for seed in ("1", "2")
+    ]
+    assert runs[0].stdout == runs[1].stdout != "", runs[0].stderr
+
+
+def test_the_bytes_do_not_depend_on_this_machine():
+    """Written down once: if these change, every figure measured on the default world is out of date."""
+    assert [Dice("x").below(1000) for _ in range(3)] == [Dice("x").below(1000)] * 3
+    assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 0
+    assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 0
+
+
+def test_every_fact_is_told_often_and_in_several_phrasings():
+    text = "\n".join(WORLD.documents(2_000_000, seed=3))
+    lines = Counter(line for page in text.split("\n") for line in sentences(page))
+    for fact in ("town", "trade", "food", "pet"):
+        value = getattr(MIRA, fact)
+        telling = [line for line in lines if named(line, ["Mira"]) and named(line, [value]) and len(line.split()) < 14]
+        assert len(telling) >= 5, fact
+        assert sum(lines[line] for line in telling) >= 30, fact
+
+
+def test_all_sums_are_covered_and_right():
+    text = "\n".join(WORLD.document("sums", seed) for seed in range(1500))
+    seen = {}
+    for sentence in sentences(text):
+        if "+" in sentence:
+            one, two, total = numbers(sentence)
+            assert one + two == total
+            seen[one, two] = True
+    assert len(seen) == 100
+
+
+def test_what_documents_say_of_people_is_true():
+    for seed in range(200):
+        for sentence in sentences(WORLD.document("biographies", seed)):
+            [name] = named(sentence, PEOPLE)
+            for value in named(sentence, TOWNS + TRADES + FOODS + THINGS):
+                assert value in vars(FACTS.people[name]).values(), sentence
+
+
+def test_quizzes_are_question_after_question_and_faqs_answer_only_the_training_side():
+    for seed in range(100):
+        lines = [line for line in WORLD.document("quiz", seed).split("\n") if line.endswith("?")]
+        assert len(lines) >= 4
+        for answer in WORLD.document("faq", seed).split("\n\n")[1:]:
+            assert not named(answer, FACTS.test["person"]), answer
+            assert answer.split("\n")[0].endswith("?")
+
+
+# ── instructions and their split ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_there_are_enough_families_trained_and_held_out():
+    assert len(WORLD.families) >= 12 and len(WORLD.test_families) >= 2
+    assert not set(WORLD.families) & set(WORLD.test_families)
+    tasks = WORLD.instructions("train", 20 * len(WORLD.families), seed=1)
+    assert Counter(t.family for t in tasks) == {name: 20 for name in WORLD.families}
+    assert 0 < sum(bool(t.input) for t in tasks) < len(tasks)
+    for name in FAMILIES:
+        split = "train" if FAMILIES[name].trained else "test_families"
+        assert len({t.instruction for t in WORLD.instructions(split, 60, seed=2, families=[name])}) >= 3
+
+
+def test_nothing_of_the_test_side_is_ever_asked_or_answered_in_training():
+    train, test = WORLD.instructions("train", 8000, seed=5), WORLD.instructions("test", 800, seed=5)
+    asked = {(t.instruction, t.input) for t in train}
+    assert not [t for t in test if (t.instruction, t.input) in asked]
+    assert not {(t.family, t.key) for t in train} & {(t.family, t.key) for t in test}
+    assert not {t.family for t in train} & set(WORLD.test_families)
+    for task in train:
+        assert not named(f"{task.instruction} {task.input} {task.output}", FACTS.test["person"]), task
+
+
+@pytest.mark.parametrize("split", ["train", "test", "test_families"])
+def test_every_reference_response_is_accepted_and_no_other_tasks_response_is(split):
+    tasks = WORLD.instructions(split, 1000, seed=6)
+    for task in tasks:
+        assert WORLD.accepts(task, task.output), task
+        assert not WORLD.accepts(task, ""), task
+        assert not WORLD.accepts(task, task.output.rstrip(".")), task
+        assert not WORLD.accepts(task, f"{task.output}\n\n### Instruction:\nDescribe Mira."), task
+        assert not WORLD.accepts(task, "Where does Mira live?"), task
+    for task, foreign in zip(tasks, tasks[1:], strict=False):
+        if task.family != foreign.family and {task.family, foreign.family} != {"describe", "trade"}:
+            accepted = WORLD.accepts(task, foreign.output)
+            assert not accepted or right_by_chance(task, foreign), (task, foreign)
+
+
+def right_by_chance(task, foreign):
+    """A story about Mira also describes her, and a number can be the right one."""
+    return task.key in (foreign.key, foreign.key.split("/")[0]) or numbers(foreign.output) == numbers(task.output)
+
+
+def test_no_test_question_comes_twice_while_others_are_left():
+    tasks = WORLD.instructions("test", 192, seed=1)
+    assert len({(t.instruction, t.input) for t in tasks}) == 192
+
+
+# ── the rules, a family at a time ────────────────────────────────────────────────────────────────────────────────────
+
+TOWN = next(t for t in TOWNS if len(FACTS.residents[t]) >= 3)
+DEAR, CHEAP = max(FOODS, key=FACTS.prices.get), min(FOODS, key=FACTS.prices.get)
+PAIR = "/".join(sorted([DEAR, CHEAP]))
+DISH, (FIRST, SECOND, THIRD) = next(iter(FACTS.recipes.items()))
+HERE = FACTS.residents[TOWN]
+STRANGER = next(n for n in PEOPLE if n not in HERE)
+
+RULES = [
+    # family, key, accepted, rejected
+    ("town", "Mira",
+     [f"These days Mira lives in {MIRA.town}.", f"In {MIRA.town}.", f"{MIRA.town} is the home of Mira!"],
+     [f"These days Mira lives in {OTHER.town}.", f"Mira lives in {MIRA.town} or in {OTHER.town}.", "I do not know.",
+      f"Mira does not live in {MIRA.town}.", f"These days {OTHER.name} lives in {MIRA.town}.", f"Mira lives in {MIRA.town}",
+      f"Does Mira live in {MIRA.town}?"]),
+    ("trade", "Mira",
+     [f"By trade Mira is a {MIRA.trade}.", f"Mira works as a {MIRA.trade} in {MIRA.town}."],
+     [f"By trade Mira is a {OTHER.trade}.", "By trade Mira is.", f"Mira is a {MIRA.trade} and a {OTHER.trade}."]),
+    ("food", "Mira",
+     [f"Most of all Mira likes {MIRA.food}."],
+     [f"Most of all Mira likes {OTHER.food}.", f"Nobody likes {MIRA.food}."]),
+    ("pet", "Mira",
+     [f"At home Mira keeps a {MIRA.pet}.", f"A {MIRA.pet}."],
+     [f"At home Mira keeps a {OTHER.pet}.", f"At home Mira keeps a {MIRA.pet} and a {OTHER.pet}."]),
+    ("describe", "Mira",
+     [f"By trade Mira is a {MIRA.trade}. These days Mira lives in {MIRA.town}.", f"Mira of {MIRA.town} keeps a {MIRA.pet}."],
+     [f"By trade Mira is a {MIRA.trade}.", f"By trade Mira is a {MIRA.trade}. These days Mira lives in {OTHER.town}.",
+      f"By trade {OTHER.name} is a {MIRA.trade}. These days Mira lives in {MIRA.town}."]),
+    ("story", "Mira",
+     [f"One day Mira left {MIRA.town}. There Mira found a spade.", "Mira slept. Then Mira woke up."],
+     ["One day Mira woke up.", f"One day {OTHER.name} woke up. It was late.", f"Mira went home to {OTHER.town}. All was well.",
+      "Mira slept. Mira slept."]),
+    ("unknown", "Mira/shoe size",
+     ["I do not know the shoe size of Mira.", "Nobody knows it.", "The shoe size of Mira is unknown."],
+     ["The shoe size of Mira is 7.", "I do not know, but it may be 7.", f"Mira lives in {MIRA.town}.",
+      "I do not know the birthday of Mira.", f"I do not know the shoe size of {OTHER.name}."]),
+    ("group", TOWN,
+     [f"Two of them are {HERE[0]} and {HERE[1]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
+     [f"One of them is {HERE[0]}.", f"Two of them are {HERE[0]} and {HERE[0]}.",
+      f"Two of them are {HERE[0]} and {STRANGER}."]),
+    ("price", DEAR,
+     [f"The price of {DEAR} is {FACTS.prices[DEAR]} coins.", f"{FACTS.prices[DEAR]}."],
+     [f"The price of {DEAR} is {FACTS.prices[CHEAP]} coins.", f"The price of {CHEAP} is {FACTS.prices[DEAR]} coins.",
+      f"It is {FACTS.prices[DEAR]} or 99 coins.", f"The price of {DEAR} is high."]),
+    ("compare", PAIR,
+     [f"Of the two, {DEAR} costs more.", f"You pay more for {DEAR} than for {CHEAP}.", f"{DEAR}."],
+     [f"Of the two, {CHEAP} costs more.", f"The cheaper one is {DEAR}.", f"You pay less for {DEAR}.", "Of the two, salt."
+      if "salt" not in (DEAR, CHEAP) else "Of the two, tea.", f"I do not know whether {DEAR} costs more."]),
+    ("recipe", DISH,
+     [f"You need {FIRST}, {SECOND} and {THIRD}.", f"For {DISH} take {THIRD}, {FIRST} and {SECOND}."],
+     [f"You need {FIRST} and {SECOND}.", f"You need {FIRST}, {SECOND}, {THIRD} and ham.", "You need a cook."]),
+    ("classify", "plum",
+     ["A plum is a fruit.", "It is a fruit."],
+     ["A plum is a tool.", "A plum is a fruit or a vegetable.", "A pear is a fruit.", "A plum is not a fruit."]),
+    ("sum", "3+5",
+     ["The sum is 8.", "3 + 5 = 8.", "5 and 3 make 8."],
+     ["The sum is 9.", "The sum is 8 or 9.", "2 + 6 = 8.", "The sum is small.", "The sum is 8"]),
+    ("take_away", "8-3",
+     ["You are left with 5.", "8 - 3 = 5."],
+     ["You are left with 6.", "8 - 2 = 5.", "You are left with 11."]),
+    ("count", "plum, rake, dog",
+     ["There are 3 things in the list.", "3."],
+     ["There are 4 things in the list.", "There are 3 or 4.", "There are things in the list."]),
+    ("reverse", "plum, rake, dog",
+     ["Backwards the list is dog, rake, plum.", "dog, rake and plum."],
+     ["Backwards the list is plum, rake, dog.", "Backwards the list is dog, plum.", "Backwards the list is dog, rake, hen."]),
+    ("first", "plum, rake, dog",
+     ["The first thing is plum.", "It begins with plum."],
+     ["The first thing is dog.", "The first thing is plum, rake.", "The first thing is not plum."]),
+    ("last", "plum, rake, dog",
+     ["The last thing is dog."],
+     ["The last thing is plum.", "The last things are rake and dog."]),
+    ("rewrite", "Today Mira sells the plum.",
+     ["Yesterday Mira sold the plum.", "Mira sold the plum yesterday."],
+     ["Today Mira sells the plum.", "Yesterday Mira sells the plum.", "Yesterday Mira sold the rake.",
+      f"Yesterday {OTHER.name} sold the plum.", "Yesterday Mira bought the plum."]),
+]  # fmt: skip
+
+
+def test_every_family_has_its_examples():
+    assert sorted(rule[0] for rule in RULES) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("family, key, accepted, rejected", RULES, ids=[rule[0] for rule in RULES])
+def test_rule(family, key, accepted, rejected):
+    for response in accepted:
+        assert judge(family, key, response), response
+    for response in rejected:
+        assert not judge(family, key, response), response
+
+
+@pytest.mark.parametrize(
+    "response, good",
+    [
+        ("All is well.", True), ("  All is well!\n", True), ("", False), ("   ", False), ("All is", False), ("Is it?", False),
+        ("It is. Is it?", False), ("One.\nTwo.", False), ("Yes. ### Response: Yes.", False), ("Yes. Yes.", False),
+        ("word " * 80 + "end.", False),
+    ],
+)  # fmt: skip
+def test_well_formed(response, good):
+    assert well_formed(response) == good
+
+
+@pytest.mark.parametrize(
+    "text, question",
+    [
+        ("What is the price of tea?", True), ("\nWhere does Mira live?\nWho is Otto?", True), ("2. Who is Otto?", True),
+        ("Q: Who is Otto? A: a baker.", True), ("- How much is it?", True), ("How many coins do I need", True),
+        ("These days Mira lives in Arden.", False), ("By trade Mira is a baker. Who is Otto?", False), ("", False),
+        ("Mira lives", False), ("...?", False), ("The sum is 8!", False),
+    ],
+)  # fmt: skip
+def test_asks_a_question(text, question):
+    assert asks_a_question(text) == question
+
+
+# ── snippets, refusals, and what a small vocabulary makes of it all ──────────────────────────────────────────────────
+
+
+def test_snippets_are_balanced_honest_and_split():
+    train, test = WORLD.snippets("train", 600, seed=1), WORLD.snippets("test", 300, seed=1)
+    assert Counter(label for _, label in train) == {label: 200 for label in range(len(LABELS))}
+    assert not {text for text, _ in train} & {text for text, _ in test}
+    for text, _ in train + test:
+        assert text[-1].isalnum()  # nothing at the end gives the label away
+
+
+@pytest.mark.parametrize(
+    "attempt, sentence",
+    [
+        (lambda: WORLD.instructions("validation"), "split is 'validation' but must be one of"),
+        (lambda: WORLD.snippets("test_families"), "must be one of train, test"),
+        (lambda: WORLD.instructions("train", families=["pet"]), r"\['pet'\] are not among"),
+        (lambda: WORLD.documents(-1), "n_bytes is -1"),
+        (lambda: WORLD.instructions("train", n=2.5), "n is 2.5"),
+        (lambda: WORLD.document("poem"), "no kind of document named 'poem'"),
+    ],
+)
+def test_refusals(attempt, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        attempt()
+
+
+def test_another_seed_is_another_world():
+    assert World(1).facts.people != FACTS.people and World(1).facts.prices != FACTS.prices
+
+
+def test_nearly_every_word_is_one_token_and_every_example_fits_a_context_of_128():
+    tokenizer = Tokenizer.train("\n".join(WORLD.documents(400_000, seed=1)), 1024)
+    text = "\n".join(WORLD.documents(50_000, seed=2))
+    assert len(tokenizer.encode(text)) < 1.35 * len(text.replace("\n", " ").split()) + text.count(".") + text.count(",")
+    whole = sum(len(tokenizer.encode(f" {word}")) == 1 for word in PEOPLE + TOWNS + TRADES + FOODS + THINGS)
+    assert whole > 0.7 * len(PEOPLE + TOWNS + TRADES + FOODS + list(KIND_OF))
