@@ -38,7 +38,7 @@ def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, 
 
 def global_norm(arrays):
     """See reference.global_norm.  Returns a float64 array of no dimensions, on the device: reading its value waits for it."""
-    most = 2 * multiprocessors(arrays[0])
+    most = 8 * multiprocessors(arrays[0])
     blocks = [min(most, blocks_for(a.size, 4 * THREADS)) for a in arrays]
     sums, norm = empty(arrays[0], max(1, sum(blocks)), np.float64), empty(arrays[0], (), np.float64)
     first = 0

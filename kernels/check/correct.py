@@ -43,7 +43,7 @@ def cases(rng, small=False):
         yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {"needs": (False, True, True)}
         logits, targets = x.reshape(-1, C), rng.integers(0, C, x.size // C)
         targets[0] = -100
-        for smoothing in (0.0, 0.1):
+        for smoothing in (0.0, 0.1) if C > 1 else ():
             _, lse = _exact("cross_entropy", "cross_entropy_forward", logits, targets)
             kw = {"label_smoothing": smoothing}
             yield "cross_entropy", "cross_entropy_forward", (logits, targets), kw
@@ -63,7 +63,7 @@ def cases(rng, small=False):
 
 
 def _products(normal, about, small):
-    sizes = [(1, 1, 1), (about(6), about(7), about(5)), (about(130), about(66), about(257)), (128, 132, 64)]
+    sizes = [(1, 9, 1), (about(6), about(7), about(5)), (about(130), about(66), about(257)), (128, 132, 64)]
     sizes += [(100, 96, 4 * about(200))]  # few results and a long sum: the sum is shared among blocks
     if not small:
         sizes += [(about(300), about(400), about(2100)), (65, 1000, about(700))]
@@ -133,7 +133,7 @@ def error(got, want):
     finite = np.isfinite(want)
     if got.shape != want.shape or not np.array_equal(got[~finite], want[~finite]) or not np.isfinite(got[finite]).all():
         return math.inf
-    return float(np.abs(got[finite] - want[finite]).max(initial=0) / max(np.abs(want[finite]).max(initial=0), 0.1))
+    return float(np.abs(got[finite] - want[finite]).max(initial=0) / max(np.abs(want[finite]).max(initial=0), 1e-6))
 
 
 def describe(function, args, kw):

@@ -117,12 +117,6 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
 }
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------
-// Of one quad: n = (x − mean) rstd and dn = dy w.
-__device__ __forceinline__ void normalised(float4 x, float4 dy, float4 w, float mean, float rstd, float4* n, float4* dn) {
-    *n = make_float4((x.x - mean) * rstd, (x.y - mean) * rstd, (x.z - mean) * rstd, (x.w - mean) * rstd);
-    *dn = make_float4(dy.x * w.x, dy.y * w.y, dy.z * w.z, dy.w * w.w);
-}
-
 // dx = rstd (dn − mean(dn) − n mean(dn n)), a row to a team, any row length, each row read twice.
 extern "C" __global__ void __launch_bounds__(512)
 layernorm_backward_input(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd,
@@ -191,14 +185,13 @@ extern "C" __global__ void __launch_bounds__(512)
 layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, float* dx,
                    float* dweights, float* dbiases, int rows, int columns, int aligned) {
     const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
-    float4 w[HOLD], dw[HOLD], db[HOLD];
+    const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    __shared__ float2 of_warp[2][16];  // two of them in turn, so that one barrier a row is enough
+    float4 dw[HOLD], db[HOLD];
 #pragma unroll
-    for (int j = 0; j < HOLD; ++j) {
-        const long long c = 4 * (threadIdx.x + j * blockDim.x);
-        w[j] = weight ? load4(weight, c, 0, columns, 0.0f, aligned) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
-        dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-    for (int r = team; r < rows; r += teams) {
+    for (int j = 0; j < HOLD; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    int turn = 0;
+    for (int r = team; r < rows; r += teams, turn ^= 1) {
         const long long lo = (long long)r * columns, hi = lo + columns;
         const float m = mean[r], scale = rstd[r];
         float4 u[HOLD], d[HOLD];
@@ -210,20 +203,35 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
             d[j] = load4(dy, i, lo, hi, 0.0f, aligned);
         }
 #pragma unroll
-        for (int j = 0; j < HOLD; ++j) {
-            float4 n, dn;
-            normalised(u[j], d[j], w[j], m, scale, &n, &dn);
-            shift += dn.x + dn.y + dn.z + dn.w;
-            stretch += dn.x * n.x + dn.y * n.y + dn.z * n.z + dn.w * n.w;
-            dw[j] = make_float4(dw[j].x + d[j].x * n.x, dw[j].y + d[j].y * n.y, dw[j].z + d[j].z * n.z, dw[j].w + d[j].w * n.w);
-            db[j] = make_float4(db[j].x + d[j].x, db[j].y + d[j].y, db[j].z + d[j].z, db[j].w + d[j].w);
+        for (int j = 0; j < HOLD; ++j) {  // from here on u is n, and d is dn
+            u[j] = make_float4((u[j].x - m) * scale, (u[j].y - m) * scale, (u[j].z - m) * scale, (u[j].w - m) * scale);
+            const float4 n = u[j], g = d[j];
+            dw[j] = make_float4(dw[j].x + g.x * n.x, dw[j].y + g.y * n.y, dw[j].z + g.z * n.z, dw[j].w + g.w * n.w);
+            db[j] = make_float4(db[j].x + g.x, db[j].y + g.y, db[j].z + g.z, db[j].w + g.w);
+            if (weight) {
+                const float4 w = load4(weight, 4 * (threadIdx.x + j * blockDim.x), 0, columns, 0.0f, aligned);
+                d[j] = make_float4(g.x * w.x, g.y * w.y, g.z * w.z, g.w * w.w);
+            }
+            shift += d[j].x + d[j].y + d[j].z + d[j].w;
+            stretch += d[j].x * n.x + d[j].y * n.y + d[j].z * n.z + d[j].w * n.w;
         }
-        shift = team_sum(shift) / columns;
-        stretch = team_sum(stretch) / columns;
+        shift = warp_sum(shift);
+        stretch = warp_sum(stretch);
+        if (warps > 1) {
+            if (lane == 0) of_warp[turn][warp] = make_float2(shift, stretch);
+            __syncthreads();
+            shift = stretch = 0.0f;
+            for (int w = 0; w < warps; ++w) {  // every thread adds up the few warps' sums for itself
+                const float2 part = of_warp[turn][w];
+                shift += part.x;
+                stretch += part.y;
+            }
+        }
+        shift /= columns;
+        stretch /= columns;
 #pragma unroll
         for (int j = 0; j < HOLD; ++j) {
-            float4 n, dn;
-            normalised(u[j], d[j], w[j], m, scale, &n, &dn);
+            const float4 n = u[j], dn = d[j];
             store4(dx, lo + 4 * (threadIdx.x + j * blockDim.x), lo, hi, aligned,
                    make_float4(scale * (dn.x - shift - n.x * stretch), scale * (dn.y - shift - n.y * stretch),
                                scale * (dn.z - shift - n.z * stretch), scale * (dn.w - shift - n.w * stretch)));

@@ -14,6 +14,15 @@
 // otherwise), and an epilogue: bias, GELU, and adding to what is there. FP32 is the default. TF32 keeps 10 bits of each factor's
 // mantissa, BF16 keeps 7; both still add in FP32.
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define BLOCKS 2
+#else
+#define BLOCKS 1
+#endif
+#ifndef TF32_BLOCKS
+#define TF32_BLOCKS 1
+#endif
+
 extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x, col = blockIdx.y * blockDim.y + threadIdx.y;
     if (row >= M || col >= N) return;
@@ -87,7 +96,7 @@ __device__ __forceinline__ float gelu(float x, int tanh_form) {
 
 __device__ __forceinline__ void finish(float* c, float sum, int row, int col, int M, int N, const Epilogue& e) {
     if (row >= M || col >= N) return;
-    const long long i = (long long)row * N + col;
+    const long long i = ((long long)blockIdx.z * M + row) * N + col;
     if (e.bias) sum += e.bias[col];
     if (e.preactivation) e.preactivation[i] = sum;
     if (e.activation) sum = gelu(sum, e.activation == 2);
@@ -115,16 +124,14 @@ __device__ __forceinline__ float4 four_along_rows(const Operand& x, int r, int k
     return make_float4(r < x.rows ? p[0] : 0.0f, r + 1 < x.rows ? p[1] : 0.0f, r + 2 < x.rows ? p[2] : 0.0f, r + 3 < x.rows ? p[3] : 0.0f);
 }
 
-// blockIdx.z counts shares of k within batches. Moves the pointers to this block's batch and gives this block's share of k. With
+// blockIdx.z counts shares of k within batches. Moves the operands to this block's batch and gives this block's share of k. With
 // more than one share c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
-__device__ __forceinline__ void choose_batch(const float** a, const float** b, float** c, float** preactivation, int M, int N, int K,
-                                             long long stride_a, long long stride_b, int shares, int* k_begin, int* k_end) {
+__device__ __forceinline__ void choose_batch(const float** a, const float** b, int K, long long stride_a, long long stride_b, int shares,
+                                             int* k_begin, int* k_end) {
     const int batch = blockIdx.z / shares, share = blockIdx.z % shares;
     const int length = ((K + shares - 1) / shares + 31) / 32 * 32;  // whole slabs, so that every share starts aligned
     *a += batch * stride_a;
     *b += batch * stride_b;
-    *c += (long long)blockIdx.z * M * N;
-    if (*preactivation) *preactivation += (long long)blockIdx.z * M * N;
     *k_begin = min(K, share * length);
     *k_end = min(K, *k_begin + length);
 }
@@ -167,7 +174,7 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
                     int activation, int accumulate, int aligned_a, int aligned_b) {
     __shared__ float as[16][64 + 4], bs[16][64 + 4];
     int k_begin, k_end;
-    choose_batch(&a, &b, &c, &preactivation, M, N, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const int t = threadIdx.x, tx = t % 16, ty = t / 16, row0 = blockIdx.x * 64, col0 = blockIdx.y * 64;
     float sum[4][4] = {};
     for (int k0 = k_begin; k0 < k_end; k0 += 16) {
@@ -205,25 +212,62 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
 //    buffer after it: the fetch, which takes longer than anything else, passes unnoticed, and one barrier a slab is enough.
 // 2. A warp's results are 64 × 32, a thread's are four 4 × 4 squares in them: the warp's reads of one k are then 8 neighbouring
 //    quads of as and 4 of bs, which shared memory serves without a conflict.
-// (__launch_bounds__(256, 2): no more registers than let two blocks share a multiprocessor, one computing while the other waits.)
+// (__launch_bounds__(256, BLOCKS): from sm_90 on no more registers than let two blocks share a multiprocessor, one computing while
+// the other waits; older compilers' targets would have to spill some, which costs more than it gains.)
 // 3. Where k is contiguous in global memory, a fetched quad has to be turned: its 4 numbers go to 4 rows of the buffer. Written
 //    straight, 4 quads of one outer row would meet in one memory bank; so row k of the buffer keeps outer row r at r ^ 8 (k / 4).
-__device__ __forceinline__ void fetch_slab(const Operand& x, int r0, int k0, int k_end, float4* quad) {
+// A thread fetches two quads of each slab: along the outer rows where those are contiguous and aligned, else along k. This is where
+// the first starts, how far from it the second, and how far the next slab's are. Outer rows past the edge are fetched as the last
+// row once more: what is computed of them is never written. So the fetch in the loop asks no question that not all threads answer
+// alike; a thread that had to compare and branch for every number would have to wait for it there, and not after the arithmetic.
+struct Walk { const float* quad; int second, step; };
+
+__device__ __forceinline__ Walk walk_slabs(const Operand& x, int r0, int k0) {
     const int t = threadIdx.x;
+    Walk w;
+    if (x.k_contiguous) {
+        const int r = min(r0 + t / 4, x.rows - 1);
+        w.quad = x.data + (long long)r * x.pitch + k0 + t % 4 * 4;
+        w.second = (min(r0 + t / 4 + 64, x.rows - 1) - r) * x.pitch;
+        w.step = 16;
+    } else {
+        w.quad = x.data + (x.aligned ? (long long)(k0 + t / 32) * x.pitch + min(r0 + t % 32 * 4, x.rows - 4)
+                                     : (long long)(k0 + t / 128 * 4) * x.pitch + min(r0 + t % 128, x.rows - 1));
+        w.second = 8 * x.pitch;
+        w.step = 16 * x.pitch;
+    }
+    return w;
+}
+
+// A slab all of whose k's exist.
+__device__ __forceinline__ void fetch_slab(const Operand& x, Walk* w, float4* quad) {
+    const int along_k = x.k_contiguous ? 1 : x.pitch;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        const int f = t + 256 * i;
-        quad[i] = x.k_contiguous ? four_along_k(x, r0 + f / 4, k0 + f % 4 * 4, k_end) : four_along_rows(x, r0 + f % 32 * 4, k0 + f / 32, k_end);
+        const float* p = w->quad + i * w->second;
+        quad[i] = x.aligned ? *(const float4*)p : make_float4(p[0], p[along_k], p[2 * along_k], p[3 * along_k]);
+    }
+    w->quad += w->step;
+}
+
+// The last slab, where K is no multiple of 16: zeros where k is past the end.
+__device__ __forceinline__ void fetch_tail(const Operand& x, int r0, int k0, int k_end, float4* quad) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int f = threadIdx.x + 256 * i;
+        if (x.k_contiguous || !x.aligned)
+            quad[i] = four_along_k(x, r0 + (x.k_contiguous ? f / 4 : f % 128), k0 + 4 * (x.k_contiguous ? f % 4 : f / 128), k_end);
+        else
+            quad[i] = four_along_rows(x, r0 + f % 32 * 4, k0 + f / 32, k_end);
     }
 }
 
-__device__ __forceinline__ void store_slab(float (*slab)[128], const float4* quad, int k_contiguous) {
-    const int t = threadIdx.x;
+__device__ __forceinline__ void store_slab(const Operand& x, float (*slab)[128], const float4* quad) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        const int f = t + 256 * i;
-        if (k_contiguous) {
-            const int q = f % 4, r = (f / 4) ^ (8 * q);
+        const int f = threadIdx.x + 256 * i;
+        if (x.k_contiguous || !x.aligned) {
+            const int q = x.k_contiguous ? f % 4 : f / 128, r = (x.k_contiguous ? f / 4 : f % 128) ^ (8 * q);
             slab[4 * q][r] = quad[i].x;
             slab[4 * q + 1][r] = quad[i].y;
             slab[4 * q + 2][r] = quad[i].z;
@@ -235,31 +279,37 @@ __device__ __forceinline__ void store_slab(float (*slab)[128], const float4* qua
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b) {
     __shared__ float as[2][16][128], bs[2][16][128];
     int k_begin, k_end;
-    choose_batch(&a, &b, &c, &preactivation, M, N, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int row = warp / 4 * 64 + lane / 4 * 4, col = warp % 4 * 32 + lane % 4 * 4;  // of the thread's first square
+    Walk walk_a = walk_slabs(left, row0, k_begin), walk_b = walk_slabs(right, col0, k_begin);
     float sum[8][8] = {};
     float4 quad_a[2], quad_b[2];
-    fetch_slab(left, row0, k_begin, k_end, quad_a);
-    fetch_slab(right, col0, k_begin, k_end, quad_b);
-    store_slab(as[0], quad_a, left.k_contiguous);
-    store_slab(bs[0], quad_b, right.k_contiguous);
+    int whole = (k_end - k_begin) / 16;  // slabs still to fetch; one with only some of its k's comes before them, at the end of the sum
+    if (whole > 0 && (k_end - k_begin) % 16 == 0) {
+        fetch_slab(left, &walk_a, quad_a);
+        fetch_slab(right, &walk_b, quad_b);
+        --whole;
+    } else {
+        fetch_tail(left, row0, k_begin + 16 * whole, k_end, quad_a);
+        fetch_tail(right, col0, k_begin + 16 * whole, k_end, quad_b);
+    }
+    store_slab(left, as[0], quad_a);
+    store_slab(right, bs[0], quad_b);
     __syncthreads();
-    int now = 0;
-    for (int k0 = k_begin; k0 < k_end; k0 += 16, now ^= 1) {
-        const bool more = k0 + 16 < k_end;
-        if (more) {
-            fetch_slab(left, row0, k0 + 16, k_end, quad_a);
-            fetch_slab(right, col0, k0 + 16, k_end, quad_b);
+    for (int now = 0; whole >= 0; now ^= 1, --whole) {
+        if (whole > 0) {
+            fetch_slab(left, &walk_a, quad_a);
+            fetch_slab(right, &walk_b, quad_b);
         }
-#pragma unroll
+#pragma unroll 4  // unrolled further, the compiler keeps more addresses than it has registers for
         for (int k = 0; k < 16; ++k) {
             const int turn = 8 * (k / 4);
             const float4 l0 = *(const float4*)&as[now][k][row ^ turn], l1 = *(const float4*)&as[now][k][(row + 32) ^ turn];
@@ -270,9 +320,9 @@ matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int p
 #pragma unroll
                 for (int j = 0; j < 8; ++j) sum[i][j] += l[i] * r[j];
         }
-        if (more) {
-            store_slab(as[now ^ 1], quad_a, left.k_contiguous);
-            store_slab(bs[now ^ 1], quad_b, right.k_contiguous);
+        if (whole > 0) {
+            store_slab(left, as[now ^ 1], quad_a);
+            store_slab(right, bs[now ^ 1], quad_b);
         }
         __syncthreads();
     }
@@ -345,18 +395,44 @@ __device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const u
 #endif
 }
 
-// A thread's two quads of words of one operand's slab (128 rows of 16 words), as the floats that they will be made of.
-__device__ __forceinline__ void fetch_words(const Operand& x, int r0, int k0, int k_end, int bf16, float4 (*quad)[2]) {
-    const int t = threadIdx.x;
+// A thread's two quads of words of one operand's slab (128 rows of 16 words), as the floats that they will be made of: the same
+// walk, the same fetch without questions, and the same tail.
+__device__ __forceinline__ Walk walk_words(const Operand& x, int r0, int k0, int bf16) {
+    const int of_quad = bf16 ? 8 : 4, t = threadIdx.x;
+    Walk w;
+    if (x.k_contiguous) {
+        const int r = min(r0 + t / 4, x.rows - 1);
+        w.quad = x.data + (long long)r * x.pitch + k0 + t % 4 * of_quad;
+        w.second = (min(r0 + t / 4 + 64, x.rows - 1) - r) * x.pitch;
+    } else {
+        w.quad = x.data + (long long)(k0 + t / 128 * of_quad) * x.pitch + min(r0 + t % 128, x.rows - 1);
+        w.second = 2 * of_quad * x.pitch;
+    }
+    return w;
+}
+
+__device__ __forceinline__ void fetch_words(const Operand& x, Walk* w, int bf16, float4 (*quad)[2]) {
+    const int step = x.k_contiguous ? 1 : x.pitch;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        const int f = t + 256 * i, r = r0 + (x.k_contiguous ? f / 4 : f % 128), q = x.k_contiguous ? f % 4 : f / 128;
-        if (bf16) {
-            quad[i][0] = four_along_k(x, r, k0 + 8 * q, k_end);
-            quad[i][1] = four_along_k(x, r, k0 + 8 * q + 4, k_end);
+        const float* p = w->quad + i * w->second;
+        if (x.k_contiguous && x.aligned) {
+            quad[i][0] = *(const float4*)p;
+            if (bf16) quad[i][1] = *(const float4*)(p + 4);
         } else {
-            quad[i][0] = four_along_k(x, r, k0 + 4 * q, k_end);
+            quad[i][0] = make_float4(p[0], p[step], p[2 * step], p[3 * step]);
+            if (bf16) quad[i][1] = make_float4(p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
         }
+    }
+    w->quad += (bf16 ? 32 : 16) * step;
+}
+
+__device__ __forceinline__ void fetch_words_of_tail(const Operand& x, int r0, int k0, int k_end, int bf16, float4 (*quad)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int f = threadIdx.x + 256 * i, r = r0 + (x.k_contiguous ? f / 4 : f % 128), q = x.k_contiguous ? f % 4 : f / 128;
+        quad[i][0] = four_along_k(x, r, k0 + (bf16 ? 8 : 4) * q, k_end);
+        if (bf16) quad[i][1] = four_along_k(x, r, k0 + 8 * q + 4, k_end);
     }
 }
 
@@ -381,26 +457,32 @@ __device__ __forceinline__ void matmul_tensor_cores(const Operand& left, const O
     const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int g = lane / 4, q = lane % 4, row = warp / 4 * 64, col = warp % 4 * 32;
     const int at = 4 * (q ^ (g / 2));  // where this lane's quad lies in rows g, g + 8, …: the same place in each
+    Walk walk_a = walk_words(left, row0, k_begin, bf16), walk_b = walk_words(right, col0, k_begin, bf16);
     float sum[4][4][4] = {};
     float4 quad_a[2][2], quad_b[2][2];
-    fetch_words(left, row0, k_begin, k_end, bf16, quad_a);
-    fetch_words(right, col0, k_begin, k_end, bf16, quad_b);
-    store_words(as[0], quad_a, left.k_contiguous, bf16);
-    store_words(bs[0], quad_b, right.k_contiguous, bf16);
+    int whole = (k_end - k_begin) / slab;
+    if (whole > 0 && (k_end - k_begin) % slab == 0) {
+        fetch_words(left, &walk_a, bf16, quad_a);
+        fetch_words(right, &walk_b, bf16, quad_b);
+        --whole;
+    } else {
+        fetch_words_of_tail(left, row0, k_begin + slab * whole, k_end, bf16, quad_a);
+        fetch_words_of_tail(right, col0, k_begin + slab * whole, k_end, bf16, quad_b);
+    }
+    store_words(as[whole & 1], quad_a, left.k_contiguous, bf16);
+    store_words(bs[whole & 1], quad_b, right.k_contiguous, bf16);
     __syncthreads();
-    int now = 0;
-    for (int k0 = k_begin; k0 < k_end; k0 += slab, now ^= 1) {
-        const bool more = k0 + slab < k_end;
-        if (more) {
-            fetch_words(left, row0, k0 + slab, k_end, bf16, quad_a);
-            fetch_words(right, col0, k0 + slab, k_end, bf16, quad_b);
+    for (; whole >= 0; --whole) {  // the buffers take turns with the count's last bit
+        if (whole > 0) {
+            fetch_words(left, &walk_a, bf16, quad_a);
+            fetch_words(right, &walk_b, bf16, quad_b);
         }
         uint4 b[4];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) b[j] = *(const uint4*)&bs[now][col + 8 * j + g][at];
+        for (int j = 0; j < 4; ++j) b[j] = *(const uint4*)&bs[whole & 1][col + 8 * j + g][at];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const uint4 a0 = *(const uint4*)&as[now][row + 16 * i + g][at], a1 = *(const uint4*)&as[now][row + 16 * i + g + 8][at];
+            const uint4 a0 = *(const uint4*)&as[whole & 1][row + 16 * i + g][at], a1 = *(const uint4*)&as[whole & 1][row + 16 * i + g + 8][at];
             const unsigned first[4] = {a0.x, a1.x, a0.y, a1.y}, second[4] = {a0.z, a1.z, a0.w, a1.w};
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
@@ -409,9 +491,9 @@ __device__ __forceinline__ void matmul_tensor_cores(const Operand& left, const O
                 tensor_core(sum[i][j], second, b_second, bf16);
             }
         }
-        if (more) {
-            store_words(as[now ^ 1], quad_a, left.k_contiguous, bf16);
-            store_words(bs[now ^ 1], quad_b, right.k_contiguous, bf16);
+        if (whole > 0) {
+            store_words(as[(whole - 1) & 1], quad_a, left.k_contiguous, bf16);
+            store_words(bs[(whole - 1) & 1], quad_b, right.k_contiguous, bf16);
         }
         __syncthreads();
     }
@@ -424,12 +506,12 @@ __device__ __forceinline__ void matmul_tensor_cores(const Operand& left, const O
                 finish(c, sum[i][j][n], row0 + row + 16 * i + g + n / 2 * 8, col0 + col + 8 * j + 2 * q + n % 2, M, N, e);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TF32_BLOCKS)
 matmul_tf32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b) {
     int k_begin, k_end;
-    choose_batch(&a, &b, &c, &preactivation, M, N, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate};
     matmul_tensor_cores(left, right, c, M, N, k_begin, k_end, e, 0);
@@ -440,7 +522,7 @@ matmul_bf16(const float* a, const float* b, float* c, int M, int N, int K, int p
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b) {
     int k_begin, k_end;
-    choose_batch(&a, &b, &c, &preactivation, M, N, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate};
     matmul_tensor_cores(left, right, c, M, N, k_begin, k_end, e, 1);

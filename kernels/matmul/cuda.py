@@ -63,7 +63,7 @@ def _product(a, b, c, sizes, batch, transpose_a, transpose_b, epilogue, kernel):
     SOURCE.launch(
         kernel, (blocks_for(M, tile), blocks_for(N, tile), n_batch * shares), (THREADS,), Strided(a), Strided(b), target, i32(M), i32(N),
         i32(K), i32(pitch_a), i32(pitch_b), i32(transpose_a), i32(transpose_b), i64(stride_a), i64(stride_b), i32(shares), *passed,
-        i32(_aligned(a, pitch_a, stride_a)), i32(_aligned(b, pitch_b, stride_b)),
+        i32(_aligned(a, pitch_a, stride_a, M if transpose_a else 0)), i32(_aligned(b, pitch_b, stride_b, 0 if transpose_b else N)),
     )  # fmt: skip
     if shares > 1:
         args = target, c, i32(shares), i32(M), i32(N), bias, pre, i32(activation), i32(accumulate)
@@ -111,8 +111,9 @@ def _expanded(x, batch):
     return full
 
 
-def _aligned(x, pitch, stride):
-    return address(x) % 16 == 0 and pitch % 4 == 0 and stride % 4 == 0
+def _aligned(x, pitch, stride, quads_along):
+    """Whether all quads that a kernel fetches are aligned; quads_along: the length they divide, where that is not the sum's."""
+    return address(x) % 16 == 0 and pitch % 4 == 0 and stride % 4 == 0 and quads_along % 4 == 0
 
 
 def matmul_rung(name, a, b):
