@@ -69,9 +69,10 @@ class Source:
         self._functions = {}
         self._module = self._emulated = None
 
-    def launch(self, name, grid, block, *args, shared=0):
+    def launch(self, name, grid, block, *args, shared=0, reach=()):
         """Run kernel `name` on a grid of blocks of threads (tuples of up to three ints), with `shared` bytes of dynamic
-        shared memory.  An empty grid launches nothing.  Raises TypeError where an argument does not fit its parameter."""
+        shared memory.  An empty grid launches nothing.  Raises TypeError where an argument does not fit its parameter.
+        reach: arrays that the kernel finds through addresses in another array; the emulator's checks have to know them."""
         xp = self._check(name, args)
         if 0 in grid:
             return
@@ -80,7 +81,7 @@ class Source:
                 from kernels.emulator import Emulated
 
                 self._emulated = Emulated(self.path, self.defines)
-            self._emulated.launch(name, grid, block, args, shared)
+            self._emulated.launch(name, grid, block, args, shared, reach)
             return
         function = self._functions.get(name)
         if function is None:
@@ -203,7 +204,8 @@ def indices(array, limit, name, ignore=None):
 
 
 def address(array):
-    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    """Where the array begins in its memory."""
+    return array.__array_interface__["data"][0] if type(array) is np.ndarray else array.data.ptr
 
 
 def vectorises(*arrays):

@@ -1,6 +1,13 @@
 // AdamW and the gradient norm on a GPU; the formulas are in reference.py.
 //
 // The update reads four arrays and writes three, and computes next to nothing: its time is that of moving 28 bytes a parameter.
+// A model has a hundred and more arrays, many of them tiny, and to launch a kernel costs the CPU longer than a tiny array costs the
+// GPU. So one launch serves the whole list, through a table of addresses:
+//
+//   table[w n + i]       the address of the i-th array of list w (n arrays a list), then, after the lists, its length
+//   blocks[2 b], [2 b + 1]   which array block b works on, and on which stretch of CHUNK numbers of it
+
+#define CHUNK 4096
 
 __device__ __forceinline__ float4 load4(const float* x, long long i, long long n, int aligned) {
     if (aligned && i + 3 < n) return *(const float4*)(x + i);
@@ -28,26 +35,45 @@ __device__ __forceinline__ void update(float* param, float grad, float* m, float
 // decay = 1 − lr · weight_decay, rest = 1 − beta, step_size = lr / (1 − beta1ᵗ), root_correction = √(1 − beta2ᵗ): numbers that the
 // launcher computes once, in double precision. The gradient is multiplied by `scale`, and by *scale_array where that is given:
 // a number that only the GPU knows yet, such as the factor of a clipped gradient, need not travel to the CPU and back.
-extern "C" __global__ void adamw(float* param, const float* grad, float* m, float* v, long long n, float scale,
-                                 const float* scale_array, float decay, float beta1, float beta2, float rest1, float rest2,
-                                 float step_size, float root_correction, float eps, int aligned) {
-    const long long i = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
-    if (i >= n) return;
-    const float factor = scale_array ? scale * *scale_array : scale;
-    float4 p = load4(param, i, n, aligned), a = load4(m, i, n, aligned), b = load4(v, i, n, aligned);
-    const float4 g = load4(grad, i, n, aligned);
-    update(&p.x, g.x * factor, &a.x, &b.x, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
-    update(&p.y, g.y * factor, &a.y, &b.y, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
-    update(&p.z, g.z * factor, &a.z, &b.z, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
-    update(&p.w, g.w * factor, &a.w, &b.w, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
-    store4(param, i, n, aligned, p);
-    store4(m, i, n, aligned, a);
-    store4(v, i, n, aligned, b);
+extern "C" __global__ void adamw_plain(float* param, const float* grad, float* m, float* v, long long n, float scale, float decay,
+                                       float beta1, float beta2, float rest1, float rest2, float step_size, float root_correction,
+                                       float eps) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) update(param + i, grad[i] * scale, m + i, v + i, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
 }
 
-extern "C" __global__ void scale_array(float* x, long long n, float factor, const float* factor_array) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) x[i] *= factor_array ? factor * *factor_array : factor;
+__device__ __forceinline__ bool aligned_address(const float* p) { return ((unsigned long long)p & 15) == 0; }
+
+extern "C" __global__ void adamw(const long long* table, const int* blocks, int n_arrays, float scale, const float* scale_array,
+                                 float decay, float beta1, float beta2, float rest1, float rest2, float step_size,
+                                 float root_correction, float eps) {
+    const int array = blocks[2 * blockIdx.x];
+    float *param = (float*)table[array], *grad = (float*)table[n_arrays + array];
+    float *m = (float*)table[2 * n_arrays + array], *v = (float*)table[3 * n_arrays + array];
+    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[4 * n_arrays + array];
+    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const bool aligned = aligned_address(param) && aligned_address(grad) && aligned_address(m) && aligned_address(v);
+    const float factor = scale_array ? scale * *scale_array : scale;
+    for (long long i = begin + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+        float4 p = load4(param, i, end, aligned), a = load4(m, i, end, aligned), b = load4(v, i, end, aligned);
+        const float4 g = load4(grad, i, end, aligned);
+        update(&p.x, g.x * factor, &a.x, &b.x, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
+        update(&p.y, g.y * factor, &a.y, &b.y, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
+        update(&p.z, g.z * factor, &a.z, &b.z, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
+        update(&p.w, g.w * factor, &a.w, &b.w, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
+        store4(param, i, end, aligned, p);
+        store4(m, i, end, aligned, a);
+        store4(v, i, end, aligned, b);
+    }
+}
+
+extern "C" __global__ void scale_arrays(const long long* table, const int* blocks, int n_arrays, float factor, const float* factor_array) {
+    const int array = blocks[2 * blockIdx.x];
+    float* x = (float*)table[array];
+    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[n_arrays + array];
+    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const float by = factor_array ? factor * *factor_array : factor;
+    for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) x[i] *= by;
 }
 
 // ---- The norm, in double precision and in a fixed order ------------------------------------------------------------------
@@ -61,16 +87,22 @@ __device__ __forceinline__ double block_sum(double v) {
     return v;
 }
 
-// Block b leaves the sum of squares of its share of x in sums[first + b].
-extern "C" __global__ void square_sums(const float* x, long long n, double* sums, int first, int aligned) {
+// Block b leaves the sum of squares of its stretch in sums[b].
+extern "C" __global__ void square_sums(const long long* table, const int* blocks, int n_arrays, double* sums) {
+    const int array = blocks[2 * blockIdx.x];
+    const float* x = (const float*)table[array];
+    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[n_arrays + array];
+    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const bool aligned = aligned_address(x);
+    float4 v[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) v[j] = load4(x, begin + 4 * (threadIdx.x + j * 256), end, aligned);  // 256 threads: the whole stretch
     double sum = 0.0;
-    const long long step = 4 * (long long)gridDim.x * blockDim.x;
-    for (long long i = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x); i < n; i += step) {
-        const float4 v = load4(x, i, n, aligned);
-        sum += (double)v.x * v.x + (double)v.y * v.y + (double)v.z * v.z + (double)v.w * v.w;
-    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+        sum += (double)v[j].x * v[j].x + (double)v[j].y * v[j].y + (double)v[j].z * v[j].z + (double)v[j].w * v[j].w;
     sum = block_sum(sum);
-    if (threadIdx.x == 0) sums[first + blockIdx.x] = sum;
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
 extern "C" __global__ void root_of_sum(const double* sums, double* norm, int n) {

@@ -165,6 +165,7 @@ def memory_table(xp, shapes):
     params[3] = xp.abs(params[3])
     kw = dict(step=3, lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
     calls = {
+        "adamw_plain": (7 * n, lambda: adamw.adamw_plain(*params, **kw)),
         "adamw_step": (7 * n, lambda: adamw.adamw_step(*([p] for p in params), **kw)),
         "global_norm": (n, lambda: adamw.global_norm([params[1]])),
     }

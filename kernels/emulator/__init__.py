@@ -48,6 +48,12 @@ class _Array(ctypes.Structure):
     _fields_ = [("begin", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("read_only", ctypes.c_int)]
 
 
+def _extent(array, read_only):
+    """The bytes from an array's first to its last."""
+    low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
+    return _Array(low, high - low, read_only)
+
+
 @contextmanager
 def settings(checked=None, seed=None):
     """Inside the with block, launches are checked or not, and run threads and blocks in the order drawn from `seed`."""
@@ -76,28 +82,30 @@ class Emulated:
         self.signatures = signatures(self.source)
         self._libraries = {}
 
-    def launch(self, name, grid, block, args, shared=0):
-        """Run kernel `name`. args: one NumPy array, Strided, NumPy scalar or None for each parameter, already checked."""
+    def launch(self, name, grid, block, args, shared=0, reach=()):
+        """Run kernel `name`. args: one NumPy array, Strided, NumPy scalar or None for each parameter, already checked.
+        reach: arrays besides, that the kernel may read and write through addresses it finds in its arguments."""
         library = self._library(_settings["checked"])
         entry = getattr(library, name + "__call")
-        keep, arrays = [], (_Array * len(args))()
+        keep, arrays = [], (_Array * (len(args) + len(reach)))()
         for i, (arg, parameter) in enumerate(zip(args, self.signatures[name], strict=True)):
             array = getattr(arg, "array", arg)
             if array is None:
                 keep.append(ctypes.c_void_p(0))
             elif parameter.pointer:
-                low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
-                arrays[i] = _Array(low, high - low, parameter.const or not array.flags.writeable)
+                arrays[i] = _extent(array, parameter.const or not array.flags.writeable)
                 keep.append(ctypes.c_void_p(array.ctypes.data))
             else:
                 keep.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
+        for i, array in enumerate(reach):
+            arrays[len(args) + i] = _extent(array, read_only=False)
         pointers = (ctypes.c_void_p * len(args))(*[ctypes.addressof(k) for k in keep])
         grid, block = ((ctypes.c_uint * 3)(*d, *(1,) * (3 - len(d))) for d in (grid, block))
         if not 0 < np.prod(list(block)) <= MAX_THREADS or shared > MAX_SHARED:
             raise LaunchError(f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large")
         error = ctypes.create_string_buffer(1024)
         failed = library.emulator_launch(
-            entry, pointers, grid, block, ctypes.c_size_t(shared), arrays, len(args), int(_settings["checked"]),
+            entry, pointers, grid, block, ctypes.c_size_t(shared), arrays, len(arrays), int(_settings["checked"]),
             ctypes.c_uint(_settings["seed"]), error, ctypes.c_size_t(1024),
         )  # fmt: skip
         if failed:
