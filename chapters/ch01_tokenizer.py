@@ -10,9 +10,6 @@ Sources: Gage 1994, "A New Algorithm for Data Compression" (the algorithm); Senn
 (on words); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2 (on bytes).
 """
 
-import base64
-import binascii
-import json
 import os
 import sys
 import threading
@@ -24,17 +21,19 @@ from pathlib import Path
 import regex
 import tiktoken
 
-END_OF_TEXT = "<|endoftext|>"
+from chapters.ch01_files import (
+    END_OF_TEXT,
+    TokenizerError,
+    check_ids,
+    load_files,
+    save_files,
+    sidecar,
+)
 
 # How GPT-2 cuts a text before any gluing, so that no token straddles two words: a contraction, or an optional space
 # with letters, with digits or with other signs, or white space (all but its last character, if a word follows).
 # Source: `pat` in encoder.py of the GPT-2 release (github.com/openai/gpt-2).
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-
-
-class TokenizerError(ValueError):
-    """A text, an id or a file that the tokenizer cannot use; the message is one sentence."""
-
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,7 +182,7 @@ class Tokenizer:
         ranks, extra = load_files(path)
         if extra["kind"] == "characters":
             return CharTokenizer([token.decode("utf-8") for token in ranks])
-        return Tokenizer(ranks, extra["pattern"], extra["special_tokens"])
+        return Tokenizer(ranks, extra.get("pattern", GPT2_PATTERN), extra["special_tokens"])
 
     @staticmethod
     def train(text, vocab_size, on_merge=None):
@@ -274,75 +273,7 @@ class CharTokenizer:
         save_files(path, ranks, {"kind": "characters", "special_tokens": {END_OF_TEXT: self.eos_id}})
 
 
-# ── files, and what is refused ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def save_files(path, ranks, extra):
-    path = Path(path)
-    by_rank = sorted(ranks.items(), key=lambda item: item[1])
-    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank]
-    for target, content in ((path, "".join(lines)), (sidecar(path), json.dumps(extra, indent=1) + "\n")):
-        half_written = target.with_name(target.name + ".tmp")
-        half_written.write_text(content, encoding="ascii", newline="\n")
-        os.replace(half_written, target)
-
-
-def sidecar(path):
-    return Path(path).with_name(Path(path).name + ".json")
-
-
-def load_files(path):
-    path = Path(path)
-    ranks = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = line.split()
-            token, rank = base64.b64decode(token, validate=True), int(rank)
-        except (ValueError, binascii.Error):
-            raise TokenizerError(
-                f"line {number} of {path.name} is not a token in base64, a space and a rank; the file is damaged, or "
-                "not one that a tokenizer saved."
-            ) from None
-        if token in ranks:
-            raise TokenizerError(f"line {number} of {path.name} gives the token {token!r} a second rank, {rank}.")
-        ranks[token] = rank
-    if not ranks:
-        raise TokenizerError(f"{path.name} holds no tokens; save the tokenizer again.")
-    ranks = dict(sorted(ranks.items(), key=lambda r: r[1]))
-    extra = {"kind": "bytes", "pattern": GPT2_PATTERN, "special_tokens": {END_OF_TEXT: len(ranks)}}
-    if sidecar(path).exists():
-        try:
-            saved = json.loads(sidecar(path).read_bytes())
-        except ValueError:
-            saved = None
-        if not is_sidecar(saved):
-            raise TokenizerError(
-                f"{sidecar(path).name} is not the JSON that a tokenizer saves beside {path.name}; save it again."
-            )
-        extra.update(saved)
-    check_ids([*ranks.values(), *extra["special_tokens"].values()])
-    return ranks, extra
-
-
-def is_sidecar(saved):
-    return (
-        isinstance(saved, dict)
-        and saved.get("kind") in ("bytes", "characters")
-        and isinstance(saved.get("pattern", GPT2_PATTERN), str)
-        and isinstance(saved.get("special_tokens"), dict)
-        and END_OF_TEXT in saved["special_tokens"]
-        and all(isinstance(i, int) for i in saved["special_tokens"].values())
-    )
-
-
-def check_ids(ids):
-    if sorted(ids) != list(range(len(ids))):
-        raise TokenizerError(
-            f"the {len(ids)} ids of the vocabulary should be 0 to {len(ids) - 1}, each once, but reach from {min(ids)} "
-            f"to {max(ids)} with {len(ids) - len(set(ids))} repeated; a line is missing or was changed."
-        )
+# ── what is refused ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_range(ids, vocab_size):

@@ -1,8 +1,8 @@
 """The little world: the project's embedded data, generated from a seed, every sentence written for it.
 
-A hundred people, sixteen towns, sixteen trades, foods with prices, things, dishes, and what is true of them (`facts`);
-plain documents that tell it (`documents`, `questions`); instructions over the same world with a rule for each family
-that says whether a response will do (`families`, `reading`); and cut-off texts to classify (`snippets`).
+Eighty people, twelve towns, twelve trades, foods with prices, things, dishes, and what is true of them (`facts`); plain
+documents that tell it (`documents`, `questions`); instructions over the same world with a rule for each family that
+says whether a response will do (`families`, `reading`); and cut-off texts to classify (`snippets`).
 
     python -m chapters.world        # a sample of everything
 
@@ -12,7 +12,8 @@ pretraining gave and what each bend added can be measured rather than guessed.
 
 from chapters.world import documents, questions
 from chapters.world.facts import Dice, Facts
-from chapters.world.families import FAMILIES, Instruction
+from chapters.world.families import FAMILIES
+from chapters.world.family import Instruction
 from chapters.world.reading import asks_a_question
 from chapters.world.snippets import LABELS, snippet
 

@@ -7,7 +7,7 @@ Pages about a person end a paragraph when all there is to say has been said: tha
 (`snippets`) can learn.
 """
 
-from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
+from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
 
 # Sentences that can open a paragraph, and sentences (begun with a name) that can only follow one.
 OPENING = {
@@ -27,7 +27,7 @@ OPENING = {
         "At home {name} keeps a {pet}.", "The pet of {name} is a {pet}.", "With {name} lives a {pet}.",
         "Each evening {name} feeds a {pet}.", "You can see {name} walking with a {pet}.",
     ],
-}  # fmt: skip
+}
 FOLLOWING = {
     "town": ["{name} lives in {town}.", "{name} has a house in {town}."],
     "trade": ["{name} is a {trade}.", "{name} works as a {trade}."],
@@ -62,7 +62,7 @@ def register(facts, dice):
             "The {trade} {name} lives in {town} with a {pet} and eats {food}.",
             "With a {pet} and with {food} for dinner, {name} the {trade} is at home in {town}.",
             "There is also {name}, a {trade} from {town}, who has a {pet} and likes {food}.",
-        ]).format(**vars(person)))  # fmt: skip
+        ]).format(**vars(person)))
     return " ".join(lines)
 
 
@@ -76,8 +76,10 @@ def town_folk(facts, dice):
     town = dice.pick(TOWNS)
     one, two, three = dice.some(facts.residents[town], 3)
     lines = [
-        f"Somebody who lives in {town} is {one}.", f"In {town} you can meet {two}.", f"{town} is also the home of {three}.",
-    ]  # fmt: skip
+        f"Somebody who lives in {town} is {one}.",
+        f"In {town} you can meet {two}.",
+        f"{town} is also the home of {three}.",
+    ]
     return " ".join([f"This is {town}.", *dice.some(lines, 2)])
 
 
@@ -86,8 +88,10 @@ def guild(facts, dice):
     trade = dice.pick(TRADES)
     one, two, three = dice.some(facts.masters[trade], 3)
     lines = [
-        f"Somebody who works as a {trade} is {one}.", f"As a {trade} you can ask {two}.", f"You know {three} the {trade}.",
-    ]  # fmt: skip
+        f"Somebody who works as a {trade} is {one}.",
+        f"As a {trade} you can ask {two}.",
+        f"You know {three} the {trade}.",
+    ]
     return " ".join([f"You need a {trade}.", *dice.some(lines, 2)])
 
 
@@ -98,19 +102,19 @@ def story(facts, dice):
     begin = dice.pick([
         f"One day {one.name} the {one.trade} left the house in {one.town} with a {one.pet}.",
         f"One morning {one.name} was at home in {one.town} with a {one.pet}.",
-    ])  # fmt: skip
+    ])
     meet = dice.pick([
         f"There {one.name} found a {thing}, and it was the {thing} of {two.name} the {two.trade}.",
         f"Then {two.name} the {two.trade} came and wanted a {thing}.",
-    ])  # fmt: skip
+    ])
     share = dice.pick([
         f"So {one.name} gave {two.name} the {thing}, and {two.name} was happy.",
         f"So {one.name} and {two.name} went to find the {thing} in {two.town}.",
-    ])  # fmt: skip
+    ])
     end = dice.pick([
         f"In the end {one.name} ate {one.food} and was happy.",
         f"In the end {two.name} was at home in {two.town} and ate {two.food}.",
-    ])  # fmt: skip
+    ])
     return f"{begin} {meet}\n\n{share} {end}"
 
 
@@ -147,7 +151,7 @@ def prices(facts, dice):
         lines.append(dice.pick([
             f"Here is {food}: the price of {food} is {coins} coins.", f"You pay {coins} coins for {food}.",
             f"The price of {food} is {coins} coins.", f"If you want {food}, then bring {coins} coins for the {food}.",
-        ]))  # fmt: skip
+        ]))
     return " ".join(lines)
 
 
@@ -161,7 +165,7 @@ def comparisons(facts, dice):
             f"Of {one} and {other}, {more} costs more.", f"You pay more for {more} than for {less}.",
             f"Between {one} and {other}, the dearer one is {more}.", f"You pay less for {less} than for {more}.",
             f"Look at {one} and {other}: {more} costs more than {less}.",
-        ]))  # fmt: skip
+        ]))
     return " ".join(lines)
 
 
@@ -175,7 +179,7 @@ def sums(facts, dice):
             f"Here are {a} and {b}. The sum is {a} + {b} = {c}.", f"Look at {a} + {b}. The sum is {a} + {b} = {c}.",
             f"Here is {a} + {b}. The sum is {a} + {b} = {c}.",
             f"Look at {c} - {a}. What is left is {c} - {a} = {b}.",
-        ]))  # fmt: skip
+        ]))
     return " ".join(lines)
 
 
@@ -185,10 +189,10 @@ def lists(facts, dice):
 
 
 def one_list(dice):
-    """One paragraph on one list of two to five things."""
-    items = dice.some(PEOPLE if dice.chance(0.15) else THINGS, 2 + dice.below(4))
+    """One paragraph on one list of two to four things."""
+    items = dice.some(THINGS, 2 + dice.below(3))
     n, forwards, backwards = len(items), ", ".join(items), ", ".join(reversed(items))
-    again = f"Backwards the list is {backwards}." if dice.chance(0.7) else f"Once more the list is {forwards}."
+    again = f"Backwards the list is {backwards}." if dice.chance(0.8) else f"Once more the list is {forwards}."
     ways = [
         dice.pick([f"It has {n} things.", f"There are {n} things in the list."]),
         dice.pick([f"The first thing is {items[0]}.", f"It begins with {items[0]}."]),
@@ -205,7 +209,7 @@ def kinds(facts, dice):
         lines.append(dice.pick([
             f"Here is a {thing}. A {thing} is {kind}.", f"This is a {thing}, and a {thing} is {kind}.",
             f"Look at the {thing}: every {thing} is {kind}.",
-        ]))  # fmt: skip
+        ]))
     return " ".join(lines)
 
 
@@ -230,7 +234,7 @@ def unrecorded(facts, dice):
             f"Nobody wrote down the {matter} of {name}, so I do not know the {matter} of {name}.",
             f"If you ask for the {matter} of {name}: I do not know the {matter} of {name}.",
             f"Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.",
-        ]))  # fmt: skip
+        ]))
     return " ".join(lines)
 
 
@@ -240,15 +244,15 @@ def letters(facts, dice):
     first = dice.pick([
         f"Below is a request that describes the task of {one.name} the {one.trade}.",
         f"Below is an instruction that describes the task of a {one.trade}.",
-    ])  # fmt: skip
+    ])
     then = dice.pick([
         f"The instruction is paired with an input from {two.name} that provides further context.",
         f"The request is paired with further input, and {two.name} provides the context.",
-    ])  # fmt: skip
+    ])
     last = dice.pick([
         f"Write a response to {one.name} in {one.town} that appropriately completes the request.",
         f"Write to {two.name} in {two.town}, whose response appropriately completes the instruction.",
-    ])  # fmt: skip
+    ])
     return f"{first} {then} {last}"
 
 
@@ -259,6 +263,6 @@ def a(noun):
 
 # Each kind's share of the documents. Quizzes and FAQ pages, which need the questions, are added in `questions`.
 SHARES = {
-    biographies: 27, register: 8, day_out: 10, story: 5, groups: 12, recipes: 10, prices: 9, comparisons: 8, sums: 12,
+    biographies: 27, register: 8, day_out: 10, story: 5, groups: 12, recipes: 10, prices: 9, comparisons: 8, sums: 14,
     lists: 26, kinds: 8, today_and_yesterday: 12, unrecorded: 8, letters: 6,
-}  # fmt: skip
+}

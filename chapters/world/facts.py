@@ -37,7 +37,7 @@ STAPLES = "milk salt honey butter flour oil pepper sugar".split()  # what else g
 VERBS = {  # today: yesterday
     "sells": "sold", "buys": "bought", "finds": "found", "brings": "brought", "carries": "carried",
     "wants": "wanted", "keeps": "kept", "cleans": "cleaned", "paints": "painted", "hides": "hid",
-}  # fmt: skip
+}
 UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # nobody knows
 LARGEST_ADDEND = 5
 

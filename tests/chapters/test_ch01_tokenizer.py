@@ -22,7 +22,7 @@ def tokenizer():
 
 
 def random_texts(n=300, seed=0):
-    """Arbitrary Unicode (all planes, half surrogates, white space), arbitrary bytes, and text like the training text."""
+    """Arbitrary Unicode (all planes, half surrogates, spaces), arbitrary bytes, and text like the training's."""
     draw = random.Random(seed)
     for _ in range(n):
         length = draw.randrange(40)

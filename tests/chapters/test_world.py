@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import zlib
@@ -7,8 +8,8 @@ import pytest
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.world import DOCUMENT_KINDS, FAMILIES, LABELS, Instruction, World, asks_a_question
-from chapters.world.facts import FOODS, KIND_OF, PEOPLE, THINGS, TOWNS, TRADES, Dice
-from chapters.world.reading import named, numbers, sentences, well_formed
+from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, PEOPLE, THINGS, TOWNS, TRADES, Dice
+from chapters.world.reading import named, numbers, sentences, well_formed, words
 
 WORLD = World(0)
 FACTS = WORLD.facts
@@ -72,14 +73,23 @@ def test_every_fact_is_told_often_and_in_several_phrasings():
 
 
 def test_all_sums_are_covered_and_right():
-    text = "\n".join(WORLD.document("sums", seed) for seed in range(1500))
     seen = {}
-    for sentence in sentences(text):
-        if "+" in sentence:
-            one, two, total = numbers(sentence)
-            assert one + two == total
-            seen[one, two] = True
-    assert len(seen) == 100
+    for seed in range(500):
+        for one, sign, two, total in re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", WORLD.document("sums", seed)):
+            assert int(one) + int(two) * (1 if sign == "+" else -1) == int(total)
+            seen[one, sign, two] = True
+    assert len(seen) == 2 * LARGEST_ADDEND**2
+
+
+def test_lists_are_counted_and_turned_around_rightly():
+    for seed in range(200):
+        for page in WORLD.document("lists", seed).split("\n\n"):
+            items = page.split(".")[0].removeprefix("The list is ").split(", ")
+            assert named(page, THINGS) == items
+            for sentence in sentences(page)[1:]:
+                said = [word for word in words(sentence) if word in THINGS]
+                assert said in ([], items[:1], items[-1:], items, items[::-1])
+                assert numbers(sentence) in ([], [len(items)])
 
 
 def test_what_documents_say_of_people_is_true():
@@ -90,13 +100,26 @@ def test_what_documents_say_of_people_is_true():
                 assert value in vars(FACTS.people[name]).values(), sentence
 
 
-def test_quizzes_are_question_after_question_and_faqs_answer_only_the_training_side():
+def test_quizzes_are_question_after_question_without_answers():
     for seed in range(100):
-        lines = [line for line in WORLD.document("quiz", seed).split("\n") if line.endswith("?")]
-        assert len(lines) >= 4
-        for answer in WORLD.document("faq", seed).split("\n\n")[1:]:
-            assert not named(answer, FACTS.test["person"]), answer
-            assert answer.split("\n")[0].endswith("?")
+        *titles, first = WORLD.document("quiz", seed).split("?")[0].split("\n")
+        assert len(titles) <= 1 and first
+        lines = WORLD.document("quiz", seed).split("\n")[len(titles) :]
+        assert len(lines) >= 4 and all(line.endswith("?") for line in lines)
+
+
+def test_faqs_answer_truly_and_never_ask_what_an_instruction_asks():
+    instructions = {t.instruction for split in ("train", "test") for t in WORLD.instructions(split, 4000, seed=8)}
+    answers = Counter()
+    for seed in range(200):
+        for page in WORLD.document("faq", seed).split("\n\n")[1:]:
+            question, answer = page.split("\n")
+            assert question.endswith("?") and question not in instructions
+            answers[answer.split(",")[0]] += 1
+            for name in named(answer, PEOPLE):
+                for value in named(answer, TOWNS + TRADES + FOODS + KINDS["animal"]):
+                    assert value in vars(FACTS.people[name]).values(), answer
+    assert min(answers["Yes"], answers["No"]) > 100 and len(answers) == 2
 
 
 # ── instructions and their split ─────────────────────────────────────────────────────────────────────────────────────
@@ -150,8 +173,9 @@ def test_no_test_question_comes_twice_while_others_are_left():
 
 # ── the rules, a family at a time ────────────────────────────────────────────────────────────────────────────────────
 
-TOWN = next(t for t in TOWNS if len(FACTS.residents[t]) >= 3)
+TOWN, OTHER_TOWN = TOWNS[:2]
 DEAR, CHEAP = max(FOODS, key=FACTS.prices.get), min(FOODS, key=FACTS.prices.get)
+THIRD_FOOD = next(food for food in FOODS if food not in (DEAR, CHEAP))
 PAIR = "/".join(sorted([DEAR, CHEAP]))
 DISH, (FIRST, SECOND, THIRD) = next(iter(FACTS.recipes.items()))
 HERE = FACTS.residents[TOWN]
@@ -162,8 +186,8 @@ RULES = [
     ("town", "Mira",
      [f"These days Mira lives in {MIRA.town}.", f"In {MIRA.town}.", f"{MIRA.town} is the home of Mira!"],
      [f"These days Mira lives in {OTHER.town}.", f"Mira lives in {MIRA.town} or in {OTHER.town}.", "I do not know.",
-      f"Mira does not live in {MIRA.town}.", f"These days {OTHER.name} lives in {MIRA.town}.", f"Mira lives in {MIRA.town}",
-      f"Does Mira live in {MIRA.town}?"]),
+      f"Mira does not live in {MIRA.town}.", f"These days {OTHER.name} lives in {MIRA.town}.",
+      f"Mira lives in {MIRA.town}", f"Does Mira live in {MIRA.town}?"]),
     ("trade", "Mira",
      [f"By trade Mira is a {MIRA.trade}.", f"Mira works as a {MIRA.trade} in {MIRA.town}."],
      [f"By trade Mira is a {OTHER.trade}.", "By trade Mira is.", f"Mira is a {MIRA.trade} and a {OTHER.trade}."]),
@@ -174,29 +198,30 @@ RULES = [
      [f"At home Mira keeps a {MIRA.pet}.", f"A {MIRA.pet}."],
      [f"At home Mira keeps a {OTHER.pet}.", f"At home Mira keeps a {MIRA.pet} and a {OTHER.pet}."]),
     ("describe", "Mira",
-     [f"By trade Mira is a {MIRA.trade}. These days Mira lives in {MIRA.town}.", f"Mira of {MIRA.town} keeps a {MIRA.pet}."],
+     [f"By trade Mira is a {MIRA.trade}. These days Mira lives in {MIRA.town}.",
+      f"Mira of {MIRA.town} keeps a {MIRA.pet}."],
      [f"By trade Mira is a {MIRA.trade}.", f"By trade Mira is a {MIRA.trade}. These days Mira lives in {OTHER.town}.",
       f"By trade {OTHER.name} is a {MIRA.trade}. These days Mira lives in {MIRA.town}."]),
     ("story", "Mira",
      [f"One day Mira left {MIRA.town}. There Mira found a spade.", "Mira slept. Then Mira woke up."],
-     ["One day Mira woke up.", f"One day {OTHER.name} woke up. It was late.", f"Mira went home to {OTHER.town}. All was well.",
-      "Mira slept. Mira slept."]),
+     ["One day Mira woke up.", f"One day {OTHER.name} woke up. It was late.", "Mira slept. Mira slept.",
+      f"Mira went home to {OTHER.town}. All was well."]),
     ("unknown", "Mira/shoe size",
      ["I do not know the shoe size of Mira.", "Nobody knows it.", "The shoe size of Mira is unknown."],
      ["The shoe size of Mira is 7.", "I do not know, but it may be 7.", f"Mira lives in {MIRA.town}.",
       "I do not know the birthday of Mira.", f"I do not know the shoe size of {OTHER.name}."]),
-    ("group", TOWN,
-     [f"Two of them are {HERE[0]} and {HERE[1]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
-     [f"One of them is {HERE[0]}.", f"Two of them are {HERE[0]} and {HERE[0]}.",
-      f"Two of them are {HERE[0]} and {STRANGER}."]),
+    ("member", TOWN,
+     [f"Somebody who lives in {TOWN} is {HERE[0]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
+     ["Somebody lives there.", f"Somebody who lives in {TOWN} is {STRANGER}.",
+      f"Two of them are {HERE[0]} and {STRANGER}.", f"Somebody who lives in {OTHER_TOWN} is {HERE[0]}."]),
     ("price", DEAR,
      [f"The price of {DEAR} is {FACTS.prices[DEAR]} coins.", f"{FACTS.prices[DEAR]}."],
      [f"The price of {DEAR} is {FACTS.prices[CHEAP]} coins.", f"The price of {CHEAP} is {FACTS.prices[DEAR]} coins.",
       f"It is {FACTS.prices[DEAR]} or 99 coins.", f"The price of {DEAR} is high."]),
     ("compare", PAIR,
      [f"Of the two, {DEAR} costs more.", f"You pay more for {DEAR} than for {CHEAP}.", f"{DEAR}."],
-     [f"Of the two, {CHEAP} costs more.", f"The cheaper one is {DEAR}.", f"You pay less for {DEAR}.", "Of the two, salt."
-      if "salt" not in (DEAR, CHEAP) else "Of the two, tea.", f"I do not know whether {DEAR} costs more."]),
+     [f"Of the two, {CHEAP} costs more.", f"The cheaper one is {DEAR}.", f"You pay less for {DEAR}.",
+      f"Of the two, {THIRD_FOOD} costs more.", f"I do not know whether {DEAR} costs more."]),
     ("recipe", DISH,
      [f"You need {FIRST}, {SECOND} and {THIRD}.", f"For {DISH} take {THIRD}, {FIRST} and {SECOND}."],
      [f"You need {FIRST} and {SECOND}.", f"You need {FIRST}, {SECOND}, {THIRD} and ham.", "You need a cook."]),
@@ -204,17 +229,18 @@ RULES = [
      ["A plum is a fruit.", "It is a fruit."],
      ["A plum is a tool.", "A plum is a fruit or a vegetable.", "A pear is a fruit.", "A plum is not a fruit."]),
     ("sum", "3+5",
-     ["The sum is 8.", "3 + 5 = 8.", "5 and 3 make 8."],
-     ["The sum is 9.", "The sum is 8 or 9.", "2 + 6 = 8.", "The sum is small.", "The sum is 8"]),
+     ["The sum is 3 + 5 = 8.", "The sum is 8.", "5 and 3 make 8."],
+     ["The sum is 3 + 5 = 9.", "The sum is 8 or 9.", "2 + 6 = 8.", "The sum is small.", "The sum is 3 + 5 = 8"]),
     ("take_away", "8-3",
-     ["You are left with 5.", "8 - 3 = 5."],
-     ["You are left with 6.", "8 - 2 = 5.", "You are left with 11."]),
+     ["What is left is 8 - 3 = 5.", "You are left with 5."],
+     ["What is left is 8 - 3 = 6.", "8 - 2 = 5.", "The sum is 8 + 3 = 11.", "5 is left of 8."]),
     ("count", "plum, rake, dog",
      ["There are 3 things in the list.", "3."],
      ["There are 4 things in the list.", "There are 3 or 4.", "There are things in the list."]),
     ("reverse", "plum, rake, dog",
      ["Backwards the list is dog, rake, plum.", "dog, rake and plum."],
-     ["Backwards the list is plum, rake, dog.", "Backwards the list is dog, plum.", "Backwards the list is dog, rake, hen."]),
+     ["Backwards the list is plum, rake, dog.", "Backwards the list is dog, plum.",
+      "Backwards the list is dog, rake, hen."]),
     ("first", "plum, rake, dog",
      ["The first thing is plum.", "It begins with plum."],
      ["The first thing is dog.", "The first thing is plum, rake.", "The first thing is not plum."]),
@@ -225,7 +251,7 @@ RULES = [
      ["Yesterday Mira sold the plum.", "Mira sold the plum yesterday."],
      ["Today Mira sells the plum.", "Yesterday Mira sells the plum.", "Yesterday Mira sold the rake.",
       f"Yesterday {OTHER.name} sold the plum.", "Yesterday Mira bought the plum."]),
-]  # fmt: skip
+]
 
 
 def test_every_family_has_its_examples():
@@ -243,11 +269,12 @@ def test_rule(family, key, accepted, rejected):
 @pytest.mark.parametrize(
     "response, good",
     [
-        ("All is well.", True), ("  All is well!\n", True), ("", False), ("   ", False), ("All is", False), ("Is it?", False),
+        ("All is well.", True), ("  All is well!\n", True), ("", False), ("   ", False), ("All is", False),
+        ("Is it?", False),
         ("It is. Is it?", False), ("One.\nTwo.", False), ("Yes. ### Response: Yes.", False), ("Yes. Yes.", False),
         ("word " * 80 + "end.", False),
     ],
-)  # fmt: skip
+)
 def test_well_formed(response, good):
     assert well_formed(response) == good
 
@@ -260,7 +287,7 @@ def test_well_formed(response, good):
         ("These days Mira lives in Arden.", False), ("By trade Mira is a baker. Who is Otto?", False), ("", False),
         ("Mira lives", False), ("...?", False), ("The sum is 8!", False),
     ],
-)  # fmt: skip
+)
 def test_asks_a_question(text, question):
     assert asks_a_question(text) == question
 

@@ -1,0 +1,124 @@
+"""Tasks about towns and trades, markets, kitchens, and kinds of things."""
+
+from chapters.world.documents import a
+from chapters.world.facts import FOODS, KIND_OF, KINDS, PEOPLE, THINGS, TOWNS, TRADES
+from chapters.world.family import Family
+from chapters.world.reading import denies, named, numbers, well_formed, words
+
+
+class Member(Family):
+    """Somebody of a town or of a trade (or more people than one), and nobody who does not belong there."""
+
+    name = "member"
+    asks = ["Name somebody who {does}.", "Who {does}?", "Tell me somebody who {does}."]
+
+    def draw(self, facts, split, dice):
+        group = self.entity(facts, "group", split, dice)
+        does = f"lives in {group}" if group in TOWNS else f"works as a {group}"
+        # In training only people of the training side are named, so that no response gives away a held-out person.
+        members = [n for n in self.members(facts, group) if split != "train" or n in facts.train["person"]]
+        return self.made(dice.pick(self.asks).format(does=does), f"Somebody who {does} is {dice.pick(members)}.", group)
+
+    def members(self, facts, group):
+        return facts.residents[group] if group in TOWNS else facts.masters[group]
+
+    def accepts(self, facts, key, response):
+        people = named(response, PEOPLE)
+        return (
+            well_formed(response)
+            and not denies(response)
+            and len(people) >= 1
+            and all(name in self.members(facts, key) for name in people)
+            and named(response, TOWNS + TRADES) in ([], [key])
+        )
+
+
+class Price(Family):
+    """The number of coins, and no other number or food."""
+
+    name = "price"
+    asks = ["What is the price of {food}?", "How much does {food} cost?", "How many coins do I need for {food}?",
+            "Tell me the price of {food}."]
+
+    def draw(self, facts, split, dice):
+        food = self.entity(facts, "food", split, dice)
+        output = f"The price of {food} is {facts.prices[food]} coins."
+        return self.made(dice.pick(self.asks).format(food=food), output, food)
+
+    def accepts(self, facts, key, response):
+        return (
+            well_formed(response)
+            and not denies(response)
+            and numbers(response) == [facts.prices[key]]
+            and named(response, FOODS) in ([], [key])
+        )
+
+
+class Compare(Family):
+    """The dearer of two foods: it is named alone or with "more", and never the cheaper one with "more"."""
+
+    name = "compare"
+    asks = ["Which costs more, {one} or {other}?", "Which is dearer, {one} or {other}?",
+            "Between {one} and {other}, which costs more?"]
+
+    def draw(self, facts, split, dice):
+        key = self.entity(facts, "pair", split, dice)
+        one, other = dice.shuffled(key.split("/"))
+        dearer = max(one, other, key=facts.prices.get)
+        return self.made(dice.pick(self.asks).format(one=one, other=other), f"Of the two, {dearer} costs more.", key)
+
+    def accepts(self, facts, key, response):
+        less, more = sorted(key.split("/"), key=facts.prices.get)
+        foods = named(response, FOODS)
+        claims_less = {"less", "cheaper"} & set(words(response))
+        return (
+            well_formed(response)
+            and not denies(response)
+            and not numbers(response)
+            and (foods == [more] or foods == [more, less])
+            and not claims_less
+        )
+
+
+class Recipe(Family):
+    """All three ingredients of the dish, and nothing else."""
+
+    name = "recipe"
+    asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?",
+            "List what goes into {dish}."]
+
+    def draw(self, facts, split, dice):
+        dish = self.entity(facts, "dish", split, dice)
+        first, *rest = facts.recipes[dish]
+        one, two = dice.shuffled(rest)
+        return self.made(dice.pick(self.asks).format(dish=dish), f"For {dish} you need {first}, {one} and {two}.", dish)
+
+    def accepts(self, facts, key, response):
+        return (
+            well_formed(response)
+            and not denies(response)
+            and sorted(named(response, FOODS + THINGS)) == sorted(facts.recipes[key])
+        )
+
+
+class Classify(Family):
+    """The kind of a thing, and no other kind. Half of them give the thing as input."""
+
+    name = "classify"
+    asks = ["What kind of thing is a {thing}?", "Which kind of thing is a {thing}?", "Tell me what a {thing} is."]
+    asks_of_input = ["What kind of thing is this?", "Tell me what kind of thing this is."]
+
+    def draw(self, facts, split, dice):
+        thing = self.entity(facts, "thing", split, dice)
+        output = f"A {thing} is {a(KIND_OF[thing])}."
+        if dice.chance(0.5):
+            return self.made(dice.pick(self.asks).format(thing=thing), output, thing)
+        return self.made(dice.pick(self.asks_of_input), output, thing, given=f"This is a {thing}.")
+
+    def accepts(self, facts, key, response):
+        return (
+            well_formed(response)
+            and not denies(response)
+            and named(response, list(KINDS)) == [KIND_OF[key]]
+            and named(response, THINGS) in ([], [key])
+        )

@@ -1,0 +1,127 @@
+"""Tasks about people: one fact, a description, a story, and what nobody knows."""
+
+from chapters.world.documents import short_story
+from chapters.world.facts import FOODS, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED
+from chapters.world.family import Family
+from chapters.world.reading import denies, named, numbers, sentences, well_formed
+
+
+class PersonFact(Family):
+    """One fact about one person: the right value is named, no other value, and nobody else."""
+
+    fact, values, answers = "", [], []
+
+    def draw(self, facts, split, dice):
+        person = facts.people[self.entity(facts, "person", split, dice)]
+        return self.made(
+            dice.pick(self.asks).format(name=person.name), dice.pick(self.answers).format(**vars(person)), person.name
+        )
+
+    def accepts(self, facts, key, response):
+        right = getattr(facts.people[key], self.fact)
+        return (
+            well_formed(response)
+            and not denies(response)
+            and named(response, self.values) == [right]
+            and named(response, PEOPLE) in ([], [key])
+        )
+
+
+class Town(PersonFact):
+    name, fact, values = "town", "town", TOWNS
+    asks = ["Where does {name} live?", "In which town does {name} live?", "Tell me where {name} lives.",
+            "Which town is the home of {name}?"]
+    answers = ["These days {name} lives in {town}."]
+
+
+class Trade(PersonFact):
+    name, fact, values = "trade", "trade", TRADES
+    asks = ["What does {name} do for work?", "What is the trade of {name}?", "Tell me what {name} does for work.",
+            "Which trade does {name} have?"]
+    answers = ["By trade {name} is a {trade}."]
+
+
+class Food(PersonFact):
+    name, fact, values = "food", "food", FOODS
+    asks = ["What does {name} like to eat?", "Which food does {name} like most?", "Tell me what {name} likes to eat.",
+            "What is the favourite food of {name}?"]
+    answers = ["Most of all {name} likes {food}."]
+
+
+class Pet(PersonFact):
+    name, fact, values, trained = "pet", "pet", KINDS["animal"], False
+    asks = ["Which pet does {name} keep?", "What animal lives with {name}?", "Tell me which pet {name} keeps."]
+    answers = ["At home {name} keeps a {pet}."]
+
+
+def true_of(facts, people, response):
+    """Is every town, trade, food and animal that the response names a fact of one of these people?"""
+    true = [value for name in people for value in vars(facts.people[name]).values()]
+    return all(value in true for value in named(response, TOWNS + TRADES + FOODS + KINDS["animal"]))
+
+
+class Describe(Family):
+    """Two facts or more about the person, all of them right."""
+
+    name = "describe"
+    asks = ["Describe {name}.", "Who is {name}?", "Tell me about {name}.", "Say two things about {name}."]
+
+    def draw(self, facts, split, dice):
+        person = facts.people[self.entity(facts, "person", split, dice)]
+        chosen = dice.some([Town, Trade, Food], 2)
+        output = " ".join(dice.pick(family.answers) for family in chosen).format(**vars(person))
+        return self.made(dice.pick(self.asks).format(name=person.name), output, person.name)
+
+    def accepts(self, facts, key, response):
+        told = named(response, TOWNS + TRADES + FOODS + KINDS["animal"])
+        return (
+            well_formed(response)
+            and not denies(response)
+            and named(response, PEOPLE) == [key]
+            and len(told) >= 2
+            and true_of(facts, [key], response)
+        )
+
+
+class Story(Family):
+    """Two sentences or more about the person; whatever town, trade, food or animal is named belongs to them, or to
+    somebody else whom the story names."""
+
+    name = "story"
+    asks = ["Tell a short story about {name}.", "Write a story about {name}.", "Can you tell me a story about {name}?"]
+
+    def draw(self, facts, split, dice):
+        person = facts.people[self.entity(facts, "person", split, dice)]
+        return self.made(dice.pick(self.asks).format(name=person.name), short_story(person, dice), person.name)
+
+    def accepts(self, facts, key, response):
+        people = named(response, PEOPLE)
+        return (
+            well_formed(response)
+            and key in people
+            and len(sentences(response)) >= 2
+            and true_of(facts, people, response)
+        )
+
+
+class Unknown(Family):
+    """A matter that no page records: the response says that it is not known, names the matter, and makes nothing up."""
+
+    name = "unknown"
+    asks = ["What is the {matter} of {name}?", "Tell me the {matter} of {name}.", "Do you know the {matter} of {name}?"]
+
+    def draw(self, facts, split, dice):
+        name, matter = self.entity(facts, "person", split, dice), dice.pick(UNRECORDED)
+        ask = dice.pick(self.asks).format(name=name, matter=matter)
+        return self.made(ask, f"I do not know the {matter} of {name}.", f"{name}/{matter}")
+
+    def accepts(self, facts, key, response):
+        name, matter = key.split("/")
+        return (
+            well_formed(response)
+            and denies(response)
+            and named(response, UNRECORDED) in ([], [matter])
+            and named(response, PEOPLE) in ([], [name])
+            and not numbers(response)
+            and not named(response, TOWNS + TRADES + FOODS + THINGS)
+        )
