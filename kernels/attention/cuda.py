@@ -15,7 +15,7 @@ from kernels.gpu import Strided, address, blocks_for, empty, f32, i32, source_wi
 
 TILE = 64
 WIDEST_HEAD = 256
-PLAIN_QUERIES = 8  # up to so many queries a head, the plain kernel has more blocks to run than the tiled one, and no less to read
+PLAIN_QUERIES = 8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
 def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
@@ -109,8 +109,8 @@ def _shared(head_dim, tiles):
 
 
 def _strides(*arrays):
-    """Batch, head and row stride of each tensor, in numbers, on the device. The same strides come back every step, so the few that
-    there are stay there: only the first step copies any."""
+    """Batch, head and row stride of each tensor, in numbers, on the device. The same strides come back every step, so the
+    few that there are stay there: only the first step copies any."""
     return _strides_on(array_module(arrays[0]), tuple(s // 4 for a in arrays for s in a.strides[:3]))
 
 

@@ -1,8 +1,18 @@
 """Layer normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import (
-    Source, blocks_for, contiguous, deliver, empty, f32, i32, multiprocessors, result, row_teams, vectorises,
-)  # fmt: skip
+from kernels.gpu import (  # fmt: skip
+    Source,
+    blocks_for,
+    contiguous,
+    deliver,
+    empty,
+    f32,
+    i32,
+    multiprocessors,
+    result,
+    row_teams,
+    vectorises,
+)
 
 SOURCE = Source(__file__)
 LONGEST_HELD = 16 * 512  # columns that the largest team can hold in registers

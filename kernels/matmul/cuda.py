@@ -4,9 +4,20 @@ import numpy as np
 
 from kernels.arrays import unbroadcast
 from kernels.gelu.cuda import gelu_backward
-from kernels.gpu import (
-    Source, Strided, address, blocks_for, contiguous, deliver, empty, i32, i64, matmul_precision, multiprocessors, result,
-)  # fmt: skip
+from kernels.gpu import (  # fmt: skip
+    Source,
+    Strided,
+    address,
+    blocks_for,
+    contiguous,
+    deliver,
+    empty,
+    i32,
+    i64,
+    matmul_precision,
+    multiprocessors,
+    result,
+)
 
 SOURCE = Source(__file__)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2}

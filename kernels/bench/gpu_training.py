@@ -9,7 +9,7 @@ from importlib import import_module
 
 import numpy as np
 
-from kernels.check.speed import milliseconds, torch_on_gpu
+from kernels.bench.gpu_kernels import milliseconds, torch_on_gpu
 
 PRESETS = {  # layers, heads, width, context, vocabulary
     "book": (6, 6, 384, 256, 4096),

@@ -1,7 +1,7 @@
 """How fast the kernels are: times by the GPU's own clock, each beside what it could at best be.
 
-Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s, counting
-each input read once and each output written once, beside a plain copy. Data are random: zeros are faster than anything real.
+Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s, counting each
+input read once and each output written once, beside a plain copy. Data are random: zeros are faster than anything real.
 """
 
 import time
@@ -53,21 +53,25 @@ def torch_on_gpu():
 def matmul_table(xp, sizes):
     """Yields (label, {"ms", "tflops"}) for each rung of the ladder, and for cuBLAS."""
     for n in sizes:
-        a, b = normal(xp, n, n), normal(xp, n, n)
-        c = xp.empty_like(a)
-        calls = {f"our {rung}": lambda rung=rung: matmul.matmul_rung(rung, a, b) for rung in matmul.LADDER}
-        calls |= {f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES}
-        calls["our matmul_fp32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_b=True)
-        calls["our matmul_fp32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_a=True)
-        calls["our matmul_tf32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_b=True)
-        calls["our matmul_tf32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_a=True)
-        if xp is not np:
-            calls["cuBLAS fp32"] = lambda: xp.matmul(a, b, out=c)
-            calls |= _torch_products(n)
-        for label, call in calls.items():
-            slow = label in ("our matmul_naive", "our matmul_coalesced")
-            ms = milliseconds(xp, call, 3 if slow else 10)
-            yield f"{label}, {n}", {"ms": ms, "tflops": 2 * n**3 / ms / 1e9}
+        yield from _products(xp, n)
+
+
+def _products(xp, n):
+    a, b = normal(xp, n, n), normal(xp, n, n)
+    c = xp.empty_like(a)
+    calls = {f"our {rung}": lambda rung=rung: matmul.matmul_rung(rung, a, b) for rung in matmul.LADDER}
+    calls |= {f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES}
+    calls["our matmul_fp32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_b=True)
+    calls["our matmul_fp32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_a=True)
+    calls["our matmul_tf32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_b=True)
+    calls["our matmul_tf32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_a=True)
+    if xp is not np:
+        calls["cuBLAS fp32"] = lambda: xp.matmul(a, b, out=c)
+        calls |= _torch_products(n)
+    for label, call in calls.items():
+        slow = label in ("our matmul_naive", "our matmul_coalesced")
+        ms = milliseconds(xp, call, 3 if slow else 10)
+        yield f"{label}, {n}", {"ms": ms, "tflops": 2 * n**3 / ms / 1e9}
 
 
 def _torch_products(n):
@@ -105,21 +109,26 @@ def _torch_stream(torch):
 
 
 def attention_table(xp, shapes):
-    for B, H, T, D in shapes:
-        qkv = normal(xp, B, T, 3, H, D)
-        q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # as the engine's one projection leaves them
-        dout = normal(xp, B, H, T, D)
-        y, lse = attention.attention_forward(q, k, v, causal_offset=0)
-        flops = 4 * B * H * T * T * D / 2  # two products, half of each hidden by the mask
-        calls = {
-            "our attention forward": (1, lambda: attention.attention_forward(q, k, v, causal_offset=0)),
-            "our attention backward": (2.5, lambda: attention.attention_backward(dout, q, k, v, y, lse, causal_offset=0)),
-        }
-        if xp is not np:
-            calls |= _torch_attention(B, H, T, D)
-        for label, (factor, call) in calls.items():
-            ms = milliseconds(xp, call)
-            yield f"{label}, {B}x{H}x{T}x{D}", {"ms": ms, "tflops": factor * flops / ms / 1e9}
+    """Yields (label, {"ms", "tflops"}) of causal attention, forward and backward."""
+    for shape in shapes:
+        yield from _attention(xp, *shape)
+
+
+def _attention(xp, B, H, T, D):
+    qkv = normal(xp, B, T, 3, H, D)
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # as the engine's one projection leaves them
+    dout = normal(xp, B, H, T, D)
+    y, lse = attention.attention_forward(q, k, v, causal_offset=0)
+    flops = 4 * B * H * T * T * D / 2  # two products, half of each hidden by the mask
+    calls = {
+        "our attention forward": (1, lambda: attention.attention_forward(q, k, v, causal_offset=0)),
+        "our attention backward": (2.5, lambda: attention.attention_backward(dout, q, k, v, y, lse, causal_offset=0)),
+    }
+    if xp is not np:
+        calls |= _torch_attention(B, H, T, D)
+    for label, (factor, call) in calls.items():
+        ms = milliseconds(xp, call)
+        yield f"{label}, {B}x{H}x{T}x{D}", {"ms": ms, "tflops": factor * flops / ms / 1e9}
 
 
 def _torch_attention(B, H, T, D):

@@ -1,4 +1,14 @@
-"""python -m kernels.check: see the package's description in __init__.py."""
+"""One command for a machine with a GPU: is every kernel right, does training come out the same, and how fast is it?
+
+    python -m kernels.check --device cuda --out DIR
+
+In this order, writing DIR/check.json after every step, so that a stop loses nothing: every kernel on fresh random ragged shapes
+against float64 NumPy; gradients against differences; 30 steps of the `book` GPT against the CPU's losses; times by the GPU's own
+clock, beside cuBLAS, a plain copy, and PyTorch where it is installed; compute-sanitizer's four tools on small shapes; a table.
+
+Needs numpy, numba and cupy, and nothing from the network. `--device emulator` runs the same steps on a machine without a GPU, small,
+and measures nothing: it is there so that the command cannot fail on a typo on the day it matters.
+"""
 
 import argparse
 import json
@@ -13,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 import kernels
-from kernels import emulator, gpu
+from kernels import cases, emulator, gpu
 from kernels.arrays import require_cupy
-from kernels.check import correct, speed, training
+from kernels.bench import gpu_kernels, gpu_training
 
 STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "compiled")
 TIME_FOR_COMPILING = 330  # seconds after which no further PyTorch model is compiled: the command is to end within 8 minutes
@@ -53,7 +63,7 @@ def check_correct(report, xp, served, put, small, seed):
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
         worst, n = 0.0, 0
-        for label, error, tolerance in correct.check_cases(served, put, np.random.default_rng(seed), small, precision):
+        for label, error, tolerance in cases.check_cases(served, put, np.random.default_rng(seed), small, precision):
             worst, n = max(worst, error / tolerance), n + 1
             if not error <= tolerance:
                 report.add("correct", f"{precision} {label}", error, failed=True)
@@ -65,7 +75,7 @@ def check_correct(report, xp, served, put, small, seed):
 
 def check_gradients(report, xp, served, put):
     """2. Backward kernels against differences of forward kernels."""
-    for name, error in correct.check_gradients(served, put, np.random.default_rng(0)):
+    for name, error in cases.check_gradients(served, put, np.random.default_rng(0)):
         report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
     report.note(f"gradients against differences: worst {max(report.content['sections']['gradients'].values()):.1e}")
 
@@ -73,9 +83,9 @@ def check_gradients(report, xp, served, put):
 def check_training(report, xp, small):
     """3. The losses of whole training steps against the CPU's."""
     preset, steps, batch = ("small", 5, 2) if xp is np else ("book", 30, 4)
-    ours = training.losses(preset, "cpu" if xp is np else "cuda", steps, batch)
+    ours = gpu_training.losses(preset, "cpu" if xp is np else "cuda", steps, batch)
     with kernels.use("cpu"):
-        cpu = training.losses(preset, "cpu", steps, batch)
+        cpu = gpu_training.losses(preset, "cpu", steps, batch)
     difference = float(np.abs(np.subtract(ours, cpu)).max())
     report.add("training", f"{steps} steps of {preset}, first and last loss", [ours[0], ours[-1]])
     report.add("training", f"{steps} steps of {preset}, largest difference", difference, failed=not difference <= LOSS_TOLERANCE)
@@ -84,7 +94,7 @@ def check_training(report, xp, small):
 
 def measure(report, xp):
     """4. Times of single kernels."""
-    for section, label, row in speed.tables(xp):
+    for section, label, row in gpu_kernels.tables(xp):
         report.add(section, label, row)
     report.note("kernels timed")
 
@@ -95,18 +105,18 @@ def measure_steps(report, xp, small):
     for precision in ("fp32",) if small else gpu.PRECISIONS:
         for preset, batch in shapes:
             label = f"{preset}, batch {batch}, {precision}"
-            row = training.step_time(xp, preset, batch, precision)
+            row = gpu_training.step_time(xp, preset, batch, precision)
             report.add("steps", f"ours, {label}", row)
             report.note(f"step of {label}: {row['ms']:.1f} ms")
             if xp is not np:
                 xp.get_default_memory_pool().free_all_blocks()
-    if not small and speed.torch_on_gpu() is not None:
+    if not small and gpu_kernels.torch_on_gpu() is not None:
         measure_torch(report, shapes, compiled=False)
 
 
 def measure_torch(report, shapes, compiled):
     """PyTorch's steps, eager, or through torch.compile as long as there is time: a compilation can take a minute."""
-    kind, torch = "compiled" if compiled else "eager", speed.torch_on_gpu()
+    kind, torch = "compiled" if compiled else "eager", gpu_kernels.torch_on_gpu()
     for precision in gpu.PRECISIONS:
         for preset, batch in shapes:
             name = f"PyTorch {kind}, {preset}, batch {batch}, {precision}"
@@ -114,7 +124,7 @@ def measure_torch(report, shapes, compiled):
                 report.add("steps", name, "not measured: out of time")
                 continue
             try:
-                report.add("steps", name, training.torch_step_times(preset, batch, precision, compiled))
+                report.add("steps", name, gpu_training.torch_step_times(preset, batch, precision, compiled))
             except Exception as error:  # a compiler that is not there, or memory: the table says so and goes on
                 report.add("steps", name, f"{type(error).__name__}: {str(error)[:200]}")
             torch.cuda.empty_cache()
@@ -189,7 +199,7 @@ def main():
         "speed": lambda: measure(report, xp),
         "steps": lambda: measure_steps(report, xp, small),
         "sanitize": lambda: emulated or sanitize(report, options.out),
-        "compiled": lambda: small or speed.torch_on_gpu() is None or measure_torch(report, SHAPES, compiled=True),
+        "compiled": lambda: small or gpu_kernels.torch_on_gpu() is None or measure_torch(report, SHAPES, compiled=True),
     }
     for step in STEPS:
         if step not in options.only:
