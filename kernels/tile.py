@@ -163,6 +163,23 @@ def copy_row(width):
     return copy
 
 
+def add_row(width):
+    """Make an addition of `width` floats at one address to those at another, likewise."""
+
+    @intrinsic
+    def add(typing, source, target):
+        def emit(context, builder, signature, args):
+            row = ir.VectorType(FLOAT, width).as_pointer()
+            source, target = (builder.inttoptr(x, row) for x in args)
+            both = builder.fadd(builder.load(source, align=4), builder.load(target, align=4))
+            builder.store(both, target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), emit
+
+    return add
+
+
 def packer(width):
     """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of source.
 

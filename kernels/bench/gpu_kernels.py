@@ -1,7 +1,7 @@
 """How fast the kernels are: times by the GPU's own clock, each beside what it could at best be.
 
-Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s, counting each
-input read once and each output written once, beside a plain copy. Data are random: zeros are faster than anything real.
+Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s,
+counting each input read once and each output written once, beside a plain copy. Data are random: zeros are faster than anything real.
 """
 
 import time
@@ -169,7 +169,12 @@ def memory_table(xp, shapes):
         "gelu_backward, tanh": (3 * n, lambda: gelu.gelu_backward(dy, x, approximate="tanh", out=out)),
     }
     yield from _timed(xp, calls, copy, f"{rows}x{columns}")
-    del y, dy, out, x
+    yield from _optimiser(xp, rows, columns, copy)
+    yield from _losses(xp, max(2, rows // 8), classes, copy)
+
+
+def _optimiser(xp, rows, columns, copy):
+    n = 4 * rows * columns
     params = [normal(xp, rows, columns) for _ in range(4)]
     params[3] = xp.abs(params[3])
     kw = dict(step=3, lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
@@ -179,8 +184,9 @@ def memory_table(xp, shapes):
         "global_norm": (n, lambda: adamw.global_norm([params[1]])),
     }
     yield from _timed(xp, calls, copy, f"{rows}x{columns}")
-    del params
-    rows = max(2, rows // 8)
+
+
+def _losses(xp, rows, classes, copy):
     logits, targets = normal(xp, rows, classes), xp.arange(rows) % classes
     dlosses = normal(xp, rows)
     losses, lse = cross_entropy.cross_entropy_forward(logits, targets)

@@ -25,7 +25,7 @@ from kernels.gelu.cpu import FORMS, gelu, gelu_backward, gelu_tanh
 from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
 from kernels.matmul import reference
 from kernels.simd import WIDTH, load, store, take_number
-from kernels.tile import COLUMNS, ROWS, VECTORS, packer, register_tile
+from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, register_tile
 
 _F = types.float32
 
@@ -38,6 +38,7 @@ FEW = 8  # rows, up to which B is read in place
 _tile = register_tile(ROWS, VECTORS)
 _tile_of_two, _tile_of_one = register_tile(ROWS, 2, b_row=COLUMNS), register_tile(ROWS, 1, b_row=COLUMNS)
 _pack_a, _pack_b = packer(ROWS), packer(COLUMNS)
+_add_bias, _keep = add_row(COLUMNS), copy_row(COLUMNS)
 
 
 @inner
@@ -45,12 +46,17 @@ def _finish(z, z_row, rows, columns, bias, pre, pre_row, activation):
     """Add the bias (unless 0), keep a copy in `pre` (unless 0), apply the activation: to a piece of C, in place."""
     for r in range(rows):
         here, kept = z + 4 * r * z_row, pre + 4 * r * pre_row
-        if bias != 0:
-            for c in range(columns):
-                store(here, c, load(here, c) + load(bias, c))
-        if pre != 0:
-            for c in range(columns):
-                store(kept, c, load(here, c))
+        for c in range(0, columns, COLUMNS):
+            if c + COLUMNS <= columns:
+                if bias != 0:
+                    _add_bias(bias + 4 * c, here + 4 * c)
+                if pre != 0:
+                    _keep(here + 4 * c, kept + 4 * c)
+            else:
+                for i in range(c, columns):
+                    store(here, i, load(here, i) + (load(bias, i) if bias != 0 else _F(0.0)))
+                    if pre != 0:
+                        store(kept, i, load(here, i))
         if activation == 1:
             for c in range(columns):
                 store(here, c, gelu(load(here, c)))
