@@ -24,7 +24,8 @@ def cases(rng, small=False):
     def about(n):
         return int(rng.integers(max(1, n - 4), n + 5))
 
-    lengths = [1, about(6), about(33), 64, about(130), about(512), 772] + ([about(2060)] if small else [about(4096), about(9000)])
+    lengths = [1, about(6), about(33), 64, about(130), about(512), 772]
+    lengths += [about(2060)] if small else [about(4096), about(9000)]
     for C in lengths:
         rows = (about(5), about(3)) if C < 200 else (about(7),)
         x, dy = normal(*rows, C) * 3, normal(*rows, C)
@@ -85,7 +86,13 @@ def _products(normal, about, small):
 
 
 def _attentions(normal, about, rng, small):
-    shapes = [(1, 2, 5, 5, 3), (2, 2, about(70), about(70), 16), (1, 2, 130, 130, 64), (2, 1, 3, 90, 33), (1, 2, 20, 85, 80)]
+    shapes = [
+        (1, 2, 5, 5, 3),
+        (2, 2, about(70), about(70), 16),
+        (1, 2, 130, 130, 64),
+        (2, 1, 3, 90, 33),
+        (1, 2, 20, 85, 80),
+    ]
     if not small:
         shapes += [(2, 3, about(200), about(200), 64), (1, 1, about(90), about(90), 128)]
     for B, H, T, S, D in shapes:
@@ -178,12 +185,20 @@ def _in_place(served, put, rng):
     reference("adamw", "adamw_step")(*exact, **kw)
     served.scale_arrays(device[0], 0.3)
     reference("adamw", "scale_arrays")(exact[0], 0.3)
-    yield "adamw_step and scale_arrays", max(error(tuple(d), tuple(e)) for d, e in zip(device, exact)), TOLERANCE["fp32"]
+    yield (
+        "adamw_step and scale_arrays",
+        max(error(tuple(d), tuple(e)) for d, e in zip(device, exact)),
+        TOLERANCE["fp32"],
+    )
 
     a, b, c = (rng.standard_normal(s).astype(np.float32) for s in ((50, 70), (70, 30), (50, 30)))
     out = put(c.copy())
     same = served.matmul(put(a), put(b), out=out, accumulate=True) is out
-    yield "matmul into a buffer, accumulating", error(out, c + double(a) @ b) if same else math.inf, 2 * TOLERANCE["fp32"]
+    yield (
+        "matmul into a buffer, accumulating",
+        error(out, c + double(a) @ b) if same else math.inf,
+        2 * TOLERANCE["fp32"],
+    )
 
     x, dy, w = (rng.standard_normal(s).astype(np.float32) for s in ((9, 33), (9, 33), (33,)))
     _, mean, rstd = _exact("layernorm", "layernorm_forward", x)
@@ -211,7 +226,11 @@ def check_gradients(served, put, rng):
     kw = {"causal_offset": 0}
     pairs = {
         "softmax": (rows, lambda x: served.softmax_forward(x), lambda dy, x, y: served.softmax_backward(dy, y)),
-        "log_softmax": (rows, lambda x: served.log_softmax_forward(x), lambda dy, x, y: served.log_softmax_backward(dy, y)),
+        "log_softmax": (
+            rows,
+            lambda x: served.log_softmax_forward(x),
+            lambda dy, x, y: served.log_softmax_backward(dy, y),
+        ),
         "layernorm": (
             rows,
             lambda x: served.layernorm_forward(x, w, b)[0],
@@ -245,5 +264,7 @@ def check_gradients(served, put, rng):
         dy, u = normal(*y.shape), normal(*x.shape)
         numeric = float(((forward(x + h * u) - forward(x - h * u)).astype(np.float64) * dy).sum()) / (2 * float(h))
         products = backward(dy, x, y).astype(np.float64) * u
-        size = float(np.sqrt(float((products * products).sum())))  # what the sum would be if its terms' signs were chance
+        size = float(
+            np.sqrt(float((products * products).sum()))
+        )  # what the sum would be if its terms' signs were chance
         yield name, abs(numeric - float(products.sum())) / max(size, 1e-6)

@@ -2,12 +2,13 @@
 
     python -m kernels.check --device cuda --out DIR
 
-In this order, writing DIR/check.json after every step, so that a stop loses nothing: every kernel on fresh random ragged shapes
-against float64 NumPy; gradients against differences; 30 steps of the `book` GPT against the CPU's losses; times by the GPU's own
-clock, beside cuBLAS, a plain copy, and PyTorch where it is installed; compute-sanitizer's four tools on small shapes; a table.
+In this order, writing DIR/check.json after every step, so that a stop loses nothing: every kernel on fresh random ragged
+shapes against float64 NumPy; gradients against differences; 30 steps of the `book` GPT against the CPU's losses; times by the
+GPU's own clock, beside cuBLAS, a plain copy, and PyTorch where it is installed; compute-sanitizer's four tools on small
+shapes; a table.
 
-Needs numpy, numba and cupy, and nothing from the network. `--device emulator` runs the same steps on a machine without a GPU, small,
-and measures nothing: it is there so that the command cannot fail on a typo on the day it matters.
+Needs numpy, numba and cupy, and nothing from the network. `--device emulator` runs the same steps on a machine without a GPU,
+small, and measures nothing: it is there so that the command cannot fail on a typo on the day it matters.
 """
 
 import argparse
@@ -28,9 +29,15 @@ from kernels.arrays import require_cupy
 from kernels.bench import gpu_kernels, gpu_training
 
 STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "compiled")
-TIME_FOR_COMPILING = 330  # seconds after which no further PyTorch model is compiled: the command is to end within 8 minutes
+TIME_FOR_COMPILING = (
+    330  # seconds after which no further PyTorch model is compiled: the command is to end within 8 minutes
+)
 GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-2, 1e-3
 SHAPES = [("book", 32), ("gpt2", 8)]  # of whole training steps: preset and batch
+FIGURES = {
+    "tflops": "{:8.2f} TFLOP/s", "gb_per_s": "{:8.0f} GB/s", "of_copy": "{:5.2f} of a copy",
+    "tokens_per_s": "{:9.0f} tokens/s",
+}  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
@@ -68,7 +75,9 @@ def check_correct(report, xp, served, put, small, seed):
             if not error <= tolerance:
                 report.add("correct", f"{precision} {label}", error, failed=True)
         report.add("correct", f"{precision}: {n} cases, worst error over its tolerance", worst)
-        report.note(f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})")
+        report.note(
+            f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})"
+        )
     gpu.set_matmul_precision("fp32")
     gpu.poison_new_arrays(False)
 
@@ -84,12 +93,18 @@ def check_training(report, xp, small):
     """3. The losses of whole training steps against the CPU's."""
     preset, steps, batch = ("small", 5, 2) if xp is np else ("book", 30, 4)
     ours = gpu_training.losses(preset, "cpu" if xp is np else "cuda", steps, batch)
-    with kernels.use("cpu"):
+    with kernels.use("reference" if xp is np else "cpu"):
         cpu = gpu_training.losses(preset, "cpu", steps, batch)
     difference = float(np.abs(np.subtract(ours, cpu)).max())
     report.add("training", f"{steps} steps of {preset}, first and last loss", [ours[0], ours[-1]])
-    report.add("training", f"{steps} steps of {preset}, largest difference", difference, failed=not difference <= LOSS_TOLERANCE)
-    report.note(f"{steps} steps of {preset}: loss {ours[0]:.3f} to {ours[-1]:.3f}, at most {difference:.1e} from the CPU's")
+    report.add(
+        "training",
+        f"{steps} steps of {preset}, largest difference",
+        difference,
+        failed=not difference <= LOSS_TOLERANCE,
+    )
+    between = f"loss {ours[0]:.3f} to {ours[-1]:.3f}"
+    report.note(f"{steps} steps of {preset}: {between}, at most {difference:.1e} from the CPU's")
 
 
 def measure(report, xp):
@@ -138,7 +153,18 @@ def sanitize(report, folder):
         report.add("sanitize", "compute-sanitizer", "not installed")
         return
     for name in SANITIZERS:
-        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "kernels.check", "--device", "cuda"]
+        command = [
+            tool,
+            "--tool",
+            name,
+            "--error-exitcode",
+            "9",
+            sys.executable,
+            "-m",
+            "kernels.check",
+            "--device",
+            "cuda",
+        ]
         command += ["--only", "correct", "--small", "--out", str(Path(folder) / name)]
         log = Path(folder) / f"{name}.log"
         try:
@@ -157,12 +183,13 @@ def print_table(report):
             if isinstance(row, str):
                 print(f"{label:58s} {row[:60]}")
                 continue
-            figures = {"tflops": "{:8.2f} TFLOP/s", "gb_per_s": "{:8.0f} GB/s", "of_copy": "{:5.2f} of a copy", "tokens_per_s": "{:9.0f} tokens/s"}
-            print(f"{label:58s} {row['ms']:10.3f} ms " + " ".join(f.format(row[k]) for k, f in figures.items() if k in row))
+            figures = " ".join(f.format(row[k]) for k, f in FIGURES.items() if k in row)
+            print(f"{label:58s} {row['ms']:10.3f} ms {figures}")
     for name, verdict in sections.get("sanitize", {}).items():
         print(f"compute-sanitizer {name}: {verdict[:80]}")
     failed = report.content["failed"]
-    print(f"{len(failed)} failed, {report.content.get('seconds', 0):.0f} s on {report.content['device']}; all figures in {report.path}")
+    seconds = report.content.get("seconds", 0)
+    print(f"{len(failed)} failed, {seconds:.0f} s on {report.content['device']}; all figures in {report.path}")
 
 
 def device_name(xp):
@@ -174,7 +201,9 @@ def device_name(xp):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m kernels.check", description="Check and measure every CUDA kernel.")
-    parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small")
+    parser.add_argument(
+        "--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small"
+    )
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="run only these steps")
     parser.add_argument("--small", action="store_true", help="small shapes only")

@@ -102,7 +102,7 @@ class Source:
         parameters = self.signatures[name]
         if len(args) != len(parameters):
             raise TypeError(f"kernel {name} takes {len(parameters)} arguments, got {len(args)}")
-        first = None
+        xp = None
         for arg, parameter in zip(args, parameters):
             if not parameter.pointer:
                 if type(arg) is not parameter.type:
@@ -114,12 +114,16 @@ class Source:
             if arg is None:
                 continue
             array, strided = (arg.array, True) if type(arg) is Strided else (arg, False)
-            if first is None:
-                first, xp = type(array), array_module(array)
-            elif type(array) is not first:
-                raise TypeError(f"kernel {name}, {parameter.name}: got a {type(array).__name__} beside a {first.__name__}")
+            if xp is None:
+                xp = array_module(array)
+            elif not isinstance(array, xp.ndarray):
+                raise TypeError(
+                    f"kernel {name}, {parameter.name}: a {type(array).__name__} among arrays of {xp.__name__}"
+                )
             if array.dtype != parameter.dtype:
-                raise TypeError(f"kernel {name}, {parameter.name}: the kernel reads {parameter.dtype}, the array is {array.dtype}")
+                raise TypeError(
+                    f"kernel {name}, {parameter.name}: the kernel reads {parameter.dtype}, the array is {array.dtype}"
+                )
             if not strided and not array.flags.c_contiguous:
                 raise TypeError(f"kernel {name}, {parameter.name}: not contiguous; only its address would be passed")
         return xp
@@ -163,7 +167,7 @@ def empty(like, shape, dtype=np.float32):
 
 
 def result(like, shape, out, name):
-    """A contiguous float32 buffer to compute into: `out` where it can serve, else a new array that `deliver` copies to `out`."""
+    """A contiguous float32 buffer to compute into: `out` where it can serve, else a new array, for `deliver` to copy."""
     if out is None:
         return empty(like, shape)
     if out.shape != tuple(shape) or out.dtype != np.float32:
@@ -205,7 +209,7 @@ def indices(array, limit, name, ignore=None):
 
 def address(array):
     """Where the array begins in its memory."""
-    return array.__array_interface__["data"][0] if type(array) is np.ndarray else array.data.ptr
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def vectorises(*arrays):
@@ -246,8 +250,8 @@ _precision = "fp32"
 
 
 def set_matmul_precision(name):
-    """How matrix products on a GPU round their factors: "fp32" (not at all, the default), "tf32" (10 bits of mantissa) or "bf16"
-    (7 bits), the last two through the tensor cores. Arrays stay float32, and sums are made in float32, in all three."""
+    """How matrix products on a GPU round their factors: "fp32" (not at all, the default), "tf32" (10 bits of mantissa) or
+    "bf16" (7 bits), the last two through the tensor cores. Arrays stay float32, and sums are made in float32, in all three."""
     global _precision
     if name not in PRECISIONS:
         raise ValueError(f"the precision of matrix products is one of {', '.join(PRECISIONS)}, got {name!r}")

@@ -71,7 +71,7 @@ __device__ __forceinline__ void dot_rows(float (*s)[4], const float* A, const fl
     for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j) s[i][j] = 0.0f;
-#pragma unroll 4
+#pragma unroll 2
     for (int d = 0; d < HEAD_DIM; d += 4) {
         float4 a[4], b[4];
 #pragma unroll

@@ -15,7 +15,9 @@ from kernels.gpu import Strided, address, blocks_for, empty, f32, i32, source_wi
 
 TILE = 64
 WIDEST_HEAD = 256
-PLAIN_QUERIES = 8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
+PLAIN_QUERIES = (
+    8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
+)
 
 
 def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):

@@ -1,7 +1,8 @@
 """How fast the kernels are: times by the GPU's own clock, each beside what it could at best be.
 
 Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s,
-counting each input read once and each output written once, beside a plain copy. Data are random: zeros are faster than anything real.
+counting each input read once and each output written once, beside a plain copy. Data are random: zeros are faster than
+anything real.
 """
 
 import time
@@ -60,7 +61,9 @@ def _products(xp, n):
     a, b = normal(xp, n, n), normal(xp, n, n)
     c = xp.empty_like(a)
     calls = {f"our {rung}": lambda rung=rung: matmul.matmul_rung(rung, a, b) for rung in matmul.LADDER}
-    calls |= {f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES}
+    calls |= {
+        f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES
+    }
     calls["our matmul_fp32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_b=True)
     calls["our matmul_fp32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_a=True)
     calls["our matmul_tf32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_b=True)
@@ -145,7 +148,10 @@ def _torch_attention(B, H, T, D):
             attend(q, k, v, is_causal=True)
 
     backward = stream(lambda: torch.autograd.grad(y, (q, k, v), dout, retain_graph=True))
-    return {"PyTorch attention forward, fp32": (1, stream(forward)), "PyTorch attention backward, fp32": (2.5, backward)}
+    return {
+        "PyTorch attention forward, fp32": (1, stream(forward)),
+        "PyTorch attention backward, fp32": (2.5, backward),
+    }
 
 
 def memory_table(xp, shapes):
@@ -164,7 +170,10 @@ def memory_table(xp, shapes):
         "softmax_backward": (3 * n, lambda: softmax.softmax_backward(dy, y, out=out)),
         "layernorm_plain": (2 * n, lambda: layernorm.layernorm_plain(x, w, b)),
         "layernorm_forward": (2 * n, lambda: layernorm.layernorm_forward(x, w, b, out=out)),
-        "layernorm_backward": (3 * n, lambda: layernorm.layernorm_backward(dy, x, w, mean, rstd, out=(out, None, None))),
+        "layernorm_backward": (
+            3 * n,
+            lambda: layernorm.layernorm_backward(dy, x, w, mean, rstd, out=(out, None, None)),
+        ),
         "gelu_forward, tanh": (2 * n, lambda: gelu.gelu_forward(x, approximate="tanh", out=out)),
         "gelu_backward, tanh": (3 * n, lambda: gelu.gelu_backward(dy, x, approximate="tanh", out=out)),
     }
@@ -218,4 +227,3 @@ def tables(xp):
         yield "attention", label, row
     for label, row in memory_table(xp, (16, 40, 90) if small else (65536, 1024, 50257)):
         yield "memory", label, row
-

@@ -60,7 +60,11 @@ def step_time(xp, preset, batch_size, precision="fp32"):
     try:
         begin = time.perf_counter()
         ms = milliseconds(xp, lambda: trainer.step(*batch), 10)
-        return {"ms": ms, "tokens_per_s": batch_size * trainer.context / ms * 1e3, "seconds": time.perf_counter() - begin}
+        return {
+            "ms": ms,
+            "tokens_per_s": batch_size * trainer.context / ms * 1e3,
+            "seconds": time.perf_counter() - begin,
+        }
     finally:
         gpu.set_matmul_precision("fp32")
 

@@ -1,6 +1,19 @@
 """Cross-entropy on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, empty, f32, i32, i64, indices, result, row_teams, vectorises
+from kernels.gpu import (
+    Source,
+    blocks_for,
+    contiguous,
+    deliver,
+    empty,
+    f32,
+    i32,
+    i64,
+    indices,
+    result,
+    row_teams,
+    vectorises,
+)
 
 SOURCE = Source(__file__)
 

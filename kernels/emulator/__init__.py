@@ -31,7 +31,14 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing", "-fno-stack-protector"]
+FLAGS = [
+    "-std=gnu++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-U_FORTIFY_SOURCE",
+    "-fno-strict-aliasing",
+    "-fno-stack-protector",
+]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 PLAIN = ["-O2", "-fno-math-errno"]
 CHECKED = ["-O1", "-g1", "-gdwarf-4", "-fsanitize=thread,alignment,bounds-strict"]
@@ -102,7 +109,9 @@ class Emulated:
         pointers = (ctypes.c_void_p * len(args))(*[ctypes.addressof(k) for k in keep])
         grid, block = ((ctypes.c_uint * 3)(*d, *(1,) * (3 - len(d))) for d in (grid, block))
         if not 0 < np.prod(list(block)) <= MAX_THREADS or shared > MAX_SHARED:
-            raise LaunchError(f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large")
+            raise LaunchError(
+                f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large"
+            )
         error = ctypes.create_string_buffer(1024)
         failed = library.emulator_launch(
             entry, pointers, grid, block, ctypes.c_size_t(shared), arrays, len(arrays), int(_settings["checked"]),
@@ -135,7 +144,9 @@ class Emulated:
             values = ", ".join(f"*({p.ctype}*)a[{i}]" for i, p in enumerate(parameters))
             attributes = '__attribute__((visibility("default"), no_sanitize("thread")))'
             unit.append(f'extern "C" {attributes} void {name}__call(void** a) {{ {name}({values}); }}')
-        return _compile("\n".join(unit) + "\n", (*flags, *WARNINGS, "-I", str(HERE), "-include", "cuda.h"), self.path.parent.name)
+        return _compile(
+            "\n".join(unit) + "\n", (*flags, *WARNINGS, "-I", str(HERE), "-include", "cuda.h"), self.path.parent.name
+        )
 
 
 @lru_cache(maxsize=None)
@@ -179,7 +190,9 @@ def _compiler():
 
 @lru_cache(maxsize=None)
 def _cache():
-    base = os.environ.get("MINIGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad")
+    base = os.environ.get("MINIGRAD_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad"
+    )
     try:
         Path(base).mkdir(parents=True, exist_ok=True)
         return Path(base)

@@ -26,11 +26,15 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
     rows, columns = mean.size, x.shape[-1]
     grid, block = row_teams(rows, columns)
     aligned = i32(vectorises(x, y, weight, bias))
-    SOURCE.launch("layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned)
+    SOURCE.launch(
+        "layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned
+    )
     return deliver(y, out), mean, rstd
 
 
-def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def layernorm_backward(
+    dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """See reference.layernorm_backward."""
     dy, x, weight, mean, rstd = (contiguous(a) for a in (dy, x, weight, mean, rstd))
     rows, columns = mean.size, x.shape[-1]
@@ -73,7 +77,9 @@ def _add_strips(strips, out, accumulate):
     total = result(strips, strips.shape[1:], out, "layernorm_backward")
     in_place = i32(accumulate and total is out)
     grid = (blocks_for(strips.shape[1], 32),)
-    SOURCE.launch("layernorm_add_strips", grid, (32, 32), strips, total, i32(len(strips)), i32(strips.shape[1]), in_place)
+    SOURCE.launch(
+        "layernorm_add_strips", grid, (32, 32), strips, total, i32(len(strips)), i32(strips.shape[1]), in_place
+    )
     return deliver(total, out, accumulate)
 
 

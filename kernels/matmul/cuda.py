@@ -71,10 +71,12 @@ def _product(a, b, c, sizes, batch, transpose_a, transpose_b, epilogue, kernel):
     target, passed = c, (bias, pre, i32(activation), i32(accumulate))
     if shares > 1:
         target, passed = empty(c, (shares, M, N)), (None, None, i32(0), i32(0))
+    aligned_a = i32(_aligned(a, pitch_a, stride_a, M if transpose_a else 0))
+    aligned_b = i32(_aligned(b, pitch_b, stride_b, 0 if transpose_b else N))
+    grid = blocks_for(M, tile), blocks_for(N, tile), n_batch * shares
     SOURCE.launch(
-        kernel, (blocks_for(M, tile), blocks_for(N, tile), n_batch * shares), (THREADS,), Strided(a), Strided(b), target, i32(M), i32(N),
-        i32(K), i32(pitch_a), i32(pitch_b), i32(transpose_a), i32(transpose_b), i64(stride_a), i64(stride_b), i32(shares), *passed,
-        i32(_aligned(a, pitch_a, stride_a, M if transpose_a else 0)), i32(_aligned(b, pitch_b, stride_b, 0 if transpose_b else N)),
+        kernel, grid, (THREADS,), Strided(a), Strided(b), target, i32(M), i32(N), i32(K), i32(pitch_a), i32(pitch_b),
+        i32(transpose_a), i32(transpose_b), i64(stride_a), i64(stride_b), i32(shares), *passed, aligned_a, aligned_b,
     )  # fmt: skip
     if shares > 1:
         args = target, c, i32(shares), i32(M), i32(N), bias, pre, i32(activation), i32(accumulate)
@@ -98,7 +100,7 @@ def _plan(a, M, N, K, n_batch, kernel):
 
 
 def _operand(x, batch, transpose):
-    """(array, pitch of its rows, stride from batch to batch, whether it enters transposed), in numbers; copied only if it must be."""
+    """(array, pitch of its rows, stride from batch to batch, whether it enters transposed); copied only if it must be."""
     if x.ndim == 2:
         rows, columns = x.strides[0] // 4, x.strides[1] // 4
         if columns == 1 and rows >= x.shape[1]:
@@ -149,7 +151,9 @@ def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(Tr
             da = matmul(dy, b, transpose_b=not transpose_b)  # (..., M, K)
         da = unbroadcast(da, a.shape)
     if needs[1]:
-        if b.ndim == 2 and dy.ndim > 2 and not transpose_a:  # one matrix for a whole batch: its gradient is one product too
+        if (
+            b.ndim == 2 and dy.ndim > 2 and not transpose_a
+        ):  # one matrix for a whole batch: its gradient is one product too
             dy, a = contiguous(dy).reshape(-1, dy.shape[-1]), contiguous(a).reshape(-1, a.shape[-1])
         if transpose_b:
             db = matmul(dy, a, transpose_a=True, transpose_b=transpose_a)  # (..., N, K)
@@ -173,7 +177,9 @@ def linear_forward(x, weight, bias=None, *, activation=None, out=None):
     return deliver(y, out), z
 
 
-def linear_backward(dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def linear_backward(
+    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """See reference.linear_backward."""
     if activation is not None:
         dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")

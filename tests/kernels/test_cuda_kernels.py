@@ -1,0 +1,159 @@
+"""Every CUDA kernel, run by the emulator: against float64 NumPy, plain and checked, in three random orders of threads."""
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import cases, emulator, gpu
+from kernels.adamw import cuda as adamw
+from kernels.cross_entropy import cuda as cross_entropy
+from kernels.layernorm import cuda as layernorm
+from kernels.matmul import cuda as matmul
+from kernels.softmax import cuda as softmax
+
+pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
+ours = kernels.SETS["emulator"]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def precision():
+    yield gpu.set_matmul_precision
+    gpu.set_matmul_precision("fp32")
+
+
+@pytest.mark.parametrize("name", gpu.PRECISIONS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])
+def test_every_kernel_against_float64(checked, seed, name, precision):
+    precision(name)
+    with emulator.settings(checked=checked, seed=seed):
+        results = list(cases.check_cases(ours, np.asarray, np.random.default_rng(seed), small=True, precision=name))
+    assert len(results) > 50
+    assert [r for r in results if not r[1] <= r[2]] == []
+
+
+def test_tensor_cores_round_their_factors_and_fp32_does_not(precision):
+    a, b = normal(40, 64), normal(64, 30, seed=1)
+    errors = {}
+    for name in gpu.PRECISIONS:
+        precision(name)
+        errors[name] = cases.error(ours.matmul(a, b), cases.double(a) @ b)
+    assert errors["fp32"] < 1e-6 < 1e-5 < errors["tf32"] < 1e-3 < errors["bf16"] < 1e-2
+
+
+def test_gradients_against_differences():
+    found = dict(cases.check_gradients(ours, np.asarray, np.random.default_rng(0)))
+    assert len(found) == 9 and max(found.values()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (130, 66, 257), (64, 64, 64), (33, 129, 20)])
+@pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])
+def test_every_rung_of_the_ladder(shape, checked):
+    M, N, K = shape
+    a, b = normal(M, K), normal(K, N, seed=1)
+    want = cases.double(a) @ b
+    with emulator.settings(checked=checked, seed=7):
+        for rung in matmul.LADDER:
+            assert cases.error(matmul.matmul_rung(rung, a, b), want) < 5e-6, rung
+        for kernel in ("matmul_registers_2d", "matmul_fp32"):
+            for ta in (False, True):
+                for tb in (False, True):
+                    x, y = np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b
+                    got = matmul.matmul(x, y, transpose_a=ta, transpose_b=tb, kernel=kernel)
+                    assert cases.error(got, want) < 5e-6, (kernel, ta, tb)
+
+
+def test_the_plain_kernels_agree_with_the_fast_ones():
+    x, w, b, targets = normal(9, 70), normal(70), normal(70), np.arange(9)
+    assert cases.error(softmax.softmax_plain(x), ours.softmax_forward(x).astype(float)) < 1e-6
+    for plain, fast in zip(layernorm.layernorm_plain(x, w, b), ours.layernorm_forward(x, w, b)):
+        assert cases.error(plain, fast.astype(float)) < 1e-6
+    for plain, fast in zip(cross_entropy.cross_entropy_plain(x, targets), ours.cross_entropy_forward(x, targets)):
+        assert cases.error(plain, fast.astype(float)) < 1e-6
+    kw = dict(step=2, lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+    one, other = ([normal(50, seed=s) for s in range(3)] + [abs(normal(50, seed=3))] for _ in range(2))
+    adamw.adamw_plain(*one, **kw)
+    adamw.adamw_step(*([a] for a in other), **kw)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def test_sums_do_not_depend_on_the_order_of_threads():
+    """Three orders of blocks and threads, the same bits: training twice with one seed gives one model."""
+    ids, dy = np.random.default_rng(0).integers(0, 7, 90), normal(90, 33)
+    x, w = normal(90, 36), normal(36)
+    q, k, v, dout = (normal(1, 2, 70, 16, seed=s) for s in range(4))
+    bits = set()
+    for seed in (1, 2, 3):
+        with emulator.settings(seed=seed):
+            y, lse = ours.attention_forward(q, k, v, causal_offset=0)
+            _, mean, rstd = ours.layernorm_forward(x, w)
+            results = [
+                ours.embedding_backward(dy, ids, 7),
+                *ours.layernorm_backward(x, x, w, mean, rstd),
+                *ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0),
+                ours.matmul(x, x, transpose_a=True),
+                ours.global_norm([x, w]),
+            ]
+        bits.add(b"".join(np.ascontiguousarray(r).tobytes() for r in results))
+    assert len(bits) == 1
+
+
+def test_indices_out_of_range_raise_on_the_cpu_and_read_nothing_in_the_kernel():
+    with pytest.raises(IndexError, match="index 5 is out of range for 5 rows"):
+        ours.embedding_forward(normal(5, 3), np.array([0, 5]))
+    with pytest.raises(IndexError, match="index -1 is out of range for 4 rows"):
+        ours.cross_entropy_forward(normal(2, 4), np.array([-1, 0]))
+    y, weight, ids = np.zeros((2, 3), np.float32), normal(5, 3), np.array([1, 99])
+    from kernels.embedding.cuda import SOURCE
+
+    with emulator.settings(checked=True):  # what a GPU does, where nobody looked before the launch
+        SOURCE.launch("embedding_forward", (2,), (32,), weight, ids, y, gpu.i32(5), gpu.i32(3))
+    assert np.array_equal(y[0], weight[1]) and np.isnan(y[1]).all()
+
+
+def test_sizes_of_zero_launch_nothing():
+    assert ours.softmax_forward(normal(0, 5)).shape == (0, 5)
+    assert ours.gelu_forward(normal(0)).shape == (0,)
+    assert ours.embedding_forward(normal(4, 3), np.zeros((0, 2), np.int64)).shape == (0, 2, 3)
+    assert not ours.matmul(normal(3, 0), normal(0, 4)).any()
+    assert ours.cross_entropy_forward(normal(0, 5), np.zeros(0, np.int64))[0].shape == (0,)
+
+
+def test_cross_entropy_may_overwrite_its_logits():
+    x, targets, dlosses = normal(9, 70), np.arange(9), normal(9, seed=1)
+    _, lse = ours.cross_entropy_forward(x, targets)
+    want = ours.cross_entropy_backward(dlosses, x, targets, lse)
+    assert ours.cross_entropy_backward(dlosses, x, targets, lse, out=x) is x
+    assert np.array_equal(x, want)
+
+
+def test_ignored_rows_are_not_read():
+    x, targets = normal(4, 50), np.array([3, -100, 0, -100])
+    x[[1, 3]] = np.nan
+    losses, lse = ours.cross_entropy_forward(x, targets)
+    assert not losses[[1, 3]].any() and np.isfinite(losses).all()
+    assert not ours.cross_entropy_backward(np.ones(4, np.float32), x, targets, lse)[[1, 3]].any()
+
+
+def test_attention_gradients_into_the_parts_of_one_buffer():
+    B, H, T, D = 2, 3, 20, 16
+    qkv, grads = normal(B, T, 3, H, D), np.full((B, T, 3, H, D), np.nan, np.float32)
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
+    parts = tuple(grads[:, :, i].swapaxes(1, 2) for i in range(3))
+    dout = normal(B, H, T, D, seed=1)
+    y, lse = ours.attention_forward(q, k, v, causal_offset=0)
+    got = ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0, out=parts)
+    want = cases.reference("attention", "attention_backward")(
+        *map(cases.double, (dout, q, k, v, y, lse)), causal_offset=0
+    )
+    assert all(g is p for g, p in zip(got, parts)) and cases.error(got, want) < 5e-6
+
+
+def test_a_factor_may_stay_on_the_device():
+    a, b = normal(100), normal(100)
+    adamw.scale_arrays([a], np.array(0.25))
+    assert np.array_equal(a, b * np.float32(0.25))

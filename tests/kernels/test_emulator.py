@@ -1,0 +1,224 @@
+"""The emulator: it computes what a GPU would, and catches every planted fault, by name and line."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from kernels import emulator, gpu
+from kernels.emulator import LaunchError
+
+pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
+
+i32, f32 = np.int32, np.float32
+
+# Every kernel has one fault, on the line that says so, and is otherwise right; all run with 64 threads on x of 64 floats.
+FAULTY = """\
+extern "C" __global__ void no_barrier_before_reading(const float* x, float* y) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = s[63 - threadIdx.x];
+}
+extern "C" __global__ void no_barrier_before_overwriting(const float* x, float* y) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x];
+    s[threadIdx.x] = 0.0f;
+}
+extern "C" __global__ void two_threads_write_one_place(const float* x, float* y) {
+    y[threadIdx.x / 2] = x[threadIdx.x];
+}
+extern "C" __global__ void lost_update_between_blocks(const float* x, float* y) {
+    if (threadIdx.x == 0) y[0] += x[0];
+}
+extern "C" __global__ void no_warp_barrier(const float* x, float* y) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = s[threadIdx.x ^ 1];
+}
+extern "C" __global__ void past_the_end(const float* x, float* y) {
+    y[threadIdx.x] = x[threadIdx.x + 1];
+}
+extern "C" __global__ void before_the_beginning(const float* x, float* y) {
+    y[(int)threadIdx.x - 1] = x[threadIdx.x];
+}
+extern "C" __global__ void past_a_row(const float* x, float* y) {
+    __shared__ float s[2][32];
+    s[threadIdx.x / 32][threadIdx.x % 32] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = s[0][threadIdx.x];
+}
+extern "C" __global__ void misaligned_quad(const float* x, float* y) {
+    if (threadIdx.x < 8) *(float4*)(y + 4 * threadIdx.x + 1) = *(const float4*)(x + 4 * threadIdx.x);
+}
+extern "C" __global__ void unset_shared_memory(const float* x, float* y) {
+    __shared__ float s[64];
+    if (threadIdx.x < 63) s[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = s[threadIdx.x];
+}
+extern "C" __global__ void barrier_that_not_all_reach(const float* x, float* y) {
+    if (threadIdx.x < 32) __syncthreads();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+extern "C" __global__ void two_barriers_at_once(const float* x, float* y) {
+    if (threadIdx.x < 32) __syncthreads();
+    else __syncthreads();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+extern "C" __global__ void shuffle_with_a_lane_that_left(const float* x, float* y) {
+    if (threadIdx.x % 32 == 31) return;
+    y[threadIdx.x] = __shfl_xor_sync(0xffffffffu, x[threadIdx.x], 1);
+}
+extern "C" __global__ void shuffle_from_outside_the_mask(const float* x, float* y) {
+    if (threadIdx.x % 32 < 16) y[threadIdx.x] = __shfl_sync(0x0000ffffu, x[threadIdx.x], 20);
+}
+extern "C" __global__ void mask_without_the_caller(const float* x, float* y) {
+    __syncwarp(0x0000ffffu);
+    y[threadIdx.x] = x[threadIdx.x];
+}
+extern "C" __global__ void writes_to_a_const_array(const float* x, float* y) {
+    ((float*)x)[threadIdx.x] = y[threadIdx.x];
+}
+extern "C" __global__ void right(const float* x, float* y) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    __syncwarp();
+    const float neighbour = s[threadIdx.x ^ 1];
+    __syncthreads();
+    s[threadIdx.x] = neighbour;
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x];
+    if (threadIdx.x == 0) atomicAdd(y + 64, 1.0f);
+}
+extern "C" __global__ void votes(const float* x, float* y, int n) {
+    const unsigned positive = __ballot_sync(0xffffffffu, x[threadIdx.x] > 0.0f);
+    y[threadIdx.x] = (float)__popc(positive) + 100.0f * (float)__any_sync(0xffffffffu, x[threadIdx.x] > (float)n);
+}
+"""
+FAULTS = {  # kernel: (what the message says, the words of the line it names), blocks
+    "no_barrier_before_reading": ("race|nobody has written", "s[63 - threadIdx.x]"),
+    "no_barrier_before_overwriting": ("race", "s[threadIdx.x] = 0.0f"),
+    "two_threads_write_one_place": ("race: its write .* the write", "y[threadIdx.x / 2]"),
+    "lost_update_between_blocks": ("race: .* another block", "y[0] += x[0]"),
+    "no_warp_barrier": ("race|nobody has written", "s[threadIdx.x ^ 1]"),
+    "past_the_end": ("out of bounds: a read of 4 bytes", "x[threadIdx.x + 1]"),
+    "before_the_beginning": ("out of bounds: a write of 4 bytes", "y[(int)threadIdx.x - 1]"),
+    "past_a_row": ("out of bounds: index (3[2-9]|[456].)", "s[0][threadIdx.x]"),
+    "misaligned_quad": ("misaligned", "float4"),
+    "unset_shared_memory": ("nobody has written", "y[threadIdx.x] = s[threadIdx.x]"),
+    "barrier_that_not_all_reach": ("waits there for ever: 32 of the block's 64 threads have returned", "__syncthreads"),
+    "two_barriers_at_once": ("different __syncthreads, on lines", None),
+    "shuffle_with_a_lane_that_left": ("names lane 31, which has left the kernel", "__shfl_xor_sync"),
+    "shuffle_from_outside_the_mask": ("reads lane 20, which the mask 0000ffff leaves out", "__shfl_sync"),
+    "mask_without_the_caller": ("leaves out the lane that calls", "__syncwarp(0x0000ffffu)"),
+    "writes_to_a_const_array": ("write to a const or read-only array", "((float*)x)[threadIdx.x]"),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    path = tmp_path_factory.mktemp("faulty") / "faulty.cu"
+    path.write_text(FAULTY)
+    return gpu.Source(path)
+
+
+def arrays():
+    x = np.random.default_rng(0).standard_normal(64).astype(f32)
+    return x, np.zeros(64, f32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kernel", FAULTS)
+def test_every_planted_fault_is_caught_and_its_line_named(faulty, kernel, seed):
+    says, words = FAULTS[kernel]
+    with emulator.settings(checked=True, seed=seed), pytest.raises(LaunchError, match=says) as caught:
+        faulty.launch(kernel, (2,) if "between_blocks" in kernel else (1,), (64,), *arrays())
+    if words is not None:
+        begin = FAULTY[: FAULTY.index(f"void {kernel}(")].count("\n")
+        lines = [i + 1 for i, line in enumerate(FAULTY.splitlines()) if words in line and i >= begin]
+        assert f"line {lines[0]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_right_kernel_passes(faulty, checked, seed):
+    x, y = np.arange(64, dtype=f32), np.zeros(65, f32)
+    with emulator.settings(checked=checked, seed=seed):
+        faulty.launch("right", (1,), (64,), x, y)
+    assert np.array_equal(y[:64], (np.arange(64) ^ 1)[::-1]) and y[64] == 1
+
+
+def test_after_a_fault_the_next_launch_starts_afresh(faulty):
+    with emulator.settings(checked=True):
+        with pytest.raises(LaunchError):
+            faulty.launch("barrier_that_not_all_reach", (1,), (64,), *arrays())
+        faulty.launch("right", (1,), (64,), np.arange(64, dtype=f32), np.zeros(65, f32))
+
+
+def test_votes_of_a_warp(faulty):
+    x, y = np.full(32, -1, f32), np.zeros(32, f32)
+    x[:5] = 3
+    faulty.launch("votes", (1,), (32,), x, y, i32(2))
+    assert (y == 105).all()
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (lambda x, y: (x, y, 2), "pass a int32, not a int"),
+        (lambda x, y: (x, y, np.int64(2)), "pass a int32, not a int64"),
+        (lambda x, y: (x.astype(np.float64), y, i32(2)), "the kernel reads float32, the array is float64"),
+        (lambda x, y: (np.zeros((64, 2), f32)[:, 0], y, i32(2)), "not contiguous"),
+        (lambda x, y: (x, y), "takes 3 arguments, got 2"),
+        (lambda x, y: ([1.0] * 32, y, i32(2)), "expected a NumPy or CuPy array, got list"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_refused(faulty, args, says):
+    with pytest.raises(TypeError, match=says):
+        faulty.launch("votes", (1,), (32,), *args(*arrays()))
+
+
+def test_a_kernel_that_does_not_compile_says_why(tmp_path):
+    path = tmp_path / "wrong.cu"
+    path.write_text('extern "C" __global__ void wrong(float* x) { x[0] = undeclared; }')
+    with pytest.raises(LaunchError, match="undeclared"):
+        gpu.Source(path).launch("wrong", (1,), (1,), np.zeros(1, f32))
+
+
+def test_the_tensor_core_multiplies_as_the_manual_lays_it_out(tmp_path):
+    """m16n8k8 on TF32, fragments filled lane by lane from two matrices, beside NumPy's product."""
+    path = tmp_path / "mma.cu"
+    path.write_text(
+        textwrap.dedent("""\
+        extern "C" __global__ void mma(const float* A, const float* B, float* D) {
+            const int g = threadIdx.x / 4, q = threadIdx.x % 4;
+            const unsigned a[4] = {__float_as_uint(A[g * 8 + q]), __float_as_uint(A[(g + 8) * 8 + q]),
+                                   __float_as_uint(A[g * 8 + q + 4]), __float_as_uint(A[(g + 8) * 8 + q + 4])};
+            const unsigned b[2] = {__float_as_uint(B[q * 8 + g]), __float_as_uint(B[(q + 4) * 8 + g])};
+            float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            emulator::tensor_core(__LINE__, d, a, b, false);
+            for (int n = 0; n < 4; ++n) D[(g + n / 2 * 8) * 8 + 2 * q + n % 2] = d[n];
+        }
+        """)
+    )
+    rng = np.random.default_rng(0)
+    A, B = (rng.integers(-100, 100, s).astype(f32) for s in ((16, 8), (8, 8)))  # small integers: exact in TF32
+    D = np.full((16, 8), np.nan, f32)
+    gpu.Source(path).launch("mma", (1,), (32,), A, B, D)
+    assert np.array_equal(D, A @ B)
+
+
+def test_the_lesson_runs(capfd):
+    done = subprocess.run(
+        [sys.executable, "-m", "kernels.emulator", "kernels/softmax/cuda.cu"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("softmax_plain", "thread", "race", "line"):
+        assert word in done.stdout
