@@ -35,7 +35,11 @@ class Function:
 
     `forward` is given raw arrays where the caller passed tensors. `backward` returns new arrays, or views of the gradients it
     was given; it never writes into those or into what was saved. Then `TheFunction.apply(...)` computes and records.
+
+    creates_values: False for an operation that only selects among given values, and is not to blame for an infinity there.
     """
+
+    creates_values = True
 
     @staticmethod
     def forward(ctx, *args, **settings):
@@ -65,17 +69,27 @@ class Function:
         if _Mode.detect_anomaly:
             _check_finite(cls, ctx.xp, given, outputs)
         if not recording:
-            made = tuple(Tensor(a) for a in outputs)
+            made = tuple(Tensor(a, version=_shared_version(a, given)) for a in outputs)
         else:
             node = Node(cls, ctx, tuple(t if n else None for t, n in zip(tensors, needs)), outputs)
             made = tuple(
-                Tensor(a, True, node, i) if a.dtype.kind == "f" else Tensor(a) for i, a in enumerate(outputs)
+                Tensor(a, True, node, i, _shared_version(a, given)) if a.dtype.kind == "f" else Tensor(a)
+                for i, a in enumerate(outputs)
             )
+            node.watch((*given, *made))
         return made if isinstance(result, tuple) else made[0]
 
 
+def _shared_version(array, given):
+    """The version of the tensor that `array` is a view of, None if it has memory of its own."""
+    owner = array if array.base is None else array.base
+    return next((t.version for t in given if owner is t.array or owner is t.array.base), None)
+
+
 def _check_finite(function, xp, given, outputs):
-    if all(xp.isfinite(a).all() for a in outputs) or not all(xp.isfinite(t.array).all() for t in given):
+    if not function.creates_values or all(xp.isfinite(a).all() for a in outputs):
         return
+    if not all(xp.isfinite(t.array).all() for t in given):
+        return  # it was given the bad value
     shapes = ", ".join(str(t.shape) for t in given)
     raise FloatingPointError(f"{function.__name__} made NaN or infinity out of finite inputs of shapes {shapes}")

@@ -50,7 +50,7 @@ class Worst(NamedTuple):
 
 
 def measure(function, inputs, *, dtype="float64", kernel_set=None, seed=0):
-    """Compare backward() with central differences.  Returns one Worst for every input that has a gradient.
+    """Compare backward() with central differences.  Returns one Worst for every input.
 
     function: takes as many Tensors as there are inputs, returns one Tensor or a tuple of them; must be deterministic.
     inputs: float64 arrays or Tensors.
@@ -67,7 +67,7 @@ def measure(function, inputs, *, dtype="float64", kernel_set=None, seed=0):
     def loss(changed):
         return sum(float((u * y).sum()) for u, y in zip(upstream, _outputs(function, changed)))
 
-    return [_worst(loss, arrays, i, grad, rng, SMALLEST[dtype]) for i, grad in enumerate(analytic) if grad is not None]
+    return [_worst(loss, arrays, i, grad, rng, SMALLEST[dtype]) for i, grad in enumerate(analytic)]
 
 
 def gradcheck(function, inputs, *, tolerance=None, dtype="float64", kernel_set=None, seed=0):
@@ -98,7 +98,9 @@ def _analytic(function, arrays, upstream, dtype, kernel_set):
         for out, u in zip(y if isinstance(y, tuple) else (y,), upstream):
             loss = loss + (out * Tensor(kernels.to_device(u.astype(dtype), device))).sum()
         loss.backward()
-    return [None if t.grad is None else kernels.to_device(t.grad.array, "cpu").astype(np.float64) for t in tensors]
+    # No gradient means that the input has no influence; the differences will tell whether that is so.
+    grads = [np.zeros(t.shape) if t.grad is None else kernels.to_device(t.grad.array, "cpu") for t in tensors]
+    return [grad.astype(np.float64) for grad in grads]
 
 
 def _worst(loss, arrays, i, grad, rng, smallest):

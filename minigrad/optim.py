@@ -32,6 +32,9 @@ class AdamW:
 
     @staticmethod
     def _check(group):
+        unknown = set(group) - {"params", "lr", "betas", "eps", "weight_decay"}
+        if unknown:
+            raise ValueError(f"AdamW: a group has {', '.join(sorted(unknown))}; it may set lr, betas, eps and weight_decay")
         beta1, beta2 = group["betas"]
         for name, value, right in (
             ("lr", group["lr"], group["lr"] >= 0),
@@ -61,9 +64,12 @@ class AdamW:
             batches = {}  # parameters that have taken equally many steps go together: all of them, as a rule
             for p in group["params"]:
                 if p.grad is not None:
+                    if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
+                        raise TypeError(f"AdamW: the gradient of a parameter of shape {p.shape} must be a tensor like it")
                     state = self._state_of(p)
                     state[0] += 1
                     batches.setdefault(state[0], []).append((p.array, p.grad.array, state[1], state[2]))
+                    p.changed()
             for step, arrays in batches.items():
                 beta1, beta2 = group["betas"]
                 kernels.serving(arrays[0][0]).adamw_step(
@@ -114,15 +120,17 @@ class AdamW:
             self.state[id(p)] = [int(saved["step"]), *moments]
 
 
-def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
+def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
     """Scale all gradients by one factor so that their common Euclidean norm is at most max_norm.  Pascanu et al. 2013, §3.2.
 
     Returns that norm as it was before, a tensor of one number. Where it is NaN or infinite, raises RuntimeError if asked to.
     """
+    if norm_type != 2:
+        raise NotImplementedError(f"clip_grad_norm_: only the Euclidean norm (norm_type 2) is implemented, got {norm_type}")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad.array for p in parameters if p.grad is not None]
     if not grads:
-        return Tensor(np.zeros(()))
+        return Tensor(np.zeros((), np.float32))
     served = kernels.serving(grads[0])
     norm = served.global_norm(grads)
     if error_if_nonfinite and not math.isfinite(norm):
@@ -130,17 +138,22 @@ def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
     factor = max_norm / (float(norm) + 1e-6)
     if factor < 1 or factor != factor:
         served.scale_arrays(grads, factor)
-    return Tensor(kernels.array_module(grads[0]).asarray(norm))
+    return Tensor(kernels.array_module(grads[0]).asarray(norm, grads[0].dtype))
 
 
 def warmup_cosine(step, *, lr, min_lr=0.0, warmup_steps=0, total_steps):
     """The learning rate of a step: a straight climb over the first warmup_steps, then half a cosine from lr down to min_lr.
 
-    step counts from 0. The first step's rate is lr / warmup_steps, not zero (a step at rate zero is wasted), the last step's
-    (total_steps − 1) is min_lr exactly, and later steps stay there.  Loshchilov, Hutter 2016 (arXiv:1608.03983), eq. 5.
+    step counts from 0. The first step's rate is lr / warmup_steps, not zero (a step at rate zero is wasted); the last step's
+    (total_steps − 1) is min_lr, if the warm-up leaves room for a descent, and later steps stay there.
+    Source: Loshchilov, Hutter 2016 (arXiv:1608.03983), eq. 5.
     """
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
     decaying = total_steps - 1 - warmup_steps
     progress = min((step - warmup_steps) / decaying, 1.0) if decaying > 0 else 1.0 if step >= total_steps else 0.0
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def __getattr__(name):
+    raise AttributeError(f"minigrad.optim has no {name!r}; it has AdamW, clip_grad_norm_ and warmup_cosine")

@@ -59,19 +59,28 @@ class Node:
 
     `inputs` holds, for each positional argument, the Tensor that needs a gradient, or None. `outputs` holds the shape and
     dtype of each result. After its backward pass a node is released: it lets go of everything it saved.
+
+    What was saved must not change before the backward pass needs it. Every tensor counts the changes made to its memory
+    (`version`); the node notes the counts of what it saved, and refuses to go backward if one has moved on.
     """
 
-    __slots__ = ("function", "ctx", "inputs", "outputs", "__weakref__")
+    __slots__ = ("function", "ctx", "inputs", "outputs", "watched", "__weakref__")
 
     def __init__(self, function, ctx, inputs, outputs):
         self.function, self.ctx, self.inputs = function, ctx, inputs
         self.outputs = [(a.shape, a.dtype) for a in outputs]
+        self.watched = ()
+
+    def watch(self, tensors):
+        """Remember the versions of those of these tensors that the Function saved."""
+        saved = {id(s) for s in self.ctx.saved}
+        self.watched = [(t.version, t.version[0], t.shape) for t in tensors if id(t.array) in saved]
 
     def __repr__(self):
         return f"<{self.function.__name__}>"
 
     def release(self):
-        self.ctx, self.inputs = None, ()
+        self.ctx, self.inputs, self.watched = None, (), ()
 
     def backward(self, output_grads):
         """output_grads: one array (or None, meaning zeros) an output.  Returns one array or None an input."""
@@ -80,6 +89,12 @@ class Node:
                 f"backward passed through {self} a second time, but what it had saved was freed after the first; "
                 "call the first backward with retain_graph=True"
             )
+        for version, then, shape in self.watched:
+            if version[0] != then:
+                raise RuntimeError(
+                    f"{self} saved a tensor of shape {shape} that was changed in place since; its gradient would be wrong. "
+                    "Call backward() before changing it, or change a .clone()"
+                )
         xp = self.ctx.xp
         grads = [xp.zeros(s, d) if g is None else g for g, (s, d) in zip(output_grads, self.outputs)]
         result = self.function.backward(self.ctx, *grads)
@@ -104,18 +119,20 @@ class Tensor:
 
     array: the raw array.  requires_grad: whether gradients are wanted.  grad: None, or after backward() a Tensor of the same
     shape and dtype.  node, index: the operation this tensor came from and which of its results it is; None for a leaf.
-    Methods and operators are attached by `minigrad.ops`, and are named as PyTorch's are.
+    version: how often this memory was written to, shared by all tensors that view it; code that writes into `array` itself
+    should call changed(). Methods and operators are attached by `minigrad.ops`, and are named as PyTorch's are.
     """
 
-    __slots__ = ("array", "requires_grad", "grad", "node", "index", "_retain_grad", "__weakref__")
+    __slots__ = ("array", "requires_grad", "grad", "node", "index", "version", "_retain_grad", "__weakref__")
     __array_priority__ = 1000  # `ndarray * tensor` asks the tensor, not NumPy
 
-    def __init__(self, array, requires_grad=False, node=None, index=0):
+    def __init__(self, array, requires_grad=False, node=None, index=0, version=None):
         kernels.array_module(array)  # raises where it is neither NumPy's nor CuPy's
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"only floating-point tensors can require gradients, not {array.dtype}")
         self.array, self.requires_grad, self.node, self.index = array, requires_grad, node, index
         self.grad, self._retain_grad = None, False
+        self.version = [0] if version is None else version
 
     # what it is
 
@@ -143,6 +160,8 @@ class Tensor:
         return self.array.ndim
 
     def size(self, dim=None):
+        if dim is not None and not -self.ndim <= dim < self.ndim:
+            raise IndexError(f"size: dim={dim} is out of range for a tensor of shape {self.shape}")
         return self.shape if dim is None else self.shape[dim]
 
     def numel(self):
@@ -216,7 +235,11 @@ class Tensor:
 
     def detach(self):
         """The same array, outside the graph."""
-        return Tensor(self.array)
+        return Tensor(self.array, version=self.version)
+
+    def changed(self):
+        """Note that this tensor's memory was written to, so that no gradient is computed from what it held before."""
+        self.version[0] += 1
 
     @property
     def data(self):
@@ -228,6 +251,7 @@ class Tensor:
         if value.shape != self.shape:
             raise RuntimeError(f".data must keep its shape {self.shape}, got {value.shape}")
         self.array = value.array if isinstance(value, Tensor) else value
+        self.version = value.version if isinstance(value, Tensor) else [0]
 
     # gradients
 
@@ -256,7 +280,9 @@ class Tensor:
                 raise RuntimeError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape")
             upstream = kernels.array_module(self.array).ones_like(self.array)
         else:
-            upstream = gradient.array if isinstance(gradient, Tensor) else gradient
+            if not isinstance(gradient, Tensor):
+                raise TypeError(f"the gradient must be a tensor, not {type(gradient).__name__}")
+            upstream = gradient.array
             if upstream.shape != self.shape:
                 raise RuntimeError(f"the gradient has shape {upstream.shape}, the tensor {self.shape}; they must agree")
         with no_grad():

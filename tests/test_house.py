@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -80,5 +79,6 @@ def test_no_file_is_data_or_names_a_machine():
 def test_lint(tool):
     if importlib.util.find_spec(tool[0]) is None:
         pytest.skip(f"{tool[0]} is not installed: pip install -e '.[test]'")
-    result = subprocess.run([sys.executable, "-m", *tool, *FLOORS, "tests"], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    command = [sys.executable, "-m", *tool, *FLOORS, "tests"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

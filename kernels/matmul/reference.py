@@ -5,6 +5,8 @@ import numpy as np
 from kernels.arrays import unbroadcast
 from kernels.gelu.reference import gelu_backward, gelu_forward
 
+ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # by the name that gelu knows the form by
+
 
 def matmul(
     a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
@@ -19,6 +21,10 @@ def matmul(
 
     The operands are never copied to transpose them: a linear layer needs x Wᵀ forward, and dy W and dyᵀ x backward.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
+    if accumulate and (out is None or activation is not None):
+        raise ValueError("matmul: accumulate=True needs an `out` to add to, and no activation")
     a = a.swapaxes(-1, -2) if transpose_a else a  # (..., M, K)
     b = b.swapaxes(-1, -2) if transpose_b else b  # (..., K, N)
     z = a @ b  # (..., M, N)
@@ -27,7 +33,7 @@ def matmul(
     if preactivation is not None:
         preactivation[...] = z
     if activation is not None:
-        z = gelu_forward(z, approximate="tanh" if activation == "gelu_tanh" else "none")
+        z = gelu_forward(z, approximate=ACTIVATIONS[activation])
     if out is None:
         return z
     if accumulate:
@@ -68,9 +74,10 @@ def linear_forward(x, weight, bias=None, *, activation=None, out=None):
     rows = x.reshape(-1, x.shape[-1])  # (R, I)
     shape = (*x.shape[:-1], len(weight))
     z = None if activation is None else np.empty((len(rows), len(weight)), x.dtype)
-    flat = None if out is None else out.reshape(-1, len(weight))
-    y = matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z, out=flat)  # (R, O)
-    return y.reshape(shape), None if z is None else z.reshape(shape)
+    y = matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z).reshape(shape)
+    if out is not None:
+        out[...] = y
+    return y if out is None else out, None if z is None else z.reshape(shape)
 
 
 # The forward pass was   z = x Wᵀ + bias,   y = g(z).
@@ -86,13 +93,15 @@ def linear_backward(
     with accumulate=True the buffers of dweight and dbias are added to (dx is always overwritten).
     """
     if activation is not None:
-        dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
+        dy = gelu_backward(dy, z, approximate=ACTIVATIONS[activation])
     dz = dy.reshape(-1, dy.shape[-1])  # (R, O)
     rows = x.reshape(-1, x.shape[-1])  # (R, I)
     dx = dweight = dbias = None
     if needs[0]:
-        flat = None if out[0] is None else out[0].reshape(rows.shape)
-        dx = matmul(dz, weight, out=flat).reshape(x.shape)
+        dx = matmul(dz, weight).reshape(x.shape)
+        if out[0] is not None:
+            out[0][...] = dx
+            dx = out[0]
     if needs[1]:
         dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
     if needs[2]:

@@ -8,6 +8,7 @@ from minigrad.random import default_generator
 
 def _fill(tensor, values):
     tensor.array[...] = kernels.to_device(values.astype(tensor.dtype), tensor.device)
+    tensor.changed()
     return tensor
 
 
@@ -29,6 +30,7 @@ def kaiming_uniform_(tensor, a=0.0, generator=None):
 
 def constant_(tensor, val):
     tensor.array[...] = val
+    tensor.changed()
     return tensor
 
 

@@ -17,7 +17,7 @@ def _empty(*shape, dtype=None):
 class Linear(Module):
     """y = x Wᵀ + b.  x: (..., in_features) -> (..., out_features);  weight: (out_features, in_features)."""
 
-    def __init__(self, in_features, out_features, bias=True, dtype=None, *, generator=None):
+    def __init__(self, in_features, out_features, bias=True, *, dtype=None, generator=None):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = _empty(out_features, in_features, dtype=dtype)
@@ -37,8 +37,10 @@ class Linear(Module):
 class Embedding(Module):
     """Rows of a table.  ids: (...,) -> (..., embedding_dim);  weight: (num_embeddings, embedding_dim)."""
 
-    def __init__(self, num_embeddings, embedding_dim, dtype=None, *, generator=None):
+    def __init__(self, num_embeddings, embedding_dim, padding_idx=None, *, dtype=None, generator=None):
         super().__init__()
+        if padding_idx is not None:
+            raise NotImplementedError("Embedding: padding_idx is not implemented; mask the targets of padding instead")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.weight = _empty(num_embeddings, embedding_dim, dtype=dtype)
         init.normal_(self.weight, generator=generator)
@@ -53,7 +55,7 @@ class Embedding(Module):
 class LayerNorm(Module):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift it by learned weight and bias."""
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, dtype=None):
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, *, dtype=None):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps

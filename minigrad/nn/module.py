@@ -149,7 +149,7 @@ class Module:
                         moved = tensor.detach()
                         moved = moved.to(*(w for w in where if isinstance(w, str) and w in ("cpu", "cuda")))
                         dtypes = [w for w in where if not (isinstance(w, str) and w in ("cpu", "cuda"))]
-                        tensor.array = (moved.to(*dtypes) if tensor.dtype.kind == "f" else moved).array
+                        tensor.data = moved.to(*dtypes) if tensor.dtype.kind == "f" else moved
         return self
 
     def cuda(self):
@@ -185,11 +185,16 @@ class Module:
     def load_state_dict(self, state_dict, strict=True):
         """Copy values (tensors or arrays) into the parameters and buffers of the same names.
 
-        Raises RuntimeError, before anything is changed, for a wrong shape, and with strict=True for missing or unexpected
-        names.  Returns (missing names, unexpected names).
+        A parameter that two layers share may be given under either of its names, or both. Raises RuntimeError, before
+        anything is changed, for a wrong shape, and with strict=True for missing or unexpected names.
+        Returns (missing names, unexpected names).
         """
         own = self.state_dict()
-        missing = [name for name in own if name not in state_dict]
+        for name, value in state_dict.items():
+            if not hasattr(value, "dtype"):
+                raise TypeError(f"load_state_dict takes tensors or arrays, but {name} is a {type(value).__name__}")
+        given = {id(own[name].version) for name in own if name in state_dict}
+        missing = [name for name in own if name not in state_dict and id(own[name].version) not in given]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:
@@ -207,6 +212,7 @@ class Module:
             value = state_dict[name]
             value = value.array if isinstance(value, Tensor) else value
             own[name].array[...] = kernels.to_device(value, own[name].device)
+            own[name].changed()
         return missing, unexpected
 
     def extra_repr(self):
@@ -225,12 +231,13 @@ def _some(names, most=3):
 
 
 class Sequential(Module):
-    """Modules applied one after the other."""
+    """Modules applied one after the other, given one by one or as one dict that names them."""
 
     def __init__(self, *modules):
         super().__init__()
-        for i, module in enumerate(modules):
-            setattr(self, str(i), module)
+        named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
+        for name, module in named.items():
+            setattr(self, str(name), _must_be_module(self, module))
 
     def forward(self, x):
         for module in self.children():
@@ -244,7 +251,14 @@ class Sequential(Module):
         return self.children()
 
     def __getitem__(self, i):
-        return list(self._modules.values())[i]
+        chosen = list(self._modules.values())[i]
+        return Sequential(*chosen) if isinstance(i, slice) else chosen
+
+
+def _must_be_module(holder, module):
+    if not isinstance(module, Module):
+        raise TypeError(f"{type(holder).__name__} holds Modules, not {type(module).__name__}")
+    return module
 
 
 class ModuleList(Module):
@@ -256,7 +270,7 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module):
-        setattr(self, str(len(self)), module)
+        setattr(self, str(len(self)), _must_be_module(self, module))
         return self
 
     def __len__(self):
@@ -266,4 +280,5 @@ class ModuleList(Module):
         return iter(self._modules.values())
 
     def __getitem__(self, i):
-        return list(self._modules.values())[i]
+        chosen = list(self._modules.values())[i]
+        return ModuleList(chosen) if isinstance(i, slice) else chosen

@@ -5,7 +5,8 @@ import numpy as np
 import kernels
 from minigrad.ops import activations, arithmetic, indexing, losses, products, reductions, shape
 from minigrad.ops.arithmetic import to_dtype
-from minigrad.ops.indexing import in_place_allowed
+from minigrad.ops.axes import broadcast
+from minigrad.ops.indexing import check_in_place
 from minigrad.tensor import Tensor
 
 METHODS = {
@@ -37,9 +38,9 @@ OPERATORS = {
     "__le__": arithmetic.le,
     "__gt__": arithmetic.gt,
     "__ge__": arithmetic.ge,
-    "__and__": arithmetic.logical_and,
-    "__or__": arithmetic.logical_or,
-    "__invert__": arithmetic.logical_not,
+    "__and__": arithmetic.bitwise_and,
+    "__or__": arithmetic.bitwise_or,
+    "__invert__": arithmetic.bitwise_not,
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "__hash__": object.__hash__,  # == compares elements, so a tensor is hashed by identity
@@ -76,12 +77,18 @@ def _to_device(tensor, device):
 
 def _in_place(name, compute):
     def method(self, *args, **kwargs):
-        in_place_allowed(self, name)
-        self.array[...] = compute(self, *args, **kwargs).array
+        check_in_place(name, self, *args)
+        value = compute(self, *args, **kwargs).array
+        if value.dtype.kind == "f" and self.dtype.kind != "f":
+            raise RuntimeError(f"{name}: a result of {value.dtype} cannot be written into a tensor of {self.dtype}")
+        if broadcast(name, self.shape, value.shape) != self.shape:
+            raise RuntimeError(f"{name}: a result of shape {value.shape} cannot be written into shape {self.shape}")
+        self.array[...] = value
+        self.changed()
         return self
 
     method.__name__ = name
-    method.__doc__ = f"In place: allowed within no_grad(), or on a tensor that does not require grad ({name})."
+    method.__doc__ = f"In place: allowed within no_grad(), or where no tensor involved requires grad ({name})."
     return method
 
 

@@ -2,6 +2,7 @@
 
 from minigrad.function import Function
 from minigrad.ops.arithmetic import _floating
+from minigrad.ops.axes import need_float, one_axis
 from minigrad.random import default_generator
 
 
@@ -129,6 +130,7 @@ def sigmoid(input):
 
 def logsigmoid(input):
     """log sigmoid(x), elementwise, exact where sigmoid itself rounds to 0 or 1."""
+    need_float("logsigmoid", input)
     return LogSigmoid.apply(input)
 
 
@@ -144,27 +146,27 @@ def gelu(input, approximate="none"):
     """x Φ(x), exactly ("none") or in GPT-2's form ("tanh").  Hendrycks, Gimpel 2016 (arXiv:1606.08415)."""
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    need_float("gelu", input)
     return GELU.apply(input, approximate)
 
 
-def _checked_dim(name, input, dim):
+def _along(function, name, input, dim, dtype):
     if dim is None:
         raise TypeError(f"{name} needs dim=…, the axis to normalise over (usually -1)")
-    if not -max(input.ndim, 1) <= dim < max(input.ndim, 1):
-        raise IndexError(f"{name}: dim={dim} is out of range for a tensor of shape {input.shape}")
-    return dim
+    input = input if dtype is None else input.to(dtype)
+    need_float(name, input)
+    axis = one_axis(name, input, dim)
+    return function.apply(input, axis) if input.ndim else function.apply(input.reshape(1), 0).reshape(())
 
 
 def softmax(input, dim=None, dtype=None):
     """exp(x) / Σ exp(x) along `dim`."""
-    dim = _checked_dim("softmax", input, dim)
-    return Softmax.apply(input if dtype is None else input.to(dtype), dim)
+    return _along(Softmax, "softmax", input, dim, dtype)
 
 
 def log_softmax(input, dim=None, dtype=None):
     """x − log Σ exp(x) along `dim`."""
-    dim = _checked_dim("log_softmax", input, dim)
-    return LogSoftmax.apply(input if dtype is None else input.to(dtype), dim)
+    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
 
 
 def dropout(input, p=0.5, training=True, inplace=False, *, generator=None):
@@ -176,6 +178,7 @@ def dropout(input, p=0.5, training=True, inplace=False, *, generator=None):
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if inplace:
         raise NotImplementedError("dropout: inplace=True is not supported; use the result")
+    need_float("dropout", input)
     if not training or p == 0:
         return input
     seed = (generator or default_generator).draw_seed()

@@ -10,6 +10,7 @@ import numpy as np
 import kernels
 from kernels import unbroadcast
 from minigrad.function import Function
+from minigrad.ops.axes import broadcast
 from minigrad.tensor import Tensor, float32
 
 
@@ -18,13 +19,12 @@ def _pair(a, b, name):
     for value in (a, b):
         if not isinstance(value, (Tensor, numbers.Number, np.ndarray)):
             raise TypeError(f"{name} takes tensors and numbers, not {type(value).__name__}")
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        raise TypeError(f"{name} needs at least one tensor, got {type(a).__name__} and {type(b).__name__}")
     xp = kernels.array_module(a.array if isinstance(a, Tensor) else b.array)
     a, b = (_as_tensor(value, xp) for value in (a, b))
-    target = _common_dtype(a, b)
-    try:
-        np.broadcast_shapes(_shape(a), _shape(b))
-    except ValueError:
-        raise RuntimeError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast") from None
+    target = common_dtype(a, b)
+    broadcast(name, _shape(a), _shape(b))
     return _cast(a, target), _cast(b, target)
 
 
@@ -36,16 +36,16 @@ def _as_tensor(value, xp):
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _common_dtype(a, b):
+def common_dtype(*values):
     """The wider category (bool < int < float) decides; within one, tensors with dimensions outrank those without."""
     rank = {"b": 0, "i": 1, "u": 1, "f": 2}
-    tensors = [t for t in (a, b) if isinstance(t, Tensor)]
+    tensors = [t for t in values if isinstance(t, Tensor)]
     ranked = [(rank[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]
     top = max(r for r, _, _ in ranked)
     best = [(has_dims, d) for r, has_dims, d in ranked if r == top]
     dims = max(h for h, _ in best)
     dtype = np.result_type(*(d for h, d in best if h == dims))
-    for number in (v for v in (a, b) if not isinstance(v, Tensor)):
+    for number in (v for v in values if not isinstance(v, Tensor)):
         if isinstance(number, float) and dtype.kind != "f":
             dtype = float32
         elif dtype.kind == "b" and not isinstance(number, bool):
@@ -150,20 +150,20 @@ class Pow(Function):
         return da, db
 
 
-class Maximum(Function):
+class Extremum(Function):
     @staticmethod
-    def forward(ctx, a, b):
-        ctx.save(a, b)
-        return ctx.xp.maximum(a, b)
+    def forward(ctx, a, b, larger):
+        ctx.save(a, b, larger)
+        return ctx.xp.maximum(a, b) if larger else ctx.xp.minimum(a, b)
 
-    # y = max(a, b): the larger one gets the gradient; equal ones share it, as PyTorch has it.
+    # y = max(a, b) or min(a, b): the one that is taken gets the gradient; equal ones share it, as PyTorch has it.
     @staticmethod
     def backward(ctx, dy):
-        a, b = ctx.saved
+        a, b, larger = ctx.saved
         half = dy.dtype.type(0.5)
-        to_a = (a > b) + half * (a == b)
+        to_a = (a > b if larger else a < b) + half * (a == b)
         da = unbroadcast(dy * to_a.astype(dy.dtype), _shape(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * (1 - to_a).astype(dy.dtype), _shape(b)) if ctx.needs[1] else None
+        return da, unbroadcast(dy * (1 - to_a).astype(dy.dtype), _shape(b)) if ctx.needs[1] else None, None
 
 
 class Neg(Function):
@@ -284,16 +284,17 @@ def pow(input, exponent):
 
 
 def maximum(input, other):
-    return Maximum.apply(*_pair(input, other, "maximum"))
+    return Extremum.apply(*_pair(input, other, "maximum"), True)
 
 
 def minimum(input, other):
-    """min(a, b) = −max(−a, −b)."""
-    return neg(maximum(neg(input), neg(other)))
+    return Extremum.apply(*_pair(input, other, "minimum"), False)
 
 
 def neg(input):
-    return Neg.apply(input) if isinstance(input, Tensor) else -input
+    if input.dtype.kind == "b":
+        raise TypeError("neg of a boolean tensor is not defined; use ~ to invert a mask")
+    return Neg.apply(input)
 
 
 def _floating(input):
@@ -328,7 +329,11 @@ def clamp(input, min=None, max=None):
     """Limit every element to [min, max]; either may be None, not both."""
     if min is None and max is None:
         raise ValueError("clamp needs min, max or both")
-    return Clamp.apply(input, min, max)
+    bounds = [bound for bound in (min, max) if bound is not None]
+    if not all(isinstance(bound, numbers.Number) for bound in bounds):
+        raise TypeError("clamp takes numbers as bounds; for tensors use minimum() and maximum()")
+    input = to_dtype(input, common_dtype(input, *(b.item() if isinstance(b, np.generic) else b for b in bounds)))
+    return Clamp.apply(input, *(None if b is None else input.dtype.type(b) for b in (min, max)))
 
 
 # Comparisons have no gradient.
@@ -338,14 +343,24 @@ def _compare(name):
     def compare(input, other):
         a, b = _pair(input, other, name)
         a, b = (t.array if isinstance(t, Tensor) else t for t in (a, b))
-        return Tensor(getattr(kernels.array_module(input.array), name)(a, b))
+        xp = kernels.array_module(input.array if isinstance(input, Tensor) else other.array)
+        try:
+            return Tensor(xp.asarray(getattr(xp, name)(a, b)))
+        except TypeError:
+            raise TypeError(f"{name} is not defined for {a.dtype}; make masks with comparisons") from None
 
     compare.__name__ = name
+    compare.__doc__ = f"{name}, elementwise; without a gradient."
     return compare
 
 
 eq, ne, lt, le, gt, ge = map(_compare, ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"))
 logical_and, logical_or = map(_compare, ("logical_and", "logical_or"))
+bitwise_and, bitwise_or = map(_compare, ("bitwise_and", "bitwise_or"))
+
+
+def bitwise_not(input):
+    return Tensor(kernels.array_module(input.array).invert(input.array))
 
 
 def logical_not(input):

@@ -5,19 +5,49 @@ import numpy as np
 import kernels
 from minigrad.function import Function
 from minigrad.ops.arithmetic import _pair
-from minigrad.tensor import Tensor, is_grad_enabled
+from minigrad.ops.axes import broadcast, one_axis
+from minigrad.tensor import Tensor, float32, is_grad_enabled
 
 
 def _plain(index):
-    """An index of slices, ints, None, arrays and tensors, with the tensors as arrays."""
-    parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple(p.array if isinstance(p, Tensor) else np.asarray(p) if isinstance(p, list) else p for p in parts)
-    return parts if isinstance(index, tuple) else parts[0]
+    """An index as a tuple of slices, ints, None, Ellipsis and arrays."""
+    return tuple(_plain_part(p) for p in (index if isinstance(index, tuple) else (index,)))
+
+
+def _plain_part(part):
+    if isinstance(part, list):
+        part = np.asarray(part) if part else np.zeros(0, np.int64)
+    part = part.array if isinstance(part, Tensor) else part
+    if hasattr(part, "dtype"):
+        if part.dtype.kind not in "iub":
+            raise TypeError(f"indices must be integers or booleans, not {part.dtype}")
+        if part.ndim == 0 and part.dtype.kind != "b":
+            return int(part)
+    return part
 
 
 def _is_basic(index):
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in parts)
+    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in index)
+
+
+def _two_steps(index):
+    """Split an index that mixes ints with arrays into a basic one and one of arrays.
+
+    NumPy counts an int among the arrays, which moves their axes to the front: x[0, :, ids] is (ids, :). PyTorch, and we,
+    take the int first: x[0] and then [:, ids].
+    """
+    if not any(isinstance(p, (int, np.integer)) for p in index) or _is_basic(index):
+        return None, index
+    first, then = [], []
+    for p in index:
+        if hasattr(p, "dtype"):
+            first += [slice(None)] * (p.ndim if p.dtype.kind == "b" else 1)
+            then.append(p)
+        else:
+            first.append(p)
+            if not isinstance(p, (int, np.integer)):
+                then.append(Ellipsis if p is Ellipsis else slice(None))
+    return tuple(first), tuple(then)
 
 
 class Index(Function):
@@ -40,6 +70,8 @@ class Index(Function):
 
 
 class Where(Function):
+    creates_values = False
+
     @staticmethod
     def forward(ctx, a, b, condition):
         ctx.save(condition, np.shape(a), np.shape(b))
@@ -90,31 +122,43 @@ class Embedding(Function):
 
 def getitem(input, index):
     """input[index] with slices, ints, None, …, integer arrays or boolean masks, as in PyTorch."""
-    index = _plain(index)
+    first, index = _two_steps(_plain(index))
     try:
-        return Index.apply(input, index)
+        return Index.apply(input if first is None else Index.apply(input, first), index)
     except IndexError as error:
         raise IndexError(f"indexing a tensor of shape {input.shape}: {error}") from None
 
 
 def setitem(input, index, value):
-    """input[index] = value, in place; only on a tensor that autograd does not track."""
-    in_place_allowed(input, "item assignment")
-    input.array[_plain(index)] = value.array if isinstance(value, Tensor) else value
+    """input[index] = value, in place; only where autograd tracks neither."""
+    check_in_place("item assignment", input, value)
+    first, index = _two_steps(_plain(index))
+    place = input.array if first is None else input.array[first]
+    try:
+        place[index] = value.array if isinstance(value, Tensor) else value
+    except (IndexError, ValueError) as error:
+        raise type(error)(f"item assignment to a tensor of shape {input.shape}: {error}") from None
+    input.changed()
 
 
-def in_place_allowed(input, what):
-    """Raise unless writing into this tensor leaves every recorded gradient right."""
-    if input.requires_grad and is_grad_enabled():
-        raise RuntimeError(f"{what} in place on a tensor that requires grad; do it within no_grad(), or make a new tensor")
+def check_in_place(what, input, *values):
+    """Raise unless writing `values` into `input` leaves every recorded gradient right."""
+    if is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (input, *values)):
+        raise RuntimeError(
+            f"{what} in place, where a tensor requires grad, is not recorded; make a new tensor (a = a + b), or use no_grad()"
+        )
 
 
 def where(condition, input, other):
     """input where condition, other elsewhere."""
+    condition = condition.array if isinstance(condition, Tensor) else condition
+    if condition.dtype.kind != "b":
+        raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        input = Tensor(kernels.array_module(condition).asarray(input, float32 if isinstance(input, float) else None))
     a, b = _pair(input, other, "where")
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        raise TypeError("where needs a tensor among its two choices")
-    return Where.apply(a, b, condition.array if isinstance(condition, Tensor) else condition)
+    broadcast("where", condition.shape, np.shape(a), np.shape(b))
+    return Where.apply(a, b, condition)
 
 
 def masked_fill(input, mask, value):
@@ -122,24 +166,37 @@ def masked_fill(input, mask, value):
     mask = mask.array if isinstance(mask, Tensor) else mask
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask must be boolean, got {mask.dtype}")
-    value = value.item() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        if value.requires_grad and is_grad_enabled():
+            raise NotImplementedError("masked_fill: a value that requires grad is not supported; use where()")
+        value = value.item()
+    broadcast("masked_fill", mask.shape, input.shape)
     return Where.apply(input.dtype.type(value), input, mask)
 
 
 def gather(input, dim, index):
     """out[i][j] = input[index[i][j]][j] for dim 0, input[i][index[i][j]] for dim 1, and so on."""
     index = index.array if isinstance(index, Tensor) else index
-    if index.ndim != input.ndim:
-        raise RuntimeError(f"gather: index has shape {index.shape} and input {input.shape}; they need equally many axes")
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"gather: the index must hold integers, got {index.dtype}")
+    dim = one_axis("gather", input, dim)
+    if index.ndim != input.ndim or any(n > m for i, (n, m) in enumerate(zip(index.shape, input.shape)) if i != dim):
+        raise RuntimeError(
+            f"gather: index has shape {index.shape} and input {input.shape}; it needs as many axes, none longer but dim"
+        )
+    if not input.ndim:
+        return gather(input.reshape(1), 0, index.reshape(1)).reshape(())
     length = input.shape[dim]
     if input.device == "cpu" and index.size and not (0 <= index.min() and index.max() < length):
         raise IndexError(f"gather: an index lies outside 0…{length - 1} along dim {dim} of a tensor of shape {input.shape}")
-    return Gather.apply(input, index, dim % input.ndim)
+    return Gather.apply(input, index, dim)
 
 
 def embedding(input, weight):
     """Rows of a table.  input: (...,) integer ids, weight: (V, C) -> (..., C).  Raises IndexError for an id outside 0…V−1."""
     ids = input.array if isinstance(input, Tensor) else np.asarray(input)
+    if weight.ndim != 2:
+        raise RuntimeError(f"embedding: the table must be (V, C), got shape {weight.shape}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, got {ids.dtype}")
     check_ids(ids, len(weight), "embedding: id")

@@ -3,8 +3,10 @@
 import numpy as np
 
 from minigrad.function import Function
+from minigrad.ops.axes import need_float
 from minigrad.ops.indexing import check_ids
 from minigrad.ops.shape import reshape
+from minigrad.tensor import Tensor
 
 
 class CrossEntropy(Function):
@@ -44,10 +46,10 @@ def cross_entropy(
     """
     if weight is not None or size_average is not None or reduce is not None:
         raise NotImplementedError("cross_entropy: weight, size_average and reduce are not implemented; use reduction=…")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, got {label_smoothing}")
+    check_logits_and_targets("cross_entropy", input, target)
     if target.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: targets must be class indices (integers), got {target.dtype}")
     expected = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
@@ -67,21 +69,40 @@ def cross_entropy(
     return losses.sum() if reduction == "sum" else reshape(losses, target.shape)
 
 
-def nll_loss(input, target, ignore_index=-100, reduction="mean"):
+def check_logits_and_targets(name, input, target):
+    for what, t in (("input", input), ("target", target)):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: {what} must be a tensor, not {type(t).__name__}; wrap it with tensor(…)")
+    need_float(name, input)
+
+
+def nll_loss(input, target, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction="mean"):
     """−input[target] for log-probabilities.  input: (R, V), target: (R,)."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"nll_loss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    graded = target != ignore_index
-    picked = input.gather(1, target.masked_fill(~graded, 0).unsqueeze(1)).squeeze(1)  # (R,)
-    losses = -picked * graded
+    if weight is not None or size_average is not None or reduce is not None:
+        raise NotImplementedError("nll_loss: weight, size_average and reduce are not implemented; use reduction=…")
+    check_reduction("nll_loss", reduction)
+    check_logits_and_targets("nll_loss", input, target)
+    if input.ndim != 2 or target.shape != input.shape[:1]:
+        raise RuntimeError(f"nll_loss needs input (R, V) and target (R,), got {input.shape} and {target.shape}")
+    ignored = target == ignore_index
+    picked = input.gather(1, target.masked_fill(ignored, 0).unsqueeze(1)).squeeze(1)  # (R,)
+    losses = -picked.masked_fill(ignored, 0.0)
     if reduction == "mean":
         return MeanOverGraded.apply(losses, target.array, ignore_index)
     return losses.sum() if reduction == "sum" else losses
 
 
-def mse_loss(input, target, reduction="mean"):
+def mse_loss(input, target, size_average=None, reduce=None, reduction="mean"):
     """(input − target)², averaged, summed or as it is."""
+    if size_average is not None or reduce is not None:
+        raise NotImplementedError("mse_loss: size_average and reduce are not implemented; use reduction=…")
+    check_reduction("mse_loss", reduction)
     if input.shape != target.shape:
         raise RuntimeError(f"mse_loss: shapes {input.shape} and {target.shape} must agree")
     squared = (input - target) * (input - target)
     return squared if reduction == "none" else squared.sum() if reduction == "sum" else squared.mean()
+
+
+def check_reduction(name, reduction):
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")

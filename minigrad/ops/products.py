@@ -4,6 +4,7 @@ import math
 
 from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
+from minigrad.ops.axes import broadcast, need_float
 from minigrad.ops.shape import squeeze, unsqueeze
 from minigrad.tensor import Tensor
 
@@ -76,9 +77,10 @@ def matmul(input, other):
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
         raise TypeError(f"matmul takes two tensors, not {type(input).__name__} and {type(other).__name__}")
     if input.dtype != other.dtype:
-        raise RuntimeError(f"matmul: both sides need one dtype, got {input.dtype} and {other.dtype}")
+        raise TypeError(f"matmul: both sides need one dtype, got {input.dtype} and {other.dtype}")
     if input.ndim == 0 or other.ndim == 0 or input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
         raise RuntimeError(f"matmul: cannot multiply shapes {input.shape} and {other.shape}: the inner sizes must agree")
+    broadcast("matmul", input.shape[:-2], other.shape[:-2])
     a = unsqueeze(input, 0) if input.ndim == 1 else input
     b = unsqueeze(other, 1) if other.ndim == 1 else other
     y = MatMul.apply(a, b)
@@ -99,8 +101,7 @@ def linear(input, weight, bias=None, activation=None):
         raise RuntimeError(f"linear: bias has shape {bias.shape} but weight {weight.shape} gives {weight.shape[0]} outputs")
     if activation not in (None, "gelu", "gelu_tanh"):
         raise ValueError(f"linear: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
-    if len({t.dtype for t in (input, weight, bias) if t is not None}) > 1:
-        raise RuntimeError(f"linear: input is {input.dtype} and weight is {weight.dtype}; they need one dtype")
+    need_float("linear", input, weight, bias)
     return Linear.apply(input, weight, bias, activation)
 
 
@@ -109,9 +110,12 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if len(shape) != 1:
         raise NotImplementedError(f"layer_norm: only the last axis can be normalised, got normalized_shape={shape}")
-    for name, t in (("input", input), ("weight", weight), ("bias", bias)):
-        if t is not None and t.shape[-1:] != shape:
-            raise RuntimeError(f"layer_norm: {name} has shape {t.shape}, which does not end in {shape[0]}")
+    if input.shape[-1:] != shape:
+        raise RuntimeError(f"layer_norm: input has shape {input.shape}, which does not end in {shape[0]}")
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t is not None and t.shape != shape:
+            raise RuntimeError(f"layer_norm: {name} has shape {t.shape}, expected {shape}")
+    need_float("layer_norm", input, weight, bias)
     return LayerNorm.apply(input, weight, bias, eps)
 
 
@@ -132,6 +136,11 @@ def scaled_dot_product_attention(
         )
     if query.shape[1] != key.shape[1]:
         raise RuntimeError(f"attention: query has {query.shape[1]} heads and key {key.shape[1]}; they must agree")
+    need_float("attention", query, key, value)
+    if key_start is not None:
+        key_start = key_start.array if isinstance(key_start, Tensor) else key_start
+        if len(key_start) != query.shape[0]:
+            raise RuntimeError(f"attention: key_start needs one number a row, {query.shape[0]}, got {len(key_start)}")
     if is_causal:
         if causal_offset is not None or attn_mask is not None:
             raise ValueError("attention: give is_causal, causal_offset or attn_mask, not two of them")
@@ -145,11 +154,17 @@ def scaled_dot_product_attention(
 def _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_offset, key_start):
     from kernels.attention.reference import visible_keys
 
-    T, S = query.shape[-2], key.shape[-2]
+    B, H, T, S = *query.shape[:3], key.shape[-2]
     scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)  # (B, H, T, S)
     visible = visible_keys(T, S, causal_offset, key_start)
     if visible is not None:
         scores = scores.masked_fill(Tensor(~visible).to(scores.device), -math.inf)
     if attn_mask is not None:
+        broadcast("attention mask", attn_mask.shape, (B, H, T, S))
+        if attn_mask.dtype.kind not in "bf":
+            raise TypeError(f"attention: attn_mask must be boolean or floating-point, got {attn_mask.dtype}")
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype.kind == "b" else scores + attn_mask
-    return matmul(dropout(softmax(scores, -1), dropout_p), value)
+    # A query that sees no key: its scores are all -inf, and their softmax would be NaN. It gives zeros instead.
+    blind = (scores.detach().amax(-1, keepdim=True) == -math.inf).expand(scores.shape)  # (B, H, T, S)
+    weights = softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)  # (B, H, T, S)
+    return matmul(dropout(weights, dropout_p), value)

@@ -4,22 +4,9 @@ from typing import NamedTuple
 
 import kernels
 from minigrad.function import Function
-from minigrad.ops.arithmetic import add, div, exp, log, maximum, minimum, mul, sqrt, sub
+from minigrad.ops.arithmetic import Sqrt, add, div, exp, log, maximum, minimum, mul, sub
+from minigrad.ops.axes import need_float, one_axis, several_axes
 from minigrad.tensor import Tensor
-
-
-def _axes(name, input, dim):
-    """dim (None, an int or several) as a sorted tuple of non-negative axes."""
-    if dim is None or dim == ():
-        return tuple(range(input.ndim))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    rank = input.ndim or 1
-    if not set(dims) <= set(range(-rank, rank)):
-        raise IndexError(f"{name}: dim={dim} is out of range for a tensor of shape {input.shape}")
-    axes = tuple(sorted(d % rank for d in dims))
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"{name}: dim={dim} names an axis twice")
-    return axes if input.ndim else ()
 
 
 def _reduced(array, axes, shape):
@@ -41,11 +28,11 @@ class Sum(Function):
 
 
 class Extreme(Function):
-    """Maximum over axes; the gradient is shared equally among the elements that attain it, as PyTorch's amax does."""
+    """The largest or smallest over axes; elements that attain it share the gradient equally, as PyTorch's amax has it."""
 
     @staticmethod
-    def forward(ctx, x, axes, keepdim):
-        y = x.max(axis=axes, keepdims=keepdim)
+    def forward(ctx, x, axes, keepdim, largest):
+        y = x.max(axis=axes, keepdims=keepdim) if largest else x.min(axis=axes, keepdims=keepdim)
         ctx.save(x, y, axes)
         return y
 
@@ -53,12 +40,21 @@ class Extreme(Function):
     def backward(ctx, dy):
         x, y, axes = ctx.saved
         winner = (x == _reduced(y, axes, x.shape)).astype(x.dtype)
-        return _reduced(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None
+        return _reduced(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None, None
+
+
+class RootOfSquares(Sqrt):
+    """√ of a sum of squares: a norm or a deviation. Its slope at 0 is infinite; PyTorch takes 0 there, and so do we."""
+
+    @staticmethod
+    def backward(ctx, dy):
+        (y,) = ctx.saved
+        return ctx.xp.where(y == 0, 0, dy / (2 * ctx.xp.where(y == 0, 1, y)))
 
 
 def sum(input, dim=None, keepdim=False):
     """The sum over `dim` (an int, several, or all). Booleans are counted."""
-    return Sum.apply(input, _axes("sum", input, dim), keepdim)
+    return Sum.apply(input, several_axes("sum", input, dim), keepdim)
 
 
 def _count(input, axes):
@@ -71,13 +67,13 @@ def _count(input, axes):
 def mean(input, dim=None, keepdim=False):
     if input.dtype.kind != "f":
         raise RuntimeError(f"mean of a tensor of dtype {input.dtype} is not defined; convert it with .float() first")
-    axes = _axes("mean", input, dim)
+    axes = several_axes("mean", input, dim)
     return div(Sum.apply(input, axes, keepdim), _count(input, axes))
 
 
 def var(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
     """The variance over `dim`, divided by N − correction; correction is 1 (unbiased) unless told otherwise."""
-    axes = _axes("var", input, dim)
+    axes = several_axes("var", input, dim)
     correction = (1 if unbiased else 0) if correction is None else correction
     freedom = _count(input, axes) - correction
     centred = sub(input, mean(input, axes, keepdim=True))
@@ -85,23 +81,24 @@ def var(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
 
 
 def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
-    return sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+    return RootOfSquares.apply(var(input, dim, unbiased, keepdim, correction=correction))
 
 
 def norm(input, p=2, dim=None, keepdim=False):
     """The Euclidean norm over `dim`."""
     if p != 2:
         raise NotImplementedError(f"norm: only p=2 is implemented, got {p}")
-    return sqrt(Sum.apply(mul(input, input), _axes("norm", input, dim), keepdim))
+    return RootOfSquares.apply(Sum.apply(mul(input, input), several_axes("norm", input, dim), keepdim))
 
 
 def amax(input, dim=None, keepdim=False):
     """The largest element over `dim`; equal ones share the gradient."""
-    return Extreme.apply(input, _axes("amax", input, dim), keepdim)
+    return Extreme.apply(input, several_axes("amax", input, dim), keepdim, True)
 
 
 def amin(input, dim=None, keepdim=False):
-    return -amax(-input, dim, keepdim)
+    """The smallest element over `dim`; equal ones share the gradient."""
+    return Extreme.apply(input, several_axes("amin", input, dim), keepdim, False)
 
 
 class ValuesAndIndices(NamedTuple):
@@ -109,16 +106,18 @@ class ValuesAndIndices(NamedTuple):
     indices: Tensor
 
 
-def _extreme(name, sign, arg, elementwise):
+def _extreme(name, over_axes, arg, elementwise):
     def extreme(input, dim=None, keepdim=False):
         if isinstance(dim, Tensor):
             return elementwise(input, dim)
-        if dim is None:
-            return sign * amax(sign * input)
-        indices = arg(input, dim, keepdim=True)
-        values = input.gather(dim, indices)
+        if dim is None or not input.ndim:
+            best = over_axes(input)
+            return best if dim is None else ValuesAndIndices(best, arg(input))
+        axis = one_axis(name, input, dim)
+        indices = arg(input, axis, keepdim=True)
+        values = input.gather(axis, indices)
         if not keepdim:
-            values, indices = values.squeeze(dim), indices.squeeze(dim)
+            values, indices = values.squeeze(axis), indices.squeeze(axis)
         return ValuesAndIndices(values, indices)
 
     extreme.__name__ = name
@@ -128,7 +127,8 @@ def _extreme(name, sign, arg, elementwise):
 
 def _arg(name):
     def arg(input, dim=None, keepdim=False):
-        found = getattr(kernels.array_module(input.array), name)(input.array, axis=dim, keepdims=keepdim)
+        axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
+        found = getattr(kernels.array_module(input.array), name)(input.array, axis=axis, keepdims=keepdim)
         return Tensor(kernels.array_module(input.array).asarray(found))
 
     arg.__name__ = name
@@ -137,13 +137,14 @@ def _arg(name):
 
 
 argmax, argmin = _arg("argmax"), _arg("argmin")
-max = _extreme("max", 1, argmax, maximum)
-min = _extreme("min", -1, argmin, minimum)
+max = _extreme("max", amax, argmax, maximum)
+min = _extreme("min", amin, argmin, minimum)
 
 
 def logsumexp(input, dim, keepdim=False):
     """log Σ exp(x) over `dim`, with the maximum taken out first so that exp cannot overflow."""
-    axes = _axes("logsumexp", input, dim)
+    need_float("logsumexp", input)
+    axes = several_axes("logsumexp", input, dim)
     top = Tensor(input.array.max(axis=axes, keepdims=True))
     top.array[~kernels.array_module(top.array).isfinite(top.array)] = 0
     total = add(log(Sum.apply(exp(sub(input, top)), axes, True)), top)
@@ -152,7 +153,8 @@ def logsumexp(input, dim, keepdim=False):
 
 def cumsum(input, dim):
     """Running sums along `dim`."""
-    return CumSum.apply(input, _axes("cumsum", input, dim)[0])
+    axis = one_axis("cumsum", input, dim)
+    return CumSum.apply(input, axis) if input.ndim else input.clone()
 
 
 class CumSum(Function):
@@ -169,8 +171,12 @@ class CumSum(Function):
 
 
 def all(input, dim=None, keepdim=False):
-    return Tensor(kernels.array_module(input.array).asarray(input.array.all(axis=dim, keepdims=keepdim)))
+    """Whether every element is true (nonzero), over `dim` or altogether; without a gradient."""
+    axes = several_axes("all", input, dim)
+    return Tensor(kernels.array_module(input.array).asarray(input.array.all(axis=axes, keepdims=keepdim)))
 
 
 def any(input, dim=None, keepdim=False):
-    return Tensor(kernels.array_module(input.array).asarray(input.array.any(axis=dim, keepdims=keepdim)))
+    """Whether some element is true (nonzero), over `dim` or altogether; without a gradient."""
+    axes = several_axes("any", input, dim)
+    return Tensor(kernels.array_module(input.array).asarray(input.array.any(axis=axes, keepdims=keepdim)))

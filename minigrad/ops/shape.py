@@ -6,7 +6,8 @@ import numpy as np
 
 import kernels
 from minigrad.function import Function
-from minigrad.tensor import Tensor
+from minigrad.ops.arithmetic import common_dtype, to_dtype
+from minigrad.ops.axes import one_axis
 
 
 def _dims(args):
@@ -131,25 +132,26 @@ def view_as(input, other):
 
 def flatten(input, start_dim=0, end_dim=-1):
     """Merge the axes start_dim … end_dim into one."""
-    rank = max(input.ndim, 1)
-    start, end = start_dim % rank, end_dim % rank
-    return reshape(input, (*input.shape[:start], -1, *input.shape[end + 1 :])) if input.ndim else reshape(input, (1,))
+    start, end = one_axis("flatten", input, start_dim), one_axis("flatten", input, end_dim)
+    if start > end:
+        raise RuntimeError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim} in shape {input.shape}")
+    merged = math.prod(input.shape[start : end + 1])
+    return reshape(input, (*input.shape[:start], merged, *input.shape[end + 1 :]))
 
 
 def permute(input, *dims):
-    dims = _dims(dims)
-    if sorted(d % max(input.ndim, 1) for d in dims) != list(range(input.ndim)):
+    order = tuple(one_axis("permute", input, d) for d in _dims(dims))
+    if sorted(order) != list(range(input.ndim)):
         raise RuntimeError(f"permute: {dims} is not an order of the {input.ndim} axes of a tensor of shape {input.shape}")
-    return Permute.apply(input, tuple(d % input.ndim for d in dims))
+    return Permute.apply(input, order)
 
 
 def transpose(input, dim0, dim1):
     """Swap two axes (a view)."""
+    a, b = one_axis("transpose", input, dim0), one_axis("transpose", input, dim1)
     order = list(range(input.ndim))
-    try:
-        order[dim0], order[dim1] = order[dim1], order[dim0]
-    except IndexError:
-        raise IndexError(f"transpose: axes {dim0} and {dim1} are out of range for shape {input.shape}") from None
+    if order:
+        order[a], order[b] = b, a
     return Permute.apply(input, tuple(order))
 
 
@@ -162,25 +164,24 @@ def t(input):
 def squeeze(input, dim=None):
     """Drop axes of length one: all, or those named."""
     dims = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
-    drop = {d % max(input.ndim, 1) for d in dims}
+    drop = {one_axis("squeeze", input, d) for d in dims}
     return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in drop or n != 1))
 
 
 def unsqueeze(input, dim):
     """Insert an axis of length one at `dim`."""
-    if not -input.ndim - 1 <= dim <= input.ndim:
-        raise IndexError(f"unsqueeze: dim={dim} is out of range for a tensor of shape {input.shape}")
     shape = list(input.shape)
-    shape.insert(dim % (input.ndim + 1), 1)
+    shape.insert(one_axis("unsqueeze", input, dim, room=1), 1)
     return reshape(input, tuple(shape))
 
 
 def expand(input, *sizes):
     """Repeat axes of length one (-1 leaves an axis as it is) without copying."""
     sizes = _dims(sizes)
-    given = (1,) * (len(sizes) - input.ndim) + input.shape
+    new = len(sizes) - input.ndim
+    given = (1,) * new + input.shape
     shape = tuple(n if s == -1 else s for s, n in zip(sizes, given))
-    if len(shape) != len(given) or any(n not in (1, s) for s, n in zip(shape, given)):
+    if new < 0 or any(n not in (1, s) for s, n in zip(shape, given)) or -1 in sizes[: max(new, 0)]:
         raise RuntimeError(f"expand: a tensor of shape {input.shape} cannot be expanded to {sizes}")
     return Expand.apply(input, shape)
 
@@ -199,20 +200,29 @@ def cat(tensors, dim=0):
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError("cat needs at least one tensor")
-    try:
-        return Cat.apply(dim, *tensors)
-    except ValueError:
+    if any(t.ndim == 0 for t in tensors):
+        raise RuntimeError("cat cannot join tensors of no dimensions; use stack()")
+    axis, dtype = one_axis("cat", tensors[0], dim), common_dtype(*tensors)
+    if len({(t.ndim, *t.shape[:axis], None, *t.shape[axis + 1 :]) for t in tensors}) > 1:
         shapes = ", ".join(str(t.shape) for t in tensors)
-        raise RuntimeError(f"cat along dim {dim}: the other axes must agree, got shapes {shapes}") from None
+        raise RuntimeError(f"cat along dim {dim}: the other axes must agree, got shapes {shapes}")
+    return Cat.apply(axis, *(to_dtype(t, dtype) for t in tensors))
 
 
 def stack(tensors, dim=0):
     """Join along a new axis."""
-    return cat([unsqueeze(t, dim) for t in tensors], dim)
+    tensors = list(tensors)
+    if len({t.shape for t in tensors}) > 1:
+        raise RuntimeError(f"stack: all shapes must agree, got {', '.join(str(t.shape) for t in tensors)}")
+    axis = one_axis("stack", tensors[0], dim, room=1) if tensors else 0
+    return cat([unsqueeze(t, axis) for t in tensors], axis)
 
 
 def split(input, split_size_or_sections, dim=0):
     """Cut along `dim` into pieces of one size (the last may be smaller) or of the sizes listed. The pieces are views."""
+    if not input.ndim:
+        raise RuntimeError("split: a tensor of no dimensions cannot be cut")
+    dim = one_axis("split", input, dim)
     length = input.shape[dim]
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
@@ -221,7 +231,7 @@ def split(input, split_size_or_sections, dim=0):
         sizes = [min(size, length - i) for i in range(0, length, size)] or [0]
     else:
         sizes = list(split_size_or_sections)
-    if sum(sizes) != length:
+    if sum(sizes) != length or min(sizes, default=0) < 0:
         raise RuntimeError(f"split: sizes {sizes} add up to {sum(sizes)}, but axis {dim} of shape {input.shape} has {length}")
     return Split.apply(input, sizes, dim)
 
@@ -230,15 +240,33 @@ def chunk(input, chunks, dim=0):
     """Cut along `dim` into at most `chunks` pieces of equal size (the last may be smaller)."""
     if chunks < 1:
         raise RuntimeError(f"chunk: the number of chunks must be at least 1, got {chunks}")
-    return split(input, max(-(-input.shape[dim] // chunks), 1), dim)
+    length = input.shape[one_axis("chunk", input, dim)] if input.ndim else 0
+    return split(input, max(-(-length // chunks), 1), dim)
 
 
-def tril(input, diagonal=0):
-    """The lower triangle of the last two axes, zeros above."""
-    xp = kernels.array_module(input.array)
-    return input * Tensor(xp.tril(xp.ones(input.shape[-2:], input.dtype), diagonal))
+class Triangle(Function):
+    @staticmethod
+    def forward(ctx, x, keep):
+        ctx.save(keep)
+        return keep(x)
+
+    # What was zeroed has no influence: its gradient is zeroed, too.
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.saved[0](dy), None
 
 
-def triu(input, diagonal=0):
-    xp = kernels.array_module(input.array)
-    return input * Tensor(xp.triu(xp.ones(input.shape[-2:], input.dtype), diagonal))
+def _triangle(name):
+    def triangle(input, diagonal=0):
+        if input.ndim < 2:
+            raise RuntimeError(f"{name} needs at least 2 dimensions, got shape {input.shape}")
+        cut = getattr(kernels.array_module(input.array), name)
+        return Triangle.apply(input, lambda x: cut(x, diagonal))
+
+    triangle.__name__ = name
+    side = "above" if name == "tril" else "below"
+    triangle.__doc__ = f"The last two axes with everything {side} the given diagonal set to zero ({name})."
+    return triangle
+
+
+tril, triu = _triangle("tril"), _triangle("triu")

@@ -36,7 +36,7 @@ def twins(config, dtype):
     """Our GPT and its parameters as PyTorch leaves, equal."""
     ours = GPT(config, mg.Generator(0)).to(dtype)
     rng = np.random.default_rng(0)
-    for name, p in ours.named_parameters():
+    for p in ours.parameters():
         if p.ndim == 1:  # biases and norms away from zero and one, where mistakes could hide
             p.array += 0.1 * rng.standard_normal(p.shape).astype(dtype)
     theirs = {n: torch.tensor(p.array.copy(), requires_grad=True) for n, p in ours.named_parameters()}

@@ -26,7 +26,11 @@ SAME = {  # written once, run by both
     "shapes": lambda t, F, a, b: t.cat([a.T, b.T], 1).reshape(2, -1).permute(1, 0).flatten().unsqueeze(0).expand(2, 30),
     "stack": lambda t, F, a, b: t.stack([a, b], 1)[:, 0] * t.stack(a.chunk(3, 0))[0],
     "chunk": lambda t, F, a, b: a.chunk(2, 1)[0].sum(1) * a.chunk(2, 1)[1].sum(1) + b.split([1, 4], 1)[1].mean(),
-    "tril": lambda t, F, a, b: a.tril(1) + b.triu(),
+    "tril": lambda t, F, a, b: a.tril(1) + b.triu() + t.full((3, 5), float("-inf"), dtype=a.dtype).triu(5),
+    "norm of zeros": lambda t, F, a, b: (a * 0).norm() + (b * 0).std() + a.norm(dim=1).sum(),
+    "mixed index": lambda t, F, a, b: t.stack([a, b])[0, :, t.tensor([1, 3, 3])],
+    "cat of dtypes": lambda t, F, a, b: t.cat([t.tensor([[1, 2, 3, 4, 5]]), a]),
+    "minimum": lambda t, F, a, b: t.minimum(a, b) + a.min() + t.minimum(a, a * 1),
     "activations": lambda t, F, a, b: F.gelu(a) + F.gelu(b, approximate="tanh") + F.relu(a) * b.sigmoid() + a.tanh(),
     "logsigmoid": lambda t, F, a, b: F.logsigmoid(a * 30) + t.log(b.abs() + 1) + t.exp(a) + t.sqrt(b.abs()),
     "softmax": lambda t, F, a, b: F.softmax(a, dim=0) * F.log_softmax(b, dim=-1),
@@ -104,6 +108,20 @@ def test_cross_entropy(shape, target_shape, reduction, label_smoothing):
     np.testing.assert_allclose(x.grad.numpy(), w.grad.numpy(), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_query_that_a_mask_hides_every_key_from(kind):
+    mask = np.array([[True, False], [False, False]])
+    mask = mask if kind == "bool" else np.where(mask, 0.0, -np.inf)
+    arrays = [np.random.default_rng(i).standard_normal((1, 1, 2, 3)) for i in range(3)]
+    a = [mg.tensor(x, requires_grad=True) for x in arrays]
+    b = [torch.tensor(x, requires_grad=True) for x in arrays]
+    y = mF.scaled_dot_product_attention(*a, attn_mask=mg.tensor(mask))
+    z = tF.scaled_dot_product_attention(*b, attn_mask=torch.tensor(mask))
+    np.testing.assert_allclose(y.detach().numpy(), np.nan_to_num(z.detach().numpy()), atol=1e-12)
+    y.sum().backward()
+    assert all(np.isfinite(x.grad.numpy()).all() for x in a)
+
+
 def test_nll_loss():
     x = mF.log_softmax(mg.randn(4, 3), -1)
     target = [0, 2, -100, 1]
@@ -118,7 +136,13 @@ PROMOTIONS = [
     lambda t: t.tensor([1.0]) + t.tensor(1.0, dtype=t.float64), lambda t: t.tensor([1.0]) + t.tensor([1.0], dtype=t.float64),
     lambda t: t.tensor([True, False]) + 1, lambda t: t.tensor([True, False]).sum(), lambda t: t.tensor([1, 2]).exp(),
     lambda t: t.tensor([True]) * t.tensor([1.5]), lambda t: t.arange(3), lambda t: t.arange(0, 1, 0.25), lambda t: t.tensor(3),
-    lambda t: t.tensor([1, 2]) ** 2, lambda t: 2 ** t.tensor([1, 2]), lambda t: t.full((2,), 1.5), lambda t: t.tensor([2, 1]).argmax(),
+    lambda t: t.tensor([6, 1]) & t.tensor([3, 1]), lambda t: ~t.tensor([6]), lambda t: ~t.tensor([True]) | t.tensor([True]),
+    lambda t: t.tensor([1, 5]).clamp(max=2.5), lambda t: t.tensor([1.0]).clamp(0.0, 2.0),
+    lambda t: t.tensor([True, False]).max(),
+    lambda t: t.tensor([0, 3], dtype=t.int32).min(), lambda t: t.cat([t.tensor([1]), t.tensor([0.5])]),
+    lambda t: t.tensor(3.0).max(0)[0],
+    lambda t: t.tensor([1, 2]) ** 2, lambda t: 2 ** t.tensor([1, 2]), lambda t: t.full((2,), 1.5),
+    lambda t: t.tensor([2, 1]).argmax(),
 ]  # fmt: skip
 
 

@@ -65,8 +65,14 @@ def test_load_state_dict_is_strict_and_changes_nothing_on_error():
     assert all(np.array_equal(before[n], t.array) for n, t in net.state_dict().items())
     assert net.load_state_dict({"scale": mg.tensor([7.0]), "x": mg.zeros(1)}, strict=False)[1] == ["x"]
     assert net.scale.item() == 7
-    net.load_state_dict(state)
+    net.load_state_dict({name: value for name, value in state.items() if name != "head.weight"})  # tied: one name will do
     assert all(np.array_equal(t.array, state[n].array) for n, t in net.state_dict().items())
+
+
+def test_sequential_is_named_and_sliced():
+    net = nn.Sequential({"first": nn.Linear(2, 3), "last": nn.Linear(3, 1)})
+    assert list(net.state_dict()) == ["first.weight", "first.bias", "last.weight", "last.bias"]
+    assert net[:1](mg.ones(4, 2)).shape == (4, 3) and net[-1] is net.last
 
 
 def test_train_and_eval_reach_every_module():
@@ -138,6 +144,18 @@ def test_all_targets_ignored_gives_zero_and_no_nan():
     (lambda: F.conv2d(mg.ones(1)), AttributeError, "no 'conv2d'"),
     (lambda: nn.LSTM(3, 3), AttributeError, "no 'LSTM'"),
     (lambda: nn.Module()(1), NotImplementedError, "forward"),
+    (lambda: nn.Sequential([nn.Identity()]), TypeError, "Sequential holds Modules, not list"),
+    (lambda: nn.ModuleList([mg.exp]), TypeError, "ModuleList holds Modules, not function"),
+    (lambda: nn.Embedding(3, 2, 0), NotImplementedError, "padding_idx"),
+    (lambda: clip_grad_norm_([nn.Parameter(mg.ones(1))], 1.0, 1.0), NotImplementedError, "Euclidean"),
+    (lambda: AdamW([{"params": [nn.Parameter(mg.ones(1))], "weigth_decay": 0}]), ValueError, "weigth_decay"),
+    (lambda: F.nll_loss(mg.ones(2, 3), mg.tensor([0, 1]), mg.ones(3)), NotImplementedError, "weight"),
+    (lambda: F.mse_loss(mg.ones(2), mg.ones(2), reduction="avg"), ValueError, "reduction"),
+    (lambda: F.cross_entropy(mg.ones(2, 3), [0, 1]), TypeError, "target must be a tensor"),
+    (lambda: F.cross_entropy(mg.tensor([[1, 2]]), mg.tensor([0])), TypeError, "floating-point"),
+    (lambda: F.layer_norm(mg.ones(2, 3), 3, mg.ones(2, 3)), RuntimeError, r"expected \(3,\)"),
+    (lambda: F.layer_norm(mg.ones(2, 3), 3, mg.ones(3).double()), TypeError, "one dtype"),
+    (lambda: nn.Linear(2, 2).load_state_dict({"weight": [1]}), TypeError, "weight is a list"),
     (lambda: AdamW([]), ValueError, "no parameters"),
     (lambda: AdamW([nn.Parameter(mg.ones(1))], lr=-1), ValueError, "lr=-1"),
     (lambda: AdamW([mg.ones(1, requires_grad=True) * 2]), TypeError, "leaves"),

@@ -189,6 +189,61 @@ def test_in_place_only_where_nothing_is_recorded():
     assert y.tolist() == [1, 3, 3]
 
 
+def test_what_was_saved_must_not_change_before_backward():
+    w = leaf(2)
+    y = (w * w).sum()
+    with mg.no_grad():
+        w += 1
+    with pytest.raises(RuntimeError, match="<Mul> saved a tensor .* changed in place"):
+        y.backward()
+    c = mg.ones(2, dtype=mg.float64)
+    y = (leaf(2) * c[:1]).sum()
+    c += 1  # through another view of the same memory
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    x = leaf(2)
+    y = (x * 2).exp()
+    y.detach().fill_(9)
+    with pytest.raises(RuntimeError, match="<Exp> saved"):
+        y.sum().backward()
+    p = mg.nn.Parameter(mg.ones(2))
+    y = (p * p).sum()
+    y.backward(retain_graph=True)
+    mg.optim.AdamW([p]).step()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    x = leaf(2)
+    y = x + 1  # saves no values: nothing to spoil
+    with mg.no_grad():
+        x += 1
+    y.sum().backward()
+
+
+def test_a_value_with_a_gradient_is_not_written_away():
+    w = leaf(3)
+    total = mg.zeros(())
+    with pytest.raises(RuntimeError, match="not recorded"):
+        total += (w * 3).sum()
+    with pytest.raises(RuntimeError, match="not recorded"):
+        mg.zeros(3)[1:] = w[1:]
+    with pytest.raises(RuntimeError, match="cannot be written into a tensor of int64"):
+        mg.tensor([1, 2]).add_(1.5)
+    with pytest.raises(RuntimeError, match=r"copy_: .* shape"):
+        mg.zeros(2).copy_(mg.zeros(3, 2))
+
+
+def test_an_index_of_ints_and_arrays_keeps_its_axes_in_order():
+    x = mg.tensor(np.arange(24.0).reshape(2, 3, 4))
+    ids = mg.tensor([0, 2])
+    assert x[0, :, ids].shape == (3, 2) and x[mg.tensor(1), ..., [0, 1]].shape == (3, 2)
+    assert x[0, :, mg.tensor([True, False, True, True])].shape == (3, 3)
+    assert x[[]].shape == (0, 3, 4)
+    x[0, :, ids] = mg.zeros(3, 2)
+    assert x[0].tolist()[0] == [0, 1, 0, 3]
+    with pytest.raises(TypeError, match="indices must be integers"):
+        x[mg.tensor([0.5])]
+
+
 def test_a_wrong_backward_is_named():
     class Short(mg.Function):
         @staticmethod
@@ -218,6 +273,8 @@ def test_anomaly_detection_names_the_operation():
         y = (x * 1e20).sqrt()
         with pytest.raises(FloatingPointError, match="backward of <Sqrt>"):
             y.sum().backward()
+        scores = mg.randn(2, 1, 3, 4, requires_grad=True)
+        mg.nn.functional.scaled_dot_product_attention(scores, scores, scores, dropout_p=0.5, is_causal=True).sum().backward()
     x.log()  # outside, PyTorch's semantics
 
 
@@ -244,6 +301,29 @@ def test_anomaly_detection_names_the_operation():
     (lambda: mg.ones(2, 2).gather(1, mg.tensor([[2], [0]])), IndexError, "outside 0…1"),
     (lambda: mg.ones(2).expand(3), RuntimeError, "cannot be expanded"),
     (lambda: mg.ones(2).masked_fill(mg.ones(2), 0), TypeError, "boolean"),
+    (lambda: mg.ones(2).masked_fill(mg.ones(3) > 0, 0), RuntimeError, r"masked_fill: shapes \(3,\) and \(2,\)"),
+    (lambda: mg.where(mg.ones(3) > 0, mg.ones(2), 0.0), RuntimeError, "where: shapes"),
+    (lambda: mg.where(mg.tensor([1]), mg.ones(1), 0.0), TypeError, "must be boolean"),
+    (lambda: mg.ones(2, 3, 4) @ mg.ones(3, 4, 2), RuntimeError, "matmul: shapes"),
+    (lambda: mg.add(1, 2), TypeError, "at least one tensor"),
+    (lambda: mg.ones(2, 2).flatten(5), IndexError, "flatten: dim=5"),
+    (lambda: mg.ones(2, 2).flatten(1, 0), RuntimeError, "comes after"),
+    (lambda: mg.ones(1, 2).squeeze(4), IndexError, "squeeze: dim=4"),
+    (lambda: mg.ones(2, 2).permute(0, 3), IndexError, "permute: dim=3"),
+    (lambda: mg.ones(2).expand(-1, 3), RuntimeError, "cannot be expanded"),
+    (lambda: mg.ones(2).split([3, -1]), RuntimeError, "sizes"),
+    (lambda: mg.cat([mg.ones(2)], 5), IndexError, "cat: dim=5"),
+    (lambda: mg.cat([mg.ones(())]), RuntimeError, "use stack"),
+    (lambda: mg.stack([mg.ones(2), mg.ones(3)]), RuntimeError, "stack: all shapes"),
+    (lambda: mg.ones(2).size(5), IndexError, "dim=5"),
+    (lambda: mg.ones(2, 3).gather(3, mg.tensor([[0]])), IndexError, "gather: dim=3"),
+    (lambda: mg.ones(2) & mg.ones(2), TypeError, "make masks with comparisons"),
+    (lambda: -mg.tensor([True]), TypeError, "use ~"),
+    (lambda: mg.ones(3).tril(), RuntimeError, "tril needs at least 2"),
+    (lambda: mg.ones(2).clamp(min=mg.zeros(2)), TypeError, "numbers as bounds"),
+    (lambda: mg.tensor([1, 2]).softmax(-1), TypeError, "softmax needs floating-point"),
+    (lambda: mg.ones(2, requires_grad=True).backward([1, 2]), TypeError, "must be a tensor"),
+    (lambda: mg.optim.SGD([]), AttributeError, "no 'SGD'"),
 ])  # fmt: skip
 def test_errors_say_what_was_wrong(act, error, words):
     with pytest.raises(error, match=words):
