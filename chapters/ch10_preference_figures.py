@@ -1,0 +1,80 @@
+"""The second bend's figures: calibration, the reward of every token, what practitioners watch, the frontier."""
+
+import numpy as np
+
+from chapters.ch10_figures import BLUE, DIM, GOLD, INK, PAPER, lay_out
+from chapters.figures import new_figure, save_figure
+
+COLOURS = {"PPO": BLUE, "RLOO": "tab:green", "DPO": "tab:red", "best of n": GOLD, "SFT": INK}
+
+
+def draw_calibration(path, found):
+    """found: ch10_reward's measure. What the reward model says against what happened, a dot a bin."""
+    said, happened, count = (np.array(column) for column in zip(*found["calibration"], strict=True))
+    figure, axes = new_figure(4.8, 4.4)
+    axes.plot([0, 1], [0, 1], color=DIM, linestyle="--", label="perfectly calibrated")
+    axes.scatter(said, happened, s=20 + 180 * count / count.max(), color=BLUE, zorder=3, label="a tenth of the scale")
+    axes.set(xlabel="probability given by the reward model", ylabel="share preferred by the labeller")
+    reached = f", of {found['ceiling']:.1%} possible" if "ceiling" in found else ""
+    axes.set_title(f"right: {found['accuracy']:.1%}{reached}; error {found['calibration error']:.3f}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    return save_figure(figure, path)
+
+
+def draw_token_scores(path, shown, width=78):
+    """shown: [(pieces, rewards)], pairs of responses, the preferred one first. Each token in its reward's colour."""
+    import matplotlib
+
+    everything = np.concatenate([rewards for _, rewards in shown])
+    limit = max(float(np.abs(everything).max()), 1e-6)
+    colour = matplotlib.colormaps["RdYlGn"]
+    blocks = [lay_out(pieces, width) for pieces, _ in shown]
+    height = sum(rows + 0.5 for _, rows in blocks) + 0.5 * len(blocks)
+    figure, axes = new_figure(10.4, 0.34 * height + 0.9)
+    figure.set_facecolor(PAPER)
+    top = 0.0
+    for number, ((boxes, rows), (_, rewards)) in enumerate(zip(blocks, shown, strict=True)):
+        for (row, column, text), reward in zip(boxes, rewards, strict=True):
+            axes.text(column + 0.2, top + row, text, family="DejaVu Sans Mono", fontsize=10, va="center", color=INK,
+                      parse_math=False, bbox=dict(boxstyle="round,pad=0.15", linewidth=0,
+                                                  facecolor=colour(0.5 + 0.5 * reward / limit)))  # fmt: skip
+        words = "preferred" if number % 2 == 0 else "rejected"
+        axes.text(width + 1, top + rows - 1, f"{words}: {rewards[-1]:+.2f}", fontsize=10, va="center", color=INK)
+        top += rows + (0.5 if number % 2 == 0 else 1.2)
+    axes.set(xlim=(-0.5, width + 18), ylim=(top, -1.2))
+    axes.axis("off")
+    axes.set_title("The reward read at every token; only the last one counts", fontsize=11, color=INK)
+    return save_figure(figure, path)
+
+
+def draw_watch(path, records, title):
+    """records: the lines of metrics.jsonl. What practitioners watch, a small picture each."""
+    names = ["reward", "judge", "kl", "kl_coefficient", "entropy", "length", "approx_kl", "clip_fraction",
+             "ratio", "explained_variance", "policy_loss", "value_loss"]  # fmt: skip
+    names = [name for name in names if any(name in record for record in records)]
+    rows = -(-len(names) // 4)
+    figure, axes = new_figure(11, 2.1 * rows, nrows=rows, ncols=4, squeeze=False)
+    for place in axes.flat[len(names) :]:
+        place.axis("off")
+    for name, place in zip(names, axes.flat, strict=False):
+        points = [(record["iteration"], record[name]) for record in records if name in record]
+        place.plot(*zip(*points, strict=True), color=BLUE, linewidth=1)
+        place.set_title(name.replace("_", " "), fontsize=9)
+        place.spines[["top", "right"]].set_visible(False)
+        place.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=11)
+    return save_figure(figure, path)
+
+
+def draw_frontier(path, curves):
+    """curves: {method: [(KL from the SFT model in nats, the judge's mean score)]}: a line or a dot each."""
+    figure, axes = new_figure(6.6, 4.4)
+    for name, points in curves.items():
+        kl, score = zip(*sorted(points), strict=True)
+        axes.plot(kl, score, "o-", color=COLOURS.get(name, DIM), markersize=4, linewidth=1.2, label=name)
+    axes.set(xlabel="KL from the SFT model (nats a response)", ylabel="the simulated judge's mean score")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return save_figure(figure, path)

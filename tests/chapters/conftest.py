@@ -1,0 +1,38 @@
+"""What the tests of chapter 10's second bend share: a small tokenizer, and small models on it."""
+
+import pytest
+
+import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch10_sft import TEMPLATE, TEMPLATE_WITH_INPUT
+from chapters.world import World
+from chapters.world.requests import everything
+
+
+@pytest.fixture(scope="session")
+def world():
+    return World(0)
+
+
+@pytest.fixture(scope="session")
+def tasks(world):
+    return everything(world, "train", 40, 0)
+
+
+@pytest.fixture(scope="session")
+def assistant_tokenizer(world):
+    some = everything(world, "train", 200, 0)
+    text = " ".join(f"{t.instruction} {t.input} {t.output} Gladly." for t in some)
+    return Tokenizer.train((TEMPLATE + TEMPLATE_WITH_INPUT) * 20 + text, 512)
+
+
+@pytest.fixture
+def make_gpt(assistant_tokenizer):
+    """make_gpt(seed=0, context=128, d_model=32): equal arguments give equal models."""
+
+    def make(seed=0, context=128, d_model=32):
+        config = GPTConfig(assistant_tokenizer.vocab_size, context, n_layer=2, n_head=2, d_model=d_model)
+        return GPT(config, generator=mg.Generator(seed)).eval()
+
+    return make
