@@ -43,12 +43,14 @@ def nvrtc():
     for pattern in (f"{site}/nvidia/*/lib/libnvrtc.so.1*", "/usr/local/cuda/lib64/libnvrtc.so.1*"):
         for name in sorted(glob.glob(pattern)):
             if "alt" not in name:
+                for part in glob.glob(str(Path(name).parent / "libnvrtc-builtins.so*")):  # it would be looked for elsewhere
+                    ctypes.CDLL(part, ctypes.RTLD_GLOBAL)
                 return ctypes.CDLL(name)
     return None
 
 
 @pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed (pip install nvidia-cuda-nvrtc)")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_90"])
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.parent.name)
 def test_nvrtc(path, arch):
     library = nvrtc()
