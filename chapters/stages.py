@@ -52,29 +52,45 @@ class Plan:
     samples: int = 64  # for exercise 2
 
 
+# Why these numbers: the loss stays on a plateau until attention has learned to copy a name from earlier in the text, and
+# nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99) leave
+# it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model forgets
+# the names that its few examples never mention, and answers about somebody else.
 PLANS = {
     "full": Plan(
-        corpus_bytes=4_000_000,
+        corpus_bytes=11_000_000,
         vocab_size=1024,
         model=dict(n_layer=4, n_head=4, d_model=128, context=128),
-        pretrain=TrainConfig(steps=600, batch_size=32, lr=3e-3, min_lr=2e-4, warmup_steps=40, eval_every=200),
+        pretrain=TrainConfig(
+            steps=1400, batch_size=16, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=350, eval_batches=10
+        ),
         snippets=400,
         snippets_test=300,
         classify=TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
-        instructions=10000,
-        sft=TrainConfig(steps=300, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=20, eval_every=150, eval_batches=9),
+        instructions=8000,
+        sft=TrainConfig(
+            steps=350,
+            batch_size=32,
+            lr=4e-4,
+            min_lr=4e-5,
+            warmup_steps=20,
+            weight_decay=0.0,
+            beta2=0.99,
+            eval_every=175,
+            eval_batches=9,
+        ),
         test=320,
     ),
     "quick": Plan(
-        corpus_bytes=600_000,
-        vocab_size=768,
-        model=dict(n_layer=2, n_head=4, d_model=64, context=256),
-        pretrain=TrainConfig(steps=300, batch_size=16, lr=3e-3, min_lr=3e-4, warmup_steps=20, eval_every=150),
-        snippets=500,
+        corpus_bytes=2_000_000,
+        vocab_size=1024,
+        model=dict(n_layer=2, n_head=4, d_model=64, context=128),
+        pretrain=TrainConfig(steps=500, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=250),
+        snippets=300,
         snippets_test=150,
-        classify=TrainConfig(steps=60, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=10),
+        classify=TrainConfig(steps=40, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=10),
         instructions=2000,
-        sft=TrainConfig(steps=120, batch_size=16, lr=1e-3, min_lr=1e-4, warmup_steps=10, eval_every=60),
+        sft=TrainConfig(steps=120, batch_size=16, lr=1e-3, min_lr=1e-4, warmup_steps=10, eval_every=60, eval_batches=4),
         test=64,
         samples=16,
     ),
