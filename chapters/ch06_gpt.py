@@ -20,7 +20,7 @@ from chapters.ch05_block import Block
 from chapters.command import command
 
 PRESETS = {
-    "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256),  # about 1M parameters: minutes on a laptop
+    "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
     "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's, about 11M
     "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, vocab_size=50257),  # GPT-2 small, 124M
 }
@@ -38,6 +38,7 @@ class GPTConfig:
     dropout: float = 0.0  # share of activations zeroed in training
     tied: bool = True  # read tokens out with the table that read them in, as GPT-2 does
     bias: bool = True  # biases in linear layers and norms, as GPT-2 has them
+    init_std: float = 0.02  # spread of the first weights; GPT-2's suits a width of 768, narrower models learn sooner with more
 
     def __post_init__(self):
         for name in ("vocab_size", "context", "n_layer", "n_head", "d_model"):
@@ -122,7 +123,7 @@ class GPT(nn.Module):
         self.initialise(generator)
 
     def initialise(self, generator):
-        """GPT-2's beginning: matrices N(0, 0.02²), biases 0, norms 1 and 0 (as the layers make them).
+        """GPT-2's beginning: matrices N(0, init_std²), biases 0, norms 1 and 0 (as the layers make them).
 
         What writes into the residual stream starts smaller by √(2 · n_layer): so many additions would otherwise make
         the stream grow with depth (Radford et al. 2019, section 2.3; chapter 5 shows it).
@@ -130,7 +131,7 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if len(parameter.shape) == 2:
                 small = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
-                nn.init.normal_(parameter, 0.0, 0.02 / small, generator=generator)
+                nn.init.normal_(parameter, 0.0, self.config.init_std / small, generator=generator)
             elif name.endswith(("c_attn.bias", "c_proj.bias", "c_fc.bias")):
                 nn.init.zeros_(parameter)
 

@@ -23,6 +23,7 @@ import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
 from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.checkpoint import Keeper
 from chapters.command import command
 from chapters.run_folder import History, Run, RunError, load_model, save_model
@@ -65,6 +66,11 @@ class TrainConfig:
         for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
         if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
             raise ValueError(
                 f"the learning rates must keep 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}"
@@ -244,8 +250,8 @@ class Settings(TrainConfig):
 
 PRESETS = {
     "tiny": {},
-    "book": dict(n_layer=6, n_head=6, d_model=384, lr=3e-4, vocab_size=4096),
-    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, lr=3e-4, tokenizer="gpt2", batch_size=4),
+    "book": dict(SHAPES["book"], lr=3e-4, vocab_size=4096),
+    "gpt2": dict(SHAPES["gpt2"], lr=3e-4, tokenizer="gpt2", batch_size=4),
     # What nanoGPT's README gives for a CPU, with its rates and its seed (github.com/karpathy/nanoGPT): 1.88 there on
     # Shakespeare, estimated on 20 random batches as it is here during training.
     "nanogpt-cpu": dict(
@@ -290,6 +296,7 @@ def prepare(settings, run):
 
 def pretrain(settings):
     """Tokenize, build, train, measure on every validation token once, save.  Returns model, tokenizer, History."""
+    mg.zeros(1, device=settings.device)  # no GPU? Better said now than after the data has been prepared
     run = Run(settings.run)
     if settings.resume:
         run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device"))

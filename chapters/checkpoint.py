@@ -5,6 +5,7 @@ in the same safetensors file, so that no two of them can disagree. What was writ
 checkpoint is cut off when the run resumes, and is then written again, the same.
 """
 
+import itertools
 import json
 import os
 from dataclasses import asdict
@@ -35,8 +36,8 @@ class Keeper:
             self.checkpointed = self.step
             mg.default_generator.set_state(state["generator"])
         elif self.path.exists():  # hours of work may lie in it: a fresh start puts it aside
-            os.replace(self.path, run / "checkpoint.previous.safetensors")
-            os.replace(run / "metrics.jsonl", run / "metrics.previous.jsonl")
+            put_aside(self.path)
+            put_aside(run / "metrics.jsonl")
         self.metrics = Lines(run / "metrics.jsonl", keep=metrics_bytes)
         self.clock = Lines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
         run.describe(training=config)
@@ -87,6 +88,14 @@ class Keeper:
         history.tokens_per_second = tokens_per_second
         loss_curve(history, self.run / "figures" / "loss.png", title=f"{self.run.folder.name}: loss")
         return history
+
+
+def put_aside(path):
+    """Rename a file to name.1, name.2, …, the first that is free, so that nothing is lost; do nothing if it is not there."""
+    path = Path(path)
+    if path.exists():
+        number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
+        os.replace(path, path.with_name(f"{path.name}.{number}"))
 
 
 def save_checkpoint(path, model, optimizer, state):

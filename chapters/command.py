@@ -15,6 +15,7 @@ def command(main, settings, presets=None):
     """
     import tyro
 
+    from minigrad import DeviceError
     from minigrad.serialization import CheckpointError
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -26,7 +27,7 @@ def command(main, settings, presets=None):
         changes.update((presets or {}).get(name, {}))
     try:
         return main(tyro.cli(settings, default=replace(settings(), **changes)))
-    except (ValueError, OSError, FloatingPointError, CheckpointError) as error:
+    except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:

@@ -178,15 +178,8 @@ def load_model(folder):
 
 
 def load_parameters(model, arrays, path):
-    """Copy {name: array} into the model's parameters; the names and shapes must match exactly."""
-    parameters = dict(model.named_parameters())
-    if parameters.keys() != arrays.keys():
-        odd = sorted(parameters.keys() ^ arrays.keys())
-        raise CheckpointError(f"{path} holds another model's parameters: {odd[0]} is in one and not in the other")
-    for name, parameter in parameters.items():
-        if tuple(parameter.shape) != arrays[name].shape:
-            raise CheckpointError(
-                f"{path} holds another model's parameters: {name} has the shape {arrays[name].shape} there "
-                f"and {tuple(parameter.shape)} here"
-            )
-        parameter.array[...] = mg.from_numpy(arrays[name]).to(parameter.device).array
+    """Copy {name: array} into the model's parameters; CheckpointError, before any is changed, where they do not match."""
+    try:
+        model.load_state_dict(arrays)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds another model's parameters: {error}") from error

@@ -26,9 +26,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from kernels.arrays import array_module, device_of, same_memory, to_device, unbroadcast
+from kernels.arrays import DeviceError, array_module, device_of, same_memory, to_device, unbroadcast
 
-__all__ = ["OPERATIONS", "KernelSet", "array_module", "device_of", "same_memory", "serving", "to_device", "unbroadcast", "use"]
+__all__ = ["OPERATIONS", "DeviceError", "KernelSet", "array_module", "device_of", "same_memory", "serving", "to_device", "unbroadcast", "use"]
 
 # Every kernel there is, by the folder it lives in.
 OPERATIONS = {

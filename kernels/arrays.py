@@ -5,6 +5,10 @@ import sys
 import numpy as np
 
 
+class DeviceError(RuntimeError):
+    """What was asked for cannot be had on this machine; the message says what is missing."""
+
+
 def array_module(array):
     """numpy or cupy, whichever made the array: `xp = array_module(x)` lets one expression serve both."""
     if isinstance(array, (np.ndarray, np.generic)):
@@ -23,7 +27,7 @@ def device_of(array):
 def to_device(array, device):
     """The array on `device` ("cpu" or "cuda"); the very same array if it is there already.
 
-    Raises RuntimeError in one sentence where CuPy, a driver or a GPU is missing.
+    Raises DeviceError in one sentence where CuPy, a driver or a GPU is missing.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
@@ -39,14 +43,14 @@ def require_cupy():
     try:
         import cupy
     except ImportError as error:
-        raise RuntimeError("device 'cuda' needs CuPy, which is not installed: pip install -e '.[gpu]'") from error
+        raise DeviceError("device 'cuda' needs CuPy, which is not installed: pip install -e '.[gpu]'") from error
     try:
         if cupy.cuda.runtime.getDeviceCount() > 0:
             return cupy
         missing = "no GPU was found"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         missing = f"the NVIDIA driver does not answer ({error})"
-    raise RuntimeError(f"device 'cuda' cannot be used here: {missing}; choose --device cpu")
+    raise DeviceError(f"device 'cuda' cannot be used here: {missing}; choose --device cpu")
 
 
 def same_memory(a, b):

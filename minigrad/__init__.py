@@ -10,6 +10,7 @@ What is here behaves as PyTorch's does; what is not here raises an error that sa
 import numpy as _np
 
 import kernels as _kernels
+from kernels import DeviceError
 from kernels import use as use_kernels
 from minigrad import autograd
 from minigrad.function import Context, Function

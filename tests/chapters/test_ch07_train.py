@@ -224,8 +224,8 @@ def test_starting_afresh_puts_the_old_checkpoint_aside(tmp_path):
     first = run_it(tmp_path)[2]
     old = (tmp_path / "checkpoint.safetensors").read_bytes()
     second = run_it(tmp_path, replace(CONFIG, seed=8))[2]
-    assert (tmp_path / "checkpoint.previous.safetensors").read_bytes() == old
-    assert (tmp_path / "metrics.previous.jsonl").read_bytes() == first != second
+    assert (tmp_path / "checkpoint.safetensors.1").read_bytes() == old
+    assert (tmp_path / "metrics.jsonl.1").read_bytes() == first != second
 
 
 @pytest.mark.parametrize(
