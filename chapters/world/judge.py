@@ -1,4 +1,4 @@
-"""The judge: a simulated labeller. No person was asked; what people would prefer is replaced by the written rules below.
+"""The judge: a simulated labeller. No person was asked; written rules stand for what people would prefer.
 
     python -m chapters.world.judge       # a few responses with what each criterion says of them
 
