@@ -189,14 +189,16 @@ def lists(facts, dice):
 
 
 def one_list(dice):
-    """One paragraph on one list of two to four things."""
-    items = dice.some(THINGS, 2 + dice.below(3))
+    """One paragraph on one list of two to five things."""
+    items = dice.some(THINGS, 2 + dice.below(4))
     n, forwards, backwards = len(items), ", ".join(items), ", ".join(reversed(items))
     again = f"Backwards the list is {backwards}." if dice.chance(0.8) else f"Once more the list is {forwards}."
+    i = 1 + dice.below(n - 1)
     ways = [
         dice.pick([f"It has {n} things.", f"There are {n} things in the list."]),
         dice.pick([f"The first thing is {items[0]}.", f"It begins with {items[0]}."]),
         dice.pick([f"The last thing is {items[-1]}.", f"It ends with {items[-1]}."]),
+        f"Before {items[i]} comes {items[i - 1]}.",
     ]
     return " ".join([f"The list is {forwards}.", *dice.shuffled([again, *dice.some(ways, 2)])])
 
@@ -263,6 +265,6 @@ def a(noun):
 
 # Each kind's share of the documents. Quizzes and FAQ pages, which need the questions, are added in `questions`.
 SHARES = {
-    biographies: 27, register: 8, day_out: 10, story: 5, groups: 12, recipes: 10, prices: 9, comparisons: 8, sums: 14,
-    lists: 26, kinds: 8, today_and_yesterday: 12, unrecorded: 8, letters: 6,
+    biographies: 22, register: 6, day_out: 10, story: 4, groups: 11, recipes: 13, prices: 10, comparisons: 8, sums: 18,
+    lists: 34, kinds: 8, today_and_yesterday: 14, unrecorded: 8, letters: 6,
 }

@@ -7,7 +7,8 @@ from chapters.world.reading import denies, named, numbers, well_formed, words
 
 
 class Member(Family):
-    """Somebody of a town or of a trade (or more people than one), and nobody who does not belong there."""
+    """Somebody of a town or of a trade (or more people than one), and nobody who does not belong there. The
+    town or trade is named too, unless the answer is curt ("Mira.")."""
 
     name = "member"
     asks = ["Name somebody who {does}.", "Who {does}?", "Tell me somebody who {does}."]
@@ -24,17 +25,18 @@ class Member(Family):
 
     def accepts(self, facts, key, response):
         people = named(response, PEOPLE)
+        told = named(response, TOWNS + TRADES + FOODS + KINDS["animal"])
         return (
             well_formed(response)
             and not denies(response)
             and len(people) >= 1
             and all(name in self.members(facts, key) for name in people)
-            and named(response, TOWNS + TRADES) in ([], [key])
+            and (told == [key] or (not told and len(words(response)) <= 3))
         )
 
 
 class Price(Family):
-    """The number of coins, and no other number or food."""
+    """The number, and no other number or food; with the food or with the word "coins", unless it stands alone."""
 
     name = "price"
     asks = ["What is the price of {food}?", "How much does {food} cost?", "How many coins do I need for {food}?",
@@ -51,11 +53,12 @@ class Price(Family):
             and not denies(response)
             and numbers(response) == [facts.prices[key]]
             and named(response, FOODS) in ([], [key])
+            and (bool({key, "coins"} & set(words(response))) or len(words(response)) == 1)
         )
 
 
 class Compare(Family):
-    """The dearer of two foods: it is named alone or with "more", and never the cheaper one with "more"."""
+    """The dearer of two foods is named alone, or first and with "more" or "dearer"."""
 
     name = "compare"
     asks = ["Which costs more, {one} or {other}?", "Which is dearer, {one} or {other}?",
@@ -70,13 +73,14 @@ class Compare(Family):
     def accepts(self, facts, key, response):
         less, more = sorted(key.split("/"), key=facts.prices.get)
         foods = named(response, FOODS)
-        claims_less = {"less", "cheaper"} & set(words(response))
+        said = set(words(response))
         return (
             well_formed(response)
             and not denies(response)
             and not numbers(response)
             and (foods == [more] or foods == [more, less])
-            and not claims_less
+            and (said == {more} or bool(said & {"more", "dearer"}))
+            and not said & {"less", "cheaper"}
         )
 
 

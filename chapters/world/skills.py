@@ -1,9 +1,14 @@
 """Small skills: sums, lists counted and turned around, a sentence rewritten. Nothing has to be remembered for them."""
 
 from chapters.world.documents import deed
-from chapters.world.facts import THINGS, VERBS, held_out
+from chapters.world.facts import PEOPLE, THINGS, VERBS, held_out
 from chapters.world.family import Family
 from chapters.world.reading import denies, named, numbers, well_formed, words
+
+
+def arithmetic(response):
+    """Is it a plain statement, and not one about the coins or things of another task?"""
+    return well_formed(response) and not denies(response) and not {"coins", "things"} & set(words(response))
 
 
 class Sum(Family):
@@ -21,7 +26,7 @@ class Sum(Family):
     def accepts(self, facts, key, response):
         one, two = (int(number) for number in key.split("+"))
         *before, last = numbers(response) or [None]
-        return well_formed(response) and not denies(response) and last == one + two and set(before) <= {one, two}
+        return arithmetic(response) and last == one + two and set(before) <= {one, two}
 
 
 class TakeAway(Family):
@@ -40,13 +45,13 @@ class TakeAway(Family):
     def accepts(self, facts, key, response):
         whole, part = (int(number) for number in key.split("-"))
         *before, last = numbers(response) or [None]
-        return well_formed(response) and not denies(response) and last == whole - part and set(before) <= {whole, part}
+        return arithmetic(response) and last == whole - part and set(before) <= {whole, part}
 
 
 class OnList(Family):
     """A task on a list given as input. The key is the list."""
 
-    lengths = (2, 4)
+    lengths = (2, 5)
 
     def draw(self, facts, split, dice):
         while True:
@@ -66,7 +71,8 @@ class Count(OnList):
         return f"There are {len(items)} things in the list."
 
     def accepts(self, facts, key, response):
-        return well_formed(response) and not denies(response) and numbers(response) == [len(key.split(", "))]
+        right = numbers(response) == [len(key.split(", "))] and not {"coins", "sum"} & set(words(response))
+        return well_formed(response) and not denies(response) and right
 
 
 class Reverse(OnList):
@@ -93,7 +99,8 @@ class First(OnList):
         return f"The first thing is {items[0]}."
 
     def accepts(self, facts, key, response):
-        return well_formed(response) and not denies(response) and named(response, THINGS) == [key.split(", ")[0]]
+        right = named(response, THINGS) == [key.split(", ")[0]] and not named(response, PEOPLE)
+        return well_formed(response) and not denies(response) and right
 
 
 class Last(OnList):
@@ -106,7 +113,8 @@ class Last(OnList):
         return f"The last thing is {items[-1]}."
 
     def accepts(self, facts, key, response):
-        return well_formed(response) and not denies(response) and named(response, THINGS) == [key.split(", ")[-1]]
+        right = named(response, THINGS) == [key.split(", ")[-1]] and not named(response, PEOPLE)
+        return well_formed(response) and not denies(response) and right
 
 
 class Rewrite(Family):

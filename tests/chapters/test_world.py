@@ -57,9 +57,9 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_with_another_hash
 
 def test_the_bytes_do_not_depend_on_this_machine():
     """Written down once: if these change, every figure measured on the default world is out of date."""
-    assert [Dice("x").below(1000) for _ in range(3)] == [Dice("x").below(1000)] * 3
-    assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 0
-    assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 0
+    assert [dice.below(1000) for dice in [Dice("x")] * 3] == [630, 596, 483]
+    assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 2014155958
+    assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 1826159104
 
 
 def test_every_fact_is_told_often_and_in_several_phrasings():
@@ -88,7 +88,8 @@ def test_lists_are_counted_and_turned_around_rightly():
             assert named(page, THINGS) == items
             for sentence in sentences(page)[1:]:
                 said = [word for word in words(sentence) if word in THINGS]
-                assert said in ([], items[:1], items[-1:], items, items[::-1])
+                steps = [[after, before] for before, after in zip(items, items[1:], strict=False)]
+                assert said in ([], items[:1], items[-1:], items, items[::-1], *steps)
                 assert numbers(sentence) in ([], [len(items)])
 
 
@@ -163,7 +164,8 @@ def test_every_reference_response_is_accepted_and_no_other_tasks_response_is(spl
 
 def right_by_chance(task, foreign):
     """A story about Mira also describes her, and a number can be the right one."""
-    return task.key in (foreign.key, foreign.key.split("/")[0]) or numbers(foreign.output) == numbers(task.output)
+    same_number = numbers(foreign.output)[-1:] == numbers(task.output)[-1:] != []
+    return same_number or task.key in (foreign.key, foreign.key.split("/")[0])
 
 
 def test_no_test_question_comes_twice_while_others_are_left():
@@ -212,7 +214,8 @@ RULES = [
       "I do not know the birthday of Mira.", f"I do not know the shoe size of {OTHER.name}."]),
     ("member", TOWN,
      [f"Somebody who lives in {TOWN} is {HERE[0]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
-     ["Somebody lives there.", f"Somebody who lives in {TOWN} is {STRANGER}.",
+     [f"Somebody in {TOWN} is {HERE[0]}, who likes cheese.", "Somebody lives there.",
+      f"Somebody who lives in {TOWN} is {STRANGER}.",
       f"Two of them are {HERE[0]} and {STRANGER}.", f"Somebody who lives in {OTHER_TOWN} is {HERE[0]}."]),
     ("price", DEAR,
      [f"The price of {DEAR} is {FACTS.prices[DEAR]} coins.", f"{FACTS.prices[DEAR]}."],
