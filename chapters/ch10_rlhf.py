@@ -83,13 +83,14 @@ class PPOConfig(LoopConfig):
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge=None, repeat=1):
+def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge=None, repeat=1, observe=None):
     """Let `policy` learn from its own rollouts, in place; leaves metrics, figure and model in `run`.  Returns the
     records, one an iteration and one of the final policy.
 
     reference: the frozen SFT model.  score(tasks, rollouts) -> (B,) rewards of whole responses.  learner: an object
     with learn(rollouts, final, reference_log_probs, kl, lr) -> {name: number}, which takes the steps.  judge: logged
-    beside the reward, never learned from.  repeat: responses to each prompt.
+    beside the reward, never learned from.  repeat: responses to each prompt.  observe(iteration), if given, is called
+    when the policy of an iteration has been found sound.
     Raises FloatingPointError where KL from the reference passes config.kl_limit or a number is not finite, and
     KeyboardInterrupt after Ctrl-C; in each case the last good policy is kept, in memory and in run.
     """
@@ -110,6 +111,8 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
                     )
                 scores = finite(score(asked, rollouts), "the reward model's scores")  # (B,)
                 good = snapshot(policy)  # what was just measured is sound
+                if observe is not None:
+                    observe(iteration)
                 record = {"iteration": iteration, "kl": kl, "reward": float(scores.mean()),
                           "length": float(rollouts.lengths.mean()), "ended": float(rollouts.ended.mean())}
                 if judge is not None:
@@ -283,23 +286,36 @@ class Settings:
 QUICK = {"held_out": 64, "training": PPOConfig(iterations=5, prompts=16)}
 
 
-def main(settings):
-    policy, tokenizer = load_model(settings.sft)
-    reference, _ = load_model(settings.sft)
+def tune(settings, run, name, train):
+    """What every command that trains against a reward model does: load, train, compare with the SFT model, write down.
+
+    train(policy, reference, tokenizer, score, tasks, run, judge, value_model) changes the policy in place.  Returns
+    what `assess` found.
+    """
+    (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
     reward_model, value_model = load_scalar(settings.reward), load_scalar(settings.reward)
-    world, run, config = World(settings.seed), Run(settings.run), replace(settings.training, seed=settings.seed)
+    world = World(settings.seed)
     judge = Judge(world)
-    run.describe(command=settings, training=config)
+    run.describe(command=settings)
     tasks = everything(world, "train", settings.tasks, settings.seed)
-    learner = PPO(policy, value_model, config)
-    optimise(policy, reference, tokenizer, scored_by(reward_model), tasks, config, run, learner, judge)
+    train(policy, reference, tokenizer, scored_by(reward_model), tasks, run, judge, value_model)
 
     tests = everything(world, "test", settings.held_out, settings.seed + 1)
     before = sampled(reference, tokenizer, tests, settings.seed)
     after = sampled(policy, tokenizer, tests, settings.seed)
     found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(shown(found, "PPO"))
+    print(shown(found, name))
+    return found
+
+
+def main(settings):
+    config = replace(settings.training, seed=settings.seed)
+
+    def train(policy, reference, tokenizer, score, tasks, run, judge, value_model):
+        optimise(policy, reference, tokenizer, score, tasks, config, run, PPO(policy, value_model, config), judge)
+
+    tune(settings, Run(settings.run), "PPO", train)
 
 
 if __name__ == "__main__":

@@ -243,9 +243,8 @@ def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant
         assert (run / "figures" / "watch.png").stat().st_size > 1000
     assert logs[0] == logs[1]
     assert [json.loads(line) for line in logs[0].splitlines()] == records and len(records) == 4
-    watched = {"kl", "ratio", "clip_fraction", "approx_kl", "entropy", "explained_variance", "reward", "judge", "length",
-               "kl_coefficient", "policy_loss", "value_loss"}  # fmt: skip
-    assert watched <= set(records[0])
+    watched = "kl ratio clip_fraction approx_kl entropy explained_variance reward judge length kl_coefficient"
+    assert set(watched.split()) <= set(records[0])
     assert abs(records[0]["kl"]) < 1e-4 and abs(records[0]["first_ratio"] - 1) < 1e-5
     assert all(abs(record["first_ratio"] - 1) < 1e-4 for record in records[:-1])
     assert records[-1]["kl"] != 0
@@ -332,7 +331,7 @@ def test_the_tasks_of_an_iteration(tasks):
     assert len(pairs) == 8 and pairs[:4] == [pairs[0]] * 4 != pairs[4:]
 
 
-@pytest.mark.parametrize("wrong", [dict(iterations=0), dict(prompts=0), dict(kl_coefficient=-1), dict(kl_limit=math.nan)])
+@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"prompts": 0}, {"kl_coefficient": -1}, {"kl_limit": math.nan}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PPOConfig(**wrong)
