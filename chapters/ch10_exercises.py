@@ -69,7 +69,7 @@ def checked(pair, input_ids, labels, tokenizer):
 
 def mask_versus_no_mask(base, pairs, config, run, samples=32):
     """Fine-tune the base model on the pairs twice, with and without the mask, overfitting both on purpose; prompt each
-    """Fine-tune the base model on the pairs twice, with and without the mask, overfitting both on purpose; prompt each
+    with a bare header.  Returns {"masked" or "not masked": {"boilerplate", "learned": shares, "samples": […]}}."""
     found = {}
     for name, mask_prompt in {"masked": True, "not masked": False}.items():
         model, tokenizer = load_model(base)
