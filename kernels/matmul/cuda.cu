@@ -279,18 +279,13 @@ __device__ __forceinline__ void store_slab(const Operand& x, float (*slab)[128],
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
-            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b) {
-    __shared__ float as[2][16][128], bs[2][16][128];
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
+// sum += this block's product. Called by two kernels, with operands that are both aligned, or of which one may not be, a constant in
+// each: in a loop that had both kinds of loads for one register, the second would wait for the first to arrive, taken or not.
+__device__ __forceinline__ void add_slabs(const Operand& left, const Operand& right, float (*as)[16][128], float (*bs)[16][128],
+                                          int k_begin, int k_end, float (*sum)[8]) {
     const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int row = warp / 4 * 64 + lane / 4 * 4, col = warp % 4 * 32 + lane % 4 * 4;  // of the thread's first square
     Walk walk_a = walk_slabs(left, row0, k_begin), walk_b = walk_slabs(right, col0, k_begin);
-    float sum[8][8] = {};
     float4 quad_a[2], quad_b[2];
     int whole = (k_end - k_begin) / 16;  // slabs still to fetch; one with only some of its k's comes before them, at the end of the sum
     if (whole > 0 && (k_end - k_begin) % 16 == 0) {
@@ -301,10 +296,10 @@ matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int p
         fetch_tail(left, row0, k_begin + 16 * whole, k_end, quad_a);
         fetch_tail(right, col0, k_begin + 16 * whole, k_end, quad_b);
     }
-    store_slab(left, as[0], quad_a);
-    store_slab(right, bs[0], quad_b);
+    store_slab(left, as[whole & 1], quad_a);
+    store_slab(right, bs[whole & 1], quad_b);
     __syncthreads();
-    for (int now = 0; whole >= 0; now ^= 1, --whole) {
+    for (; whole >= 0; --whole) {  // the buffers take turns with the count's last bit
         if (whole > 0) {
             fetch_slab(left, &walk_a, quad_a);
             fetch_slab(right, &walk_b, quad_b);
@@ -312,8 +307,8 @@ matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int p
 #pragma unroll 4  // unrolled further, the compiler keeps more addresses than it has registers for
         for (int k = 0; k < 16; ++k) {
             const int turn = 8 * (k / 4);
-            const float4 l0 = *(const float4*)&as[now][k][row ^ turn], l1 = *(const float4*)&as[now][k][(row + 32) ^ turn];
-            const float4 r0 = *(const float4*)&bs[now][k][col ^ turn], r1 = *(const float4*)&bs[now][k][(col + 16) ^ turn];
+            const float4 l0 = *(const float4*)&as[whole & 1][k][row ^ turn], l1 = *(const float4*)&as[whole & 1][k][(row + 32) ^ turn];
+            const float4 r0 = *(const float4*)&bs[whole & 1][k][col ^ turn], r1 = *(const float4*)&bs[whole & 1][k][(col + 16) ^ turn];
             const float l[8] = {l0.x, l0.y, l0.z, l0.w, l1.x, l1.y, l1.z, l1.w}, r[8] = {r0.x, r0.y, r0.z, r0.w, r1.x, r1.y, r1.z, r1.w};
 #pragma unroll
             for (int i = 0; i < 8; ++i)
@@ -321,17 +316,49 @@ matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int p
                 for (int j = 0; j < 8; ++j) sum[i][j] += l[i] * r[j];
         }
         if (whole > 0) {
-            store_slab(left, as[now ^ 1], quad_a);
-            store_slab(right, bs[now ^ 1], quad_b);
+            store_slab(left, as[(whole - 1) & 1], quad_a);
+            store_slab(right, bs[(whole - 1) & 1], quad_b);
         }
         __syncthreads();
     }
+}
+
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
+matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
+            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
+            int accumulate, int aligned_a, int aligned_b) {
+    __shared__ float as[2][16][128], bs[2][16][128];
+    int k_begin, k_end;
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    float sum[8][8] = {};
+    const Operand left = {a, M, pitch_a, !transpose_a, 1}, right = {b, N, pitch_b, transpose_b, 1};
+    add_slabs(left, right, as, bs, k_begin, k_end, sum);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4 * 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 4;
     const Epilogue e = {bias, preactivation, activation, accumulate};
 #pragma unroll
     for (int i = 0; i < 8; ++i)
 #pragma unroll
-        for (int j = 0; j < 8; ++j)
-            finish(c, sum[i][j], row0 + row + i / 4 * 32 + i % 4, col0 + col + j / 4 * 16 + j % 4, M, N, e);
+        for (int j = 0; j < 8; ++j) finish(c, sum[i][j], row + i / 4 * 32 + i % 4, col + j / 4 * 16 + j % 4, M, N, e);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+matmul_fp32_unaligned(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
+                      long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
+                      int accumulate, int aligned_a, int aligned_b) {
+    __shared__ float as[2][16][128], bs[2][16][128];
+    int k_begin, k_end;
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    float sum[8][8] = {};
+    const Operand left = {a, M, pitch_a, !transpose_a, 0}, right = {b, N, pitch_b, transpose_b, 0};
+    add_slabs(left, right, as, bs, k_begin, k_end, sum);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4 * 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 4;
+    const Epilogue e = {bias, preactivation, activation, accumulate};
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+        for (int j = 0; j < 8; ++j) finish(c, sum[i][j], row + i / 4 * 32 + i % 4, col + j / 4 * 16 + j % 4, M, N, e);
 }
 
 // ---- Tensor cores --------------------------------------------------------------------------------------------------------
@@ -448,17 +475,14 @@ __device__ __forceinline__ void store_words(unsigned (*slab)[16], float4 (*quad)
     }
 }
 
-// 128 × 128 results, 8 warps of 64 × 32, that is 4 × 4 instructions' results each; two buffers in turn, as above. `bf16` is a
-// constant at both places that call this, so each kernel is compiled with only its own half of every choice.
-__device__ __forceinline__ void matmul_tensor_cores(const Operand& left, const Operand& right, float* c, int M, int N, int k_begin,
-                                                    int k_end, const Epilogue& e, int bf16) {
-    __shared__ unsigned as[2][128][16], bs[2][128][16];
+// sum += this block's product; 8 warps of 64 × 32 results, that is 4 × 4 instructions' results each; two buffers in turn, as above.
+__device__ __forceinline__ void add_words(const Operand& left, const Operand& right, unsigned (*as)[128][16], unsigned (*bs)[128][16],
+                                          int k_begin, int k_end, int bf16, float (*sum)[4][4]) {
     const int slab = bf16 ? 32 : 16;  // k's in 16 words
     const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int g = lane / 4, q = lane % 4, row = warp / 4 * 64, col = warp % 4 * 32;
     const int at = 4 * (q ^ (g / 2));  // where this lane's quad lies in rows g, g + 8, …: the same place in each
     Walk walk_a = walk_words(left, row0, k_begin, bf16), walk_b = walk_words(right, col0, k_begin, bf16);
-    float sum[4][4][4] = {};
     float4 quad_a[2][2], quad_b[2][2];
     int whole = (k_end - k_begin) / slab;
     if (whole > 0 && (k_end - k_begin) % slab == 0) {
@@ -497,13 +521,34 @@ __device__ __forceinline__ void matmul_tensor_cores(const Operand& left, const O
         }
         __syncthreads();
     }
+}
+
+// 128 × 128 results. `bf16` is a constant at both places that call this, so each kernel is compiled with only its own half of every
+// choice; and the loop is compiled for each way that the operands can be fetched, in quads along k or one by one.
+__device__ __forceinline__ void matmul_tensor_cores(Operand left, Operand right, float* c, int M, int N, int k_begin, int k_end,
+                                                    const Epilogue& e, int bf16) {
+    __shared__ unsigned as[2][128][16], bs[2][128][16];
+    float sum[4][4][4] = {};
+    const bool quads_a = left.aligned && left.k_contiguous, quads_b = right.aligned && right.k_contiguous;
+    if (quads_a && quads_b) {
+        left.aligned = right.aligned = left.k_contiguous = right.k_contiguous = 1;
+        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
+    } else if (quads_a) {
+        left.aligned = left.k_contiguous = 1;
+        right.aligned = 0;
+        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
+    } else {
+        left.aligned = right.aligned = 0;
+        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
+    }
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
-            for (int n = 0; n < 4; ++n)
-                finish(c, sum[i][j][n], row0 + row + 16 * i + g + n / 2 * 8, col0 + col + 8 * j + 2 * q + n % 2, M, N, e);
+            for (int n = 0; n < 4; ++n) finish(c, sum[i][j][n], row + 16 * i + n / 2 * 8, col + 8 * j + n % 2, M, N, e);
 }
 
 extern "C" __global__ void __launch_bounds__(256, TF32_BLOCKS)

@@ -73,6 +73,8 @@ def _product(a, b, c, sizes, batch, transpose_a, transpose_b, epilogue, kernel):
         target, passed = empty(c, (shares, M, N)), (None, None, i32(0), i32(0))
     aligned_a = i32(_aligned(a, pitch_a, stride_a, M if transpose_a else 0))
     aligned_b = i32(_aligned(b, pitch_b, stride_b, 0 if transpose_b else N))
+    if kernel == "matmul_fp32" and not (aligned_a and aligned_b):
+        kernel = "matmul_fp32_unaligned"
     grid = blocks_for(M, tile), blocks_for(N, tile), n_batch * shares
     SOURCE.launch(
         kernel, grid, (THREADS,), Strided(a), Strided(b), target, i32(M), i32(N), i32(K), i32(pitch_a), i32(pitch_b),
