@@ -52,13 +52,13 @@ class Plan:
     samples: int = 64  # for exercise 2
 
 
-# Why these numbers: the loss stays on a plateau until attention has learned to copy a name from earlier in the text, and
-# nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99) leave
+# Why these numbers: the loss stays on a plateau until attention has learned to copy a name from earlier in the text,
+# and nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99) leave
 # it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model forgets
 # the names that its few examples never mention, and answers about somebody else.
 PLANS = {
     "full": Plan(
-        corpus_bytes=11_000_000,
+        corpus_bytes=12_000_000,
         vocab_size=1024,
         model=dict(n_layer=4, n_head=4, d_model=128, context=128),
         pretrain=TrainConfig(
