@@ -60,7 +60,7 @@ PLANS = {
     "full": Plan(
         corpus_bytes=12_000_000,
         vocab_size=1024,
-        model=dict(n_layer=4, n_head=4, d_model=128, context=128),
+        model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
         pretrain=TrainConfig(
             steps=1400, batch_size=16, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=350, eval_batches=10
         ),
@@ -84,7 +84,7 @@ PLANS = {
     "quick": Plan(
         corpus_bytes=2_000_000,
         vocab_size=1024,
-        model=dict(n_layer=2, n_head=4, d_model=64, context=128),
+        model=dict(n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05),
         pretrain=TrainConfig(steps=500, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=250),
         snippets=300,
         snippets_test=150,
