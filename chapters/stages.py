@@ -53,16 +53,16 @@ class Plan:
 
 
 # Why these numbers: the loss stays on a plateau until attention has learned to copy a name from earlier in the text,
-# and nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99) leave
-# it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model forgets
-# the names that its few examples never mention, and answers about somebody else.
+# and nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99)
+# leave it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model
+# forgets the names that its few examples never mention, and answers about somebody else.
 PLANS = {
     "full": Plan(
         corpus_bytes=12_000_000,
         vocab_size=1024,
         model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
         pretrain=TrainConfig(
-            steps=1400, batch_size=16, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=350, eval_batches=10
+            steps=3300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=550, eval_batches=20
         ),
         snippets=400,
         snippets_test=300,
