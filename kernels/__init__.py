@@ -73,9 +73,9 @@ class KernelSet:
 
 SETS = {
     "reference": KernelSet("reference"),
-    "cpu": KernelSet("cpu", floats=("float32",)),
-    "cuda": KernelSet("cuda", floats=("float32",)),
-    "emulator": KernelSet("emulator", module="cuda", floats=("float32",)),
+    "cpu": KernelSet("cpu", floats=(np.dtype("float32"),)),
+    "cuda": KernelSet("cuda", floats=(np.dtype("float32"),)),
+    "emulator": KernelSet("emulator", module="cuda", floats=(np.dtype("float32"),)),
 }
 _forced = None
 
@@ -88,9 +88,9 @@ def serving(array):
         chosen = _forced
     else:
         chosen = SETS["cpu" if array.dtype == np.float32 else "reference"]
-    if chosen.floats and array.dtype.kind == "f" and array.dtype.name not in chosen.floats:
+    if chosen.floats and array.dtype.kind == "f" and array.dtype not in chosen.floats:
         raise TypeError(
-            f"the {chosen.name} kernels take {' or '.join(chosen.floats)} but the array is {array.dtype}; "
+            f"the {chosen.name} kernels take {' or '.join(map(str, chosen.floats))} but the array is {array.dtype}; "
             "convert it with .float(), or use the reference kernels (`with kernels.use('reference'):`)"
         )
     return chosen

@@ -135,10 +135,11 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     norm = served.global_norm(grads)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"the norm of the gradients is {float(norm)}; they cannot be clipped")
-    factor = max_norm / (float(norm) + 1e-6)
-    if factor < 1 or factor != factor:
+    xp = kernels.array_module(grads[0])
+    factor = xp.minimum(max_norm / (norm + 1e-6), 1)
+    if xp is not np or factor != 1:  # on a GPU, to look at the number would be to wait for it
         served.scale_arrays(grads, factor)
-    return Tensor(kernels.array_module(grads[0]).asarray(norm, grads[0].dtype))
+    return Tensor(xp.asarray(norm, grads[0].dtype))
 
 
 def warmup_cosine(step, *, lr, min_lr=0.0, warmup_steps=0, total_steps):
