@@ -134,6 +134,7 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
         ) from None
     finally:
         save_model(run, policy, tokenizer)
+        metrics.file.close()
     draw_watch(run / "figures" / "watch.png", records, run.folder.name)
     return records
 

@@ -1,0 +1,104 @@
+"""The second bend's commands, one after the other, on a small untrained base: each finds what the last one left."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chapters import (
+    ch10_best_of_n,
+    ch10_demonstrations,
+    ch10_dpo,
+    ch10_frontier,
+    ch10_reward,
+    ch10_rlhf,
+    ch10_rloo,
+)
+from chapters.ch07_train import Run, TrainConfig, load_model, save_model
+from chapters.ch10_rlhf import PPOConfig, restore, snapshot
+from chapters.ch10_rloo import RLOOConfig
+
+FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
+PPO = PPOConfig(iterations=2, prompts=4)
+RLOO = RLOOConfig(iterations=2, prompts=4, k=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def assistant(runs, make_gpt, assistant_tokenizer, capsys):
+    if not (runs / "assistant").exists():
+        save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
+        ch10_demonstrations.main(ch10_demonstrations.Settings(
+            base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW))  # fmt: skip
+        assert "held out, sampled at temperature 1: the simulated judge's mean score" in capsys.readouterr().out
+    return runs / "assistant"
+
+
+@pytest.fixture
+def reward(runs, assistant, capsys):
+    if not (runs / "reward").exists():
+        settings = dict(sft=assistant, prompts=6, k=3, held_out=6, training=FEW)
+        for name in ("reward", "again"):
+            ch10_reward.main(ch10_reward.Settings(**settings, run=runs / name))
+        out = capsys.readouterr().out
+        assert "of the ceiling" in out and "simulated labeller" in out
+    return runs / "reward"
+
+
+def test_the_reward_command_is_the_same_byte_for_byte(runs, reward):
+    for name in ("scores.json", "metrics.jsonl", "reward.safetensors", "figures/calibration.png", "figures/tokens.png"):
+        assert (reward / name).read_bytes() == (runs / "again" / name).read_bytes(), name
+    found = json.loads((reward / "scores.json").read_text())
+    assert 0.5 <= found["ceiling"] <= 1 and found["comparisons"] > 0
+
+
+def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
+    record = {"instruction": "Say {}.", "input": "", "chosen": "Yes {}.", "rejected": "No {}."}
+    pairs = [{key: text.format(i) for key, text in record.items()} for i in range(12)]
+    pairs += [{**record, "rejected": record["chosen"]}, {**record, "rejected": "No. " * 200}]
+    (runs / "pairs.json").write_text(json.dumps(pairs))
+    ch10_reward.main(ch10_reward.Settings(sft=assistant, data=runs / "pairs.json", run=runs / "file", training=FEW))
+    out = capsys.readouterr().out
+    assert "12 pairs; left out: 1 of equal responses, 1 longer than 128 tokens" in out and "ceiling" not in out
+    settings = dict(sft=assistant, data=runs / "pairs.json", held_out=4, training=FEW)
+    ch10_dpo.main(ch10_dpo.Settings(**settings, run=runs / "dpo_file"))
+    assert "prefers DPO to SFT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["PPO", "RLOO"])
+def test_the_commands_that_train_against_the_reward_model(name, runs, assistant, reward, capsys):
+    module, config = {"PPO": (ch10_rlhf, PPO), "RLOO": (ch10_rloo, RLOO)}[name]
+    run = runs / name
+    module.main(module.Settings(sft=assistant, reward=reward, run=run, tasks=12, held_out=8, training=config))
+    assert f"prefers {name} to SFT" in capsys.readouterr().out
+    found = json.loads((run / "scores.json").read_text())
+    assert {"judge", "wins", "interval", "kl", "reward", "before"} <= set(found)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    load_model(run)
+
+
+def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
+    settings = dict(sft=assistant, reward=reward, held_out=6)
+    ch10_best_of_n.main(ch10_best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
+    assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
+    ch10_frontier.main(ch10_frontier.Settings(
+        **settings, run=runs / "frontier", tasks=12, every=1, ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,),
+        comparisons=6, ns=(1, 2)))  # fmt: skip
+    found = json.loads((runs / "frontier" / "scores.json").read_text())
+    assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
+    assert found["PPO"][0]["wins"] == 0.5 and abs(found["PPO"][0]["kl"]) < 1e-6  # where all start
+    assert (runs / "frontier" / "figures" / "frontier.png").stat().st_size > 1000
+    assert "best of 2" in capsys.readouterr().out
+
+
+def test_a_snapshot_is_a_copy(make_gpt):
+    gpt = make_gpt()
+    kept = snapshot(gpt)
+    gpt.wte.weight.array += 1
+    restore(gpt, kept)
+    for a, b in zip(kept, snapshot(make_gpt()), strict=True):
+        np.testing.assert_array_equal(a, b)
