@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -298,6 +299,20 @@ def test_a_judge_that_returns_nan_stops_the_loop(make_gpt, assistant_tokenizer, 
     with pytest.raises(FloatingPointError, match="a judge must give a finite number"):
         optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner)
     load_model(run.folder)
+
+
+def test_ctrl_c_ends_after_the_iteration_and_keeps_the_policy(make_gpt, assistant_tokenizer, tasks, tmp_path):
+    config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path, iterations=50)
+
+    def score(asked, rollouts):
+        signal.raise_signal(signal.SIGINT)
+        return np.zeros(len(asked))
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after iteration 0; the policy is in"):
+        optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    for a, b in zip(snapshot(load_model(run.folder)[0]), snapshot(policy), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
