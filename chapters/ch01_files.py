@@ -1,7 +1,6 @@
 """A tokenizer on disk: tiktoken's rank format, and beside it a small JSON file: special tokens, pattern."""
 
 import base64
-import binascii
 import json
 import os
 from pathlib import Path
@@ -36,7 +35,7 @@ def load_files(path):
         try:
             token, rank = line.split()
             token, rank = base64.b64decode(token, validate=True), int(rank)
-        except (ValueError, binascii.Error):
+        except ValueError:
             raise TokenizerError(
                 f"line {number} of {path.name} is not a token in base64, a space and a rank; the file is damaged, or "
                 "not one that a tokenizer saved."

@@ -22,8 +22,9 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
-from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch06_gpt import GPT
 from chapters.ch06_gpt import PRESETS as SHAPES
+from chapters.ch06_gpt import GPTConfig
 from chapters.checkpoint import Keeper
 from chapters.command import command
 from chapters.run_folder import History, Run, RunError, load_model, save_model

@@ -1,7 +1,7 @@
 """Chapter 10, the first bend: unbolt the vocabulary head, bolt on one that answers with a label.
 
-    python -m chapters.ch10_classify --quick             # the chapter's task: where does this snippet end?
-    python -m chapters.ch10_classify --data messages.tsv # your own: a label, a tab, a text, a line each
+    python -m chapters.ch10_classify --quick    # the chapter's task: where does this snippet end?
+    python -m chapters.ch10_classify --preset messages --data messages.tsv    # yours: a label, a tab, a text on each line
 
 What this file teaches: the body that learned to continue text has already learned to read it. The same head is trained
 twice, on a pretrained body and on one that never saw a text; the gap between the two is what pretraining bought.
@@ -12,6 +12,7 @@ by Generative Pre-Training", section 3.2.
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def stratified_split(examples, fraction=0.2, seed=0):
     """
     held_out = set()
     for place, label in enumerate(sorted({label for _, label in examples})):
-        texts = sorted({text for text, its_label in examples if its_label == label})
+        texts = sorted({text for text, given in examples if given == label})
         if len(texts) < 2:
             raise ValueError(
                 f"label {label!r} has a single text; give at least 2, one to train on and one to hold out."
@@ -200,25 +201,40 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run):
 class Settings:
     """Train a class head twice, on a pretrained and on an untrained body, and show what the difference is worth."""
 
+    preset: Literal["snippets", "messages"] = (
+        "snippets"  # sizes for the chapter's toy task, or for some thousand messages
+    )
     data: Path | None = None  # a file of label<TAB>text lines; the little world's snippets where none is given
     body: Path | None = None  # a run folder with a pretrained model; where none is given, one is pretrained here first
     pretrain: Path | None = None  # more plain text for that pretraining, besides the training part's own texts
     run: Path = Path("runs/classify")  # the folder for everything
     vocab_size: int = 1024  # tokens of the vocabulary learned here
-    model: GPTConfig = field(default_factory=GPTConfig)  # the body pretrained here (its vocab_size is the one above)
-    pretraining: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, lr=2e-3, min_lr=1e-4))
-    training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=150, batch_size=32, lr=5e-4, min_lr=5e-5))
-    snippets: int = 1500  # the world's snippets to train on; a fifth as many are held out
+    model: GPTConfig = field(  # the body pretrained here (its vocab_size is the one above)
+        default_factory=lambda: GPTConfig.preset("tiny", context=128)
+    )
+    pretraining: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=2000, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99)
+    )
+    training: TrainConfig = field(  # brief: what is to be seen is what the body brings along
+        default_factory=lambda: TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
+    )
+    snippets: int = 400  # of the world's snippets to train on
+    held_out: int = 300  # of the world's snippets to test on; of a file, a fifth is held out
     seed: int = 0  # of the split and of everything random
     quick: bool = False  # a smaller body, fewer steps
 
 
-QUICK = {
-    "model": GPTConfig(n_layer=2, d_model=64),
-    "pretraining": TrainConfig(steps=200, lr=3e-3, min_lr=3e-4),
-    "training": TrainConfig(steps=60, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=10),
-    "vocab_size": 512,
-    "snippets": 500,
+PRESETS = {
+    "messages": {  # dropout and many passes, since messages are few; found on a part of the training messages
+        "model": GPTConfig.preset("tiny", context=192, dropout=0.1),
+        "pretraining": TrainConfig(steps=800, lr=3e-3, min_lr=3e-4, beta2=0.99, eval_every=200, keep_best=True),
+        "training": TrainConfig(steps=500, batch_size=32, lr=1e-3, min_lr=5e-5, beta2=0.99),
+    },
+    "quick": {
+        "model": GPTConfig.preset("tiny", n_layer=2, d_model=64, context=128),
+        "pretraining": TrainConfig(steps=300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99),
+        "training": TrainConfig(steps=40, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=10),
+    },
 }
 
 
@@ -229,7 +245,7 @@ def main(settings):
     else:
         world, labels = World(settings.seed), list(LABELS)
         train_set = snippets(world, "train", settings.snippets, settings.seed)
-        test_set = snippets(world, "test", settings.snippets // 5, settings.seed + 1)
+        test_set = snippets(world, "test", settings.held_out, settings.seed + 1)
     print(f"{len(train_set)} texts to train on, {len(test_set)} held out, {len(labels)} labels: {', '.join(labels)}")
     body = settings.body or pretrain_body(settings, train_set)
 
@@ -251,7 +267,7 @@ def pretrain_body(settings, train_set):
         texts = [text for text, _ in train_set]
         texts = [texts[i] for i in np.random.default_rng(settings.seed).permutation(len(texts))]
     else:
-        texts = World(settings.seed).documents(300_000 if settings.quick else 2_000_000, seed=settings.seed)
+        texts = World(settings.seed).documents(1_000_000 if settings.quick else 8_000_000, seed=settings.seed)
     if settings.pretrain:
         texts.append(read_text(settings.pretrain))
     tokenizer = Tokenizer.train("\n".join(texts), settings.vocab_size)
@@ -282,4 +298,4 @@ def show(results, figures):
 
 
 if __name__ == "__main__":
-    command(main, Settings, presets={"quick": QUICK})
+    command(main, Settings, presets=PRESETS)

@@ -28,7 +28,8 @@ import numpy as np
 
 from kernels.arrays import DeviceError, array_module, device_of, same_memory, to_device, unbroadcast
 
-__all__ = ["OPERATIONS", "DeviceError", "KernelSet", "array_module", "device_of", "same_memory", "serving", "to_device", "unbroadcast", "use"]
+__all__ = ["OPERATIONS", "DeviceError", "KernelSet", "serving", "use"]
+__all__ += ["array_module", "device_of", "same_memory", "to_device", "unbroadcast"]
 
 # Every kernel there is, by the folder it lives in.
 OPERATIONS = {

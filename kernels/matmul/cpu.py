@@ -16,11 +16,11 @@ Every element of C is summed by one thread in the order of k, so the result does
 """
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import prange, types
 
-from kernels.arrays import unbroadcast
 from kernels.gelu.cpu import FORMS, gelu, gelu_backward, gelu_tanh
 from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
 from kernels.matmul import reference
@@ -372,22 +372,7 @@ def _each(c, a, b, add, bias, pre, activation):
         _batch_into(c, a, b, add, bias, pre, activation)
 
 
-def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(True, True)):
-    """See kernels/matmul/reference.py."""
-    da = db = None
-    if needs[0]:
-        if transpose_a:
-            da = matmul(b, dy, transpose_a=transpose_b, transpose_b=True)  # (..., K, M)
-        else:
-            da = matmul(dy, b, transpose_b=not transpose_b)  # (..., M, K)
-        da = unbroadcast(da, a.shape)
-    if needs[1]:
-        if transpose_b:
-            db = matmul(dy, a, transpose_a=True, transpose_b=transpose_a)  # (..., N, K)
-        else:
-            db = matmul(a, dy, transpose_a=not transpose_a)  # (..., K, N)
-        db = unbroadcast(db, b.shape)
-    return da, db
+matmul_backward = partial(reference.matmul_backward, matmul=matmul)
 
 
 def linear_forward(x, weight, bias=None, *, activation=None, out=None):

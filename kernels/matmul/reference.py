@@ -47,8 +47,11 @@ def matmul(
 #   dA_ik = Σ_j dY_ij B_kj   that is   dA = dY Bᵀ      and likewise      dB = Aᵀ dY.
 # If A entered transposed (Y = Aᵀ B), transpose its gradient:  dA = (dY Bᵀ)ᵀ = B dYᵀ;  likewise dB = dYᵀ A.
 # Leading axes that were broadcast are summed over. Saved: the operands themselves; nothing else is needed.
-def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(True, True)):
-    """dy: (..., M, N); a and b as given to matmul.  Returns (da, db), None where `needs` says no."""
+def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(True, True), matmul=matmul):
+    """dy: (..., M, N); a and b as given to matmul.  Returns (da, db), None where `needs` says no.
+
+    matmul: the product to compute them with; the CPU's backward is this one with the CPU's product.
+    """
     da = db = None
     if needs[0]:
         if transpose_a:
