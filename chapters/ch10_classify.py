@@ -1,7 +1,7 @@
 """Chapter 10, the first bend: unbolt the vocabulary head, bolt on one that answers with a label.
 
     python -m chapters.ch10_classify --quick    # the chapter's task: where does this snippet end?
-    python -m chapters.ch10_classify --preset messages --data messages.tsv    # yours: a label, a tab, a text on each line
+    python -m chapters.ch10_classify --preset messages --data messages.tsv  # yours: a label, a tab, a text on each line
 
 What this file teaches: the body that learned to continue text has already learned to read it. The same head is trained
 twice, on a pretrained body and on one that never saw a text; the gap between the two is what pretraining bought.
@@ -115,7 +115,7 @@ def stratified_split(examples, fraction=0.2, seed=0):
     label has a single text.
     """
     held_out = set()
-    for place, label in enumerate(sorted({label for _, label in examples})):
+    for place, label in enumerate(sorted({given for _, given in examples})):
         texts = sorted({text for text, given in examples if given == label})
         if len(texts) < 2:
             raise ValueError(
