@@ -304,6 +304,8 @@ def test_snippets_are_balanced_honest_and_split():
     assert not {text for text, _ in train} & {text for text, _ in test}
     for text, _ in train + test:
         assert text[-1].isalnum()  # nothing at the end gives the label away
+    last_words = [{text.split()[-1] for text, label in train if label == wanted} for wanted in range(len(LABELS))]
+    assert len(last_words[0] & (last_words[1] | last_words[2])) > 0.6 * len(last_words[0])  # nor does the last word
 
 
 @pytest.mark.parametrize(
