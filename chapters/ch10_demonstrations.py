@@ -49,10 +49,12 @@ class Settings:
 
     base: Path = Path("runs/main/pretrain")  # the run folder with the base model
     run: Path = Path("runs/assistant")  # the folder for everything
-    examples: int = 10000  # demonstrations
+    examples: int = 20000  # demonstrations
     held_out: int = 320  # tasks to ask afterwards
     training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=600, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=20)
+        default_factory=lambda: TrainConfig(
+            steps=1000, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
+        )
     )
     seed: int = 0  # of the world and of everything random
     quick: bool = False  # fewer examples and steps
