@@ -218,8 +218,8 @@ class Settings:
     training: TrainConfig = field(  # brief: what is to be seen is what the body brings along
         default_factory=lambda: TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
     )
-    snippets: int = 400  # of the world's snippets to train on
-    held_out: int = 300  # of the world's snippets to test on; of a file, a fifth is held out
+    snippets: int = 200  # of the world's snippets to train on
+    held_out: int = 600  # of the world's snippets to test on; of a file, a fifth is held out
     seed: int = 0  # of the split and of everything random
     quick: bool = False  # a smaller body, fewer steps
 

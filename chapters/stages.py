@@ -64,8 +64,8 @@ PLANS = {
         pretrain=TrainConfig(
             steps=3300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=550, eval_batches=20
         ),
-        snippets=400,
-        snippets_test=300,
+        snippets=200,  # few, so that it shows what the body brings
+        snippets_test=600,
         classify=TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
         instructions=8000,
         sft=TrainConfig(
