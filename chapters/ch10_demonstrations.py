@@ -11,20 +11,62 @@ second bend starts from (Ouyang et al. 2022, arXiv:2203.02155, step 1).
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 import minigrad as mg
 from chapters import ch10_sft
-from chapters.ch07_train import Run, TrainConfig, load_model
+from chapters.ch02_dataset import NextTokenBatches
+from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
 from chapters.command import command
 from chapters.world import World
 from chapters.world.judge import Judge, conducts, correctness, mean_score
 from chapters.world.requests import demonstrations, everything
 
 
-def fine_tune(model, tokenizer, world, n, config, run, held_out=()):
-    """Chapter 10's fine_tune on n demonstrations of mixed quality; returns its (History, examples skipped)."""
+class Rehearsed:
+    """Batches of a new task, and as every `every`-th batch one of what was learned before.
+
+    So long a training on the people of the training side alone makes a small model forget the names of all others:
+    it presses too hard, as section 10.2 puts it. A page of the old text now and then keeps them (Ouyang et al. 2022 do
+    the same in PPO, and call it PPO-ptx).
+    """
+
+    def __init__(self, new, old, every=3):
+        if every < 2:
+            raise ValueError(f"of the batches at most every second one can be a rehearsal, got every={every}")
+        self.new, self.old, self.every = new, old, every
+
+    def batch(self, step):
+        rounds, place = divmod(step, self.every)
+        if place == self.every - 1:
+            return self.old.batch(rounds)
+        return self.new.batch(rounds * (self.every - 1) + place)
+
+    @property
+    def signature(self):
+        return f"{self.new.signature}; every {self.every}: {getattr(self.old, 'signature', type(self.old).__name__)}"
+
+
+def pretraining_batches(world, tokenizer, context, batch_size, seed, n_bytes=600_000):
+    """Chapter 2's batches of the world's documents, as pretraining had them."""
+    pages = world.documents(n_bytes, seed)
+    ids = [i for page in pages for i in (*tokenizer.encode(page), tokenizer.eos_id)]
+    return NextTokenBatches(np.array(ids), context, batch_size, seed)
+
+
+def fine_tune(model, tokenizer, world, n, config, run, rehearse=3):
+    """Chapter 7's loop on n demonstrations of mixed quality, every `rehearse`-th batch one of pretraining's (0 for
+    none): trains model in place, saves it in run.  Returns the History."""
     pairs = demonstrations(world, everything(world, "train", n, config.seed), config.seed)
     tasks = [replace(task, output=response) for task, response in pairs]
-    return ch10_sft.fine_tune(model, tokenizer, tasks, config, run, held_out=held_out)
+    context = model.config.context
+    batches = ch10_sft.InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
+    if rehearse:
+        old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
+        batches = Rehearsed(batches, old, rehearse)
+    history = train(model, batches, config, run)
+    save_model(run, model, tokenizer)
+    return history
 
 
 def measure(judge, tasks, responses):
@@ -50,10 +92,11 @@ class Settings:
     base: Path = Path("runs/main/pretrain")  # the run folder with the base model
     run: Path = Path("runs/assistant")  # the folder for everything
     examples: int = 20000  # demonstrations
+    rehearse: int = 3  # every so-many-th batch is one of pretraining's, so that nothing is forgotten; 0 for none
     held_out: int = 320  # tasks to ask afterwards
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=1000, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=1400, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     seed: int = 0  # of the world and of everything random
@@ -67,7 +110,8 @@ def main(settings):
     model, tokenizer = load_model(settings.base)
     world = World(settings.seed)
     run = Run(settings.run)
-    fine_tune(model, tokenizer, world, settings.examples, replace(settings.training, seed=settings.seed), run)
+    config = replace(settings.training, seed=settings.seed)
+    fine_tune(model, tokenizer, world, settings.examples, config, run, settings.rehearse)
     tasks = everything(world, "test", settings.held_out, settings.seed + 1)
     responses = ch10_sft.ask(model, tokenizer, tasks, temperature=1.0, generator=mg.Generator(settings.seed))
     pages = [f"{t.instruction} {t.input}".strip() + f"\n  -> {said}" for t, said in zip(tasks, responses, strict=True)]

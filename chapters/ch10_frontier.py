@@ -18,7 +18,7 @@ from chapters.ch10_best_of_n import curve
 from chapters.ch10_dpo import train_dpo
 from chapters.ch10_preference_figures import draw_frontier
 from chapters.ch10_reward import collect, load_scalar
-from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
+from chapters.ch10_rlhf import PPO, PPOConfig, mixed_in, optimise, scored_by
 from chapters.ch10_rloo import RLOO, RLOOConfig
 from chapters.command import command
 from chapters.world import World
@@ -101,7 +101,8 @@ def main(settings):
     seeded = {name: replace(getattr(settings, name), seed=settings.seed) for name in ("ppo", "rloo", "dpo")}
 
     policy, value_model = stand.policy(), load_scalar(settings.reward)
-    found["PPO"] = stand.online("ppo", policy, seeded["ppo"], PPO(policy, value_model, seeded["ppo"]))
+    pages = mixed_in(seeded["ppo"], stand.world, stand.tokenizer, policy)
+    found["PPO"] = stand.online("ppo", policy, seeded["ppo"], PPO(policy, value_model, seeded["ppo"], pages))
     policy = stand.policy()
     found["RLOO"] = stand.online("rloo", policy, seeded["rloo"], RLOO(policy, seeded["rloo"]), seeded["rloo"].k)
 

@@ -282,12 +282,12 @@ class Settings:
     sft: Path = Path("runs/assistant")  # the SFT model's run folder (from ch10_demonstrations)
     data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulation
     run: Path = Path("runs/reward")  # the folder for everything
-    prompts: int = 2000  # instructions whose responses are compared
+    prompts: int = 3000  # instructions whose responses are compared
     k: int = 4  # responses to each
     held_out: int = 300  # instructions, about entities never trained on, whose comparisons measure the model
     noise: float = 0.5  # of the simulated labeller: the score that is worth odds of e to 1
     training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=300, batch_size=16, lr=5e-4, min_lr=5e-5, warmup_steps=20)
+        default_factory=lambda: TrainConfig(steps=220, batch_size=32, lr=2e-4, min_lr=2e-5, warmup_steps=20, beta2=0.99)
     )
     seed: int = 0  # of everything random
     quick: bool = False  # fewer comparisons and steps

@@ -26,8 +26,18 @@ from tqdm import tqdm
 
 import minigrad as mg
 from chapters import ch10_ppo as ppo
-from chapters.ch07_train import Run, TrainConfig, ctrl_c, load_model, make_optimizer, next_token_loss, save_model
+from chapters.ch07_train import (
+    Run,
+    TrainConfig,
+    ctrl_c,
+    load_model,
+    make_optimizer,
+    next_token_loss,
+    save_model,
+    to_tensors,
+)
 from chapters.ch10_assess import assess, sampled, shown
+from chapters.ch10_demonstrations import pretraining_batches
 from chapters.ch10_preference_figures import draw_watch
 from chapters.ch10_reward import load_scalar, reward_scores
 from chapters.ch10_rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
@@ -42,13 +52,13 @@ from chapters.world.requests import everything
 class LoopConfig:
     """What every method that learns from its own rollouts has in common."""
 
-    iterations: int = 60  # batches of rollouts
+    iterations: int = 30  # batches of rollouts
     prompts: int = 64  # rollouts in a batch
     max_new_tokens: int = 48  # longest response
     lr: float = 1e-4  # of the policy; half a cosine down to a tenth
     warmup: int = 3  # iterations of linear rise
     grad_clip: float = 1.0  # longest gradient allowed
-    kl_coefficient: float = 0.1  # β, the price of a nat of divergence from the SFT model
+    kl_coefficient: float = 0.2  # β, the price of a nat of divergence from the SFT model
     kl_limit: float = 100.0  # nats a response at which training stops, for then it has gone wrong
     missing_end: float = -4.0  # the reward of a response that was cut off before its end
     seed: int = 0  # of the prompts and the dice
@@ -75,9 +85,9 @@ class PPOConfig(LoopConfig):
     gamma: float = 1.0  # a token now and one later count the same
     lam: float = 0.95  # GAE's λ
     entropy_coefficient: float = 0.0  # the bonus for staying undecided
-    kl_target: float = 10.0  # nats a response at which the coefficient stays as it is
+    kl_target: float = 3.0  # nats a response at which the coefficient stays as it is
     kl_horizon: float = 2000.0  # responses in which the coefficient may double or so; 0 keeps it fixed
-    ptx_coefficient: float = 0.0  # weight of pretraining's loss, mixed in: PPO-ptx
+    ptx_coefficient: float = 0.5  # weight of pretraining's loss, mixed in (PPO-ptx) lest names and facts be forgotten
 
 
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +242,7 @@ class PPO:
                 undecided = ppo.entropy(logits, mask)
         if config.ptx_coefficient:
             batch = self.pretraining.batch(self.steps)
-            loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *map(mg.from_numpy, batch))
+            loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *to_tensors(batch, self.policy))
         step(self.optimizers[0], self.policy.parameters(), loss, lr, config.grad_clip)
 
         values = self.value_model(inputs)  # (b, T − 1)
@@ -256,6 +266,13 @@ def columns(rollouts, rows=slice(None)):
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def mixed_in(config, world, tokenizer, policy):
+    """Pretraining's batches for PPO-ptx, None where its coefficient is 0."""
+    if not config.ptx_coefficient:
+        return None
+    return pretraining_batches(world, tokenizer, policy.config.context, 8, config.seed)
 
 
 def scored_by(reward_model):
@@ -314,7 +331,8 @@ def main(settings):
     config = replace(settings.training, seed=settings.seed)
 
     def train(policy, reference, tokenizer, score, tasks, run, judge, value_model):
-        optimise(policy, reference, tokenizer, score, tasks, config, run, PPO(policy, value_model, config), judge)
+        learner = PPO(policy, value_model, config, mixed_in(config, judge.world, tokenizer, policy))
+        optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
 
     tune(settings, Run(settings.run), "PPO", train)
 

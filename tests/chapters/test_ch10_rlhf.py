@@ -224,7 +224,7 @@ def test_what_is_watched():
 
 # ── the loop ──
 
-QUICK = dict(iterations=3, prompts=8, max_new_tokens=8, lr=1e-3, value_lr=1e-3, warmup=1)
+QUICK = dict(iterations=3, prompts=8, max_new_tokens=8, lr=1e-3, value_lr=1e-3, warmup=1, ptx_coefficient=0.0)
 
 
 def setting(make_gpt, tokenizer, tmp_path, **changes):
@@ -322,7 +322,7 @@ def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
 
     with pytest.raises(ValueError, match="needs pretraining batches"):
         PPO(make_gpt(), ScalarModel(make_gpt(1)), PPOConfig(ptx_coefficient=1.0))
-    config = PPOConfig(**QUICK, ptx_coefficient=5.0, epochs=4)
+    config = PPOConfig(**{**QUICK, "ptx_coefficient": 5.0, "epochs": 4})
     policy = make_gpt()
     batch = [mg.from_numpy(a) for a in Batches().batch(0)]
     before = next_token_loss(policy, *batch).item()
@@ -333,7 +333,7 @@ def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
 
 
 def test_every_epoch_takes_every_row_once(make_gpt):
-    learner = PPO(make_gpt(), ScalarModel(make_gpt(1)), PPOConfig(epochs=2, minibatches=3))
+    learner = PPO(make_gpt(), ScalarModel(make_gpt(1)), PPOConfig(epochs=2, minibatches=3, ptx_coefficient=0.0))
     parts = [part.tolist() for part in learner.minibatches(8)]
     assert len(parts) == 6 and sorted(sum(parts[:3], [])) == sorted(sum(parts[3:], [])) == list(range(8))
 

@@ -95,6 +95,30 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     assert "best of 2" in capsys.readouterr().out
 
 
+def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
+    class Numbered:
+        def __init__(self, name):
+            self.name = self.signature = name
+
+        def batch(self, step):
+            return self.name, step
+
+    batches = ch10_demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 3)
+    assert [batches.batch(i) for i in range(7)] == [
+        ("new", 0), ("new", 1), ("old", 0), ("new", 2), ("new", 3), ("old", 1), ("new", 4)]  # fmt: skip
+    assert "new" in batches.signature and "old" in batches.signature
+    with pytest.raises(ValueError, match="every=1"):
+        ch10_demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 1)
+
+
+def test_pretrainings_batches_are_pages_of_the_world(world, assistant_tokenizer):
+    batches = ch10_demonstrations.pretraining_batches(world, assistant_tokenizer, 32, 4, 0, n_bytes=5000)
+    inputs, targets = batches.batch(0)
+    assert inputs.shape == (4, 32) and (inputs[:, 1:] == targets[:, :-1]).all()
+    text = "\n".join(world.documents(5000, 0))
+    assert assistant_tokenizer.decode(inputs[0].tolist()).split("<|endoftext|>")[0].strip() in text
+
+
 def test_a_snapshot_is_a_copy(make_gpt):
     gpt = make_gpt()
     kept = snapshot(gpt)
