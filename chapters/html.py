@@ -33,7 +33,7 @@ th, td { padding: 9px 14px; text-align: left; vertical-align: top; border-top: 1
   white-space: pre-wrap }
 thead th, table > tbody:first-child tr:first-child td { border-top: 0 }
 thead th { background: #f3ede0; color: var(--soft); font-size: 13px }
-td.number { text-align: right; font-variant-numeric: tabular-nums; font-weight: 600; white-space: nowrap }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; font-weight: 600; white-space: nowrap }
 figure { margin: 22px 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px;
   text-align: center }
 figure img { max-width: 100%; height: auto }
@@ -71,7 +71,8 @@ def table(head, rows, numbers=()):
 
     numbers: columns whose texts are figures too, and stand on the right.
     """
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    figures = {i for i, value in enumerate(rows[0] if rows else ()) if i in numbers or not isinstance(value, str)}
+    titles = "".join(f"<th{' class=number' * (i in figures)}>{escape(title)}</th>" for i, title in enumerate(head))
     top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
     body = "".join("<tr>" + "".join(cell(v, i in numbers) for i, v in enumerate(row)) + "</tr>" for row in rows)
     return f"<table>{top}<tbody>{body}</tbody></table>"
