@@ -1,5 +1,6 @@
 """Timing in turns, the machine's own limits, and the table that a ladder prints."""
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -12,14 +13,24 @@ from kernels.simd import WIDTH, load
 from kernels.tile import ROWS, register_tile
 
 
+REST = 0.1  # seconds; OpenBLAS's and OpenMP's threads spin for some tens of milliseconds after their work is done
+
+
 def in_turns(functions, seconds=3.0):
-    """Median seconds of each function: one call of each a round, rounds until the time is spent (at least 3, at most 60)."""
+    """Median seconds of each function: one call of each a round, rounds until the time is spent (at least 3, at most 60).
+
+    Between two functions there is a rest: the threads of the one before would otherwise still hold the other cores while
+    they wait for more work. Short functions are then called once untimed, to wake their own threads.
+    """
     spent = [[] for _ in functions]
     for function in functions:
         function()  # compiles, and brings the data into the cache
     begin = time.perf_counter()
     while len(spent[0]) < 3 or (len(spent[0]) < 60 and time.perf_counter() - begin < seconds):
         for function, times in zip(functions, spent, strict=True):
+            time.sleep(REST)
+            if not times or times[-1] < REST:
+                function()
             start = time.perf_counter()
             function()
             times.append(time.perf_counter() - start)
@@ -104,7 +115,11 @@ def limits(megabytes=256):
 
 
 def torch_or_none():
-    """PyTorch on as many threads as Numba has, or None where it is not installed."""
+    """PyTorch on as many threads as Numba has, or None where it is not installed.
+
+    Our setting of OpenMP (see kernels/launch.py) is not PyTorch's; its own OpenMP reads it when it is first loaded.
+    """
+    os.environ.pop("GOMP_SPINCOUNT", None)
     try:
         import torch
     except ImportError:

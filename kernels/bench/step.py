@@ -1,6 +1,8 @@
 """Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and where the time goes, kernel by kernel."""
 
+import importlib.util
 import json
+import os
 import re
 import resource
 import subprocess
@@ -9,10 +11,11 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numba
 import numpy as np
 
 import kernels
-from kernels.bench.measure import in_turns, limits, torch_or_none
+from kernels.bench.measure import limits
 
 SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
 SECONDS = {"tiny": 4, "book": 20, "gpt2": 60}
@@ -83,16 +86,53 @@ def _breakdown(step):
 
 
 def _worker(which, preset, B, T):
-    """In a process of its own: two steps, then the most memory that the process ever held."""
+    """In a process of its own: a step for every line on stdin, answered with its seconds and the most memory ever held."""
     config, inputs, targets = _prepare(preset, B, T)
-    if which == "PyTorch":
-        from kernels.bench.peer_gpt import peer_step as make
+    if which == "minigrad":
+        step = our_step(config, inputs, targets)
     else:
-        make = our_step
-    step = make(config, inputs, targets)
-    for _ in range(2):
+        os.environ.pop("GOMP_SPINCOUNT", None)  # our setting of OpenMP (kernels/launch.py), not PyTorch's
+        from kernels.bench.peer_gpt import peer_step, torch
+
+        torch.set_num_threads(numba.get_num_threads())
+        step = peer_step(config, inputs, targets, compiled=which == "compiled")
+    for _ in sys.stdin:
+        begin = time.perf_counter()
         step()
-    print(json.dumps({"peak": _most_memory_held()}))
+        print(json.dumps({"seconds": time.perf_counter() - begin, "peak": _most_memory_held()}), flush=True)
+
+
+class _Contestant:
+    """A worker process that takes a step when told to. Two thread pools in one process would stand in each other's way."""
+
+    def __init__(self, which, preset, B, T):
+        command = [sys.executable, "-m", "kernels.bench", "step", "--worker", f"{which},{preset},{B},{T}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def step(self):
+        print("step", file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _in_turns(names, preset, B, T, seconds):
+    """{name: (median seconds of a step, peak MiB)}: a step of each a round, every one in its own process."""
+    contestants = {name: _Contestant(name, preset, B, T) for name in names}
+    spent = {name: [] for name in names}
+    for contestant in contestants.values():
+        contestant.step()  # compiles
+    begin = time.perf_counter()
+    while len(spent[names[0]]) < 3 or time.perf_counter() - begin < seconds:
+        for name, contestant in contestants.items():
+            answer = contestant.step()
+            spent[name].append(answer["seconds"])
+    peaks = {name: contestant.step()["peak"] for name, contestant in contestants.items()}
+    for contestant in contestants.values():
+        contestant.close()
+    return {name: (float(np.median(spent[name])), peaks[name]) for name in names}
 
 
 def _most_memory_held():
@@ -104,46 +144,28 @@ def _most_memory_held():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def _peak_memory(which, preset, B, T):
-    """MiB, of a process that runs nothing else."""
-    command = [sys.executable, "-m", "kernels.bench", "step", "--worker", f"{which},{preset},{B},{T}"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])["peak"]
-
-
-def _one_size(preset, machine, torch, compile_too):
+def _one_size(preset, machine, names):
     B, T, V = SIZES[preset]
+    found = _in_turns(names, preset, B, T, SECONDS[preset])
     config, inputs, targets = _prepare(preset, B, T)
-    ours = our_step(config, inputs, targets)
-    named = [("minigrad", ours)]
-    if torch is not None:
-        from kernels.bench.peer_gpt import peer_step
-
-        named.append(("PyTorch", peer_step(config, inputs, targets)))
-        if compile_too:
-            named.append(("compiled", peer_step(config, inputs, targets, compiled=True)))
-    times = in_turns([function for _, function in named], SECONDS[preset])
     products = _product_operations(config, B, T) / machine.gflops / 1e9
     print(f"\n{preset}: B = {B}, T = {T}, V = {V}; matrix products alone at the measured limit: {1e3 * products:.1f} ms")
-    for (name, _), seconds in zip(named, times, strict=True):
-        memory = f"{_peak_memory(name, preset, B, T):8.0f} MiB" if name != "compiled" else ""
-        print(f"  {name:<10}{1e3 * seconds:9.1f} ms  {seconds / times[0]:6.2f}x  {seconds / products:6.2f} of products{memory}")
+    for name, (seconds, peak) in found.items():
+        ratio = seconds / found["minigrad"][0]
+        print(f"  {name:<10}{1e3 * seconds:9.1f} ms  {ratio:6.2f}x  {seconds / products:6.2f} of products{peak:8.0f} MiB")
+    ours = our_step(config, inputs, targets)
+    ours()
     parts, total = _breakdown(ours)
     for name, seconds in parts:
         if seconds > 0.005 * total:
-            print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%")
+            print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%", flush=True)
 
 
-def _scaling(torch):
-    print("\ntiny, ms a step against B and T (minigrad" + (", PyTorch)" if torch is not None else ")"))
+def _scaling(names):
+    print(f"\ntiny, ms a step against B and T ({', '.join(names)})")
     for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
-        config, inputs, targets = _prepare("tiny", B, T)
-        functions = [our_step(config, inputs, targets)]
-        if torch is not None:
-            from kernels.bench.peer_gpt import peer_step
-
-            functions.append(peer_step(config, inputs, targets))
-        print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in in_turns(functions, 2.0)), flush=True)
+        found = _in_turns(names, "tiny", B, T, 2.0)
+        print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds, _ in found.values()), flush=True)
 
 
 def run(arguments):
@@ -151,9 +173,12 @@ def run(arguments):
         which, preset, B, T = arguments.worker.split(",")
         _worker(which, preset, int(B), int(T))
         return
-    machine, torch = limits(), torch_or_none()
+    machine = limits()
     print(machine)
+    names = ["minigrad"]
+    if importlib.util.find_spec("torch") is not None:
+        names += ["PyTorch", "compiled"] if arguments.compile else ["PyTorch"]
     for preset in arguments.preset or SIZES:
-        _one_size(preset, machine, torch, arguments.compile)
+        _one_size(preset, machine, names)
     if not arguments.preset or "tiny" in arguments.preset:
-        _scaling(torch)
+        _scaling(names)
