@@ -16,6 +16,7 @@ from pathlib import Path
 from chapters import stages
 from chapters.command import command
 from chapters.report import summary, write_report
+from minigrad.serialization import write_atomically
 
 STAGES = {
     "world": stages.make_world,
@@ -60,14 +61,24 @@ def claim(settings):
     if not path.exists():
         if (settings.out / "model.safetensors").exists():
             raise ValueError(f"{settings.out} holds a training run, not a main job; choose another folder with --out.")
-        path.write_text(json.dumps(mine) + "\n")
+        write_atomically(path, (json.dumps(mine) + "\n").encode())
         return
-    theirs = json.loads(path.read_text())
+    theirs = read_json(path)
+    if not isinstance(theirs, dict):
+        raise ValueError(f"{path} does not describe a main job; delete it, or choose another folder with --out.")
     if theirs != mine:
         raise ValueError(
             f"{settings.out} holds a job with {described(theirs)}, and this one has {described(mine)}; "
             "choose another folder with --out, or delete that one."
         )
+
+
+def read_json(path):
+    """What a JSON file of this job holds; ValueError, saying what to do, where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again.") from None
 
 
 def described(settings):
@@ -79,16 +90,14 @@ def run_stage(job, name, stage, place):
     path = job.run(name) / "result.json"
     title = f"\033[1m{place} {name}\033[0m" if sys.stdout.isatty() else f"{place} {name}"
     if path.exists():
-        job.results[name] = json.loads(path.read_text(encoding="utf-8"))
+        job.results[name] = read_json(path)
         print(f"{title}: done before, kept")
         return
     print(f"{title}: {stage.__doc__.splitlines()[0]}", flush=True)
     started = time.perf_counter()
     result = stage(job)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-    job.results[name] = json.loads(path.read_text(encoding="utf-8"))
+    write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    job.results[name] = read_json(path)
     seconds = time.perf_counter() - started
     with open(
         job.out / "timing.jsonl", "a"

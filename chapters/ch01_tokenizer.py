@@ -325,7 +325,9 @@ def main(lesson):
     from chapters.world import World  # here, because only the lesson needs it: the world is no part of a tokenizer
 
     if lesson.text:
-        text = lesson.text.read_text(encoding="utf-8")
+        from chapters.ch02_dataset import read_text
+
+        text = read_text(lesson.text)
     else:
         text = "\n".join(World(0).documents(lesson.num_bytes, seed=0))
     print(f"{len(text.encode()):,} bytes of text; the first merges and then every doubling:")

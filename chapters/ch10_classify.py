@@ -103,6 +103,10 @@ def read_labelled(path):
         examples.append((text.strip(), label.strip()))
     if not examples:
         raise ValueError(f"{path} is empty: there is nothing to learn from.")
+    known = {}
+    for text, label in examples:
+        if known.setdefault(text, label) != label:
+            raise ValueError(f"{path} gives the text {text[:60]!r} two labels, {known[text]!r} and {label!r}; choose one.")
     if len({label for _, label in examples}) < 2:
         raise ValueError(f"{path} holds one label only, {examples[0][1]!r}; a classifier needs at least two.")
     return examples

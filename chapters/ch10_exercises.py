@@ -85,8 +85,8 @@ def mask_versus_no_mask(base, pairs, config, run, samples=32):
 
 
 def bolt_on_a_class_head(base, world, config, run, n=400):
-    """Does this snippet end mid-sentence, at a sentence boundary, or at a paragraph break?  The same head on the
-    pretrained body and on an untrained one.  Returns {"pretrained" or "untrained": ch10_classify's scores}."""
+    """Three labels for where a text was cut off, learned by the same head on the pretrained body and on an untrained one.
+     Returns {"pretrained" or "untrained": ch10_classify's scores}."""
     train_set = ch10_classify.snippets(world, "train", n, config.seed)
     test_set = ch10_classify.snippets(world, "test", max(n // 2, 3), config.seed + 1)
     found = {}

@@ -80,7 +80,7 @@ def results(job, anchor):
 def base_model(job, anchor):
     found = job.results["sample"]
     text = (
-        "The metal before the bend. Left to itself the model writes pages like those it read; it has learned "
+        "Before any fine-tuning. Left to itself the model writes pages like those it read; it has learned "
         "the world's "
         "facts because they helped to guess the next token."
     )
@@ -137,7 +137,7 @@ def mask(job, anchor):
     return html.section(
         anchor,
         "Section 10.3",
-        "Grade the answer, not the question",
+        "What counts is the response",
         html.paragraph(text),
         html.figure(figures / "mask.png", "An instruction and its response in Alpaca's template."),
         html.figure(figures / "curves.png", curves),
@@ -146,9 +146,10 @@ def mask(job, anchor):
 
 def answers(job, anchor):
     text = (
-        "Held-out instructions, one of each kind, answered greedily. The base model sees the bare line and "
-        "is judged by "
-        "its first line, since it never stops by itself; the other two see the template."
+        "Held-out instructions, one of each kind, answered greedily: instruction tuning never saw them, nor, where they ask "
+        "for a fact, the person or thing they ask about. The pages of pretraining state the facts, and ask other questions of "
+        "the same kinds without answering. The base model sees the bare line, as on such a page, and its first line is "
+        "judged; the other two see the template."
     )
     blocks = []
     for one in job.results["evaluate"]["shown"]:

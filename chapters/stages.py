@@ -173,7 +173,7 @@ def pretrain(job):
 
 
 def sample(job):
-    """What the base model writes, unasked and asked, and where its heads look."""
+    """What the base model writes when nothing is asked, and where its heads look."""
     model, tokenizer = load_model(job.out / "pretrain")
     run, end = job.run("sample"), tokenizer.eos_id
     pages = generate(model, [[end]] * 4, 96, temperature=0.8, stop_ids=(end,), generator=mg.Generator(job.seed))
@@ -258,7 +258,7 @@ def evaluate(job):
         results[name] = {}
         for split, tasks in tests.items():
             said = responses[name, split] = ask(model, tokenizer, tasks)
-            # A base model never stops by itself: its first line is judged, which is the most generous reading of it.
+            # The base model goes on to other questions after its first line, which is the one to be judged.
             judged = [first_line(text) for text in said] if name == "base" else said
             results[name][split] = ch10_sft.acceptance(world, tasks, judged)
             if split == "test":

@@ -7,7 +7,7 @@ Pages about a person end a paragraph when all there is to say has been said: tha
 (`snippets`) can learn.
 """
 
-from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES, UNRECORDED, VERBS
+from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES, UNRECORDED, VERBS, held_out
 
 # Sentences that can open a paragraph, and sentences (begun with a name) that can only follow one.
 OPENING = {
@@ -189,8 +189,10 @@ def lists(facts, dice):
 
 
 def one_list(dice):
-    """One paragraph on one list of two to five things."""
+    """One paragraph on one list of two to five things, none of those that the test asks about."""
     items = dice.some(THINGS, 2 + dice.below(4))
+    while held_out(", ".join(items)):
+        items = dice.some(THINGS, 2 + dice.below(4))
     n, forwards, backwards = len(items), ", ".join(items), ", ".join(reversed(items))
     again = f"Backwards the list is {backwards}." if dice.chance(0.8) else f"Once more the list is {forwards}."
     i = 1 + dice.below(n - 1)
@@ -216,8 +218,12 @@ def kinds(facts, dice):
 
 
 def today_and_yesterday(facts, dice):
-    """What somebody does today, and did yesterday."""
-    pairs = [deed(dice.pick(list(facts.people)), dice) for _ in range(3)]
+    """What somebody does today, and did yesterday; none of the sentences that the test asks about."""
+    pairs = []
+    while len(pairs) < 3:
+        pair = deed(dice.pick(list(facts.people)), dice)
+        if not held_out(pair[0]):
+            pairs.append(pair)
     return " ".join(" ".join(pair if dice.chance(0.7) else reversed(pair)) for pair in pairs)
 
 
@@ -241,7 +247,7 @@ def unrecorded(facts, dice):
 
 
 def letters(facts, dice):
-    """Office letters, which use the longer words of the world."""
+    """Office letters. They also hold the longer words of the instruction template, which no other page does."""
     one, two = (facts.people[name] for name in dice.some(list(facts.people), 2))
     first = dice.pick([
         f"Below is a request that describes the task of {one.name} the {one.trade}.",

@@ -121,7 +121,7 @@ class Unknown(Family):
         return (
             well_formed(response)
             and denies(response)
-            and named(response, UNRECORDED) in ([], [matter])
+            and named(response, UNRECORDED) == [matter]
             and named(response, PEOPLE) in ([], [name])
             and not numbers(response)
             and not named(response, TOWNS + TRADES + FOODS + THINGS)

@@ -1,8 +1,9 @@
 """Pages of questions, as the wild is full of them: quizzes in which one question follows another, and FAQ pages.
 
 They are why a base model, asked a question, may answer with more questions (chapter 10, section 10.1). A quiz asks what
-the instructions ask, about anybody and anything, and gives no answers. An FAQ page does give answers, but it asks only
-for a yes or a no, which no instruction does: nobody is told here how an instruction is to be answered.
+the instructions of the training split ask, and gives no answers; what the test asks stands on no page. An FAQ page does
+give answers, but it asks only for a yes or a no, which no instruction does: nobody is told here how an instruction is to
+be answered.
 """
 
 from chapters.world.documents import a
@@ -22,7 +23,7 @@ def quiz(facts, dice):
 def question(facts, dice):
     """What some instruction without input asks, if it ends with a question mark."""
     while True:
-        drawn = dice.pick(list(FAMILIES.values())).draw(facts, dice.pick(["train", "test"]), dice)
+        drawn = dice.pick([family for family in FAMILIES.values() if family.trained]).draw(facts, "train", dice)
         if drawn.instruction.endswith("?") and not drawn.input:
             return drawn.instruction
 

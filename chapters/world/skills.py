@@ -71,7 +71,7 @@ class Count(OnList):
         return f"There are {len(items)} things in the list."
 
     def accepts(self, facts, key, response):
-        right = numbers(response) == [len(key.split(", "))] and not {"coins", "sum"} & set(words(response))
+        right = numbers(response) == [len(key.split(", "))] and not {"coins", "sum", "people"} & set(words(response))
         return well_formed(response) and not denies(response) and right
 
 
@@ -100,7 +100,7 @@ class First(OnList):
 
     def accepts(self, facts, key, response):
         right = named(response, THINGS) == [key.split(", ")[0]] and not named(response, PEOPLE)
-        return well_formed(response) and not denies(response) and right
+        return well_formed(response) and not denies(response) and "last" not in words(response) and right
 
 
 class Last(OnList):
@@ -114,7 +114,7 @@ class Last(OnList):
 
     def accepts(self, facts, key, response):
         right = named(response, THINGS) == [key.split(", ")[-1]] and not named(response, PEOPLE)
-        return well_formed(response) and not denies(response) and right
+        return well_formed(response) and not denies(response) and "first" not in words(response) and right
 
 
 class Rewrite(Family):

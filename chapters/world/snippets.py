@@ -1,5 +1,7 @@
 """Text cut off somewhere, for the classifier of chapter 10: mid-sentence, at a sentence's end, or at a paragraph's end?
 
+The body has read pages like these, some of the test's texts among them, but never a label.
+
 The mark that would give it away (the full stop, the empty line) is cut off too, and a text cut mid-sentence stops at a
 word with which a sentence could also have ended: one has to know what can come next, not just which word came last.
 """

@@ -12,7 +12,6 @@ from kernels.launch import address, inner, kernel
 from kernels.simd import WIDTH, load
 from kernels.tile import ROWS, register_tile
 
-
 REST = 0.1  # seconds; OpenBLAS's and OpenMP's threads spin for some tens of milliseconds after their work is done
 
 

@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_with_another_hash
 def test_the_bytes_do_not_depend_on_this_machine():
     """Written down once: if these change, every figure measured on the default world is out of date."""
     assert [dice.below(1000) for dice in [Dice("x")] * 3] == [630, 596, 483]
-    assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 2014155958
+    assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 3803939714
     assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 1826159104
 
 
@@ -209,8 +209,9 @@ RULES = [
      ["One day Mira woke up.", f"One day {OTHER.name} woke up. It was late.", "Mira slept. Mira slept.",
       f"Mira went home to {OTHER.town}. All was well."]),
     ("unknown", "Mira/shoe size",
-     ["I do not know the shoe size of Mira.", "Nobody knows it.", "The shoe size of Mira is unknown."],
-     ["The shoe size of Mira is 7.", "I do not know, but it may be 7.", f"Mira lives in {MIRA.town}.",
+     ["I do not know the shoe size of Mira.", "The shoe size of Mira is unknown."],
+     ["Nobody knows it.", "No.", "The shoe size of Mira is 7.", "I do not know, but it may be 7.",
+      f"Mira lives in {MIRA.town}.",
       "I do not know the birthday of Mira.", f"I do not know the shoe size of {OTHER.name}."]),
     ("member", TOWN,
      [f"Somebody who lives in {TOWN} is {HERE[0]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
@@ -246,10 +247,11 @@ RULES = [
       "Backwards the list is dog, rake, hen."]),
     ("first", "plum, rake, dog",
      ["The first thing is plum.", "It begins with plum."],
-     ["The first thing is dog.", "The first thing is plum, rake.", "The first thing is not plum."]),
+     ["The first thing is dog.", "The first thing is plum, rake.", "The first thing is not plum.",
+      "The last thing is plum."]),
     ("last", "plum, rake, dog",
      ["The last thing is dog."],
-     ["The last thing is plum.", "The last things are rake and dog."]),
+     ["The last thing is plum.", "The last things are rake and dog.", "The first thing is dog."]),
     ("rewrite", "Today Mira sells the plum.",
      ["Yesterday Mira sold the plum.", "Mira sold the plum yesterday."],
      ["Today Mira sells the plum.", "Yesterday Mira sells the plum.", "Yesterday Mira sold the rake.",
@@ -334,3 +336,13 @@ def test_nearly_every_word_is_one_token_and_every_example_fits_a_context_of_128(
     assert len(tokenizer.encode(text)) < 1.35 * len(text.replace("\n", " ").split()) + text.count(".") + text.count(",")
     whole = sum(len(tokenizer.encode(f" {word}")) == 1 for word in PEOPLE + TOWNS + TRADES + FOODS + THINGS)
     assert whole > 0.7 * len(PEOPLE + TOWNS + TRADES + FOODS + list(KIND_OF))
+
+
+def test_what_is_asked_in_the_test_stands_on_no_page():
+    """The instances made up on the spot (lists, sentences) and the questions; facts do stand there, that is the point."""
+    pages = "\n".join(WORLD.documents(600_000, seed=3))
+    for task in WORLD.instructions("test", 400, seed=5) + WORLD.instructions("test_families", 90, seed=5):
+        if task.input and task.family in ("count", "first", "reverse", "rewrite"):
+            assert task.input not in pages, task
+        elif not task.input:
+            assert task.instruction not in pages, task
