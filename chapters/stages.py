@@ -58,11 +58,11 @@ class Plan:
 # forgets the names that its few examples never mention, and answers about somebody else.
 PLANS = {
     "full": Plan(
-        corpus_bytes=12_000_000,
+        corpus_bytes=16_000_000,
         vocab_size=1024,
         model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
         pretrain=TrainConfig(
-            steps=3300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=550, eval_batches=20
+            steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=20
         ),
         snippets=200,  # few, so that it shows what the body brings
         snippets_test=600,
