@@ -220,7 +220,7 @@ class Settings:
         default_factory=lambda: TrainConfig(steps=2000, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99)
     )
     training: TrainConfig = field(  # brief: what is to be seen is what the body brings along
-        default_factory=lambda: TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
+        default_factory=lambda: TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
     )
     snippets: int = 200  # of the world's snippets to train on
     held_out: int = 600  # of the world's snippets to test on; of a file, a fifth is held out

@@ -66,7 +66,7 @@ PLANS = {
         ),
         snippets=200,  # few, so that it shows what the body brings
         snippets_test=600,
-        classify=TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
+        classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
         instructions=8000,
         sft=TrainConfig(
             steps=500,
@@ -88,7 +88,7 @@ PLANS = {
         pretrain=TrainConfig(steps=1300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=650),
         snippets=200,
         snippets_test=300,
-        classify=TrainConfig(steps=60, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
+        classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
         instructions=4000,
         sft=TrainConfig(
             steps=200,
