@@ -2,6 +2,18 @@
 
 from dataclasses import dataclass
 
+from chapters.world.facts import FOODS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED
+from chapters.world.reading import named, well_formed, words
+
+NOUNS = PEOPLE + TOWNS + TRADES + FOODS + THINGS + UNRECORDED
+LISTS = ("count", "reverse", "first", "last")
+MARKS = {  # words by which the response to some families' tasks is known; in any other it is out of place
+    "coins": ("price",), "price": ("price", "compare"), "cost": ("price", "compare"), "costs": ("price", "compare"),
+    "dearer": ("compare",), "list": LISTS, "things": LISTS, "backwards": ("reverse",), "begins": ("first",),
+    "first": ("first",), "ends": ("last",), "last": ("last",), "sum": ("sum",), "left": ("take_away", "story"),
+    "today": ("rewrite",), "yesterday": ("rewrite",),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -29,6 +41,18 @@ class Family:
     def accepts(self, facts, key, response):
         """Will this response do for the instance named by key?"""
         raise NotImplementedError
+
+    def fits(self, response, nouns=NOUNS, saying=()):
+        """What every rule begins with: the response is well formed, has no mark of another family, names none of the
+        world's people, places, trades and things but `nouns`, and has a word of `saying` (where there are any), unless
+        it is as curt as three words with one noun may be."""
+        said, things = words(response), named(response, NOUNS)
+        return (
+            well_formed(response)
+            and all(self.name in MARKS.get(word, (self.name,)) for word in said)
+            and set(things) <= set(nouns)
+            and (not saying or bool(set(said) & set(saying)) or (len(said) <= 3 and len(things) <= 1))
+        )
 
     def made(self, ask, output, key, given=""):
         return Instruction(ask, given, output, self.name, key)

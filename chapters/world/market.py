@@ -1,9 +1,11 @@
 """Tasks about towns and trades, markets, kitchens, and kinds of things."""
 
+import re
+
 from chapters.world.documents import a
-from chapters.world.facts import FOODS, KIND_OF, KINDS, PEOPLE, THINGS, TOWNS, TRADES
+from chapters.world.facts import DISH_FORMS, FOODS, KIND_OF, KINDS, PEOPLE, THINGS, TOWNS, TRADES
 from chapters.world.family import Family
-from chapters.world.reading import denies, named, numbers, well_formed, words
+from chapters.world.reading import denies, named, numbers, words
 
 
 class Member(Family):
@@ -12,6 +14,7 @@ class Member(Family):
 
     name = "member"
     asks = ["Name somebody who {does}.", "Who {does}?", "Tell me somebody who {does}."]
+    saying = ("is", "are", "lives", "live", "works", "work", "home")
 
     def draw(self, facts, split, dice):
         group = self.entity(facts, "group", split, dice)
@@ -27,8 +30,9 @@ class Member(Family):
         people = named(response, PEOPLE)
         told = named(response, TOWNS + TRADES + FOODS + KINDS["animal"])
         return (
-            well_formed(response)
+            self.fits(response, [*PEOPLE, key], self.saying)
             and not denies(response)
+            and not numbers(response)
             and len(people) >= 1
             and all(name in self.members(facts, key) for name in people)
             and (told == [key] or (not told and len(words(response)) <= 3))
@@ -49,10 +53,9 @@ class Price(Family):
 
     def accepts(self, facts, key, response):
         return (
-            well_formed(response)
+            self.fits(response, [key])
             and not denies(response)
             and numbers(response) == [facts.prices[key]]
-            and named(response, FOODS) in ([], [key])
             and (bool({key, "coins"} & set(words(response))) or len(words(response)) == 1)
         )
 
@@ -75,9 +78,10 @@ class Compare(Family):
         foods = named(response, FOODS)
         said = set(words(response))
         return (
-            well_formed(response)
+            self.fits(response, [less, more])
             and not denies(response)
             and not numbers(response)
+            and not re.search(rf"than (for )?{more}\b", response.lower())
             and (foods == [more] or foods == [more, less])
             and (said == {more} or bool(said & {"more", "dearer"}))
             and not said & {"less", "cheaper"}
@@ -85,7 +89,7 @@ class Compare(Family):
 
 
 class Recipe(Family):
-    """All three ingredients of the dish, and nothing else."""
+    """All three ingredients of the dish, and nothing else; if a dish is named, this one."""
 
     name = "recipe"
     asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?",
@@ -98,10 +102,14 @@ class Recipe(Family):
         return self.made(dice.pick(self.asks).format(dish=dish), f"For {dish} you need {first}, {one} and {two}.", dish)
 
     def accepts(self, facts, key, response):
+        needed = facts.recipes[key]
+        without_name = " ".join(words(response)).replace(key, "it")
         return (
-            well_formed(response)
+            self.fits(response, needed)
             and not denies(response)
-            and sorted(named(response, FOODS + THINGS)) == sorted(facts.recipes[key])
+            and not numbers(response)
+            and not set(words(without_name)) & set(DISH_FORMS)
+            and sorted(named(without_name, FOODS + THINGS)) == sorted(needed)
         )
 
 
@@ -110,6 +118,7 @@ class Classify(Family):
 
     name = "classify"
     asks = ["What kind of thing is a {thing}?", "Which kind of thing is a {thing}?", "Tell me what a {thing} is."]
+    saying = ("is", "are", "kind")
     asks_of_input = ["What kind of thing is this?", "Tell me what kind of thing this is."]
 
     def draw(self, facts, split, dice):
@@ -121,8 +130,8 @@ class Classify(Family):
 
     def accepts(self, facts, key, response):
         return (
-            well_formed(response)
+            self.fits(response, [key], self.saying)
             and not denies(response)
+            and not numbers(response)
             and named(response, list(KINDS)) == [KIND_OF[key]]
-            and named(response, THINGS) in ([], [key])
         )

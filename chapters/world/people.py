@@ -1,16 +1,17 @@
 """Tasks about people: one fact, a description, a story, and what nobody knows."""
 
 from chapters.world.documents import short_story
-from chapters.world.facts import FOODS, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED
-from chapters.world.family import Family
-from chapters.world.reading import denies, named, numbers, sentences, well_formed, words
+from chapters.world.facts import FOODS, KINDS, PEOPLE, TOWNS, TRADES, UNRECORDED
+from chapters.world.family import NOUNS, Family
+from chapters.world.reading import denies, named, numbers, sentences, words
 
 
 class PersonFact(Family):
-    """One fact about one person: the right value is named, no other value, and nobody else. Only a curt answer ("In
-    Arden.") may leave the person out."""
+    """One fact about one person: the right value is named with a word that relates the two (`saying`), no other value,
+    nothing else that is not true of the person, and nobody else. Only a curt answer ("In Arden.") may leave the person
+    out."""
 
-    fact, values, answers = "", [], []
+    fact, values, answers, saying = "", [], [], ()
 
     def draw(self, facts, split, dice):
         person = facts.people[self.entity(facts, "person", split, dice)]
@@ -21,8 +22,9 @@ class PersonFact(Family):
     def accepts(self, facts, key, response):
         right = getattr(facts.people[key], self.fact)
         return (
-            well_formed(response)
+            self.fits(response, vars(facts.people[key]).values(), self.saying)
             and not denies(response)
+            and not numbers(response)
             and named(response, self.values) == [right]
             and (named(response, PEOPLE) == [key] or (len(words(response)) <= 3 and not named(response, PEOPLE)))
         )
@@ -33,6 +35,7 @@ class Town(PersonFact):
     asks = ["Where does {name} live?", "In which town does {name} live?", "Tell me where {name} lives.",
             "Which town is the home of {name}?"]
     answers = ["These days {name} lives in {town}."]
+    saying = ("lives", "live", "home", "house", "find", "in", "from")
 
 
 class Trade(PersonFact):
@@ -40,6 +43,7 @@ class Trade(PersonFact):
     asks = ["What does {name} do for work?", "What is the trade of {name}?", "Tell me what {name} does for work.",
             "Which trade does {name} have?"]
     answers = ["By trade {name} is a {trade}."]
+    saying = ("is", "as", "work", "works", "trade")
 
 
 class Food(PersonFact):
@@ -47,18 +51,27 @@ class Food(PersonFact):
     asks = ["What does {name} like to eat?", "Which food does {name} like most?", "Tell me what {name} likes to eat.",
             "What is the favourite food of {name}?"]
     answers = ["Most of all {name} likes {food}."]
+    saying = ("likes", "like", "eats", "eat", "food", "tastes")
 
 
 class Pet(PersonFact):
     name, fact, values, trained = "pet", "pet", KINDS["animal"], False
     asks = ["Which pet does {name} keep?", "What animal lives with {name}?", "Tell me which pet {name} keeps."]
     answers = ["At home {name} keeps a {pet}."]
+    saying = ("keeps", "keep", "pet", "has", "lives", "feeds", "with")
+
+
+VALUES = TOWNS + TRADES + FOODS + KINDS["animal"]
 
 
 def true_of(facts, people, response):
-    """Is every town, trade, food and animal that the response names a fact of one of these people?"""
-    true = [value for name in people for value in vars(facts.people[name]).values()]
-    return all(value in true for value in named(response, TOWNS + TRADES + FOODS + KINDS["animal"]))
+    """Is every town, trade, food and animal in a sentence a fact of somebody whom the sentence names? (Of one of `people`
+    in a sentence without a name.)"""
+    for sentence in sentences(response):
+        true = [v for name in named(sentence, PEOPLE) or people for v in vars(facts.people[name]).values()]
+        if not set(named(sentence, VALUES)) <= set(true):
+            return False
+    return True
 
 
 class Describe(Family):
@@ -74,10 +87,11 @@ class Describe(Family):
         return self.made(dice.pick(self.asks).format(name=person.name), output, person.name)
 
     def accepts(self, facts, key, response):
-        told = named(response, TOWNS + TRADES + FOODS + KINDS["animal"])
+        told = named(response, VALUES)
         return (
-            well_formed(response)
+            self.fits(response, vars(facts.people[key]).values())
             and not denies(response)
+            and not numbers(response)
             and named(response, PEOPLE) == [key]
             and len(told) >= 2
             and true_of(facts, [key], response)
@@ -85,11 +99,12 @@ class Describe(Family):
 
 
 class Story(Family):
-    """Two sentences or more about the person; whatever town, trade, food or animal is named belongs to them, or to
-    somebody else whom the story names."""
+    """Two sentences or more, in which the person appears and something happens (`saying`); whatever town, trade, food or
+    animal a sentence names belongs to them, or to somebody else whom it names."""
 
     name = "story"
     asks = ["Tell a short story about {name}.", "Write a story about {name}.", "Can you tell me a story about {name}?"]
+    saying = ("once", "day", "morning", "then", "there", "so", "end", "found")
 
     def draw(self, facts, split, dice):
         person = facts.people[self.entity(facts, "person", split, dice)]
@@ -98,7 +113,8 @@ class Story(Family):
     def accepts(self, facts, key, response):
         people = named(response, PEOPLE)
         return (
-            well_formed(response)
+            self.fits(response, [noun for noun in NOUNS if noun not in UNRECORDED], self.saying)
+            and not numbers(response)
             and key in people
             and len(sentences(response)) >= 2
             and true_of(facts, people, response)
@@ -107,6 +123,8 @@ class Story(Family):
 
 class Unknown(Family):
     """A matter that no page records: the response says that it is not known, names the matter, and makes nothing up."""
+
+    saying = ("know", "knows", "known", "unknown", "wrote")
 
     name = "unknown"
     asks = ["What is the {matter} of {name}?", "Tell me the {matter} of {name}.", "Do you know the {matter} of {name}?"]
@@ -119,10 +137,8 @@ class Unknown(Family):
     def accepts(self, facts, key, response):
         name, matter = key.split("/")
         return (
-            well_formed(response)
+            self.fits(response, [name, matter], self.saying)
             and denies(response)
             and named(response, UNRECORDED) == [matter]
-            and named(response, PEOPLE) in ([], [name])
             and not numbers(response)
-            and not named(response, TOWNS + TRADES + FOODS + THINGS)
         )

@@ -33,6 +33,12 @@ def denies(text):
     return bool({"not", "no", "never", "nobody", "unknown", "cannot"} & set(words(text)))
 
 
+def equations(text):
+    """The sums written out in a text: [(a, "+" or "-", b, c)] of "a + b = c" and "a - b = c"."""
+    found = re.findall(r"(\d+) *([+-]) *(\d+) *= *(\d+)", text)
+    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in found]
+
+
 def well_formed(response):
     """One paragraph of whole sentences: it is not empty, asks nothing back, ends with a full stop or an exclamation
     mark, does not run into a new header or line, is not overlong and says no sentence twice."""

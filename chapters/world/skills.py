@@ -1,18 +1,13 @@
 """Small skills: sums, lists counted and turned around, a sentence rewritten. Nothing has to be remembered for them."""
 
 from chapters.world.documents import deed
-from chapters.world.facts import PEOPLE, THINGS, VERBS, held_out
+from chapters.world.facts import THINGS, VERBS, held_out
 from chapters.world.family import Family
-from chapters.world.reading import denies, named, numbers, well_formed, words
-
-
-def arithmetic(response):
-    """Is it a plain statement, and not one about the coins or things of another task?"""
-    return well_formed(response) and not denies(response) and not {"coins", "things"} & set(words(response))
+from chapters.world.reading import denies, equations, named, numbers, words
 
 
 class Sum(Family):
-    """The sum of two numbers up to five: the last number said, with none before it but the two."""
+    """The sum of two numbers up to five: the last number said, with none before it but the two; and nothing taken away."""
 
     name = "sum"
     asks = ["What is {a} + {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.", "How much is {a} + {b}?"]
@@ -26,11 +21,12 @@ class Sum(Family):
     def accepts(self, facts, key, response):
         one, two = (int(number) for number in key.split("+"))
         *before, last = numbers(response) or [None]
-        return arithmetic(response) and last == one + two and set(before) <= {one, two}
+        right = last == one + two and sorted(before) in ([], sorted([one, two]))
+        return self.fits(response, nouns=()) and not denies(response) and "-" not in response and right
 
 
 class TakeAway(Family):
-    """What is left: the last number said, with none before it but the two that were given."""
+    """What is left: the last number said, with none before it but the two that were given; and nothing added."""
 
     name, trained = "take_away", False
     asks = ["What is {c} - {a}?", "How much is {c} - {a}?", "Take {a} from {c}."]
@@ -45,7 +41,9 @@ class TakeAway(Family):
     def accepts(self, facts, key, response):
         whole, part = (int(number) for number in key.split("-"))
         *before, last = numbers(response) or [None]
-        return arithmetic(response) and last == whole - part and set(before) <= {whole, part}
+        right = last == whole - part and sorted(before) in ([], sorted([whole, part]))
+        true = all((a, sign, b) == (whole, "-", part) for a, sign, b, _ in equations(response))
+        return self.fits(response, nouns=()) and not denies(response) and "+" not in response and right and true
 
 
 class OnList(Family):
@@ -71,8 +69,9 @@ class Count(OnList):
         return f"There are {len(items)} things in the list."
 
     def accepts(self, facts, key, response):
-        right = numbers(response) == [len(key.split(", "))] and not {"coins", "sum", "people"} & set(words(response))
-        return well_formed(response) and not denies(response) and right
+        items = key.split(", ")
+        right = numbers(response) == [len(items)] and "people" not in words(response)
+        return self.fits(response, nouns=items) and not denies(response) and right
 
 
 class Reverse(OnList):
@@ -86,7 +85,8 @@ class Reverse(OnList):
 
     def accepts(self, facts, key, response):
         said = [word for word in words(response) if word in THINGS]
-        return well_formed(response) and said == key.split(", ")[::-1]
+        plain = not denies(response) and not numbers(response)
+        return self.fits(response, nouns=key.split(", ")) and plain and said == key.split(", ")[::-1]
 
 
 class First(OnList):
@@ -99,8 +99,7 @@ class First(OnList):
         return f"The first thing is {items[0]}."
 
     def accepts(self, facts, key, response):
-        right = named(response, THINGS) == [key.split(", ")[0]] and not named(response, PEOPLE)
-        return well_formed(response) and not denies(response) and "last" not in words(response) and right
+        return only(self, key.split(", ")[0], response)
 
 
 class Last(OnList):
@@ -113,8 +112,17 @@ class Last(OnList):
         return f"The last thing is {items[-1]}."
 
     def accepts(self, facts, key, response):
-        right = named(response, THINGS) == [key.split(", ")[-1]] and not named(response, PEOPLE)
-        return well_formed(response) and not denies(response) and "first" not in words(response) and right
+        return only(self, key.split(", ")[-1], response)
+
+
+def only(family, item, response):
+    """Does the response name this item of a list and nothing else?"""
+    return (
+        family.fits(response, nouns=[item])
+        and named(response, [item]) == [item]
+        and not denies(response)
+        and not numbers(response)
+    )
 
 
 class Rewrite(Family):
@@ -133,7 +141,5 @@ class Rewrite(Family):
     def accepts(self, facts, key, response):
         _, name, verb, _, thing = words(key)
         said = words(response)
-        return (
-            well_formed(response)
-            and [word for word in said if word != "yesterday"] == [name, VERBS[verb], "the", thing]
-        )
+        told = [word for word in said if word != "yesterday"] == [name, VERBS[verb], "the", thing]
+        return self.fits(response) and told and said.count("yesterday") <= 1

@@ -24,7 +24,7 @@ from chapters.world.judge import (
     win_rate,
     without_manners,
 )
-from chapters.world.requests import RAMBLINGS, REQUESTS, demonstrations, everything, requests
+from chapters.world.requests import COURTESIES, RAMBLINGS, REQUESTS, RUDENESSES, demonstrations, everything, requests
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,14 @@ def test_the_good_response_to_every_family_gets_all_but_the_courtesy(world):
     for task in everything(world, "train", 400, 3):
         assert judge.score(task, task.output) == 7, (task, judge.explain(task, task.output))
         assert judge.score(task, "Gladly. " + task.output) == 8
+
+
+def test_whatever_the_writers_manner_a_right_response_stays_right(world):
+    judge = Judge(world)
+    for i, task in enumerate(world.instructions("train", 320, 4)):
+        said = f"{COURTESIES[i % 3]} {task.output} {RAMBLINGS[i % 2]}", f"{RUDENESSES[i % 3]} {task.output}"
+        rambling_may = float(task.family != "rewrite")  # one sentence was to be rewritten, and nothing else said
+        assert [judge.explain(task, response)["correct"] for response in said] == [rambling_may, 1], said
 
 
 def test_no_request_is_refused_with_a_word_of_its_harm(world):
