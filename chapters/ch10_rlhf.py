@@ -39,10 +39,10 @@ from chapters.ch07_train import (
 from chapters.ch10_assess import assess, sampled, shown
 from chapters.ch10_demonstrations import pretraining_batches
 from chapters.ch10_preference_figures import draw_watch
+from chapters.ch10_resume import Bookmark
 from chapters.ch10_reward import load_scalar, reward_scores
 from chapters.ch10_rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
 from chapters.command import command
-from chapters.run_folder import Lines
 from chapters.world import World
 from chapters.world.judge import Judge, score_of
 from chapters.world.requests import everything
@@ -62,9 +62,11 @@ class LoopConfig:
     kl_limit: float = 100.0  # nats a response at which training stops, for then it has gone wrong
     missing_end: float = -4.0  # the reward of a response that was cut off before its end
     seed: int = 0  # of the prompts and the dice
+    checkpoint_every: int = 10  # iterations between two checkpoints
+    resume: bool = False  # go on from the run folder's checkpoint
 
     def __post_init__(self):
-        for name in ("iterations", "prompts", "max_new_tokens"):
+        for name in ("iterations", "prompts", "max_new_tokens", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.kl_coefficient < 0 or not self.kl_limit > 0:
@@ -104,13 +106,16 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
     Raises FloatingPointError where KL from the reference passes config.kl_limit or a number is not finite, and
     KeyboardInterrupt after Ctrl-C; in each case the last good policy is kept, in memory and in run.
     """
-    generator, records = mg.Generator(config.seed), []
-    metrics = Lines(run / "metrics.jsonl")
+    generator = mg.Generator(config.seed)
+    mark = Bookmark(run, policy, learner, generator, config)  # goes on from a checkpoint, where that was asked for
+    records = mark.records
     policy.eval()  # without dropout: the ratio of the first step must be 1
     good = snapshot(policy)
     try:
-        with ctrl_c() as pressed, tqdm(total=config.iterations, unit="batch", disable=None) as bar:
-            for iteration in range(config.iterations + 1):
+        with ctrl_c() as pressed, tqdm(
+            total=config.iterations, initial=mark.iteration, unit="batch", disable=None
+        ) as bar:
+            for iteration in range(mark.iteration, config.iterations + 1):
                 asked = draw_tasks(tasks, config, iteration, repeat)
                 rollouts = roll_out(policy, tokenizer, asked, config.max_new_tokens, generator)  # step 1
                 expected = log_probs_of(reference, rollouts)  # (B, T − 1)  step 2
@@ -131,8 +136,7 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
                 if iteration < config.iterations:
                     final = ppo.final_rewards(scores, rollouts.ended, config.missing_end)  # (B,)
                     record |= learner.learn(rollouts, final, expected, kl, learning_rate(config, iteration))
-                metrics.append(**record)
-                records.append(record)
+                mark.record(record)
                 bar.set_postfix_str(f"reward {record['reward']:.2f}, KL {kl:.1f}", refresh=False)
                 bar.update(iteration < config.iterations)
                 if pressed:
@@ -144,7 +148,7 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
         ) from None
     finally:
         save_model(run, policy, tokenizer)
-        metrics.file.close()
+        mark.close()
     draw_watch(run / "figures" / "watch.png", records, run.folder.name)
     return records
 
@@ -204,7 +208,17 @@ class PPO:
             raise ValueError("ptx_coefficient is not 0, so PPO needs pretraining batches to mix in.")
         no_decay = TrainConfig(weight_decay=0.0, beta2=0.99)
         self.optimizers = [make_optimizer(model, no_decay) for model in (policy, value_model)]
+        self.trained = list(zip((policy, value_model), self.optimizers, strict=True))  # what a checkpoint keeps
         self.kl_coefficient, self.steps = config.kl_coefficient, 0
+
+    @property
+    def numbers(self):
+        """What else a checkpoint keeps."""
+        return {"kl_coefficient": self.kl_coefficient, "steps": self.steps}
+
+    @numbers.setter
+    def numbers(self, numbers):
+        self.kl_coefficient, self.steps = numbers["kl_coefficient"], numbers["steps"]
 
     def learn(self, rollouts, final, expected, kl, lr):
         """rollouts with recorded log-probabilities; final: (B,) rewards; expected: (B, T − 1) the SFT model's."""

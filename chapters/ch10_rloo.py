@@ -51,6 +51,7 @@ class RLOO:
     def __init__(self, policy, config):
         self.policy, self.config = policy, config
         self.optimizer = make_optimizer(policy, TrainConfig(weight_decay=0.0, beta2=0.99))
+        self.trained = [(policy, self.optimizer)]  # what a checkpoint keeps
 
     def learn(self, rollouts, final, expected, kl, lr):
         """One step. The KL penalty belongs to the whole response's reward: final − β Σ (log π − log π_ref)."""

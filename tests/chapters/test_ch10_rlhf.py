@@ -12,11 +12,12 @@ from chapters import ch10_ppo as ppo
 from chapters.ch07_train import Run, load_model, next_token_loss
 from chapters.ch08_sample import generate
 from chapters.ch10_assess import assess, interval, kl_between, sampled, shown
-from chapters.ch10_ragged import IGNORE_INDEX
+from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
 from chapters.ch10_reward import ScalarModel
 from chapters.ch10_rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judged_by, optimise, scored_by, snapshot
 from chapters.ch10_rollout import PAD, chosen_log_probs, lay_out, log_probs_of, roll_out, roll_out_many, sequence_kl
 from chapters.ch10_sft import format_prompt
+from chapters.run_folder import RunError
 from chapters.world.judge import Judge
 
 # ── the grid ──
@@ -252,6 +253,43 @@ def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant
     saved, _ = load_model(run.folder)
     for a, b in zip(snapshot(saved), snapshot(policy), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("killed_in", [2, 3])
+def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path):
+    """The process dies in the middle of iteration killed_in, after checkpoints at 1 and 2 or at 1, 2 and 3."""
+    reward = scored_by(ScalarModel(make_gpt(2), mg.Generator(0)))
+
+    class Killed(BaseException):
+        pass
+
+    def run(folder, dies_in=None, resume=False):
+        changes = dict(iterations=4, checkpoint_every=1, resume=resume, ptx_coefficient=0.5)
+        config, policy, reference, _, run = setting(make_gpt, assistant_tokenizer, tmp_path / folder, ptx_coefficient=0)
+        config = PPOConfig(**{**QUICK, **changes})
+        pages = RaggedBatches([[1, 2, 3, 4]] * 8, [[2, 3, 4, 5]] * 8, 2, 0)
+        learner = PPO(policy, ScalarModel(make_gpt(1), mg.Generator(0)), config, pages)
+        learn, calls = learner.learn, []
+
+        def dying(*args):
+            calls.append(1)
+            if dies_in is not None and len(calls) == dies_in + 1:
+                raise Killed
+            return learn(*args)
+
+        learner.learn = dying
+        optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner)
+        return (run / "metrics.jsonl").read_bytes(), (run / "model.safetensors").read_bytes()
+
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("cut", dies_in=killed_in)
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 99}\n')  # what was written after the last checkpoint is written again
+    assert run("cut", resume=True) == whole
+    with pytest.raises(RunError, match="iterations = 4, not 3"):
+        config, policy, reference, learner, folder = setting(make_gpt, assistant_tokenizer, tmp_path / "cut", resume=True)
+        optimise(policy, reference, assistant_tokenizer, reward, tasks, config, folder, learner)
 
 
 def test_it_learns_to_say_what_is_rewarded(make_gpt, assistant_tokenizer, tasks, tmp_path):
