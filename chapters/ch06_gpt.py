@@ -139,6 +139,11 @@ class GPT(nn.Module):
         """How many numbers are learned; a table that is read in and out by is counted once."""
         return sum(math.prod(p.shape) for p in self.parameters())
 
+    def embed(self, idx, seen=0, key_start=None):
+        """What enters the first block: each token's vector, and that of the place where it stands.  -> (B, T, C)"""
+        where = positions(idx.shape[1], seen, key_start).to(idx.device)  # (T,) or (B, T)
+        return self.drop(self.wte(idx) + self.wpe(where))  # (B, T, C)
+
     def forward(self, idx, cache=None, key_start=None, last_only=False):
         """idx: (B, T) ids.  cache: a KVCache with the tokens before idx.  key_start: (B,), where padded rows begin.
 
@@ -153,8 +158,7 @@ class GPT(nn.Module):
                 f"{seen + T} tokens do not fit in this model's context of {self.config.context}: "
                 "crop the text to its last tokens or build the model with a longer context"
             )
-        where = positions(T, seen, key_start).to(idx.device)  # (T,) or (B, T)
-        x = self.drop(self.wte(idx) + self.wpe(where))  # (B, T, C)
+        x = self.embed(idx, seen, key_start)  # (B, T, C)
         for i, block in enumerate(self.h):
             x = block(x, None if cache is None else cache.layers[i], key_start)  # (B, T, C)
         if last_only:

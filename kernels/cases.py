@@ -42,6 +42,12 @@ def cases(rng, small=False):
             yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {}
             yield "layernorm", "layernorm_backward", (dy, x, None, mean, rstd), {"needs": (True, False, False)}
         yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {"needs": (False, True, True)}
+        _, rstd = _exact("rms_norm", "rms_norm_forward", x)
+        yield "rms_norm", "rms_norm_forward", (x, w), {"eps": 1e-6}
+        yield "rms_norm", "rms_norm_forward", (x,), {}
+        if C > 3:
+            yield "rms_norm", "rms_norm_backward", (dy, x, w, rstd), {}
+            yield "rms_norm", "rms_norm_backward", (dy, x, None, rstd), {"needs": (True, False)}
         logits, targets = x.reshape(-1, C), rng.integers(0, C, x.size // C)
         targets[0] = -100
         for smoothing in (0.0, 0.1) if C > 1 else ():
@@ -59,6 +65,12 @@ def cases(rng, small=False):
         yield "embedding", "embedding_forward", (normal(V, C), ids), {}
         yield "embedding", "embedding_backward", (normal(*shape, C), ids, V), {}
     yield "adamw", "global_norm", ([normal(3), normal(about(5000)), normal(4, 64)],), {}
+    for B, H, T, half in [(1, 1, 1, 1), (2, 3, about(9), 16), (1, 2, about(70), about(20))]:
+        x, angles = normal(B, T, H, 2 * half).swapaxes(1, 2), normal(T, half) * 3
+        for inverse in (False, True):
+            yield "rotary", "rotary", (x, np.cos(angles), np.sin(angles)), {"inverse": inverse}
+        yield "swiglu", "swiglu_forward", (normal(B, T, 2 * half) * 3,), {}
+        yield "swiglu", "swiglu_backward", (normal(B, T, half), normal(B, T, 2 * half) * 3), {}
     yield from _products(normal, about, small)
     yield from _attentions(normal, about, rng, small)
 
@@ -241,6 +253,12 @@ def check_gradients(served, put, rng):
             lambda x: served.cross_entropy_forward(x, targets)[0],
             lambda dy, x, y: served.cross_entropy_backward(dy, x, targets, served.cross_entropy_forward(x, targets)[1]),
         ),
+        "rms_norm": (
+            rows,
+            lambda x: served.rms_norm_forward(x, w)[0],
+            lambda dy, x, y: served.rms_norm_backward(dy, x, w, served.rms_norm_forward(x, w)[1])[0],
+        ),
+        "swiglu": (rows, lambda x: served.swiglu_forward(x), lambda dy, x, y: served.swiglu_backward(dy, x)),
         "gelu": (rows, lambda x: served.gelu_forward(x), lambda dy, x, y: served.gelu_backward(dy, x)),
         "matmul": (
             rows,

@@ -4,12 +4,12 @@ A file is written under a temporary name, synced to disk and then renamed: renam
 moment leaves the old file as it was.
 """
 
+import json
 import os
 import tempfile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as _encode
 
 import kernels
 from minigrad.tensor import Tensor
@@ -20,13 +20,17 @@ class CheckpointError(RuntimeError):
 
 
 def write_atomically(path, data):
-    """Write bytes to `path`, or leave what was there. Raises CheckpointError in one sentence."""
+    """Write bytes, or the bytes that a generator yields one after the other, to `path`, or leave what was there.
+
+    Raises CheckpointError in one sentence.
+    """
     path = os.fspath(path)
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".partial-", delete=False) as file:
             temporary = file.name
-            file.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -38,12 +42,34 @@ def write_atomically(path, data):
 
 
 def save(path, tensors, metadata=None):
-    """Write {name: tensor or array} to a .safetensors file, atomically, with string-to-string metadata."""
-    arrays = {}
-    for name, value in tensors.items():
-        array = kernels.to_device(value.array if isinstance(value, Tensor) else np.asarray(value), "cpu")
-        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
-    write_atomically(path, _encode(arrays, metadata))
+    """Write {name: tensor or array} to a .safetensors file, atomically, with string-to-string metadata.
+
+    Arrays are written one after the other, so that no second copy of them all is ever made; a strided view, such as a
+    transposed matrix, is written as what it shows.
+    """
+    arrays = {name: v.array if isinstance(v, Tensor) else np.asarray(v) for name, v in tensors.items()}
+    write_atomically(path, _parts(arrays, metadata))
+
+
+_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"}
+_NAMES |= {"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}
+
+
+def _parts(arrays, metadata):
+    """The bytes of a .safetensors file, piece by piece: the header's length, the header in JSON, then every array's."""
+    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    for name, array in arrays.items():
+        if array.dtype.name not in _NAMES:
+            raise CheckpointError(f"{name} has dtype {array.dtype}, which a .safetensors file cannot hold")
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that numbers of 8 bytes lie at multiples of 8
+    yield len(text).to_bytes(8, "little") + text
+    for array in arrays.values():
+        array = kernels.to_device(array, "cpu")
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        yield memoryview(np.ascontiguousarray(little).reshape(-1)).cast("B") if array.size else b""
 
 
 def load(path):

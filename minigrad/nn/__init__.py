@@ -1,7 +1,7 @@
 """Modules: layers that hold parameters, and the tree they form."""
 
 from minigrad.nn import functional, init, utils
-from minigrad.nn.layers import GELU, Dropout, Embedding, Identity, LayerNorm, Linear, ReLU, Tanh
+from minigrad.nn.layers import GELU, Dropout, Embedding, Identity, LayerNorm, Linear, ReLU, RMSNorm, Tanh
 from minigrad.nn.module import Module, ModuleList, Parameter, Sequential
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Module",
     "ModuleList",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "Tanh",

@@ -2,6 +2,7 @@
 
 from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, relu, sigmoid, softmax, tanh
 from minigrad.ops.indexing import embedding
+from minigrad.ops.llama import rms_norm, rotary, swiglu
 from minigrad.ops.losses import cross_entropy, mse_loss, nll_loss
 from minigrad.ops.products import layer_norm, linear, scaled_dot_product_attention
 
@@ -17,9 +18,12 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "relu",
+    "rms_norm",
+    "rotary",
     "scaled_dot_product_attention",
     "sigmoid",
     "softmax",
+    "swiglu",
     "tanh",
 ]
 

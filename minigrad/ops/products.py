@@ -5,7 +5,7 @@ import math
 from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
 from minigrad.ops.axes import broadcast, need_float
-from minigrad.ops.shape import squeeze, unsqueeze
+from minigrad.ops.shape import expand, reshape, squeeze, unsqueeze
 from minigrad.tensor import Tensor
 
 
@@ -120,12 +120,14 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 
 def scaled_dot_product_attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, *, causal_offset=None, key_start=None
-):
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, *, causal_offset=None,
+    key_start=None,
+):  # fmt: skip
     """softmax(scale · q kᵀ) v, without ever making the (T, S) matrix unless a mask or dropout asks for it.
 
     query: (B, H, T, D); key, value: (B, H, S, D) -> (B, H, T, D).  scale: 1/√D unless given.
     attn_mask: boolean (True: may be seen) or float (added to the scores), broadcast to (B, H, T, S).
+    enable_gqa: key and value may have fewer heads, G, H being a multiple; H/G queries then share one (grouped queries).
     is_causal: query i sees the keys j ≤ i, counted from the first of each, as in PyTorch.
     causal_offset (ours): query i sees the keys j ≤ i + causal_offset; cached decoding passes the number of past keys.
     key_start (ours): (B,) ints; the keys before key_start[b] are left padding and are never seen.
@@ -134,6 +136,8 @@ def scaled_dot_product_attention(
         raise RuntimeError(
             f"attention needs query (B, H, T, D), key and value (B, H, S, D), got {query.shape}, {key.shape}, {value.shape}"
         )
+    if enable_gqa and key.shape[1] and query.shape[1] % key.shape[1] == 0:
+        key, value = _for_every_query(key, query.shape[1]), _for_every_query(value, query.shape[1])
     if query.shape[1] != key.shape[1]:
         raise RuntimeError(f"attention: query has {query.shape[1]} heads and key {key.shape[1]}; they must agree")
     need_float("attention", query, key, value)
@@ -149,6 +153,12 @@ def scaled_dot_product_attention(
         settings = {"scale": scale, "causal_offset": causal_offset, "key_start": key_start}
         return Attention.apply(query, key, value, settings)
     return _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_offset, key_start)
+
+
+def _for_every_query(x, H):
+    """x: (B, G, S, D) -> (B, H, S, D), each head H/G times in a row. Gradients of the repeats add up: expand's backward."""
+    B, G, S, D = x.shape
+    return x if G == H else reshape(expand(unsqueeze(x, 2), B, G, H // G, S, D), B, H, S, D)
 
 
 def _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_offset, key_start):

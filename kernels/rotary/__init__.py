@@ -1,0 +1,1 @@
+"""Rotary positions: pairs of numbers turned by angles."""

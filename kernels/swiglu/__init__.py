@@ -1,0 +1,1 @@
+"""The middle of a gated MLP: SiLU(gate) · up."""
