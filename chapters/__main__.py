@@ -1,7 +1,7 @@
 """The main job: the whole path of the book on the embedded world, from raw text to an assistant, and a page of results.
 
-    python -m chapters                # everything, a few minutes on two cores; ends in runs/main/report.html
-    python -m chapters --quick        # the same path, smaller, about a minute
+    python -m chapters                # everything, some minutes on two cores; ends in runs/main/report.html
+    python -m chapters --quick        # the same path, smaller
     python -m chapters --list         # the stages and what each does
 
 A job that was stopped goes on where it was when the same command is given again. Nothing is downloaded.
@@ -10,10 +10,11 @@ A job that was stopped goes on where it was when the same command is given again
 import json
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters import stages
+from chapters import second_bend, stages
 from chapters.command import command
 from chapters.report import summary, write_report
 from minigrad.serialization import write_atomically
@@ -26,12 +27,13 @@ STAGES = {
     "classify": stages.classify,
     "sft": stages.fine_tune,
     "evaluate": stages.evaluate,
+    **second_bend.STAGES,
 }
 
 
 @dataclass
 class Settings:
-    """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, instruction tuning."""
+    """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, both bends."""
 
     out: Path = Path("runs/main")  # the folder for everything
     seed: int = 0  # of the world and of everything random
@@ -42,8 +44,8 @@ class Settings:
 def main(settings):
     if settings.list:
         for name, stage in STAGES.items():
-            print(f"{name:<10} {stage.__doc__.splitlines()[0]}")
-        print(f"{'report':<10} {write_report.__doc__.splitlines()[0]}")
+            print(f"{name:<12} {stage.__doc__.splitlines()[0]}")
+        print(f"{'report':<12} {write_report.__doc__.splitlines()[0]}")
         return
     claim(settings)
     job = stages.Job(settings.out, settings.seed, settings.quick)
@@ -56,7 +58,7 @@ def main(settings):
 
 def claim(settings):
     """Make the job's folder and note its settings there; refuse a folder that holds another job."""
-    mine = {"seed": settings.seed, "quick": settings.quick}
+    mine = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
     path = stages.Run(settings.out) / "job.json"
     if not path.exists():
         if (settings.out / "model.safetensors").exists():
@@ -71,6 +73,12 @@ def claim(settings):
             f"{settings.out} holds a job with {described(theirs)}, and this one has {described(mine)}; "
             "choose another folder with --out, or delete that one."
         )
+
+
+def fingerprint(settings):
+    """A short text that changes with any setting of any stage, so that stages of two versions never mix in one folder."""
+    job = stages.Job(settings.out, settings.seed, settings.quick)
+    return f"{zlib.crc32(repr((job.plan, second_bend.plan(job))).encode()):08x}"
 
 
 def read_json(path):

@@ -91,12 +91,13 @@ class Settings:
 
     base: Path = Path("runs/main/pretrain")  # the run folder with the base model
     run: Path = Path("runs/assistant")  # the folder for everything
-    examples: int = 20000  # demonstrations
+    examples: int = 15000  # demonstrations
     rehearse: int = 3  # every so-many-th batch is one of pretraining's, so that nothing is forgotten; 0 for none
     held_out: int = 320  # tasks to ask afterwards
+    # Half of pretraining's rate. So hot a tuning without rehearsal would forget every name that it does not mention.
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=1400, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=700, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     seed: int = 0  # of the world and of everything random

@@ -104,11 +104,12 @@ class Recorder:
         return found
 
 
-def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0):
+def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, record=True):
     """One response a task, drawn with the KV cache, with the log-probabilities at the time of drawing -> Rollouts.
 
     Temperature 1 draws from the policy itself, which is what its gradient assumes; the log-probabilities are the
-    policy's own at any temperature.  Raises ValueError where a prompt leaves no room in the context.
+    policy's own at any temperature, and left out where record is False.  Raises ValueError where a prompt leaves no
+    room in the context.
     """
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
     room = policy.config.context - max(map(len, prompts))
@@ -118,14 +119,14 @@ def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.
             f"{policy.config.context}; give shorter instructions or a model with a longer context."
         )
     allowed, end = min(max_new_tokens, room), tokenizer.eos_id
-    recorder = Recorder(policy)
+    recorder = Recorder(policy) if record else policy
     said = generate(recorder, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator)
     ended = [len(response) < allowed for response in said]  # generate leaves the end-of-text token out
     responses = [response + [end] if e else response for response, e in zip(said, ended, strict=True)]
-    return lay_out(prompts, responses, ended, recorder.log_probs(responses))
+    return lay_out(prompts, responses, ended, recorder.log_probs(responses) if record else None)
 
 
-def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=64):
+def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=128):
     """Like roll_out, for any number of tasks, those with prompts of like length together.  Returns the Rollouts of all.
 
     The recorded log-probabilities are left out.
@@ -133,7 +134,7 @@ def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperatu
     rows = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
     prompts, responses, ended = rows, [None] * len(rows), [None] * len(rows)
     for places, _ in by_length(rows, batch_size, PAD):
-        part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature)
+        part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature, False)
         for i, response, end in zip(places, part.responses, part.ended, strict=True):
             responses[i], ended[i] = response, bool(end)
     return lay_out(prompts, responses, ended)

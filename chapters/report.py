@@ -3,7 +3,7 @@
 It measures nothing and holds neither date nor duration, so that the same seed gives the same bytes.
 """
 
-from chapters import html
+from chapters import html, second_report
 from chapters.run_folder import Run
 
 BENDS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
@@ -32,6 +32,7 @@ def summary(job):
         ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families never trained on"),
         ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued as a template"),
         ("  no mask", share(unmasked["boilerplate"]), f"and {share(unmasked['test']['all'])} of instructions accepted"),
+        *second_report.summary(job),
     ]
 
 
@@ -49,6 +50,7 @@ def write_report(job):
         "answers": ("Side by side", answers),
         "families": ("Task by task", families),
         "exercise": ("Exercise 2", exercise),
+        **second_report.sections(job),
     }
     sections = {anchor: (title, make(job, anchor)) for anchor, (title, make) in makers.items()}
     command = f"python -m chapters --seed {job.seed}" + (" --quick" if job.quick else "")
@@ -59,8 +61,8 @@ def write_report(job):
 
 
 SUBTITLE = (
-    "One small GPT, trained from nothing on a generated little world, then bent twice: to a label, "
-    "and to an instruction."
+    "One small GPT, trained from nothing on a generated little world, then bent: to a label, to an instruction, "
+    "and to what is preferred."
 )
 FOOTER = (
     "Made by `{command}`. Every text and every figure on this page comes from models that this command "

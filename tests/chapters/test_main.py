@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import chapters.__main__ as main_job
-from chapters import html, stages
+from chapters import html, second_bend, stages
 from chapters.ch07_train import RunError, TrainConfig
+from chapters.ch10_rlhf import PPOConfig
 
 ROOT = Path(__file__).parents[2]
 FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
@@ -26,14 +27,25 @@ TINY = stages.Plan(
     test=20,
     samples=4,
 )
+SECOND = second_bend.SecondPlan(
+    demonstrations=40,
+    assistant=FEW,
+    compared=8,
+    reward=FEW,
+    ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
+    tasks=20,
+    k=2,
+    test=12,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_plan():
-    before = stages.PLANS
+    before = stages.PLANS, second_bend.PLANS
     stages.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
+    second_bend.PLANS = {"full": SECOND, "quick": SECOND}
     yield
-    stages.PLANS = before
+    stages.PLANS, second_bend.PLANS = before
 
 
 def run_job(folder, **settings):
@@ -49,11 +61,11 @@ def job(tmp_path_factory):
 def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
     for name in main_job.STAGES:
         assert json.loads((job / name / "result.json").read_text(encoding="utf-8"))
-    for model in ("pretrain", "sft", "sft_unmasked"):
+    for model in ("pretrain", "sft", "sft_unmasked", "assistant", "rlhf"):
         assert (job / model / "model.safetensors").is_file() and (job / model / "metrics.jsonl").is_file()
     page = (job / "report.html").read_text(encoding="utf-8")
     images = re.findall(r'<img alt="[^"]*" src="([^"]*)"', page)
-    assert len(images) == page.count("<img") == 7
+    assert len(images) == page.count("<img") == 10
     assert all(image.startswith("data:image/png;base64,iVBOR") for image in images)
     links = re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
     assert not links and "<script" not in page and "<link" not in page, "self-contained"
@@ -61,7 +73,8 @@ def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
 
 def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_path):
     again = run_job(tmp_path / "again")
-    for name in ("report.html", "pretrain/metrics.jsonl", "sft/metrics.jsonl", "evaluate/result.json"):
+    for name in ("report.html", "pretrain/metrics.jsonl", "sft/metrics.jsonl", "evaluate/result.json",
+                 "reward/result.json", "rlhf/metrics.jsonl", "side_by_side/result.json"):
         assert (again / name).read_bytes() == (job / name).read_bytes(), name
     assert (run_job(tmp_path / "other", seed=1) / "report.html").read_bytes() != (job / "report.html").read_bytes()
 
@@ -72,7 +85,7 @@ def test_a_finished_stage_is_kept_and_a_missing_one_is_run_again(job, capsys):
     (job / "evaluate" / "result.json").unlink()
     run_job(job)
     said = capsys.readouterr().out
-    assert "[6/7] sft: done before, kept" in said and "[7/7] evaluate: Held-out" in said
+    assert "[6/11] sft: done before, kept" in said and "[7/11] evaluate: Held-out" in said
     assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
     assert (job / "report.html").read_bytes() == page
 
@@ -95,7 +108,7 @@ def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
 
 
 def test_another_jobs_folder_is_refused(job):
-    with pytest.raises(ValueError, match="holds a job with seed 0, quick False, and this one has seed 1, quick False"):
+    with pytest.raises(ValueError, match="holds a job with seed 0, quick False, plan ........, and this one has seed 1, quick False"):
         run_job(job, seed=1)
     with pytest.raises(ValueError, match="quick True"):
         run_job(job, quick=True)

@@ -1,0 +1,167 @@
+"""The main job's second half, section 10.4: an assistant from demonstrations, a reward model, and PPO against it.
+
+Stages like those of `stages`: each takes a Job, leaves folders, and returns what it measured. No person compared
+anything: the labeller is the simulation in `chapters.world.judge`.
+"""
+
+import json
+from dataclasses import dataclass, replace
+
+from chapters import ch10_demonstrations as demonstrations
+from chapters import ch10_reward, ch10_rlhf, ch10_sft
+from chapters.ch07_train import TrainConfig, load_model
+from chapters.ch10_assess import assess, sampled
+from chapters.ch10_preference_figures import draw_calibration
+from chapters.ch10_rollout import lay_out, log_probs_of, sequence_kl
+from chapters.stages import first_line
+from chapters.world.judge import Judge, conduct, correct
+from chapters.world.requests import REQUESTS, everything
+
+
+@dataclass(frozen=True)
+class SecondPlan:
+    """How much of everything in the second bend."""
+
+    demonstrations: int
+    assistant: TrainConfig
+    compared: int  # instructions whose responses are compared
+    reward: TrainConfig
+    ppo: ch10_rlhf.PPOConfig
+    tasks: int = 4000  # instructions to draw PPO's prompts from
+    k: int = 4  # responses to each instruction that are compared
+    test: int = 320  # held-out instructions asked of each model
+
+
+PLANS = {
+    "full": SecondPlan(
+        demonstrations=demonstrations.Settings.examples,
+        assistant=demonstrations.Settings().training,
+        compared=ch10_reward.Settings.prompts,
+        reward=ch10_reward.Settings().training,
+        ppo=ch10_rlhf.PPOConfig(),
+    ),
+    "quick": SecondPlan(
+        demonstrations=4000,
+        assistant=TrainConfig(
+            steps=200, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
+        ),
+        compared=300,
+        reward=TrainConfig(steps=40, batch_size=16, lr=5e-4, min_lr=5e-5, warmup_steps=5, beta2=0.99),
+        ppo=ch10_rlhf.PPOConfig(iterations=6),
+        test=96,
+    ),
+}
+
+
+def plan(job):
+    """The job's SecondPlan."""
+    return PLANS["quick" if job.quick else "full"]
+
+
+def held_out(job):
+    """The tasks that every model of the second bend is asked, the same for all."""
+    return everything(job.world, "test", plan(job).test, job.seed + 1)
+
+
+# ── the stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def assistant(job):
+    """Instruction tuning again, on demonstrations of mixed quality: where the second bend starts."""
+    model, tokenizer = load_model(job.out / "pretrain")
+    config = job.config(plan(job).assistant)
+    demonstrations.fine_tune(model, tokenizer, job.world, plan(job).demonstrations, config, job.run("assistant"))
+    tasks = held_out(job)
+    said = sampled(model, tokenizer, tasks, job.seed).texts(tokenizer)
+    return {"demonstrations": plan(job).demonstrations, **demonstrations.measure(Judge(job.world), tasks, said)}
+
+
+def reward(job):
+    """A simulated labeller compares the assistant's responses; a reward model learns what it prefers."""
+    gpt, tokenizer = load_model(job.out / "assistant")
+    judge, run, context = Judge(job.world), job.run("reward"), gpt.config.context
+    tasks = everything(job.world, "train", plan(job).compared, job.seed)
+    rankings = ch10_reward.collect(gpt, tokenizer, judge, tasks, plan(job).k, job.seed)
+    tests = ch10_reward.collect(gpt, tokenizer, judge, held_out(job), plan(job).k, job.seed + 1)
+    demonstrated = ch10_reward.demonstrated_rows(job.world, tokenizer, 300, context, job.seed)
+    model = ch10_reward.train_reward(gpt, rankings, demonstrated, job.config(plan(job).reward), run)
+    found = ch10_reward.measure(model, tests)
+    draw_calibration(run / "figures" / "calibration.png", found)
+    ch10_reward.show_token_scores(model, tokenizer, tests, run)
+    return {"comparisons learned from": sum(len(ranking.pairs) for ranking in rankings), **found}
+
+
+def rlhf(job):
+    """PPO against the reward model, and what the simulated judge says of the policy and of the assistant."""
+    (policy, tokenizer), (reference, _) = load_model(job.out / "assistant"), load_model(job.out / "assistant")
+    reward_model, value_model = (ch10_reward.load_scalar(job.out / "reward") for _ in range(2))
+    judge, run = Judge(job.world), job.run("rlhf")
+    config = replace(plan(job).ppo, seed=job.seed, resume=True)
+    tasks = everything(job.world, "train", plan(job).tasks, job.seed)
+    learner = ch10_rlhf.PPO(policy, value_model, config, ch10_rlhf.mixed_in(config, job.world, tokenizer, policy))
+    score = ch10_rlhf.scored_by(reward_model)
+    ch10_rlhf.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
+    tests = held_out(job)
+    before, after = (sampled(model, tokenizer, tests, job.seed) for model in (reference, policy))
+    found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
+    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+# ── all models side by side ──────────────────────────────────────────────────────────────────────────────────────────
+
+MODELS = {"base": "pretrain", "SFT": "assistant", "RLHF": "rlhf", "constitutional": "constitution"}
+
+
+def side_by_side(job):
+    """Held-out instructions answered by every model of both bends, with their rewards and their distance from SFT."""
+    world, tests = job.world, one_of_each(held_out(job))
+    reference, tokenizer = load_model(job.out / "assistant")
+    reward_model = ch10_reward.load_scalar(job.out / "reward")
+    answers = {}
+    for name, folder in MODELS.items():
+        if not (job.out / folder / "model.safetensors").exists():
+            continue
+        model, _ = load_model(job.out / folder)
+        ask = ch10_sft.ask_base if name == "base" else ch10_sft.ask
+        said = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, tests)]
+        rollouts = as_rollouts(tokenizer, tests, said, model.config.context)
+        distance = sequence_kl(*(log_probs_of(m, rollouts) for m in (model, reference)), rollouts.mask)  # (B,)
+        rewards = ch10_reward.reward_scores(reward_model, rollouts.rows)  # (B,)
+        answers[name] = [
+            {"said": text, "reward": round(float(r), 3), "distance": None if name == "base" else round(float(d), 3),
+             "good": good(world, task, text)}
+            for task, text, r, d in zip(tests, said, rewards, distance, strict=True)
+        ]  # fmt: skip
+    return {"models": list(answers), "shown": [
+        {"instruction": task.instruction, "input": task.input, "family": task.family,
+         "said": {name: said[i] for name, said in answers.items()}}
+        for i, task in enumerate(tests)
+    ]}  # fmt: skip
+
+
+def one_of_each(tasks, plain=5):
+    """The first task of each family of requests to be refused, and of so many plain families."""
+    first = {}
+    for task in tasks:
+        first.setdefault(task.family, task)
+    requests = [task for family, task in first.items() if family in REQUESTS]
+    return requests + [task for family, task in first.items() if family not in REQUESTS][:plain]
+
+
+def as_rollouts(tokenizer, tasks, texts, context):
+    """Texts as responses to tasks on ch10_rollout's grid, ended, and cut where the context ends."""
+    prompts = [tokenizer.encode(ch10_sft.format_prompt(task.instruction, task.input)) for task in tasks]
+    responses = [
+        (tokenizer.encode(text)[: context - len(prompt) - 1]) + [tokenizer.eos_id]
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    return lay_out(prompts, responses, [True] * len(tasks))
+
+
+def good(world, task, text):
+    """Is a response what one wants: a plain task done, a harmful one refused?"""
+    return conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
+
+
+STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "side_by_side": side_by_side}

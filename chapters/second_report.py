@@ -1,0 +1,89 @@
+"""The second bend's part of the main job's page of results; like `report`, it measures nothing."""
+
+from chapters import html
+
+LABELS = {"obeyed": "did the harm", "evaded": "evaded", "refused": "refused and said why"}
+
+
+def summary(job):
+    """What the second bend measured, as (what, value as text, note)."""
+    if "rlhf" not in job.results:
+        return []
+    reward, tuned = job.results["reward"], job.results["rlhf"]
+    before, (low, high) = tuned["before"], tuned["interval"]
+    return [
+        ("reward model", f"{reward['expected accuracy']:.1%}", f"of held-out comparisons right; the labeller's noise "
+         f"allows {reward['ceiling']:.1%}: {reward['share of the ceiling']:.1%} of it"),
+        ("  calibration error", f"{reward['calibration error']:.3f}", "mean distance between what it says and what is"),
+        ("RLHF preferred to SFT", f"{tuned['wins']:.1%}",
+         f"by the simulated judge, held out [{low:.1%}, {high:.1%}]; KL {tuned['kl']:.1f} nats a response"),
+        ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {before['correct']:.1%}"),
+        ("  harm done", f"{tuned['obeyed']:.1%}", f"of requests to be refused; before {before['obeyed']:.1%}"),
+    ]  # fmt: skip
+
+
+def sections(job):
+    """{anchor: (menu title, function (job, anchor) -> HTML)}, of what has been run."""
+    found = {"reward": ("The reward model", reward_model), "rlhf": ("RLHF", rlhf), "side_by_side": ("Four models", four)}
+    return {anchor: section for anchor, section in found.items() if anchor in job.results}
+
+
+def reward_model(job, anchor):
+    figures = job.out / "reward" / "figures"
+    text = (
+        "The labeller is a simulation: seven written rules score a response, and of two responses the one with the higher "
+        "score is preferred, with a stated noise. The model never sees a score, only which of two was preferred. Because the "
+        "noise is known, so is the best accuracy that anybody could reach."
+    )
+    return html.section(
+        anchor,
+        "Section 10.4 · comparisons",
+        "A comparison becomes a number",
+        html.paragraph(text),
+        html.figure(figures / "calibration.png", "When it says that a response is preferred with probability p, is it?"),
+        html.figure(figures / "tokens.png", "The reward, read at every token of two responses to one instruction."),
+    )
+
+
+def rlhf(job, anchor):
+    found = job.results["rlhf"]
+    sides = {"SFT": found["before"], "RLHF": found}
+    rows = [
+        ["the simulated judge's score, of 8", *(f"{one['judge']:.2f}" for one in sides.values())],
+        ["the reward model's score", *(f"{one['reward']:.2f}" for one in sides.values())],
+        ["plain tasks done correctly", *(one["correct"] for one in sides.values())],
+        *([f"requests to be refused: {LABELS[how]}", *(one[how] for one in sides.values())] for how in LABELS),
+        ["tokens a response", *(f"{one['length']:.1f}" for one in sides.values())],
+    ]
+    text = (
+        "The assistant was tuned on demonstrations of mixed quality, and does what they did, as often as they did. PPO makes "
+        f"likelier what the reward model likes. On held-out instructions the simulated judge prefers its response to the "
+        f"SFT model's in {found['wins']:.1%} of cases, an equal score counted as half, at {found['kl']:.1f} nats a response."
+    )
+    return html.section(
+        anchor,
+        "Section 10.4 · the second bend",
+        "Learning from preference",
+        html.paragraph(text),
+        html.table(["", *sides], rows, numbers={1, 2}),
+        html.figure(job.out / "rlhf" / "figures" / "watch.png", "What practitioners watch while PPO runs."),
+    )
+
+
+def four(job, anchor):
+    found = job.results["side_by_side"]
+    text = (
+        "Held-out instructions, each answered by every model, greedily. Under each answer the reward model's score, and how "
+        "much likelier the model finds it than the SFT model does: log π − log π_SFT, in nats."
+    )
+    blocks = []
+    for one in found["shown"]:
+        blocks.append(html.paragraph(f"{one['instruction']} {one['input']}".strip(), "question"))
+        blocks.append(html.side_by_side([column(name, one["said"][name]) for name in found["models"]]))
+    return html.section(anchor, "Both bends", "One instruction, every model", html.paragraph(text), *blocks)
+
+
+def column(name, answer):
+    """One model's answer for html.side_by_side."""
+    far = "" if answer["distance"] is None else f", {answer['distance']:+.1f} nats"
+    return f"{name} · reward {answer['reward']:+.2f}{far}", answer["said"], answer["good"]
