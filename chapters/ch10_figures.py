@@ -18,8 +18,9 @@ def kinds_of(labels, ignore_index=-100):
 
 
 def visible(piece):
-    """A token's bytes as something to look at: white space that ends a line becomes a sign."""
-    return piece.decode("utf-8", "replace").replace("\n", "↵").replace("\t", "⇥").replace("<|endoftext|>", "⟨end⟩")
+    """A token's bytes as something to look at: white space that ends a line becomes a sign, a control character "�"."""
+    text = piece.decode("utf-8", "replace").replace("\n", "↵").replace("\t", "⇥").replace("<|endoftext|>", "⟨end⟩")
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 # ── in the terminal ──────────────────────────────────────────────────────────────────────────────────────────────────

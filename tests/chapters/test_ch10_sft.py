@@ -9,7 +9,7 @@ from chapters import ch07_train, ch10_sft
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, TrainConfig, load_model, next_token_loss, save_model
-from chapters.ch10_figures import GRADED, MASKED, SEAM, coloured, draw_mask, kinds_of, lay_out, table
+from chapters.ch10_figures import GRADED, MASKED, SEAM, coloured, draw_mask, kinds_of, lay_out, table, visible
 from chapters.ch10_sft import (
     IGNORE_INDEX,
     TEMPLATE,
@@ -347,3 +347,7 @@ def test_the_command_end_to_end(tmp_path, capsys, tokenizer, from_file):
 def test_without_a_base_model_the_command_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trained model .*chapters.ch07_train"):
         ch10_sft.main(ch10_sft.Settings(base=tmp_path / "nothing", run=tmp_path / "run"))
+
+
+def test_what_cannot_be_printed_is_shown_as_a_sign():
+    assert [visible(piece) for piece in (b"a b", b"\n", b"\x07c", b"\xc3", b"<|endoftext|>")] == ["a b", "↵", "�c", "�", "⟨end⟩"]
