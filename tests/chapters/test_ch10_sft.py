@@ -350,4 +350,5 @@ def test_without_a_base_model_the_command_says_what_to_do(tmp_path):
 
 
 def test_what_cannot_be_printed_is_shown_as_a_sign():
-    assert [visible(piece) for piece in (b"a b", b"\n", b"\x07c", b"\xc3", b"<|endoftext|>")] == ["a b", "↵", "�c", "�", "⟨end⟩"]
+    pieces = b"a b", b"\n", b"\x07c", b"\xc3", b"<|endoftext|>"
+    assert [visible(piece) for piece in pieces] == ["a b", "↵", "�c", "�", "⟨end⟩"]
