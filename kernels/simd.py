@@ -97,24 +97,28 @@ def maximum(typing, a, b):
 _ROUNDER, _ROUNDER_BITS = 12582912.0, 0x4B400000  # 1.5 · 2²³
 
 
-@intrinsic
-def _times_power_of_two(typing, y, rounded):
-    """y · 2ⁿ, where n is the whole number in the lowest bits of `rounded`.
+def _scaler(steps):
+    """Make y · 2ⁿ, where n is the whole number in the lowest bits of `rounded`, in one multiplication or two.
 
-    A float32 is 2^(e − 127) where its exponent bits say e, so writing n + 127 there makes 2ⁿ. In two halves, because 2ⁿ itself
-    overflows before the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
+    A float32 is 2^(e − 127) where its exponent bits say e, so writing n + 127 there makes 2ⁿ. In two halves where 2ⁿ itself
+    may overflow before the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
     """
 
-    def emit(context, builder, signature, args):
-        n = builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
-        half = builder.ashr(n, INT(1))
-        y = args[0]
-        for part in (half, builder.sub(n, half)):
-            y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
-        return y
+    @intrinsic
+    def times_power_of_two(typing, y, rounded):
+        def emit(context, builder, signature, args):
+            y, n = args[0], builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
+            half = builder.ashr(n, INT(1))
+            for part in (half, builder.sub(n, half)) if steps == 2 else (n,):
+                y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
+            return y
 
-    return types.float32(types.float32, types.float32), emit
+        return types.float32(types.float32, types.float32), emit
 
+    return times_power_of_two
+
+
+_times_any_power, _times_normal_power = _scaler(2), _scaler(1)
 
 _F = types.float32
 LOG2_E = 1.44269504
@@ -123,14 +127,11 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 
 
 @exact
-def exp(x):
-    """eˣ in float32, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, tiny results are denormal numbers.
+def _split(x):
+    """x = n ln 2 + r with |r| ≤ ln 2 / 2: eʳ, and n in the lowest bits of a float32.
 
-    x = n ln 2 + r with |r| ≤ ln 2 / 2, so eˣ = 2ⁿ eʳ, and over that short interval eʳ is a polynomial of degree 7
-    (coefficients: Moshier's Cephes library, expf).
+    Over that short interval eʳ is a polynomial of degree 7 (coefficients: Moshier's Cephes library, expf).
     """
-    x = _F(-104.0) if x < _F(-104.0) else x  # e^-104 is 0 and e^89 is inf; a NaN fails both comparisons and stays
-    x = _F(89.0) if x > _F(89.0) else x
     rounded = x * _F(LOG2_E) + _F(_ROUNDER)
     n = rounded - _F(_ROUNDER)
     r = x - n * _F(LN2_HIGH) - n * _F(LN2_LOW)
@@ -140,4 +141,38 @@ def exp(x):
     p = p * r + _F(4.1665795894e-2)
     p = p * r + _F(1.6666665459e-1)
     p = p * r + _F(5.0000001201e-1)
-    return _times_power_of_two(p * (r * r) + r + _F(1.0), rounded)
+    return p * (r * r) + r + _F(1.0), rounded
+
+
+@exact
+def exp(x):
+    """eˣ = 2ⁿ eʳ, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, tiny results are denormal numbers."""
+    x = _F(-104.0) if x < _F(-104.0) else x  # e^-104 is 0 and e^89 is inf; a NaN fails both comparisons and stays
+    x = _F(89.0) if x > _F(89.0) else x
+    power, rounded = _split(x)
+    return _times_any_power(power, rounded)
+
+
+@exact
+def exp_to_zero(x):
+    """exp for x of at most 0 (or just above), as where a maximum was subtracted, to be summed: a third less work.
+
+    Results below e^-87, which float32 cannot hold in full and no sum with e⁰ would notice, are 0.
+    """
+    power, rounded = _split(x)
+    return _F(0.0) if x < _F(-87.0) else _times_normal_power(power, rounded)
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at this address, which need not be a valid one; nothing waits for it."""
+
+    def emit(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, INT, INT, INT])
+        )
+        builder.call(function, [pointer, INT(0), INT(3), INT(1)])  # to read it, into the nearest cache, as data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit

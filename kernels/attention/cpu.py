@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import address, delivered, inner, kernel, result, running, scratch, workers
-from kernels.simd import WIDTH, exp, load, maximum, store, take_number
+from kernels.simd import WIDTH, exp_to_zero, load, maximum, store, take_number
 from kernels.tile import ROWS, packer, register_tile, transpose_block
 
 _F = types.float32
@@ -89,15 +89,15 @@ def _softmax_step(P, keys, top, total, rescale):
             store(top, i, maximum(load(top, i), maximum(a, b)))
     for i in range(QUERIES):
         shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # nothing seen yet: exp(-inf − 0) = 0
-        change = exp(load(rescale, i) - shift)
+        change = exp_to_zero(load(rescale, i) - shift)
         store(rescale, i, change)
         store(total, i, load(total, i) * change)
     for j in range(0, keys, 4):
         row = P + 4 * j * QUERIES
         for i in range(QUERIES):
             shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)
-            p0, p1 = exp(load(row, i) - shift), exp(load(row, QUERIES + i) - shift)
-            p2, p3 = exp(load(row, 2 * QUERIES + i) - shift), exp(load(row, 3 * QUERIES + i) - shift)
+            p0, p1 = exp_to_zero(load(row, i) - shift), exp_to_zero(load(row, QUERIES + i) - shift)
+            p2, p3 = exp_to_zero(load(row, 2 * QUERIES + i) - shift), exp_to_zero(load(row, 3 * QUERIES + i) - shift)
             store(row, i, p0)
             store(row, QUERIES + i, p1)
             store(row, 2 * QUERIES + i, p2)
@@ -172,7 +172,7 @@ def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
         top = maximum(top, score)
     shift = top if top != _F(_MINUS_INFINITY) else _F(0.0)
     for j in range(start, end):
-        p = exp(load(scores, j) - shift)
+        p = exp_to_zero(load(scores, j) - shift)
         store(scores, j, p)
         total += p
     _fill(out, D, _F(0.0))
@@ -296,7 +296,7 @@ def _weights(P, dP, keys, lse, row):
     for j in range(keys):
         p_row, d_row = P + 4 * j * BLOCK, dP + 4 * j * BLOCK
         for i in range(BLOCK):
-            p = exp(load(p_row, i) - load(lse, i))
+            p = exp_to_zero(load(p_row, i) - load(lse, i))
             store(p_row, i, p)
             store(d_row, i, p * (load(d_row, i) - load(row, i)))
 

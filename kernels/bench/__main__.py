@@ -4,7 +4,7 @@ import argparse
 import os
 from importlib import import_module
 
-LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention")
+LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth")
 
 
 def main():
@@ -17,7 +17,6 @@ def main():
     parser.add_argument("--plot", metavar="FILE", help="draw the ladder to this file")
     parser.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="step: which sizes (default: all)")
     parser.add_argument("--compile", action="store_true", help="step: also PyTorch compiled, which takes a minute a size")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.threads:
         for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -7,7 +7,8 @@ import numba
 import numpy as np
 
 from kernels.attention import cpu, reference
-from kernels.bench.measure import in_turns, ladder, torch_or_none
+from kernels.bench.measure import in_turns, ladder
+from kernels.bench.peers import attention, contestants
 from kernels.launch import SAFE
 from kernels.simd import exp
 from kernels.softmax.cpu import row_maximum
@@ -75,7 +76,6 @@ def blocks(q, k, v, y):
 
 
 def run(limits, size=None):
-    torch = torch_or_none()
     rng = np.random.default_rng(0)
     H, T, D = 6, 512, 64
     q, k, v = (rng.standard_normal((H, T, D)).astype(np.float32) for _ in range(3))
@@ -98,49 +98,39 @@ def run(limits, size=None):
         ("blocks", "blocks of scores by register tiles", filled(blocks)),
         ("threads", "all cores: the engine's kernel", filled(threads)),
     ]
-    if torch is not None:
-        tensors = [torch.from_numpy(a)[None] for a in (q, k, v)]
-        attend = torch.nn.functional.scaled_dot_product_attention
-        rungs.append(("PyTorch", torch.__version__, lambda: attend(*tensors, is_causal=True)[0]))
     exact = reference.attention_forward(*(a.astype(np.float64) for a in (q, k, v)), causal_offset=0)[0]
     operations = 2 * H * T * (T + 1) * D  # two products over the keys that are seen
     title = f"causal attention, forward, {H} heads, T = {T}, D = {D}"
-    figures = ladder(title, rungs, operations, "GFLOP/s", limits.gflops, exact)
-    _as_T_grows(limits, torch, size or 4096)
+    work = {"torch": ("attention", 1, H, T, D, False)}
+    figures = ladder(title, rungs, operations, "GFLOP/s", limits.gflops, exact, work=work)
+    with contestants("minigrad", "torch") as them:
+        _as_T_grows(limits, them, size or 4096)
     return figures, "GFLOP/s", limits.gflops
 
 
-def _as_T_grows(limits, torch, longest):
+def _as_T_grows(limits, them, longest):
     print("\ncausal attention, forward and backward, 6 heads, D = 64, as T grows")
     print("       T   kernel ms  PyTorch ms  ratio   limit   memory of the kernel  of one (T, T) matrix a head")
     T = 256
     while T <= longest:
-        rng = np.random.default_rng(0)
         batch, heads, D = max(1, 2048 // T), 6, 64
-        joint = rng.standard_normal((batch, T, 4, heads, D)).astype(np.float32)
-        q, k, v, dout = (joint[:, :, i].transpose(0, 2, 1, 3) for i in range(4))  # (B, H, T, D) each, as in a GPT
-
-        def ours(q=q, k=k, v=v, dout=dout):
-            y, lse = cpu.attention_forward(q, k, v, causal_offset=0)
-            cpu.attention_backward(dout, q, k, v, y, lse, causal_offset=0)
-
-        functions = [ours]
-        if torch is not None:
-            tq, tk, tv = (torch.from_numpy(np.array(x)).requires_grad_() for x in (q, k, v))
-            td = torch.from_numpy(np.array(dout))
-
-            def theirs(tq=tq, tk=tk, tv=tv, td=td):
-                torch.nn.functional.scaled_dot_product_attention(tq, tk, tv, is_causal=True).backward(td)
-
-            functions.append(theirs)
-        ours()
-        tracemalloc.start()
-        ours()
-        memory = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
-        times = in_turns(functions, 2.0)
+        for one in them.values():
+            one.prepare("attention", batch, heads, T, D, True)
+        times = in_turns([one.turn for one in them.values()], 2.0)
+        memory = _memory(batch, heads, T, D)
         rate = 7 * batch * heads * T * (T + 1) * D / times[0] / 1e9  # seven products: two forward, five backward
-        peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if torch is not None else " " * 17
+        peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if len(times) > 1 else " " * 17
         share, matrix = 100 * rate / limits.gflops, batch * heads * T * T * 4 / 2**20
         print(f"  {T:6}  {1e3 * times[0]:10.1f}  {peer}  {share:5.0f}%  {memory:12.1f} MiB  {matrix:18.1f} MiB", flush=True)
         T *= 4
+
+
+def _memory(B, H, T, D):
+    """MiB that a forward and a backward pass allocate, results included, at most at one time."""
+    step = attention("minigrad", B, H, T, D, True)
+    step()
+    tracemalloc.start()
+    step()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most / 2**20

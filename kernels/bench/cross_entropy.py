@@ -5,11 +5,12 @@ import math
 import numba
 import numpy as np
 
-from kernels.bench.measure import ladder, torch_or_none
+from kernels.bench.measure import ladder
 from kernels.cross_entropy import cpu, reference
 from kernels.launch import SAFE
 from kernels.simd import exp
 from kernels.softmax import reference as softmax
+from kernels.softmax.cpu import row_maximum
 
 
 def separate(logits, targets):
@@ -33,10 +34,20 @@ def polynomial(logits, targets, losses):
     """The same with exp as a polynomial, in vector registers."""
     for r in range(len(logits)):
         x = logits[r]
-        top, total = cpu.row_maximum(x), np.float32(0)
+        top, total = row_maximum(x), np.float32(0)
         for c in range(len(x)):
             total += exp(x[c] - top)
         losses[r] = np.float32(math.log(total)) + top - x[targets[r]]
+
+
+def fetching_ahead(logits, targets, losses):
+    """The engine's kernel on one thread: while a piece of the row is worked on, the next is on its way from memory."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        losses[:] = cpu.cross_entropy_forward(logits, targets)[0]
+    finally:
+        numba.set_num_threads(before)
 
 
 def run(limits, size=None):
@@ -57,15 +68,13 @@ def run(limits, size=None):
         ("separate", "log-softmax in NumPy, then pick", lambda: separate(logits, targets)),
         ("fused", "a row at a time, libm's exp", filled(fused)),
         ("polynomial", "exp as a polynomial, in vector registers", filled(polynomial)),
+        ("fetching ahead", "the next piece comes while this one is worked on", filled(fetching_ahead)),
         ("threads", "all cores: the engine's kernel", lambda: cpu.cross_entropy_forward(logits, targets)[0]),
     ]
-    torch = torch_or_none()
-    if torch is not None:
-        tx, tt = torch.from_numpy(logits), torch.from_numpy(targets)
-        rungs.append(("PyTorch", torch.__version__, lambda: torch.nn.functional.cross_entropy(tx, tt, reduction="none")))
     exact = reference.cross_entropy_forward(logits.astype(np.float64), targets)[0]
     title = f"cross-entropy, forward, {logits.shape}, float32, bytes of logits read"
-    figures = ladder(title, rungs, logits.nbytes, "GB/s", limits.read, exact)
+    work = {"torch": ("row_operation", "cross_entropy", "forward", *logits.shape)}
+    figures = ladder(title, rungs, logits.nbytes, "GB/s", limits.read, exact, work=work)
 
     dlosses, out = np.full(R, 1 / R, np.float32), np.empty_like(logits)
     _, lse = cpu.cross_entropy_forward(logits, targets)
@@ -79,5 +88,6 @@ def run(limits, size=None):
         ("half masked", "every second row is not graded", backward(cpu, half)),
     ]
     title = "cross-entropy, backward, bytes read and written if every row is graded"
-    ladder(title, rungs, 2 * logits.nbytes, "GB/s", limits.copy)
+    work = {"torch": ("row_operation", "cross_entropy", "backward", *logits.shape)}
+    ladder(title, rungs, 2 * logits.nbytes, "GB/s", limits.copy, work=work)
     return figures, "GB/s", limits.read

@@ -5,7 +5,7 @@ import math
 import numba
 import numpy as np
 
-from kernels.bench.measure import ladder, torch_or_none
+from kernels.bench.measure import ladder
 from kernels.launch import SAFE
 from kernels.layernorm import cpu, reference
 
@@ -53,10 +53,8 @@ def run(limits, size=None):
         ("reordered", "sums in vector registers", filled(reordered)),
         ("threads", "all cores: the engine's kernel", lambda: cpu.layernorm_forward(x, weight, bias, out=y)[0]),
     ]
-    torch = torch_or_none()
-    if torch is not None:
-        tx, tw, tb = (torch.from_numpy(a) for a in (x, weight, bias))
-        rungs.append(("PyTorch", torch.__version__, lambda: torch.nn.functional.layer_norm(tx, (768,), tw, tb)))
     exact = reference.layernorm_forward(*(a.astype(np.float64) for a in (x, weight, bias)))[0]
-    figures = ladder(f"layernorm {x.shape}, float32, bytes read and written", rungs, 2 * x.nbytes, "GB/s", limits.copy, exact)
+    work = {"torch": ("row_operation", "layernorm", "forward", *x.shape)}
+    title = f"layernorm {x.shape}, float32, bytes read and written"
+    figures = ladder(title, rungs, 2 * x.nbytes, "GB/s", limits.copy, exact, work=work)
     return figures, "GB/s", limits.copy

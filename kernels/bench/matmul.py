@@ -6,7 +6,8 @@ All rungs but the last run on one thread and want sizes that are multiples of th
 import numba
 import numpy as np
 
-from kernels.bench.measure import in_turns, ladder, torch_or_none
+from kernels.bench.measure import in_turns, ladder
+from kernels.bench.peers import contestants
 from kernels.launch import SAFE, address
 from kernels.matmul import cpu
 from kernels.tile import COLUMNS, ROWS, VECTORS, packer, register_tile
@@ -120,75 +121,53 @@ def run(limits, size=None):
         ("cache blocks", "b is used again before it leaves the cache", filled(blocks, A, B, C, n)),
         ("packing", "operands in the order of use", filled(packs, A, B, C, n, R, R + 4 * 256 * 256)),
         ("threads", "all cores: the engine's kernel", lambda: cpu.matmul(a, b, out=c)),
-        ("NumPy", "its BLAS", lambda: np.matmul(a, b, out=c)),
     ]
-    torch = torch_or_none()
-    if torch is not None:
-        ta, tb, tc = (torch.from_numpy(x) for x in (a, b, c))
-        rungs.append(("PyTorch", torch.__version__, filled(lambda: torch.matmul(ta, tb, out=tc))))
     exact = a.astype(np.float64) @ b
+    work = dict.fromkeys(("numpy", "torch"), ("matmul", n, n, n, False, False))
     title = f"matmul ({n}, {n}) @ ({n}, {n}), float32"
-    figures = ladder(title, rungs, 2 * n**3, "GFLOP/s", limits.gflops, exact, 1e-5)
-    _steps_shapes(limits, torch)
+    figures = ladder(title, rungs, 2 * n**3, "GFLOP/s", limits.gflops, exact, 1e-5, work)
+    with contestants("minigrad", "numpy", "torch") as them:
+        _shapes_of_steps(limits, them)
+    with contestants("minigrad", "numpy", "torch", "limit") as them:
+        _one_row(them)
     return figures, "GFLOP/s", limits.gflops
 
 
-def _steps_shapes(limits, torch):
+def _shapes_of_steps(limits, them):
     print("\nshapes of the book step (B = 8, T = 256) and the gpt2 step (B = 4, T = 256): GFLOP/s")
-    print(f"  {'M':>6} {'K':>6} {'N':>6}  form     kernel   NumPy PyTorch   limit")
-    ratios = {"NumPy": [], "PyTorch": []}
+    print(f"  {'M':>6} {'K':>6} {'N':>6}  form   " + "".join(f"{name:>9}" for name in them) + "   limit")
+    ratios = {name: [] for name in them if name != "minigrad"}
     for R, C in ((2048, 384), (1024, 768)):
         for inputs, outputs in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)):
             for M, K, N, ta, tb in (
                 (R, inputs, outputs, False, True), (R, outputs, inputs, False, False), (outputs, R, inputs, True, False)
             ):  # fmt: skip
-                rates = _one_shape(M, K, N, ta, tb, torch)
-                for name, rate in zip(ratios, rates[1:], strict=False):
-                    ratios[name].append(rates[0] / rate)
+                for one in them.values():
+                    one.prepare("matmul", M, K, N, ta, tb)
+                seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 1.0), strict=True))
+                rates = {name: 2 * M * N * K / value / 1e9 for name, value in seconds.items()}
+                for name, values in ratios.items():
+                    values.append(rates["minigrad"] / rates[name])
                 form = ("aT " if ta else "a ") + ("bT" if tb else "b")
-                shown = "".join(f"{rate:8.0f}" for rate in rates) + " " * 8 * (3 - len(rates))
-                print(f"  {M:6} {K:6} {N:6}  {form:<6}{shown}{100 * rates[0] / limits.gflops:7.0f}%", flush=True)
+                shown = "".join(f"{rate:9.0f}" for rate in rates.values())
+                print(f"  {M:6} {K:6} {N:6}  {form:<6} {shown}{100 * rates['minigrad'] / limits.gflops:7.0f}%", flush=True)
     for name, values in ratios.items():
-        if values:
-            mean = float(np.exp(np.mean(np.log(values))))
-            print(f"  against {name}: geometric mean {mean:.2f}x, worst {min(values):.2f}x, best {max(values):.2f}x")
-    _one_row(limits)
+        mean = float(np.exp(np.mean(np.log(values))))
+        print(f"  against {name}: geometric mean {mean:.2f}x, worst {min(values):.2f}x, best {max(values):.2f}x")
 
 
-def _one_shape(M, K, N, ta, tb, torch):
-    """GFLOP/s of the kernel, NumPy and PyTorch for one product, run in turns."""
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((K, M) if ta else (M, K)).astype(np.float32)
-    b = rng.standard_normal((N, K) if tb else (K, N)).astype(np.float32)
-    c = np.empty((M, N), np.float32)
-    left, right = a.T if ta else a, b.T if tb else b
-    functions = [
-        lambda: cpu.matmul(a, b, transpose_a=ta, transpose_b=tb, out=c), lambda: np.matmul(left, right, out=c)
-    ]  # fmt: skip
-    if torch is not None:
-        tl, tr, tc = torch.from_numpy(left), torch.from_numpy(right), torch.from_numpy(c)
-        functions.append(lambda: torch.matmul(tl, tr, out=tc))
-    return [2 * M * N * K / seconds / 1e9 for seconds in in_turns(functions, 0.5)]
-
-
-def _one_row(limits):
-    print("\none row against a (N, 768) or (768, N) matrix, as in generation: GB/s of the matrix read")
-    rng = np.random.default_rng(0)
-    for N in (3072, 50257):
+def _one_row(them):
+    print("\none row against a matrix or its transpose (T), as in generation: GB/s of the matrix, and of memory merely read")
+    print(" " * 17 + "".join(f"{name:>9}" for name in them))
+    them["limit"].prepare("memory", "reading")
+    for shape in ((3072, 768), (768, 3072), (50257, 768), (768, 50257)):
         for transposed in (True, False):
-            copies = 1 if N > 10000 else 24  # different matrices in turn, so that none is still in a cache
-            weights = [rng.standard_normal((N, 768) if transposed else (768, N)).astype(np.float32) for _ in range(copies)]
-            x, y = rng.standard_normal((1, 768)).astype(np.float32), np.empty((1, N), np.float32)
-
-            def ours(weights=weights, x=x, y=y, transposed=transposed):
-                for w in weights:
-                    cpu.matmul(x, w, transpose_b=transposed, out=y)
-
-            def numpys(weights=weights, x=x, y=y, transposed=transposed):
-                for w in weights:
-                    np.matmul(x, w.T if transposed else w, out=y)
-
-            size = copies * weights[0].nbytes
-            mine, theirs = (size / seconds / 1e9 for seconds in in_turns([ours, numpys], 1.0))
-            shape = f"({N}, 768)" if transposed else f"(768, {N})"
-            print(f"  {shape:<14}{mine:6.1f}  NumPy {theirs:6.1f}  {100 * mine / limits.read:4.0f}% of the reading limit")
+            for name, one in them.items():
+                if name != "limit":
+                    one.prepare("one_row", *shape, transposed)
+            seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 1.5), strict=True))
+            size = {name: 4 * shape[0] * shape[1] if name != "limit" else 200 << 20 for name in them}
+            rates = {name: size[name] / seconds[name] / 1e9 for name in them}
+            shown = "".join(f"{rate:9.1f}" for rate in rates.values())
+            name = f"({shape[0]}, {shape[1]})" + (" T" if transposed else "")
+            print(f"  {name:<15}{shown}{100 * rates['minigrad'] / rates['limit']:7.0f}% of the limit", flush=True)

@@ -1,38 +1,30 @@
 """Timing in turns, the machine's own limits, and the table that a ladder prints."""
 
-import os
 import time
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 
 import numba
 import numpy as np
 from numba import prange
 
+from kernels.bench.peers import contestants, seconds_of
 from kernels.launch import address, inner, kernel
 from kernels.simd import WIDTH, load
 from kernels.tile import ROWS, register_tile
 
-REST = 0.1  # seconds; OpenBLAS's and OpenMP's threads spin for some tens of milliseconds after their work is done
+REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
 
 
-def in_turns(functions, seconds=3.0):
-    """Median seconds of each function: one call of each a round, rounds until the time is spent (at least 3, at most 60).
-
-    Between two functions there is a rest: the threads of the one before would otherwise still hold the other cores while
-    they wait for more work. Short functions are then called once untimed, to wake their own threads.
-    """
-    spent = [[] for _ in functions]
-    for function in functions:
-        function()  # compiles, and brings the data into the cache
+def in_turns(turns, seconds=3.0):
+    """Median of what each of these functions returns, its own seconds: a turn of each a round, 3 to 60 rounds."""
+    spent = [[] for _ in turns]
     begin = time.perf_counter()
     while len(spent[0]) < 3 or (len(spent[0]) < 60 and time.perf_counter() - begin < seconds):
-        for function, times in zip(functions, spent, strict=True):
+        for turn, times in zip(turns, spent, strict=True):
             time.sleep(REST)
-            if not times or times[-1] < REST:
-                function()
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
+            times.append(turn())
     return [float(np.median(times)) for times in spent]
 
 
@@ -77,6 +69,19 @@ def _copy(x, y, parts):
         _double(x[first:last], y[first:last])
 
 
+def reading(megabytes):
+    """A function that does nothing but read an array of this size, on all threads."""
+    x, sums = np.ones(megabytes << 18, np.float32), np.zeros(numba.get_num_threads(), np.float32)
+    return lambda: _read(address(x), len(x), sums, len(sums))
+
+
+def copying(megabytes):
+    """A function that does nothing but read one array of this size and write another."""
+    x = np.ones(megabytes << 18, np.float32)
+    y = np.zeros_like(x)
+    return lambda: _copy(x, y, numba.get_num_threads())
+
+
 @dataclass
 class Limits:
     """What this machine does at most, on all threads that Numba uses."""
@@ -93,15 +98,9 @@ class Limits:
 def limits(megabytes=256):
     """Measured now: the multiply-adds on registers, the bytes on arrays too large for any cache."""
     parts, K = numba.get_num_threads(), 1_000_000
-    room, sums = np.zeros(4096 * (parts + 1), np.float32), np.zeros(parts, np.float32)
-    x = np.ones(megabytes << 18, np.float32)
-    y = np.zeros_like(x)
+    room = np.zeros(4096 * (parts + 1), np.float32)
     best = []
-    for function in (
-        lambda: _multiply_adds(address(room), K, parts),
-        lambda: _read(address(x), len(x), sums, parts),
-        lambda: _copy(x, y, parts),
-    ):
+    for function in (lambda: _multiply_adds(address(room), K, parts), reading(megabytes), copying(megabytes)):
         function()
         times = []
         for _ in range(7):
@@ -110,27 +109,15 @@ def limits(megabytes=256):
             times.append(time.perf_counter() - start)
         best.append(min(times))
     flops = 2 * _STILL_ROWS * 3 * WIDTH * K * parts
-    return Limits(flops / best[0] / 1e9, x.nbytes / best[1] / 1e9, 2 * x.nbytes / best[2] / 1e9)
+    size = megabytes << 20
+    return Limits(flops / best[0] / 1e9, size / best[1] / 1e9, 2 * size / best[2] / 1e9)
 
 
-def torch_or_none():
-    """PyTorch on as many threads as Numba has, or None where it is not installed.
-
-    Our setting of OpenMP (see kernels/launch.py) is not PyTorch's; its own OpenMP reads it when it is first loaded.
-    """
-    os.environ.pop("GOMP_SPINCOUNT", None)
-    try:
-        import torch
-    except ImportError:
-        return None
-    torch.set_num_threads(numba.get_num_threads())
-    return torch
-
-
-def ladder(title, rungs, amount, unit, limit, check=None, tolerance=1e-4):
+def ladder(title, rungs, amount, unit, limit, check=None, tolerance=1e-4, work=()):
     """Run the rungs in turns and print a line for each; returns [(name, figure)].
 
     rungs: [(name, what it adds, function)]; check: the float64 result that every rung must reach.
+    work: what NumPy and PyTorch, each in a process of its own, are to do beside them: {library: arguments of prepare}.
     amount: operations or bytes of one call; unit: "GFLOP/s" or "GB/s"; limit: the machine's, in that unit.
     """
     print(f"\n{title}")
@@ -140,10 +127,17 @@ def ladder(title, rungs, amount, unit, limit, check=None, tolerance=1e-4):
             error = np.abs(got - check).max() / max(1e-30, np.abs(check).max())
             if not error < tolerance:
                 raise AssertionError(f"{name} is off by {error:.1e} of the largest value; {tolerance:.0e} is allowed")
-    times = in_turns([function for *_, function in rungs])
+    turns = [partial(seconds_of, function) for *_, function in rungs]
+    lines = [(name, adds) for name, adds, _ in rungs]
+    with contestants(*work) as peers:
+        for library, peer in peers.items():
+            peer.prepare(*work[library])
+            turns.append(peer.turn)
+            lines.append(({"numpy": "NumPy", "torch": "PyTorch"}[library], version(library)))
+        times = in_turns(turns)
     first = times[0]
     figures = []
-    for (name, adds, _), seconds in zip(rungs, times, strict=True):
+    for (name, adds), seconds in zip(lines, times, strict=True):
         figure = amount / seconds / 1e9
         figures.append((name, figure))
         share = 100 * figure / limit

@@ -5,7 +5,7 @@ import math
 import numba
 import numpy as np
 
-from kernels.bench.measure import ladder, torch_or_none
+from kernels.bench.measure import ladder
 from kernels.launch import SAFE, inner
 from kernels.simd import exp
 from kernels.softmax import cpu, reference
@@ -72,10 +72,8 @@ def run(limits, size=None):
         ("vector maximum", "the maximum in vector registers", filled(vector_maximum)),
         ("threads", "all cores: the engine's kernel", lambda: cpu.softmax_forward(x, out=y)),
     ]
-    torch = torch_or_none()
-    if torch is not None:
-        tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-        rungs.append(("PyTorch", torch.__version__, filled(lambda x, y: torch.softmax(tx, -1, out=ty))))
     exact = reference.softmax_forward(x.astype(np.float64))
-    figures = ladder(f"softmax {x.shape}, float32, bytes read and written", rungs, 2 * x.nbytes, "GB/s", limits.copy, exact)
+    work = {"torch": ("row_operation", "softmax", "forward", *x.shape)}
+    title = f"softmax {x.shape}, float32, bytes read and written"
+    figures = ladder(title, rungs, 2 * x.nbytes, "GB/s", limits.copy, exact, work=work)
     return figures, "GB/s", limits.copy

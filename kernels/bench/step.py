@@ -1,21 +1,13 @@
 """Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and where the time goes, kernel by kernel."""
 
-import importlib.util
-import json
-import os
-import re
-import resource
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
-import numba
 import numpy as np
 
 import kernels
-from kernels.bench.measure import limits
+from kernels.bench.measure import in_turns, limits
+from kernels.bench.peers import contestants
 
 SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
 SECONDS = {"tiny": 4, "book": 20, "gpt2": 60}
@@ -42,7 +34,7 @@ def our_step(config, inputs, targets):
     return step
 
 
-def _prepare(preset, B, T):
+def prepared(preset, B, T):
     from chapters.ch06_gpt import GPTConfig
 
     V = SIZES[preset][2]
@@ -58,8 +50,8 @@ def _product_operations(config, B, T):
     return 6 * B * T * weights + 7 * L * B * T * (T + 1) * C
 
 
-def _breakdown(step):
-    """Seconds of each kernel in one step, by wrapping the functions of the CPU set while it runs."""
+def _breakdown(step, steps=5):
+    """Seconds of each kernel in one step, the mean of several, by wrapping the functions of the CPU set while they run."""
     served, spent = kernels.SETS["cpu"], defaultdict(float)
     plain = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
 
@@ -76,108 +68,55 @@ def _breakdown(step):
         setattr(served, name, timed(name, function))
     try:
         begin = time.perf_counter()
-        step()
+        for _ in range(steps):
+            step()
         total = time.perf_counter() - begin
     finally:
         for name, function in plain.items():
             setattr(served, name, function)
     spent["everything else"] = total - sum(spent.values())
-    return sorted(spent.items(), key=lambda item: -item[1]), total
-
-
-def _worker(which, preset, B, T):
-    """In a process of its own: a step for every line on stdin, answered with its seconds and the most memory ever held."""
-    config, inputs, targets = _prepare(preset, B, T)
-    if which == "minigrad":
-        step = our_step(config, inputs, targets)
-    else:
-        os.environ.pop("GOMP_SPINCOUNT", None)  # our setting of OpenMP (kernels/launch.py), not PyTorch's
-        from kernels.bench.peer_gpt import peer_step, torch
-
-        torch.set_num_threads(numba.get_num_threads())
-        step = peer_step(config, inputs, targets, compiled=which == "compiled")
-    for _ in sys.stdin:
-        begin = time.perf_counter()
-        step()
-        print(json.dumps({"seconds": time.perf_counter() - begin, "peak": _most_memory_held()}), flush=True)
-
-
-class _Contestant:
-    """A worker process that takes a step when told to. Two thread pools in one process would stand in each other's way."""
-
-    def __init__(self, which, preset, B, T):
-        command = [sys.executable, "-m", "kernels.bench", "step", "--worker", f"{which},{preset},{B},{T}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def step(self):
-        print("step", file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def _in_turns(names, preset, B, T, seconds):
-    """{name: (median seconds of a step, peak MiB)}: a step of each a round, every one in its own process."""
-    contestants = {name: _Contestant(name, preset, B, T) for name in names}
-    spent = {name: [] for name in names}
-    for contestant in contestants.values():
-        contestant.step()  # compiles
-    begin = time.perf_counter()
-    while len(spent[names[0]]) < 3 or time.perf_counter() - begin < seconds:
-        for name, contestant in contestants.items():
-            answer = contestant.step()
-            spent[name].append(answer["seconds"])
-    peaks = {name: contestant.step()["peak"] for name, contestant in contestants.items()}
-    for contestant in contestants.values():
-        contestant.close()
-    return {name: (float(np.median(spent[name])), peaks[name]) for name in names}
-
-
-def _most_memory_held():
-    """MiB. Linux's own count for this process alone; getrusage's would include that of the process that started it."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-    except (OSError, TypeError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    each = {name: seconds / steps for name, seconds in spent.items()}
+    return sorted(each.items(), key=lambda item: -item[1]), total / steps
 
 
 def _one_size(preset, machine, names):
     B, T, V = SIZES[preset]
-    found = _in_turns(names, preset, B, T, SECONDS[preset])
-    config, inputs, targets = _prepare(preset, B, T)
+    with contestants(*names) as them:  # new processes for each size, so that the peak of memory is this size's
+        for one in them.values():
+            one.prepare("training_step", preset, B, T)
+        found = dict(zip(them, in_turns([one.turn for one in them.values()], SECONDS[preset]), strict=True))
+        peaks = {name: one.peak() for name, one in them.items()}
+    config, inputs, targets = prepared(preset, B, T)
     products = _product_operations(config, B, T) / machine.gflops / 1e9
     print(f"\n{preset}: B = {B}, T = {T}, V = {V}; matrix products alone at the measured limit: {1e3 * products:.1f} ms")
-    for name, (seconds, peak) in found.items():
-        ratio = seconds / found["minigrad"][0]
-        print(f"  {name:<10}{1e3 * seconds:9.1f} ms  {ratio:6.2f}x  {seconds / products:6.2f} of products{peak:8.0f} MiB")
+    for name, seconds in found.items():
+        ratio, times = found["minigrad"] / seconds, seconds / products
+        shown = f"minigrad takes {ratio:5.2f} of it   {times:5.2f} of products   {peaks[name]:6.0f} MiB"
+        print(f"  {name:<10}{1e3 * seconds:9.1f} ms   {shown}")
     ours = our_step(config, inputs, targets)
-    ours()
+    for _ in range(2):
+        ours()
     parts, total = _breakdown(ours)
+    print(f"  of minigrad's, {1e3 * total:.1f} ms while each kernel is timed:")
     for name, seconds in parts:
         if seconds > 0.005 * total:
             print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%", flush=True)
 
 
 def _scaling(names):
-    print(f"\ntiny, ms a step against B and T ({', '.join(names)})")
-    for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
-        found = _in_turns(names, "tiny", B, T, 2.0)
-        print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds, _ in found.values()), flush=True)
+    with contestants(*names) as them:
+        print(f"\ntiny, ms a step against B and T ({', '.join(them)})")
+        for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
+            for one in them.values():
+                one.prepare("training_step", "tiny", B, T)
+            found = in_turns([one.turn for one in them.values()], 2.0)
+            print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in found), flush=True)
 
 
 def run(arguments):
-    if arguments.worker:
-        which, preset, B, T = arguments.worker.split(",")
-        _worker(which, preset, int(B), int(T))
-        return
     machine = limits()
     print(machine)
-    names = ["minigrad"]
-    if importlib.util.find_spec("torch") is not None:
-        names += ["PyTorch", "compiled"] if arguments.compile else ["PyTorch"]
+    names = ("minigrad", "torch", "compiled") if arguments.compile else ("minigrad", "torch")
     for preset in arguments.preset or SIZES:
         _one_size(preset, machine, names)
     if not arguments.preset or "tiny" in arguments.preset:

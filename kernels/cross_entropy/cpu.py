@@ -1,7 +1,7 @@
 """Cross-entropy on the CPU: the reference's signatures, float32, whole rows shared among the threads.
 
-The loss and its softmax are one kernel: no array of probabilities is ever made. A row of logits comes from memory once (50,257
-of them, 200 kB, stay in the second-level cache while they are looked at twice). Rows that are not graded are not read.
+The loss and its softmax are one kernel: no array of probabilities is ever made. A row of logits comes from memory once, a piece
+of it while the piece before is being worked on. Rows that are not graded are not read.
 """
 
 import math
@@ -10,19 +10,48 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import as_flat, as_rows, check_indices, delivered, inner, kernel, result, workers
-from kernels.simd import exp
-from kernels.softmax.cpu import row_maximum
+from kernels.simd import exp_to_zero, load, maximum, prefetch
 
 _F = types.float32
+PIECE, SPAN = 4096, 256  # numbers of a row looked at together, 16 kB, half of a first-level cache; and of those at a time
+
+
+@inner
+def _maximum(x, n):
+    top = _F(-np.inf)
+    for i in range(n):
+        top = maximum(top, load(x, i))
+    return top
+
+
+@inner
+def _exponentials(x, n, top, ahead):
+    """Σ exp(x − top) over n numbers; meanwhile the memory at `ahead` is asked for, a span of as much for every span done."""
+    total = _F(0.0)
+    for first in range(0, n, SPAN):
+        for line in range(0, SPAN, 16):
+            prefetch(ahead + 4 * (first + line))
+        here = x + 4 * first
+        for i in range(min(SPAN, n - first)):
+            total += exp_to_zero(load(here, i) - top)
+    return total
+
+
+@inner
+def _logsumexp(x, n):
+    """log Σ eˣ, a piece at a time, with the largest number so far; when a larger one comes, the sum is scaled down."""
+    total, top = _F(0.0), _F(-np.inf)
+    for first in range(0, n, PIECE):
+        here, count = x + 4 * first, min(PIECE, n - first)
+        before, top = top, maximum(top, _maximum(here, count))
+        if top != _F(-np.inf):  # else there was nothing but -inf so far, which adds nothing; -inf − -inf would be NaN
+            total = total * exp_to_zero(before - top) + _exponentials(here, count, top, here + 4 * PIECE)
+    return _F(math.log(total)) + top
 
 
 @inner
 def _forward_row(x, target, smoothing):
-    top, total, sum_x = row_maximum(x), _F(0.0), _F(0.0)
-    for c in range(len(x)):
-        total += exp(x[c] - top)
-    lse = _F(math.log(total)) + top
-    at_target = x[target]
+    lse, sum_x, at_target = _logsumexp(x.ctypes.data, len(x)), _F(0.0), x[target]
     if smoothing > _F(0.0):
         for c in range(len(x)):
             sum_x += x[c]
@@ -44,7 +73,7 @@ def _forward(logits, targets, ignore_index, smoothing, losses, logsumexp, parts)
 def _backward_row(dloss, x, target, lse, smoothing, dx):
     everywhere = smoothing / _F(len(x))
     for c in range(len(x)):
-        dx[c] = dloss * (exp(x[c] - lse) - everywhere)
+        dx[c] = dloss * (exp_to_zero(x[c] - lse) - everywhere)
     dx[target] -= dloss * (_F(1.0) - smoothing)
 
 

@@ -86,6 +86,24 @@ def test_exp():
         np.testing.assert_allclose(y, np.exp(x), rtol=2e-7, atol=1.5e-45)  # one step of the denormal numbers
 
 
+@inner
+def _exp_to_zero(x, y):
+    for i in range(len(x)):
+        y[i] = simd.exp_to_zero(x[i])
+
+
+def test_exp_to_zero():
+    x = np.linspace(-87, 1e-3, 400_001).astype(np.float32)
+    y = np.empty_like(x)
+    _exp_to_zero(x, y)
+    exact = np.exp(x.astype(np.float64))
+    assert (np.abs(y - exact) / exact).max() < 2e-7
+    x = np.array([np.nan, -np.inf, 0, -88, -104, -200, -3e38], np.float32)
+    y = np.empty_like(x)
+    _exp_to_zero(x, y)
+    np.testing.assert_array_equal(y, [np.nan, 0, 1, 0, 0, 0, 0])
+
+
 def test_threads_may_call_kernels_at_the_same_time():
     from concurrent.futures import ThreadPoolExecutor
 
