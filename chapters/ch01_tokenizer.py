@@ -119,22 +119,25 @@ def encode_plainly(text, ranks, pattern=GPT2_PATTERN):
 class Tokenizer:
     """Byte-level BPE with one special token, "<|endoftext|>". Made by `train`, `load`, `gpt2` or `characters`."""
 
-    def __init__(self, ranks, pattern=GPT2_PATTERN, special_tokens=None):
+    def __init__(self, ranks, pattern=GPT2_PATTERN, special_tokens=None, drop_missing=False):
         """ranks: {bytes: id}, ids 0…n-1 each once, all 256 bytes among them; special_tokens: {str: id}, by default
-        "<|endoftext|>" after the last rank. Raises TokenizerError where that does not hold."""
+        "<|endoftext|>" after the last rank. Raises TokenizerError where that does not hold.
+        drop_missing: bytes may be missing from the ranks (of 13 no UTF-8 text has any) and are left out of a text."""
         special_tokens = special_tokens or {END_OF_TEXT: len(ranks)}
         check_ids([*ranks.values(), *special_tokens.values()])
         missing = [b for b in range(256) if bytes([b]) not in ranks]
-        if missing:
+        if missing and not drop_missing:
             raise TokenizerError(
                 f"the vocabulary lacks {len(missing)} of the 256 single bytes, the first of them {missing[0]}, so some "
                 "texts could not be encoded; a byte-level vocabulary begins with all of them."
             )
         if END_OF_TEXT not in special_tokens:
             raise TokenizerError(f"the special tokens {sorted(special_tokens)} lack {END_OF_TEXT}; add it with an id.")
-        self.ranks, self.pattern, self.special_tokens = ranks, pattern, special_tokens
+        self.ranks, self.pattern, self.special_tokens, self.missing = ranks, pattern, special_tokens, missing
+        # tiktoken wants every byte to have a number: those that are missing get some beyond the vocabulary.
+        beyond = {bytes([b]): self.vocab_size + i for i, b in enumerate(missing)}
         self.fast = tiktoken.Encoding(
-            "minigrad", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens
+            "minigrad", pat_str=pattern, mergeable_ranks=ranks | beyond, special_tokens=special_tokens
         )
 
     @property
@@ -152,7 +155,8 @@ class Tokenizer:
         able to end a document. Half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
         check_text(text)
         text = mend_surrogates(text)
-        return self.fast.encode(text, allowed_special="all") if allow_special else self.fast.encode_ordinary(text)
+        ids = self.fast.encode(text, allowed_special="all") if allow_special else self.fast.encode_ordinary(text)
+        return [i for i in ids if i < self.vocab_size] if self.missing else ids
 
     def encode_plainly(self, text):
         """`encode` in readable Python, for the reader and for the test that says that both agree."""
@@ -172,7 +176,8 @@ class Tokenizer:
     def save(self, path):
         """Write the ranks in tiktoken's format (a line a token: its bytes in base64, a space, its rank), and the
         special tokens and the pattern beside them in `<path>.json`."""
-        save_files(path, self.ranks, {"kind": "bytes", "pattern": self.pattern, "special_tokens": self.special_tokens})
+        extra = {"kind": "bytes", "pattern": self.pattern, "special_tokens": self.special_tokens}
+        save_files(path, self.ranks, extra | ({"drop_missing": True} if self.missing else {}))
 
     @staticmethod
     def load(path):
@@ -182,7 +187,8 @@ class Tokenizer:
         ranks, extra = load_files(path)
         if extra["kind"] == "characters":
             return CharTokenizer([token.decode("utf-8") for token in ranks])
-        return Tokenizer(ranks, extra.get("pattern", GPT2_PATTERN), extra["special_tokens"])
+        pattern, drop_missing = extra.get("pattern", GPT2_PATTERN), extra.get("drop_missing") is True
+        return Tokenizer(ranks, pattern, extra["special_tokens"], drop_missing)
 
     @staticmethod
     def train(text, vocab_size, on_merge=None):

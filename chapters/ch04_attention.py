@@ -41,26 +41,35 @@ class CausalSelfAttention(nn.Module):
     """All heads at once, as GPT-2 has them: one projection makes q, k and v, every head attends, one projection mixes.
 
     x: (B, T, C) float -> (B, T, C).  C must be divisible by n_head; a head is D = C / n_head wide.
+
+    Two options that later models took up (chapter 9): with n_kv_head < n_head several queries share one head of keys and
+    values, which makes the cache smaller (Ainslie et al. 2023, arXiv:2305.13245); with rotary, the base of the angles,
+    queries and keys are turned by their position, and no table of positions is needed (F.rotary).
     """
 
-    def __init__(self, d_model, n_head, dropout=0.0, bias=True):
+    def __init__(self, d_model, n_head, dropout=0.0, bias=True, n_kv_head=None, rotary=None):
         super().__init__()
         if n_head < 1 or d_model % n_head:
             raise ValueError(f"d_model must be divisible by n_head, got d_model={d_model} and n_head={n_head}")
-        self.n_head = n_head
-        self.dropout = dropout
-        self.c_attn = nn.Linear(d_model, 3 * d_model, bias=bias)
+        self.n_head, self.n_kv_head = n_head, n_kv_head or n_head
+        if n_head % self.n_kv_head:
+            raise ValueError(f"n_head must be divisible by n_kv_head, got n_head={n_head} and n_kv_head={n_kv_head}")
+        self.dropout, self.rotary = dropout, rotary
+        self.widths = [d_model, *[self.n_kv_head * d_model // n_head] * 2]  # of q, k and v
+        self.c_attn = nn.Linear(d_model, sum(self.widths), bias=bias)
         self.c_proj = nn.Linear(d_model, d_model, bias=bias)
         self.resid_dropout = nn.Dropout(dropout)
 
-    def heads(self, x):
-        """x: (B, T, C) -> q, k, v: (B, H, T, D) each, all three views of one projection, nothing copied."""
+    def heads(self, x, seen=0):
+        """x: (B, T, C), after `seen` others -> q, k, v: (B, H, T, D) each, views of one projection, nothing copied."""
         B, T, C = x.shape
+        D = C // self.n_head
         qkv = self.c_attn(x)  # (B, T, 3C)
-        q, k, v = qkv.split(C, dim=2)  # (B, T, C) each
-        return tuple(
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in (q, k, v)
-        )  # (B, H, T, D)
+        parts = qkv.split(self.widths, dim=2)  # (B, T, C) each
+        q, k, v = (part.view(B, T, part.shape[2] // D, D).transpose(1, 2) for part in parts)  # (B, H, T, D)
+        if self.rotary:  # only distances count afterwards, so padding on the left need not be told of
+            q, k = F.rotary(q, seen, self.rotary), F.rotary(k, seen, self.rotary)  # (B, H, T, D) each
+        return q, k, v
 
     def forward(self, x, past=None, key_start=None):
         """past: None, or what remembers this layer's earlier keys and values (a layer of chapter 6's KVCache).
@@ -68,25 +77,25 @@ class CausalSelfAttention(nn.Module):
         key_start: None, or (B,) ints: the keys before key_start[b] are padding, which nobody in row b may look at.
         """
         B, T, C = x.shape
-        q, k, v = self.heads(x)  # (B, H, T, D) each
-        seen = 0
+        seen = 0 if past is None else past.length
+        q, k, v = self.heads(x, seen)  # (B, H, T, D) each
         if past is not None:
-            seen = past.length
             k, v = past.append(k, v)  # (B, H, seen + T, D)  everything so far
         drop = self.dropout if self.training else 0.0
-        if past is None and key_start is None:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)  # (B, H, T, D)
-        else:  # the newest queries stand at the end: query i may look at the keys up to seen + i
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, causal_offset=seen, key_start=key_start)
+        shared = self.n_kv_head < self.n_head
+        # The newest queries stand at the end: query i may look at the keys up to seen + i.
+        y = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=drop, enable_gqa=shared, causal_offset=seen, key_start=key_start
+        )  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)  heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
     def weights(self, x):
         """Every head's attention map, for looking at: x: (1, T, C) -> (H, T, T).  Built by hand, so for short texts."""
         q, k, v = self.heads(x)  # (1, H, T, D)
-        return np.stack(
-            [attention_by_hand(q[0, h], k[0, h], v[0, h])[1].detach().numpy() for h in range(self.n_head)]
-        )  # (H, T, T)
+        shared = self.n_head // self.n_kv_head  # heads of q to a head of k and v
+        maps = [attention_by_hand(q[0, h], k[0, h // shared], v[0, h // shared])[1] for h in range(self.n_head)]
+        return np.stack([weights.detach().numpy() for weights in maps])  # (H, T, T)
 
 
 # ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -108,7 +117,6 @@ def head_that_looks_for_itself(text):
 
 def trained_maps(folder, text, layer):
     """The attention maps of a trained model's layer on a text.  Returns the maps (H, T, T) and the tokens' texts."""
-    from chapters.ch03_embeddings import positions
     from chapters.run_folder import load_model
 
     model, tokenizer = load_model(folder)
@@ -116,7 +124,7 @@ def trained_maps(folder, text, layer):
         raise ValueError(f"the model has the layers 0..{len(model.h) - 1}, got layer {layer}")
     ids = tokenizer.encode(text)[: model.config.context]
     with mg.no_grad():
-        x = model.wte(mg.tensor([ids])) + model.wpe(positions(len(ids)))  # (1, T, C)
+        x = model.embed(mg.tensor([ids]))  # (1, T, C)
         for block in list(model.h)[:layer]:
             x = block(x)  # (1, T, C)
         block = model.h[layer]

@@ -32,23 +32,45 @@ class MLP(nn.Module):
         return self.dropout(self.c_proj(h))  # (B, T, C)
 
 
+class GatedMLP(nn.Module):
+    """SwiGLU in the MLP's place, as SmolLM2 has it: one half of the wide layer says how much of the other passes.
+
+    x: (B, T, C) -> (B, T, C).  Shazeer 2020, "GLU Variants Improve Transformer" (arXiv:2002.05202), eq. 6.
+    """
+
+    def __init__(self, d_model, d_ff, dropout=0.0):
+        super().__init__()
+        self.c_fc = nn.Linear(d_model, 2 * d_ff, bias=False)
+        self.c_proj = nn.Linear(d_ff, d_model, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(F.swiglu(self.c_fc(x))))  # (B, T, C)
+
+
 class Block(nn.Module):
     """One transformer block: x: (B, T, C) -> (B, T, C).
 
     Both halves add to x and never replace it, so a gradient can travel from the loss to the first block along additions
     alone. Normalising before each half (pre-norm) leaves that path free of anything that could shrink it.
+    n_kv_head, rotary: see CausalSelfAttention.  rms_eps: norms are RMSNorm with this eps.  d_gated: width of a GatedMLP.
     """
 
-    def __init__(self, d_model, n_head, dropout=0.0, bias=True):
+    def __init__(self, d_model, n_head, dropout=0.0, bias=True, n_kv_head=None, rotary=None, rms_eps=None, d_gated=None):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(d_model, bias=bias)
-        self.attn = CausalSelfAttention(d_model, n_head, dropout, bias)
-        self.ln_2 = nn.LayerNorm(d_model, bias=bias)
-        self.mlp = MLP(d_model, dropout, bias)
+        self.ln_1 = make_norm(d_model, bias, rms_eps)
+        self.attn = CausalSelfAttention(d_model, n_head, dropout, bias, n_kv_head, rotary)
+        self.ln_2 = make_norm(d_model, bias, rms_eps)
+        self.mlp = GatedMLP(d_model, d_gated, dropout) if d_gated else MLP(d_model, dropout, bias)
 
     def forward(self, x, past=None, key_start=None):
         x = x + self.attn(self.ln_1(x), past, key_start)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+def make_norm(d_model, bias=True, rms_eps=None):
+    """GPT-2's LayerNorm, or RMSNorm where an eps for it is given."""
+    return nn.RMSNorm(d_model, rms_eps) if rms_eps else nn.LayerNorm(d_model, bias=bias)
 
 
 # ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch03_embeddings import check_tokens, positions
-from chapters.ch05_block import Block
+from chapters.ch05_block import Block, make_norm
 from chapters.command import command
 
 PRESETS = {
@@ -39,6 +39,11 @@ class GPTConfig:
     tied: bool = True  # read tokens out with the table that read them in, as GPT-2 does
     bias: bool = True  # biases in linear layers and norms, as GPT-2 has them
     init_std: float = 0.02  # spread of the first weights; GPT-2's suits a width of 768, narrower models learn sooner with more
+    # What later models changed, and GPT-2 has not (chapter 9 loads SmolLM2, which has all four):
+    n_kv_head: int | None = None  # heads of keys and values, where several of the n_head queries share one
+    rotary: float | None = None  # positions as rotations, with this base, in place of a table of positions
+    rms_eps: float | None = None  # RMSNorm with this eps in place of LayerNorm
+    d_gated: int | None = None  # a gated MLP (SwiGLU) of this width in place of GELU's
 
     def __post_init__(self):
         for name in ("vocab_size", "context", "n_layer", "n_head", "d_model"):
@@ -47,6 +52,10 @@ class GPTConfig:
         if self.d_model % self.n_head:
             raise ValueError(
                 f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}"
+            )
+        if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
+            raise ValueError(
+                f"n_head must be divisible by n_kv_head, got n_head={self.n_head} and n_kv_head={self.n_kv_head}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
@@ -111,12 +120,12 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
-        self.wpe = nn.Embedding(config.context, config.d_model)
+        self.wpe = None if config.rotary else nn.Embedding(config.context, config.d_model)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(
-            [Block(config.d_model, config.n_head, config.dropout, config.bias) for _ in range(config.n_layer)]
-        )
-        self.ln_f = nn.LayerNorm(config.d_model, bias=config.bias)
+        shape = config.d_model, config.n_head, config.dropout, config.bias
+        later = config.n_kv_head, config.rotary, config.rms_eps, config.d_gated
+        self.h = nn.ModuleList([Block(*shape, *later) for _ in range(config.n_layer)])
+        self.ln_f = make_norm(config.d_model, config.bias, config.rms_eps)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.lm_head.weight = self.wte.weight
@@ -141,8 +150,11 @@ class GPT(nn.Module):
 
     def embed(self, idx, seen=0, key_start=None):
         """What enters the first block: each token's vector, and that of the place where it stands.  -> (B, T, C)"""
-        where = positions(idx.shape[1], seen, key_start).to(idx.device)  # (T,) or (B, T)
-        return self.drop(self.wte(idx) + self.wpe(where))  # (B, T, C)
+        x = self.wte(idx)  # (B, T, C)
+        if self.wpe is not None:
+            where = positions(idx.shape[1], seen, key_start).to(idx.device)  # (T,) or (B, T)
+            x = x + self.wpe(where)  # (B, T, C)
+        return self.drop(x)
 
     def forward(self, idx, cache=None, key_start=None, last_only=False):
         """idx: (B, T) ids.  cache: a KVCache with the tokens before idx.  key_start: (B,), where padded rows begin.

@@ -18,7 +18,6 @@ from chapters.ch02_dataset import (
     train_validation_split,
     write_tokens,
 )
-from chapters.ch03_embeddings import positions
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import History, Run, TrainConfig, load_model, save_model, train
 from chapters.ch08_sample import generate
@@ -200,7 +199,7 @@ def sample(job):
 def attention_maps(model, ids, layer):
     """The attention weights of one layer's heads over a text: T ids -> (H, T, T)."""
     with mg.no_grad():
-        x = model.wte(mg.tensor([ids])) + model.wpe(positions(len(ids)))  # (1, T, C)
+        x = model.embed(mg.tensor([ids]))  # (1, T, C)
         for block in list(model.h)[:layer]:
             x = block(x)  # (1, T, C)
         block = list(model.h)[layer]

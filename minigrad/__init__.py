@@ -130,7 +130,7 @@ def _size(sizes):
 
 
 def zeros(*size, dtype=float32, device="cpu", requires_grad=False):
-    return _made(_np.zeros(_size(size)), dtype, device, requires_grad)
+    return _made(_np.zeros(_size(size), dtype), dtype, device, requires_grad)
 
 
 def ones(*size, dtype=float32, device="cpu", requires_grad=False):
