@@ -37,12 +37,23 @@ def nucleus_filter(logits, p):
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {p}")
-    order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V)  likeliest first, equals in their order
-    probability = np.take_along_axis(softmax(logits), order, axis=-1)  # (B, V)
-    before = np.cumsum(probability, axis=-1) - probability  # (B, V)  what the likelier ones have together
-    keep = np.empty_like(before, dtype=bool)  # (B, V)
-    np.put_along_axis(keep, order, before < p, axis=-1)
-    return np.where(keep, logits, -np.inf)  # (B, V)
+    probability = softmax(logits)  # (B, V)
+    return np.where(np.stack([_nucleus(row, p) for row in probability]), logits, -np.inf)  # (B, V)
+
+
+def _nucleus(probability, p):
+    """probability: (V,) -> (V,) bool. Sorts only as many of the likeliest as it takes: of 50,257 tokens mostly a few."""
+    V, most = len(probability), 256
+    keep = np.zeros(V, dtype=bool)  # (V,)
+    while True:
+        least = np.partition(probability, -most)[-most] if most < V else -np.inf
+        likely = np.flatnonzero(probability >= least)  # (n,)  in their order, with all that tie with the last
+        order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, equals in their order
+        cumulative = np.cumsum(probability[order])  # (n,)
+        if cumulative[-1] >= p or most >= V:
+            keep[order[cumulative - probability[order] < p]] = True  # what the likelier ones have together is below p
+            return keep
+        most *= 8
 
 
 def softmax(logits):

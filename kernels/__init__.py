@@ -40,6 +40,7 @@ OPERATIONS = {
     "rotary": ("rotary",),
     "swiglu": ("swiglu_forward", "swiglu_backward"),
     "attention": ("attention_forward", "attention_backward"),
+    "decode": ("Decoder", "quantize_rows"),
     "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
     "gelu": ("gelu_forward", "gelu_backward"),
     "embedding": ("embedding_forward", "embedding_backward"),

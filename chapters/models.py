@@ -1,0 +1,34 @@
+"""A model by name: a run folder of ours, GPT-2 from its published files, or SmolLM2."""
+
+import json
+from pathlib import Path
+
+from chapters.ch09_gpt2 import NAMES
+
+
+def load(model):
+    """(GPT, tokenizer), the GPT in eval mode.  model: "smollm2", a .gguf file, a published GPT-2's name or its folder, or a run.
+
+    Raises CheckpointError or FileNotFoundError, in one sentence.
+    """
+    folder = Path(model)
+    if str(model) == "smollm2" or folder.suffix == ".gguf":
+        from chapters.ch09_smollm2 import load_smollm2
+
+        return load_smollm2(None if str(model) == "smollm2" else folder)
+    if not folder.is_dir() and str(model) in NAMES or _describes_a_published_model(folder):
+        from chapters.ch09_gpt2 import find, load_gpt2, load_tokenizer
+
+        gpt = load_gpt2(model)
+        return gpt, load_tokenizer(find(model), gpt.config)
+    from chapters.run_folder import load_model
+
+    return load_model(folder)
+
+
+def _describes_a_published_model(folder):
+    """Whether config.json is one of Hugging Face's; a run folder of ours has another."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,315 @@
+"""One token through a whole GPT on the CPU: the reference's Decoder, float32, one call of a compiled function a token.
+
+Each matrix is read once, by all threads together: a thread takes some rows, multiplies each with x, takes the next. Four rows
+are under way at a time, so that the loads of one hide behind the additions of another. Rows of int8 become floats in the
+registers, after they came from memory: a quarter of the bytes, and so nearly a quarter of the time.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
+
+from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa: F401  (part of this set, too)
+from kernels.gelu.cpu import gelu_tanh
+from kernels.launch import address, as_flat, inner, kernel, workers
+from kernels.simd import FLOAT, exp, load, maximum, store, take_number
+from kernels.swiglu.cpu import sigmoid
+
+_F = types.float32
+TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
+LINEAR, GELU = 0, 1
+
+# A layer as a row of addresses; 0 stands for what is not there.
+(NORM_1, NORM_1_BIAS, QKV, QKV_SCALE, QKV_BIAS, MERGE, MERGE_SCALE, MERGE_BIAS, NORM_2, NORM_2_BIAS, WIDEN, WIDEN_SCALE,
+ WIDEN_BIAS, NARROW, NARROW_SCALE, NARROW_BIAS) = range(16)  # fmt: skip
+
+
+@intrinsic
+def load_byte(typing, address, index):
+    """The int8 number `index` of those that start at `address`, as a float32."""
+
+    def emit(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        return builder.sitofp(builder.load(builder.gep(pointer, [args[1]])), FLOAT)
+
+    return types.float32(types.int64, types.int64), emit
+
+
+@inner
+def _dots(x, w, K):
+    """x: (K,) with four rows of float32."""
+    a, b, c, d = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
+    w1, w2, w3 = w + 4 * K, w + 8 * K, w + 12 * K
+    for k in range(K):
+        a += load(x, k) * load(w, k)
+        b += load(x, k) * load(w1, k)
+        c += load(x, k) * load(w2, k)
+        d += load(x, k) * load(w3, k)
+    return a, b, c, d
+
+
+@inner
+def _dot(x, w, K):
+    a = _F(0.0)
+    for k in range(K):
+        a += load(x, k) * load(w, k)
+    return a
+
+
+@inner
+def _byte_dots(x, w, K):
+    """x: (K,) with four rows of int8."""
+    a, b, c, d = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
+    w1, w2, w3 = w + K, w + 2 * K, w + 3 * K
+    for k in range(K):
+        a += load(x, k) * load_byte(w, k)
+        b += load(x, k) * load_byte(w1, k)
+        c += load(x, k) * load_byte(w2, k)
+        d += load(x, k) * load_byte(w3, k)
+    return a, b, c, d
+
+
+@inner
+def _byte_dot(x, w, K):
+    a = _F(0.0)
+    for k in range(K):
+        a += load(x, k) * load_byte(w, k)
+    return a
+
+
+@inner
+def _rows(w, scale, bias, x, K, first, last, y, add, bend):
+    """y[first:last] (+)= W[first:last] x + bias, bent by GELU where that is asked for."""
+    r = first
+    while r < last:
+        if r + 4 <= last:
+            if scale != 0:
+                s = _byte_dots(x, w + r * K, K)
+            else:
+                s = _dots(x, w + 4 * r * K, K)
+            n = 4
+        else:
+            one = _byte_dot(x, w + r * K, K) if scale != 0 else _dot(x, w + 4 * r * K, K)
+            s = (one, one, one, one)
+            n = 1
+        for i in range(n):
+            value = s[i] * load(scale, r + i) if scale != 0 else s[i]
+            if bias != 0:
+                value += load(bias, r + i)
+            store(y, r + i, value + load(y, r + i) if add else value)
+        r += n
+    if bend == GELU:
+        for i in range(first, last):
+            store(y, i, gelu_tanh(load(y, i)))
+
+
+@inner
+def _norm(x, weight, bias, C, eps, rms, y):
+    mean = _F(0.0)
+    if not rms:
+        for c in range(C):
+            mean += load(x, c)
+        mean /= _F(C)
+    square = _F(0.0)
+    for c in range(C):
+        square += (load(x, c) - mean) * (load(x, c) - mean)
+    rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
+    for c in range(C):
+        store(y, c, (load(x, c) - mean) * rstd * load(weight, c))
+    if bias != 0:
+        for c in range(C):
+            store(y, c, load(y, c) + load(bias, c))
+
+
+@inner
+def _turn(x, cos, sin, D):
+    half = D // 2
+    for j in range(half):
+        a, b = load(x, j), load(x, j + half)
+        store(x, j, a * load(cos, j) - b * load(sin, j))
+        store(x, j + half, b * load(cos, j) + a * load(sin, j))
+
+
+@inner
+def _attend(q, k, v, S, D, scale, weights, y):
+    """One head: q: (D,) against k, v: (S, D); weights: room for S numbers."""
+    s = 0
+    while s + 4 <= S:
+        a, b, c, d = _dots(q, k + 4 * s * D, D)
+        store(weights, s, a * scale)
+        store(weights, s + 1, b * scale)
+        store(weights, s + 2, c * scale)
+        store(weights, s + 3, d * scale)
+        s += 4
+    while s < S:
+        store(weights, s, _dot(q, k + 4 * s * D, D) * scale)
+        s += 1
+    top = load(weights, 0)
+    for s in range(S):
+        top = maximum(top, load(weights, s))
+    total = _F(0.0)
+    for s in range(S):
+        e = exp(load(weights, s) - top)
+        store(weights, s, e)
+        total += e
+    for d in range(D):
+        store(y, d, _F(0.0))
+    s = 0
+    while s + 4 <= S:
+        a, b, c, e = load(weights, s), load(weights, s + 1), load(weights, s + 2), load(weights, s + 3)
+        v0, v1, v2, v3 = v + 4 * s * D, v + 4 * (s + 1) * D, v + 4 * (s + 2) * D, v + 4 * (s + 3) * D
+        for d in range(D):
+            store(y, d, load(y, d) + a * load(v0, d) + b * load(v1, d) + c * load(v2, d) + e * load(v3, d))
+        s += 4
+    while s < S:
+        a, v0 = load(weights, s), v + 4 * s * D
+        for d in range(D):
+            store(y, d, load(y, d) + a * load(v0, d))
+        s += 1
+    for d in range(D):
+        store(y, d, load(y, d) / total)
+
+
+@inner
+def _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y):
+    """The heads that share keys and values g: these are turned and remembered first."""
+    k, v = qkv + 4 * (H + g) * D, qkv + 4 * (H + G + g) * D
+    if cos != 0:
+        _turn(k, cos, sin, D)
+    place = 4 * g * context * D
+    for d in range(D):
+        store(k_cache + place, length * D + d, load(k, d))
+        store(v_cache + place, length * D + d, load(v, d))
+    scale = _F(1.0) / np.sqrt(_F(D))
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        q = qkv + 4 * h * D
+        if cos != 0:
+            _turn(q, cos, sin, D)
+        _attend(q, k_cache + place, v_cache + place, length + 1, D, scale, weights + 4 * h * context, y + 4 * h * D)
+
+
+@inner
+def _gate(x, F):
+    """x[:F] = SiLU(x[:F]) · x[F:]."""
+    for i in range(F):
+        store(x, i, load(x, i) * sigmoid(load(x, i)) * load(x, F + i))
+
+
+@kernel
+def _token(
+    table, caches, norm, norm_bias, head, head_scale, V, x, C, H, G, W, context, length, cos, sin, eps, rms, gated, room,
+    logits, tasks, parts,
+):  # fmt: skip
+    """All layers and the head.  table: (layers, 16) and caches: (layers, 2), addresses; x: (C,), changed on the way.
+
+    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats; tasks: zeroed counters, five a layer and one.
+    """
+    D = C // H
+    h, qkv = room, room + 4 * C
+    y = qkv + 4 * (C + 2 * G * D)
+    wide = y + 4 * C
+    weights = wide + 4 * W
+    inner_width = W // 2 if gated else W
+    step, step_narrow = max(4, TASK // C // 4 * 4), max(4, TASK // inner_width // 4 * 4)
+    Q = C + 2 * G * D
+    for i in range(len(table)):
+        layer = table[i]
+        _norm(x, layer[NORM_1], layer[NORM_1_BIAS], C, eps, rms, h)
+        for _ in prange(parts):
+            first = take_number(tasks) * step
+            while first < Q:
+                last = min(Q, first + step)
+                _rows(layer[QKV], layer[QKV_SCALE], layer[QKV_BIAS], h, C, first, last, qkv, False, LINEAR)
+                first = take_number(tasks) * step
+        for _ in prange(parts):
+            g = take_number(tasks + 8)
+            while g < G:
+                _group(g, qkv, caches[i, 0], caches[i, 1], context, H, G, D, length, cos, sin, weights, y)
+                g = take_number(tasks + 8)
+        for _ in prange(parts):
+            first = take_number(tasks + 16) * step
+            while first < C:
+                last = min(C, first + step)
+                _rows(layer[MERGE], layer[MERGE_SCALE], layer[MERGE_BIAS], y, C, first, last, x, True, LINEAR)
+                first = take_number(tasks + 16) * step
+        _norm(x, layer[NORM_2], layer[NORM_2_BIAS], C, eps, rms, h)
+        for _ in prange(parts):
+            first = take_number(tasks + 24) * step
+            while first < W:
+                last, bend = min(W, first + step), LINEAR if gated else GELU
+                _rows(layer[WIDEN], layer[WIDEN_SCALE], layer[WIDEN_BIAS], h, C, first, last, wide, False, bend)
+                first = take_number(tasks + 24) * step
+        if gated:
+            _gate(wide, inner_width)
+        for _ in prange(parts):
+            first = take_number(tasks + 32) * step_narrow
+            while first < C:
+                last = min(C, first + step_narrow)
+                _rows(
+                    layer[NARROW], layer[NARROW_SCALE], layer[NARROW_BIAS], wide, inner_width, first, last, x, True, LINEAR
+                )
+                first = take_number(tasks + 32) * step_narrow
+        tasks += 40
+    _norm(x, norm, norm_bias, C, eps, rms, h)
+    for _ in prange(parts):
+        first = take_number(tasks) * step
+        while first < V:
+            _rows(head, head_scale, 0, h, C, first, min(V, first + step), logits, False, LINEAR)
+            first = take_number(tasks) * step
+
+
+class Decoder:
+    """See kernels/decode/reference.py. The arrays given are kept, and must be contiguous: their addresses are used."""
+
+    def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False):
+        layers = [Layer(*(self._ready(part) for part in layer)) for layer in layers]
+        self.kept = layers, self._ready(norm), self._ready(head)
+        self.table = np.array([self._addresses(*layer) for layer in layers], np.int64)  # (layers, 16)
+        (V, C), W = head.weight.shape, len(layers[0].widen.weight)
+        D = C // n_head
+        self.V, self.C, self.H, self.G, self.W, self.eps, self.rms, self.gated = V, C, n_head, n_kv_head, W, eps, rms, gated
+        self.room_without_weights = 3 * C + 2 * n_kv_head * D + W
+        self.room = np.empty(0, np.float32)
+        self.caches = None, None
+        self.parts = workers(C * W * len(layers))
+
+    @staticmethod
+    def _ready(part):
+        flat = tuple(None if a is None else as_flat(a) for a in part if a is None or a.ndim == 1)
+        if isinstance(part, Norm):
+            return Norm(*flat)
+        kind = np.int8 if part.scale is not None else np.float32
+        return Matrix(np.ascontiguousarray(part.weight, kind), *flat)
+
+    @staticmethod
+    def _addresses(norm_1, qkv, merge, norm_2, widen, narrow):
+        return [0 if a is None else address(a) for part in (norm_1, qkv, merge, norm_2, widen, narrow) for a in part]
+
+    def _cache_addresses(self, caches):
+        """The table of where keys and values are; looked up again only where the arrays are others than last time."""
+        known, table = self.caches
+        if known is None or len(known) != len(caches) or any(a is not b for p, q in zip(known, caches) for a, b in zip(p, q)):
+            if any(not a.flags.c_contiguous or a.dtype != np.float32 for pair in caches for a in pair):
+                raise ValueError("Decoder.step: the caches must be contiguous float32 arrays (1, G, context, D)")
+            table = np.array([[address(k), address(v)] for k, v in caches], np.int64)  # (layers, 2)
+            self.caches = list(caches), table
+            self.room = np.empty(self.room_without_weights + self.H * caches[0][0].shape[2], np.float32)
+        return table
+
+    def step(self, x, caches, length, turn=None):
+        """See kernels/decode/reference.py."""
+        table, context = self._cache_addresses(caches), caches[0][0].shape[2]
+        if not 0 <= length < context:
+            raise ValueError(f"Decoder.step: the cache has room for {context} tokens and holds {length}")
+        x, logits = np.array(x, np.float32), np.empty(self.V, np.float32)
+        cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
+        tasks = np.zeros(5 * len(table) + 1, np.int64)
+        _, norm, head = self.kept
+        _token(
+            self.table, table, address(norm.weight), 0 if norm.bias is None else address(norm.bias),
+            address(head.weight), 0 if head.scale is None else address(head.scale), self.V, address(x), self.C, self.H, self.G,
+            self.W, context, length, 0 if turn is None else address(cos), 0 if turn is None else address(sin),
+            np.float32(self.eps), self.rms, self.gated, address(self.room), address(logits), address(tasks), self.parts,
+        )  # fmt: skip
+        return logits
