@@ -21,13 +21,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.launch import inner
-from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, load, store
+from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, load, prefetch, store
 
 _SPACIOUS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))  # 32 vector registers
 
 # rows, vectors: the sums take rows · vectors registers; a few more hold the operands.
 ROWS, VECTORS = (8, 3) if _SPACIOUS else (4, 3)
 COLUMNS = VECTORS * WIDTH
+
+# Packing waits for memory more than for anything else, since it reads far too few bytes from one place for the processor to
+# guess what comes next. So it says so: it asks for what it will read a little later, and by then it is there.
+LINE = 16  # floats in a cache line
+AHEAD = 16  # rows
 
 _FLOAT_POINTER, _VECTOR_POINTER = FLOAT.as_pointer(), VECTOR.as_pointer()
 
@@ -197,7 +202,10 @@ def packer(width):
         if i_step == 1 and k_step != 1:  # the rows lie across: copy, along the source's memory through all panels
             for k in range(K):
                 for p in range(whole):
-                    copied(source + 4 * (k * k_step + p * width), target + 4 * (p * depth + k) * width)
+                    here = source + 4 * (k * k_step + p * width)
+                    for line in range(0, width, LINE):
+                        prefetch(here + 4 * (AHEAD * k_step + line))
+                    copied(here, target + 4 * (p * depth + k) * width)
         else:
             for p in range(whole):
                 panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
@@ -219,6 +227,8 @@ def _panel_transposer(width):
         """A whole panel whose rows lie along k: WIDTH columns at a time, in registers. Returns how many columns that made."""
         done = 0
         while done + WIDTH <= K:
+            for i in range(width):
+                prefetch(source + 4 * ((width + i) * i_step + done))
             for i in range(0, width, height):
                 transpose(source + 4 * (i * i_step + done), i_step, target + 4 * (done * width + i), width)
             done += WIDTH

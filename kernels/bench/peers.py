@@ -266,19 +266,18 @@ def _most_memory_held():
 
 
 def seconds_of(function):
-    """Seconds of one call: of a long function the first, of a short one the mean of a turn's.
+    """Seconds of one call, the mean of as many as fill a turn.
 
-    A short one is called unheeded at first: threads that slept are often woken on the core of the one that wakes them, and it
-    takes the system some tens of milliseconds to move them apart.
+    The same number of calls goes before, unheeded: threads that slept are often woken on the core of the one that wakes them,
+    and it takes the system some tens of milliseconds to move them apart.
     """
     calls, begin = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - begin < TURN:
         function()
         calls += 1
-    if calls > 1:
-        begin = time.perf_counter()
-        for _ in range(calls):
-            function()
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
     return (time.perf_counter() - begin) / calls * getattr(function, "share", 1)
 
 
