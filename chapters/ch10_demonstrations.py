@@ -54,9 +54,24 @@ def pretraining_batches(world, tokenizer, context, batch_size, seed, n_bytes=600
     return NextTokenBatches(np.array(ids), context, batch_size, seed)
 
 
-def fine_tune(model, tokenizer, world, n, config, run, rehearse=3):
+def sharpen(model, temperature):
+    """Build chapter 8's temperature into the weights: from now on the model drawn from at temperature 1 is the model
+    that it was, drawn from at `temperature`.  In place.
+
+    So small a model gives some percent of its probability to tokens that make no sense, and everybody draws from such
+    models below temperature 1. The second bend needs one distribution that draws, is compared (KL) and is trained;
+    built in, it is the model's own. The logits are linear in what the last norm gives, so that is where to divide.
+    """
+    if not temperature > 0:
+        raise ValueError(f"the temperature to build in must be above 0, got {temperature}.")
+    for parameter in model.ln_f.parameters():
+        parameter.array /= np.float32(temperature)
+        parameter.changed()
+
+
+def fine_tune(model, tokenizer, world, n, config, run, rehearse=3, temperature=0.6):
     """Chapter 7's loop on n demonstrations of mixed quality, every `rehearse`-th batch one of pretraining's (0 for
-    none): trains model in place, saves it in run.  Returns the History."""
+    none), then `sharpen`: trains model in place, saves it in run.  Returns the History."""
     pairs = demonstrations(world, everything(world, "train", n, config.seed), config.seed)
     tasks = [replace(task, output=response) for task, response in pairs]
     context = model.config.context
@@ -65,6 +80,7 @@ def fine_tune(model, tokenizer, world, n, config, run, rehearse=3):
         old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
         batches = Rehearsed(batches, old, rehearse)
     history = train(model, batches, config, run)
+    sharpen(model, temperature)
     save_model(run, model, tokenizer)
     return history
 
@@ -93,6 +109,7 @@ class Settings:
     run: Path = Path("runs/assistant")  # the folder for everything
     examples: int = 15000  # demonstrations
     rehearse: int = 3  # every so-many-th batch is one of pretraining's, so that nothing is forgotten; 0 for none
+    temperature: float = 0.6  # of chapter 8, built into the weights at the end
     held_out: int = 320  # tasks to ask afterwards
     # Half of pretraining's rate. So hot a tuning without rehearsal would forget every name that it does not mention.
     training: TrainConfig = field(
@@ -112,7 +129,7 @@ def main(settings):
     world = World(settings.seed)
     run = Run(settings.run)
     config = replace(settings.training, seed=settings.seed)
-    fine_tune(model, tokenizer, world, settings.examples, config, run, settings.rehearse)
+    fine_tune(model, tokenizer, world, settings.examples, config, run, settings.rehearse, settings.temperature)
     tasks = everything(world, "test", settings.held_out, settings.seed + 1)
     responses = ch10_sft.ask(model, tokenizer, tasks, temperature=1.0, generator=mg.Generator(settings.seed))
     pages = [f"{t.instruction} {t.input}".strip() + f"\n  -> {said}" for t, said in zip(tasks, responses, strict=True)]

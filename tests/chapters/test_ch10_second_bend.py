@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import minigrad as mg
 from chapters import (
     ch10_best_of_n,
     ch10_demonstrations,
@@ -15,6 +16,7 @@ from chapters import (
     ch10_rloo,
 )
 from chapters.ch07_train import Run, TrainConfig, load_model, save_model
+from chapters.ch10_demonstrations import sharpen
 from chapters.ch10_rlhf import PPOConfig, restore, snapshot
 from chapters.ch10_rloo import RLOOConfig
 
@@ -109,6 +111,16 @@ def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
     assert "new" in batches.signature and "old" in batches.signature
     with pytest.raises(ValueError, match="every=1"):
         ch10_demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 1)
+
+
+def test_a_temperature_built_in_divides_the_logits(make_gpt):
+    model, ids = make_gpt(), mg.tensor([[1, 2, 3, 4]])
+    with mg.no_grad():
+        before = model(ids).numpy().copy()
+        sharpen(model, 0.5)
+        np.testing.assert_allclose(model(ids).numpy(), before / 0.5, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        sharpen(model, 0)
 
 
 def test_pretrainings_batches_are_pages_of_the_world(world, assistant_tokenizer):
