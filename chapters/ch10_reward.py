@@ -313,7 +313,9 @@ class Settings:
     held_out: int = 300  # instructions, about entities never trained on, whose comparisons measure the model
     noise: float = 0.5  # of the simulated labeller: the score that is worth odds of e to 1
     training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=220, batch_size=32, lr=2e-4, min_lr=2e-5, warmup_steps=20, beta2=0.99)
+        default_factory=lambda: TrainConfig(
+            steps=375, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
+        )
     )
     seed: int = 0  # of everything random
     quick: bool = False  # fewer comparisons and steps

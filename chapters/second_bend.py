@@ -46,7 +46,9 @@ PLANS = {
             steps=200, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
         ),
         compared=300,
-        reward=TrainConfig(steps=40, batch_size=16, lr=5e-4, min_lr=5e-5, warmup_steps=5, beta2=0.99),
+        reward=TrainConfig(
+            steps=60, batch_size=16, lr=1e-3, min_lr=1e-4, warmup_steps=5, weight_decay=0.0, beta2=0.99
+        ),
         ppo=ch10_rlhf.PPOConfig(iterations=6),
         test=96,
     ),
