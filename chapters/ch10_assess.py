@@ -33,8 +33,8 @@ def assess(judge, tasks, after, before, tokenizer, reference, policy=None, rewar
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
     found = measure(judge, tasks, ours)
     found["wins"] = win_rate(judge, tasks, ours, theirs)
-    found["interval"] = interval([win_rate(judge, *([one] for one in three))
-                                  for three in zip(tasks, ours, theirs, strict=True)], seed)  # fmt: skip
+    each = [win_rate(judge, *([one] for one in three)) for three in zip(tasks, ours, theirs, strict=True)]
+    found["interval"], found["of each task"] = interval(each, seed), each  # 1 for a win, a half for an equal score
     found["length"] = float(after.lengths.mean())
     found["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
     if policy is not None:
@@ -62,6 +62,20 @@ def shown(found, name):
         f"[{low:.1%}, {high:.1%}], an equal score counted as half",
         *([f"KL from the SFT model: {found['kl']:.2f} nats a response"] if "kl" in found else []),
     ])  # fmt: skip
+
+
+def shown_together(founds, name):
+    """What `assess` found of several policies, one a seed, as one figure: all tasks of all of them."""
+    each = np.concatenate([found["of each task"] for found in founds])  # (seeds · tasks,)
+    low, high = interval(each)
+    wins = ", ".join(f"{found['wins']:.1%}" for found in founds)
+    change = [found["correct"] - found["before"]["correct"] for found in founds]
+    return (
+        f"{len(founds)} seeds: the simulated judge prefers {name} to SFT on {each.mean():.1%} of held-out tasks "
+        f"[{low:.1%}, {high:.1%}] ({wins}); plain tasks done correctly {np.mean(change):+.1%} "
+        f"({', '.join(f'{one:+.1%}' for one in change)}); "
+        f"KL {np.mean([found['kl'] for found in founds]):.2f} nats a response"
+    )
 
 
 def plain(found):

@@ -72,6 +72,7 @@ class Settings:
     run: Path = Path("runs/best_of_n")  # the folder for everything
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # how many to choose from
     held_out: int = 160  # instructions, about entities never trained on
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
     quick: bool = False  # fewer of everything
 
@@ -81,7 +82,7 @@ QUICK = {"ns": (1, 2, 4), "held_out": 32}
 
 def main(settings):
     policy, tokenizer = load_model(settings.sft)
-    world, run = World(settings.seed), Run(settings.run)
+    world, run = World(settings.world), Run(settings.run)
     tests = everything(world, "test", settings.held_out, settings.seed + 1)
     found = curve(policy, tokenizer, load_scalar(settings.reward), Judge(world), tests, settings.ns, settings.seed)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -117,7 +117,8 @@ class Settings:
             steps=700, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
-    seed: int = 0  # of the world and of everything random
+    world: int = 0  # the seed of the world whose tasks are asked
+    seed: int = 0  # of everything random
     quick: bool = False  # fewer examples and steps
 
 
@@ -126,7 +127,7 @@ QUICK = {"examples": 2000, "held_out": 64, "training": TrainConfig(steps=120, ba
 
 def main(settings):
     model, tokenizer = load_model(settings.base)
-    world = World(settings.seed)
+    world = World(settings.world)
     run = Run(settings.run)
     config = replace(settings.training, seed=settings.seed)
     fine_tune(model, tokenizer, world, settings.examples, config, run, settings.rehearse, settings.temperature)

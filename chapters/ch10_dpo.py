@@ -124,6 +124,7 @@ class Settings:
             steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0
         )
     )
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
     quick: bool = False  # fewer comparisons and steps
 
@@ -137,7 +138,7 @@ QUICK = {
 
 def main(settings):
     (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
-    world, run, config = World(settings.seed), Run(settings.run), replace(settings.training, seed=settings.seed)
+    world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
     judge = Judge(world, settings.noise)
     if settings.data:
         pairs, equal = read_pairs(settings.data)

@@ -46,6 +46,7 @@ class Settings:
         )
     )
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # of best of n
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
     quick: bool = False  # much less of everything
 
@@ -65,7 +66,7 @@ class Stand:
         self.settings, self.run = settings, Run(settings.run)
         self.reference, self.tokenizer = load_model(settings.sft)
         self.reward_model = load_scalar(settings.reward)
-        self.world = World(settings.seed)
+        self.world = World(settings.world)
         self.judge = Judge(self.world)
         self.tasks = everything(self.world, "train", settings.tasks, settings.seed)
         self.tests = everything(self.world, "test", settings.held_out, settings.seed + 1)
@@ -78,8 +79,10 @@ class Stand:
     def measure(self, policy):
         """What `assess` finds in a policy's responses to the held-out tasks."""
         after = sampled(policy, self.tokenizer, self.tests, self.settings.seed)
-        return assess(self.judge, self.tests, after, self.before, self.tokenizer, self.reference, policy,
-                      self.reward_model)  # fmt: skip
+        found = assess(self.judge, self.tests, after, self.before, self.tokenizer, self.reference, policy,
+                       self.reward_model)  # fmt: skip
+        del found["of each task"]
+        return found
 
     def online(self, name, policy, config, learner, repeat=1):
         """Train with the loop of ch10_rlhf, measuring as it goes: [what assess found]."""

@@ -317,6 +317,7 @@ class Settings:
             steps=375, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
     quick: bool = False  # fewer comparisons and steps
 
@@ -326,7 +327,7 @@ QUICK = {"prompts": 200, "held_out": 64, "training": TrainConfig(steps=30, batch
 
 def main(settings):
     gpt, tokenizer = load_model(settings.sft)
-    world, run, config = World(settings.seed), Run(settings.run), replace(settings.training, seed=settings.seed)
+    world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
     context = gpt.config.context
     if settings.data:
         pairs, equal = read_pairs(settings.data)

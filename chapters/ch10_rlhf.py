@@ -36,7 +36,7 @@ from chapters.ch07_train import (
     save_model,
     to_tensors,
 )
-from chapters.ch10_assess import assess, sampled, shown
+from chapters.ch10_assess import assess, sampled, shown, shown_together
 from chapters.ch10_demonstrations import pretraining_batches
 from chapters.ch10_preference_figures import draw_watch
 from chapters.ch10_resume import Bookmark
@@ -311,7 +311,9 @@ class Settings:
     tasks: int = 4000  # instructions to draw prompts from
     held_out: int = 320  # instructions, about entities never trained on, to compare the two models on
     training: PPOConfig = field(default_factory=PPOConfig)
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
+    seeds: int = 1  # policies to train, one after another from this seed on; more than one tells what is chance
     quick: bool = False  # fewer rollouts
 
 
@@ -326,7 +328,7 @@ def tune(settings, run, name, train):
     """
     (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
     reward_model, value_model = load_scalar(settings.reward), load_scalar(settings.reward)
-    world = World(settings.seed)
+    world = World(settings.world)
     judge = Judge(world)
     run.describe(command=settings)
     tasks = everything(world, "train", settings.tasks, settings.seed)
@@ -342,13 +344,19 @@ def tune(settings, run, name, train):
 
 
 def main(settings):
-    config = replace(settings.training, seed=settings.seed)
-
     def train(policy, reference, tokenizer, score, tasks, run, judge, value_model):
         learner = PPO(policy, value_model, config, mixed_in(config, judge.world, tokenizer, policy))
         optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
 
-    tune(settings, Run(settings.run), "PPO", train)
+    if settings.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {settings.seeds}")
+    found = []
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        folder = settings.run if settings.seeds == 1 else settings.run / f"seed_{seed}"
+        config = replace(settings.training, seed=seed)
+        found.append(tune(replace(settings, seed=seed), Run(folder), "PPO", train))
+    if len(found) > 1:
+        print(f"\n{shown_together(found, 'PPO')}")
 
 
 if __name__ == "__main__":

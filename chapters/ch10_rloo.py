@@ -80,6 +80,7 @@ class Settings:
     tasks: int = 4000  # instructions to draw prompts from
     held_out: int = 320  # instructions, about entities never trained on, to compare the two models on
     training: RLOOConfig = field(default_factory=RLOOConfig)
+    world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random
     quick: bool = False  # fewer rollouts
 

@@ -107,6 +107,7 @@ def rlhf(job):
     before, after = (sampled(model, tokenizer, tests, job.seed) for model in (reference, policy))
     found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
+    del found["of each task"]
     return found
 
 

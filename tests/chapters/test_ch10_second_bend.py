@@ -83,6 +83,19 @@ def test_the_commands_that_train_against_the_reward_model(name, runs, assistant,
     load_model(run)
 
 
+def test_several_seeds_are_one_figure(runs, assistant, reward, capsys):
+    settings = dict(sft=assistant, reward=reward, run=runs / "seeds", tasks=12, held_out=6, training=PPO)
+    ch10_rlhf.main(ch10_rlhf.Settings(**settings, seed=3, seeds=2))
+    said = capsys.readouterr().out
+    assert "2 seeds: the simulated judge prefers PPO to SFT on" in said
+    each = [json.loads((runs / "seeds" / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 4)]
+    assert all(len(found["of each task"]) == 6 for found in each)
+    share = sum(sum(found["of each task"]) for found in each) / 12
+    assert f"on {share:.1%} of held-out tasks" in said
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        ch10_rlhf.main(ch10_rlhf.Settings(**settings, seeds=0))
+
+
 def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     ch10_best_of_n.main(ch10_best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
