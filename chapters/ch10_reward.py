@@ -33,7 +33,7 @@ from chapters.run_folder import load_parameters
 from chapters.world import World
 from chapters.world.facts import Dice
 from chapters.world.judge import Judge, ceiling
-from chapters.world.requests import demonstration, demonstrations, everything
+from chapters.world.requests import demonstrations, everything
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,43 +138,17 @@ def rank(judge, task, prompt, responses, texts, dice):
     return Ranking([prompt + responses[i] for i in kept], pairs, probabilities) if pairs else None
 
 
-def collect(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48, written=0, borrowed=0):
-    """k responses of the policy to each task, compared by the simulated labeller -> [Ranking].
-
-    written: demonstrations of mixed quality that are compared along with them; borrowed: responses of the policy to
-    other tasks of the same family. Both are to be had without drawing a single token, and the second teach what the
-    policy's own hardly can, since most are about the right thing: to look back at what was asked.
-    """
-    if k + written < 2:
+def collect(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48):
+    """k responses of the policy to each task, compared by the simulated labeller -> [Ranking]."""
+    if k < 2:
         raise ValueError(f"a comparison needs at least 2 responses to a prompt, got k={k}.")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
     texts, dice, rankings = rollouts.texts(tokenizer), Dice(f"comparisons/{seed}"), []
     for i, task in enumerate(tasks):
-        prompt = tokenizer.encode(format_prompt(task.instruction, task.input))
-        chosen = [*range(i * k, (i + 1) * k), *others(tasks, i, borrowed, k, dice)]
-        responses, said = [rollouts.responses[j] for j in chosen], [texts[j] for j in chosen]
-        for _ in range(written):
-            said.append(demonstration(judge.world, task, dice))
-            responses.append(tokenizer.encode(said[-1]) + [tokenizer.eos_id])
-        room = policy.config.context - len(prompt)
-        fits = [j for j, response in enumerate(responses) if len(response) <= room]
-        rankings.append(rank(judge, task, prompt, [responses[j] for j in fits], [said[j] for j in fits], dice))
+        mine = slice(i * k, (i + 1) * k)
+        rankings.append(rank(judge, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], dice))
     return [ranking for ranking in rankings if ranking is not None]
-
-
-def others(tasks, i, n, k, dice):
-    """The numbers of n responses, k to a task, drawn from those to other tasks of the family of task i."""
-    found = []
-    while len(found) < n:
-        at = dice.below(len(tasks))
-        for j in [*range(at, len(tasks)), *range(at)]:  # the next of this family, from a random place on
-            if tasks[j].family == tasks[i].family and j != i:
-                break
-        else:
-            return found
-        found.append(j * k + dice.below(k))
-    return found
 
 
 def from_pairs(pairs, tokenizer, context):

@@ -7,14 +7,15 @@ anything: the labeller is the simulation in `chapters.world.judge`.
 import json
 from dataclasses import dataclass, replace
 
+import minigrad as mg
 from chapters import ch10_demonstrations as demonstrations
 from chapters import ch10_reward, ch10_rlhf, ch10_sft
 from chapters.ch07_train import TrainConfig, load_model
-from chapters.ch10_assess import assess, sampled
+from chapters.ch10_assess import assess, kl_between, sampled
 from chapters.ch10_preference_figures import draw_calibration
 from chapters.ch10_rollout import lay_out, log_probs_of, sequence_kl
 from chapters.stages import first_line
-from chapters.world.judge import Judge, conduct, correct
+from chapters.world.judge import Judge, conduct, correct, mean_score
 from chapters.world.requests import REQUESTS, everything
 
 
@@ -118,28 +119,34 @@ MODELS = {"base": "pretrain", "SFT": "assistant", "RLHF": "rlhf", "constitutiona
 
 def side_by_side(job):
     """Held-out instructions answered by every model of both bends, with their rewards and their distance from SFT."""
-    world, tests = job.world, one_of_each(held_out(job))
+    world, tasks = job.world, held_out(job)
+    few = one_of_each(tasks)
     reference, tokenizer = load_model(job.out / "assistant")
-    reward_model = ch10_reward.load_scalar(job.out / "reward")
-    answers = {}
-    for name, folder in MODELS.items():
-        if not (job.out / folder / "model.safetensors").exists():
-            continue
-        model, _ = load_model(job.out / folder)
+    reward_model, judge = ch10_reward.load_scalar(job.out / "reward"), Judge(world)
+
+    def answers(model, name, asked, **sampling):
+        """Texts, and for each its reward and log π − log π_SFT (which says nothing of a model that knows no template)."""
         ask = ch10_sft.ask_base if name == "base" else ch10_sft.ask
-        said = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, tests)]
-        rollouts = as_rollouts(tokenizer, tests, said, model.config.context)
-        distance = sequence_kl(*(log_probs_of(m, rollouts) for m in (model, reference)), rollouts.mask)  # (B,)
+        said = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, asked, **sampling)]
+        rollouts = as_rollouts(tokenizer, asked, said, model.config.context)
         rewards = ch10_reward.reward_scores(reward_model, rollouts.rows)  # (B,)
-        answers[name] = [
-            {"said": text, "reward": round(float(r), 3), "distance": None if name == "base" else round(float(d), 3),
-             "good": good(world, task, text)}
-            for task, text, r, d in zip(tests, said, rewards, distance, strict=True)
-        ]  # fmt: skip
-    return {"models": list(answers), "shown": [
+        distance = sequence_kl(*(log_probs_of(m, rollouts) for m in (model, reference)), rollouts.mask)  # (B,)
+        return said, rewards, [None if name == "base" else round(float(d), 3) for d in distance]
+
+    measured, shown = {}, {}
+    for name in [name for name, folder in MODELS.items() if (job.out / folder / "model.safetensors").exists()]:
+        model, _ = load_model(job.out / MODELS[name])
+        said, rewards, _ = answers(model, name, tasks, temperature=1.0, generator=mg.Generator(job.seed))
+        kl = None if name == "base" else kl_between(model, reference, sampled(model, tokenizer, tasks, job.seed))
+        measured[name] = {"reward": float(rewards.mean()), "judge": mean_score(judge, tasks, said), "kl": kl}
+        shown[name] = [
+            {"said": text, "reward": round(float(reward), 3), "distance": far, "good": good(world, task, text)}
+            for task, text, reward, far in zip(few, *answers(model, name, few), strict=True)
+        ]
+    return {"models": measured, "shown": [
         {"instruction": task.instruction, "input": task.input, "family": task.family,
-         "said": {name: said[i] for name, said in answers.items()}}
-        for i, task in enumerate(tests)
+         "said": {name: said[i] for name, said in shown.items()}}
+        for i, task in enumerate(few)
     ]}  # fmt: skip
 
 

@@ -72,6 +72,11 @@ def rlhf(job, anchor):
 
 def four(job, anchor):
     found = job.results["side_by_side"]
+    rows = [
+        [name, f"{one['reward']:+.2f}", f"{one['judge']:.2f}", "–" if one["kl"] is None else f"{one['kl']:.2f}"]
+        for name, one in found["models"].items()
+    ]
+    head = ["drawn at temperature 1, means", "reward model", "simulated judge, of 8", "KL from SFT, nats a response"]
     text = (
         "Held-out instructions, each answered by every model, greedily. Under each answer the reward model's score, and how "
         "much likelier the model finds it than the SFT model does: log π − log π_SFT, in nats."
@@ -80,7 +85,8 @@ def four(job, anchor):
     for one in found["shown"]:
         blocks.append(html.paragraph(f"{one['instruction']} {one['input']}".strip(), "question"))
         blocks.append(html.side_by_side([column(name, one["said"][name]) for name in found["models"]]))
-    return html.section(anchor, "Both bends", "One instruction, every model", html.paragraph(text), *blocks)
+    return html.section(anchor, "Both bends", "One instruction, every model", html.table(head, rows, numbers={1, 2, 3}),
+                        html.paragraph(text), *blocks)  # fmt: skip
 
 
 def column(name, answer):

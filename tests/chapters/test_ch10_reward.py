@@ -22,7 +22,6 @@ from chapters.ch10_reward import (
     load_scalar,
     measure,
     normalise,
-    others,
     rank,
     response_start,
     reward_loss,
@@ -140,31 +139,6 @@ def test_comparisons_are_collected_from_the_policys_own_responses(make_gpt, assi
         assert any(all(row[: len(p)] == p for row in ranking.rows) for p in prompts)
     with pytest.raises(ValueError, match="at least 2"):
         collect(*args[:4], 1, 0)
-
-
-def test_demonstrations_and_responses_to_other_tasks_are_compared_as_well(make_gpt, assistant_tokenizer, world, tasks):
-    def made(k, **more):
-        policy = make_gpt(context=256)
-        return collect(policy, assistant_tokenizer, Judge(world), tasks[:12], k, 0, max_new_tokens=6, **more)
-
-    def responses(ranking):
-        return [assistant_tokenizer.decode(row).split("### Response:\n")[1] for row in ranking.rows]
-
-    written = made(1, written=1)
-    assert written == made(1, written=1) and len(written) == 12
-    assert all(responses(ranking)[1].endswith("<|endoftext|>") for ranking in written)
-    families = [task.family for task in tasks[:12]]
-    drawn = {text for ranking in made(2) for text in responses(ranking)}
-    for task, ranking in zip(tasks, made(2, borrowed=1), strict=False):
-        assert len(ranking.rows) == 2 + (families.count(task.family) > 1) and set(responses(ranking)) <= drawn
-
-
-def test_responses_are_borrowed_from_the_same_family_and_never_from_oneself(world):
-    some, dice = everything(world, "train", 60, 1), Dice(0)
-    for i, task in enumerate(some):
-        for j in others(some, i, 3, 2, dice):
-            assert some[j // 2].family == task.family and j // 2 != i
-    assert others(some[:1], 0, 3, 2, dice) == []
 
 
 def test_accuracy_and_the_share_of_the_ceiling(make_gpt):

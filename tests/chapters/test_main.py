@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -71,6 +72,18 @@ def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
     assert not links and "<script" not in page and "<link" not in page, "self-contained"
 
 
+def test_every_model_answers_the_same_instructions_with_its_reward_and_its_distance_from_sft(job):
+    found = json.loads((job / "side_by_side" / "result.json").read_text(encoding="utf-8"))
+    names = [name for name, folder in second_bend.MODELS.items() if (job / folder).exists()]
+    assert names[:3] == ["base", "SFT", "RLHF"] and list(found["models"]) == names
+    assert found["models"]["base"]["kl"] is None and abs(found["models"]["SFT"]["kl"]) < 1e-6
+    assert found["models"]["RLHF"]["kl"] != 0
+    for one in found["shown"]:
+        assert list(one["said"]) == names
+        assert one["said"]["base"]["distance"] is None and one["said"]["SFT"]["distance"] == 0
+        assert all(math.isfinite(answer["reward"]) for answer in one["said"].values())
+
+
 def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_path):
     again = run_job(tmp_path / "again")
     for name in ("report.html", "pretrain/metrics.jsonl", "sft/metrics.jsonl", "evaluate/result.json",
@@ -115,6 +128,14 @@ def test_another_jobs_folder_is_refused(job):
         run_job(job, quick=True)
     with pytest.raises(ValueError, match="holds a training run, not a main job"):
         run_job(job / "pretrain")
+
+
+def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
+    """Else a stage kept from before and a stage run now would stand on one page as if of one job."""
+    other = replace(SECOND, ppo=replace(SECOND.ppo, clip=0.3))
+    monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
+    with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that one"):
+        run_job(job)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
