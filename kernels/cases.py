@@ -40,7 +40,9 @@ def cases(rng, small=False):
         yield "layernorm", "layernorm_forward", (x,), {"eps": 1e-3}
         if C > 3:  # a row of one or two numbers has no slope: 300 times what rounding leaves of zero
             yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {}
-            yield "layernorm", "layernorm_backward", (dy, x, None, mean, rstd), {"needs": (True, False, False)}
+            yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {"plus": normal(*rows, C)}
+            without = {"plus": normal(*rows, C), "needs": (True, False, False)}
+            yield "layernorm", "layernorm_backward", (dy, x, None, mean, rstd), without
         yield "layernorm", "layernorm_backward", (dy, x, w, mean, rstd), {"needs": (False, True, True)}
         _, rstd = _exact("rms_norm", "rms_norm_forward", x)
         yield "rms_norm", "rms_norm_forward", (x, w), {"eps": 1e-6}

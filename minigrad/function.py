@@ -9,12 +9,14 @@ class Context:
 
     xp: numpy or cupy.  needs: for each positional argument, whether its gradient is wanted (work for the others can be
     skipped).  saved: whatever `save` was given.  kernels: the kernel set that serves these arrays, forward and backward.
+    waiting: see `take`.
     """
 
-    __slots__ = ("xp", "needs", "saved", "_array", "_kernels")
+    __slots__ = ("xp", "needs", "saved", "waiting", "_array", "_kernels")
 
     def __init__(self, array, needs):
         self.xp, self.needs, self.saved = kernels.array_module(array), needs, ()
+        self.waiting = {}
         self._array, self._kernels = array, None
 
     @property
@@ -25,6 +27,18 @@ class Context:
 
     def save(self, *values):
         self.saved = values
+
+    def take(self, i, to_write=False):
+        """The gradient of input i that has come from the other uses of that tensor so far, or None.
+
+        to_write: only if it may be written to, since nobody else holds it.
+
+        Gradients add up, and an addition by itself reads and writes much memory for little work. A backward pass whose kernel
+        can add on its way takes what is waiting and returns the sum; of one that does not ask, the engine adds the result.
+        """
+        if i not in self.waiting or (to_write and not self.waiting[i][1]):
+            return None
+        return self.waiting.pop(i)[0]
 
 
 class Function:
@@ -37,9 +51,10 @@ class Function:
     was given; it never writes into those or into what was saved. Then `TheFunction.apply(...)` computes and records.
 
     creates_values: False for an operation that only selects among given values, and is not to blame for an infinity there.
+    adds_up: True for one whose backward pass asks for the gradients that are waiting (Context.take).
     """
 
-    creates_values = True
+    creates_values, adds_up = True, False
 
     @staticmethod
     def forward(ctx, *args, **settings):

@@ -82,8 +82,11 @@ class Node:
     def release(self):
         self.ctx, self.inputs, self.watched = None, (), ()
 
-    def backward(self, output_grads):
-        """output_grads: one array (or None, meaning zeros) an output.  Returns one array or None an input."""
+    def backward(self, output_grads, waiting=()):
+        """output_grads: one array (or None, meaning zeros) an output.  Returns one array or None an input.
+
+        waiting: what Context.take may take; it is gone from there afterwards if it was.
+        """
         if self.ctx is None:
             raise RuntimeError(
                 f"backward passed through {self} a second time, but what it had saved was freed after the first; "
@@ -97,6 +100,7 @@ class Node:
                 )
         xp = self.ctx.xp
         grads = [xp.zeros(s, d) if g is None else g for g, (s, d) in zip(output_grads, self.outputs)]
+        self.ctx.waiting = waiting
         result = self.function.backward(self.ctx, *grads)
         result = result if isinstance(result, tuple) else (result,)
         if len(result) != len(self.inputs):
@@ -299,13 +303,15 @@ def _backward(root, upstream, retain_graph):
         if received is None:
             continue  # nothing that depends on this node was differentiable
         output_grads = [None if g is None else g.value for g in received]
-        input_grads = node.backward(output_grads)
+        offered = _waiting(node, output_grads, pending) if node.function.adds_up and node.ctx is not None else {}
+        waiting = dict(offered)
+        input_grads = node.backward(output_grads, waiting)
         kept = [*output_grads, *node.ctx.saved]
         for i, (tensor, grad) in enumerate(zip(node.inputs, input_grads)):
             if grad is not None:
                 others = kept + input_grads[:i] + input_grads[i + 1 :]
                 fresh = grad.base is None and not any(grad is other for other in others)
-                _deliver(tensor, grad, fresh, pending)
+                _deliver(tensor, grad, fresh, pending, whole=i in offered and i not in waiting)
         if not retain_graph:
             node.release()
 
@@ -326,15 +332,36 @@ class _Gradient:
             self.value, self.ours = self.value + grad, True
 
 
-def _deliver(tensor, grad, fresh, pending):
+def _waiting(node, output_grads, pending):
+    """{i: (the gradient of input i so far, whether it may be written to)}, for Context.take."""
+    waiting = {}
+    for i, tensor in enumerate(node.inputs):
+        if tensor is None or tensor._retain_grad or sum(tensor is other for other in node.inputs) > 1:
+            continue
+        if tensor.node is not None:
+            slots = pending.get(tensor.node)
+            gradient = slots and slots[tensor.index]
+        else:
+            gradient = None if tensor.grad is None else _Gradient(tensor.grad.array, True)
+        if gradient:
+            read = [a for a in (*output_grads, *node.ctx.saved) if isinstance(a, type(gradient.value))]
+            apart = not any(node.ctx.xp.may_share_memory(gradient.value, a) for a in read)
+            waiting[i] = gradient.value, gradient.ours and apart
+    return waiting
+
+
+def _deliver(tensor, grad, fresh, pending, whole=False):
+    """Add grad to what tensor has received; whole: that was added already, so grad takes its place."""
     if tensor.node is None or tensor._retain_grad:
-        if tensor.grad is None:
+        if whole:
+            tensor.grad.array = grad
+        elif tensor.grad is None:
             tensor.grad = Tensor(grad if fresh and tensor.node is None else grad.copy())
         else:
             tensor.grad.array += grad
     if tensor.node is not None:
         slots = pending.setdefault(tensor.node, [None] * len(tensor.node.outputs))
-        if slots[tensor.index] is None:
+        if whole or slots[tensor.index] is None:
             slots[tensor.index] = _Gradient(grad, fresh)
         else:
             slots[tensor.index].add(grad)

@@ -1,8 +1,8 @@
 """What is compared, each library in a process of its own: minigrad, NumPy and PyTorch doing the same work on the same shapes.
 
 Every library brings a pool of threads, and a pool that waits for its next task spins for a while first. In one process the
-pools would hold each other's cores. So each contestant lives alone, prepares what it is asked for, and computes only when it is told
-to, while the others sleep:
+pools would hold each other's cores. So each contestant lives alone, prepares what it is asked for, and computes only when it
+is told to, while the others sleep:
 
     with contestants("minigrad", "torch") as them:
         for one in them.values():

@@ -36,7 +36,7 @@ def _forward(x, weight, bias, eps, y, mean, rstd, parts):  # x, y: (R, C)  weigh
 
 
 @inner
-def _backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
+def _backward_row(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):
     C = len(x)
     shift, stretch = _F(0.0), _F(0.0)
     for c in range(C):
@@ -49,17 +49,20 @@ def _backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
     for c in range(C):
         n = (x[c] - mean) * rstd
         dx[c] = rstd * (dy[c] * weight[c] - shift - n * stretch)
+    if add:
+        for c in range(C):
+            dx[c] += plus[c]
     for c in range(C):
         dweight[c] += dy[c] * (x[c] - mean) * rstd
         dbias[c] += dy[c]
 
 
 @kernel
-def _backward(dy, x, weight, mean, rstd, dx, dweight, dbias):  # dweight, dbias: (parts, C), a row of each for every part
+def _backward(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):  # dweight, dbias: (parts, C), a row for every part
     parts = len(dweight)
     for part in prange(parts):
         for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
-            _backward_row(dy[r], x[r], weight, mean[r], rstd[r], dx[r], dweight[part], dbias[part])
+            _backward_row(dy[r], x[r], weight, mean[r], rstd[r], plus[r], add, dx[r], dweight[part], dbias[part])
 
 
 def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
@@ -74,7 +77,9 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
     return delivered(y, out), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
-def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def layernorm_backward(
+    dy, x, weight, mean, rstd, *, plus=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """See kernels/layernorm/reference.py."""
     C = x.shape[-1]
     dx = result(out[0], x.shape)
@@ -82,7 +87,9 @@ def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), o
     # The sums over rows must not meet in one place: every part sums its own rows, and the parts are added up afterwards.
     sums = np.zeros((2, workers(2 * x.size), C), np.float32)
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
-    _backward(as_rows(dy), rows, weight, as_flat(mean), as_flat(rstd), dx.reshape(rows.shape), sums[0], sums[1])
+    dy, add = as_rows(dy), plus is not None
+    plus = as_rows(plus) if add else dy
+    _backward(dy, rows, weight, as_flat(mean), as_flat(rstd), plus, add, dx.reshape(rows.shape), sums[0], sums[1])
     dweight, dbias = sums.sum(axis=1)  # (C,) each
     return (
         delivered(dx, out[0]) if needs[0] else None,

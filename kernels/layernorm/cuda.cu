@@ -117,10 +117,10 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
 }
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------
-// dx = rstd (dn − mean(dn) − n mean(dn n)), a row to a team, any row length, each row read twice.
+// dx = rstd (dn − mean(dn) − n mean(dn n)) + plus, a row to a team, any row length, each row read twice.
 extern "C" __global__ void __launch_bounds__(512)
 layernorm_backward_input(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd,
-                         float* dx, int rows, int columns) {
+                         const float* plus, float* dx, int rows, int columns) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
     if (r >= rows) return;
     const long long row = (long long)r * columns;
@@ -135,7 +135,7 @@ layernorm_backward_input(const float* dy, const float* x, const float* weight, c
     stretch = team_sum(stretch) / columns;
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
         const float dn = dy[row + c] * (weight ? weight[c] : 1.0f), n = (x[row + c] - m) * scale;
-        dx[row + c] = scale * (dn - shift - n * stretch);
+        dx[row + c] = scale * (dn - shift - n * stretch) + (plus ? plus[row + c] : 0.0f);
     }
 }
 
@@ -182,8 +182,8 @@ extern "C" __global__ void layernorm_add_strips(const float* strips, float* out,
 // they keep the running sums for dweight and dbias in registers and write them once, at the end, as a strip of their own.
 // For rows of a multiple of 4 that fit a team (columns ≤ 16 blockDim.x).
 extern "C" __global__ void __launch_bounds__(512)
-layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, float* dx,
-                   float* dweights, float* dbiases, int rows, int columns, int aligned) {
+layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, const float* plus,
+                   float* dx, float* dweights, float* dbiases, int rows, int columns, int aligned) {
     const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __shared__ float2 of_warp[2][16];  // two of them in turn, so that one barrier a row is enough
@@ -232,9 +232,11 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
 #pragma unroll
         for (int j = 0; j < HOLD; ++j) {
             const float4 n = u[j], dn = d[j];
-            store4(dx, lo + 4 * (threadIdx.x + j * blockDim.x), lo, hi, aligned,
-                   make_float4(scale * (dn.x - shift - n.x * stretch), scale * (dn.y - shift - n.y * stretch),
-                               scale * (dn.z - shift - n.z * stretch), scale * (dn.w - shift - n.w * stretch)));
+            const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
+            const float4 p = plus ? load4(plus, i, lo, hi, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            store4(dx, i, lo, hi, aligned,
+                   make_float4(scale * (dn.x - shift - n.x * stretch) + p.x, scale * (dn.y - shift - n.y * stretch) + p.y,
+                               scale * (dn.z - shift - n.z * stretch) + p.z, scale * (dn.w - shift - n.w * stretch) + p.w));
         }
     }
 #pragma unroll

@@ -33,10 +33,10 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
 
 
 def layernorm_backward(
-    dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False
+    dy, x, weight, mean, rstd, *, plus=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ):
     """See reference.layernorm_backward."""
-    dy, x, weight, mean, rstd = (contiguous(a) for a in (dy, x, weight, mean, rstd))
+    dy, x, weight, mean, rstd, plus = (contiguous(a) for a in (dy, x, weight, mean, rstd, plus))
     rows, columns = mean.size, x.shape[-1]
     dx = result(x, x.shape, out[0], "layernorm_backward") if needs[0] else None
     dweights = dbiases = None
@@ -45,15 +45,15 @@ def layernorm_backward(
         # As many teams as the GPU can run at once: each then leaves one strip of partial sums, however many rows there are.
         teams = blocks_for(min(rows, 512 * multiprocessors(x) // block[0]), block[1]) * block[1]
         dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
-        aligned = i32(vectorises(dy, x, weight, dx))
+        aligned = i32(vectorises(dy, x, weight, plus, dx))
         SOURCE.launch(
-            "layernorm_backward", (teams // block[1],), block, dy, x, weight, mean, rstd, dx, dweights, dbiases, i32(rows),
-            i32(columns), aligned,
+            "layernorm_backward", (teams // block[1],), block, dy, x, weight, mean, rstd, plus, dx, dweights, dbiases,
+            i32(rows), i32(columns), aligned,
         )  # fmt: skip
     else:
         if needs[0]:
             grid, block = row_teams(rows, columns)
-            args = dy, x, weight, mean, rstd, dx, i32(rows), i32(columns)
+            args = dy, x, weight, mean, rstd, plus, dx, i32(rows), i32(columns)
             SOURCE.launch("layernorm_backward_input", grid, block, *args)
         if needs[1] or needs[2]:
             dweights, dbiases = _weight_sums(dy, x, mean, rstd, rows, columns)

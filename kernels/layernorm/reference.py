@@ -32,9 +32,12 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
 # that is: of dn, drop the part that only shifts the row and the part that only stretches it (neither changes n), and undo
 # the scale.
 # Saved: x, μ and r. n is recomputed from them, one subtraction and one product, in place of keeping another (..., C) array.
-def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), out=(None, None, None), accumulate=False):
+def layernorm_backward(
+    dy, x, weight, mean, rstd, *, plus=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+):
     """dy, x: (..., C), weight: (C,) or None, mean, rstd: (...,) from the forward pass.
 
+    plus: (..., C) or None, added to dx: what came back along the residual path, which leaves x beside the layernorm.
     Returns (dx: (..., C), dweight: (C,), dbias: (C,)), None where `needs` says no. `out` holds a buffer or None for each;
     with accumulate=True the buffers of dweight and dbias are added to (dx is always overwritten).
     """
@@ -51,6 +54,8 @@ def layernorm_backward(dy, x, weight, mean, rstd, *, needs=(True, True, True), o
         shift = dn.mean(axis=-1, keepdims=True)  # (..., 1)
         stretch = (dn * n).mean(axis=-1, keepdims=True)  # (..., 1)
         dx = np.multiply(rstd, dn - shift - n * stretch, out=out[0])
+        if plus is not None:
+            dx += plus
     return dx, dweight, dbias
 
 

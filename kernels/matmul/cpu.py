@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from numba import prange, types
 
-from kernels.gelu.cpu import FORMS, gelu, gelu_backward, gelu_tanh
+from kernels.gelu.cpu import FORMS, gelu, gelu_slope, gelu_tanh, gelu_tanh_slope
 from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
 from kernels.matmul import reference
 from kernels.simd import WIDTH, load, store, take_number
@@ -388,26 +388,39 @@ def linear_forward(x, weight, bias=None, *, activation=None, out=None):
 
 
 @inner
+def _slope_row(dy, z, dz, form):
+    for c in range(len(dy)):
+        dz[c] = dy[c] * (gelu_tanh_slope(z[c]) if form == 2 else gelu_slope(z[c]))
+
+
+@inner
 def _add_row(x, sums):
     for c in range(len(x)):
         sums[c] += x[c]
 
 
 @kernel
-def _column_sums(x, sums):  # x: (R, C)  sums: (parts, C), zeros
+def _slopes_and_sums(dy, z, dz, activation, sums):  # dy, z, dz: (R, C)  sums: (parts, C), zeros
+    """dz = dy · g'(z) for an activation g (without one dz is dy), and its column sums while each row is in the cache."""
     parts = len(sums)
     for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
-            _add_row(x[r], sums[part])
+        for r in range(len(dy) * part // parts, len(dy) * (part + 1) // parts):
+            if activation == 1:  # a number the compiler knows: one loop for each form, without a choice inside
+                _slope_row(dy[r], z[r], dz[r], 1)
+            elif activation == 2:
+                _slope_row(dy[r], z[r], dz[r], 2)
+            _add_row(dz[r], sums[part])
 
 
 def linear_backward(
     dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ):
     """See kernels/matmul/reference.py."""
-    if activation is not None:
-        dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
-    dz = dy.reshape(math.prod(dy.shape[:-1]), dy.shape[-1])  # (R, O)
+    dz = as_rows(dy)  # (R, O)
+    sums = np.zeros((workers(dz.size), dz.shape[1]), np.float32)  # every thread its own sum, then the sum of those
+    if activation is not None or needs[2]:
+        upstream, dz = dz, dz if activation is None else np.empty_like(dz)
+        _slopes_and_sums(upstream, dz if activation is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
     rows = x.reshape(len(dz), x.shape[-1])  # (R, I)
     dx = dweight = dbias = None
     if needs[0]:
@@ -417,8 +430,6 @@ def linear_backward(
     if needs[1]:
         dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
     if needs[2]:
-        sums = np.zeros((workers(dz.size), dz.shape[1]), np.float32)  # every thread its own sum, then the sum of those
-        _column_sums(as_rows(dz), sums)
         dbias = sums.sum(axis=0)  # (O,)
         if out[2] is not None:
             out[2][...] = out[2] + dbias if accumulate else dbias

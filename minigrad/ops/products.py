@@ -22,6 +22,8 @@ class MatMul(Function):
 
 
 class Linear(Function):
+    adds_up = True
+
     @staticmethod
     def forward(ctx, x, weight, bias, activation):
         y, z = ctx.kernels.linear_forward(x, weight, bias, activation=activation)
@@ -31,11 +33,17 @@ class Linear(Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, z, activation = ctx.saved
-        grads = ctx.kernels.linear_backward(dy, x, weight, z, activation=activation, needs=ctx.needs[:3])
+        # A parameter's gradient from an earlier batch, or from the other use of a tied matrix, is added to where it lies.
+        out = None, ctx.take(1, to_write=True), None
+        grads = ctx.kernels.linear_backward(
+            dy, x, weight, z, activation=activation, needs=ctx.needs[:3], out=out, accumulate=True
+        )
         return *grads, None
 
 
 class LayerNorm(Function):
+    adds_up = True
+
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         y, mean, rstd = ctx.kernels.layernorm_forward(x, weight, bias, eps=eps)
@@ -45,7 +53,9 @@ class LayerNorm(Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, mean, rstd = ctx.saved
-        return *ctx.kernels.layernorm_backward(dy, x, weight, mean, rstd, needs=ctx.needs[:3]), None
+        # In x + f(layer_norm(x)) the gradient along the residual path has come first: adding it here costs one reading.
+        plus = ctx.take(0)
+        return *ctx.kernels.layernorm_backward(dy, x, weight, mean, rstd, plus=plus, needs=ctx.needs[:3]), None
 
 
 class Attention(Function):
