@@ -7,7 +7,7 @@ from chapters.ch09_gpt2 import NAMES
 
 
 def load(model):
-    """(GPT, tokenizer), the GPT in eval mode.  model: "smollm2", a .gguf file, a published GPT-2's name or its folder, or a run.
+    """(GPT, tokenizer), the GPT in eval mode.  model: "smollm2", a .gguf file, a published GPT-2 or its folder, or a run.
 
     Raises CheckpointError or FileNotFoundError, in one sentence.
     """

@@ -13,11 +13,12 @@ from numba.extending import intrinsic
 from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa: F401  (part of this set, too)
 from kernels.gelu.cpu import gelu_tanh
 from kernels.launch import address, as_flat, inner, kernel, workers
-from kernels.simd import FLOAT, exp, load, maximum, store, take_number
+from kernels.simd import FLOAT, exp, load, maximum, prefetch, store, take_number
 from kernels.swiglu.cpu import sigmoid
 
 _F = types.float32
 TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
+AHEAD = 4096  # bytes: the processor's own prefetching stops at every row's end, and at every page's
 LINEAR, GELU = 0, 1
 
 # A layer as a row of addresses; 0 stands for what is not there.
@@ -81,9 +82,11 @@ def _byte_dot(x, w, K):
 @inner
 def _rows(w, scale, bias, x, K, first, last, y, add, bend):
     """y[first:last] (+)= W[first:last] x + bias, bent by GELU where that is asked for."""
-    r = first
+    r, width = first, K if scale != 0 else 4 * K  # bytes of a row
     while r < last:
         if r + 4 <= last:
+            for i in range(0, 4 * width, 64):
+                prefetch(w + r * width + AHEAD + i)
             if scale != 0:
                 s = _byte_dots(x, w + r * K, K)
             else:
@@ -196,6 +199,24 @@ def _gate(x, F):
         store(x, i, load(x, i) * sigmoid(load(x, i)) * load(x, F + i))
 
 
+@inner
+def _share(w, scale, bias, x, K, N, y, add, bend, tasks):
+    """One thread's share of y (+)= W x + bias: it takes some rows of W, and then others, until all N are taken."""
+    step = max(4, TASK // K // 4 * 4)
+    first = take_number(tasks) * step
+    while first < N:
+        _rows(w, scale, bias, x, K, first, min(N, first + step), y, add, bend)
+        first = take_number(tasks) * step
+
+
+@inner
+def _share_of_heads(qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y, tasks):
+    g = take_number(tasks)
+    while g < G:
+        _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y)
+        g = take_number(tasks)
+
+
 @kernel
 def _token(
     table, caches, norm, norm_bias, head, head_scale, V, x, C, H, G, W, context, length, cos, sin, eps, rms, gated, room,
@@ -203,60 +224,35 @@ def _token(
 ):  # fmt: skip
     """All layers and the head.  table: (layers, 16) and caches: (layers, 2), addresses; x: (C,), changed on the way.
 
-    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats; tasks: zeroed counters, five a layer and one.
+    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats; tasks: zeroed counters, five a layer
+    and one.
     """
     D = C // H
     h, qkv = room, room + 4 * C
     y = qkv + 4 * (C + 2 * G * D)
     wide = y + 4 * C
     weights = wide + 4 * W
-    inner_width = W // 2 if gated else W
-    step, step_narrow = max(4, TASK // C // 4 * 4), max(4, TASK // inner_width // 4 * 4)
-    Q = C + 2 * G * D
+    F, bend = (W // 2, LINEAR) if gated else (W, GELU)
     for i in range(len(table)):
-        layer = table[i]
-        _norm(x, layer[NORM_1], layer[NORM_1_BIAS], C, eps, rms, h)
+        t = table[i]
+        _norm(x, t[NORM_1], t[NORM_1_BIAS], C, eps, rms, h)
         for _ in prange(parts):
-            first = take_number(tasks) * step
-            while first < Q:
-                last = min(Q, first + step)
-                _rows(layer[QKV], layer[QKV_SCALE], layer[QKV_BIAS], h, C, first, last, qkv, False, LINEAR)
-                first = take_number(tasks) * step
+            _share(t[QKV], t[QKV_SCALE], t[QKV_BIAS], h, C, C + 2 * G * D, qkv, False, LINEAR, tasks)
         for _ in prange(parts):
-            g = take_number(tasks + 8)
-            while g < G:
-                _group(g, qkv, caches[i, 0], caches[i, 1], context, H, G, D, length, cos, sin, weights, y)
-                g = take_number(tasks + 8)
+            _share_of_heads(qkv, caches[i, 0], caches[i, 1], context, H, G, D, length, cos, sin, weights, y, tasks + 8)
         for _ in prange(parts):
-            first = take_number(tasks + 16) * step
-            while first < C:
-                last = min(C, first + step)
-                _rows(layer[MERGE], layer[MERGE_SCALE], layer[MERGE_BIAS], y, C, first, last, x, True, LINEAR)
-                first = take_number(tasks + 16) * step
-        _norm(x, layer[NORM_2], layer[NORM_2_BIAS], C, eps, rms, h)
+            _share(t[MERGE], t[MERGE_SCALE], t[MERGE_BIAS], y, C, C, x, True, LINEAR, tasks + 16)
+        _norm(x, t[NORM_2], t[NORM_2_BIAS], C, eps, rms, h)
         for _ in prange(parts):
-            first = take_number(tasks + 24) * step
-            while first < W:
-                last, bend = min(W, first + step), LINEAR if gated else GELU
-                _rows(layer[WIDEN], layer[WIDEN_SCALE], layer[WIDEN_BIAS], h, C, first, last, wide, False, bend)
-                first = take_number(tasks + 24) * step
+            _share(t[WIDEN], t[WIDEN_SCALE], t[WIDEN_BIAS], h, C, W, wide, False, bend, tasks + 24)
         if gated:
-            _gate(wide, inner_width)
+            _gate(wide, F)
         for _ in prange(parts):
-            first = take_number(tasks + 32) * step_narrow
-            while first < C:
-                last = min(C, first + step_narrow)
-                _rows(
-                    layer[NARROW], layer[NARROW_SCALE], layer[NARROW_BIAS], wide, inner_width, first, last, x, True, LINEAR
-                )
-                first = take_number(tasks + 32) * step_narrow
+            _share(t[NARROW], t[NARROW_SCALE], t[NARROW_BIAS], wide, F, C, x, True, LINEAR, tasks + 32)
         tasks += 40
     _norm(x, norm, norm_bias, C, eps, rms, h)
     for _ in prange(parts):
-        first = take_number(tasks) * step
-        while first < V:
-            _rows(head, head_scale, 0, h, C, first, min(V, first + step), logits, False, LINEAR)
-            first = take_number(tasks) * step
+        _share(head, head_scale, 0, h, C, V, logits, False, LINEAR, tasks)
 
 
 class Decoder:
