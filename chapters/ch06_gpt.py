@@ -18,6 +18,7 @@ import minigrad.nn.functional as F
 from chapters.ch03_embeddings import check_tokens, positions
 from chapters.ch05_block import Block, make_norm
 from chapters.command import command
+from minigrad.checkpointing import checkpoint
 
 PRESETS = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
@@ -129,6 +130,7 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.lm_head.weight = self.wte.weight
+        self.checkpoint_activations = False  # True: training keeps only what enters each block, and computes the rest twice
         self.initialise(generator)
 
     def initialise(self, generator):
@@ -172,7 +174,10 @@ class GPT(nn.Module):
             )
         x = self.embed(idx, seen, key_start)  # (B, T, C)
         for i, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layers[i], key_start)  # (B, T, C)
+            if self.checkpoint_activations and self.training and cache is None and key_start is None:
+                x = checkpoint(block, x)  # (B, T, C)
+            else:
+                x = block(x, None if cache is None else cache.layers[i], key_start)  # (B, T, C)
         if last_only:
             x = x[:, -1:, :]  # (B, 1, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last: chapter 10 unbolts it

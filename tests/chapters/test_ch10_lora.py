@@ -1,0 +1,124 @@
+"""LoRA begins as nothing, trains few numbers, and is merged exactly; recomputed activations give the same gradients."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn as nn
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import Run, TrainConfig, load_model, next_token_loss, save_model, train
+from chapters.ch10_lora import LoRALinear, Settings, add_lora, main, merge_lora
+from minigrad.checkpointing import checkpoint
+
+LATER = dict(n_kv_head=2, rotary=500.0, rms_eps=1e-5, d_gated=40, bias=False)
+IDS = np.random.default_rng(0).integers(0, 90, (2, 12))
+
+
+def make(**changes):
+    return GPT(GPTConfig(vocab_size=90, context=32, n_layer=3, n_head=4, d_model=32, init_std=0.1, **changes), mg.Generator(0))
+
+
+def gradients(gpt, seed=5):
+    gpt.zero_grad()
+    mg.manual_seed(seed)
+    loss = next_token_loss(gpt, mg.from_numpy(IDS), mg.from_numpy(IDS))
+    loss.backward()
+    return loss.item(), {name: p.grad.numpy().copy() for name, p in gpt.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("changes", [{}, dict(dropout=0.2), LATER], ids=["gpt2", "dropout", "later"])
+def test_recomputed_activations_give_the_same_gradients(changes):
+    gpt = make(**changes)
+    loss, want = gradients(gpt)
+    after = mg.default_generator.get_state()
+    gpt.checkpoint_activations = True
+    again, got = gradients(gpt)
+    assert again == loss and mg.default_generator.get_state() == after
+    assert got.keys() == want.keys()
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+
+
+def test_a_checkpoint_remembers_only_its_input():
+    gpt = make()
+    sizes = {}
+    for on in (False, True):
+        gpt.checkpoint_activations = on
+        loss = next_token_loss(gpt, mg.from_numpy(IDS), mg.from_numpy(IDS))
+        seen, stack = set(), [loss.node]
+        while stack:
+            node = stack.pop()
+            if id(node) not in seen:
+                seen.add(id(node))
+                stack += [t.node for t in node.inputs if t is not None and t.node is not None]
+        sizes[on] = len(seen)
+    assert sizes[True] < sizes[False] / 3
+    with mg.no_grad():
+        assert checkpoint(lambda x: x * 2, mg.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_it_begins_as_the_model_unchanged_and_trains_only_the_products():
+    gpt = make()
+    before = gpt(mg.from_numpy(IDS)).detach().numpy()
+    count = add_lora(gpt, rank=2, alpha=4.0, generator=mg.Generator(1))
+    np.testing.assert_array_equal(gpt(mg.from_numpy(IDS)).detach().numpy(), before)
+    assert count == 3 * (2 * (32 + 96) + 2 * (32 + 32))
+    for on in (False, True):  # the embeddings are frozen: recomputation must reach the products all the same
+        gpt.checkpoint_activations = on
+        _, grads = gradients(gpt)
+        assert set(grads) == {n for n, p in gpt.named_parameters() if "up" in n or "down" in n} and len(grads) == 12
+    with pytest.raises(ValueError, match="fused with its GELU"):
+        add_lora(make(), 2, 4.0, ("mlp.c_fc",))
+    with pytest.raises(ValueError, match="not beside 'ln_1'"):
+        add_lora(make(), 2, 4.0, ("ln_1",))
+    with pytest.raises(ValueError, match="rank must be between"):
+        LoRALinear(nn.Linear(3, 5), 4, 1.0)
+
+
+@pytest.mark.parametrize("changes, layers", [({}, ("attn.c_attn", "mlp.c_proj")), (LATER, ("mlp.c_fc", "attn.c_proj"))])
+def test_merged_it_says_the_same_without_the_products(tmp_path, changes, layers):
+    class Batches:
+        def batch(self, step):
+            return IDS, IDS
+
+    gpt = make(**changes)
+    names = [name for name, _ in gpt.named_parameters()]
+    first = gradients(gpt)[0]
+    add_lora(gpt, 4, 8.0, layers, mg.Generator(1))
+    frozen = gpt.wte.weight.array.copy()
+    train(gpt, Batches(), TrainConfig(steps=20, lr=1e-2, warmup_steps=1), Run(tmp_path))
+    assert gradients(gpt)[0] < first - 0.2
+    want = gpt.eval()(mg.from_numpy(IDS)).detach().numpy()
+    merge_lora(gpt)
+    np.testing.assert_allclose(gpt(mg.from_numpy(IDS)).detach().numpy(), want, atol=2e-4)
+    np.testing.assert_array_equal(gpt.wte.weight.array, frozen)
+    assert [name for name, _ in gpt.named_parameters()] == names and all(p.requires_grad for p in gpt.parameters())
+
+
+@pytest.mark.parametrize("task", ["classify", "sft"])
+def test_the_command(tmp_path, task, capsys):
+    words = "some text to learn from, again and again: ham and spam for you and me, free of charge"
+    tokenizer = Tokenizer.train(words * 3, 290)
+    gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context=256, n_layer=1, n_head=2, d_model=16), mg.Generator(0))
+    save_model(Run(tmp_path / "body"), gpt, tokenizer)
+    if task == "classify":
+        data = tmp_path / "data.tsv"
+        data.write_text("".join(f"spam\tfree {i}\nham\tto you {i}\n" for i in range(20)))
+    else:
+        data = tmp_path / "data.json"
+        data.write_text(json.dumps([{"instruction": f"say {i}", "output": str(i)} for i in range(8)]))
+    config = TrainConfig(steps=3, batch_size=4, warmup_steps=1)
+    run = tmp_path / "out"
+    settings = Settings(data=data, model=str(tmp_path / "body"), task=task, rank=2, run=run, training=config, context=200)
+    main(settings)
+    assert "parameters are trained" in capsys.readouterr().out
+    if task == "sft":
+        back, _ = load_model(run)
+        assert back.config == gpt.config
+        np.testing.assert_array_equal(back.wte.weight.array, gpt.wte.weight.array)
+        assert np.abs(back.h[0].attn.c_attn.weight.array - gpt.h[0].attn.c_attn.weight.array).max() > 0
+    else:
+        assert json.loads((run / "scores.json").read_text())["labels"] == ["ham", "spam"]
