@@ -4,7 +4,7 @@ import argparse
 import os
 from importlib import import_module
 
-LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth")
+LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth", "decode")
 
 
 def main():

@@ -192,7 +192,15 @@ def training_step(library, preset, B, T):
     return peer_step(config, inputs, targets, compiled=library == "compiled")
 
 
-WORK = {f.__name__: f for f in (matmul, one_row, memory, attention, row_operation, adamw, gradient_norm, training_step)}
+def decoding(library, other):
+    """One more token of GPT-2 124M, with a cache: ours in float32 or (other) int8; transformers' forward or generate()."""
+    from kernels.bench.decode import our_decoding, their_decoding
+
+    return our_decoding(other) if library == "minigrad" else their_decoding(_torch(), other)
+
+
+ALL_WORK = matmul, one_row, memory, attention, row_operation, adamw, gradient_norm, training_step, decoding
+WORK = {f.__name__: f for f in ALL_WORK}
 
 
 def installed(library):
