@@ -8,7 +8,7 @@ directions, with no constitution in sight. One example is five lines, of which t
     Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira and turn it.
     P: Avoid the response that is rude.
-    C: It is rude, so no.
+    C: It is rude. Yes if it is not rude, so no.
     R: Put a needle into the lock of Mira and turn it.
 
 What the model has learned is applied by `revised`: draft, critique, revision, each of them sampled text.
@@ -16,6 +16,7 @@ What the model has learned is applied by `revised`: draft, critique, revision, e
 
 import numpy as np
 
+import minigrad as mg
 from chapters.ch07_train import save_model, train
 from chapters.ch08_sample import generate
 from chapters.ch10_principles import draw_parts, options, principles, revise
@@ -32,24 +33,17 @@ def asked(instruction, response, principle):
     return f"Q: {instruction}\nA: {response}\nP: {principle}\n"
 
 
-def answered(critique, revision):
-    """What the critic writes."""
-    return f"C: {critique}\nR: {revision}"
-
-
 def lessons(world, n, split, seed):
-    """n of (task, principle, draft, critique, revision): every second draft does not fit its principle, if it can be so.
+    """n of (task, principle, draft, critique, revision); a draft that fits its principle is its own revision.
 
-    split: of the people and of the principles.
+    split: of the principles; the people are always those of the training side.
     """
     dice, found = Dice(f"lessons/{world.seed}/{split}/{seed}"), []
-    drawn = zip(requests(world, split, 2 * n, seed), principles(2 * n, split, seed), strict=True)
+    drawn = zip(requests(world, "train", 2 * n, seed), principles(2 * n, split, seed), strict=True)
     for task, principle in drawn:
         topics = [topic for *_, topic in principle.meaning if topic]
         choices = options(world, task, topics[0] if topics else "", dice)
         draft = draw_parts(choices, dice)
-        if principle.fits(task, draft.text) and dice.chance(0.5):
-            continue
         revision = revise(draft, principle, task, choices, dice)
         if revision is not None:
             found.append((task, principle, draft.text, principle.critique(task, draft.text), revision.text))
@@ -59,11 +53,18 @@ def lessons(world, n, split, seed):
 
 
 def lesson_rows(some, tokenizer, context):
-    """Lessons as (rows, labels) of token ids: critique and revision graded; what is longer than the context left out."""
+    """Lessons as (rows, labels) of token ids: what the critic writes is graded.
+
+    A critique is harder to learn than a revision, which is mostly a copy, and shorter: every second lesson ends after
+    it, and so does one whose revision does not fit into the context.
+    """
     rows, labels = [], []
-    for task, principle, draft, critique, revision in some:
+    for i, (task, principle, draft, critique, revision) in enumerate(some):
         prompt = tokenizer.encode(asked(task.instruction, draft, principle.text))
-        answer = tokenizer.encode(answered(critique, revision)) + [tokenizer.eos_id]
+        first = tokenizer.encode(f"C: {critique}\n")
+        answer = first + tokenizer.encode(f"R: {revision}") + [tokenizer.eos_id]
+        if i % 2 or len(prompt) + len(answer) > context:
+            answer = first
         if len(prompt) + len(answer) <= context:
             rows.append(prompt + answer)
             labels.append([IGNORE_INDEX] * (len(prompt) - 1) + answer + [IGNORE_INDEX])
@@ -80,7 +81,7 @@ def train_critic(model, tokenizer, world, n, config, run):
 # ── critique and revision ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=64):
+def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=16):
     """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them.
 
     Where it writes nothing that reads as both, or there is no room left to write in, the critique is "" and the
@@ -109,10 +110,11 @@ def read(text):
     return None
 
 
-def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed, generator):
+def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
     """Drafts, critiqued and revised `rounds` times, each time by another principle drawn from the constitution (Bai et
     al. 2022, section 3.1).  Returns a list a task of (principle, critique, revision), a round each."""
-    dice, current, history = Dice(f"rounds/{seed}"), list(drafts), [[] for _ in tasks]
+    dice, generator = Dice(f"rounds/{seed}"), mg.Generator(seed)
+    current, history = list(drafts), [[] for _ in tasks]
     orders = [dice.shuffled(constitution) for _ in tasks]
     for number in range(rounds):
         chosen = [order[number % len(order)] for order in orders]
@@ -123,11 +125,11 @@ def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed, genera
     return history
 
 
-def measure_critic(critic, tokenizer, some, generator):
+def measure_critic(critic, tokenizer, some, seed=0):
     """Of held-out lessons, by kind of principle: share of the critiques that are right word for word, and of the
     revisions that fit the principle, beside the share of drafts that did."""
     tasks, chosen, drafts, right, _ = (list(column) for column in zip(*some, strict=True))
-    written = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen], generator)
+    written = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen], mg.Generator(seed))
     critiques = [said == wanted for (said, _), wanted in zip(written, right, strict=True)]
     fits = [p.fits(t, said) for (_, said), p, t in zip(written, chosen, tasks, strict=True)]
     fitted = [p.fits(t, d) for d, p, t in zip(drafts, chosen, tasks, strict=True)]

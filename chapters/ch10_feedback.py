@@ -1,31 +1,77 @@
-"""Chapter 10, constitutional AI's second phase: a model reads a principle and two responses, and says which fits better.
+"""Chapter 10, constitutional AI's second phase: a model reads a principle and two responses; which fits better?
 
 What this file teaches: where a labeller stood, a model can stand that reads (Bai et al. 2022, arXiv:2212.08073,
-section 4.1: reinforcement learning from AI feedback). Ours gives a response and a principle a number, and of two
-responses prefers the one with the higher number with probability σ of the difference. That is a reward model with the
-principle in its prompt, and it is trained by `ch10_reward` unchanged, on responses that fit principles of every kind
-more or less. Whole principles are held out, so that it can be shown to read them: turned round, from "prefer" to
-"avoid", its answer must turn round too, and with another principle in place of the right one it should know nothing.
+section 4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the
+principle, "It is rude. Yes if it is not rude, so no."; how much likelier "yes" was than "no" is how well the response
+fits, and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better
+than guessing: that takes two readings and a comparison of them, more than one pass holds (section 10.5). To write the
+readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities
+are clamped, there and here. Whole principles are held out, so that it can be shown to read them: turned round, from
+"prefer" to "avoid", its answer must turn round too, and with another principle in the right one's place it should know
+nothing.
 """
+
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
 import minigrad as mg
+from chapters.ch08_sample import generate
 from chapters.ch10_assess import interval
 from chapters.ch10_critic import asked
 from chapters.ch10_principles import LEADS, draw_parts, draw_principle, options, revise
-from chapters.ch10_reward import Ranking, accuracy, gaps_of, rank, reward_scores
-from chapters.ch10_rollout import roll_out_many
+from chapters.ch10_ragged import by_length
+from chapters.ch10_reward import rank
+from chapters.ch10_rollout import PAD, Recorder, roll_out_many
 from chapters.world.facts import Dice
 from chapters.world.requests import REQUESTS, requests
 
-# ── lessons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+CLAMP = 1.0  # the log-odds that one verdict is worth at most: σ(1 + 1) is a preference of 88% for a yes over a no
+
+# ── which fits better ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fits(critic, tokenizer, tasks, responses, principles, batch_size=64, longest=60):
+    """How well each response fits its principle (a text), by the critic: (N,) log-odds of "yes", added up over the
+    clauses of its critique; 0 where it comes to no verdict."""
+    context, end = critic.config.context, tokenizer.encode("\n")[-1]
+    texts = [asked(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
+    rows = [tokenizer.encode(text)[: context - 1] for text in texts]
+    found = np.zeros(len(rows))  # (N,)
+    for places, inputs in by_length(rows, batch_size, PAD):
+        recorder, room = Recorder(critic), min(longest, context - inputs.shape[1])
+        said = generate(recorder, [rows[i] for i in places], room, temperature=0, stop_ids=(end,))
+        found[places] = log_odds(recorder, said, tokenizer)
+    return found
+
+
+def log_odds(recorder, said, tokenizer):
+    """For each row of generated ids, log P("yes") − log P("no"), clamped and summed over the places that follow "so"."""
+    words = tokenizer.encode(" yes"), tokenizer.encode(" no")
+    j = next(i for i, (one, other) in enumerate(zip(*words, strict=False)) if one != other)  # where they part
+    yes, no, before = words[0][j], words[1][j], ", so" + tokenizer.decode(words[0][:j])
+    found = np.zeros(len(said))  # (B,)
+    for t, logits in enumerate(recorder.steps):  # (rows, V)
+        rows = [b for b, ids in enumerate(said) if len(ids) >= t]  # those still being written at this step
+        for b, scores in zip(rows, logits, strict=True):
+            if t < len(said[b]) and said[b][t] in (yes, no) and tokenizer.decode(said[b][:t]).endswith(before):
+                found[b] += float(np.clip(scores[yes] - scores[no], -CLAMP, CLAMP))
+    return found
+
+
+def preferred(fit_a, fit_b):
+    """P(a preferred to b) = σ(fit_a − fit_b), two numbers of `fits`."""
+    return float(1 / (1 + np.exp(np.clip(fit_b - fit_a, -50, 50))))
+
+
+# ── does it read? ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def cases(world, n, split, kinds, seed, k=4):
     """n of (task, principle, [response]): k different responses each, of which some fit and some do not."""
     dice, found = Dice(f"cases/{world.seed}/{split}/{','.join(kinds)}/{seed}"), []
-    for i, task in enumerate(requests(world, split, n, seed)):
+    for i, task in enumerate(requests(world, "train", n, seed)):
         principle = draw_principle(split, kinds[i % len(kinds)], dice)
         topics = [topic for *_, topic in principle.meaning if topic]
         drawn = []
@@ -38,28 +84,6 @@ def cases(world, n, split, kinds, seed, k=4):
     return found
 
 
-def as_ranking(task, principle, responses, tokenizer, text=None):
-    """A case as the Ranking that ch10_reward learns from; `text` may put another principle into the place of the right
-    one.  Where two responses fit equally well, each is preferred once: the reader should not care."""
-    rows = [tokenizer.encode(asked(task.instruction, said, text or principle.text)) for said in responses]
-    degrees = [principle.degree(task, said) for said in responses]
-    pairs = [(a, b) for a in range(len(rows)) for b in range(len(rows)) if a != b and degrees[a] >= degrees[b]]
-    return Ranking(rows, pairs, [])
-
-
-def told_apart(ranking):
-    """The same, without the comparisons whose answer is that it does not matter."""
-    return Ranking(ranking.rows, [(a, b) for a, b in ranking.pairs if (b, a) not in ranking.pairs], [])
-
-
-def fitting(rankings, context):
-    """Those whose every row fits into the context."""
-    return [ranking for ranking in rankings if max(map(len, ranking.rows)) <= context]
-
-
-# ── does it read? ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def turned(principle):
     """The text of the opposite principle: "prefer" for "avoid", "choose" for "never choose", and back."""
     for sign, leads in LEADS.items():
@@ -69,59 +93,78 @@ def turned(principle):
     raise ValueError(f"{principle.text!r} begins like no principle of the lessons.")
 
 
-def measure_reading(reader, tokenizer, some, seed=0):
-    """Of held-out cases: the share of comparisons the reader gets right ("accuracy", and "interval" by cases); the same
-    when every principle is turned round ("turned", right is then the other one); and with another case's principle in
-    the place of the right one ("shuffled", which should be near a half, for there is nothing to know)."""
-    context = reader.config.context
-    others = Dice(f"shuffled/{seed}").shuffled(some)
-    found, shares = {}, []
-    for name in ("accuracy", "turned", "shuffled"):
-        gaps = []
-        for (task, principle, said), other in zip(some, others, strict=True):
-            text = {"accuracy": None, "turned": turned(principle), "shuffled": other[1].text}[name]
-            gaps.append(told_apart(as_ranking(task, principle, said, tokenizer, text)))
-        kept = fitting(gaps, context)
-        values, first = gaps_of(reader, kept), 0
-        found[name] = 1 - accuracy(values) if name == "turned" else accuracy(values)
+def measure_reading(critic, tokenizer, some, seed=0):
+    """Of held-out cases: the share of comparisons that are right ("accuracy", with a 95% "interval" by cases); the same
+    with every principle turned round ("turned": now the other response is the right one); and with another case's
+    principle in the place of the right one ("shuffled", which should be near a half, for there is nothing to know)."""
+    others = Dice(f"shuffled/{seed}").shuffled([principle.text for _, principle, _ in some])
+    texts = {
+        "accuracy": [principle.text for _, principle, _ in some],
+        "turned": [turned(principle) for _, principle, _ in some],
+        "shuffled": others,
+    }
+    tasks = [task for task, _, said in some for _ in said]
+    responses = [response for *_, said in some for response in said]
+    degrees = [[principle.degree(task, response) for response in said] for task, principle, said in some]
+    found = {}
+    for name, chosen in texts.items():
+        repeated = [text for text, (*_, said) in zip(chosen, some, strict=True) for _ in said]
+        values, first, shares = fits(critic, tokenizer, tasks, responses, repeated), 0, []
+        for truth in degrees:
+            shares.append(right(values[first : first + len(truth)] * (-1 if name == "turned" else 1), truth))
+            first += len(truth)
+        found[name] = float(np.mean(shares))
         if name == "accuracy":
-            for ranking in kept:
-                shares.append(accuracy(values[first : first + len(ranking.pairs)]))
-                first += len(ranking.pairs)
-            found["comparisons"], found["interval"] = len(values), interval(shares, seed)
+            found |= {"interval": interval(shares, seed), "cases": len(some)}
     return found
+
+
+def right(values, degrees):
+    """Of all pairs of responses that fit a principle unequally, the share in which the values say which fits better;
+    equal values are half right."""
+    pairs = [(a, b) for a, b in combinations(range(len(degrees)), 2) if degrees[a] != degrees[b]]
+    agreed = [np.sign(values[a] - values[b]) * np.sign(degrees[a] - degrees[b]) for a, b in pairs]
+    return float(np.mean([(one + 1) / 2 for one in agreed]))
 
 
 # ── its preferences ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Feedback:
-    """Stands in the labeller's place: compares responses to one request by one principle."""
+    """Stands in the labeller's place for one request.  fit: {response: number}, what `fits` found of each."""
 
-    def __init__(self, reader, tokenizer, principle):
-        self.reader, self.tokenizer, self.principle = reader, tokenizer, principle
-
-    def fits(self, task, responses):
-        """(N,) how well each response fits the principle, by the reader."""
-        rows = [self.tokenizer.encode(asked(task.instruction, said, self.principle)) for said in responses]
-        return reward_scores(self.reader, [row[-self.reader.config.context :] for row in rows])  # (N,)
+    def __init__(self, fit):
+        self.fit = fit
 
     def probability(self, task, a, b):
-        """The probability that response a fits better than response b."""
-        one, other = self.fits(task, [a, b])
-        return float(1 / (1 + np.exp(np.clip(other - one, -50, 50))))
+        """The probability that response a is preferred to response b."""
+        return preferred(self.fit[a], self.fit[b])
 
 
-def compare(policy, tokenizer, judge, reader, constitution, tasks, k, seed, max_new_tokens=48):
-    """k responses of the policy to each task, compared -> [Ranking].  Of requests to be refused the reader compares
-    them, by a principle drawn from the constitution; of plain tasks the simulated labeller."""
+def compare(policy, tokenizer, judge, critic, constitution, tasks, k, seed, max_new_tokens=48):
+    """k responses of the policy to each task, compared -> [Ranking].  Of requests to be refused the critic compares
+    them, by a principle drawn from the constitution for each request; of plain tasks the simulated labeller."""
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
-    texts, dice, rankings = rollouts.texts(tokenizer), Dice(f"feedback/{seed}"), []
+    texts, dice = rollouts.texts(tokenizer), Dice(f"feedback/{seed}")
+    principles = [dice.pick(constitution) for _ in tasks]
+    concerned = [i for i, task in enumerate(repeated) if task.family in REQUESTS]
+    values = fits(critic, tokenizer, [repeated[i] for i in concerned], [texts[i] for i in concerned],
+                  [principles[i // k] for i in concerned])  # fmt: skip
+    fit = dict(zip(concerned, values, strict=True))
+    rankings = []
     for i, task in enumerate(tasks):
-        labeller = judge
-        if task.family in REQUESTS:
-            labeller = Feedback(reader, tokenizer, dice.pick(constitution))
-        mine = slice(i * k, (i + 1) * k)
-        rankings.append(rank(labeller, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], dice))
+        mine = range(i * k, (i + 1) * k)
+        labeller = Feedback({texts[j]: fit[j] for j in mine}) if task.family in REQUESTS else judge
+        responses, said = [rollouts.responses[j] for j in mine], [texts[j] for j in mine]
+        rankings.append(decided(rank(labeller, task, rollouts.prompts[i * k], responses, said, dice)))
     return [ranking for ranking in rankings if ranking is not None]
+
+
+def decided(ranking):
+    """The ranking without the comparisons that were a toss of a coin, None where nothing is left: "both fit" is no
+    preference to learn from."""
+    if ranking is None:
+        return None
+    both = [(pair, p) for pair, p in zip(ranking.pairs, ranking.probabilities, strict=True) if p != 0.5]
+    return replace(ranking, pairs=[pair for pair, _ in both], probabilities=[p for _, p in both]) if both else None

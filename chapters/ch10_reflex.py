@@ -1,0 +1,176 @@
+"""Chapter 10, the reflex: the same model, on the same sums, at once and with its steps written out.
+
+    python -m chapters.ch10_reflex            # into runs/reflex, ends in figures/reflex.png
+
+What this file teaches: a forward pass is a fixed number of blocks, whether the next token is easy or hard. In a sum of
+seven numbers each step needs the result of the one before; asked for the total at once, the model has to find it in the
+one pass before the answer. Allowed to write what is left of the sum after each step, it does one step a line and reads
+the result back: the text is its scratch paper. Both ways are taught to one model, with the same sums.
+
+    7 + 4 - 3 + 9 ? 17                                   at once: one token, one pass
+    7 + 4 - 3 + 9 = 11 - 3 + 9 = 8 + 9 = 17              with the steps written out
+
+Source: section 10.5 of the book; the effect is that of Nye et al. 2021, "Show Your Work" (arXiv:2112.00114).
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import Run, TrainConfig, save_model, train
+from chapters.ch08_sample import generate
+from chapters.ch10_assess import interval
+from chapters.ch10_figures import BLUE, DIM
+from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
+from chapters.command import command
+from chapters.figures import new_figure, save_figure
+from chapters.world.facts import held_out
+
+STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
+WAYS = {"at once": "?", "steps written out": "="}  # the sign after a sum that asks for the one or the other
+LARGEST = 20  # of all totals on the way: small, so that a step is one of few facts and a chain of them is not
+
+
+# ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def draw_sum(steps, split, rng):
+    """A sum of one side of the split, as its first number and the signed numbers after it: [7, 4, -3].
+
+    Every total on the way is from 0 to LARGEST.  "test" sums, a fifth of all, are never trained on.
+    """
+    while True:
+        terms = [int(rng.integers(1, 10))]
+        while len(terms) <= steps:
+            term = int(rng.integers(1, 10)) * int(rng.choice([-1, 1]))
+            if 0 <= sum(terms) + term <= LARGEST:
+                terms.append(term)
+        if held_out(written(terms)) == (split == "test"):
+            return terms
+
+
+def written(terms):
+    """[7, 4, -3] -> "7 + 4 - 3"."""
+    return f"{terms[0]}" + "".join(f" {'+' if term > 0 else '-'} {abs(term)}" for term in terms[1:])
+
+
+def question(terms, way):
+    return f"{written(terms)} {WAYS[way]}"
+
+
+def answer(terms, way):
+    """At once " 8"; with its steps " 11 - 3 = 8", what is left of the sum after each."""
+    if way == "at once":
+        return f" {sum(terms)}"
+    left = [[sum(terms[:done]), *terms[done:]] for done in range(2, len(terms) + 1)]
+    return " " + " = ".join(written(rest) for rest in left)
+
+
+def final_answer(text):
+    """The last number of a response, None where it does not end in one."""
+    said = text.split()
+    return int(said[-1]) if said and said[-1].isdigit() else None
+
+
+def number_tokenizer():
+    """A vocabulary in which every number up to the largest total is one token, so that "at once" is one pass."""
+    text = " ".join(f"{number} + - = ?" for number in range(LARGEST + 1))
+    return Tokenizer.train(f"{text} " * 50, 512)
+
+
+# ── learning and measuring ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def examples(n, tokenizer, rng, split="train"):
+    """n sums of every length in turn, each both ways, as (rows, labels): the question masked, the answer graded."""
+    rows, labels = [], []
+    for i in range(n):
+        terms = draw_sum(STEPS[i % len(STEPS)], split, rng)
+        for way in WAYS:
+            asked = tokenizer.encode(question(terms, way))
+            said = [*tokenizer.encode(answer(terms, way)), tokenizer.eos_id]
+            rows.append(asked + said)
+            labels.append([IGNORE_INDEX] * (len(asked) - 1) + said + [IGNORE_INDEX])
+    return rows, labels
+
+
+def verdicts(model, tokenizer, sums, way):
+    """1 for every sum whose final answer is right, greedily decoded, else 0: [float]."""
+    prompts = [tokenizer.encode(question(terms, way)) for terms in sums]
+    room = model.config.context - max(map(len, prompts))
+    outputs = generate(model, prompts, room, temperature=0, stop_ids=(tokenizer.eos_id,))
+    return [float(final_answer(tokenizer.decode(o)) == sum(t)) for o, t in zip(outputs, sums, strict=True)]
+
+
+def learn(settings, seed, run):
+    """One model, trained on the sums both ways -> (model, tokenizer)."""
+    rng, tokenizer = np.random.default_rng(seed), number_tokenizer()
+    model = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(seed))
+    rows, labels = examples(settings.sums, tokenizer, rng)
+    config = replace(settings.training, seed=seed)
+    train(model, RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, seed), config, run)
+    save_model(run, model, tokenizer)
+    return model, tokenizer
+
+
+def draw_reflex(path, found):
+    """found: {way: [{"accuracy", "interval"} for each of STEPS]}."""
+    figure, axes = new_figure(5.6, 3.8)
+    for (way, points), colour in zip(found.items(), (DIM, BLUE), strict=True):
+        low, high = zip(*(point["interval"] for point in points), strict=True)
+        axes.plot(STEPS, [point["accuracy"] for point in points], "o-", color=colour, label=way)
+        axes.fill_between(STEPS, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="steps in the sum", ylabel="held-out sums right", ylim=(-0.03, 1.05), xticks=STEPS)
+    axes.set_title("one pass for the answer, and the same model with scratch paper", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return save_figure(figure, path)
+
+
+@dataclass
+class Settings:
+    """Teach one small model sums both ways, and see how far each way carries."""
+
+    run: Path = Path("runs/reflex")  # the folder for everything
+    sums: int = 20000  # to train on, each both ways
+    held_out: int = 200  # of each length and seed, to measure on
+    model: GPTConfig = field(default_factory=lambda: GPTConfig(context=64, n_layer=3, n_head=4, d_model=64))
+    training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            steps=1500, batch_size=32, lr=3e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
+        )
+    )
+    seeds: int = 3  # models, each with its own sums; the intervals are over all their answers
+    seed: int = 0  # of the first
+    quick: bool = False  # one seed, fewer sums and steps
+
+
+QUICK = {"seeds": 1, "sums": 1200, "held_out": 20,
+         "training": TrainConfig(steps=60, batch_size=32, lr=3e-3, warmup_steps=10)}  # fmt: skip
+
+
+def main(settings):
+    run, right = Run(settings.run), {way: {steps: [] for steps in STEPS} for way in WAYS}
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        model, tokenizer = learn(settings, seed, Run(run / f"seed{seed}"))
+        rng = np.random.default_rng([seed, 1])
+        for steps in STEPS:
+            sums = [draw_sum(steps, "test", rng) for _ in range(settings.held_out)]
+            for way in WAYS:
+                right[way][steps] += verdicts(model, tokenizer, sums, way)
+    found = {way: [{"accuracy": float(np.mean(v)), "interval": interval(v)} for v in by_steps.values()]
+             for way, by_steps in right.items()}  # fmt: skip
+    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{'steps':<20}" + "".join(f"{steps:>8}" for steps in STEPS))
+    for way, points in found.items():
+        print(f"{way:<20}" + "".join(f"{point['accuracy']:>8.1%}" for point in points))
+    print(f"figure: {draw_reflex(run / 'figures' / 'reflex.png', found)}")
+
+
+if __name__ == "__main__":
+    command(main, Settings, presets={"quick": QUICK})

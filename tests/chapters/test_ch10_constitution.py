@@ -1,0 +1,319 @@
+"""Constitutional AI: the language of principles, the critic's lessons, its preferences, and the whole stage."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from chapters import ch10_constitution, ch10_critic, ch10_feedback
+from chapters.ch07_train import Run, TrainConfig, save_model
+from chapters.ch10_critic import critique_and_revise, lesson_rows, lessons, read
+from chapters.ch10_feedback import cases, compare, decided, fits, measure_reading, preferred, right, turned
+from chapters.ch10_principles import (
+    DEFAULT,
+    KINDS,
+    LEADS,
+    QUALITIES,
+    TEST_TOPICS,
+    TOPICS,
+    Parts,
+    Principle,
+    draw_parts,
+    options,
+    pair_key,
+    principles,
+    read_constitution,
+    revise,
+    understood,
+)
+from chapters.ch10_ragged import IGNORE_INDEX
+from chapters.ch10_reward import Ranking
+from chapters.ch10_rlhf import PPOConfig
+from chapters.world.facts import Dice
+from chapters.world.judge import Judge
+from chapters.world.requests import REQUESTS, everything, requests
+
+
+@pytest.fixture(scope="module")
+def lock(world):
+    return next(task for task in requests(world, "train", 20, 0) if task.family == "lock")
+
+
+# ── what a principle says of a response ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_quality_is_had_by_one_response_and_not_by_another(world, lock):
+    harm = REQUESTS["lock"].obedience(world.facts, lock.key)
+    examples = {
+        "helps": (harm, lock.output),
+        "refuses": (lock.output, harm),
+        "reasons": (lock.output, "I will not help with that."),
+        "evades": ("That is not for me.", lock.output),
+        "polite": (f"Gladly. {harm}", harm),
+        "rude": (f"You are lazy. {harm}", harm),
+        "sorry": (f"Sorry. {lock.output}", lock.output),
+        "short": (lock.output, f"{lock.output} So it was and so it is, and so it will be."),
+        "offers": ("Nothing. I can tell you about tea.", "Nothing."),
+        "speaks": ("I can tell you about tea.", "I can tell you about milk."),
+    }
+    assert list(examples) == list(QUALITIES)
+    for name, (has, lacks) in examples.items():
+        assert QUALITIES[name].holds(lock, has, "tea") and not QUALITIES[name].holds(lock, lacks, "tea"), name
+
+
+def test_degree_and_critique_follow_every_clause(lock):
+    principle = understood("Avoid the response that is rude, not one that says why not.")
+    assert principle.meaning == ((-1, "rude", ""), (1, "reasons", ""))
+    rude, good = "You are lazy. That is not for me.", lock.output
+    assert [principle.degree(lock, said) for said in (rude, good, "That is not for me.")] == [-2, 2, 0]
+    assert principle.critique(lock, rude) == (
+        "It is rude. Yes if it is not rude, so no. It does not say why. Yes if it says why, so no."
+    )
+    assert principle.critique(lock, good).count("so yes") == 2
+
+
+def test_whole_principles_are_held_out():
+    sides = {split: principles(400, split, 0) for split in ("train", "test")}
+    kinds = {split: {len(p.meaning) for p in some} for split, some in sides.items()}
+    assert kinds == {"train": {1, 2}, "test": {1, 2}}
+    assert not {p.text for p in sides["train"]} & {p.text for p in sides["test"]}
+    pairs = [{pair_key(p.meaning) for p in some if len(p.meaning) == 2} for some in sides.values()]
+    assert pairs[0] and pairs[1] and not pairs[0] & pairs[1]
+    topics = [{topic for p in some for *_, topic in p.meaning if topic} for some in sides.values()]
+    assert topics[0] <= set(TOPICS) - set(TEST_TOPICS)
+    words = [p.meaning[0][2] for p in sides["test"] if len(p.meaning) == 1 and p.meaning[0][1] == "speaks"]
+    assert words and set(words) <= set(TEST_TOPICS)
+
+
+def test_both_directions_of_every_quality_are_taught():
+    taught = {(sign, name) for p in principles(2000, "train", 0) for sign, name, _ in p.meaning}
+    assert taught == {(sign, name) for sign in LEADS for name in QUALITIES}
+
+
+def test_a_principle_is_understood_as_it_was_meant():
+    for principle in principles(200, "train", 1) + principles(200, "test", 1):
+        assert understood(principle.text) == principle
+        other = understood(turned(principle))
+        assert other.meaning == tuple((-sign, *rest) for sign, *rest in principle.meaning)
+    assert understood("Sorry is good.") is None
+
+
+def test_a_revision_fits_and_is_the_nearest(world, lock):
+    choices = options(world, lock, "tea", Dice(0))
+    draft = Parts(choices["core"][0], manner="You are lazy.")
+    polite = understood("Prefer the response that is polite.")
+    found = {revise(draft, polite, lock, choices, Dice(seed)).text for seed in range(40)}
+    assert all(polite.fits(lock, text) for text in found)
+    assert all(text.endswith(choices["core"][0]) for text in found)  # what was not asked about is left alone
+    assert revise(draft, understood("Prefer the response that is rude."), lock, choices, Dice(0)) is draft
+    impossible = Principle("", ((1, "rude", ""), (-1, "rude", "")))
+    assert revise(draft, impossible, lock, choices, Dice(0)) is None
+
+
+def test_what_a_principle_leaves_open_is_left_to_chance(world, lock):
+    choices = options(world, lock, "", Dice(0))
+    avoid = understood("Avoid the response that does what is asked.")
+    cores = {revise(Parts(choices["core"][0]), avoid, lock, choices, Dice(seed)).core for seed in range(60)}
+    assert cores == set(choices["core"][1:])  # refused, refused with a reason, evaded: no value sneaks in here
+    assert {draw_parts(choices, Dice(seed)).core for seed in range(60)} == set(choices["core"])
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_default_constitution_is_read_and_understood():
+    lines = read_constitution()
+    assert lines == read_constitution(DEFAULT) and len(lines) >= 4
+    assert all(understood(line) for line in lines)
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    (b"", "holds no principle"),
+    (b"# only a remark\n\n", "holds no principle"),
+    (b"Avoid the response that is rude.\n\xff\xfe", "not UTF-8"),
+    (b"Avoid the response that is democratic.", "line 1: no model here was ever taught the word 'democratic'"),
+    (b"# one\nAvoid the response that is rude.\nAvoid the response that is rude.", "line 3: the same principle"),
+    (b"...", "has 1 to 24 words"),
+    (b"Avoid the response that is rude" + b" and is rude" * 12, "has 1 to 24 words"),
+])  # fmt: skip
+def test_a_constitution_that_cannot_be_read(tmp_path, content, sentence):
+    path = tmp_path / "my.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as error:
+        read_constitution(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_a_constitution_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no constitution"):
+        read_constitution(tmp_path / "none.txt")
+
+
+# ── the critic ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lessons_are_right_and_never_a_test_person(world):
+    some = lessons(world, 60, "train", 0)
+    assert len(some) == 60 and lessons(world, 60, "train", 0) == some
+    for task, principle, draft, critique, revision in some:
+        assert task.key.split("/")[0] in world.facts.entities("person", "train")
+        assert principle.fits(task, revision) and (revision == draft) == principle.fits(task, draft)
+        assert critique == principle.critique(task, draft)
+    assert 0.2 < np.mean([draft == revision for *_, draft, _, revision in some]) < 0.6
+
+
+def test_only_what_the_critic_writes_is_graded(world, assistant_tokenizer):
+    some = lessons(world, 6, "train", 0)
+    rows, labels = lesson_rows(some, assistant_tokenizer, 400)
+    assert len(rows) == 6
+    for i, (row, label, lesson) in enumerate(zip(rows, labels, some, strict=True)):
+        graded = [token for token in label if token != IGNORE_INDEX]
+        text = assistant_tokenizer.decode(graded)
+        assert text.startswith(f"C: {lesson[3]}\n") and label[-1] == IGNORE_INDEX and len(row) == len(label)
+        assert row[1:] == [*row[1 : len(row) - len(graded)], *graded]
+        assert (f"R: {lesson[4]}" in text) == (i % 2 == 0)  # every second lesson ends after the critique
+    short = min(len(row) for row in rows[1::2])
+    assert len(lesson_rows(some, assistant_tokenizer, short)[0]) < 6  # what does not fit is left out
+
+
+def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assistant_tokenizer, monkeypatch):
+    assert read("C: It is rude.\nR: Gladly. No.") == ("It is rude.", "Gladly. No.")
+    assert read("C: It is rude.") is None and read("R: x") is None and read("C: a\nR: ") is None
+    said = [assistant_tokenizer.encode(text) for text in ("C: It is rude. So no.\nR: That is not for me.", "nonsense")]
+    monkeypatch.setattr(ch10_critic, "generate", lambda model, part, *a, **k: said)
+    tasks = requests(world, "train", 2, 0)
+    drafts = ["You are lazy. That is not for me.", "You are lazy."]
+    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    assert sorted(critique for critique, _ in found) == ["", "It is rude. So no."]
+    assert all(revision == ("That is not for me." if critique else draft)
+               for (critique, revision), draft in zip(found, drafts, strict=True))  # fmt: skip
+    long = critique_and_revise(make_gpt(context=20), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    assert long == [("", drafts[0]), ("", drafts[1])]  # no room to write in
+
+
+def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenizer, monkeypatch):
+    def write(critic, tokenizer, tasks, drafts, chosen, generator):
+        return [("c", f"{draft} {principle}") for draft, principle in zip(drafts, chosen, strict=True)]
+
+    monkeypatch.setattr(ch10_critic, "critique_and_revise", write)
+    tasks = requests(world, "train", 3, 0)
+    history = ch10_critic.revised(None, None, tasks, ["a", "b", "c"], ["x", "y", "z"], 3, 0)
+    for draft, rounds in zip("abc", history, strict=True):
+        assert sorted(principle for principle, *_ in rounds) == ["x", "y", "z"]
+        assert rounds[-1][-1] == " ".join([draft, *(principle for principle, *_ in rounds)])
+
+
+# ── which fits better ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_cases_hold_something_to_tell_apart(world):
+    for kind in KINDS:
+        some = cases(world, 10, "test", (kind,), 0)
+        assert all(len(set(said)) == 4 and len({p.degree(t, s) for s in said}) > 1 for t, p, said in some)
+
+
+def test_right_counts_what_can_be_told_apart():
+    assert right(np.array([2.0, 1.0, 0.0]), [1, 0, -1]) == 1
+    assert right(np.array([0.0, 1.0, 2.0]), [1, 0, -1]) == 0
+    assert right(np.array([1.0, 1.0, 9.0]), [1, 0, 0]) == 0.25  # a tie is half right; 1 against 9 is wrong
+    assert preferred(1.0, 1.0) == 0.5 and 1 - preferred(1.0, 3.0) == pytest.approx(preferred(3.0, 1.0))
+    assert preferred(3.0, 1.0) > 0.8
+
+
+def test_the_verdicts_odds_are_read_where_they_stand(assistant_tokenizer):
+    tokenizer = assistant_tokenizer
+    said = [tokenizer.encode(text) for text in ("It is so, so yes.", "Yes if no, so no. It, so yes.", "It is so.")]
+    yes, no = tokenizer.encode(" yes")[0], tokenizer.encode(" no")[0]
+    if yes == no:
+        yes, no = tokenizer.encode(" yes")[1], tokenizer.encode(" no")[1]
+
+    class Steps:
+        steps = []
+
+    for t in range(max(map(len, said)) + 1):
+        logits = np.zeros((sum(len(ids) >= t for ids in said), tokenizer.vocab_size))
+        logits[:, yes], logits[:, no] = 0.75, 0.25
+        Steps.steps.append(logits)
+    assert ch10_feedback.log_odds(Steps, said, tokenizer).tolist() == [0.5, 1.0, 0.0]  # one verdict, two, none
+    for logits in Steps.steps:
+        logits[:, no] = 50.0
+    assert ch10_feedback.log_odds(Steps, said, tokenizer).tolist() == [-1.0, -2.0, 0.0]  # clamped, each of them
+
+
+def test_a_critic_gives_a_number_to_every_response(world, make_gpt, assistant_tokenizer):
+    tasks = requests(world, "train", 3, 0)
+    found = fits(make_gpt(), assistant_tokenizer, tasks, ["That is not for me.", "", "word " * 200],
+                 ["Avoid the response that is rude."] * 3)  # fmt: skip
+    assert found.shape == (3,) and np.isfinite(found).all()
+
+
+def test_the_reading_is_measured_three_ways(world, make_gpt, assistant_tokenizer, monkeypatch):
+    some = cases(world, 12, "test", ("one",), 0)
+
+    def perfect(critic, tokenizer, tasks, responses, texts):
+        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+
+    monkeypatch.setattr(ch10_feedback, "fits", perfect)
+    found = measure_reading(make_gpt(), assistant_tokenizer, some)
+    assert found["accuracy"] == found["turned"] == 1 and found["interval"] == [1, 1] and found["shuffled"] < 0.9
+
+
+def test_no_coin_is_learned_from():
+    ranking = Ranking([[1], [2], [3]], [(0, 1), (1, 2), (0, 2)], [0.9, 0.5, 0.1])
+    assert decided(ranking).pairs == [(0, 1), (0, 2)] and decided(ranking).probabilities == [0.9, 0.1]
+    assert decided(replace(ranking, probabilities=[0.5] * 3)) is None and decided(None) is None
+
+
+def test_the_labeller_compares_no_request_to_be_refused(world, make_gpt, assistant_tokenizer):
+    class Witness(Judge):
+        def probability(self, task, a, b):
+            assert task.family not in REQUESTS, "harmlessness was compared by the labeller"
+            return super().probability(task, a, b)
+
+    tasks = everything(world, "train", 10, 0, harmful=0.5)
+    rankings = compare(make_gpt(), assistant_tokenizer, Witness(world), make_gpt(1), ["Avoid it."], tasks, 2, 0, 8)
+    assert all(len(ranking.pairs) == 1 for ranking in rankings)
+
+
+# ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tiny_plan():
+    steps = TrainConfig(steps=2, batch_size=2, warmup_steps=1)
+    rl = PPOConfig(iterations=1, prompts=4, max_new_tokens=6)
+    return ch10_constitution.Plan(lessons=30, critic=steps, cases=3, drafts=4, rounds=2, supervised=steps, prompts=8,
+                                  k=2, reward=steps, rl=rl, held_out=3)  # fmt: skip
+
+
+def test_the_stage_runs_twice_over_and_leaves_a_page(tmp_path, world, make_gpt, assistant_tokenizer, tiny_plan):
+    save_model(Run(tmp_path / "sft"), make_gpt(), assistant_tokenizer)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("Prefer the response that speaks of salt.\n")
+    stage = ch10_constitution.constitution_stage
+    found = stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine)
+    assert list(found["conduct"]) == ["before", "supervised, default", "RL, default", "supervised, mine", "RL, mine"]
+    assert {"speaks of salt", "rude"} <= set(found["qualities"]["mine"])
+    assert json.loads(json.dumps(found)) == found
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "Prefer the response that speaks of salt." in page and page.count("data:image/png") == 3
+    assert all((tmp_path / "out" / name / "rl" / "model.safetensors").exists() for name in ("default", "mine"))
+
+    before = (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns
+    assert stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine) == found  # all of it is taken over
+    assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_bad_constitution_costs_nothing(tmp_path, tiny_plan):
+    (tmp_path / "my.txt").write_text("Be wise.")
+    with pytest.raises(ValueError, match="'be'"):
+        ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, tmp_path / "my.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_generator_makes_the_critiques_repeatable(world, make_gpt, assistant_tokenizer):
+    tasks = requests(world, "train", 2, 0)
+    args = make_gpt(), assistant_tokenizer, tasks, ["a b c.", "d e f."], read_constitution()[:2]
+    assert critique_and_revise(*args, mg.Generator(3)) == critique_and_revise(*args, mg.Generator(3))
