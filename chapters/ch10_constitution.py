@@ -27,7 +27,7 @@ from chapters.ch10_constitution_page import draw_conduct, draw_qualities, draw_r
 from chapters.ch10_critic import lessons, measure_critic, revised, train_critic
 from chapters.ch10_demonstrations import Rehearsed, measure, pretraining_batches
 from chapters.ch10_feedback import cases, compare, measure_reading
-from chapters.ch10_principles import QUALITIES, TOPICS, read_constitution
+from chapters.ch10_principles import QUALITIES, TOPICS, read_constitution, understood
 from chapters.ch10_reward import load_scalar, train_reward
 from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
 from chapters.ch10_sft import InstructionBatches
@@ -35,7 +35,7 @@ from chapters.command import command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.reading import words
-from chapters.world.requests import demonstrations, everything, requests
+from chapters.world.requests import everything, requests
 from minigrad.serialization import write_atomically
 
 KINDS = {"a sentence never read": ("one",), "a pair never read": ("pair",), "a word never read": ("word",)}
@@ -52,7 +52,7 @@ class Plan:
         )
     )
     cases: int = 150  # held-out principles of each kind to measure the reading on
-    drafts: int = 600  # requests whose drafts are revised
+    drafts: int = 500  # requests whose drafts are revised
     rounds: int = 4  # revisions of each, every one by another principle
     supervised: TrainConfig = field(
         default_factory=lambda: TrainConfig(
@@ -85,11 +85,12 @@ def draft_and_revise(assistant, critic, tokenizer, tasks, constitution, rounds, 
 
 
 def supervise(model, tokenizer, world, tasks, history, config, run):
-    """Step 3: fine-tune the assistant, in place, on the last revisions, among as many demonstrations of plain tasks as
-    it had before, and every third batch one of pretraining's."""
+    """Step 3: fine-tune the assistant, in place, on the last revisions, and so that it stays helpful on as many of its
+    own responses to plain tasks (section 3.2 of the paper); every third batch is one of pretraining's."""
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
-    plain = demonstrations(world, world.instructions("train", 2 * len(tasks), config.seed + 1), config.seed + 1)
-    plain = [replace(task, output=response) for task, response in plain]
+    plain = world.instructions("train", len(tasks), config.seed + 1)
+    said = sampled(model, tokenizer, plain, config.seed + 1).texts(tokenizer)
+    plain = [replace(task, output=response) for task, response in zip(plain, said, strict=True)]
     context, half = model.config.context, max(config.batch_size // 2, 1)
     batches = InstructionBatches(revisions + plain, tokenizer, context, config.batch_size, config.seed)
     train(model, Rehearsed(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
@@ -221,13 +222,16 @@ def constitution_stage(assistant, out, plan, seed=0, constitution=None):
     """All of it, by the default constitution and, where one is given, by another -> what was measured, as JSON.
 
     assistant: the SFT model's folder.  out: a folder for the critic, a folder a constitution (supervised, reward, rl),
-    figures and page.html.  What was done before with the same settings is taken over.
+    figures, page.html, and the last constitution's model.  What was done before with the same settings is taken over.
     """
     out, texts = Path(out), {"default": read_constitution()}
     if constitution is not None:  # read first: a file that cannot be read should not cost minutes
         texts[own_name(constitution)] = read_constitution(constitution)
+    for line in (line for lines in texts.values() for line in lines if understood(line) is None):
+        print(f"{line!r} is put together like no principle of the lessons: the critic will make of it what it can.")
     learned = teach(assistant, out, plan, World(seed), seed)
     results = {name: bend(assistant, out, out / name, lines, plan, seed) for name, lines in texts.items()}
+    save_model(Run(out), *load_model(out / list(texts)[-1] / "rl"))  # the last constitution's, as the folder's own model
     qualities = {name: shares(result["answers"], texts.values()) for name, result in results.items()}
     qualities = {"before": shares(results["default"]["answers"], texts.values(), "SFT"), **qualities}
 

@@ -19,6 +19,7 @@ import numpy as np
 import minigrad as mg
 from chapters.ch07_train import save_model, train
 from chapters.ch08_sample import generate
+from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
 from chapters.ch10_principles import draw_parts, options, principles, revise
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches, by_length
 from chapters.ch10_rollout import PAD
@@ -55,16 +56,16 @@ def lessons(world, n, split, seed):
 def lesson_rows(some, tokenizer, context):
     """Lessons as (rows, labels) of token ids: what the critic writes is graded.
 
-    A critique is harder to learn than a revision, which is mostly a copy, and shorter: every second lesson ends after
-    it, and so does one whose revision does not fit into the context.
+    A draft that fits its principle is left alone: there the text ends with the critique. Where the revision would not
+    fit into the context, only the critique is taught.
     """
     rows, labels = [], []
-    for i, (task, principle, draft, critique, revision) in enumerate(some):
+    for task, principle, draft, critique, revision in some:
         prompt = tokenizer.encode(asked(task.instruction, draft, principle.text))
-        first = tokenizer.encode(f"C: {critique}\n")
-        answer = first + tokenizer.encode(f"R: {revision}") + [tokenizer.eos_id]
-        if i % 2 or len(prompt) + len(answer) > context:
-            answer = first
+        first, end = tokenizer.encode(f"C: {critique}"), [tokenizer.eos_id]
+        answer = first + (end if revision == draft else tokenizer.encode(f"\nR: {revision}") + end)
+        if len(prompt) + len(answer) > context:
+            answer = first + tokenizer.encode("\n")
         if len(prompt) + len(answer) <= context:
             rows.append(prompt + answer)
             labels.append([IGNORE_INDEX] * (len(prompt) - 1) + answer + [IGNORE_INDEX])
@@ -72,20 +73,24 @@ def lesson_rows(some, tokenizer, context):
 
 
 def train_critic(model, tokenizer, world, n, config, run):
-    """Teach a model, in place, to critique and revise, with chapter 7's loop."""
-    rows, labels = lesson_rows(lessons(world, n, "train", config.seed), tokenizer, model.config.context)
-    train(model, RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed), config, run)
+    """Teach a model, in place, to critique and revise, with chapter 7's loop; every third batch is one of pretraining's,
+    lest it forget how to copy a name."""
+    context = model.config.context
+    rows, labels = lesson_rows(lessons(world, n, "train", config.seed), tokenizer, context)
+    new = RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed)
+    old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
+    train(model, Rehearsed(new, old), config, run)
     save_model(run, model, tokenizer)
 
 
 # ── critique and revision ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=16):
+def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=32):
     """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them.
 
-    Where it writes nothing that reads as both, or there is no room left to write in, the critique is "" and the
-    revision the draft.
+    Where it finds nothing wrong and writes no revision, that is the draft; where it writes nothing that reads as a
+    critique, or there is no room left to write in, the critique is "" as well.
     """
     texts = [asked(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
     prompts = [tokenizer.encode(text) for text in texts]
@@ -98,16 +103,16 @@ def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, tem
         said = generate(critic, part, room, temperature=temperature, stop_ids=(tokenizer.eos_id,), generator=generator)
         for i, ids in zip(places, said, strict=True):
             if len(ids) < room:  # it came to an end
-                found[i] = read(tokenizer.decode(ids)) or found[i]
+                found[i] = read(tokenizer.decode(ids), drafts[i])
     return found
 
 
-def read(text):
-    """The (critique, revision) in what a critic wrote, None where it is not both."""
-    critique, mark, revision = text.partition("\nR: ")
-    if critique.startswith("C: ") and mark and revision.strip():
-        return critique[3:].strip(), revision.strip()
-    return None
+def read(text, draft):
+    """The (critique, revision) in what a critic wrote about a draft."""
+    critique, _, revision = text.partition("\nR: ")
+    if not critique.startswith("C: "):
+        return "", draft
+    return critique[3:].strip(), revision.strip() or draft
 
 
 def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):

@@ -32,9 +32,9 @@ CLAMP = 1.0  # the log-odds that one verdict is worth at most: σ(1 + 1) is a pr
 # ── which fits better ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fits(critic, tokenizer, tasks, responses, principles, batch_size=64, longest=60):
-    """How well each response fits its principle (a text), by the critic: (N,) log-odds of "yes", added up over the
-    clauses of its critique; 0 where it comes to no verdict."""
+def fits(critic, tokenizer, tasks, responses, principles, clamp=CLAMP, batch_size=64, longest=60):
+    """How well each response fits its principle (a text), by the critic: (N,) log-odds of "yes", each clamped and then
+    added up over the clauses of its critique; 0 where it comes to no verdict."""
     context, end = critic.config.context, tokenizer.encode("\n")[-1]
     texts = [asked(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
     rows = [tokenizer.encode(text)[: context - 1] for text in texts]
@@ -42,21 +42,39 @@ def fits(critic, tokenizer, tasks, responses, principles, batch_size=64, longest
     for places, inputs in by_length(rows, batch_size, PAD):
         recorder, room = Recorder(critic), min(longest, context - inputs.shape[1])
         said = generate(recorder, [rows[i] for i in places], room, temperature=0, stop_ids=(end,))
-        found[places] = log_odds(recorder, said, tokenizer)
+        said = [ids + [end] if len(ids) < room else ids for ids in said]  # as the recorder saw them
+        for i, ids, *steps in zip(places, said, recorder.log_probs(said), by_row(recorder, said), strict=True):
+            found[i] = sum(np.clip(one, -clamp, clamp) for one in verdicts(ids, *steps, tokenizer))
     return found
 
 
-def log_odds(recorder, said, tokenizer):
-    """For each row of generated ids, log P("yes") − log P("no"), clamped and summed over the places that follow "so"."""
+def by_row(recorder, said):
+    """The recorded logits of each row of generated ids: B lists of (V,), a step each."""
+    found = [[] for _ in said]
+    for t, logits in enumerate(recorder.steps):  # (rows, V)
+        rows = [b for b, ids in enumerate(said) if len(ids) > t]  # those still being written at this step
+        for b, scores in zip(rows, logits, strict=True):
+            found[b].append(scores)
+    return found
+
+
+def verdicts(ids, log_probs, logits, tokenizer):
+    """The log-odds of "yes" at each verdict of a critique, a list.  ids: its tokens; log_probs, logits: of each token.
+
+    The critic writes the likeliest finding, of probability p, and then yes with probability v. Had it found the
+    opposite, the verdict would be the opposite, too:  P(yes) = p v + (1 − p) (1 − v).
+    """
     words = tokenizer.encode(" yes"), tokenizer.encode(" no")
     j = next(i for i, (one, other) in enumerate(zip(*words, strict=False)) if one != other)  # where they part
     yes, no, before = words[0][j], words[1][j], ", so" + tokenizer.decode(words[0][:j])
-    found = np.zeros(len(said))  # (B,)
-    for t, logits in enumerate(recorder.steps):  # (rows, V)
-        rows = [b for b, ids in enumerate(said) if len(ids) >= t]  # those still being written at this step
-        for b, scores in zip(rows, logits, strict=True):
-            if t < len(said[b]) and said[b][t] in (yes, no) and tokenizer.decode(said[b][:t]).endswith(before):
-                found[b] += float(np.clip(scores[yes] - scores[no], -CLAMP, CLAMP))
+    found, first = [], 0
+    for t, token in enumerate(ids):
+        if token in (yes, no) and tokenizer.decode(ids[:t]).endswith(before):
+            p = np.exp(sum(log_probs[first:t]))
+            v = 1 / (1 + np.exp(np.clip(float(logits[t][no]) - float(logits[t][yes]), -30, 30)))
+            sure = np.clip(p * v + (1 - p) * (1 - v), 1e-9, 1 - 1e-9)
+            found.append(float(np.log(sure / (1 - sure))))
+            first = t + 1
     return found
 
 
@@ -109,7 +127,7 @@ def measure_reading(critic, tokenizer, some, seed=0):
     found = {}
     for name, chosen in texts.items():
         repeated = [text for text, (*_, said) in zip(chosen, some, strict=True) for _ in said]
-        values, first, shares = fits(critic, tokenizer, tasks, responses, repeated), 0, []
+        values, first, shares = fits(critic, tokenizer, tasks, responses, repeated, clamp=np.inf), 0, []
         for truth in degrees:
             shares.append(right(values[first : first + len(truth)] * (-1 if name == "turned" else 1), truth))
             first += len(truth)

@@ -1,10 +1,10 @@
 """Chapter 10, the constitution: principles in words, and what they say of a response.
 
-    python -m chapters.ch10_principles       # a few principles, with a draft, its critique and its revision
+    python -m chapters.ch10_principles       # a few principles, with a draft, its critique, its revision; and all words
 
 What this file teaches: a principle is a sentence, and a constitution a text file of such sentences that anybody can
 read and edit. A model of a million parameters cannot be asked in any words we like, as the model of the paper could be;
-it is taught a small language first: eleven qualities that a response may have, each in several wordings, to be
+it is taught a small language first: ten qualities that a response may have, each in several wordings, to be
 preferred or avoided, alone or in pairs, and one of them (what a response speaks of) open to any noun of the world. Both
 directions of every quality are taught alike, "avoid the response that helps" as often as "prefer" it: from these
 lessons a model learns to read, and what is good stands in the file alone.
@@ -148,13 +148,14 @@ def pair_key(meaning):
     return " & ".join(sorted(f"{sign:+}{name}" for sign, name, _ in meaning))
 
 
-KINDS = ("one", "one", "pair", "word")
+KINDS = ("one", "pair", "word")
 
 
 def principles(n, split, seed):
-    """n Principles of one side of the split, of each kind in turn, mixed."""
+    """n Principles of one side of the split, of each kind in turn, mixed; "word", the hardest, twice."""
     dice = Dice(f"principles/{split}/{seed}")
-    return dice.shuffled([draw_principle(split, KINDS[i % len(KINDS)], dice) for i in range(n)])
+    turn = (*KINDS, "word")
+    return dice.shuffled([draw_principle(split, turn[i % len(turn)], dice) for i in range(n)])
 
 
 # ── a constitution ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,6 +294,11 @@ def main():
         revised = revise(draft, principle, task, choices, dice)
         print(f"Request:   {task.instruction}\nDraft:     {draft.text}\nPrinciple: {principle.text}\n"
               f"Critique:  {principle.critique(task, draft.text)}\nRevision:  {revised and revised.text}\n")
+    for sign, leads in LEADS.items():
+        print(f"A principle that {'prefers' if sign > 0 else 'avoids'} begins with: {'; '.join(leads)}")
+    for quality in QUALITIES.values():
+        print(f"{quality.name:<8} is put as: {'; '.join(quality.wordings)}")
+    print(f"{{topic}} is one of: {', '.join(TOPICS)}\nTwo are joined by 'and', or by ', not one that'.")
 
 
 if __name__ == "__main__":

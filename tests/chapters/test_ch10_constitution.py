@@ -168,19 +168,21 @@ def test_only_what_the_critic_writes_is_graded(world, assistant_tokenizer):
     some = lessons(world, 6, "train", 0)
     rows, labels = lesson_rows(some, assistant_tokenizer, 400)
     assert len(rows) == 6
-    for i, (row, label, lesson) in enumerate(zip(rows, labels, some, strict=True)):
+    for row, label, (*_, draft, critique, revision) in zip(rows, labels, some, strict=True):
         graded = [token for token in label if token != IGNORE_INDEX]
         text = assistant_tokenizer.decode(graded)
-        assert text.startswith(f"C: {lesson[3]}\n") and label[-1] == IGNORE_INDEX and len(row) == len(label)
+        assert label[-1] == IGNORE_INDEX and len(row) == len(label) and graded[-1] == assistant_tokenizer.eos_id
         assert row[1:] == [*row[1 : len(row) - len(graded)], *graded]
-        assert (f"R: {lesson[4]}" in text) == (i % 2 == 0)  # every second lesson ends after the critique
-    short = min(len(row) for row in rows[1::2])
-    assert len(lesson_rows(some, assistant_tokenizer, short)[0]) < 6  # what does not fit is left out
+        wanted = f"C: {critique}" if revision == draft else f"C: {critique}\nR: {revision}"
+        assert text.removesuffix("<|endoftext|>") == wanted
+    shorter = lesson_rows(some, assistant_tokenizer, max(map(len, rows)) - 1)
+    assert len(shorter[0]) == 6 and "R: " not in assistant_tokenizer.decode(min(shorter[0], key=rows.__contains__))
+    assert lesson_rows(some, assistant_tokenizer, 10) == ([], [])  # what does not fit is left out
 
 
 def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assistant_tokenizer, monkeypatch):
-    assert read("C: It is rude.\nR: Gladly. No.") == ("It is rude.", "Gladly. No.")
-    assert read("C: It is rude.") is None and read("R: x") is None and read("C: a\nR: ") is None
+    assert read("C: It is rude.\nR: Gladly. No.", "a") == ("It is rude.", "Gladly. No.")
+    assert read("C: It fits.", "a") == ("It fits.", "a") == read("C: It fits.\nR: ", "a") and read("x", "a") == ("", "a")
     said = [assistant_tokenizer.encode(text) for text in ("C: It is rude. So no.\nR: That is not for me.", "nonsense")]
     monkeypatch.setattr(ch10_critic, "generate", lambda model, part, *a, **k: said)
     tasks = requests(world, "train", 2, 0)
@@ -222,24 +224,23 @@ def test_right_counts_what_can_be_told_apart():
     assert preferred(3.0, 1.0) > 0.8
 
 
-def test_the_verdicts_odds_are_read_where_they_stand(assistant_tokenizer):
+def test_a_verdict_counts_as_far_as_what_it_was_drawn_from(assistant_tokenizer):
     tokenizer = assistant_tokenizer
-    said = [tokenizer.encode(text) for text in ("It is so, so yes.", "Yes if no, so no. It, so yes.", "It is so.")]
-    yes, no = tokenizer.encode(" yes")[0], tokenizer.encode(" no")[0]
-    if yes == no:
-        yes, no = tokenizer.encode(" yes")[1], tokenizer.encode(" no")[1]
+    words = tokenizer.encode(" yes"), tokenizer.encode(" no")
+    yes, no = next((a, b) for a, b in zip(*words, strict=False) if a != b)
 
-    class Steps:
-        steps = []
+    def odds(text, p, gap):
+        ids = tokenizer.encode(text)
+        logits = np.zeros((len(ids), tokenizer.vocab_size))  # (T, V)
+        logits[:, yes] = gap
+        log_probs = [np.log(p)] + [0.0] * (len(ids) - 1)
+        return ch10_feedback.verdicts(ids, log_probs, logits, tokenizer)
 
-    for t in range(max(map(len, said)) + 1):
-        logits = np.zeros((sum(len(ids) >= t for ids in said), tokenizer.vocab_size))
-        logits[:, yes], logits[:, no] = 0.75, 0.25
-        Steps.steps.append(logits)
-    assert ch10_feedback.log_odds(Steps, said, tokenizer).tolist() == [0.5, 1.0, 0.0]  # one verdict, two, none
-    for logits in Steps.steps:
-        logits[:, no] = 50.0
-    assert ch10_feedback.log_odds(Steps, said, tokenizer).tolist() == [-1.0, -2.0, 0.0]  # clamped, each of them
+    assert odds("It is so, so yes.", 1.0, 0.5) == pytest.approx([0.5])
+    assert odds("It is so, so yes.", 0.5, 0.5) == pytest.approx([0.0])  # it might as well have found the opposite
+    assert odds("It is, so no.", 0.1, -3.0)[0] > 0
+    assert odds("Yes if no, so no. It, so yes.", 0.9, 30.0) == pytest.approx([np.log(9), 20.7], abs=0.1)
+    assert odds("Yes if it is so.", 0.9, 1.0) == []
 
 
 def test_a_critic_gives_a_number_to_every_response(world, make_gpt, assistant_tokenizer):
@@ -252,7 +253,7 @@ def test_a_critic_gives_a_number_to_every_response(world, make_gpt, assistant_to
 def test_the_reading_is_measured_three_ways(world, make_gpt, assistant_tokenizer, monkeypatch):
     some = cases(world, 12, "test", ("one",), 0)
 
-    def perfect(critic, tokenizer, tasks, responses, texts):
+    def perfect(critic, tokenizer, tasks, responses, texts, clamp):
         return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
 
     monkeypatch.setattr(ch10_feedback, "fits", perfect)
