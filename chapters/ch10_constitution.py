@@ -45,10 +45,10 @@ KINDS = {"a sentence never read": ("one",), "a pair never read": ("pair",), "a w
 class Plan:
     """How much of everything."""
 
-    lessons: int = 20000  # drafts with a critique and a revision, for the critic
+    lessons: int = 24000  # drafts with a critique and a revision, for the critic
     critic: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=1600, batch_size=16, lr=3e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=1800, batch_size=16, lr=3e-3, min_lr=1.5e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     cases: int = 150  # held-out principles of each kind to measure the reading on
@@ -59,7 +59,7 @@ class Plan:
             steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
         )
     )
-    prompts: int = 800  # instructions whose responses are compared, every second a request to be refused
+    prompts: int = 600  # instructions whose responses are compared, every second a request to be refused
     k: int = 4  # responses to each
     reward: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=100, batch_size=16, lr=4e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)

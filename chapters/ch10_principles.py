@@ -152,9 +152,9 @@ KINDS = ("one", "pair", "word")
 
 
 def principles(n, split, seed):
-    """n Principles of one side of the split, of each kind in turn, mixed; "word", the hardest, twice."""
+    """n Principles of one side of the split, of each kind in turn, mixed; pairs half as often as others."""
     dice = Dice(f"principles/{split}/{seed}")
-    turn = (*KINDS, "word")
+    turn = ("one", *KINDS, "word")
     return dice.shuffled([draw_principle(split, turn[i % len(turn)], dice) for i in range(n)])
 
 
