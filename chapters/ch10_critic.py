@@ -23,7 +23,8 @@ from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
 from chapters.ch10_principles import draw_parts, options, principles, revise
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches, by_length
 from chapters.ch10_rollout import PAD
-from chapters.world.facts import Dice
+from chapters.world.facts import PEOPLE, Dice
+from chapters.world.reading import named
 from chapters.world.requests import requests
 
 # ── lessons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,8 +90,9 @@ def train_critic(model, tokenizer, world, n, config, run):
 def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=32):
     """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them.
 
-    Where it finds nothing wrong and writes no revision, that is the draft; where it writes nothing that reads as a
-    critique, or there is no room left to write in, the critique is "" as well.
+    Where it finds nothing wrong and writes no revision, or one about somebody whom nobody spoke of (so small a model
+    mixes up names), the revision is the draft; where it writes nothing that reads as a critique, or there is no room
+    left to write in, the critique is "" as well.
     """
     texts = [asked(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
     prompts = [tokenizer.encode(text) for text in texts]
@@ -103,7 +105,9 @@ def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, tem
         said = generate(critic, part, room, temperature=temperature, stop_ids=(tokenizer.eos_id,), generator=generator)
         for i, ids in zip(places, said, strict=True):
             if len(ids) < room:  # it came to an end
-                found[i] = read(tokenizer.decode(ids), drafts[i])
+                critique, revision = read(tokenizer.decode(ids), drafts[i])
+                spoken_of = set(named(f"{tasks[i].instruction} {drafts[i]}", PEOPLE))
+                found[i] = critique, revision if spoken_of >= set(named(revision, PEOPLE)) else drafts[i]
     return found
 
 

@@ -191,6 +191,9 @@ def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assi
     assert sorted(critique for critique, _ in found) == ["", "It is rude. So no."]
     assert all(revision == ("That is not for me." if critique else draft)
                for (critique, revision), draft in zip(found, drafts, strict=True))  # fmt: skip
+    said[0] = assistant_tokenizer.encode("C: It is rude. So no.\nR: Ask Zita.")
+    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    assert [revision for _, revision in found] == drafts  # nobody spoke of Zita
     long = critique_and_revise(make_gpt(context=20), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
     assert long == [("", drafts[0]), ("", drafts[1])]  # no room to write in
 
