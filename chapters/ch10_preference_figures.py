@@ -22,27 +22,30 @@ def draw_calibration(path, found):
     return save_figure(figure, path)
 
 
-def draw_token_scores(path, shown, width=78):
-    """shown: [(pieces, rewards)], pairs of responses, the preferred one first. Each token in its reward's colour."""
+def draw_token_scores(path, shown, titles=None, width=78):
+    """shown: [(pieces, rewards)], pairs of responses, the preferred one first. Each token in its reward's colour.
+    titles: what was asked, a text a pair."""
     import matplotlib
 
     everything = np.concatenate([rewards for _, rewards in shown])
     limit = max(float(np.abs(everything).max()), 1e-6)
     colour = matplotlib.colormaps["RdYlGn"]
     blocks = [lay_out(pieces, width) for pieces, _ in shown]
-    height = sum(rows + 0.5 for _, rows in blocks) + 0.5 * len(blocks)
+    height = sum(rows + 0.5 for _, rows in blocks) + len(blocks)
     figure, axes = new_figure(10.4, 0.34 * height + 0.9)
     figure.set_facecolor(PAPER)
-    top = 0.0
+    top = 0.6
     for number, ((boxes, rows), (_, rewards)) in enumerate(zip(blocks, shown, strict=True)):
+        if titles and number % 2 == 0:
+            axes.text(0, top - 1, titles[number // 2], fontsize=10, va="center", color=INK, alpha=0.7, parse_math=False)
         for (row, column, text), reward in zip(boxes, rewards, strict=True):
             axes.text(column + 0.2, top + row, text, family="DejaVu Sans Mono", fontsize=10, va="center", color=INK,
                       parse_math=False, bbox=dict(boxstyle="round,pad=0.15", linewidth=0,
                                                   facecolor=colour(0.5 + 0.5 * reward / limit)))  # fmt: skip
         words = "preferred" if number % 2 == 0 else "rejected"
         axes.text(width + 1, top + rows - 1, f"{words}: {rewards[-1]:+.2f}", fontsize=10, va="center", color=INK)
-        top += rows + (0.5 if number % 2 == 0 else 1.2)
-    axes.set(xlim=(-0.5, width + 18), ylim=(top, -1.2))
+        top += rows + (0.5 if number % 2 == 0 else 1.8)
+    axes.set(xlim=(-0.5, width + 18), ylim=(top - 1, -1.2))
     axes.axis("off")
     axes.set_title("The reward read at every token; only the last one counts", fontsize=11, color=INK)
     return save_figure(figure, path)

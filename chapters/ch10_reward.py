@@ -332,15 +332,18 @@ def main(settings):
 
 def show_token_scores(model, tokenizer, rankings, run, n=3):
     """The picture of the reward read at every token of n pairs of responses: where does it rise and fall?"""
-    shown = []
+    shown, titles = [], []
     for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
+        row = ranking.rows[0]
+        prompt = tokenizer.decode(row[: response_start(row, tokenizer)])
+        titles.append(" ".join(prompt.split("### Instruction:\n")[-1].split("### Response:")[0].split()))
         for number in ranking.pairs[0]:
             row = ranking.rows[number]
             with mg.no_grad():
                 rewards = model(mg.from_numpy(np.array([row]))).numpy()[0]  # (T,)
             start = response_start(row, tokenizer)
             shown.append((tokenizer.pieces(row[start:]), rewards[start:]))
-    print(f"figures: {draw_token_scores(run / 'figures' / 'tokens.png', shown).parent}")
+    print(f"figures: {draw_token_scores(run / 'figures' / 'tokens.png', shown, titles).parent}")
 
 
 def response_start(row, tokenizer):
