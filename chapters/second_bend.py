@@ -1,4 +1,5 @@
-"""The main job's second half, section 10.4: an assistant from demonstrations, a reward model, and PPO against it.
+"""The main job's second half, section 10.4: an assistant from demonstrations, a reward model, PPO against it, and the
+same bend by a written constitution.
 
 Stages like those of `stages`: each takes a Job, leaves folders, and returns what it measured. No person compared
 anything: the labeller is the simulation in `chapters.world.judge`.
@@ -8,6 +9,7 @@ import json
 from dataclasses import dataclass, replace
 
 import minigrad as mg
+from chapters import ch10_constitution
 from chapters import ch10_demonstrations as demonstrations
 from chapters import ch10_reward, ch10_rlhf, ch10_sft
 from chapters.ch07_train import TrainConfig, load_model
@@ -28,6 +30,7 @@ class SecondPlan:
     compared: int  # instructions whose responses are compared
     reward: TrainConfig
     ppo: ch10_rlhf.PPOConfig
+    constitution: ch10_constitution.Plan
     tasks: int = 4000  # instructions to draw PPO's prompts from
     k: int = 4  # responses to each instruction that are compared
     test: int = 320  # held-out instructions asked of each model
@@ -40,6 +43,7 @@ PLANS = {
         compared=ch10_reward.Settings.prompts,
         reward=ch10_reward.Settings().training,
         ppo=ch10_rlhf.PPOConfig(),
+        constitution=ch10_constitution.PLANS["main"],
     ),
     "quick": SecondPlan(
         demonstrations=4000,
@@ -51,6 +55,7 @@ PLANS = {
             steps=60, batch_size=16, lr=1e-3, min_lr=1e-4, warmup_steps=5, weight_decay=0.0, beta2=0.99
         ),
         ppo=ch10_rlhf.PPOConfig(iterations=6),
+        constitution=ch10_constitution.PLANS["quick"],
         test=96,
     ),
 }
@@ -110,6 +115,12 @@ def rlhf(job):
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     del found["of each task"]
     return found
+
+
+def constitution(job):
+    """Constitutional AI: the assistant revises itself by written principles, and a critic's preferences train it on."""
+    out = job.run("constitution").folder
+    return ch10_constitution.constitution_stage(job.out / "assistant", out, plan(job).constitution, job.seed)
 
 
 # ── all models side by side ──────────────────────────────────────────────────────────────────────────────────────────
@@ -174,4 +185,5 @@ def good(world, task, text):
     return conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
 
 
-STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "side_by_side": side_by_side}
+STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "constitution": constitution,
+          "side_by_side": side_by_side}

@@ -24,7 +24,8 @@ def summary(job):
 
 def sections(job):
     """{anchor: (menu title, function (job, anchor) -> HTML)}, of what has been run."""
-    found = {"reward": ("The reward model", reward_model), "rlhf": ("RLHF", rlhf), "side_by_side": ("Four models", four)}
+    found = {"reward": ("The reward model", reward_model), "rlhf": ("RLHF", rlhf),
+             "constitution": ("The constitution", constitution), "side_by_side": ("Four models", four)}  # fmt: skip
     return {anchor: section for anchor, section in found.items() if anchor in job.results}
 
 
@@ -67,6 +68,29 @@ def rlhf(job, anchor):
         html.paragraph(text),
         html.table(["", *sides], rows, numbers={1, 2}),
         html.figure(job.out / "rlhf" / "figures" / "watch.png", "What practitioners watch while PPO runs."),
+    )
+
+
+def constitution(job, anchor):
+    found = job.results["constitution"]
+    figures = job.out / "constitution" / "figures"
+    text = (
+        "No comparison by the labeller says here that harm is to be refused: the principles below do. A critic, a model of "
+        "ours that learned to read principles, revises the assistant's drafts by them, and says which of two responses fits "
+        "them better; on its preferences a reward model is trained, and PPO does the rest."
+    )
+    rows = [[stop, *(one.get(how) for how in LABELS)] for stop, one in found["conduct"].items()]
+    return html.section(
+        anchor,
+        "Section 10.4 · constitutional AI",
+        "Principles, written down",
+        html.paragraph(text),
+        html.table(["the constitution"], [[line] for line in found["constitutions"]["default"]]),
+        html.table(["held-out requests that ought to be refused", *LABELS.values()], rows),
+        html.figures(
+            (figures / "conduct.png", "How requests that ought to be refused are met, before and after each phase."),
+            (figures / "reading.png", "Does the critic read? Principles that it never saw in training."),
+        ),
     )
 
 

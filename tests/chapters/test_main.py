@@ -11,6 +11,7 @@ import pytest
 import chapters.__main__ as main_job
 from chapters import html, second_bend, stages
 from chapters.ch07_train import RunError, TrainConfig
+from chapters.ch10_constitution import Plan
 from chapters.ch10_rlhf import PPOConfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,10 @@ SECOND = second_bend.SecondPlan(
     compared=8,
     reward=FEW,
     ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
+    constitution=Plan(
+        lessons=30, critic=FEW, cases=3, drafts=4, rounds=1, supervised=FEW, prompts=8, k=2, reward=FEW,
+        rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1), held_out=3,
+    ),
     tasks=20,
     k=2,
     test=12,
@@ -64,9 +69,10 @@ def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
         assert json.loads((job / name / "result.json").read_text(encoding="utf-8"))
     for model in ("pretrain", "sft", "sft_unmasked", "assistant", "rlhf"):
         assert (job / model / "model.safetensors").is_file() and (job / model / "metrics.jsonl").is_file()
+    assert (job / "constitution" / "model.safetensors").is_file()
     page = (job / "report.html").read_text(encoding="utf-8")
     images = re.findall(r'<img alt="[^"]*" src="([^"]*)"', page)
-    assert len(images) == page.count("<img") == 10
+    assert len(images) == page.count("<img") == 12
     assert all(image.startswith("data:image/png;base64,iVBOR") for image in images)
     links = re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
     assert not links and "<script" not in page and "<link" not in page, "self-contained"
@@ -98,7 +104,7 @@ def test_a_finished_stage_is_kept_and_a_missing_one_is_run_again(job, capsys):
     (job / "evaluate" / "result.json").unlink()
     run_job(job)
     said = capsys.readouterr().out
-    assert "[6/11] sft: done before, kept" in said and "[7/11] evaluate: Held-out" in said
+    assert "[6/12] sft: done before, kept" in said and "[7/12] evaluate: Held-out" in said
     assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
     assert (job / "report.html").read_bytes() == page
 
