@@ -68,10 +68,32 @@ class Plan:
     held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
 
 
+FULL = Plan()
 PLANS = {
-    "full": Plan(),
-    "main": Plan(),
-    "quick": Plan(),
+    "full": FULL,
+    "main": replace(  # what the main job has time for
+        FULL,
+        lessons=14000,
+        critic=replace(FULL.critic, steps=1050),
+        cases=60,
+        drafts=300,
+        prompts=400,
+        rl=PPOConfig(iterations=14),
+        held_out=120,
+    ),
+    "quick": replace(
+        FULL,
+        lessons=2000,
+        critic=replace(FULL.critic, steps=150),
+        cases=20,
+        drafts=60,
+        rounds=2,
+        supervised=replace(FULL.supervised, steps=30),
+        prompts=80,
+        reward=replace(FULL.reward, steps=20),
+        rl=PPOConfig(iterations=3),
+        held_out=24,
+    ),
 }
 
 
