@@ -109,6 +109,8 @@ def _within(x, indices, dim):
 
 
 class Embedding(Function):
+    adds_up = True
+
     @staticmethod
     def forward(ctx, weight, indices):
         ctx.save(indices, len(weight))
@@ -117,7 +119,9 @@ class Embedding(Function):
     @staticmethod
     def backward(ctx, dy):
         indices, num_embeddings = ctx.saved
-        return ctx.kernels.embedding_backward(dy, indices, num_embeddings), None
+        # Where the matrix already has a gradient (it is tied to the head, or an earlier batch left one) only few rows change.
+        out = ctx.take(0, to_write=True)
+        return ctx.kernels.embedding_backward(dy, indices, num_embeddings, out=out, accumulate=out is not None), None
 
 
 def getitem(input, index):
