@@ -1,0 +1,144 @@
+"""Chapter 10, the headlines in miniature: what the papers behind the second bend are known for, each tried here.
+
+    python -m chapters.ch10_headlines --base runs/main/pretrain --sft runs/assistant --reward runs/reward
+    python -m chapters.ch10_headlines --only wei gao       # some rows alone
+
+What this file teaches: how to read a headline. Behind each stands a claim, a comparison and a judge; each function in
+`chapters.headlines` says what the paper measured and where, does the same with our models, our little world and our
+simulated judge, and states beforehand what would count as having reproduced it. Nothing is tuned to the held-out tasks,
+and a row that does not come out says so. What is shown is a direction, never a size: these models are ten thousand
+times smaller than the smallest in the papers, and the judge is a page of rules.
+
+Every model and every row is written into the run's folder as soon as it is there: the same command goes on where it was
+stopped. It ends in runs/headlines/table.md and figures/headlines.png.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from chapters.ch07_train import TrainConfig
+from chapters.ch10_rlhf import PPOConfig
+from chapters.ch10_rloo import RLOOConfig
+from chapters.command import command
+from chapters.headlines import ROWS
+from chapters.headlines.figure import draw, table
+from chapters.headlines.stand import Headline, Stand
+from minigrad.serialization import write_atomically
+
+
+def tuning(**changes):
+    """A TrainConfig as fine-tuning has it everywhere in chapter 10: gentle, without weight decay."""
+    return TrainConfig(**{"batch_size": 16, "warmup_steps": 20, "weight_decay": 0.0, "beta2": 0.99, **changes})
+
+
+def later(make, **arguments):
+    return field(default_factory=lambda: make(**arguments))
+
+
+@dataclass
+class Settings:
+    """Seven papers' headline results in miniature: one table, one figure."""
+
+    base: Path = Path("runs/main/pretrain")  # the run folder of the base model
+    sft: Path = Path("runs/assistant")  # of the SFT model
+    reward: Path = Path("runs/reward")  # of the reward model
+    run: Path = Path("runs/headlines")  # the folder for everything
+    only: tuple[str, ...] = tuple(ROWS)  # which rows
+    seed: int = 0  # of the world and of everything shared
+    seeds: tuple[int, ...] = (0, 1, 2)  # of what a row trains
+    held_out: int = 320  # held-out tasks to compare models on
+    quick: bool = False  # far too little of everything, to see that it runs
+
+    # What several rows share
+    tasks: int = 4000  # instructions to draw prompts from
+    demonstrations: int = 20000  # of mixed quality, for supervised models
+    corpus_bytes: int = 16_000_000  # pages to pretrain on, as the main job has them
+    small: dict = later(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # 0.17M parameters
+    large: dict = later(dict, n_layer=6, n_head=6, d_model=384, context=128)  # 11M, the book's shape
+    pretrain_small: TrainConfig = later(
+        TrainConfig, steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=40
+    )
+    pretrain_large: TrainConfig = later(
+        TrainConfig, steps=1500, batch_size=8, lr=1.5e-3, min_lr=1.5e-4, beta2=0.99, eval_every=250, eval_batches=40
+    )
+    supervise_small: TrainConfig = later(tuning, steps=1400, batch_size=32, lr=1e-3, min_lr=5e-5)
+    supervise_large: TrainConfig = later(tuning, steps=300, lr=3e-4, min_lr=3e-5)
+    ppo: PPOConfig = field(default_factory=PPOConfig)  # of the policies compared by Ouyang, Stiennon and Taori
+
+    # Wei
+    families: tuple[int, ...] = (1, 2, 4, 8, 16)  # how many families to train on
+    unseen: int = 120  # tasks of families never trained on
+    instructing: TrainConfig = later(tuning, steps=200, lr=6e-4, min_lr=6e-5)
+
+    # Taori
+    seed_tasks: int = 175  # that the teacher begins with
+    written: int = 4000  # instructions that the teacher writes
+    writing: TrainConfig = later(tuning, steps=100, lr=3e-4)
+    studying: TrainConfig = later(tuning, steps=700, batch_size=32, lr=1e-3, min_lr=5e-5)
+
+    # Christiano
+    online_seeds: tuple[int, ...] = (0, 1)
+    online: RLOOConfig = later(RLOOConfig, iterations=150, prompts=128)
+    # iteration: prompts whose 4 responses are compared then; 48 prompts, 192 responses, 0.99% of 19,328
+    online_rounds: dict[int, int] = later(lambda: {0: 12, 2: 6, 5: 6, 10: 6, 20: 6, 40: 6, 80: 6})
+    online_reward: TrainConfig = later(tuning, steps=60, batch_size=8, lr=2e-4, min_lr=2e-5, warmup_steps=5)
+
+    # Gao
+    gao_seeds: tuple[int, ...] = (0, 1)
+    gao_held_out: int = 96  # held-out tasks at each point
+    gao_every: int = 6  # iterations between two points
+    ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # of best of n
+    proxy_prompts: int = 100  # prompts with two responses each: the proxy's few comparisons
+    proxy: TrainConfig = later(tuning, steps=60, lr=2e-4, min_lr=2e-5, warmup_steps=5)
+    pressing: PPOConfig = later(
+        PPOConfig, iterations=60, lr=2e-4, kl_coefficient=0.0, kl_horizon=0.0, kl_limit=1000.0, ptx_coefficient=0.0
+    )
+
+
+FEW = {"steps": 2, "batch_size": 4, "warmup_steps": 1}
+QUICK = {
+    "seeds": (0,), "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
+    "small": dict(n_layer=1, n_head=2, d_model=16, context=128), "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
+    "pretrain_small": TrainConfig(**FEW), "pretrain_large": TrainConfig(**FEW),
+    "supervise_small": TrainConfig(**FEW), "supervise_large": TrainConfig(**FEW),
+    "ppo": PPOConfig(iterations=1, prompts=8),
+    "families": (1, 16), "unseen": 6, "instructing": TrainConfig(**FEW),
+    "written": 64, "writing": TrainConfig(**FEW), "studying": TrainConfig(**FEW),
+    "online_seeds": (0,), "online": RLOOConfig(iterations=2, prompts=8), "online_rounds": {0: 2, 1: 1},
+    "online_reward": TrainConfig(**FEW),
+    "gao_seeds": (0,), "gao_held_out": 8, "gao_every": 1, "ns": (1, 2), "proxy_prompts": 12,
+    "proxy": TrainConfig(**FEW),
+    "pressing": PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0),
+}  # fmt: skip
+
+
+def main(settings):
+    unknown = [name for name in settings.only if name not in ROWS]
+    if unknown or not settings.only:
+        raise ValueError(f"there is no row named {', '.join(unknown) or 'nothing'}; the rows are {', '.join(ROWS)}.")
+    stand = Stand(settings)
+    stand.run.describe(command=settings)
+    rows = {name: row(stand, name) for name in settings.only}
+    write_atomically(stand.run / "table.md", table(rows).encode())
+    print("\n" + table(rows))
+    print(f"figure: {draw(stand.run / 'figures' / 'headlines.png', rows)}")
+
+
+def row(stand, name):
+    """A row of the table: looked up where it was found before, else found and written down."""
+    path = stand.run / f"{name}.json"
+    if path.exists():
+        print(f"{name}: found before, kept")
+    else:
+        print(f"{name}: {ROWS[name].__doc__.splitlines()[0].strip()}", flush=True)
+        started = time.process_time()
+        write_atomically(path, (json.dumps(asdict(ROWS[name](stand)), indent=1, ensure_ascii=False) + "\n").encode())
+        with open(stand.run / "timing.jsonl", "a") as clock:  # a file of its own: the rest is the same every time
+            clock.write(json.dumps({"row": name, "processor seconds": round(time.process_time() - started)}) + "\n")
+    return Headline(**json.loads(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    command(main, Settings, presets={"quick": QUICK})

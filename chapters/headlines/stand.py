@@ -1,0 +1,185 @@
+"""What the rows of the headline table share: the folder, the models that several rows use, and how two are compared.
+
+Every model is trained once and kept in the run's folder, so that a second call, or another row, finds it there.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+import minigrad as mg
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import Run, evaluate, load_model, save_model, train
+from chapters.ch10_assess import sampled
+from chapters.ch10_demonstrations import fine_tune
+from chapters.ch10_reward import load_scalar
+from chapters.ch10_rlhf import PPO, mixed_in, optimise, scored_by
+from chapters.world import World
+from chapters.world.judge import Judge, preference, score_of
+from chapters.world.requests import everything
+from minigrad.serialization import write_atomically
+
+
+@dataclass
+class Headline:
+    """One row of the table. `ours`, `interval` and `level` are in the same unit; `series` and `details` are for the
+    figure and for whoever wants to know more."""
+
+    paper: str  # authors and year
+    arxiv: str
+    claim: str
+    theirs: str  # the paper's figure, in words, with its place
+    measured: str  # what our figure is
+    ours: float
+    interval: list  # 95%, [low, high]
+    level: float  # what ours is held against
+    seeds: list  # of what was trained for this row
+    reproduced: bool
+    reason: str  # why, or why not
+    sizes: dict = field(default_factory=dict)  # of models and data
+    details: dict = field(default_factory=dict)
+    series: dict = field(default_factory=dict)  # {name: [(x, y)]}
+
+
+class Stand:
+    """The run's folder, the world, its judge, the held-out tasks, and models by name, each trained when first needed.
+
+    settings: `chapters.ch10_headlines.Settings`.
+    """
+
+    def __init__(self, settings):
+        self.settings, self.run = settings, Run(settings.run)
+        self.world = World(settings.seed)
+        self.judge = Judge(self.world)
+        self.tests = everything(self.world, "test", settings.held_out, settings.seed + 1)
+
+    @property
+    def tasks(self):
+        """Instructions to draw prompts from, about entities of the training side."""
+        return everything(self.world, "train", self.settings.tasks, self.settings.seed)
+
+    # ── the models that other commands left ──
+
+    def base(self):
+        return load_model(self.settings.base)
+
+    def assistant(self):
+        return load_model(self.settings.sft)
+
+    def reward_model(self):
+        return load_scalar(self.settings.reward)
+
+    # ── what this command finds ──
+
+    def noted(self, name, find):
+        """What find() returns, JSON, looked up where an earlier call has noted it."""
+        path = self.run / "found" / f"{name}.json"
+        if not path.exists():
+            print(f"  {name}", flush=True)
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, json.dumps(find()).encode())
+        return json.loads(path.read_text())
+
+    def kept(self, name, make):
+        """(model, tokenizer) of the folder models/<name>; make(run) trains and saves it there where it is missing."""
+        run = Run(self.run / "models" / name)
+        done = run / "done"
+        if not done.exists():
+            print(f"  training {name}", flush=True)
+            make(run)
+            done.touch()
+        return load_model(run.folder)
+
+    def pages(self):
+        """The world's documents in tokens: (to learn from, kept back), (N,) ids each; the base model's own split."""
+        if not hasattr(self, "_pages"):
+            tokenizer = self.base()[1]
+            documents = self.world.documents(self.settings.corpus_bytes, seed=self.settings.seed)
+            ids = [i for page in documents for i in (*tokenizer.encode(page), tokenizer.eos_id)]
+            self._pages = train_validation_split(np.array(ids, np.uint16), 0.02)
+        return self._pages
+
+    def pretrained(self, name, shape, config):
+        """A base model of another size, on the pages that the base model had."""
+        tokenizer, seed = self.base()[1], self.settings.seed
+
+        def make(run):
+            gpt = GPT(GPTConfig(tokenizer.vocab_size, **shape), generator=mg.Generator(seed))
+            learned, kept_back = self.pages()
+            batches = NextTokenBatches(learned, gpt.config.context, config.batch_size, seed)
+            validation = EveryTokenOnce(kept_back, gpt.config.context, config.batch_size)
+            train(gpt, batches, replace(config, seed=seed, resume=True), run, validation=validation)
+            save_model(run, gpt, tokenizer)
+
+        return self.kept(name, make)
+
+    def page_loss(self, model, batches=40):
+        """Mean cross-entropy, in nats a token, on pages that were kept back."""
+        kept_back = EveryTokenOnce(self.pages()[1], model.config.context, 8)
+        return evaluate(model, kept_back, min(batches, len(kept_back)))
+
+    def small(self):
+        """The small base model: a fifth of the tiny one, a fiftieth of the large one, or less."""
+        return self.pretrained("small", self.settings.small, self.settings.pretrain_small)
+
+    def large(self):
+        return self.pretrained("large", self.settings.large, self.settings.pretrain_large)
+
+    def supervised(self, name, base, config):
+        """A base model, (model, tokenizer) as returned by base(), fine-tuned on demonstrations of mixed quality."""
+
+        def make(run):
+            model, tokenizer = base()
+            config_ = replace(config, seed=self.settings.seed, resume=True)
+            fine_tune(model, tokenizer, self.world, self.settings.demonstrations, config_, run)
+
+        return self.kept(name, make)
+
+    def small_assistant(self):
+        return self.supervised("small_assistant", self.small, self.settings.supervise_small)
+
+    def large_assistant(self):
+        return self.supervised("large_assistant", self.large, self.settings.supervise_large)
+
+    def tuned(self, name, start, config, seed):
+        """A policy tuned with PPO from start(), (model, tokenizer), against the reward model."""
+
+        def make(run):
+            (policy, tokenizer), (reference, _) = start(), start()
+            config_ = replace(config, seed=seed)
+            learner = PPO(policy, self.reward_model(), config_, mixed_in(config_, self.world, tokenizer, policy))
+            score = scored_by(self.reward_model())
+            optimise(policy, reference, tokenizer, score, self.tasks, config_, run, learner, self.judge)
+
+        return self.kept(name, make)
+
+    def policy(self, seed):
+        """The assistant, tuned with PPO: several rows begin with it."""
+        return self.tuned(f"policy_{seed}", self.assistant, self.settings.ppo, seed)
+
+    def small_policy(self, seed):
+        return self.tuned(f"small_policy_{seed}", self.small_assistant, self.settings.ppo, seed)
+
+    # ── comparing ──
+
+    def responses(self, model, tokenizer, seed=None, tasks=None):
+        """One response a held-out task, drawn at temperature 1."""
+        tasks = self.tests if tasks is None else tasks
+        return sampled(model, tokenizer, tasks, self.settings.seed if seed is None else seed).texts(tokenizer)
+
+    def scores(self, responses, tasks=None):
+        """The judge's score of one response a task: (N,)."""
+        tasks = self.tests if tasks is None else tasks
+        return np.array([score_of(self.judge, task, said) for task, said in zip(tasks, responses, strict=True)])
+
+
+def wins(ours, theirs):
+    """(N,) and (N,) scores -> (N,): 1 where ours is higher, ½ where they are equal, 0 elsewhere."""
+    return np.array([preference(a, b, 0) for a, b in zip(ours, theirs, strict=True)])
+
+
+def size(model):
+    """Parameters, each once."""
+    return sum(parameter.array.size for parameter in model.parameters())

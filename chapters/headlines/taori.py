@@ -1,0 +1,124 @@
+"""Taori et al. 2023, Alpaca: a cheap student of pairs that a machine made."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+
+import minigrad as mg
+from chapters.ch07_train import save_model, train
+from chapters.ch08_sample import generate
+from chapters.ch10_assess import interval
+from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
+from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
+from chapters.ch10_sft import InstructionBatches, ask
+from chapters.headlines.stand import Headline, size, wins
+from chapters.world import Instruction
+from chapters.world.reading import named
+from chapters.world.requests import everything
+
+HEADER, GIVEN = "### Instruction:\n", "\n\n### Input:\n"
+
+
+def taori(stand):
+    """Alpaca (Taori et al. 2023, crfm.stanford.edu/2023/03/13/alpaca.html; github.com/tatsu-lab/stanford_alpaca).
+
+    Claim: 175 seed tasks are enough for a teacher to write 52 thousand instructions and answer them, and a 7B model
+    fine-tuned on these pairs is on a par with the teacher, text-davinci-003: 90 comparisons won against 89 ("Preliminary
+    evaluation"). It cost less than 600 dollars.
+
+    In miniature: the teacher is the assistant tuned with PPO. It cannot be shown examples in its prompt, so a copy of it
+    learns to write instructions from the 175 seeds; what it writes is sieved (new, whole, nothing that is held out),
+    the teacher answers, and a base model a fifth of its size or less is fine-tuned on the pairs alone. The simulated
+    judge compares student and teacher on held-out tasks, asked without noise; an equal score is half a win.
+    Reproduced where the ratio is at least 5, the student wins at least 45% and the interval reaches a half.
+    """
+    settings, seed = stand.settings, stand.settings.seed
+    teacher, tokenizer = stand.policy(settings.seeds[0])
+    pairs = stand.noted("taori_pairs", lambda: written(stand, teacher, tokenizer))
+    theirs = stand.scores(stand.responses(teacher, tokenizer, seed))  # (N,)
+    found, judged = [], []
+    for one in settings.seeds:
+        student = stand.kept(f"student_{one}", lambda run: learn(stand, pairs["pairs"], run, one))
+        judged.append(stand.scores(stand.responses(*student, one)))  # (N,)
+        found.append(wins(judged[-1], theirs))
+    mean = np.mean(found, axis=0)  # (N,) of a task, over the seeds
+    low, high = interval(mean)
+    ratio = size(teacher) / size(student[0])
+    return Headline(
+        paper="Taori et al. 2023",
+        arxiv="crfm.stanford.edu/2023/03/13/alpaca",
+        claim="a cheap student of a teacher's pairs, made from 175 seeds, is on a par with the teacher",
+        theirs="Alpaca 7B wins 90 comparisons against text-davinci-003's 89",
+        measured=f"preferred by the simulated judge to a teacher {ratio:.1f} times as large",
+        ours=float(mean.mean()),
+        interval=[low, high],
+        level=0.5,
+        seeds=list(settings.seeds),
+        reproduced=ratio >= 5 and mean.mean() >= 0.45 and high >= 0.5,
+        reason=f"{len(pairs['pairs'])} pairs of {pairs['written']} instructions written from {settings.seed_tasks} "
+        f"seeds; the judge's mean score: student {np.mean(judged):.2f}, teacher {theirs.mean():.2f} of 8",
+        sizes={"student": size(student[0]), "teacher": size(teacher), "pairs": len(pairs["pairs"])},
+        details={
+            "each seed": [float(one.mean()) for one in found],
+            "judge's mean score": {"student": float(np.mean(judged)), "teacher": float(theirs.mean())},
+            "wins, ties, losses": [float(np.mean([(one == w).mean() for one in found])) for w in (1, 0.5, 0)],
+            "examples": pairs["pairs"][:8],
+        },
+        series={"the student": [(size(student[0]), float(np.mean(judged)))],
+                "the teacher": [(size(teacher), float(theirs.mean()))]},
+    )  # fmt: skip
+
+
+def written(stand, teacher, tokenizer):
+    """{"pairs": [[instruction, input, response]], "written": how many before the sieve}, all by the teacher."""
+    settings = stand.settings
+    seeds = everything(stand.world, "train", settings.seed_tasks, settings.seed + 7)
+    writer = stand.kept("writer", lambda run: teach_writing(stand, seeds, run))[0]
+    header, dice = tokenizer.encode(HEADER), mg.Generator(settings.seed)
+    texts = []
+    for first in range(0, settings.written, 64):
+        prompts = [header] * min(64, settings.written - first)
+        said = generate(writer, prompts, 48, temperature=1.0, stop_ids=(tokenizer.eos_id,), generator=dice)
+        texts += [tokenizer.decode(one) for one in said]
+    tasks = sieve(texts, stand)
+    said = ask(teacher, tokenizer, tasks, temperature=1.0, generator=dice)
+    pairs = [[task.instruction, task.input, one] for task, one in zip(tasks, said, strict=True) if one]
+    return {"pairs": pairs, "written": len(texts)}
+
+
+def teach_writing(stand, seeds, run):
+    """A copy of the teacher learns to write instructions from the seeds'; their answers are not needed."""
+    model, tokenizer = stand.policy(stand.settings.seeds[0])
+    config = replace(stand.settings.writing, seed=stand.settings.seed)
+    texts = [HEADER + task.instruction + (GIVEN + task.input if task.input else "") for task in seeds]
+    rows = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+    targets = [row[1:] + [IGNORE_INDEX] for row in rows]
+    train(model, RaggedBatches(rows, targets, config.batch_size, tokenizer.eos_id, config.seed), config, run)
+    save_model(run, model, tokenizer)
+
+
+def sieve(texts, stand):
+    """The written instructions that are whole and new, each once, and ask about nothing that is held out: no task of
+    the test, no person and no dish of its side."""
+    facts = stand.world.facts
+    hidden = facts.test["person"] + facts.test["dish"]
+    forbidden, kept = {(task.instruction, task.input) for task in stand.tests}, {}
+    for text in texts:
+        instruction, _, given = (part.strip() for part in text.partition(GIVEN.strip()))
+        whole = re.fullmatch(r"[A-Z][^#\n]{5,80}[.?]", instruction) and re.fullmatch(r"([A-Z][^#\n]*\.)?", given)
+        if whole and (instruction, given) not in forbidden and not named(f"{instruction} {given}", hidden):
+            kept[instruction, given] = Instruction(instruction, given, "", "written", "")
+    return list(kept.values())
+
+
+def learn(stand, pairs, run, seed):
+    """The small base model, fine-tuned on the pairs as the assistant was on demonstrations."""
+    model, tokenizer = stand.small()
+    config = replace(stand.settings.studying, seed=seed, resume=True)
+    tasks = [Instruction(*pair, family="written", key="") for pair in pairs]
+    context = model.config.context
+    new = InstructionBatches(tasks, tokenizer, context, config.batch_size, seed)
+    old = pretraining_batches(stand.world, tokenizer, context, max(config.batch_size // 2, 1), seed)
+    train(model, Rehearsed(new, old), config, run)
+    save_model(run, model, tokenizer)
