@@ -22,10 +22,18 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10_rlhf import PPOConfig
 from chapters.ch10_rloo import RLOOConfig
 from chapters.command import command
-from chapters.headlines import ROWS
+#from chapters.headlines.bai import bai
+from chapters.headlines.christiano import christiano
 from chapters.headlines.figure import draw, table
+from chapters.headlines.gao import gao
+from chapters.headlines.ouyang import ouyang
 from chapters.headlines.stand import Headline, Stand
+from chapters.headlines.stiennon import stiennon
+from chapters.headlines.taori import taori
+from chapters.headlines.wei import wei
 from minigrad.serialization import write_atomically
+
+ROWS = {row.__name__: row for row in (wei, gao, taori, christiano, stiennon, ouyang)}
 
 
 def tuning(**changes):
@@ -100,12 +108,14 @@ class Settings:
 FEW = {"steps": 2, "batch_size": 4, "warmup_steps": 1}
 QUICK = {
     "seeds": (0,), "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
-    "small": dict(n_layer=1, n_head=2, d_model=16, context=128), "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
+    "small": dict(n_layer=1, n_head=2, d_model=16, context=128),
+    "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
     "pretrain_small": TrainConfig(**FEW), "pretrain_large": TrainConfig(**FEW),
     "supervise_small": TrainConfig(**FEW), "supervise_large": TrainConfig(**FEW),
     "ppo": PPOConfig(iterations=1, prompts=8),
     "families": (1, 16), "unseen": 6, "instructing": TrainConfig(**FEW),
-    "written": 64, "writing": TrainConfig(**FEW), "studying": TrainConfig(**FEW),
+    "seed_tasks": 12, "written": 64, "writing": tuning(steps=150, batch_size=8, lr=5e-3),
+    "studying": TrainConfig(**FEW),
     "online_seeds": (0,), "online": RLOOConfig(iterations=2, prompts=8), "online_rounds": {0: 2, 1: 1},
     "online_reward": TrainConfig(**FEW),
     "gao_seeds": (0,), "gao_held_out": 8, "gao_every": 1, "ns": (1, 2), "proxy_prompts": 12,

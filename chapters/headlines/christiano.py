@@ -28,14 +28,15 @@ def christiano(stand):
     tasks over the policy before either.
     Reproduced where less than 1% of the policy's samples were ever compared and the gain is at least 90%.
     """
-    runs = {seed: [stand.noted(f"christiano_{how}_{seed}", lambda: tuned(stand, how, seed))
-                   for how in ("judge", "learned")] for seed in stand.settings.online_seeds}  # fmt: skip
+    runs = {
+        seed: [stand.noted(f"christiano_{how}_{seed}", tuned, stand, how, seed) for how in ("judge", "learned")]
+        for seed in stand.settings.online_seeds
+    }
     before, judged, learned = (
         np.mean([pick(runs[seed]) for seed in runs], axis=0)  # (N,) of a task, over the seeds
         for pick in (lambda two: two[0]["before"], lambda two: two[0]["after"], lambda two: two[1]["after"])
     )
-    gains = [(learned - before).mean(), (judged - before).mean()]
-    ratio, (low, high) = gains[0] / gains[1], ratio_interval(learned - before, judged - before)
+    ratio, (low, high) = ratio_of_means(learned - before, judged - before)
     share = max(two[1]["compared"] / two[1]["samples"] for two in runs.values())
     one = next(iter(runs.values()))[1]
     return Headline(
@@ -44,18 +45,18 @@ def christiano(stand):
         claim="a reward learned online, from comparisons on under 1% of the interactions, does as well as the true one",
         theirs="less than 1% of interactions (abstract); 700 comparisons nearly match the true reward (section 3.1.1)",
         measured="the gain that the learned reward brings, as a share of the gain from the judge's own score",
-        ours=float(ratio),
+        ours=ratio,
         interval=[low, high],
         level=0.9,
         seeds=list(runs),
         reproduced=share < 0.01 and ratio >= 0.9,
-        reason=f"{share:.2%} of {one['samples']:,} samples were compared, in {one['comparisons']} comparisons; the "
-        f"judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, with its own to {judged.mean():.2f}",
+        reason=f"{share:.2%} of {one['samples']:,} samples were compared, in {one['comparisons']} comparisons; "
+        f"the judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, on its own to {judged.mean():.2f}",
         sizes={"policy": size(stand.small()[0]), "reward model": size(stand.base()[0])},
         details={
             "each seed": [
-                float((np.mean(two[1]["after"]) - np.mean(two[1]["before"]))
-                      / (np.mean(two[0]["after"]) - np.mean(two[0]["before"]))) for two in runs.values()],
+                ratio_of_means(*(np.subtract(one["after"], one["before"]) for one in reversed(two)))[0]
+                for two in runs.values()],
             "kl": {how: [two[i]["kl"] for two in runs.values()] for i, how in enumerate(("judge", "learned"))},
             "comparisons": one["comparisons"], "share compared": share,
         },
@@ -139,11 +140,16 @@ class OnlineReward:
                                       Run(scratch))  # fmt: skip
 
 
-def ratio_interval(ours, theirs, seed=0, draws=2000):
-    """The 95% interval of mean(ours) / mean(theirs), resampling the tasks: two (N,) -> [low, high]."""
+def ratio_of_means(ours, theirs, seed=0, draws=2000):
+    """mean(ours) / mean(theirs), two (N,), and its 95% interval from resampling the tasks: (ratio, [low, high]).
+
+    Where theirs is no gain at all there is nothing to have a share of, and the ratio counts as 0.
+    """
     picks = np.random.default_rng(seed).integers(0, len(ours), (draws, len(ours)))  # (draws, N)
-    ratios = ours[picks].mean(axis=1) / theirs[picks].mean(axis=1)  # (draws,)
-    return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+    picks = np.concatenate([np.arange(len(ours))[None], picks])  # (1 + draws, N)  as they are, then resampled
+    ours, theirs = ours[picks].mean(axis=1), theirs[picks].mean(axis=1)  # (1 + draws,) each
+    ratios = np.where(theirs > 0, ours / np.where(theirs > 0, theirs, 1), 0.0)  # (1 + draws,)
+    return float(ratios[0]), [float(q) for q in np.quantile(ratios[1:], [0.025, 0.975])]
 
 
 def mean_curve(curves):

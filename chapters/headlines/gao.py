@@ -38,8 +38,8 @@ def gao(stand):
     point is not chosen by its own luck, each half of the held-out tasks is measured at the iteration that was best on
     the other half, and the interval of the fall has to lie above 0.
     """
-    found = stand.noted("gao_best_of_n", lambda: best_of(stand))
-    runs = [stand.noted(f"gao_ppo_{seed}", lambda: pressed(stand, seed)) for seed in stand.settings.gao_seeds]
+    found = stand.noted("gao_best_of_n", best_of, stand)
+    runs = [stand.noted(f"gao_ppo_{seed}", pressed, stand, seed) for seed in stand.settings.gao_seeds]
     falls = [np.array(fall(run, "judge")) for run in runs]  # (N,) each
     rises = [-np.array(fall(run, "proxy", by="judge")) for run in runs]  # (N,) each
     fallen, risen = np.mean(falls, axis=0), np.mean(rises, axis=0)  # (N,) each
@@ -50,7 +50,7 @@ def gao(stand):
         "best of n": fitted(curves["judge, best of n"], lambda d: d),
         "PPO": fitted(curves["judge, PPO"], np.log),
     }
-    proxy = stand.noted("gao_proxy", lambda: quality(stand))
+    proxy = stand.noted("gao_proxy", quality, stand)
     last = max(x for x, _ in curves["judge, PPO"])
     return Headline(
         paper="Gao et al. 2022",
@@ -178,7 +178,10 @@ def mean_curve(runs, what):
 
 
 def fitted(curve, shape):
-    """[α, β] of R(d) = d (α − β shape(d)), by least squares over the points with d > 0."""
-    d, gain = (np.array(column) for column in zip(*[point for point in curve if point[0] > 0.1], strict=True))
+    """[α, β] of R(d) = d (α − β shape(d)), by least squares where d > 0.1; None where that is too seldom."""
+    points = [point for point in curve if point[0] > 0.1]
+    if len(points) < 2:
+        return None
+    d, gain = (np.array(column) for column in zip(*points, strict=True))
     columns = np.stack([d, -d * shape(d)], axis=1)  # (points, 2)
     return [float(x) for x in np.linalg.lstsq(columns, gain, rcond=None)[0]]

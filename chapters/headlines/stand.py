@@ -73,13 +73,13 @@ class Stand:
 
     # ── what this command finds ──
 
-    def noted(self, name, find):
-        """What find() returns, JSON, looked up where an earlier call has noted it."""
+    def noted(self, name, find, *arguments):
+        """What find(*arguments) returns, JSON, looked up where an earlier call has noted it."""
         path = self.run / "found" / f"{name}.json"
         if not path.exists():
             print(f"  {name}", flush=True)
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, json.dumps(find()).encode())
+            write_atomically(path, json.dumps(find(*arguments)).encode())
         return json.loads(path.read_text())
 
     def kept(self, name, make):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -24,22 +25,22 @@ def taori(stand):
     """Alpaca (Taori et al. 2023, crfm.stanford.edu/2023/03/13/alpaca.html; github.com/tatsu-lab/stanford_alpaca).
 
     Claim: 175 seed tasks are enough for a teacher to write 52 thousand instructions and answer them, and a 7B model
-    fine-tuned on these pairs is on a par with the teacher, text-davinci-003: 90 comparisons won against 89 ("Preliminary
-    evaluation"). It cost less than 600 dollars.
+    fine-tuned on these pairs is on a par with the teacher, text-davinci-003: 90 comparisons won against 89
+    ("Preliminary evaluation"). It cost less than 600 dollars.
 
-    In miniature: the teacher is the assistant tuned with PPO. It cannot be shown examples in its prompt, so a copy of it
-    learns to write instructions from the 175 seeds; what it writes is sieved (new, whole, nothing that is held out),
-    the teacher answers, and a base model a fifth of its size or less is fine-tuned on the pairs alone. The simulated
+    In miniature: the teacher is the assistant tuned with PPO. It cannot be shown examples in its prompt, so a copy of
+    it learns to write instructions from the 175 seeds; what it writes is sieved (whole, each once, nothing that is held
+    out), the teacher answers, and a base model a fifth of its size or less is fine-tuned on the pairs alone. The simulated
     judge compares student and teacher on held-out tasks, asked without noise; an equal score is half a win.
     Reproduced where the ratio is at least 5, the student wins at least 45% and the interval reaches a half.
     """
     settings, seed = stand.settings, stand.settings.seed
     teacher, tokenizer = stand.policy(settings.seeds[0])
-    pairs = stand.noted("taori_pairs", lambda: written(stand, teacher, tokenizer))
+    pairs = stand.noted("taori_pairs", written, stand, teacher, tokenizer)
     theirs = stand.scores(stand.responses(teacher, tokenizer, seed))  # (N,)
     found, judged = [], []
     for one in settings.seeds:
-        student = stand.kept(f"student_{one}", lambda run: learn(stand, pairs["pairs"], run, one))
+        student = stand.kept(f"student_{one}", partial(learn, stand, pairs["pairs"], one))
         judged.append(stand.scores(stand.responses(*student, one)))  # (N,)
         found.append(wins(judged[-1], theirs))
     mean = np.mean(found, axis=0)  # (N,) of a task, over the seeds
@@ -112,7 +113,7 @@ def sieve(texts, stand):
     return list(kept.values())
 
 
-def learn(stand, pairs, run, seed):
+def learn(stand, pairs, seed, run):
     """The small base model, fine-tuned on the pairs as the assistant was on demonstrations."""
     model, tokenizer = stand.small()
     config = replace(stand.settings.studying, seed=seed, resume=True)

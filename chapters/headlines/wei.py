@@ -37,11 +37,10 @@ def wei(stand):
     intervals of both differences above 0.
     """
     tests = stand.world.instructions("test_families", stand.settings.unseen, stand.settings.seed + 2)
-    found = {0: [stand.noted("wei_0", lambda: untaught(stand, tests))]}
+    found = {0: [stand.noted("wei_0", untaught, stand, tests)]}
     for count in stand.settings.families:
         for seed in stand.settings.seeds:
-            one = stand.noted(f"wei_{count}_{seed}", lambda: taught(stand, tests, count, seed))
-            found.setdefault(count, []).append(one)
+            found.setdefault(count, []).append(stand.noted(f"wei_{count}_{seed}", taught, stand, tests, count, seed))
     chosen, free = (
         {count: np.mean([one[name] for one in found[count]], axis=0) for count in found}  # (N,) each
         for name in ("chosen", "free")

@@ -1,0 +1,154 @@
+"""The headline table: every row runs on far too little of everything, goes on where it was stopped, and its arithmetic
+and its sieves do what they say."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from chapters import ch10_demonstrations, ch10_headlines, ch10_reward
+from chapters.ch07_train import Run, TrainConfig, save_model
+from chapters.ch10_headlines import QUICK, ROWS, Settings
+from chapters.headlines import christiano, gao, taori, wei
+from chapters.headlines.stand import Stand, wins
+from chapters.world.families import FAMILIES
+from chapters.world.requests import everything
+
+FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
+RESULTS = (*(f"{name}.json" for name in ROWS), "table.md", "figures/headlines.png")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def settings(runs, make_gpt, assistant_tokenizer, capsys):
+    """Quick settings beside an untrained base, its assistant and a reward model."""
+    if not (runs / "base").exists():
+        save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
+        ch10_demonstrations.main(ch10_demonstrations.Settings(
+            base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW))  # fmt: skip
+        ch10_reward.main(ch10_reward.Settings(
+            sft=runs / "assistant", run=runs / "reward", prompts=6, k=3, held_out=6, training=FEW))  # fmt: skip
+        capsys.readouterr()
+    found = Settings(base=runs / "base", sft=runs / "assistant", reward=runs / "reward", run=runs / "headlines")
+    return replace(found, **QUICK)
+
+
+def test_every_row_comes_out_and_is_not_trained_twice(settings, capsys):
+    ch10_headlines.main(settings)
+    capsys.readouterr()
+    first = {name: (settings.run / name).read_bytes() for name in RESULTS}
+    for name in ROWS:
+        row = json.loads(first[f"{name}.json"])
+        low, high = row["interval"]
+        assert low <= row["ours"] <= high, name
+        assert row["claim"] and row["theirs"] and row["seeds"] == [0] and row["reproduced"] in (True, False), name
+        assert row["paper"] in first["table.md"].decode(), name
+    ch10_headlines.main(settings)
+    out = capsys.readouterr().out
+    assert out.count("found before, kept") == len(ROWS) and "training" not in out
+    assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
+
+
+def test_the_same_seed_gives_the_same_bytes_and_only_some_rows_where_asked(settings, runs):
+    ch10_headlines.main(replace(settings, run=runs / "again", only=("gao", "taori")))
+    for name in ("gao.json", "taori.json"):
+        assert (runs / "again" / name).read_bytes() == (settings.run / name).read_bytes(), name
+    assert not (runs / "again" / "wei.json").exists()
+
+
+def test_a_row_that_does_not_exist_is_refused(settings):
+    with pytest.raises(ValueError, match="no row named nobody; the rows are wei"):
+        ch10_headlines.main(replace(settings, only=("nobody",)))
+
+
+def test_the_full_settings_keep_the_promised_ratios():
+    full, parameters = Settings(), {}
+    for name in ("small", "large"):
+        shape = getattr(full, name)
+        C, L = shape["d_model"], shape["n_layer"]
+        parameters[name] = L * (12 * C * C + 13 * C) + (1024 + shape["context"] + 2) * C
+    tiny = 4 * (12 * 128**2 + 13 * 128) + (1024 + 128 + 2) * 128
+    assert parameters["large"] / parameters["small"] >= 50
+    assert parameters["large"] / tiny >= 10 and tiny / parameters["small"] >= 5
+    samples = (full.online.iterations + 1) * full.online.prompts
+    assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
+
+
+# ── the rows' own arithmetic ──
+
+
+def test_wins():
+    assert wins([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_every_option_is_a_good_answer_with_another_value(world):
+    for task in world.instructions("test_families", 60, 5):
+        options = [wei.answer(task, option) for option in wei.OPTIONS[task.family](task)]
+        accepted = [option for option in options if world.accepts(task, option)]
+        assert task.output in accepted and len(accepted) == 1 and len(set(options)) == len(options) >= 2
+    assert set(wei.OPTIONS) == {name for name, family in FAMILIES.items() if not family.trained}
+
+
+def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, monkeypatch):
+    tests = world.instructions("test_families", 9, 5)
+    good = [assistant_tokenizer.encode(task.output) for task in tests]
+
+    def log_probs(model, rollouts):
+        return np.array([[float(response in good)] for response in rollouts.responses])
+
+    monkeypatch.setattr(wei, "log_probs_of", log_probs)
+    assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, wei.framed) == [1.0] * 9
+
+
+def test_the_sieve_keeps_what_is_whole_and_new_and_not_held_out(world):
+    tests = everything(world, "test", 10, 1)
+    stand = SimpleNamespace(world=world, tests=tests)
+    shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
+    texts = [
+        f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?",
+        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.", "Count ### the things.",
+        *(task.instruction for task in tests if not task.input),
+    ]  # fmt: skip
+    kept = taori.sieve(texts, stand)
+    assert [(task.instruction, task.input) for task in kept] == [
+        (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, rake.")]  # fmt: skip
+
+
+def test_the_best_point_is_chosen_on_the_other_half():
+    run = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
+    # The even tasks are best at point 1 and the odd ones at point 2: each is measured at the other's.
+    assert gao.fall(run, "judge").tolist() == [0.0, -1.0, 0.0, -1.0]
+
+
+def test_the_papers_curve_is_found_again():
+    d = np.linspace(0.2, 4, 9)
+    for shape in (lambda d: d, np.log):
+        curve = [(0.0, 0.0), *zip(d, d * (1.5 - 0.25 * shape(d)), strict=True)]
+        np.testing.assert_allclose(gao.fitted(curve, shape), [1.5, 0.25], rtol=1e-9)
+
+
+def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
+    stand = Stand(settings)
+    online = christiano.OnlineReward(stand, 0, k=2)
+    model, tokenizer = stand.assistant()
+    tasks = [task for task in stand.tasks[:4] for _ in range(2)]
+    rollouts = christiano.sampled(model, tokenizer, tasks, 0, 8)
+    for _ in range(3):
+        scores = online(tasks, rollouts)
+    assert online.compared == 2 * sum(settings.online_rounds.values()) and scores.shape == (8,)
+    assert len(online.rankings) <= sum(settings.online_rounds.values())
+
+
+def test_the_ratio_of_two_gains_has_an_interval_around_it():
+    theirs = np.linspace(0.5, 1.5, 200)
+    ratio, ends = christiano.ratio_of_means(0.9 * theirs, theirs)
+    np.testing.assert_allclose([ratio, *ends], 0.9)
+    ratio, (low, high) = christiano.ratio_of_means(0.9 * theirs[::-1], theirs)
+    assert low < 0.9 < high and ratio == pytest.approx(0.9)
+    assert christiano.ratio_of_means(theirs, 0 * theirs) == (0.0, [0.0, 0.0])
