@@ -71,7 +71,7 @@ class Settings:
     pretrain_large: TrainConfig = later(
         TrainConfig, steps=1500, batch_size=8, lr=1.5e-3, min_lr=1.5e-4, beta2=0.99, eval_every=250, eval_batches=40
     )
-    supervise_small: TrainConfig = later(tuning, steps=1400, batch_size=32, lr=1e-3, min_lr=5e-5)
+    supervise_small: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)
     supervise_large: TrainConfig = later(tuning, steps=300, lr=3e-4, min_lr=3e-5)
     ppo: PPOConfig = field(default_factory=PPOConfig)  # of the policies compared by Ouyang, Stiennon and Taori
 
@@ -84,14 +84,14 @@ class Settings:
     seed_tasks: int = 175  # that the teacher begins with
     written: int = 4000  # instructions that the teacher writes
     writing: TrainConfig = later(tuning, steps=100, lr=3e-4)
-    studying: TrainConfig = later(tuning, steps=700, batch_size=32, lr=1e-3, min_lr=5e-5)
+    studying: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)
 
     # Christiano
     online_seeds: tuple[int, ...] = (0, 1)
-    online: RLOOConfig = later(RLOOConfig, iterations=150, prompts=128)
-    # iteration: prompts whose 4 responses are compared then; 48 prompts, 192 responses, 0.99% of 19,328
-    online_rounds: dict[int, int] = later(lambda: {0: 12, 2: 6, 5: 6, 10: 6, 20: 6, 40: 6, 80: 6})
-    online_reward: TrainConfig = later(tuning, steps=60, batch_size=8, lr=2e-4, min_lr=2e-5, warmup_steps=5)
+    online: RLOOConfig = later(RLOOConfig, iterations=150, prompts=256)
+    # iteration: prompts whose 4 responses are compared then; 96 prompts, 384 responses, 0.99% of 38,656
+    online_rounds: dict[int, int] = later(lambda: {0: 24, 2: 12, 5: 12, 10: 12, 20: 12, 40: 12, 80: 12})
+    online_reward: TrainConfig = later(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Gao
     gao_seeds: tuple[int, ...] = (0, 1)
@@ -99,7 +99,7 @@ class Settings:
     gao_every: int = 6  # iterations between two points
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # of best of n
     proxy_prompts: int = 100  # prompts with two responses each: the proxy's few comparisons
-    proxy: TrainConfig = later(tuning, steps=60, lr=2e-4, min_lr=2e-5, warmup_steps=5)
+    proxy: TrainConfig = later(tuning, steps=60, lr=6e-4, min_lr=6e-5, warmup_steps=5)
     pressing: PPOConfig = later(
         PPOConfig, iterations=60, lr=2e-4, kl_coefficient=0.0, kl_horizon=0.0, kl_limit=1000.0, ptx_coefficient=0.0
     )

@@ -148,7 +148,7 @@ class Stand:
 
         def make(run):
             (policy, tokenizer), (reference, _) = start(), start()
-            config_ = replace(config, seed=seed)
+            config_ = replace(config, seed=seed, resume=True)
             learner = PPO(policy, self.reward_model(), config_, mixed_in(config_, self.world, tokenizer, policy))
             score = scored_by(self.reward_model())
             optimise(policy, reference, tokenizer, score, self.tasks, config_, run, learner, self.judge)
