@@ -1,6 +1,6 @@
 """Chapter 10, the headlines in miniature: what the papers behind the second bend are known for, each tried here.
 
-    python -m chapters.ch10_headlines --base runs/main/pretrain --sft runs/assistant --reward runs/reward
+    python -m chapters.ch10_headlines                      # after python -m chapters, whose models it begins with
     python -m chapters.ch10_headlines --only wei gao       # some rows alone
 
 What this file teaches: how to read a headline. Behind each stands a claim, a comparison and a judge; each function in
@@ -10,7 +10,7 @@ and a row that does not come out says so. What is shown is a direction, never a 
 times smaller than the smallest in the papers, and the judge is a page of rules.
 
 Every model and every row is written into the run's folder as soon as it is there: the same command goes on where it was
-stopped. It ends in runs/headlines/table.md and figures/headlines.png.
+stopped. It ends in runs/headlines/table.md and figures/headlines.png. On two cores all of it takes about half an hour.
 """
 
 import json
@@ -22,6 +22,7 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10_rlhf import PPOConfig
 from chapters.ch10_rloo import RLOOConfig
 from chapters.command import command
+
 #from chapters.headlines.bai import bai
 from chapters.headlines.christiano import christiano
 from chapters.headlines.figure import draw, table
@@ -50,8 +51,8 @@ class Settings:
     """Seven papers' headline results in miniature: one table, one figure."""
 
     base: Path = Path("runs/main/pretrain")  # the run folder of the base model
-    sft: Path = Path("runs/assistant")  # of the SFT model
-    reward: Path = Path("runs/reward")  # of the reward model
+    sft: Path = Path("runs/main/assistant")  # of the SFT model
+    reward: Path = Path("runs/main/reward")  # of the reward model
     run: Path = Path("runs/headlines")  # the folder for everything
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
@@ -129,6 +130,7 @@ def main(settings):
     if unknown or not settings.only:
         raise ValueError(f"there is no row named {', '.join(unknown) or 'nothing'}; the rows are {', '.join(ROWS)}.")
     stand = Stand(settings)
+    stand.run.must_match(command=settings, free=("only",))  # rows of different settings do not belong into one table
     stand.run.describe(command=settings)
     rows = {name: row(stand, name) for name in settings.only}
     write_atomically(stand.run / "table.md", table(rows).encode())

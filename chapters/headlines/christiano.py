@@ -51,7 +51,8 @@ def christiano(stand):
         seeds=list(runs),
         reproduced=share < 0.01 and ratio >= 0.9,
         reason=f"{share:.2%} of {one['samples']:,} samples were compared, in {one['comparisons']} comparisons; "
-        f"the judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, on its own to {judged.mean():.2f}",
+        f"the judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, "
+        f"on its own to {judged.mean():.2f}",
         sizes={"policy": size(stand.small()[0]), "reward model": size(stand.base()[0])},
         details={
             "each seed": [

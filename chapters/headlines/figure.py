@@ -5,7 +5,7 @@ import textwrap
 from chapters.ch10_figures import BLUE, DIM, GOLD, INK
 from chapters.figures import new_figure, save_figure
 
-# What stands along the axes of each row's picture; the y axis is log-free, x as given.
+# What stands along the axes of each row's picture, and the scale of the x axis.
 AXES = {
     "wei": ("families trained on", "accuracy on unseen families", "symlog"),
     "ouyang": ("size of the base model / the aligned one", "judge prefers the aligned one", "log"),
@@ -15,6 +15,7 @@ AXES = {
     "bai": ("stage", "share of the requests", "linear"),
     "gao": ("√KL from the SFT model (√nats)", "gain (points of the judge)", "linear"),
 }
+BAI_STAGES = ("SFT", "supervised", "RL")
 COLOURS = [BLUE, GOLD, "tab:green", "tab:red", DIM, INK]
 
 
@@ -34,7 +35,7 @@ def table(rows):
 
 def draw(path, rows):
     """rows: {name: Headline}: first how each figure stands to its level, then a picture of each row's series."""
-    figure, axes = new_figure(12.6, 11.4, nrows=3, ncols=3, squeeze=False)
+    figure, axes = new_figure(16, 7.6, nrows=2, ncols=4, squeeze=False)
     places = list(axes.flat)
     draw_overview(places[0], rows)
     for (name, row), place in zip(rows.items(), places[1:], strict=False):
@@ -55,7 +56,13 @@ def draw_overview(axes, rows):
     axes.set_yticks(range(len(rows)), [row.paper for row in rows.values()], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("ours less what it is held against (blue: reproduced)", fontsize=8)
+    axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def plainly(x):
+    """940800 -> "0.94M", 63.8 -> "64"."""
+    return f"{x / 1e6:.2g}M" if x >= 1e5 else f"{x:.0f}"
 
 
 def draw_row(axes, name, row):
@@ -64,6 +71,11 @@ def draw_row(axes, name, row):
         style = "o" if len(points) == 1 else ".-"
         axes.plot(*zip(*points, strict=True), style, color=colour, markersize=6, linewidth=1.2, label=label)
     axes.set_xscale(scale)
+    ticks = sorted({x for points in row.series.values() for x, _ in points})
+    if len(ticks) <= 8 and name != "gao":  # few enough to name them
+        names = list(BAI_STAGES) if name == "bai" else [plainly(x) for x in ticks]
+        axes.set_xticks(ticks, names)
+        axes.minorticks_off()
     axes.set_xlabel(x_label, fontsize=8)
     axes.set_ylabel(y_label, fontsize=8)
     axes.set_title(f"{row.paper}: " + textwrap.fill(row.claim, 46), fontsize=8, color=INK)

@@ -30,8 +30,8 @@ def taori(stand):
 
     In miniature: the teacher is the assistant tuned with PPO. It cannot be shown examples in its prompt, so a copy of
     it learns to write instructions from the 175 seeds; what it writes is sieved (whole, each once, nothing that is held
-    out), the teacher answers, and a base model a fifth of its size or less is fine-tuned on the pairs alone. The simulated
-    judge compares student and teacher on held-out tasks, asked without noise; an equal score is half a win.
+    out), the teacher answers, and a base model a fifth of its size or less is fine-tuned on the pairs alone. The
+    simulated judge compares student and teacher on held-out tasks, asked without noise; an equal score is half a win.
     Reproduced where the ratio is at least 5, the student wins at least 45% and the interval reaches a half.
     """
     settings, seed = stand.settings, stand.settings.seed

@@ -67,6 +67,12 @@ def test_a_row_that_does_not_exist_is_refused(settings):
         ch10_headlines.main(replace(settings, only=("nobody",)))
 
 
+def test_rows_of_other_settings_are_not_mixed_in(settings):
+    ch10_headlines.main(replace(settings, only=("wei",)))
+    with pytest.raises(OSError, match="holds a run with unseen = 6, not 7"):
+        ch10_headlines.main(replace(settings, only=("wei",), unseen=7))
+
+
 def test_the_full_settings_keep_the_promised_ratios():
     full, parameters = Settings(), {}
     for name in ("small", "large"):
