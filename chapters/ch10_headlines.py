@@ -22,8 +22,6 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10_rlhf import PPOConfig
 from chapters.ch10_rloo import RLOOConfig
 from chapters.command import command
-
-#from chapters.headlines.bai import bai
 from chapters.headlines.christiano import christiano
 from chapters.headlines.figure import draw, table
 from chapters.headlines.gao import gao

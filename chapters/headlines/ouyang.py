@@ -3,7 +3,7 @@
 import minigrad as mg
 from chapters.ch10_assess import interval
 from chapters.ch10_sft import ask_base, respond
-from chapters.headlines.stand import Headline, size, wins
+from chapters.headlines.stand import TEMPERATURE, Headline, size, wins
 from chapters.world.requests import requests
 
 EXAMPLES = 3  # good answers before the question, for the base model's second try
@@ -20,7 +20,7 @@ def ouyang(stand):
     (a larger one, as in the paper, whose reward model has 6B), against a base model at least 50 times its size. The
     simulated judge, asked without noise, compares one response each to held-out tasks, an equal score being half a win.
     The base model continues the bare question, and its first line counts; and once more after three examples of good
-    answers.
+    answers. It is drawn from at the temperature that is built into every assistant.
     Reproduced where the ratio is at least 50 and both intervals lie above a half.
     """
     settings = stand.settings
@@ -74,9 +74,9 @@ def first_lines(texts):
 
 
 def bare_answers(stand, model, tokenizer):
-    """The first line of what the base model says after each held-out question, drawn at temperature 1."""
+    """The first line of what the base model says after each held-out question."""
     dice = mg.Generator(stand.settings.seed)
-    return first_lines(ask_base(model, tokenizer, stand.tests, temperature=1.0, generator=dice))
+    return first_lines(ask_base(model, tokenizer, stand.tests, temperature=TEMPERATURE, generator=dice))
 
 
 def prompted_answers(stand, model, tokenizer):
@@ -85,7 +85,7 @@ def prompted_answers(stand, model, tokenizer):
     shown = [*world.instructions("train", EXAMPLES - 1, seed, ["town", "sum"]), *requests(world, "train", 1, seed)]
     before = "".join(f"{line(task)}\n{task.output}\n\n" for task in shown)
     prompts = [f"{before}{line(task)}\n" for task in stand.tests]
-    return first_lines(respond(model, tokenizer, prompts, temperature=1.0, generator=mg.Generator(seed)))
+    return first_lines(respond(model, tokenizer, prompts, temperature=TEMPERATURE, generator=mg.Generator(seed)))
 
 
 def line(task):

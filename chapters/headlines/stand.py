@@ -21,6 +21,8 @@ from chapters.world.judge import Judge, preference, score_of
 from chapters.world.requests import everything
 from minigrad.serialization import write_atomically
 
+TEMPERATURE = 0.6  # what ch10_demonstrations builds into an assistant, and what a base model is drawn from at
+
 
 @dataclass
 class Headline:

@@ -10,10 +10,10 @@ import minigrad as mg
 from chapters.ch07_train import save_model, train
 from chapters.ch08_sample import generate
 from chapters.ch10_assess import interval
-from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
+from chapters.ch10_demonstrations import Rehearsed, pretraining_batches, sharpen
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
 from chapters.ch10_sft import InstructionBatches, ask
-from chapters.headlines.stand import Headline, size, wins
+from chapters.headlines.stand import TEMPERATURE, Headline, size, wins
 from chapters.world import Instruction
 from chapters.world.reading import named
 from chapters.world.requests import everything
@@ -122,4 +122,5 @@ def learn(stand, pairs, seed, run):
     new = InstructionBatches(tasks, tokenizer, context, config.batch_size, seed)
     old = pretraining_batches(stand.world, tokenizer, context, max(config.batch_size // 2, 1), seed)
     train(model, Rehearsed(new, old), config, run)
+    sharpen(model, TEMPERATURE)
     save_model(run, model, tokenizer)
