@@ -51,6 +51,7 @@ class Settings:
     base: Path = Path("runs/main/pretrain")  # the run folder of the base model
     sft: Path = Path("runs/main/assistant")  # of the SFT model
     reward: Path = Path("runs/main/reward")  # of the reward model
+    policies: Path | None = None  # where `ch10_rlhf --seeds 3` left its policies, to begin with them; else trained here
     run: Path = Path("runs/headlines")  # the folder for everything
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
@@ -128,7 +129,7 @@ def main(settings):
     if unknown or not settings.only:
         raise ValueError(f"there is no row named {', '.join(unknown) or 'nothing'}; the rows are {', '.join(ROWS)}.")
     stand = Stand(settings)
-    stand.run.must_match(command=settings, free=("only",))  # rows of different settings do not belong into one table
+    stand.run.must_match(command=settings, free=("only", "policies"))  # rows of different settings do not belong into one table
     stand.run.describe(command=settings)
     rows = {name: row(stand, name) for name in settings.only}
     write_atomically(stand.run / "table.md", table(rows).encode())

@@ -153,12 +153,15 @@ class Stand:
             config_ = replace(config, seed=seed, resume=True)
             learner = PPO(policy, self.reward_model(), config_, mixed_in(config_, self.world, tokenizer, policy))
             score = scored_by(self.reward_model())
-            optimise(policy, reference, tokenizer, score, self.tasks, config_, run, learner, self.judge)
+            tasks = everything(self.world, "train", self.settings.tasks, seed)
+            optimise(policy, reference, tokenizer, score, tasks, config_, run, learner, self.judge)
 
         return self.kept(name, make)
 
     def policy(self, seed):
-        """The assistant, tuned with PPO: several rows begin with it."""
+        """The assistant, tuned with PPO, as ch10_rlhf does it: several rows begin with it."""
+        if self.settings.policies is not None:
+            return load_model(self.settings.policies / f"seed_{seed}")
         return self.tuned(f"policy_{seed}", self.assistant, self.settings.ppo, seed)
 
     def small_policy(self, seed):
