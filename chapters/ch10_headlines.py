@@ -56,6 +56,7 @@ class Settings:
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
     seeds: tuple[int, ...] = (0, 1, 2)  # of what a row trains
+    small_seeds: tuple[int, ...] = (0, 1)  # of the small models that Ouyang's and Taori's rows train
     held_out: int = 320  # held-out tasks to compare models on
     quick: bool = False  # far too little of everything, to see that it runs
 
@@ -107,7 +108,7 @@ class Settings:
 
 FEW = {"steps": 2, "batch_size": 4, "warmup_steps": 1}
 QUICK = {
-    "seeds": (0,), "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
+    "seeds": (0,), "small_seeds": (0,), "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
     "small": dict(n_layer=1, n_head=2, d_model=16, context=128),
     "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
     "pretrain_small": TrainConfig(**FEW), "pretrain_large": TrainConfig(**FEW),

@@ -31,7 +31,7 @@ def ouyang(stand):
         "after examples": stand.scores(prompted_answers(stand, base, tokenizer)),
     }  # (N,) each
     found = {name: [] for name in theirs}
-    for seed in settings.seeds:
+    for seed in settings.small_seeds:
         ours = stand.scores(stand.responses(*stand.small_policy(seed), seed))  # (N,)
         for name, scores in theirs.items():
             found[name].append(wins(ours, scores))  # (N,)
@@ -51,7 +51,7 @@ def ouyang(stand):
         ours=float(mean["alone"].mean()),
         interval=intervals["alone"],
         level=0.5,
-        seeds=list(settings.seeds),
+        seeds=list(settings.small_seeds),
         reproduced=reproduced,
         reason=f"against the base model with {EXAMPLES} examples before the question "
         f"{mean['after examples'].mean():.1%} [{low:.1%}, {high:.1%}]; loss on held-back pages: "

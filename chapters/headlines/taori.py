@@ -39,7 +39,7 @@ def taori(stand):
     pairs = stand.noted("taori_pairs", written, stand, teacher, tokenizer)
     theirs = stand.scores(stand.responses(teacher, tokenizer, seed))  # (N,)
     found, judged = [], []
-    for one in settings.seeds:
+    for one in settings.small_seeds:
         student = stand.kept(f"student_{one}", partial(learn, stand, pairs["pairs"], one))
         judged.append(stand.scores(stand.responses(*student, one)))  # (N,)
         found.append(wins(judged[-1], theirs))
@@ -55,7 +55,7 @@ def taori(stand):
         ours=float(mean.mean()),
         interval=[low, high],
         level=0.5,
-        seeds=list(settings.seeds),
+        seeds=list(settings.small_seeds),
         reproduced=ratio >= 5 and mean.mean() >= 0.45 and high >= 0.5,
         reason=f"{len(pairs['pairs'])} pairs of {pairs['written']} instructions written from {settings.seed_tasks} "
         f"seeds; the judge's mean score: student {np.mean(judged):.2f}, teacher {theirs.mean():.2f} of 8",
