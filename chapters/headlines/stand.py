@@ -44,6 +44,9 @@ class Headline:
     details: dict = field(default_factory=dict)
     series: dict = field(default_factory=dict)  # {name: [(x, y)]}
 
+    def __post_init__(self):
+        self.ours, self.reproduced = float(self.ours), bool(self.reproduced)  # plain ones, for JSON
+
 
 class Stand:
     """The run's folder, the world, its judge, the held-out tasks, and models by name, each trained when first needed.

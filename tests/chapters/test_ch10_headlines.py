@@ -12,7 +12,7 @@ from chapters import ch10_demonstrations, ch10_headlines, ch10_reward
 from chapters.ch07_train import Run, TrainConfig, save_model
 from chapters.ch10_headlines import QUICK, ROWS, Settings
 from chapters.headlines import christiano, gao, taori, wei
-from chapters.headlines.stand import Stand, wins
+from chapters.headlines.stand import Headline, Stand, wins
 from chapters.world.families import FAMILIES
 from chapters.world.requests import everything
 
@@ -87,6 +87,11 @@ def test_the_full_settings_keep_the_promised_ratios():
 
 
 # ── the rows' own arithmetic ──
+
+
+def test_a_row_holds_plain_numbers():
+    row = Headline("", "", "", "", "", np.float32(1), [0.0, 1.0], 0.5, [0], np.float64(1) > 0, "")
+    assert json.dumps([row.ours, row.reproduced]) == "[1.0, true]"
 
 
 def test_wins():
