@@ -56,8 +56,8 @@ def _keep_freed_memory():
 
 
 _keep_freed_memory()
-# Numba brings a hundred thousand objects that live as long as the process. Python's search for unreachable ones would go through
-# all of them again and again, which costs 3 % of a tiny GPT's step; here they are set aside.
+# Numba brings a hundred thousand objects that live as long as the process. Python's search for unreachable ones would go
+# through all of them again and again, which costs 3 % of a tiny GPT's step; here they are set aside.
 gc.freeze()
 running = threading.RLock()
 
