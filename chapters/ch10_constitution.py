@@ -253,7 +253,7 @@ def constitution_stage(assistant, out, plan, seed=0, constitution=None):
         print(f"{line!r} is put together like no principle of the lessons: the critic will make of it what it can.")
     learned = teach(assistant, out, plan, World(seed), seed)
     results = {name: bend(assistant, out, out / name, lines, plan, seed) for name, lines in texts.items()}
-    save_model(Run(out), *load_model(out / list(texts)[-1] / "rl"))  # the last constitution's, as the folder's own model
+    save_model(Run(out), *load_model(out / list(texts)[-1] / "rl"))  # the last constitution's is the folder's own
     qualities = {name: shares(result["answers"], texts.values()) for name, result in results.items()}
     qualities = {"before": shares(results["default"]["answers"], texts.values(), "SFT"), **qualities}
 

@@ -4,17 +4,18 @@
 
 What this file teaches: a forward pass is a fixed number of blocks, whether the next token is easy or hard. In a sum of
 seven numbers each step needs the result of the one before; asked for the total at once, the model has to find it in the
-one pass before the answer. Allowed to write what is left of the sum after each step, it does one step a line and reads
-the result back: the text is its scratch paper. Both ways are taught to one model, with the same sums.
+one pass before the answer. Allowed to write the running total after each step, it does one step at a time and reads the
+result back: the text is its scratch paper. Both ways are taught to one model, with the same sums.
 
     7 + 4 - 3 + 9 ? 17                                   at once: one token, one pass
-    7 + 4 - 3 + 9 = 11 - 3 + 9 = 8 + 9 = 17              with the steps written out
+    7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17          with the steps written out
 
 Source: section 10.5 of the book; the effect is that of Nye et al. 2021, "Show Your Work" (arXiv:2112.00114).
 """
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from chapters.figures import new_figure, save_figure
 from chapters.world.facts import held_out
 
 STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
-WAYS = {"at once": "?", "steps written out": "="}  # the sign after a sum that asks for the one or the other
+WAYS = {"at once": "?", "steps written out": ":"}  # the sign after a sum that asks for the one or the other
 LARGEST = 20  # of all totals on the way: small, so that a step is one of few facts and a chain of them is not
 
 
@@ -64,11 +65,12 @@ def question(terms, way):
 
 
 def answer(terms, way):
-    """At once " 8"; with its steps " 11 - 3 = 8", what is left of the sum after each."""
+    """At once " 17"; with its steps " 7 + 4 = 11 - 3 = 8 + 9 = 17", the running total after each."""
     if way == "at once":
         return f" {sum(terms)}"
-    left = [[sum(terms[:done]), *terms[done:]] for done in range(2, len(terms) + 1)]
-    return " " + " = ".join(written(rest) for rest in left)
+    totals = list(accumulate(terms))[1:]
+    steps = [f"{written([0, term])[1:]} = {total}" for term, total in zip(terms[1:], totals, strict=True)]
+    return f" {terms[0]}" + "".join(steps)
 
 
 def final_answer(text):
@@ -79,7 +81,7 @@ def final_answer(text):
 
 def number_tokenizer():
     """A vocabulary in which every number up to the largest total is one token, so that "at once" is one pass."""
-    text = " ".join(f"{number} + - = ?" for number in range(LARGEST + 1))
+    text = " ".join(f"{number} + - = ? :" for number in range(LARGEST + 1))
     return Tokenizer.train(f"{text} " * 50, 512)
 
 
@@ -139,10 +141,10 @@ class Settings:
     run: Path = Path("runs/reflex")  # the folder for everything
     sums: int = 20000  # to train on, each both ways
     held_out: int = 200  # of each length and seed, to measure on
-    model: GPTConfig = field(default_factory=lambda: GPTConfig(context=64, n_layer=3, n_head=4, d_model=64))
+    model: GPTConfig = field(default_factory=lambda: GPTConfig(context=40, n_layer=3, n_head=4, d_model=64))
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=1500, batch_size=32, lr=3e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
+            steps=2500, batch_size=32, lr=3e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
         )
     )
     seeds: int = 3  # models, each with its own sums; the intervals are over all their answers

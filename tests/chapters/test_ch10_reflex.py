@@ -36,7 +36,7 @@ def numbers_only():
 def test_a_sum_both_ways(numbers_only):
     terms, ways = [7, 4, -3, 9], list(WAYS)
     assert question(terms, ways[0]) + answer(terms, ways[0]) == "7 + 4 - 3 + 9 ? 17"
-    assert question(terms, ways[1]) + answer(terms, ways[1]) == "7 + 4 - 3 + 9 = 11 - 3 + 9 = 8 + 9 = 17"
+    assert question(terms, ways[1]) + answer(terms, ways[1]) == "7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17"
     assert [final_answer(text) for text in (" 17", " 8 + 9 = 17", " 8 +", "")] == [17, 17, None, None]
     assert all(len(numbers_only.encode(f" {total}")) == 1 for total in range(LARGEST + 1))  # at once is one pass
 
@@ -56,7 +56,7 @@ def test_every_sum_is_taught_both_ways_and_the_question_is_masked(numbers_only):
     assert len(rows) == 24
     for row, label, other in zip(rows[::2], labels[::2], rows[1::2], strict=True):
         text, with_steps = numbers_only.decode(row[:-1]), numbers_only.decode(other[:-1])
-        assert text.partition(" ?")[0] == with_steps.partition(" =")[0]
+        assert text.partition(" ?")[0] == with_steps.partition(" :")[0]
         assert final_answer(text) == final_answer(with_steps)
         assert set(label[:-3]) == {IGNORE_INDEX} and label[-3:-1] == row[-2:] and row[-1] == numbers_only.eos_id
 
