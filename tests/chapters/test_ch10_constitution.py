@@ -182,7 +182,8 @@ def test_only_what_the_critic_writes_is_graded(world, assistant_tokenizer):
 
 def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assistant_tokenizer, monkeypatch):
     assert read("C: It is rude.\nR: Gladly. No.", "a") == ("It is rude.", "Gladly. No.")
-    assert read("C: It fits.", "a") == ("It fits.", "a") == read("C: It fits.\nR: ", "a") and read("x", "a") == ("", "a")
+    assert read("C: It fits.", "a") == ("It fits.", "a") == read("C: It fits.\nR: ", "a")
+    assert read("x", "a") == ("", "a")
     said = [assistant_tokenizer.encode(text) for text in ("C: It is rude. So no.\nR: That is not for me.", "nonsense")]
     monkeypatch.setattr(ch10_critic, "generate", lambda model, part, *a, **k: said)
     tasks = requests(world, "train", 2, 0)

@@ -75,5 +75,6 @@ def test_the_command_leaves_figures_and_scores(tmp_path, capsys):
     main(Settings(run=tmp_path, sums=60, held_out=4, seeds=2, model=model, training=training))
     found = json.loads((tmp_path / "scores.json").read_text())
     assert list(found) == list(WAYS) and all(len(points) == len(STEPS) for points in found.values())
-    assert all(low <= p["accuracy"] <= high for points in found.values() for p in points for low, high in [p["interval"]])
+    points = [point for points in found.values() for point in points]
+    assert all(point["interval"][0] <= point["accuracy"] <= point["interval"][1] for point in points)
     assert (tmp_path / "figures" / "reflex.png").stat().st_size > 1000 and "steps" in capsys.readouterr().out
