@@ -23,9 +23,10 @@ class Conversation:
 
     def __init__(self, tokenizer, form):
         self.tokenizer, self.turns = tokenizer, []
+        marks_turns = "<|im_start|>" in getattr(tokenizer, "special_tokens", ())
         if form == "auto":
-            form = "turns" if "<|im_start|>" in tokenizer.special_tokens else "text"
-        if form == "turns" and "<|im_start|>" not in tokenizer.special_tokens:
+            form = "turns" if marks_turns else "text"
+        if form == "turns" and not marks_turns:
             raise ValueError("this model's tokenizer marks no turns: use --form text or --form instruction")
         self.form = form
         self.stop_ids = {tokenizer.eos_id}

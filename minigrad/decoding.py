@@ -28,5 +28,10 @@ def norm(module):
 
 
 def decoder(layers, norm, head, **shape):
-    """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, length, turn)."""
+    """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, length, turn).
+
+    Raises DeviceError for arrays on a GPU, where a model's own forward pass with a cache is the way.
+    """
+    if kernels.device_of(norm.weight) != "cpu":
+        raise kernels.DeviceError("decoding past the graph is made for the CPU: move the model there with .cpu()")
     return kernels.serving(norm.weight).Decoder(layers, norm, head, **shape)

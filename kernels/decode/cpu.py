@@ -14,7 +14,6 @@ from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa:
 from kernels.gelu.cpu import gelu_tanh
 from kernels.launch import address, as_flat, inner, kernel, workers
 from kernels.simd import FLOAT, exp, load, maximum, prefetch, store, take_number
-from kernels.swiglu.cpu import sigmoid
 
 _F = types.float32
 TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
@@ -194,9 +193,9 @@ def _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights
 
 @inner
 def _gate(x, F):
-    """x[:F] = SiLU(x[:F]) · x[F:]."""
+    """x[:F] = SiLU(x[:F]) · x[F:], SiLU(g) = g / (1 + e⁻ᵍ)."""
     for i in range(F):
-        store(x, i, load(x, i) * sigmoid(load(x, i)) * load(x, F + i))
+        store(x, i, load(x, i) / (_F(1.0) + exp(-load(x, i))) * load(x, F + i))
 
 
 @inner

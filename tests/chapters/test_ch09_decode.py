@@ -110,8 +110,10 @@ def test_a_conversation(form):
     said, count, first, after = answer(Decoder(gpt), conversation, "hello", settings, mg.Generator(0), shown.append)
     assert said == "".join(shown) and 0 < count <= 12 and first > 0 and after >= 0
     assert conversation.turns[-1] == ("assistant", said)
-    with pytest.raises(ValueError, match="marks no turns"):
-        Conversation(tokenizer, "turns")
+    for words in (tokenizer, Tokenizer.characters("letters")):
+        assert Conversation(words, "auto").form == "text"
+        with pytest.raises(ValueError, match="marks no turns"):
+            Conversation(words, "turns")
 
 
 def test_models_are_found_by_what_their_folder_holds(tmp_path):
