@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from chapters.ch07_train import TrainConfig
+from chapters.ch10_constitution import PLANS, Plan
 from chapters.ch10_rlhf import PPOConfig
 from chapters.ch10_rloo import RLOOConfig
 from chapters.command import command
+from chapters.headlines.bai import bai
 from chapters.headlines.christiano import christiano
 from chapters.headlines.figure import draw, table
 from chapters.headlines.gao import gao
@@ -32,7 +34,7 @@ from chapters.headlines.taori import taori
 from chapters.headlines.wei import wei
 from minigrad.serialization import write_atomically
 
-ROWS = {row.__name__: row for row in (wei, gao, taori, christiano, stiennon, ouyang)}
+ROWS = {row.__name__: row for row in (wei, gao, taori, christiano, bai, stiennon, ouyang)}
 
 
 def tuning(**changes):
@@ -52,6 +54,7 @@ class Settings:
     sft: Path = Path("runs/main/assistant")  # of the SFT model
     reward: Path = Path("runs/main/reward")  # of the reward model
     policies: Path | None = None  # where `ch10_rlhf --seeds 3` left its policies, to begin with them; else trained here
+    constituted: Path | None = None  # likewise where `ch10_constitution` left its models
     run: Path = Path("runs/headlines")  # the folder for everything
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
@@ -94,6 +97,11 @@ class Settings:
     online_rounds: dict[int, int] = later(lambda: {0: 24, 2: 12, 5: 12, 10: 12, 20: 12, 40: 12, 80: 12})
     online_reward: TrainConfig = later(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
+    # Bai
+    constitution_seeds: tuple[int, ...] = (0,)  # the seed of the constitution's stage is the world's too
+    constitution_held_out: int = 200  # held-out requests that ought to be refused
+    constitution: Plan = field(default_factory=lambda: PLANS["full"])
+
     # Gao
     gao_seeds: tuple[int, ...] = (0, 1)
     gao_held_out: int = 96  # held-out tasks at each point
@@ -119,6 +127,10 @@ QUICK = {
     "studying": TrainConfig(**FEW),
     "online_seeds": (0,), "online": RLOOConfig(iterations=2, prompts=8), "online_rounds": {0: 2, 1: 1},
     "online_reward": TrainConfig(**FEW),
+    "constitution_held_out": 6,
+    "constitution": Plan(lessons=30, critic=TrainConfig(**FEW), cases=3, drafts=4, rounds=2,
+                         supervised=TrainConfig(**FEW), prompts=8, k=2, reward=TrainConfig(**FEW),
+                         rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6), held_out=3),
     "gao_seeds": (0,), "gao_held_out": 8, "gao_every": 1, "ns": (1, 2), "proxy_prompts": 12,
     "proxy": TrainConfig(**FEW),
     "pressing": PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0),
@@ -130,7 +142,8 @@ def main(settings):
     if unknown or not settings.only:
         raise ValueError(f"there is no row named {', '.join(unknown) or 'nothing'}; the rows are {', '.join(ROWS)}.")
     stand = Stand(settings)
-    stand.run.must_match(command=settings, free=("only", "policies"))  # rows of different settings do not belong into one table
+    # Rows of different settings do not belong into one table.
+    stand.run.must_match(command=settings, free=("only", "policies", "constituted"))
     stand.run.describe(command=settings)
     rows = {name: row(stand, name) for name in settings.only}
     write_atomically(stand.run / "table.md", table(rows).encode())
