@@ -64,7 +64,7 @@ class Plan:
     reward: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=100, batch_size=16, lr=4e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
     )
-    rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=20))
+    rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=40))
     held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
 
 
