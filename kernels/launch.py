@@ -16,7 +16,6 @@ in memory, with one warning. What is compiled says so once on stderr, because th
 """
 
 import ctypes
-import gc
 import hashlib
 import os
 import sys
@@ -56,9 +55,6 @@ def _keep_freed_memory():
 
 
 _keep_freed_memory()
-# Numba brings a hundred thousand objects that live as long as the process. Python's search for unreachable ones would go
-# through all of them again and again, which costs 3 % of a tiny GPT's step; here they are set aside.
-gc.freeze()
 running = threading.RLock()
 
 inner = numba.njit(fastmath=SAFE, error_model="numpy")
@@ -120,7 +116,9 @@ class kernel:  # noqa: N801  (it is used as a decorator)
 
     def __init__(self, function):
         update_wrapper(self, function)
-        self.compiled = numba.njit(parallel=True, fastmath=SAFE, error_model="numpy")(function)
+        # Numba may join two parallel loops that follow one another, but of what is done by address it sees no dependence: the
+        # end of a loop over prange has to stay the place where all workers wait for one another.
+        self.compiled = numba.njit(parallel={"fusion": False}, fastmath=SAFE, error_model="numpy")(function)
         try:
             self.compiled._cache = _Cache(function)
         except (RuntimeError, OSError) as error:  # Numba found no folder that it may write to

@@ -303,7 +303,8 @@ def _backward(root, upstream, retain_graph):
         if received is None:
             continue  # nothing that depends on this node was differentiable
         output_grads = [None if g is None else g.value for g in received]
-        offered = _waiting(node, output_grads, pending) if node.function.adds_up and node.ctx is not None else {}
+        adding = node.function.adds_up and node.ctx is not None and not _Mode.detect_anomaly
+        offered = _waiting(node, output_grads, pending) if adding else {}
         waiting = dict(offered)
         input_grads = node.backward(output_grads, waiting)
         kept = [*output_grads, *node.ctx.saved]
@@ -353,8 +354,10 @@ def _waiting(node, output_grads, pending):
 def _deliver(tensor, grad, fresh, pending, whole=False):
     """Add grad to what tensor has received; whole: that was added already, so grad takes its place."""
     if tensor.node is None or tensor._retain_grad:
-        if whole:
-            tensor.grad.array = grad
+        if whole and grad is not tensor.grad.array:
+            tensor.grad.array[...] = grad
+        elif whole:
+            pass  # it was added to in place
         elif tensor.grad is None:
             tensor.grad = Tensor(grad if fresh and tensor.node is None else grad.copy())
         else:

@@ -211,3 +211,21 @@ def test_the_same_bytes_again():
         y, mean, rstd = layernorm.layernorm_forward(x)
         runs.append([a.tobytes() for a in (y, *layernorm.layernorm_backward(dy, x, None, mean, rstd), adamw.global_norm([x]))])
     assert runs[0] == runs[1] == runs[2]
+
+
+def test_cross_entropy_over_pieces_of_a_long_row():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 3 * 4096 + 77)).astype(np.float32)  # longer than the pieces that the kernel looks at together
+    x[0, :4096] = -np.inf
+    x[1, 4096:8192] = -np.inf
+    x[2, -1] = 60.0  # a maximum that comes late
+    x[3, 9000] = np.nan
+    x[4, 9000] = np.inf
+    x[5] = -np.inf
+    targets = np.full(6, 12000)
+    with np.errstate(all="ignore"):
+        want = cross_entropy_reference.cross_entropy_forward(x.astype(np.float64), targets)
+    got = cross_entropy.cross_entropy_forward(x, targets)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g[:3], w[:3], rtol=1e-5)
+        assert not np.isfinite(g[3:]).any() and not np.isfinite(w[3:]).any()

@@ -67,10 +67,10 @@ def test_tied_matrix_and_a_second_batch(name, dtype):
 
         apart = grads_of(looked_up, w)[0] + grads_of(projected, w)[0]
         together = grads_of(lambda: looked_up() + projected(), w)[0]
-        kept = w.grad
+        kept = w.grad.array
         (looked_up() + projected()).backward()
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
-    assert w.grad is kept
+    assert w.grad.array is kept  # whoever holds the gradient's array sees the sum
     np.testing.assert_allclose(w.grad.numpy(), 2 * apart, rtol=1e-5, atol=1e-5)
 
 
@@ -95,3 +95,31 @@ def test_a_weight_that_is_computed_keeps_the_shared_gradient_of_its_other_use():
     s = v + w  # hands one and the same gradient to v and w
     ((F.linear(x, v) * up.detach()).sum() + s.sum()).backward()
     np.testing.assert_allclose(w.grad.numpy(), alone + 3.0, rtol=1e-12)
+
+
+def test_the_kernels_do_the_adding(monkeypatch):
+    taken, take = [], mg.Context.take
+
+    def noted(self, i, to_write=False):
+        waiting = take(self, i, to_write)
+        taken.append(None if waiting is None else waiting.shape)
+        return waiting
+
+    monkeypatch.setattr(mg.Context, "take", noted)
+    x, w = tensors(mg.float32, (2, 4), (9, 4))
+    h = x * 1.0
+    (h + F.layer_norm(h, (4,))).sum().backward()
+    assert taken == [(2, 4)]
+    (F.linear(x, w).sum() + F.embedding(mg.tensor([1, 1]), w).sum()).backward()
+    assert taken[1:].count((9, 4)) == 1  # of the matrix's two uses the second adds to what the first made
+    with mg.autograd.detect_anomaly():
+        F.linear(x, w).sum().backward()
+    assert taken[-1] is None  # there a backward pass that is refused must leave the gradient as it was
+
+
+def test_the_leafs_own_array_holds_the_sum():
+    (x,) = tensors(mg.float32, (3, 4))
+    (x * 2).sum().backward()
+    held = x.grad.numpy()
+    F.layer_norm(x, (4,)).sum().backward()
+    np.testing.assert_allclose(held, 2.0, atol=1e-5)
