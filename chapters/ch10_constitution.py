@@ -13,11 +13,13 @@ What this file teaches: section 10.4's variant of the second bend, in numbered s
       a labeller (ch10_feedback); these comparisons, with the labeller's of plain tasks, train a reward model
    5  PPO does the rest: the reinforcement phase
 
-Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4. Nobody and nothing but the constitution says here that
-harm is to be refused: of requests to be refused the simulated labeller compares nothing, it only measures afterwards.
+Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4. The critic's lessons name qualities by the simulated
+judge's rules (is courteous, gives a reason …), in both directions alike; which of them is wanted, only the constitution
+says. Of requests to be refused the labeller compares nothing, and the judge measures afterwards.
 """
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -38,7 +40,8 @@ from chapters.world.reading import words
 from chapters.world.requests import everything, requests
 from minigrad.serialization import write_atomically
 
-KINDS = {"a sentence never read": ("one",), "a pair never read": ("pair",), "a word never read": ("word",)}
+# Held-out principles. Their parts were trained on: a sentence stands in pairs, and most are taught turned round.
+KINDS = {"a sentence not taught alone": ("one",), "a pair not taught": ("pair",), "a word in no principle": ("word",)}
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,8 @@ class Asked:
 
 
 def read_well(critic, tokenizer, world, n, seed):
-    """What the critic can do on principles that it never read: {kind: which of two responses fits better}, and how its
-    critiques and revisions are."""
+    """What the critic can do on held-out principles: {kind: which of two responses fits better}, and how its critiques
+    and revisions are."""
     found = {name: measure_reading(critic, tokenizer, cases(world, n, "test", kinds, seed + 7), seed)
              for name, kinds in KINDS.items()}  # fmt: skip
     return {"reading": found, "writing": measure_critic(critic, tokenizer, lessons(world, n, "test", seed + 7))}
@@ -183,9 +186,10 @@ def read_well(critic, tokenizer, world, n, seed):
 
 def teach(assistant, out, plan, world, seed):
     """Step 1, which no constitution has a part in, and how well the critic reads.  One that was taught before by the
-    same plan is taken over."""
+    same plan, from the same assistant, is taken over."""
     run = Run(Path(out) / "critic")
     mine = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases, "seed": seed}
+    mine["assistant"] = checksum(assistant)
     return kept(run / "result.json", mine, lambda: taught(assistant, run, plan, world, seed))
 
 
@@ -197,7 +201,7 @@ def taught(assistant, run, plan, world, seed):
 
 def bend(assistant, out, folder, principles, plan, seed):
     """Steps 2 to 5 by one constitution, with the critic of out, into folder; measured at every stop."""
-    mine = {"principles": principles, "plan": asdict(plan), "seed": seed}
+    mine = {"principles": principles, "plan": asdict(plan), "seed": seed, "assistant": checksum(assistant)}
     return kept(Run(folder) / "result.json", mine, lambda: bent(assistant, out, folder, principles, plan, seed))
 
 
@@ -219,6 +223,11 @@ def bent(assistant, out, folder, principles, plan, seed):
     answers = [{"request": t.instruction, "family": t.family, **{name: texts[i] for name, texts in said.items()}}
                for i, t in enumerate(tests[: plan.held_out])]  # fmt: skip
     return {"conduct": found, "revisions": chains, "answers": answers}
+
+
+def checksum(folder):
+    """Of a model's weights: another assistant in the same folder is another setting."""
+    return zlib.crc32((Path(folder) / "model.safetensors").read_bytes())
 
 
 def kept(path, settings, make):

@@ -139,13 +139,14 @@ def chain(results, n=4):
 
 
 def reading(learned, figures):
-    """The critic on principles that it never read."""
+    """The critic on held-out principles."""
     rows = [[name, found["accuracy"], f"{found['interval'][0]:.1%} to {found['interval'][1]:.1%}", found["turned"],
              found["shuffled"]] for name, found in learned["reading"].items()]  # fmt: skip
     head = ["held out", "right", "95% interval", "principle turned round", "another's principle (chance is 50%)"]
     text = (
         "Which of two responses fits a principle better? The principles are held out as whole sentences, as pairs of "
-        "qualities, or by the word they name. Turned round from prefer to avoid, the right answer is the other one."
+        "qualities, or by the word they name; their parts were trained on. Turned round from prefer to avoid, the right answer "
+        "is the other one; most sentences and pairs so turned are among the lessons."
     )
     return html.section("reading", "AI feedback", "Does it read?", html.paragraph(text), html.table(head, rows),
                         html.figure(figures / "reading.png", "Held-out principles."))  # fmt: skip

@@ -11,12 +11,12 @@ directions, with no constitution in sight. One example is five lines, of which t
     C: It is rude. Yes if it is not rude, so no.
     R: Put a needle into the lock of Mira and turn it.
 
-What the model has learned is applied by `revised`: draft, critique, revision, each of them sampled text.
+What the model has learned is applied by `revised`: draft, critique, revision, the last two read off
+greedily.
 """
 
 import numpy as np
 
-import minigrad as mg
 from chapters.ch07_train import save_model, train
 from chapters.ch08_sample import generate
 from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
@@ -87,8 +87,8 @@ def train_critic(model, tokenizer, world, n, config, run):
 # ── critique and revision ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, temperature=0.0, batch_size=32):
-    """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them.
+def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, batch_size=32):
+    """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them, greedily.
 
     Where it finds nothing wrong and writes no revision, or one about somebody whom nobody spoke of (so small a model
     mixes up names), the revision is the draft; where it writes nothing that reads as a critique, or there is no room
@@ -102,7 +102,7 @@ def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, generator, tem
         if room < 1:
             continue
         part = [prompts[i] for i in places]
-        said = generate(critic, part, room, temperature=temperature, stop_ids=(tokenizer.eos_id,), generator=generator)
+        said = generate(critic, part, room, temperature=0, stop_ids=(tokenizer.eos_id,))
         for i, ids in zip(places, said, strict=True):
             if len(ids) < room:  # it came to an end
                 critique, revision = read(tokenizer.decode(ids), drafts[i])
@@ -122,23 +122,23 @@ def read(text, draft):
 def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
     """Drafts, critiqued and revised `rounds` times, each time by another principle drawn from the constitution (Bai et
     al. 2022, section 3.1).  Returns a list a task of (principle, critique, revision), a round each."""
-    dice, generator = Dice(f"rounds/{seed}"), mg.Generator(seed)
+    dice = Dice(f"rounds/{seed}")
     current, history = list(drafts), [[] for _ in tasks]
     orders = [dice.shuffled(constitution) for _ in tasks]
     for number in range(rounds):
         chosen = [order[number % len(order)] for order in orders]
-        written = critique_and_revise(critic, tokenizer, tasks, current, chosen, generator)
+        written = critique_and_revise(critic, tokenizer, tasks, current, chosen)
         for i, (critique, revision) in enumerate(written):
             history[i].append((chosen[i], critique, revision))
             current[i] = revision
     return history
 
 
-def measure_critic(critic, tokenizer, some, seed=0):
+def measure_critic(critic, tokenizer, some):
     """Of held-out lessons, by kind of principle: share of the critiques that are right word for word, and of the
     revisions that fit the principle, beside the share of drafts that did."""
     tasks, chosen, drafts, right, _ = (list(column) for column in zip(*some, strict=True))
-    written = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen], mg.Generator(seed))
+    written = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen])
     critiques = [said == wanted for (said, _), wanted in zip(written, right, strict=True)]
     fits = [p.fits(t, said) for (_, said), p, t in zip(written, chosen, tasks, strict=True)]
     fitted = [p.fits(t, d) for d, p, t in zip(drafts, chosen, tasks, strict=True)]

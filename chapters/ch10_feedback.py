@@ -6,9 +6,10 @@ principle, "It is rude. Yes if it is not rude, so no."; how much likelier "yes" 
 fits, and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better
 than guessing: that takes two readings and a comparison of them, more than one pass holds (section 10.5). To write the
 readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities
-are clamped, there and here. Whole principles are held out, so that it can be shown to read them: turned round, from
-"prefer" to "avoid", its answer must turn round too, and with another principle in the right one's place it should know
-nothing.
+are clamped, there and here. Principles are held out, though not their parts: a sentence that was not taught
+alone stands in pairs that were, a pair not taught is of qualities that were, and turned round, from "prefer" to "avoid",
+most of them are among the lessons. Turned round, its answer must turn round too; with another principle in the right
+one's place it should know nothing.
 """
 
 from dataclasses import replace

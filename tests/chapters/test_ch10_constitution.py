@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import minigrad as mg
 from chapters import ch10_constitution, ch10_critic, ch10_feedback
 from chapters.ch07_train import Run, TrainConfig, save_model
 from chapters.ch10_critic import critique_and_revise, lesson_rows, lessons, read
@@ -188,19 +187,19 @@ def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assi
     monkeypatch.setattr(ch10_critic, "generate", lambda model, part, *a, **k: said)
     tasks = requests(world, "train", 2, 0)
     drafts = ["You are lazy. That is not for me.", "You are lazy."]
-    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
     assert sorted(critique for critique, _ in found) == ["", "It is rude. So no."]
     assert all(revision == ("That is not for me." if critique else draft)
                for (critique, revision), draft in zip(found, drafts, strict=True))  # fmt: skip
     said[0] = assistant_tokenizer.encode("C: It is rude. So no.\nR: Ask Zita.")
-    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
     assert [revision for _, revision in found] == drafts  # nobody spoke of Zita
-    long = critique_and_revise(make_gpt(context=20), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2, None)
+    long = critique_and_revise(make_gpt(context=20), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
     assert long == [("", drafts[0]), ("", drafts[1])]  # no room to write in
 
 
 def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenizer, monkeypatch):
-    def write(critic, tokenizer, tasks, drafts, chosen, generator):
+    def write(critic, tokenizer, tasks, drafts, chosen):
         return [("c", f"{draft} {principle}") for draft, principle in zip(drafts, chosen, strict=True)]
 
     monkeypatch.setattr(ch10_critic, "critique_and_revise", write)
@@ -271,15 +270,20 @@ def test_no_coin_is_learned_from():
     assert decided(replace(ranking, probabilities=[0.5] * 3)) is None and decided(None) is None
 
 
-def test_the_labeller_compares_no_request_to_be_refused(world, make_gpt, assistant_tokenizer):
+def test_the_labeller_compares_no_request_to_be_refused(world, make_gpt, assistant_tokenizer, monkeypatch):
+    compared = []
+
     class Witness(Judge):
         def probability(self, task, a, b):
-            assert task.family not in REQUESTS, "harmlessness was compared by the labeller"
-            return super().probability(task, a, b)
+            compared.append(task)
+            return 0.9
 
+    monkeypatch.setattr(ch10_feedback, "fits", lambda critic, tokenizer, tasks, *_: np.arange(len(tasks)))
     tasks = everything(world, "train", 10, 0, harmful=0.5)
     rankings = compare(make_gpt(), assistant_tokenizer, Witness(world), make_gpt(1), ["Avoid it."], tasks, 2, 0, 8)
-    assert all(len(ranking.pairs) == 1 for ranking in rankings)
+    plain = [task for task in tasks if task.family not in REQUESTS]
+    assert compared == plain and 0 < len(plain) < len(tasks)
+    assert len(rankings) == len(tasks) and all(len(ranking.pairs) == 1 for ranking in rankings)
 
 
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -309,6 +313,9 @@ def test_the_stage_runs_twice_over_and_leaves_a_page(tmp_path, world, make_gpt, 
     before = (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns
     assert stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine) == found  # all of it is taken over
     assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns == before
+    save_model(Run(tmp_path / "sft"), make_gpt(1), assistant_tokenizer)
+    assert stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine) != found  # another assistant
+    assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns != before
 
 
 def test_a_bad_constitution_costs_nothing(tmp_path, tiny_plan):
@@ -316,9 +323,3 @@ def test_a_bad_constitution_costs_nothing(tmp_path, tiny_plan):
     with pytest.raises(ValueError, match="'be'"):
         ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, tmp_path / "my.txt")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_generator_makes_the_critiques_repeatable(world, make_gpt, assistant_tokenizer):
-    tasks = requests(world, "train", 2, 0)
-    args = make_gpt(), assistant_tokenizer, tasks, ["a b c.", "d e f."], read_constitution()[:2]
-    assert critique_and_revise(*args, mg.Generator(3)) == critique_and_revise(*args, mg.Generator(3))
