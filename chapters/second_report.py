@@ -89,7 +89,7 @@ def constitution(job, anchor):
         html.table(["held-out requests that ought to be refused", *LABELS.values()], rows),
         html.figures(
             (figures / "conduct.png", "How requests that ought to be refused are met, before and after each phase."),
-            (figures / "reading.png", "Does the critic read? Principles that it never saw in training."),
+            (figures / "reading.png", "Does the critic read? Held-out principles, whose parts were trained on."),
         ),
     )
 
@@ -100,7 +100,7 @@ def four(job, anchor):
         [name, f"{one['reward']:+.2f}", f"{one['judge']:.2f}", "–" if one["kl"] is None else f"{one['kl']:.2f}"]
         for name, one in found["models"].items()
     ]
-    head = ["drawn at temperature 1, means", "reward model", "simulated judge, of 8", "KL from SFT, nats a response"]
+    head = ["drawn at temperature 1 (base 0.6), means", "reward model", "simulated judge, of 8", "KL from SFT, nats a response"]
     text = (
         "Held-out instructions, each answered by every model, greedily. Under each answer the reward model's score, and how "
         "much likelier the model finds it than the SFT model does: log π − log π_SFT, in nats."
