@@ -94,8 +94,8 @@ class Settings:
     # Christiano
     online_seeds: tuple[int, ...] = (0, 1)
     online: RLOOConfig = later(RLOOConfig, iterations=150, prompts=256)
-    # iteration: prompts whose 4 responses are compared then; 96 prompts, 384 responses, 0.99% of 38,656
-    online_rounds: dict[int, int] = later(lambda: {0: 24, 2: 12, 5: 12, 10: 12, 20: 12, 40: 12, 80: 12})
+    # iteration: prompts whose 4 responses are compared then; 92 prompts, 368 responses, 0.96% of 38,400
+    online_rounds: dict[int, int] = later(lambda: {0: 20, 2: 12, 5: 12, 10: 12, 20: 12, 40: 12, 80: 12})
     online_reward: TrainConfig = later(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Bai

@@ -83,7 +83,7 @@ def tuned(stand, how, seed):
         "after": stand.scores(after.texts(tokenizer)).tolist(),
         "kl": kl_between(policy, reference, after),
         "curve": [(record["iteration"] * config.prompts, record["judge"]) for record in records],
-        "samples": len(records) * config.prompts,
+        "samples": config.iterations * config.prompts,  # learned from; the last record is of the final policy
         "compared": getattr(score, "compared", 0),
         "comparisons": getattr(score, "comparisons", 0),
     }

@@ -20,8 +20,10 @@ def ouyang(stand):
     (a larger one, as in the paper, whose reward model has 6B), against a base model at least 50 times its size. The
     simulated judge, asked without noise, compares one response each to held-out tasks, an equal score being half a win.
     The base model continues the bare question, and its first line counts; and once more after three examples of good
-    answers. It is drawn from at the temperature that is built into every assistant.
-    Reproduced where the ratio is at least 50 and both intervals lie above a half.
+    answers. It is drawn from at the temperature that is built into every assistant. Both read the same
+    pages, the small one three times as many batches: 4400 of 8 × 128 tokens, the large one 1500.
+    Reproduced where the ratio is at least 50, both intervals lie above a half, and the base model is really the better
+    one by its own yardstick: its loss on held-back pages is not above the small one's.
     """
     settings = stand.settings
     base, tokenizer = stand.large()
@@ -39,7 +41,8 @@ def ouyang(stand):
     intervals = {name: interval(values) for name, values in mean.items()}
     ratio = size(base) / size(small)
     losses = {"small": stand.page_loss(small), "base": stand.page_loss(base)}
-    reproduced = ratio >= 50 and min(low for low, _ in intervals.values()) > 0.5
+    worse = losses["base"] > losses["small"]
+    reproduced = ratio >= 50 and min(low for low, _ in intervals.values()) > 0.5 and not worse
     low, high = intervals["after examples"]
     return Headline(
         paper="Ouyang et al. 2022",
@@ -55,8 +58,12 @@ def ouyang(stand):
         reproduced=reproduced,
         reason=f"against the base model with {EXAMPLES} examples before the question "
         f"{mean['after examples'].mean():.1%} [{low:.1%}, {high:.1%}]; loss on held-back pages: "
-        f"base {losses['base']:.3f}, small {losses['small']:.3f}",
-        sizes={"aligned": size(small), "base": size(base)},
+        f"base {losses['base']:.3f}, small {losses['small']:.3f}" + ", so that the larger one is not better" * worse,
+        sizes={
+            "aligned": size(small), "base": size(base),
+            "aligned, pretraining steps": settings.pretrain_small.steps,
+            "base, pretraining steps": settings.pretrain_large.steps,
+        },
         details={
             "wins": {name: float(values.mean()) for name, values in mean.items()},
             "intervals": intervals,

@@ -17,7 +17,10 @@ def stiennon(stand):
     In miniature: the assistant tuned with PPO, against the demonstrations of mixed quality for the very same held-out
     tasks, and against a model at least ten times its size that was fine-tuned on such demonstrations. The simulated
     judge compares, asked without noise; an equal score is half a win.
-    Reproduced where the ratio is at least 10 and both intervals lie above a half.
+    The larger model is pretrained for 1500 batches of 8 × 128 tokens and fine-tuned for 300 of 16 demonstrations; the
+    main job's assistant had 4400 and 200 of 32.
+    Reproduced where the ratio is at least 10, both intervals lie above a half, and the larger model is really the better
+    one: its mean score by the judge is not below that of the assistant before PPO.
     """
     settings = stand.settings
     references = [said for _, said in demonstrations(stand.world, stand.tests, settings.seed + 1)]
@@ -35,6 +38,7 @@ def stiennon(stand):
     ratio = size(supervised) / size(policy)
     supervised_wins = wins(theirs["larger model"], theirs["demonstrations"])  # (N,)
     before = stand.scores(stand.responses(*stand.assistant()))  # (N,)
+    worse = theirs["larger model"].mean() < before.mean()
     low, high = intervals["larger model"]
     return Headline(
         paper="Stiennon et al. 2020",
@@ -47,10 +51,16 @@ def stiennon(stand):
         interval=intervals["demonstrations"],
         level=0.5,
         seeds=list(settings.seeds),
-        reproduced=ratio >= 10 and min(low for low, _ in intervals.values()) > 0.5,
+        reproduced=ratio >= 10 and min(low for low, _ in intervals.values()) > 0.5 and not worse,
         reason=f"preferred to a supervised model {ratio:.1f} times as large {mean['larger model'].mean():.1%} "
-        f"[{low:.1%}, {high:.1%}]; that model to the demonstrations {supervised_wins.mean():.1%}",
-        sizes={"policy": size(policy), "supervised": size(supervised)},
+        f"[{low:.1%}, {high:.1%}]; that model to the demonstrations {supervised_wins.mean():.1%}; mean score "
+        f"{theirs['larger model'].mean():.2f}, the assistant's {before.mean():.2f}"
+        + ", so that the larger one is not better" * bool(worse),
+        sizes={
+            "policy": size(policy), "supervised": size(supervised),
+            "supervised, pretraining steps": settings.pretrain_large.steps,
+            "supervised, fine-tuning steps": settings.supervise_large.steps,
+        },
         details={
             "wins": {name: float(values.mean()) for name, values in mean.items()},
             "intervals": intervals,

@@ -11,7 +11,7 @@ import pytest
 from chapters import ch10_demonstrations, ch10_headlines, ch10_reward
 from chapters.ch07_train import Run, TrainConfig, save_model
 from chapters.ch10_headlines import QUICK, ROWS, Settings
-from chapters.headlines import christiano, gao, taori, wei
+from chapters.headlines import bai, christiano, gao, taori, wei
 from chapters.headlines.stand import Headline, Stand, wins
 from chapters.world.families import FAMILIES
 from chapters.world.requests import everything
@@ -73,6 +73,12 @@ def test_rows_of_other_settings_are_not_mixed_in(settings):
         ch10_headlines.main(replace(settings, only=("wei",), unseen=7))
 
 
+def test_a_constitution_of_one_seed_is_not_passed_off_for_several(settings, tmp_path):
+    several = replace(settings, constituted=tmp_path, constitution_seeds=(0, 1))
+    with pytest.raises(ValueError, match="one seed"):
+        bai.bai(Stand(several))
+
+
 def test_the_full_settings_keep_the_promised_ratios():
     full, parameters = Settings(), {}
     for name in ("small", "large"):
@@ -82,7 +88,7 @@ def test_the_full_settings_keep_the_promised_ratios():
     tiny = 4 * (12 * 128**2 + 13 * 128) + (1024 + 128 + 2) * 128
     assert parameters["large"] / parameters["small"] >= 50
     assert parameters["large"] / tiny >= 10 and tiny / parameters["small"] >= 5
-    samples = (full.online.iterations + 1) * full.online.prompts
+    samples = full.online.iterations * full.online.prompts
     assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
 
 
