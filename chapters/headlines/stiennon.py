@@ -18,7 +18,7 @@ def stiennon(stand):
     tasks, and against a model at least ten times its size that was fine-tuned on such demonstrations. The simulated
     judge compares, asked without noise; an equal score is half a win.
     The larger model is pretrained for 1500 batches of 8 × 128 tokens and fine-tuned for 300 of 16 demonstrations; the
-    main job's assistant had 4400 and 200 of 32.
+    main job's assistant had 4400 and 700 of 32.
     Reproduced where the ratio is at least 10, both intervals lie above a half, and the larger model is really the better
     one: its mean score by the judge is not below that of the assistant before PPO.
     """
