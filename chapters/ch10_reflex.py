@@ -2,15 +2,27 @@
 
     python -m chapters.ch10_reflex            # into runs/reflex, ends in figures/reflex.png
 
-What this file teaches: a forward pass is a fixed number of blocks, whether the next token is easy or hard. In a sum of
-seven numbers each step needs the result of the one before; asked for the total at once, the model has to find it in the
-one pass before the answer. Allowed to write the running total after each step, it does one step at a time and reads the
-result back: the text is its scratch paper. Both ways are taught to one model, with the same sums.
+What this file teaches: a forward pass is a fixed number of blocks, whether the next token is easy or hard. Asked for the
+total of a sum at once, the model has to find it in the one pass before the answer. Allowed to write the running total
+after each step, it does one step at a time and reads the result back: the text is its scratch paper. Both ways are
+taught to one model, with the same sums.
 
     7 + 4 - 3 + 9 ? 17                                   at once: one token, one pass
     7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17          with the steps written out
 
-Source: section 10.5 of the book; the effect is that of Nye et al. 2021, "Show Your Work" (arXiv:2112.00114).
+What was measured, on held-out sums of 1 to 6 steps (3 seeds, 200 sums a length and seed):
+
+    steps                 1      2      3      4      5      6
+    at once             80.7%  69.8%  48.7%  37.0%  26.2%  23.7%
+    steps written out   90.5%  82.2%  55.8%  39.3%  24.7%  17.7%
+
+Scratch paper helps up to three steps, and no longer at six, where one slip among six spoils the total. Nor is it needed:
+with ten times the training the model reaches 99% at once, at every length. The steps of a sum need not wait for one
+another, all its numbers can be added side by side, and that fits into one pass. Mind, too, what "held out" means here:
+the sums were never asked, but every one of one or two steps, and a third of those of three, is how some longer sum of
+the training side begins, whose running totals were written out.
+
+Source: section 10.5 of the book; the effect looked for is that of Nye et al. 2021, "Show Your Work" (arXiv:2112.00114).
 """
 
 import json
