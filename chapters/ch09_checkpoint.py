@@ -88,11 +88,12 @@ def _entries(path):
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         first = file.read(8)
-        if first[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise CheckpointError(f"{path} is a pickled PyTorch file, whatever its name says, {WHY_NO_PICKLES}")
         if len(first) < 8:
             raise CheckpointError(f"{path} has {size} bytes, too few to be a .safetensors file")
         length = int.from_bytes(first, "little")
+        too_long = length > min(size - 8, MOST_HEADER)
+        if too_long and first[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):  # a length that fits may begin so too
+            raise CheckpointError(f"{path} is a pickled PyTorch file, whatever its name says, {WHY_NO_PICKLES}")
         if length > size - 8:
             raise CheckpointError(
                 f"{path} announces a header of {length:,} bytes but has {size:,} in all: "

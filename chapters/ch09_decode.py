@@ -59,6 +59,7 @@ class Decoder:
         same = min(same, len(ids) - 1)  # the last token is read in any case: its logits are asked for
         for layer in self.cache.layers:
             layer.length = same
+        self.ids = self.ids[:same]  # what stays true if the forward pass is interrupted
         with mg.no_grad():
             logits = self.gpt(mg.tensor([ids[same:]]), self.cache, last_only=True)  # (1, 1, V)
         self.ids = ids

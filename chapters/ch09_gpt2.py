@@ -17,6 +17,7 @@ import math
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,8 +165,20 @@ def load_gpt2(model):
 
 
 def save_gpt2(gpt, folder):
-    """Write config.json and model.safetensors, so that `GPT2LMHeadModel.from_pretrained(folder)` loads this GPT."""
+    """Write config.json and model.safetensors, so that `GPT2LMHeadModel.from_pretrained(folder)` loads this GPT.
+
+    Raises ValueError, before anything is written, for a GPT that this layout cannot say.
+    """
     folder, config = Path(folder), gpt.config
+    for option in ("n_kv_head", "rotary", "rms_eps", "d_gated"):
+        if getattr(config, option) is not None:
+            raise ValueError(f"GPT-2's layout has no {option}, and this GPT has {option}={getattr(config, option)}")
+    own, tensors = {name: parameter.array for name, parameter in gpt.named_parameters()}, {}
+    for name, shape in layout(config):
+        if name not in own and not name.endswith(".bias"):
+            raise ValueError(f"this GPT lacks {name}, which GPT-2 has (LoRA is merged first, with merge_lora)")
+        array = own[name] if name in own else np.zeros(shape, np.float32)  # GPT-2's layout knows no GPT without biases
+        tensors[stored_as(name)] = array.T if name.endswith(TRANSPOSED) else array
     folder.mkdir(parents=True, exist_ok=True)
     told = {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
@@ -174,11 +187,6 @@ def save_gpt2(gpt, folder):
         "bos_token_id": config.vocab_size - 1, "eos_token_id": config.vocab_size - 1,
         "attn_pdrop": config.dropout, "embd_pdrop": config.dropout, "resid_pdrop": config.dropout,
     }  # fmt: skip
-    own = {name: parameter.array for name, parameter in gpt.named_parameters()}
-    tensors = {}
-    for name, shape in layout(config):
-        array = own[name] if name in own else np.zeros(shape, np.float32)  # GPT-2's layout knows no GPT without biases
-        tensors[stored_as(name)] = array.T if name.endswith(TRANSPOSED) else array
     mg.serialization.save(folder / "model.safetensors", tensors, {"format": "pt"})
     write_atomically(folder / "config.json", (json.dumps(told, indent=2) + "\n").encode())
 
@@ -214,15 +222,15 @@ def activations(gpt, ids):
 def verify(gpt, folder):
     """Print, layer by layer, the largest difference from what transformers computed; returns the largest relative one.
 
-    The activations are read from activations.safetensors in the folder, which kernels.bench.peer_gpt2 writes there with
-    transformers, in a process of its own: neither it nor PyTorch is ever loaded beside our model.
+    Its activations come from kernels.bench.peer_gpt2, a process of its own: neither transformers nor PyTorch is ever
+    loaded beside our model. They are computed anew each time, and nothing is written into the folder.
     """
-    path = Path(folder) / "activations.safetensors"
-    if not path.exists():
-        if importlib.util.find_spec("transformers") is None:
-            raise CheckpointError(f"{path} is made with transformers, which is not installed: pip install -e '.[peers]'")
-        subprocess.run([sys.executable, "-m", "kernels.bench.peer_gpt2", str(folder)], check=True)
-    theirs, _ = mg.serialization.load(path)
+    if importlib.util.find_spec("transformers") is None:
+        raise CheckpointError("--verify compares with transformers, which is not installed: pip install -e '.[peers]'")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "activations.safetensors"
+        subprocess.run([sys.executable, "-m", "kernels.bench.peer_gpt2", str(folder), str(path)], check=True)
+        theirs, _ = mg.serialization.load(path)
     worst = 0.0
     print(f"{'':12}largest value   largest difference")
     for name, ours in activations(gpt, theirs["ids"]):

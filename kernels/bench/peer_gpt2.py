@@ -1,10 +1,9 @@
 """What transformers' GPT-2 makes of a text, stage by stage, stored for `python -m chapters.ch09_gpt2 --verify`.
 
-    python -m kernels.bench.peer_gpt2 FOLDER        # reads the model there, writes FOLDER/activations.safetensors
+    python -m kernels.bench.peer_gpt2 FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,11 +33,11 @@ def activations(model, ids):
     return found
 
 
-def main(folder, length=64):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def main(folder, file, length=64):
+    model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, min(length, model.config.n_positions)))
     arrays = {name: np.ascontiguousarray(array) for name, array in activations(model, ids).items()}
-    save_file({"ids": ids, **arrays}, Path(folder) / "activations.safetensors")
+    save_file({"ids": ids, **arrays}, file)
 
 
 if __name__ == "__main__":

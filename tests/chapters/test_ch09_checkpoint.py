@@ -10,6 +10,7 @@ import minigrad as mg
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch09_checkpoint import MOST_HEADER, Checkpoint
 from chapters.ch09_gpt2 import find, layout, load_gpt2, read_config, save_gpt2
+from chapters.ch10_lora import add_lora
 from minigrad.serialization import CheckpointError
 
 CONFIG = GPTConfig(vocab_size=211, context=32, n_layer=2, n_head=2, d_model=24)
@@ -87,6 +88,22 @@ def test_an_untied_head_and_a_gpt_without_biases(tmp_path):
     assert back.lm_head.weight is not back.wte.weight
 
 
+@pytest.mark.parametrize("later", [dict(n_kv_head=1), dict(rotary=1e4), dict(rms_eps=1e-5), dict(d_gated=16)])
+def test_what_gpt2_cannot_be_is_not_written(tmp_path, later):
+    gpt = GPT(GPTConfig(vocab_size=50, context=8, n_layer=1, n_head=2, d_model=8, **later), mg.Generator(1))
+    with pytest.raises(ValueError, match=f"GPT-2's layout has no {next(iter(later))}"):
+        save_gpt2(gpt, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_weight_is_not_written_as_zeros(tmp_path):
+    gpt = GPT(GPTConfig(vocab_size=50, context=8, n_layer=1, n_head=2, d_model=8), mg.Generator(1))
+    add_lora(gpt, rank=2, alpha=4)
+    with pytest.raises(ValueError, match="lacks h.0.attn.c_attn.weight"):
+        save_gpt2(gpt, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_no_more_memory_than_the_model_is_asked_for(tmp_path):
     config = GPTConfig(vocab_size=3000, context=64, n_layer=4, n_head=4, d_model=256)  # 4 MB of table, 12 of blocks
     save_gpt2(GPT(config, mg.Generator(0)), tmp_path)
@@ -158,6 +175,15 @@ def test_what_is_no_safetensors_file(folder, data, said):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("length", [0x280 + (1 << 16), 0x480 + (1 << 16), int.from_bytes(b"PK", "little")])
+def test_a_length_that_looks_like_a_pickle_is_a_length(gpt, folder, length):
+    data = (folder / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end].ljust(length)
+    (folder / "model.safetensors").write_bytes(length.to_bytes(8, "little") + header + data[end:])
+    same_parameters(gpt, load_gpt2(folder))
 
 
 def test_truncated_at_any_place(folder):

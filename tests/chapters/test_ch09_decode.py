@@ -56,6 +56,21 @@ def test_what_is_known_is_not_read_again(gpt):
         assert seen.pop() == new and decoder.cache.length == len(text)
 
 
+def test_an_interrupted_read_leaves_no_wrong_cache(gpt):
+    decoder, forward = Decoder(gpt), gpt.h[1].forward
+    decoder.read([1, 2, 3, 4])
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    gpt.h[1].forward = interrupted  # the first block has taken the new tokens in by then
+    with pytest.raises(KeyboardInterrupt):
+        decoder.read([1, 9, 8, 7])
+    gpt.h[1].forward = forward
+    want = Decoder(gpt).read([1, 2, 3, 4, 5])
+    np.testing.assert_allclose(decoder.read([1, 2, 3, 4, 5]), want, atol=2e-5 * np.abs(want).max())
+
+
 def test_beyond_the_context_the_newer_half_is_kept(gpt):
     decoder = Decoder(gpt)
     written = list(decoder.write([1, 2, 3], 60, temperature=0))
