@@ -4,12 +4,12 @@ What this file teaches: where a labeller stood, a model can stand that reads (Ba
 section 4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the
 principle, "It is rude. Yes if it is not rude, so no."; how much likelier "yes" was than "no" is how well the response
 fits, and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better
-than guessing: that takes two readings and a comparison of them, more than one pass holds (section 10.5). To write the
+than guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write the
 readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities
-are clamped, there and here. Principles are held out, though not their parts: a sentence that was not taught
-alone stands in pairs that were, a pair not taught is of qualities that were, and turned round, from "prefer" to "avoid",
-most of them are among the lessons. Turned round, its answer must turn round too; with another principle in the right
-one's place it should know nothing.
+are clamped, there and here. Principles are held out, though not their parts: a sentence that was not taught alone
+stands in pairs that were, a pair not taught is of qualities that were, and turned round, from "prefer" to "avoid", most
+of them are among the lessons. Turned round, its answer must turn round too; with another principle in the right one's
+place it should know nothing.
 """
 
 from dataclasses import replace

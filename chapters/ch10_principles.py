@@ -119,7 +119,8 @@ def clause(name, topic, dice):
 def draw_principle(split, kind, dice):
     """A Principle of one kind on one side of the split: "one" quality, a "pair", or the "word" a response speaks of.
 
-    Held out ("test") are whole sentences of one quality, whole pairs of qualities in all their wordings, and words.
+    Held out ("test") are whole sentences of one quality, though they may begin a pair that is trained on; whole pairs of
+    qualities with their directions, in all their wordings; and words.
     """
     topics = [topic for topic in TOPICS if (topic in TEST_TOPICS) == (split == "test" and kind == "word")]
     while True:
@@ -144,7 +145,7 @@ def draw_principle(split, kind, dice):
 
 
 def pair_key(meaning):
-    """What two clauses mean together, in whatever words and order and about whatever topic."""
+    """What two clauses mean together, each with its direction, in whatever words and order and about whatever topic."""
     return " & ".join(sorted(f"{sign:+}{name}" for sign, name, _ in meaning))
 
 
