@@ -13,12 +13,21 @@ from kernels.decode.reference import Layer, Matrix, Norm
 __all__ = ["Layer", "decoder", "matrix", "norm"]
 
 
+def _served(array):
+    """The kernels that decode this array.  Raises DeviceError, in one sentence, where there are none."""
+    if kernels.device_of(array) != "cpu" or kernels.serving(array).module == "cuda":
+        raise kernels.DeviceError(
+            "decoding past the graph is made for the CPU: move the model there with .cpu(), and not into the emulator"
+        )
+    return kernels.serving(array)
+
+
 def matrix(linear, int8=False):
     """The weight and bias of an nn.Linear; with int8, rounded to eight bits and a scale a row."""
     weight, bias = linear.weight.array, None if linear.bias is None else linear.bias.array
     if not int8:
         return Matrix(weight, None, bias)
-    return Matrix(*kernels.serving(weight).quantize_rows(weight), bias)
+    return Matrix(*_served(weight).quantize_rows(weight), bias)
 
 
 def norm(module):
@@ -30,8 +39,6 @@ def norm(module):
 def decoder(layers, norm, head, **shape):
     """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, length, turn).
 
-    Raises DeviceError for arrays on a GPU, where a model's own forward pass with a cache is the way.
+    Raises DeviceError for arrays on a GPU or in the emulator, where a model's own forward pass with a cache is the way.
     """
-    if kernels.device_of(norm.weight) != "cpu":
-        raise kernels.DeviceError("decoding past the graph is made for the CPU: move the model there with .cpu()")
-    return kernels.serving(norm.weight).Decoder(layers, norm, head, **shape)
+    return _served(norm.weight).Decoder(layers, norm, head, **shape)

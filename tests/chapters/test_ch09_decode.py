@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kernels
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
@@ -54,6 +55,15 @@ def test_what_is_known_is_not_read_again(gpt):
             want = forward(mg.tensor([text])).numpy()[0, -1]
         np.testing.assert_allclose(decoder.read(text), want, atol=1e-5 * np.abs(want).max())
         assert seen.pop() == new and decoder.cache.length == len(text)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_where_there_are_no_kernels_it_says_so(gpt, int8, monkeypatch):
+    with kernels.use("emulator"), pytest.raises(mg.DeviceError, match="made for the CPU"):
+        Decoder(gpt, int8)
+    monkeypatch.setattr(kernels, "device_of", lambda array: "cuda")
+    with pytest.raises(mg.DeviceError, match="made for the CPU"):
+        Decoder(gpt, int8)
 
 
 def test_an_interrupted_read_leaves_no_wrong_cache(gpt):
