@@ -58,6 +58,14 @@ class GPTConfig:
             raise ValueError(
                 f"n_head must be divisible by n_kv_head, got n_head={self.n_head} and n_kv_head={self.n_kv_head}"
             )
+        if self.rotary is not None and (self.rotary <= 0 or self.d_model // self.n_head % 2):
+            raise ValueError(
+                f"rotary needs a base above 0 and heads of even width, got {self.rotary} and {self.d_model // self.n_head}"
+            )
+        if self.rms_eps is not None and self.rms_eps <= 0:
+            raise ValueError(f"rms_eps must be above 0, got {self.rms_eps}")
+        if self.d_gated is not None and self.d_gated < 1:
+            raise ValueError(f"d_gated must be at least 1, got {self.d_gated}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 

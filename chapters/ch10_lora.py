@@ -5,8 +5,9 @@
 
 To bend a model, few directions are enough. Every chosen matrix W stays as it is and gets a product of two thin ones
 beside it, W + (alpha / rank) B A, of which alone A and B are trained: no gradients, no moments of AdamW for W. B begins
-as zeros, so that training begins with the model unchanged; at the end the product is added into W, and what is saved is
-an ordinary GPT. Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1.
+as zeros, so that training begins with the model unchanged. With `--task sft` the product is added into W at the end, and
+what is saved is an ordinary GPT; a class head is measured, and its scores are what is kept.
+Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1.
 """
 
 import math

@@ -32,6 +32,8 @@ def _rotary(x, steps, cos, sin, y, B, H, T, D, sign, parts):  # steps: (3,), byt
 def rotary(x, cos, sin, *, inverse=False, out=None):
     """See kernels/rotary/reference.py."""
     B, H, T, D = x.shape
+    if D % 2 or cos.shape != (T, D // 2) or sin.shape != (T, D // 2):
+        raise ValueError(f"rotary: cos and sin must be (T, D/2) for x {x.shape}, D even, got {cos.shape} and {sin.shape}")
     x = x if x.strides[-1] == 4 and x.dtype == np.float32 else np.ascontiguousarray(x, np.float32)
     y = result(None if out is x else out, x.shape)  # a pair is read before it is written, but rows of a view may overlap y's
     cos, sin = np.ascontiguousarray(cos, np.float32), np.ascontiguousarray(sin, np.float32)

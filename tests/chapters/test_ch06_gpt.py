@@ -116,6 +116,10 @@ def test_what_is_refused():
         (dict(n_head=5), "d_model=12 and n_head=5"),
         (dict(context=0), "context must be at least 1"),
         (dict(dropout=1.0), "dropout must be"),
+        (dict(rms_eps=0.0), "rms_eps must be above 0"),
+        (dict(d_gated=0), "d_gated must be at least 1"),
+        (dict(n_head=4, rotary=1e4), "heads of even width, got 10000.0 and 3"),
+        (dict(rotary=0.0), "a base above 0"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             GPTConfig(**{**SMALL, **changes})

@@ -56,6 +56,15 @@ def test_rotary_in_place_and_back(served):
     np.testing.assert_array_equal(same, want)
 
 
+def test_rotary_reads_only_angles_that_are_there():
+    x, angles = normal(2, 3, 5, 8), normal(5, 4)
+    for cos, sin in ((angles[:4], angles), (angles, angles[:, :3]), (angles.T, angles.T)):
+        with pytest.raises(ValueError, match=r"cos and sin must be \(T, D/2\)"):
+            ours.rotary(x, cos, sin)
+    with pytest.raises(ValueError, match="D even"):
+        ours.rotary(x[..., :7], angles[:, :3], angles[:, :3])
+
+
 def test_swiglu_far_from_zero():
     x = np.array([[300.0, -300.0, 1e30, -1e30, 2.0, 2.0, 2.0, 2.0]], np.float32)
     np.testing.assert_allclose(ours.swiglu_forward(x), [[600, 0, 2e30, 0]])
