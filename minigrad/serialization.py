@@ -4,6 +4,7 @@ A file is written under a temporary name, synced to disk and then renamed: renam
 moment leaves the old file as it was.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -36,18 +37,24 @@ def write_atomically(path, data):
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise CheckpointError(f"cannot write {path}: {error.strerror}; an earlier version, if any, is untouched") from error
+    finally:  # after an interruption as well; once renamed, it is no longer there
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def save(path, tensors, metadata=None):
     """Write {name: tensor or array} to a .safetensors file, atomically, with string-to-string metadata.
 
     Arrays are written one after the other, so that no second copy of them all is ever made; a strided view, such as a
-    transposed matrix, is written as what it shows.
+    transposed matrix, is written as what it shows.  Raises TypeError for other metadata, before anything is written.
     """
+    for key, value in (metadata or {}).items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise TypeError(f"save: metadata must map strings to strings, got {key!r}: {type(value).__name__}")
     arrays = {name: v.array if isinstance(v, Tensor) else np.asarray(v) for name, v in tensors.items()}
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # the widest first: each lies aligned
     write_atomically(path, _parts(arrays, metadata))
 
 
@@ -64,7 +71,7 @@ def _parts(arrays, metadata):
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that numbers of 8 bytes lie at multiples of 8
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8
     yield len(text).to_bytes(8, "little") + text
     for array in arrays.values():
         array = kernels.to_device(array, "cpu")

@@ -224,6 +224,33 @@ def test_files_are_whole_or_not_there(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_what_cannot_be_saved_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(TypeError, match="metadata must map strings to strings, got 'step': int"):
+        serialization.save(path, {"a": mg.ones(2)}, {"step": 3})
+    with pytest.raises(serialization.CheckpointError, match="dtype complex128"):
+        serialization.save(path, {"a": np.zeros(2, complex)})
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serialization.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        serialization.save(path, {"a": mg.ones(2)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_array_of_a_file_is_aligned(tmp_path):
+    path, dtypes = tmp_path / "a.safetensors", ("int8", "float64", "bool", "float32", "int16")
+    arrays = {dtype: np.arange(3).astype(dtype) for dtype in dtypes}
+    serialization.save(path, arrays)
+    data = path.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for name, told in json.loads(data[8:begin]).items():
+        assert (begin + told["data_offsets"][0]) % arrays[name].itemsize == 0
+        np.testing.assert_array_equal(serialization.load(path)[0][name], arrays[name])
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     serialization.save(path, {"a": mg.ones(2)})
