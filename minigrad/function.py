@@ -16,7 +16,7 @@ class Context:
 
     def __init__(self, array, needs):
         self.xp, self.needs, self.saved = kernels.array_module(array), needs, ()
-        self.waiting = {}
+        self.waiting = ()
         self._array, self._kernels = array, None
 
     @property

@@ -354,14 +354,12 @@ def _waiting(node, output_grads, pending):
 def _deliver(tensor, grad, fresh, pending, whole=False):
     """Add grad to what tensor has received; whole: that was added already, so grad takes its place."""
     if tensor.node is None or tensor._retain_grad:
-        if whole and grad is not tensor.grad.array:
-            tensor.grad.array[...] = grad
-        elif whole:
-            pass  # it was added to in place
-        elif tensor.grad is None:
+        if tensor.grad is None:
             tensor.grad = Tensor(grad if fresh and tensor.node is None else grad.copy())
-        else:
+        elif not whole:
             tensor.grad.array += grad
+        elif grad is not tensor.grad.array:  # else it was added to in place
+            tensor.grad.array[...] = grad
     if tensor.node is not None:
         slots = pending.setdefault(tensor.node, [None] * len(tensor.node.outputs))
         if whole or slots[tensor.index] is None:

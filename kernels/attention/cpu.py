@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import address, delivered, inner, kernel, result, running, scratch, workers
-from kernels.simd import WIDTH, exp_to_zero, load, maximum, store, take_number
+from kernels.simd import WIDTH, dot, exp_to_zero, load, maximum, store, take_number
 from kernels.tile import ROWS, packer, register_tile, transpose_block
 
 _F = types.float32
@@ -149,14 +149,6 @@ def _forward_panel(
 
 
 @inner
-def _dot(x, y, D):
-    total = _F(0.0)
-    for d in range(D):
-        total += load(x, d) * load(y, d)
-    return total
-
-
-@inner
 def _add_scaled(x, factor, D, y):
     for d in range(D):
         store(y, d, load(y, d) + factor * load(x, d))
@@ -167,7 +159,7 @@ def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
     """One query over the keys start…end−1, which are read in place: a step of generation, bound by that reading."""
     top, total = _F(_MINUS_INFINITY), _F(0.0)
     for j in range(start, end):
-        score = _dot(q, k + 4 * j * k_row, D) * scale
+        score = dot(q, k + 4 * j * k_row, D) * scale
         store(scores, j, score)
         top = maximum(top, score)
     shift = top if top != _F(_MINUS_INFINITY) else _F(0.0)
@@ -374,7 +366,7 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
         for i in range(n):
             value = load(lse, t + i)
             store(lse_block, i, value if value != _F(_MINUS_INFINITY) else _F(0.0))
-            store(row_block, i, _dot(dout + 4 * (t + i) * rows[0], y + 4 * (t + i) * rows[4], D))
+            store(row_block, i, dot(dout + 4 * (t + i) * rows[0], y + 4 * (t + i) * rows[4], D))
         _fill(dQ, D_padded * BLOCK, _F(0.0))
         end = min(S, max(0, t + n + offset)) if causal else S
         for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):

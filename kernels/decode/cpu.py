@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa: F401  (part of this set, too)
 from kernels.gelu.cpu import gelu_tanh
 from kernels.launch import address, as_flat, inner, kernel, workers
-from kernels.simd import FLOAT, exp, load, maximum, prefetch, store, take_number
+from kernels.simd import FLOAT, add_rows, dot, exp, four_dots, load, maximum, prefetch, store, take_number
 
 _F = types.float32
 TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
@@ -34,27 +34,6 @@ def load_byte(typing, address, index):
         return builder.sitofp(builder.load(builder.gep(pointer, [args[1]])), FLOAT)
 
     return types.float32(types.int64, types.int64), emit
-
-
-@inner
-def _dots(x, w, K):
-    """x: (K,) with four rows of float32."""
-    a, b, c, d = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
-    w1, w2, w3 = w + 4 * K, w + 8 * K, w + 12 * K
-    for k in range(K):
-        a += load(x, k) * load(w, k)
-        b += load(x, k) * load(w1, k)
-        c += load(x, k) * load(w2, k)
-        d += load(x, k) * load(w3, k)
-    return a, b, c, d
-
-
-@inner
-def _dot(x, w, K):
-    a = _F(0.0)
-    for k in range(K):
-        a += load(x, k) * load(w, k)
-    return a
 
 
 @inner
@@ -89,10 +68,10 @@ def _rows(w, scale, bias, x, K, first, last, y, add, bend):
             if scale != 0:
                 s = _byte_dots(x, w + r * K, K)
             else:
-                s = _dots(x, w + 4 * r * K, K)
+                s = four_dots(x, w + 4 * r * K, K, K)
             n = 4
         else:
-            one = _byte_dot(x, w + r * K, K) if scale != 0 else _dot(x, w + 4 * r * K, K)
+            one = _byte_dot(x, w + r * K, K) if scale != 0 else dot(x, w + 4 * r * K, K)
             s = (one, one, one, one)
             n = 1
         for i in range(n):
@@ -138,14 +117,14 @@ def _attend(q, k, v, S, D, scale, weights, y):
     """One head: q: (D,) against k, v: (S, D); weights: room for S numbers."""
     s = 0
     while s + 4 <= S:
-        a, b, c, d = _dots(q, k + 4 * s * D, D)
+        a, b, c, d = four_dots(q, k + 4 * s * D, D, D)
         store(weights, s, a * scale)
         store(weights, s + 1, b * scale)
         store(weights, s + 2, c * scale)
         store(weights, s + 3, d * scale)
         s += 4
     while s < S:
-        store(weights, s, _dot(q, k + 4 * s * D, D) * scale)
+        store(weights, s, dot(q, k + 4 * s * D, D) * scale)
         s += 1
     top = load(weights, 0)
     for s in range(S):
@@ -157,18 +136,7 @@ def _attend(q, k, v, S, D, scale, weights, y):
         total += e
     for d in range(D):
         store(y, d, _F(0.0))
-    s = 0
-    while s + 4 <= S:
-        a, b, c, e = load(weights, s), load(weights, s + 1), load(weights, s + 2), load(weights, s + 3)
-        v0, v1, v2, v3 = v + 4 * s * D, v + 4 * (s + 1) * D, v + 4 * (s + 2) * D, v + 4 * (s + 3) * D
-        for d in range(D):
-            store(y, d, load(y, d) + a * load(v0, d) + b * load(v1, d) + c * load(v2, d) + e * load(v3, d))
-        s += 4
-    while s < S:
-        a, v0 = load(weights, s), v + 4 * s * D
-        for d in range(D):
-            store(y, d, load(y, d) + a * load(v0, d))
-        s += 1
+    add_rows(weights, v, D, S, D, y)
     for d in range(D):
         store(y, d, load(y, d) / total)
 

@@ -24,7 +24,7 @@ from numba import prange, types
 from kernels.gelu.cpu import FORMS, gelu, gelu_slope, gelu_tanh, gelu_tanh_slope
 from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
 from kernels.matmul import reference
-from kernels.simd import WIDTH, load, store, take_number
+from kernels.simd import WIDTH, add_rows, dot, four_dots, load, store, take_number
 from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, register_tile
 
 _F = types.float32
@@ -175,27 +175,6 @@ def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, act
 
 
 @inner
-def _dot_products(x, w, w_row, K):
-    """A row of K numbers against four rows: four sums, so that four additions are always under way."""
-    s0, s1, s2, s3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
-    w1, w2, w3 = w + 4 * w_row, w + 8 * w_row, w + 12 * w_row
-    for k in range(K):
-        s0 += load(x, k) * load(w, k)
-        s1 += load(x, k) * load(w1, k)
-        s2 += load(x, k) * load(w2, k)
-        s3 += load(x, k) * load(w3, k)
-    return s0, s1, s2, s3
-
-
-@inner
-def _dot_product(x, w, K):
-    s = _F(0.0)
-    for k in range(K):
-        s += load(x, k) * load(w, k)
-    return s
-
-
-@inner
 def _few_rows_transposed(x, w, w_row, M, K, first, last, c, c_row, add):
     """Columns first…last of C, B being given as rows along k: each is a dot product with a row of B."""
     n = first
@@ -204,30 +183,13 @@ def _few_rows_transposed(x, w, w_row, M, K, first, last, c, c_row, add):
         for m in range(M):
             place, row = m * c_row + n, x + 4 * m * K
             if four:
-                s = _dot_products(row, w + 4 * n * w_row, w_row, K)
+                s = four_dots(row, w + 4 * n * w_row, w_row, K)
                 for i in range(4):
                     store(c, place + i, s[i] + (load(c, place + i) if add else _F(0.0)))
             else:
-                value = _dot_product(row, w + 4 * n * w_row, K)
+                value = dot(row, w + 4 * n * w_row, K)
                 store(c, place, value + (load(c, place) if add else _F(0.0)))
         n += 4 if four else 1
-
-
-@inner
-def _add_rows(x, b, b_k, K, n, c):
-    """c[:n] += x[:K] @ b[:K, :n], four rows of b at a time, so that c is read and written a quarter as often."""
-    k = 0
-    while k + 4 <= K:
-        x0, x1, x2, x3 = load(x, k), load(x, k + 1), load(x, k + 2), load(x, k + 3)
-        b0, b1, b2, b3 = b + 4 * k * b_k, b + 4 * (k + 1) * b_k, b + 4 * (k + 2) * b_k, b + 4 * (k + 3) * b_k
-        for j in range(n):
-            store(c, j, load(c, j) + x0 * load(b0, j) + x1 * load(b1, j) + x2 * load(b2, j) + x3 * load(b3, j))
-        k += 4
-    while k < K:
-        x0, b0 = load(x, k), b + 4 * k * b_k
-        for j in range(n):
-            store(c, j, load(c, j) + x0 * load(b0, j))
-        k += 1
 
 
 @inner
@@ -241,7 +203,7 @@ def _few_rows_plain(x, b, b_k, M, K, first, last, c, c_row, add):
                     store(c, m * c_row + j + i, _F(0.0))
         for k in range(0, K, 16):
             for m in range(M):
-                _add_rows(x + 4 * (m * K + k), b + 4 * (k * b_k + j), b_k, min(16, K - k), n, c + 4 * (m * c_row + j))
+                add_rows(x + 4 * (m * K + k), b + 4 * (k * b_k + j), b_k, min(16, K - k), n, c + 4 * (m * c_row + j))
 
 
 @kernel
