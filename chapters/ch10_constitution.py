@@ -188,8 +188,8 @@ def teach(assistant, out, plan, world, seed):
     """Step 1, which no constitution has a part in, and how well the critic reads.  One that was taught before by the
     same plan, from the same assistant, is taken over."""
     run = Run(Path(out) / "critic")
-    mine = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases, "seed": seed}
-    mine["assistant"] = checksum(assistant)
+    mine = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases, "world": world.seed}
+    mine |= {"seed": seed, "assistant": checksum(assistant)}
     return kept(run / "result.json", mine, lambda: taught(assistant, run, plan, world, seed))
 
 
@@ -199,14 +199,14 @@ def taught(assistant, run, plan, world, seed):
     return read_well(model, tokenizer, world, plan.cases, seed)
 
 
-def bend(assistant, out, folder, principles, plan, seed):
+def bend(assistant, out, folder, principles, plan, world, seed):
     """Steps 2 to 5 by one constitution, with the critic of out, into folder; measured at every stop."""
-    mine = {"principles": principles, "plan": asdict(plan), "seed": seed, "assistant": checksum(assistant)}
-    return kept(Run(folder) / "result.json", mine, lambda: bent(assistant, out, folder, principles, plan, seed))
+    mine = {"principles": principles, "plan": asdict(plan), "world": world.seed, "seed": seed}
+    mine["assistant"] = checksum(assistant)
+    return kept(Run(folder) / "result.json", mine, lambda: bent(assistant, out, folder, principles, plan, world, seed))
 
 
-def bent(assistant, out, folder, principles, plan, seed):
-    world = World(seed)
+def bent(assistant, out, folder, principles, plan, world, seed):
     (sft, tokenizer), (model, _), (critic, _) = load_model(assistant), load_model(assistant), load_model(out / "critic")
     tasks = requests(world, "train", plan.drafts, seed)
     drafts, history = draft_and_revise(sft, critic, tokenizer, tasks, principles, plan.rounds, seed)
@@ -242,10 +242,11 @@ def kept(path, settings, make):
     return json.loads(json.dumps(found))
 
 
-def constitution_stage(assistant, out, plan, seed=0, constitution=None):
+def constitution_stage(assistant, out, plan, seed=0, constitution=None, world=None):
     """All of it, by the default constitution and, where one is given, by another -> what was measured, as JSON.
 
-    assistant: the SFT model's folder.  out: a folder for the critic, a folder a constitution (supervised, reward, rl),
+    assistant: the SFT model's folder.  seed: of everything random; world: of the world that the assistant was taught,
+    the same as seed where None.  out: a folder for the critic, a folder a constitution (supervised, reward, rl),
     figures, page.html, and the last constitution's model.  What was done before with the same settings is taken over.
     """
     out, texts = Path(out), {"default": read_constitution()}
@@ -253,8 +254,9 @@ def constitution_stage(assistant, out, plan, seed=0, constitution=None):
         texts[own_name(constitution)] = read_constitution(constitution)
     for line in (line for lines in texts.values() for line in lines if understood(line) is None):
         print(f"{line!r} is put together like no principle of the lessons: the critic will make of it what it can.")
-    learned = teach(assistant, out, plan, World(seed), seed)
-    results = {name: bend(assistant, out, out / name, lines, plan, seed) for name, lines in texts.items()}
+    world = World(seed if world is None else world)
+    learned = teach(assistant, out, plan, world, seed)
+    results = {name: bend(assistant, out, out / name, lines, plan, world, seed) for name, lines in texts.items()}
     save_model(Run(out), *load_model(out / list(texts)[-1] / "rl"))  # the last constitution's is the folder's own
     qualities = {name: shares(result["answers"], texts.values()) for name, result in results.items()}
     qualities = {"before": shares(results["default"]["answers"], texts.values(), "SFT"), **qualities}
@@ -287,12 +289,15 @@ class Settings:
     constitution: Path | None = None  # a text file of your own, one principle a line
     run: Path = Path("runs/constitution")  # the folder for everything
     plan: Plan = field(default_factory=Plan)
+    world: int = 0  # the seed of the world that the assistant was taught
     seed: int = 0  # of everything random
     quick: bool = False  # less of everything
 
 
 def main(settings):
-    found = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, settings.constitution)
+    found = constitution_stage(
+        settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world
+    )
     for name, how in found["reading"].items():
         low, high = how["interval"]
         print(f"{name}: {how['accuracy']:.1%} of comparisons right [{low:.1%}, {high:.1%}], turned round "

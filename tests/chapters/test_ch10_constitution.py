@@ -323,3 +323,18 @@ def test_a_bad_constitution_costs_nothing(tmp_path, tiny_plan):
     with pytest.raises(ValueError, match="'be'"):
         ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, tmp_path / "my.txt")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_seeds_may_share_one_world(tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan):
+    seen = []
+
+    def taught(assistant, run, plan, world, seed):
+        seen.append((world.seed, seed))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ch10_constitution, "taught", taught)
+    save_model(Run(tmp_path / "sft"), make_gpt(), assistant_tokenizer)
+    for seed, world in ((5, None), (6, 2)):
+        with pytest.raises(KeyboardInterrupt):
+            ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, seed, world=world)
+    assert seen == [(5, 5), (2, 6)]
