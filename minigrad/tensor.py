@@ -307,11 +307,10 @@ def _backward(root, upstream, retain_graph):
         offered = _waiting(node, output_grads, pending) if adding else {}
         waiting = dict(offered)
         input_grads = node.backward(output_grads, waiting)
-        kept = [*output_grads, *node.ctx.saved]
+        held = [id(a) for a in (*output_grads, *node.ctx.saved, *input_grads)]
         for i, (tensor, grad) in enumerate(zip(node.inputs, input_grads)):
             if grad is not None:
-                others = kept + input_grads[:i] + input_grads[i + 1 :]
-                fresh = grad.base is None and not any(grad is other for other in others)
+                fresh = grad.base is None and held.count(id(grad)) == 1
                 _deliver(tensor, grad, fresh, pending, whole=i in offered and i not in waiting)
         if not retain_graph:
             node.release()
