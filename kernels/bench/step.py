@@ -79,7 +79,18 @@ def _breakdown(step, steps=5):
     return sorted(each.items(), key=lambda item: -item[1]), total / steps
 
 
-def _one_size(preset, machine, names):
+def _fastest_product(names):
+    """GFLOP/s of (2048, 2048) @ (2048, 1536) by whoever is fastest: the rate that a step
+    of nothing but large products would reach. The limit in registers leaves out that operands come from memory."""
+    with contestants("numpy", *(name for name in names if name != "compiled")) as them:
+        for one in them.values():
+            one.prepare("matmul", 2048, 2048, 1536, False, False)
+        seconds = dict(zip(them, in_turns([one.turn for one in them.values()]), strict=True))
+    name = min(seconds, key=seconds.get)
+    return name, 2 * 2048 * 2048 * 1536 / seconds[name] / 1e9
+
+
+def _one_size(preset, machine, product, names):
     B, T, V = SIZES[preset]
     with contestants(*names) as them:  # new processes for each size, so that the peak of memory is this size's
         for one in them.values():
@@ -87,11 +98,13 @@ def _one_size(preset, machine, names):
         found = dict(zip(them, in_turns([one.turn for one in them.values()], SECONDS[preset]), strict=True))
         peaks = {name: one.peak() for name, one in them.items()}
     config, inputs, targets = prepared(preset, B, T)
-    products = _product_operations(config, B, T) / machine.gflops / 1e9
-    print(f"\n{preset}: B = {B}, T = {T}, V = {V}; matrix products alone at the measured limit: {1e3 * products:.1f} ms")
+    operations = _product_operations(config, B, T) / 1e9
+    print(f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone: {1e3 * operations / machine.gflops:.1f} ms at the "
+          f"limit in registers, {1e3 * operations / product:.1f} ms at the fastest product's rate")  # fmt: skip
     for name, seconds in found.items():
-        ratio, times = found["minigrad"] / seconds, seconds / products
-        shown = f"minigrad takes {ratio:5.2f} of it   {times:5.2f} of products   {peaks[name]:6.0f} MiB"
+        ratio, times = found["minigrad"] / seconds, (seconds * rate / operations for rate in (machine.gflops, product))
+        shown = "minigrad takes {:5.2f} of it   {:5.2f} and {:5.2f} of products   {:6.0f} MiB"
+        shown = shown.format(ratio, *times, peaks[name])
         print(f"  {name:<10}{1e3 * seconds:9.1f} ms   {shown}")
     ours = our_step(config, inputs, targets)
     for _ in range(2):
@@ -117,7 +130,9 @@ def run(arguments):
     machine = limits()
     print(machine)
     names = ("minigrad", "torch", "compiled") if arguments.compile else ("minigrad", "torch")
+    fastest, product = _fastest_product(names)
+    print(f"fastest product, (2048, 2048) @ (2048, 1536), by {fastest}: {product:.0f} GFLOP/s")
     for preset in arguments.preset or SIZES:
-        _one_size(preset, machine, names)
+        _one_size(preset, machine, product, names)
     if not arguments.preset or "tiny" in arguments.preset:
         _scaling(names)
