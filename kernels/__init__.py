@@ -9,7 +9,8 @@ A caller asks `kernels.serving(x)` for the set of kernels that fits its arrays a
     y = kernels.serving(x).softmax_forward(x)
 
 The choice is made by the array alone: a CuPy array is served by `cuda`, a float32 NumPy array by `cpu`, any other NumPy
-array by `reference`. `with kernels.use("reference"):` forces a set.
+array by `reference`, and one on the device "emulator" (CUDA's kernels, run on the CPU) by `emulator`.
+`with kernels.use("reference"):` forces a set.
 
 The contract that every set keeps, so that one can stand in for another:
 
@@ -26,10 +27,10 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from kernels.arrays import DeviceError, array_module, device_of, same_memory, to_device, unbroadcast
+from kernels.arrays import DEVICES, DeviceError, array_module, device_of, require, same_memory, to_device, unbroadcast
 
-__all__ = ["OPERATIONS", "DeviceError", "KernelSet", "serving", "use"]
-__all__ += ["array_module", "device_of", "same_memory", "to_device", "unbroadcast"]
+__all__ = ["DEVICES", "OPERATIONS", "DeviceError", "KernelSet", "serving", "use"]
+__all__ += ["array_module", "device_of", "require", "same_memory", "to_device", "unbroadcast"]
 
 # Every kernel there is, by the folder it lives in.
 OPERATIONS = {
@@ -87,8 +88,9 @@ _forced = None
 
 def serving(array):
     """The KernelSet for this array's device and dtype, or the forced one if it can take it."""
-    if device_of(array) == "cuda":
-        chosen = SETS["cuda"]
+    device = device_of(array)
+    if device != "cpu":
+        chosen = SETS[device]
     elif _forced is not None:
         chosen = _forced
     else:

@@ -1,6 +1,7 @@
 """What every kernel needs to know about an array: where it lives, and how broadcasting is undone."""
 
 import sys
+from importlib import import_module
 
 import numpy as np
 
@@ -9,33 +10,51 @@ class DeviceError(RuntimeError):
     """What was asked for cannot be had on this machine; the message says what is missing."""
 
 
+# A device is a module that makes arrays. The emulator's has CuPy's interface over memory that a GPU might have.
+DEVICES = {"cpu": "numpy", "cuda": "cupy", "emulator": "kernels.emulator.memory"}
+_DEVICE_OF_MODULE = {module: device for device, module in DEVICES.items()}
+
+
 def array_module(array):
     """numpy or cupy, whichever made the array: `xp = array_module(x)` lets one expression serve both."""
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    cupy = sys.modules.get("cupy")  # an array of CuPy's can only exist once cupy was imported
-    if cupy is not None and isinstance(array, cupy.ndarray):
-        return cupy
+    for name in ("cupy", "kernels.emulator.memory"):
+        module = sys.modules.get(name)  # an array of its can only exist once it was imported
+        if module is not None and isinstance(array, module.ndarray):
+            return module
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
 def device_of(array):
-    """ "cpu" for a NumPy array, "cuda" for a CuPy one."""
-    return "cpu" if array_module(array) is np else "cuda"
+    """ "cpu" for a NumPy array, "cuda" for a CuPy one, "emulator" for one of kernels/emulator/memory.py."""
+    return _DEVICE_OF_MODULE[array_module(array).__name__]
 
 
 def to_device(array, device):
-    """The array on `device` ("cpu" or "cuda"); the very same array if it is there already.
+    """The array on `device` ("cpu", "cuda" or "emulator"); the very same array if it is there already.
 
-    Raises DeviceError in one sentence where CuPy, a driver or a GPU is missing.
+    Raises DeviceError in one sentence where CuPy, a driver or a GPU is missing, or the emulator's g++.
     """
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
-    if device == device_of(array):
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(map(repr, DEVICES))}, got {device!r}")
+    here = device_of(array)
+    if device == here:
         return array
-    if device == "cpu":
-        return array.get()
-    return require_cupy().asarray(array)
+    array = array if here == "cpu" else array.get()
+    return array if device == "cpu" else require(device).asarray(array)
+
+
+def require(device):
+    """The module whose arrays live on `device`; DeviceError, in one sentence, where the device cannot be had."""
+    if device == "cuda":
+        return require_cupy()
+    if device == "emulator":
+        from kernels import emulator
+
+        if not emulator.available():
+            raise DeviceError("device 'emulator' compiles the CUDA kernels with g++, which is not installed here")
+    return import_module(DEVICES[device])
 
 
 def require_cupy():

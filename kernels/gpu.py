@@ -3,7 +3,8 @@
     source = Source(__file__)                                   # the cuda.cu beside this cuda.py
     source.launch("softmax_plain", (blocks,), (128,), x, y, i32(rows), i32(columns))
 
-The array's type chooses, so grids, scalars and workspaces are the same on both, and a test without a GPU runs them all.
+The array's type chooses (one on the device "emulator" counts as NumPy's), so grids, scalars and workspaces are the same on
+both, and a test without a GPU runs them all.
 
 A launch passes bare addresses and bytes: a float64 array where the kernel reads float32, a transposed view, or a Python float
 (which CuPy hands over as a double) would be read as garbage without a word. So every argument is checked against the
@@ -76,12 +77,8 @@ class Source:
         xp = self._check(name, args)
         if 0 in grid:
             return
-        if xp is np:
-            if self._emulated is None:
-                from kernels.emulator import Emulated
-
-                self._emulated = Emulated(self.path, self.defines)
-            self._emulated.launch(name, grid, block, args, shared, reach)
+        if xp.__name__ != "cupy":
+            self._emulate(name, grid, block, args, shared, reach)
             return
         function = self._functions.get(name)
         if function is None:
@@ -90,6 +87,18 @@ class Source:
             function.max_dynamic_shared_size_bytes = shared
         passed = tuple(_NULL if a is None else a.array if type(a) is Strided else a for a in args)
         function(grid, block, passed, shared_mem=shared)
+
+    def _emulate(self, name, grid, block, args, shared, reach):
+        """The launch on the CPU: of NumPy arrays, or of the emulated device's."""
+        from kernels import emulator
+        from kernels.emulator import memory
+
+        if self._emulated is None:
+            self._emulated = emulator.Emulated(self.path, self.defines)
+        memory.count("launches", name)
+        plain = (a.array if type(a) is Strided else a for a in args)
+        held = [getattr(a, "held", a) for a in plain]
+        self._emulated.launch(name, grid, block, held, shared, [getattr(a, "held", a) for a in reach])
 
     def _compiled(self, xp):
         if self._module is None:
@@ -198,7 +207,7 @@ def indices(array, limit, name, ignore=None):
     be to wait for it: there the kernel reads nothing for such a row and writes NaN, which the loss then shows.
     """
     array = contiguous(array if array.dtype == np.int64 else array.astype(np.int64))
-    if device_of(array) == "cpu" and array.size:
+    if isinstance(array, np.ndarray) and array.size:
         wrong = (array < 0) | (array >= limit)
         if ignore is not None:
             wrong &= array != ignore
@@ -241,7 +250,7 @@ def _multiprocessors():
 
 def multiprocessors(like):
     """How many multiprocessors there are to fill; the emulator says 4, so that tests take the same paths as a GPU."""
-    return 4 if device_of(like) == "cpu" else _multiprocessors()
+    return _multiprocessors() if device_of(like) == "cuda" else 4
 
 
 # ---- Precision of matrix products ----------------------------------------------------------------------------------------

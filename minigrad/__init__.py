@@ -13,6 +13,13 @@ import kernels as _kernels
 from kernels import DeviceError
 from kernels import use as use_kernels
 from minigrad import autograd
+from minigrad.device import (
+    get_default_device,
+    get_float32_matmul_precision,
+    placed,
+    set_default_device,
+    set_float32_matmul_precision,
+)
 from minigrad.function import Context, Function
 from minigrad.ops.activations import log_softmax, relu, sigmoid, softmax, tanh
 from minigrad.ops.arithmetic import (
@@ -91,8 +98,12 @@ float, double, half, int, long, bool = float32, float64, float16, int32, int64, 
 inf, pi, e, nan = _np.inf, _np.pi, _np.e, _np.nan
 
 
-def tensor(data, dtype=None, device="cpu", requires_grad=False):
-    """A tensor that copies `data`: numbers, nested lists, or an array. Python floats become float32, ints int64."""
+def tensor(data, dtype=None, device=None, requires_grad=False):
+    """A tensor that copies `data`: numbers, nested lists, or an array. Python floats become float32, ints int64.
+
+    device: the default one where None (set_default_device), but a tensor's copy stays where the tensor is.
+    """
+    device = device or (data.device if isinstance(data, Tensor) else get_default_device())
     array = data.array if isinstance(data, Tensor) else data
     if not hasattr(array, "dtype"):
         try:
@@ -110,41 +121,41 @@ def tensor(data, dtype=None, device="cpu", requires_grad=False):
 def as_tensor(data, dtype=None, device=None):
     """Like tensor(), but sharing the memory of an array or tensor where nothing has to change."""
     if isinstance(data, _np.ndarray):
-        data = Tensor(data)
+        data = Tensor(placed(data, device))
     if not isinstance(data, Tensor):
-        return tensor(data, dtype, device or "cpu")
+        return tensor(data, dtype, device)
     return data.to(*(w for w in (device, dtype) if w is not None))
 
 
 def from_numpy(array):
-    """A tensor that shares the array's memory and has its dtype."""
+    """A tensor that shares the array's memory and has its dtype; on the CPU, whatever the default device."""
     return Tensor(array)
 
 
 def _made(array, dtype, device, requires_grad=False):
-    return Tensor(_kernels.to_device(_np.asarray(array, dtype), device), requires_grad)
+    return Tensor(placed(_np.asarray(array, dtype), device), requires_grad)
 
 
 def _size(sizes):
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
 
 
-def zeros(*size, dtype=float32, device="cpu", requires_grad=False):
+def zeros(*size, dtype=float32, device=None, requires_grad=False):
     return _made(_np.zeros(_size(size), dtype), dtype, device, requires_grad)
 
 
-def ones(*size, dtype=float32, device="cpu", requires_grad=False):
+def ones(*size, dtype=float32, device=None, requires_grad=False):
     return _made(_np.ones(_size(size)), dtype, device, requires_grad)
 
 
-def full(size, fill_value, *, dtype=None, device="cpu", requires_grad=False):
+def full(size, fill_value, *, dtype=None, device=None, requires_grad=False):
     if dtype is None:
         dtype = _np.asarray(fill_value).dtype
         dtype = float32 if dtype == float64 else dtype
     return _made(_np.full(size, fill_value), dtype, device, requires_grad)
 
 
-def empty(*size, dtype=float32, device="cpu", requires_grad=False):
+def empty(*size, dtype=float32, device=None, requires_grad=False):
     """Zeros: nothing here hands out memory that was not set."""
     return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -161,38 +172,38 @@ def full_like(input, fill_value, dtype=None):
     return Tensor(_kernels.array_module(input.array).full_like(input.array, fill_value, dtype=dtype))
 
 
-def arange(start, end=None, step=1, *, dtype=None, device="cpu"):
+def arange(start, end=None, step=1, *, dtype=None, device=None):
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
     values = _np.arange(start, step=step) if end is None else _np.arange(start, end, step)
     return _made(values, dtype or (float32 if values.dtype == float64 else int64), device)
 
 
-def linspace(start, end, steps, *, dtype=float32, device="cpu"):
+def linspace(start, end, steps, *, dtype=float32, device=None):
     return _made(_np.linspace(start, end, steps), dtype, device)
 
 
-def eye(n, *, dtype=float32, device="cpu"):
+def eye(n, *, dtype=float32, device=None):
     return _made(_np.eye(n), dtype, device)
 
 
-def randn(*size, generator=None, dtype=float32, device="cpu", requires_grad=False):
+def randn(*size, generator=None, dtype=float32, device=None, requires_grad=False):
     """Standard normal numbers, drawn from `generator` (the default one unless given)."""
     return _made((generator or default_generator).numpy.standard_normal(_size(size)), dtype, device, requires_grad)
 
 
-def rand(*size, generator=None, dtype=float32, device="cpu", requires_grad=False):
+def rand(*size, generator=None, dtype=float32, device=None, requires_grad=False):
     """Uniform numbers in [0, 1)."""
     return _made((generator or default_generator).numpy.random(_size(size), dtype=dtype), dtype, device, requires_grad)
 
 
-def randint(low, high=None, size=None, *, generator=None, dtype=int64, device="cpu"):
+def randint(low, high=None, size=None, *, generator=None, dtype=int64, device=None):
     """Uniform integers in [low, high), or [0, low) when called as randint(high, size)."""
     if size is None:
         low, high, size = 0, low, high
     return _made((generator or default_generator).numpy.integers(low, high, size), dtype, device)
 
 
-def randperm(n, *, generator=None, dtype=int64, device="cpu"):
+def randperm(n, *, generator=None, dtype=int64, device=None):
     return _made((generator or default_generator).numpy.permutation(n), dtype, device)
 
 

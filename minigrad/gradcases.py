@@ -46,8 +46,12 @@ STARTS = np.array([0, 3])
 FAR_STARTS = np.array([9, 40])
 
 
-def _attention(**settings):
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **settings)
+def _attention(attn_mask=None, **settings):
+    def attend(q, k, v):
+        mask = None if attn_mask is None else attn_mask.to(q.device)
+        return F.scaled_dot_product_attention(q, k, v, mask, **settings)
+
+    return attend
 
 
 def _from_qkv(x):
@@ -58,7 +62,7 @@ def _from_qkv(x):
 
 
 def _smoothed(logits):
-    return F.cross_entropy(logits, TARGETS, reduction="sum", label_smoothing=0.1)
+    return F.cross_entropy(logits, TARGETS.to(logits.device), reduction="sum", label_smoothing=0.1)
 
 
 CASES = [
@@ -116,11 +120,11 @@ CASES = [
     Case("getitem", "[:, -1, :]", lambda a: a[:, -1, :], ((2, 3, 4),)),
     Case("getitem", "[::2, None, 1:]", lambda a: a[::2, None, 1:], ((5, 3),)),
     Case("getitem", "integer arrays, repeated", lambda a: a[mg.tensor([0, 2, 2]), mg.tensor([1, 1, 1])], ((3, 4),)),
-    Case("getitem", "boolean mask", lambda a: a[FLAT_MASK], ((3, 4),)),
-    Case("where", "(3, 4), (4,)", lambda a, b: mg.where(MASK, a, b), ((3, 4), (4,))),
-    Case("masked_fill", "(3, 4)", lambda a: a.masked_fill(MASK, -7.0), ((3, 4),)),
-    Case("gather", "dim 1, repeated", lambda a: a.gather(1, GATHER), ((3, 4),)),
-    Case("embedding", "ids repeated and unused", lambda w: F.embedding(IDS, w), ((7, 5),)),
+    Case("getitem", "boolean mask", lambda a: a[FLAT_MASK.to(a.device)], ((3, 4),)),
+    Case("where", "(3, 4), (4,)", lambda a, b: mg.where(MASK.to(a.device), a, b), ((3, 4), (4,))),
+    Case("masked_fill", "(3, 4)", lambda a: a.masked_fill(MASK.to(a.device), -7.0), ((3, 4),)),
+    Case("gather", "dim 1, repeated", lambda a: a.gather(1, GATHER.to(a.device)), ((3, 4),)),
+    Case("embedding", "ids repeated and unused", lambda w: F.embedding(IDS.to(w.device), w), ((7, 5),)),
     Case("dropout", "p = 0.4", lambda a: F.dropout(a, 0.4, generator=mg.Generator(5)), ((5, 7),)),
     Case("matmul", "(3, 5) @ (5, 2)", mg.matmul, ((3, 5), (5, 2))),
     Case("matmul", "vector @ vector", mg.matmul, ((5,), (5,))),
@@ -152,11 +156,11 @@ CASES = [
     Case("attention", "4 heads share 2, T = 1", _attention(enable_gqa=True), ((2, 4, 1, 4), *((2, 2, 7, 4),) * 2)),
     Case("attention", "boolean mask", _attention(attn_mask=MASK), ((1, 2, 3, 5), (1, 2, 4, 5), (1, 2, 4, 5))),
     Case("attention", "views of one (2, 5, 36)", _from_qkv, ((2, 5, 36),)),
-    Case("cross_entropy", "mean, two of five ignored", lambda x: F.cross_entropy(x, TARGETS), ((5, 7),)),
+    Case("cross_entropy", "mean, two of five ignored", lambda x: F.cross_entropy(x, TARGETS.to(x.device)), ((5, 7),)),
     Case("cross_entropy", "sum, smoothed", _smoothed, ((5, 7),)),
-    Case("cross_entropy", "none", lambda x: F.cross_entropy(x, TARGETS, reduction="none"), ((5, 7),)),
-    Case("cross_entropy", "one row, 129 classes", lambda x: F.cross_entropy(x, mg.tensor([128])), ((1, 129),)),
-    Case("cross_entropy", "(2, 7, 3), classes in the middle", lambda x: F.cross_entropy(x, IDS), ((2, 7, 3),)),
-    Case("nll_loss", "of log_softmax", lambda x: F.nll_loss(F.log_softmax(x, -1), TARGETS), ((5, 7),)),
+    Case("cross_entropy", "none", lambda x: F.cross_entropy(x, TARGETS.to(x.device), reduction="none"), ((5, 7),)),
+    Case("cross_entropy", "one row, 129 classes", lambda x: F.cross_entropy(x, mg.tensor([128], device=x.device)), ((1, 129),)),
+    Case("cross_entropy", "(2, 7, 3), classes in the middle", lambda x: F.cross_entropy(x, IDS.to(x.device)), ((2, 7, 3),)),
+    Case("nll_loss", "of log_softmax", lambda x: F.nll_loss(F.log_softmax(x, -1), TARGETS.to(x.device)), ((5, 7),)),
     Case("mse_loss", "(3, 5)", F.mse_loss, ((3, 5), (3, 5))),
 ]

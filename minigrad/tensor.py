@@ -208,7 +208,10 @@ class Tensor:
     def tolist(self):
         return self.array.tolist()
 
-    def numpy(self):
+    def numpy(self, *, force=False):
+        """The array itself, where the tensor is on the CPU and outside the graph; with force=True a copy of any other."""
+        if force:
+            return kernels.to_device(self.array, "cpu")
         if self.requires_grad:
             raise RuntimeError("numpy() on a tensor that requires grad would lose its graph; call .detach().numpy()")
         if self.device != "cpu":

@@ -2,8 +2,7 @@
 
 import math
 
-import numpy as np
-
+from minigrad.device import zeros
 from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.module import Module, Parameter
@@ -11,7 +10,7 @@ from minigrad.tensor import float32
 
 
 def _empty(*shape, dtype=None):
-    return Parameter(np.zeros(shape, dtype or float32))
+    return Parameter(zeros(shape, dtype or float32))
 
 
 class Linear(Module):

@@ -141,14 +141,14 @@ class Module:
                 param.grad.zero_()
 
     def to(self, *where):
-        """Move every parameter and buffer to a device ("cpu", "cuda") and/or a float dtype, in place of the old ones."""
+        """Move every parameter and buffer to a device ("cpu", "cuda", "emulator") and/or a float dtype, in place of the old ones."""
+        devices = [w for w in where if isinstance(w, str) and w in kernels.DEVICES]
+        dtypes = [w for w in where if w not in devices]
         for module in self.modules():
             for holder in (module._parameters, module._buffers):
                 for tensor in holder.values():
                     if tensor is not None:
-                        moved = tensor.detach()
-                        moved = moved.to(*(w for w in where if isinstance(w, str) and w in ("cpu", "cuda")))
-                        dtypes = [w for w in where if not (isinstance(w, str) and w in ("cpu", "cuda"))]
+                        moved = tensor.detach().to(*devices)
                         tensor.data = moved.to(*dtypes) if tensor.dtype.kind == "f" else moved
         return self
 

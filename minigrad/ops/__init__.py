@@ -48,10 +48,10 @@ OPERATORS = {
 
 
 def to(self, *where):
-    """The tensor on another device ("cpu", "cuda") and/or in another dtype; itself where nothing changes."""
+    """The tensor on another device ("cpu", "cuda", "emulator") and/or in another dtype; itself where nothing changes."""
     result = self
     for target in where:
-        if isinstance(target, str) and target in ("cpu", "cuda"):
+        if isinstance(target, str) and target in kernels.DEVICES:
             result = _to_device(result, target)
         elif isinstance(target, Tensor):
             result = to(result, target.device, target.dtype)
@@ -59,7 +59,7 @@ def to(self, *where):
             try:
                 dtype = np.dtype(target)
             except TypeError:
-                raise TypeError(f"to() takes a device ('cpu', 'cuda') or a dtype, not {target!r}") from None
+                raise TypeError(f"to() takes a device ('cpu', 'cuda', 'emulator') or a dtype, not {target!r}") from None
             result = to_dtype(result, dtype)
     return result
 

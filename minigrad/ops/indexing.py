@@ -9,12 +9,12 @@ from minigrad.ops.axes import broadcast, one_axis
 from minigrad.tensor import Tensor, float32, is_grad_enabled
 
 
-def _plain(index):
-    """An index as a tuple of slices, ints, None, Ellipsis and arrays."""
-    return tuple(_plain_part(p) for p in (index if isinstance(index, tuple) else (index,)))
+def _plain(index, device):
+    """An index as a tuple of slices, ints, None, Ellipsis and arrays, these on `device`."""
+    return tuple(_plain_part(p, device) for p in (index if isinstance(index, tuple) else (index,)))
 
 
-def _plain_part(part):
+def _plain_part(part, device):
     if isinstance(part, list):
         part = np.asarray(part) if part else np.zeros(0, np.int64)
     part = part.array if isinstance(part, Tensor) else part
@@ -23,6 +23,7 @@ def _plain_part(part):
             raise TypeError(f"indices must be integers or booleans, not {part.dtype}")
         if part.ndim == 0 and part.dtype.kind != "b":
             return int(part)
+        return kernels.to_device(np.asarray(part) if isinstance(part, np.generic) else part, device)
     return part
 
 
@@ -126,7 +127,7 @@ class Embedding(Function):
 
 def getitem(input, index):
     """input[index] with slices, ints, None, …, integer arrays or boolean masks, as in PyTorch."""
-    first, index = _two_steps(_plain(index))
+    first, index = _two_steps(_plain(index, input.device))
     try:
         return Index.apply(input if first is None else Index.apply(input, first), index)
     except IndexError as error:
@@ -136,10 +137,10 @@ def getitem(input, index):
 def setitem(input, index, value):
     """input[index] = value, in place; only where autograd tracks neither."""
     check_in_place("item assignment", input, value)
-    first, index = _two_steps(_plain(index))
+    first, index = _two_steps(_plain(index, input.device))
     place = input.array if first is None else input.array[first]
     try:
-        place[index] = value.array if isinstance(value, Tensor) else value
+        place[index] = _beside(input, value, "item assignment") if hasattr(value, "dtype") else value
     except (IndexError, ValueError) as error:
         raise type(error)(f"item assignment to a tensor of shape {input.shape}: {error}") from None
     input.changed()
@@ -153,9 +154,17 @@ def check_in_place(what, input, *values):
         )
 
 
+def _beside(input, value, what):
+    """The array of a mask or an index, on input's device: one of NumPy's is sent there, a tensor has to be there."""
+    if isinstance(value, Tensor) and value.device != input.device:
+        raise RuntimeError(f"{what}: tensors on {input.device} and {value.device}; move them with .to(device)")
+    return value.array if isinstance(value, Tensor) else kernels.to_device(value, input.device)
+
+
 def where(condition, input, other):
     """input where condition, other elsewhere."""
-    condition = condition.array if isinstance(condition, Tensor) else condition
+    beside = next((t for t in (input, other, condition) if isinstance(t, Tensor)), None)
+    condition = condition if beside is None else _beside(beside, condition, "where")
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
@@ -167,7 +176,7 @@ def where(condition, input, other):
 
 def masked_fill(input, mask, value):
     """`value`, a number, where mask is True; input elsewhere."""
-    mask = mask.array if isinstance(mask, Tensor) else mask
+    mask = _beside(input, mask, "masked_fill")
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask must be boolean, got {mask.dtype}")
     if isinstance(value, Tensor):
@@ -180,7 +189,7 @@ def masked_fill(input, mask, value):
 
 def gather(input, dim, index):
     """out[i][j] = input[index[i][j]][j] for dim 0, input[i][index[i][j]] for dim 1, and so on."""
-    index = index.array if isinstance(index, Tensor) else index
+    index = _beside(input, index, "gather")
     if index.dtype.kind not in "iu":
         raise TypeError(f"gather: the index must hold integers, got {index.dtype}")
     dim = one_axis("gather", input, dim)
@@ -198,7 +207,7 @@ def gather(input, dim, index):
 
 def embedding(input, weight):
     """Rows of a table.  input: (...,) integer ids, weight: (V, C) -> (..., C).  Raises IndexError for an id outside 0…V−1."""
-    ids = input.array if isinstance(input, Tensor) else np.asarray(input)
+    ids = _beside(weight, input if isinstance(input, Tensor) else np.asarray(input), "embedding")
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: the table must be (V, C), got shape {weight.shape}")
     if ids.dtype.kind not in "iu":

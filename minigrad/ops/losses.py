@@ -73,6 +73,8 @@ def check_logits_and_targets(name, input, target):
     for what, t in (("input", input), ("target", target)):
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: {what} must be a tensor, not {type(t).__name__}; wrap it with tensor(…)")
+    if input.device != target.device:
+        raise RuntimeError(f"{name}: input is on {input.device} and target on {target.device}; move them with .to(device)")
     need_float(name, input)
 
 

@@ -118,7 +118,7 @@ def reshape(input, *shape):
 def view(input, *shape):
     """reshape that never copies: raises where the memory layout would need it, as PyTorch does."""
     result = reshape(input, *shape)
-    if input.numel() and not np.may_share_memory(result.array, input.array) and input.device == "cpu":
+    if input.device == "cpu" and input.numel() and not np.may_share_memory(result.array, input.array):
         raise RuntimeError(
             f"view: a tensor of shape {input.shape} that is not contiguous cannot be seen as {result.shape} without a copy; "
             "use .reshape(...) or .contiguous() first"
