@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chapters import second_bend, stages
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.report import summary, write_report
 from minigrad.serialization import write_atomically
 
@@ -32,7 +32,7 @@ STAGES = {
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, both bends."""
 
     out: Path = Path("runs/main")  # the folder for everything

@@ -28,8 +28,8 @@ def attention_by_hand(q, k, v):
     scores = (
         q @ k.transpose(0, 1) / math.sqrt(D)
     )  # (T, T)  without 1/√D wide heads would start with a saturated softmax
-    future = mg.from_numpy(
-        np.triu(np.ones((T, T), dtype=bool), k=1)
+    future = mg.as_tensor(
+        np.triu(np.ones((T, T), dtype=bool), k=1), device=q.device
     )  # (T, T)  True above the diagonal: key later than query
     weights = F.softmax(
         scores.masked_fill(future, float("-inf")), dim=-1
@@ -95,7 +95,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.heads(x)  # (1, H, T, D)
         shared = self.n_head // self.n_kv_head  # heads of q to a head of k and v
         maps = [attention_by_hand(q[0, h], k[0, h // shared], v[0, h // shared])[1] for h in range(self.n_head)]
-        return np.stack([weights.detach().numpy() for weights in maps])  # (H, T, T)
+        return np.stack([weights.numpy(force=True) for weights in maps])  # (H, T, T)
 
 
 # ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────

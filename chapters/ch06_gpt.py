@@ -96,7 +96,7 @@ class LayerCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
     def keep(self, rows):
-        """Forget all rows but these: (B,) bool."""
+        """Forget all rows but these: (rows,) int64."""
         k, v, self.k, self.length = self.k[rows, :, : self.length], self.v[rows, :, : self.length], None, 0
         self.append(k, v)
 
@@ -118,8 +118,9 @@ class KVCache:
 
     def keep(self, rows):
         """Go on with these rows of the batch alone: (B,) bool.  The others are finished."""
+        kept = mg.as_tensor(np.flatnonzero(rows), device=self.layers[0].k.device)  # (rows,)
         for layer in self.layers:
-            layer.keep(mg.from_numpy(rows))
+            layer.keep(kept)
 
 
 class GPT(nn.Module):
@@ -181,6 +182,8 @@ class GPT(nn.Module):
                 "crop the text to its last tokens or build the model with a longer context"
             )
         x = self.embed(idx, seen, key_start)  # (B, T, C)
+        if key_start is not None:
+            key_start = mg.as_tensor(key_start, device=idx.device)  # (B,)  sent once, not by every block
         for i, block in enumerate(self.h):
             if self.checkpoint_activations and self.training and cache is None and key_start is None:
                 x = checkpoint(block, x)  # (B, T, C)

@@ -26,7 +26,7 @@ from chapters.ch06_gpt import GPT
 from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.ch06_gpt import GPTConfig
 from chapters.checkpoint import Keeper
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.run_folder import History, Run, RunError, load_model, save_model
 
 __all__ = [
@@ -108,8 +108,10 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-            loss, seen = forward_and_backward(model, batches, keeper.step, config, loss_fn)
-            norm = float(mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf))
+            losses, seen = forward_and_backward(model, batches, keeper.step, config, loss_fn)
+            norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+            *losses, norm = numbers(*losses, norm)  # here a GPU is waited for, once a step
+            loss = sum(losses)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 mg.default_generator.set_state(dice)  # so that the inquest sees the very step that failed
                 found = inquest(model, batches, keeper.step, config, loss_fn)
@@ -134,19 +136,26 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
 
 
 def forward_and_backward(model, batches, step, config, loss_fn):
-    """Add the gradients of a step's batches into the parameters; returns the mean loss and the tokens seen.
+    """Add the gradients of a step's batches into the parameters.
+
+    Returns the losses, a scalar Tensor a batch, which add up to the mean loss, and the tokens seen.
 
     Several batches share a step where they would not fit into memory at once: the mean of their losses has the mean of
     their gradients. (Where batches grade different numbers of tokens, each batch still counts the same.)
     """
-    total, seen = 0.0, 0
+    losses, seen = [], 0
     for micro in range(config.grad_accumulation):
         batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
         loss = loss_fn(model, *batch) / config.grad_accumulation
         loss.backward()
-        total += loss.item()
+        losses.append(loss.detach())
         seen += math.prod(batch[0].shape)
-    return total, seen
+    return losses, seen
+
+
+def numbers(*scalars):
+    """Python's numbers for some scalar Tensors, all in one trip from the device where they live."""
+    return mg.stack([scalar.detach() for scalar in scalars]).tolist()
 
 
 def make_optimizer(model, config):
@@ -170,7 +179,7 @@ def schedule(step, config):
 def to_tensors(arrays, model):
     """A batch's arrays as tensors on the model's device."""
     device = next(iter(model.parameters())).device
-    return tuple(mg.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+    return tuple(mg.as_tensor(np.ascontiguousarray(array), device=device) for array in arrays)
 
 
 def evaluate(model, batches, count, loss_fn=next_token_loss):
@@ -178,7 +187,7 @@ def evaluate(model, batches, count, loss_fn=next_token_loss):
     was_training = model.training
     model.eval()
     with mg.no_grad():
-        losses = [loss_fn(model, *to_tensors(batches.batch(i), model)).item() for i in range(count)]
+        losses = numbers(*(loss_fn(model, *to_tensors(batches.batch(i), model)) for i in range(count)))
     model.train(was_training)
     return sum(losses) / count
 
@@ -186,7 +195,7 @@ def evaluate(model, batches, count, loss_fn=next_token_loss):
 def inquest(model, batches, step, config, loss_fn):
     """Run the failed step again, looking at every operation: which was the first to give NaN or infinity?"""
     for name, parameter in model.named_parameters():
-        if not np.isfinite(parameter.detach().numpy()).all():
+        if not np.isfinite(parameter.numpy(force=True)).all():
             return f"the parameter {name} held NaN or infinity before the step began"
         parameter.grad = None
     try:
@@ -227,7 +236,7 @@ def ctrl_c():
 
 
 @dataclass
-class Settings(TrainConfig):
+class Settings(TrainConfig, OnDevice):
     """Pretrain a GPT on the embedded world or on any text. `--preset NAME --help` shows that preset's values."""
 
     run: str = "runs/pretrain"  # the folder for everything that comes out
@@ -243,7 +252,6 @@ class Settings(TrainConfig):
     d_model: int = 128  # width of the residual stream
     dropout: float = 0.0  # share of activations zeroed in training
     bias: bool = True  # biases in linear layers and norms
-    device: Literal["cpu", "cuda"] = "cpu"  # where to compute
     quick: bool = False  # a few seconds' training of a very small model
 
     lr: float = 1e-3  # a small model bears more than the book's 3e-4
@@ -297,13 +305,12 @@ def prepare(settings, run):
 
 def pretrain(settings):
     """Tokenize, build, train, measure on every validation token once, save.  Returns model, tokenizer, History."""
-    mg.zeros(1, device=settings.device)  # no GPU? Better said now than after the data has been prepared
     run = Run(settings.run)
     if settings.resume:
         run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device"))
     tokenizer, train_tokens, validation_tokens = prepare(settings, run)
     shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
-    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed)).to(settings.device)
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))
     run.describe(command=settings, model=model.config)
     print(f"{model.num_parameters():,} parameters; {len(train_tokens):,} tokens of {tokenizer.vocab_size} kinds")
 

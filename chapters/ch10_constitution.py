@@ -33,7 +33,7 @@ from chapters.ch10_principles import QUALITIES, TOPICS, read_constitution, under
 from chapters.ch10_reward import load_scalar, train_reward
 from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
 from chapters.ch10_sft import InstructionBatches
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.reading import words
@@ -282,7 +282,7 @@ def own_name(path):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Constitutional AI by the default constitution, and by your own beside it."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model (from ch10_demonstrations)

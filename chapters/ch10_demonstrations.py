@@ -17,7 +17,7 @@ import minigrad as mg
 from chapters import ch10_sft
 from chapters.ch02_dataset import NextTokenBatches
 from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge, conducts, correctness, mean_score
 from chapters.world.requests import demonstrations, everything
@@ -102,7 +102,7 @@ def described(found):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Fine-tune a base model on demonstrations of mixed quality: where the second bend starts."""
 
     base: Path = Path("runs/main/pretrain")  # the run folder with the base model

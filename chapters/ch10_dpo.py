@@ -23,7 +23,7 @@ from chapters.ch10_pairs import read_pairs
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.ch10_reward import collect, from_pairs
 from chapters.ch10_rollout import PAD, chosen_log_probs, lay_out, log_probs_of
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.requests import everything
@@ -108,7 +108,7 @@ def train_dpo(policy, reference, tokenizer, rankings, config, run, beta=0.1):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference

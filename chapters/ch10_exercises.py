@@ -19,7 +19,7 @@ from chapters.ch07_train import Run, TrainConfig, load_model
 from chapters.ch10_figures import table
 from chapters.ch10_ragged import IGNORE_INDEX
 from chapters.ch10_sft import build_example, format_prompt, read_instructions
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import LABELS, Instruction, World
 
 # Five pairs about something that one knows: here, about this project. Write your own, in Alpaca's format, with --pairs.
@@ -137,7 +137,7 @@ def read_the_recipe():
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Do chapter 10's exercises."""
 
     base: Path = Path("runs/main/pretrain")  # the run folder with the pretrained model

@@ -20,14 +20,14 @@ from chapters.ch10_preference_figures import draw_frontier
 from chapters.ch10_reward import collect, load_scalar
 from chapters.ch10_rlhf import PPO, PPOConfig, mixed_in, optimise, scored_by
 from chapters.ch10_rloo import RLOO, RLOOConfig
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.requests import everything
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Train with PPO, RLOO and DPO, draw best of n, and put all of them into one figure and one table."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where all start, and the reference

@@ -23,7 +23,7 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10_constitution import PLANS, Plan
 from chapters.ch10_rlhf import PPOConfig
 from chapters.ch10_rloo import RLOOConfig
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.headlines.bai import bai
 from chapters.headlines.christiano import christiano
 from chapters.headlines.figure import draw, table
@@ -48,7 +48,7 @@ def later(make, **arguments):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Seven papers' headline results in miniature: one table, one figure."""
 
     base: Path = Path("runs/main/pretrain")  # the run folder of the base model

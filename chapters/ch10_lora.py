@@ -21,7 +21,7 @@ import minigrad.nn as nn
 from chapters.ch07_train import Run, TrainConfig, save_model, train
 from chapters.ch10_classify import read_labelled, stratified_split, train_classifier
 from chapters.ch10_sft import InstructionBatches, read_instructions
-from chapters.command import command
+from chapters.command import OnDevice, command
 
 CALLED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -78,7 +78,7 @@ def merge_lora(gpt):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Fine-tune a large body by low rank: a class head on labelled texts, or answers to instructions."""
 
     data: Path | None = None  # classify: lines of label<TAB>text; sft: a JSON list of instruction, input and output

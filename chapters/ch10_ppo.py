@@ -66,7 +66,7 @@ def whiten(values, mask):
 def masked_mean(values, mask):
     """The mean over the entries under the mask: Tensor (B, T), bool array (B, T) -> scalar Tensor."""
     weights = (mask / max(mask.sum(), 1)).astype(values.dtype)  # (B, T)
-    return (values * mg.from_numpy(weights)).sum()
+    return (values * mg.as_tensor(weights)).sum()
 
 
 def policy_loss(log_probs, old_log_probs, advantages, mask, clip=0.2):
@@ -96,7 +96,7 @@ def entropy(logits, mask):
 
     It falls as a policy makes up its mind; at 0 it says the same thing always, and has nothing left to learn from.
     """
-    log_p = F.log_softmax(logits[mask], dim=-1)  # (N, V)
+    log_p = F.log_softmax(logits[np.nonzero(mask)], dim=-1)  # (N, V)
     return -(mg.exp(log_p) * log_p).sum(-1).mean()
 
 

@@ -40,7 +40,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10_assess import interval
 from chapters.ch10_figures import BLUE, DIM
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.figures import new_figure, save_figure
 from chapters.world.facts import held_out
 
@@ -147,7 +147,7 @@ def draw_reflex(path, found):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Teach one small model sums both ways, and see how far each way carries."""
 
     run: Path = Path("runs/reflex")  # the folder for everything

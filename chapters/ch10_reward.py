@@ -28,7 +28,7 @@ from chapters.ch10_preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10_ragged import RaggedBatches, by_length, pad_right
 from chapters.ch10_rollout import PAD, roll_out_many
 from chapters.ch10_sft import format_prompt
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.run_folder import load_parameters
 from chapters.world import World
 from chapters.world.facts import Dice
@@ -96,7 +96,7 @@ def reward_scores(model, rows, batch_size=64):
     with mg.no_grad():
         for places, inputs in by_length(rows, batch_size, PAD):
             ends = np.array([len(rows[i]) - 1 for i in places])  # (b,)
-            found[places] = model(mg.from_numpy(inputs)).numpy()[np.arange(len(places)), ends]
+            found[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
     model.train(was_training)
     return found
 
@@ -276,7 +276,7 @@ def demonstrated_rows(world, tokenizer, n, context, seed):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Train a reward model on comparisons; show its accuracy against the ceiling, its calibration, what it reads."""
 
     sft: Path = Path("runs/assistant")  # the SFT model's run folder (from ch10_demonstrations)
@@ -340,7 +340,7 @@ def show_token_scores(model, tokenizer, rankings, run, n=3):
         for number in ranking.pairs[0]:
             row = ranking.rows[number]
             with mg.no_grad():
-                rewards = model(mg.from_numpy(np.array([row]))).numpy()[0]  # (T,)
+                rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
             start = response_start(row, tokenizer)
             shown.append((tokenizer.pieces(row[start:]), rewards[start:]))
     print(f"figures: {draw_token_scores(run / 'figures' / 'tokens.png', shown, titles).parent}")

@@ -33,6 +33,7 @@ from chapters.ch07_train import (
     load_model,
     make_optimizer,
     next_token_loss,
+    numbers,
     save_model,
     to_tensors,
 )
@@ -42,7 +43,7 @@ from chapters.ch10_preference_figures import draw_watch
 from chapters.ch10_resume import Bookmark
 from chapters.ch10_reward import load_scalar, reward_scores
 from chapters.ch10_rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import World
 from chapters.world.judge import Judge, score_of
 from chapters.world.requests import everything
@@ -186,9 +187,10 @@ def restore(model, arrays):
 
 def step(optimizer, parameters, loss, lr, grad_clip):
     """One step of an optimiser down a loss; raises FloatingPointError where there is nothing to follow."""
-    finite(loss.item(), "the loss")
     loss.backward()
-    finite(mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf), "the gradients")
+    loss, norm = numbers(loss, mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf))
+    finite(loss, "the loss")
+    finite(norm, "the gradients")
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
@@ -225,7 +227,7 @@ class PPO:
         config, mask, old = self.config, rollouts.mask, rollouts.log_probs
         rewards = ppo.token_rewards(final, old, expected, mask, rollouts.last, self.kl_coefficient)  # (B, T − 1)  3
         with mg.no_grad():
-            values = self.value_model(columns(rollouts)).numpy() * mask  # (B, T − 1)  step 4
+            values = self.value_model(columns(rollouts)).numpy(force=True) * mask  # (B, T − 1)  step 4
         advantages, returns = ppo.gae(rewards, values, mask, config.gamma, config.lam)  # (B, T − 1) each
         record = {"explained_variance": ppo.explained_variance(values, returns, mask)}
         advantages = ppo.whiten(advantages, mask)  # (B, T − 1)  step 5
@@ -244,9 +246,9 @@ class PPO:
     def minibatch(self, inputs, targets, mask, arrays, lr):
         """One step of the policy and one of the value model, on some rows.  Returns what is watched."""
         config = self.config
-        old, advantages, old_values, returns = (mg.from_numpy(a) for a in arrays)  # (b, T − 1) each
+        old, advantages, old_values, returns = (mg.as_tensor(a) for a in arrays)  # (b, T − 1) each
         logits = self.policy(inputs)  # (b, T − 1, V)
-        log_probs = chosen_log_probs(logits, mg.from_numpy(targets))  # (b, T − 1)
+        log_probs = chosen_log_probs(logits, mg.as_tensor(targets))  # (b, T − 1)
         loss = objective = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
         if config.entropy_coefficient:
             undecided = ppo.entropy(logits, mask)  # step 8
@@ -264,8 +266,9 @@ class PPO:
         value_lr = config.value_lr * lr / config.lr
         step(self.optimizers[1], self.value_model.parameters(), surprise, value_lr, config.grad_clip)
         self.steps += 1
-        return {"policy_loss": objective.item(), "value_loss": surprise.item(), "entropy": undecided.item(),
-                **ppo.watch(log_probs.detach().numpy(), old.numpy(), mask, config.clip)}  # fmt: skip
+        objective, surprise, undecided = numbers(objective, surprise, undecided)
+        return {"policy_loss": objective, "value_loss": surprise, "entropy": undecided,
+                **ppo.watch(log_probs.numpy(force=True), arrays[0], mask, config.clip)}  # fmt: skip
 
     def minibatches(self, B):
         """Row numbers of every step: in each epoch every row once, in a new order."""
@@ -276,7 +279,7 @@ class PPO:
 
 def columns(rollouts, rows=slice(None)):
     """The columns at which a token was or could have been chosen: all but the last.  (b, T − 1) Tensor."""
-    return mg.from_numpy(np.ascontiguousarray(rollouts.inputs[rows, :-1]))
+    return mg.as_tensor(np.ascontiguousarray(rollouts.inputs[rows, :-1]))
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -302,7 +305,7 @@ def judged_by(judge, tokenizer):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Tune the SFT model with PPO against a reward model, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference

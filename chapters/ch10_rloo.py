@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
-from chapters.ch07_train import Run, TrainConfig, make_optimizer
+from chapters.ch07_train import Run, TrainConfig, make_optimizer, numbers
 from chapters.ch10_ppo import entropy
 from chapters.ch10_rlhf import LoopConfig, columns, optimise, step, tune
 from chapters.ch10_rollout import chosen_log_probs, sequence_kl
-from chapters.command import command
+from chapters.command import OnDevice, command
 
 
 @dataclass
@@ -60,18 +60,19 @@ class RLOO:
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
         advantages = (advantages / (advantages.std() + 1e-8)).astype(np.float32)  # (B,)  so that lr has one meaning
         logits = self.policy(columns(rollouts))  # (B, T − 1, V)
-        log_probs = chosen_log_probs(logits, mg.from_numpy(rollouts.targets))  # (B, T − 1)
-        loss = rloo_loss(log_probs, mg.from_numpy(advantages))
+        log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets))  # (B, T − 1)
+        loss = rloo_loss(log_probs, mg.as_tensor(advantages))
         with mg.no_grad():
-            undecided = entropy(logits, rollouts.mask).item()
+            undecided = entropy(logits, rollouts.mask)
         step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
-        ratio = float(np.exp(log_probs.detach().numpy() - rollouts.log_probs)[rollouts.mask].mean())
-        return {"policy_loss": loss.item(), "entropy": undecided, "first_ratio": ratio,
+        ratio = float(np.exp(log_probs.numpy(force=True) - rollouts.log_probs)[rollouts.mask].mean())
+        policy_loss, undecided = numbers(loss, undecided)
+        return {"policy_loss": policy_loss, "entropy": undecided, "first_ratio": ratio,
                 "kl_coefficient": config.kl_coefficient}  # fmt: skip
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Tune the SFT model with RLOO against a reward model, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference

@@ -87,7 +87,7 @@ class Recorder:
 
     def __call__(self, *args, **kwargs):
         logits = self.model(*args, **kwargs)  # (rows, 1, V)
-        self.steps.append(logits.numpy()[:, -1])  # (rows, V)
+        self.steps.append(logits.numpy(force=True)[:, -1])  # (rows, V)
         return logits
 
     def log_probs(self, responses):
@@ -161,8 +161,8 @@ def log_probs_of(model, rollouts, batch_size=64):
     with mg.no_grad():
         for places, inputs in by_length(rollouts.rows, batch_size, PAD):
             targets = rollouts.targets[places, : inputs.shape[1] - 1]  # (b, t)
-            logits = model(mg.from_numpy(inputs[:, :-1].copy()))  # (b, t, V)
-            found[places, : targets.shape[1]] = chosen_log_probs(logits, mg.from_numpy(targets.copy())).numpy()
+            logits = model(mg.as_tensor(inputs[:, :-1].copy()))  # (b, t, V)
+            found[places, : targets.shape[1]] = chosen_log_probs(logits, mg.as_tensor(targets.copy())).numpy(force=True)
     model.train(was_training)
     return found
 

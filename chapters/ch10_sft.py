@@ -22,7 +22,7 @@ from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
 from chapters.ch08_sample import generate
 from chapters.ch10_figures import coloured, draw_mask, table
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
-from chapters.command import command
+from chapters.command import OnDevice, command
 from chapters.world import Instruction, World, asks_a_question
 
 TASK = "Below is an instruction that describes a task"
@@ -204,7 +204,7 @@ def boilerplate_rate(model, tokenizer, samples=64, seed=0, max_new_tokens=64):
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Fine-tune a base model on instructions, show what is graded, and ask it what it never saw."""
 
     base: Path = Path(

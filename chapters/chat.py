@@ -15,7 +15,7 @@ from typing import Literal
 
 import minigrad as mg
 from chapters.ch09_decode import Decoder
-from chapters.command import command
+from chapters.command import OnDevice, command
 
 
 class Conversation:
@@ -86,7 +86,7 @@ def answer(decoder, conversation, text, settings, generator, show=lambda piece: 
 
 
 @dataclass
-class Settings:
+class Settings(OnDevice):
     """Talk to a model. An empty line ends the conversation."""
 
     model: str = "smollm2"  # smollm2, a .gguf file, gpt2 (or its sisters, or a folder of one), or a run folder

@@ -1,8 +1,39 @@
-"""What the command lines share: flags made from a commented dataclass, one sentence in place of a traceback."""
+"""What the command lines share: flags made from a commented dataclass, where to compute, one sentence for an error."""
 
 import argparse
 import sys
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class OnDevice:
+    """The settings of every command that trains or samples, to be inherited; `command` sees to them."""
+
+    device: Literal["cpu", "cuda", "emulator"] = "cpu"  # where to compute; the emulator runs a GPU's kernels on the CPU, slowly
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of a GPU's matrix products; the last two on its tensor cores
+
+
+@contextmanager
+def computing_on(settings):
+    """Inside the with block new models and tensors are made on settings.device, and multiplied in settings.precision.
+
+    Raises ValueError or DeviceError, in one sentence, where that cannot be had.
+    """
+    import minigrad as mg
+
+    device, precision = getattr(settings, "device", "cpu"), getattr(settings, "precision", "fp32")
+    if device == "cpu" and precision != "fp32":
+        raise ValueError(f"--precision {precision} is for a GPU's tensor cores; the CPU computes in fp32: add --device cuda")
+    before = mg.get_default_device(), mg.get_float32_matmul_precision()
+    mg.set_default_device(device)
+    mg.set_float32_matmul_precision({"fp32": "highest", "tf32": "high", "bf16": "medium"}[precision])
+    try:
+        yield
+    finally:
+        mg.set_default_device(before[0])
+        mg.set_float32_matmul_precision(before[1])
 
 
 def command(main, settings, presets=None):
@@ -15,6 +46,7 @@ def command(main, settings, presets=None):
     """
     import tyro
 
+    from kernels.gpu import DeviceMemoryError
     from minigrad import DeviceError
     from minigrad.serialization import CheckpointError
 
@@ -26,9 +58,14 @@ def command(main, settings, presets=None):
     for name in filter(None, [known.preset, "quick" if known.quick else None]):
         changes.update((presets or {}).get(name, {}))
     try:
-        return main(tyro.cli(settings, default=replace(settings(), **changes)))
-    except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError) as error:
+        chosen = tyro.cli(settings, default=replace(settings(), **changes))
+        with computing_on(chosen):
+            return main(chosen)
+    except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError as error:  # NumPy's and CuPy's own say only how much was asked for
+        print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

@@ -12,8 +12,8 @@ import numpy as _np
 import kernels as _kernels
 from kernels import DeviceError
 from kernels import use as use_kernels
-from minigrad import autograd
-from minigrad.device import (
+from minigrad import autograd, devices
+from minigrad.devices import (
     get_default_device,
     get_float32_matmul_precision,
     placed,
@@ -94,6 +94,7 @@ from minigrad.tensor import (
     no_grad,
 )
 
+device = devices.device
 float, double, half, int, long, bool = float32, float64, float16, int32, int64, bool_
 inf, pi, e, nan = _np.inf, _np.pi, _np.e, _np.nan
 
@@ -141,7 +142,7 @@ def _size(sizes):
 
 
 def zeros(*size, dtype=float32, device=None, requires_grad=False):
-    return _made(_np.zeros(_size(size), dtype), dtype, device, requires_grad)
+    return Tensor(devices.zeros(_size(size), dtype, device), requires_grad)
 
 
 def ones(*size, dtype=float32, device=None, requires_grad=False):

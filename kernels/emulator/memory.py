@@ -2,8 +2,8 @@
 
     x = kernels.to_device(np.ones(3, np.float32), "emulator")     # or `--device emulator` on a chapter's command line
 
-An array lies here or on the host, never in both places. What mixes the two by accident raises TypeError, as CuPy does; what goes
-from one to the other on purpose is counted, and so is every kernel that a GPU would have been sent:
+An array lies here or on the host, never in both places. What mixes the two by accident raises TypeError, as CuPy does; what
+goes from one to the other on purpose is counted, and so is every kernel that a GPU would have been sent:
 
     with memory.counting() as traffic:
         step()
@@ -112,7 +112,8 @@ class ndarray:  # noqa: N801  (CuPy's name)
 
     def __getitem__(self, index):
         index = _down(index)
-        if any(getattr(part, "dtype", None) == bool for part in (index if isinstance(index, tuple) else (index,))):
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts):
             count("to_host", "x[mask]")  # how many there are decides the result's shape
         return _up(self.held[index], "index", self)
 
@@ -158,8 +159,6 @@ def _up(result, name, *parents):
 
 def _operator(name):
     def forward(self, *others):
-        if any(isinstance(other, np.ndarray) for other in others):
-            return NotImplemented
         result = getattr(self.held, name)(*_down(others))
         if result is self.held:  # in place
             count("elementwise", name)

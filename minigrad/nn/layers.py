@@ -2,7 +2,7 @@
 
 import math
 
-from minigrad.device import zeros
+from minigrad.devices import zeros
 from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.module import Module, Parameter

@@ -141,7 +141,7 @@ class Module:
                 param.grad.zero_()
 
     def to(self, *where):
-        """Move every parameter and buffer to a device ("cpu", "cuda", "emulator") and/or a float dtype, in place of the old ones."""
+        """Move every parameter and buffer, in place, to a device ("cpu", "cuda", "emulator") and/or a float dtype."""
         devices = [w for w in where if isinstance(w, str) and w in kernels.DEVICES]
         dtypes = [w for w in where if w not in devices]
         for module in self.modules():

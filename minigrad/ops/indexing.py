@@ -1,5 +1,7 @@
 """Indexing, selecting and looking up. What was read once gets its gradient; what was read twice gets the sum of both."""
 
+import math
+
 import numpy as np
 
 import kernels
@@ -65,9 +67,21 @@ class Index(Function):
         dx = ctx.xp.zeros(shape, dy.dtype)
         if _is_basic(index):
             dx[index] = dy
+        elif ctx.xp is not np and all(getattr(p, "dtype", np.dtype(bool)).kind in "iu" for p in index):
+            return _added_rows(ctx, dy, shape, index), None
         else:
             ctx.xp.add.at(dx, index, dy)
         return dx, None
+
+
+def _added_rows(ctx, dy, shape, index):
+    """What add.at does, for a GPU, whose add.at adds in no fixed order: the kernel of a table's gradient keeps to one."""
+    rows, width = shape[: len(index)], math.prod(shape[len(index) :])
+    places = 0
+    for part, n in zip(index, rows):
+        places = places * n + part % n
+    dx = ctx.kernels.embedding_backward(dy.reshape(*places.shape, width), places, math.prod(rows))  # (rows, width)
+    return dx.reshape(shape)
 
 
 class Where(Function):

@@ -2,6 +2,7 @@
 
 import math
 
+import kernels
 from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
 from minigrad.ops.axes import broadcast, need_float
@@ -175,6 +176,7 @@ def _attention_by_matrix(query, key, value, attn_mask, dropout_p, scale, causal_
     from kernels.attention.reference import visible_keys
 
     B, H, T, S = *query.shape[:3], key.shape[-2]
+    key_start = None if key_start is None else kernels.to_device(key_start, "cpu")
     scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)  # (B, H, T, S)
     visible = visible_keys(T, S, causal_offset, key_start)
     if visible is not None:

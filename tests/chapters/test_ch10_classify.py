@@ -60,7 +60,7 @@ def test_a_padded_row_gives_what_it_gives_alone():
 
 def test_last_positions_also_of_a_row_of_padding():
     idx = np.array([[3, PAD, PAD], [1, 2, PAD], [1, 2, 3], [PAD, PAD, PAD], [1, PAD, 2]])
-    np.testing.assert_array_equal(last_positions(idx, PAD), [0, 1, 2, 0, 2])
+    np.testing.assert_array_equal(last_positions(mg.from_numpy(idx), PAD).numpy(), [0, 1, 2, 0, 2])
 
 
 def test_gradients_reach_body_and_head_but_not_the_padding():

@@ -1,7 +1,9 @@
-"""The engine and the chapters on the CUDA kernels, run by the emulator: the same numbers as on the CPU."""
+"""The engine on the CUDA kernels: on the emulated device, and on a stand-in for CuPy, the same numbers as on the CPU."""
 
+import hashlib
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,68 +12,113 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch08_sample import generate
-from chapters.ch10_classify import GPTClassifier, label_loss
-from kernels import emulator
+from kernels import emulator, gpu
+from kernels.emulator import memory
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
 
 
-def small_gpt(**changes):
-    config = dict(vocab_size=61, context=24, n_layer=2, n_head=2, d_model=32) | changes
-    return GPT(GPTConfig(**config), mg.Generator(0))
-
-
-def losses_of_training(which, steps=20):
-    with kernels.use(which):
-        mg.manual_seed(0)
-        model, rng = small_gpt(dropout=0.1), np.random.default_rng(1)
-        optimiser = mg.optim.AdamW(model.parameters(), lr=1e-3)
-        losses = []
-        for _ in range(steps):
-            ids = rng.integers(0, 61, (4, 25))
-            inputs, targets = (mg.from_numpy(np.ascontiguousarray(a)) for a in (ids[:, :-1], ids[:, 1:]))
-            loss = F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
-            optimiser.zero_grad()
-            loss.backward()
-            mg.optim.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            losses.append(loss.item())
+def losses_of_training(device, steps=20):
+    config = GPTConfig(vocab_size=61, context=24, n_layer=2, n_head=2, d_model=32, dropout=0.1)
+    mg.manual_seed(0)
+    model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
+    optimiser = mg.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(steps):
+        ids = rng.integers(0, 61, (4, 25))
+        inputs, targets = (mg.as_tensor(np.ascontiguousarray(a), device=device) for a in (ids[:, :-1], ids[:, 1:]))
+        loss = F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
+        optimiser.zero_grad()
+        loss.backward()
+        mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
     return np.array(losses)
 
 
 def test_twenty_steps_of_training_give_the_cpus_losses():
-    on_cpu, emulated = losses_of_training("reference"), losses_of_training("emulator")
+    on_cpu, emulated = losses_of_training("cpu"), losses_of_training("emulator")
     assert on_cpu[-1] < on_cpu[0]
     assert np.abs(on_cpu - emulated).max() < 1e-3
 
 
-def test_a_step_of_the_class_head_of_chapter_10():
-    rng = np.random.default_rng(0)
-    ids, labels = rng.integers(0, 61, (4, 12)), rng.integers(0, 3, 4)
-    grads = {}
-    for which in ("reference", "emulator"):
-        with kernels.use(which):
-            model = GPTClassifier(small_gpt(), 32, 3, generator=mg.Generator(1))
-            loss = label_loss(model, mg.from_numpy(ids), mg.from_numpy(labels))
-            loss.backward()
-            grads[which] = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    assert grads["reference"].keys() == grads["emulator"].keys()
-    for name, grad in grads["reference"].items():
-        assert np.abs(grad - grads["emulator"][name]).max() <= 1e-4 * max(np.abs(grad).max(), 1e-3), name
+# ── a stand-in for CuPy: what gpu.py asks of it, over the emulator ──
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_decoding_gives_the_cpus_tokens(use_cache):
-    prompts = [[1, 2, 3, 4, 5], [7, 8]]
-    texts = []
-    for which in ("reference", "emulator"):
-        with kernels.use(which):
-            model = small_gpt().eval()
-            texts.append(
-                generate(model, prompts, 8, temperature=0, stop_ids=(), generator=mg.Generator(0), use_cache=use_cache)
-            )
-    assert texts[0] == texts[1]
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class StandIn(ModuleType):
+    """A module named cupy. Its memory holds `room` bytes at most in one array."""
+
+    room = 1 << 30
+
+    def __init__(self, folder):
+        super().__init__("cupy")
+        self.folder, self.compiled = folder, []
+        runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22))
+        device = SimpleNamespace(attributes={"MultiProcessorCount": 4})
+        self.cuda = SimpleNamespace(
+            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device
+        )
+
+    def __getattr__(self, name):
+        return getattr(memory, name)
+
+    def empty(self, shape, dtype):
+        if np.prod(shape) * np.dtype(dtype).itemsize > self.room:
+            raise OutOfMemoryError
+        return memory.empty(shape, dtype)
+
+    def RawModule(self, code, options):
+        assert "--std=c++17" in options
+        defines = dict(option[2:].split("=") for option in options if option.startswith("-D"))
+        path = self.folder / hashlib.sha256(code.encode()).hexdigest()[:8] / "cuda.cu"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+        self.compiled.append(path)
+        emulated = emulator.Emulated(path, defines)
+
+        class Function:
+            max_dynamic_shared_size_bytes = 48 << 10
+
+            def __init__(self, name):
+                self.name = name
+
+            def __call__(self, grid, block, args, shared_mem=0):
+                assert all(isinstance(n, int) for n in (*grid, *block))
+                assert shared_mem <= self.max_dynamic_shared_size_bytes
+                held = [None if a is gpu._NULL else getattr(a, "held", a) for a in args]
+                emulated.launch(self.name, grid, block, held, shared_mem)
+
+        return SimpleNamespace(get_function=Function)
+
+
+@pytest.fixture
+def cupy(monkeypatch, tmp_path):
+    stand_in = StandIn(tmp_path)
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    gpu.source_with.cache_clear()
+    yield stand_in
+    gpu.source_with.cache_clear()
+    for name, module in sys.modules.items():  # what they compiled was the stand-in's
+        if name.startswith("kernels.") and hasattr(module, "SOURCE"):
+            module.SOURCE._functions, module.SOURCE._module = {}, None
+
+
+def test_training_through_cupys_own_interface(cupy):
+    """The code that only runs where CuPy is: RawModule, options, null pointers, the device named "cuda"."""
+    on_cpu, on_cuda = losses_of_training("cpu", 3), losses_of_training("cuda", 3)
+    assert np.abs(on_cpu - on_cuda).max() < 1e-4
+    assert len(set(cupy.compiled)) >= 7  # every operation of a GPT's
+
+
+def test_out_of_memory_says_what_was_asked_what_is_free_and_what_to_lower(cupy):
+    cupy.room = 1000
+    x = kernels.to_device(np.zeros((100, 100), np.float32), "cuda")
+    with pytest.raises(gpu.DeviceMemoryError, match=r"\(100, 100\) \(0 MiB\): 1 of 4 MiB are free; lower the batch size"):
+        kernels.serving(x).softmax_forward(x)
 
 
 def test_gradcheck_through_the_cuda_kernels():

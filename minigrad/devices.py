@@ -36,11 +36,23 @@ def get_float32_matmul_precision():
     return {ours: name for name, ours in _PRECISIONS.items()}[gpu.matmul_precision()]
 
 
+class device(str):  # noqa: N801  (PyTorch's name)
+    """device("cuda"): the name of a device, and inside `with device("cuda"):` the default one."""
+
+    def __enter__(self):
+        self.before = _default
+        set_default_device(self)
+        return self
+
+    def __exit__(self, *_):
+        set_default_device(self.before)
+
+
 def placed(array, device=None):
     """The array on `device`, on the default one where None."""
     return kernels.to_device(array, device or _default)
 
 
-def zeros(shape, dtype):
-    """An array of zeros on the default device, made there."""
-    return kernels.require(_default).zeros(shape, dtype)
+def zeros(shape, dtype, device=None):
+    """An array of zeros, made on `device`, on the default one where None."""
+    return kernels.require(device or _default).zeros(shape, dtype)

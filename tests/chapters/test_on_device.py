@@ -1,0 +1,268 @@
+"""The chapters with `--device emulator`: the CPU's numbers, from a GPU's kernels, and nothing that travels in secret."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from chapters import ch10_critic, ch10_sft
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import Run, TrainConfig, save_model, train
+from chapters.ch08_sample import generate
+from chapters.ch09_decode import Decoder
+from chapters.ch10_classify import train_classifier
+from chapters.ch10_constitution import supervise
+from chapters.ch10_dpo import train_dpo
+from chapters.ch10_lora import add_lora, merge_lora
+from chapters.ch10_reward import Ranking, ScalarModel, train_reward
+from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
+from chapters.ch10_rloo import RLOO, RLOOConfig
+from chapters.ch10_rollout import log_probs_of, roll_out
+from chapters.world import LABELS
+from kernels import emulator
+from kernels.emulator.memory import counting
+
+pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
+
+TWO_STEPS = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1, eval_batches=1)
+RANKINGS = [
+    Ranking([[5, 6, 7, 11], [5, 6, 8, 9, 11], [5, 6, 4, 11]], [(0, 1), (0, 2), (2, 1)], []),
+    Ranking([[3, 2, 1, 1, 1], [3, 2, 9]], [(1, 0)], []),
+]
+
+
+class Windows:
+    """Random token ids as chapter 7's batches."""
+
+    def __init__(self, vocab_size=61, T=24):
+        self.vocab_size, self.T = vocab_size, T
+
+    def batch(self, step):
+        ids = np.random.default_rng(step).integers(0, self.vocab_size, (4, self.T + 1))
+        return ids[:, :-1], ids[:, 1:]
+
+
+def small_gpt(**changes):
+    return GPT(GPTConfig(**dict(vocab_size=61, context=24, n_layer=2, n_head=2, d_model=32) | changes), mg.Generator(0))
+
+
+# ── the same numbers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def classify(make_gpt, tokenizer, world, run):
+    texts = [("The miller sells", LABELS[0]), ("flour to the baker.", LABELS[1]), ("Anna and", LABELS[2])] * 2
+    found = train_classifier(make_gpt(), texts, texts, LABELS, tokenizer, TWO_STEPS, run)
+    return [found["accuracy"]]
+
+
+def sft(make_gpt, tokenizer, world, run):
+    ch10_sft.fine_tune(make_gpt(), tokenizer, world.instructions("train", 8, seed=0), TWO_STEPS, run)
+
+
+def lora(make_gpt, tokenizer, world, run):
+    gpt = make_gpt()
+    gpt.checkpoint_activations = True
+    add_lora(gpt, 2, 4.0, generator=mg.Generator(1))
+    train(gpt, Windows(), TWO_STEPS, run)
+    merge_lora(gpt)
+    return [float(p.numpy(force=True).sum()) for p in gpt.parameters()]
+
+
+def reward(make_gpt, tokenizer, world, run):
+    model = train_reward(make_gpt(), RANKINGS, RANKINGS[0].rows, TWO_STEPS, run)
+    return model.head.bias.tolist()
+
+
+def dpo(make_gpt, tokenizer, world, run):
+    train_dpo(make_gpt(), make_gpt(1), tokenizer, RANKINGS, TWO_STEPS, run)
+
+
+def ppo(make_gpt, tokenizer, world, run):
+    config = PPOConfig(iterations=1, prompts=4, max_new_tokens=4, epochs=1, minibatches=1, ptx_coefficient=0.1, warmup=0)
+    learner = PPO(make_gpt(), ScalarModel(make_gpt(2), mg.Generator(2)), config, Windows())
+    score = scored_by(ScalarModel(make_gpt(3), mg.Generator(3)))
+    optimise(learner.policy, make_gpt(), tokenizer, score, world.instructions("train", 8, seed=0), config, run, learner)
+
+
+def rloo(make_gpt, tokenizer, world, run):
+    policy, tasks = make_gpt(), [task for task in world.instructions("train", 4, seed=0) for _ in range(2)]
+    learner = RLOO(policy, RLOOConfig(prompts=8, k=2))
+    rollouts = roll_out(policy, tokenizer, tasks, 4, mg.Generator(0))
+    rewards = np.arange(8) % 3 / 2  # (B,)  siblings differ
+    records = [learner.learn(rollouts, rewards, log_probs_of(policy, rollouts), 0.0, 1e-3) for _ in range(2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def critic(make_gpt, tokenizer, world, run):
+    ch10_critic.train_critic(make_gpt(context=160), tokenizer, world, 8, TWO_STEPS, run)
+
+
+def constitution(make_gpt, tokenizer, world, run):
+    tasks = world.instructions("train", 4, seed=0)
+    history = [[("principle", "critique", task.output)] for task in tasks]
+    supervise(make_gpt(), tokenizer, world, tasks, history, TWO_STEPS, run)
+
+
+STAGES = [classify, sft, lora, reward, dpo, ppo, rloo, critic, constitution]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_a_stage_of_chapter_10_gives_the_cpus_numbers(stage, make_gpt, assistant_tokenizer, world, tmp_path):
+    found = {}
+    for device in ("cpu", "emulator"):
+        with mg.device(device):
+            run = Run(tmp_path / device)
+            results = stage(make_gpt, assistant_tokenizer, world, run) or []
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert len(lines) >= 2
+        found[device] = [v for line in lines for v in line.values()] + results
+    np.testing.assert_allclose(found["emulator"], found["cpu"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_decoding_gives_the_cpus_tokens(use_cache):
+    said = []
+    for device in ("cpu", "emulator"):
+        model = small_gpt().to(device).eval()
+        prompts = [[1, 2, 3, 4, 5], [7, 8], [9] * 12]
+        said.append(generate(model, prompts, 14, temperature=0, stop_ids=(11,), use_cache=use_cache))
+    assert said[0] == said[1] and max(map(len, said[0])) == 14
+
+
+LATER = dict(n_kv_head=1, rotary=1e4, rms_eps=1e-5, d_gated=64, tied=False)
+
+
+@pytest.mark.parametrize("later", [{}, LATER], ids=["gpt2", "later"])
+def test_a_decoder_on_a_device_goes_through_the_forward_pass(later):
+    """Token by token on the cache, past the context too; only the CPU has a way past the graph, and only it eight bits."""
+    written = []
+    for device in ("cpu", "emulator"):
+        decoder = Decoder(small_gpt(**later).to(device))
+        written.append(list(decoder.write([1, 2, 3], 30, temperature=0)))
+    assert written[0] == written[1] and len(written[0]) == 30
+    with pytest.raises(mg.DeviceError, match="eight bits"):
+        Decoder(small_gpt().to("emulator"), int8=True)
+
+
+# ── nothing in secret ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_training_step_copies_its_batch_in_and_one_line_of_numbers_out(tmp_path):
+    """chapter 7's own loop: per step the batch goes to the device, and the loss and the norm come back together."""
+    with mg.device("emulator"):
+        model, batches = small_gpt(dropout=0.1), Windows()
+        devices, seen = [], []
+
+        class Watching:
+            def batch(self, step):
+                for traffic in seen:  # of the step before
+                    traffic.__exit__(None, None, None)
+                devices.append({p.device for p in model.parameters()})
+                seen.clear()
+                step_traffic = counting()
+                counted.append(step_traffic.__enter__())
+                seen.append(step_traffic)
+                return batches.batch(step)
+
+        counted = []
+        train(model, Watching(), TrainConfig(steps=5, warmup_steps=1, checkpoint_every=100), Run(tmp_path))
+        seen.pop().__exit__(None, None, None)
+    assert devices == [{"emulator"}] * 5
+    for traffic in counted[:-1]:  # the last step also writes the checkpoint
+        assert traffic.to_host == {"tolist": 1}
+    # Inputs, targets, places; and AdamW's and clipping's tables of addresses, where an array came to lie elsewhere.
+    assert all(2 <= sum(traffic.to_device.values()) <= 11 for traffic in counted[1:-1])
+
+
+def test_activations_gradients_and_moments_stay_on_the_device():
+    with mg.device("emulator"):
+        model = small_gpt()
+        optimizer = mg.optim.AdamW(model.parameters(), lr=1e-3)
+        ids = mg.tensor(Windows().batch(0)[0])
+        logits = model(ids)
+        (logits * logits).mean().backward()
+        optimizer.step()
+    assert {logits.device, ids.device} == {"emulator"} == {p.grad.device for p in model.parameters()}
+    moments = [m for state in optimizer.state_dict()["state"].values() for m in (state["exp_avg"], state["exp_avg_sq"])]
+    assert {m.device for m in moments} == {"emulator"}
+
+
+def test_sampling_brings_one_row_of_logits_a_token_to_the_host():
+    model = small_gpt().to("emulator").eval()
+    for new in (4, 9):
+        with counting() as traffic:
+            generate(model, [[1, 2, 3], [4]], new, temperature=0, stop_ids=())
+        assert traffic.to_host == {"get": new}
+        # Each token: its id, its place, and the rows' beginnings, a few numbers each; the cache is made on the device.
+        assert sum(traffic.to_device.values()) <= 3 * new + 12
+
+
+def test_what_the_counter_counts():
+    x = mg.ones(3, device="emulator")
+    with counting() as traffic:
+        assert float((x * 2).sum()) == 6 and bool(x[0] > 0) and x.tolist() == [1, 1, 1] and x[x > 0].shape == (3,)
+        x.numpy(force=True)
+    assert traffic.to_host == {"item": 2, "tolist": 1, "x[mask]": 1, "get": 1}
+    with pytest.raises(TypeError, match="host's"):
+        x.array + np.ones(3, np.float32)
+    with pytest.raises(TypeError, match="by itself"):
+        np.asarray(x.array)
+    with pytest.raises(RuntimeError, match="different devices"):
+        x + mg.ones(3)
+    with pytest.raises(RuntimeError, match="on the CPU"):
+        x.numpy()
+
+
+# ── the command lines ────────────────────────────────────────────────────────────────────────────────────────────────
+
+COMMANDS = [
+    "ch07_train ch08_sample ch09_gpt2 ch09_smollm2 ch09_decode chat __main__ ch10_classify ch10_sft ch10_lora ch10_exercises",
+    "ch10_demonstrations ch10_reward ch10_rlhf ch10_constitution ch10_reflex ch10_dpo ch10_rloo ch10_best_of_n",
+    "ch10_frontier ch10_headlines",
+]
+
+
+@pytest.mark.parametrize("name", " ".join(COMMANDS).split())
+def test_every_command_that_trains_or_samples_may_be_told_where(name):
+    from importlib import import_module
+
+    from chapters.command import OnDevice
+
+    assert issubclass(import_module(f"chapters.{name}").Settings, OnDevice)
+
+
+def run_command(*arguments):
+    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=250)
+
+
+def test_without_a_gpu_a_chapter_says_in_one_sentence_what_is_missing(tmp_path):
+    done = run_command("chapters.ch07_train", "--device", "cuda", "--run", tmp_path / "run")
+    if done.returncode == 0:
+        pytest.skip("there is a GPU here")
+    assert done.returncode == 2 and done.stderr.startswith("error: device 'cuda' ") and done.stderr.count("\n") == 1
+    done = run_command("chapters.ch08_sample", "--precision", "tf32")
+    assert done.returncode == 2 and "add --device cuda" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_sampler_on_the_emulated_device(precision, make_gpt, assistant_tokenizer, tmp_path):
+    save_model(Run(tmp_path), make_gpt(), assistant_tokenizer)
+    done = run_command(
+        "chapters.ch08_sample", "--run", tmp_path, "--quick", "--max-new-tokens", 5,
+        "--device", "emulator", "--precision", precision,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "samples.txt").read_text()) > 0
+
+
+def test_the_settings_hold_inside_the_command_alone():
+    from chapters.command import OnDevice, computing_on
+
+    with computing_on(OnDevice(device="emulator", precision="tf32")):
+        assert mg.zeros(2).device == mg.tensor([1.0]).device == small_gpt().wte.weight.device == "emulator"
+        assert mg.get_float32_matmul_precision() == "high"
+        assert mg.from_numpy(np.ones(2)).device == "cpu"  # it shares memory, which a device cannot
+    assert mg.zeros(2).device == "cpu" and mg.get_float32_matmul_precision() == "highest"
