@@ -13,6 +13,8 @@ from chapters.ch09_gpt2 import save_gpt2
 from chapters.chat import Conversation, Settings, answer, whole_characters
 from chapters.models import load
 from chapters.run_folder import Run, save_model
+from kernels.decode.reference import Norm
+from minigrad import decoding
 
 LATER = dict(n_kv_head=2, rotary=500.0, rms_eps=1e-5, d_gated=40, bias=False)
 
@@ -58,12 +60,12 @@ def test_what_is_known_is_not_read_again(gpt):
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_where_there_are_no_kernels_it_says_so(gpt, int8, monkeypatch):
+def test_where_there_are_no_kernels_it_says_so(gpt, int8):
     with kernels.use("emulator"), pytest.raises(mg.DeviceError, match="made for the CPU"):
         Decoder(gpt, int8)
-    monkeypatch.setattr(kernels, "device_of", lambda array: "cuda")
+    norm = Norm(mg.ones(8, device="emulator").array, None)
     with pytest.raises(mg.DeviceError, match="made for the CPU"):
-        Decoder(gpt, int8)
+        decoding.decoder([], norm, None)
 
 
 def test_an_interrupted_read_leaves_no_wrong_cache(gpt):
