@@ -97,8 +97,7 @@ class LayerCache:
 
     def keep(self, rows):
         """Forget all rows but these: (rows,) int64."""
-        k, v, self.k, self.length = self.k[rows, :, : self.length], self.v[rows, :, : self.length], None, 0
-        self.append(k, v)
+        self.k, self.v = self.k[rows], self.v[rows]
 
 
 class KVCache:
@@ -117,8 +116,8 @@ class KVCache:
         return self.layers[0].length
 
     def keep(self, rows):
-        """Go on with these rows of the batch alone: (B,) bool.  The others are finished."""
-        kept = mg.as_tensor(np.flatnonzero(rows), device=self.layers[0].k.device)  # (rows,)
+        """Go on with these rows of the batch alone: (rows,) int64, in which a row may come several times."""
+        kept = mg.as_tensor(rows, device=self.layers[0].k.device)  # (rows,)
         for layer in self.layers:
             layer.keep(kept)
 

@@ -90,12 +90,14 @@ def generate(
     stop_ids=(),
     generator=None,
     use_cache=True,
+    observe=None,
 ):
     """Continue every prompt by up to max_new_tokens tokens; a row ends early at one of stop_ids, which is not returned.
 
     prompts: non-empty lists of token ids, of any lengths; of one longer than the context the last tokens are used,
     with a warning.  generator: a seeded mg.Generator, the default one where None; every row has a throw of its own at
     every step, whether it is done or not, so that what it says does not depend on when another row stops.
+    observe(logits), if given, is shown every step's logits, (rows, V), of the rows still being written, in their order.
     Returns only the new tokens, a list a prompt.  The model is in eval mode meanwhile and afterwards as it was.
     Raises ValueError for settings that make no sense.
     """
@@ -109,7 +111,8 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, start[row] : width] = prompt
     lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
-    rows = np.arange(B)  # those that are still being written
+    first_of, which = distinct(prompts)  # a prompt that is given several times is read once
+    rows, live = np.arange(B), np.ones(B, bool)  # (B,) those that are computed, and which of them are still being written
 
     was_training = model.training
     model.eval()
@@ -117,20 +120,35 @@ def generate(
         with mg.no_grad():
             cache = KVCache(model) if use_cache else None
             for new in range(max_new_tokens if B else 0):
-                logits = next_logits(model, ids[rows, : width + new], start[rows], cache)  # (rows, V)
+                if new == 0:
+                    logits = next_logits(model, ids[first_of, :width], start[first_of], cache)[which]  # (B, V)
+                    if cache is not None and len(first_of) < B:
+                        cache.keep(which)
+                else:
+                    logits = next_logits(model, ids[rows, : width + new], start[rows], cache)  # (rows, V)
+                if observe is not None:
+                    observe(logits[live])
                 chosen = choose(logits, dice.random(B)[rows], temperature, top_k, top_p)  # (rows,)
                 ids[rows, width + new] = chosen
-                stopped = np.isin(chosen, list(stop_ids))  # (rows,)
-                if stopped.any():
-                    lengths[rows[stopped]] = new
-                    rows = rows[~stopped]
-                    if not len(rows):
-                        break
+                stopped = live & np.isin(chosen, list(stop_ids))  # (rows,)
+                lengths[rows[stopped]] = new
+                live &= ~stopped
+                if not live.any():
+                    break
+                if live.mean() <= 0.75:  # to leave rows out, the keys and values of all others must move together
                     if cache is not None:
-                        cache.keep(~stopped)
+                        cache.keep(np.flatnonzero(live))
+                    rows, live = rows[live], live[live]
     finally:
         model.train(was_training)
     return [ids[row, width : width + lengths[row]].tolist() for row in range(B)]
+
+
+def distinct(prompts):
+    """The number of each prompt's first occurrence, (n,), and for every prompt which of these it is, (B,)."""
+    numbers = {}
+    which = np.array([numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts], np.int64)  # (B,)
+    return np.array([np.argmax(which == number) for number in range(len(numbers))], np.int64), which  # (n,), (B,)
 
 
 def next_logits(model, ids, start, cache):

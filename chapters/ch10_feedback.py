@@ -41,8 +41,8 @@ def fits(critic, tokenizer, tasks, responses, principles, clamp=CLAMP, batch_siz
     rows = [tokenizer.encode(text)[: context - 1] for text in texts]
     found = np.zeros(len(rows))  # (N,)
     for places, inputs in by_length(rows, batch_size, PAD):
-        recorder, room = Recorder(critic), min(longest, context - inputs.shape[1])
-        said = generate(recorder, [rows[i] for i in places], room, temperature=0, stop_ids=(end,))
+        recorder, room = Recorder(), min(longest, context - inputs.shape[1])
+        said = generate(critic, [rows[i] for i in places], room, temperature=0, stop_ids=(end,), observe=recorder)
         said = [ids + [end] if len(ids) < room else ids for ids in said]  # as the recorder saw them
         for i, ids, *steps in zip(places, said, recorder.log_probs(said), by_row(recorder, said), strict=True):
             found[i] = sum(np.clip(one, -clamp, clamp) for one in verdicts(ids, *steps, tokenizer))

@@ -73,22 +73,16 @@ def lay_out(prompts, responses, ended, log_probs=None):
 
 
 class Recorder:
-    """Stands in for a model in chapter 8's `generate` and remembers the logits of every step.
+    """Remembers the logits of every step of chapter 8's `generate`, which shows them where it is given as `observe`.
 
-    At step t the rows still being written are those whose response has more than t tokens, in their order, because
-    `generate` drops a row when it ends.
+    At step t the rows still being written are those whose response has more than t tokens, in their order.
     """
 
-    def __init__(self, model):
-        self.model, self.steps = model, []  # a (rows, V) array a step
+    def __init__(self):
+        self.steps = []  # a (rows, V) array a step
 
-    def __getattr__(self, name):
-        return getattr(self.model, name)
-
-    def __call__(self, *args, **kwargs):
-        logits = self.model(*args, **kwargs)  # (rows, 1, V)
-        self.steps.append(logits.numpy(force=True)[:, -1])  # (rows, V)
-        return logits
+    def __call__(self, logits):
+        self.steps.append(logits)
 
     def log_probs(self, responses):
         """The log-probability of each token of each response, as B lists."""
@@ -119,14 +113,16 @@ def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.
             f"{policy.config.context}; give shorter instructions or a model with a longer context."
         )
     allowed, end = min(max_new_tokens, room), tokenizer.eos_id
-    recorder = Recorder(policy) if record else policy
-    said = generate(recorder, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator)
+    recorder = Recorder() if record else None
+    said = generate(
+        policy, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder
+    )
     ended = [len(response) < allowed for response in said]  # generate leaves the end-of-text token out
     responses = [response + [end] if e else response for response, e in zip(said, ended, strict=True)]
     return lay_out(prompts, responses, ended, recorder.log_probs(responses) if record else None)
 
 
-def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=128):
+def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=256):
     """Like roll_out, for any number of tasks, those with prompts of like length together.  Returns the Rollouts of all.
 
     The recorded log-probabilities are left out.
