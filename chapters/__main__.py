@@ -17,6 +17,7 @@ from pathlib import Path
 from chapters import second_bend, stages
 from chapters.command import OnDevice, command
 from chapters.report import summary, write_report
+from minigrad.ahead import compile_ahead
 from minigrad.serialization import write_atomically
 
 STAGES = {
@@ -48,6 +49,7 @@ def main(settings):
         print(f"{'report':<12} {write_report.__doc__.splitlines()[0]}")
         return
     claim(settings)
+    compile_ahead()
     job = stages.Job(settings.out, settings.seed, settings.quick)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         run_stage(job, name, stage, f"[{number}/{len(STAGES)}]")

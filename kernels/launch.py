@@ -92,6 +92,11 @@ def _warn_uncached(reason):
         )
 
 
+def cached():
+    """Whether what is compiled is kept on disk, as far as is known."""
+    return not _warned
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk, which also notices changes in other files, and does without the disk where it fails."""
 

@@ -13,6 +13,7 @@ from chapters import html, second_bend, stages
 from chapters.ch07_train import RunError, TrainConfig
 from chapters.ch10_constitution import Plan
 from chapters.ch10_rlhf import PPOConfig
+from kernels import ahead
 
 ROOT = Path(__file__).parents[2]
 FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
@@ -155,6 +156,43 @@ def test_the_summary_in_the_terminal(job, capsys):
     said = capsys.readouterr().out
     for words in ("validation loss", "class head, pretrained body", "after instruction tuning", "exercise 2", "report.html"):
         assert words in said
+
+
+COMPILED = """
+import numpy as np
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import *
+from chapters.ch08_sample import generate
+from kernels import SETS, ahead, launch
+
+def compiled():
+    return {(f.py_func.__module__, f.py_func.__name__): set(f.signatures) for f in launch._OUTERMOST if f.signatures}
+
+for share in ahead.SHARES:
+    ahead.main([share])
+before = compiled()
+
+class Batches:
+    def batch(self, step):
+        return np.zeros((3, 9), np.int64), np.ones((3, 9), np.int64)
+
+model = GPT(GPTConfig(vocab_size=300, context=16, n_layer=1, n_head=2, d_model=16))
+train(model, Batches(), TrainConfig(steps=2), Run(RUN))
+generate(model, [[1, 2], [3]], 3)
+print("the same" if compiled() == before else compiled().keys() - before.keys())
+"""
+
+
+def test_training_and_sampling_need_no_kernel_that_is_not_compiled_ahead(tmp_path):
+    code = COMPILED.replace("RUN", repr(str(tmp_path)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "the same", done.stdout + done.stderr
+
+
+def test_nothing_is_compiled_ahead_for_a_cache_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(ahead.launch, "cached", lambda: False)
+    monkeypatch.setattr(ahead.subprocess, "Popen", None)
+    ahead.compile_ahead.__wrapped__()
 
 
 def test_list_names_the_stages_and_trains_nothing():
