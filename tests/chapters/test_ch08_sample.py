@@ -135,6 +135,37 @@ def test_other_rows_do_not_change_a_rows_dice(model):
     assert stopped[1] == free[1][: len(stopped[1])]
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_prompt_given_several_times_is_read_once_and_continued_each_time_by_its_own_dice(model, use_cache):
+    prompts, given = [PROMPTS[i] for i in (1, 0, 1, 2, 1)], []
+    read = model.forward
+
+    def forward(idx, *args, **kwargs):
+        given.append(idx.shape)
+        return read(idx, *args, **kwargs)
+
+    model.forward = forward
+    try:
+        said = generate(model, prompts, 6, generator=mg.Generator(5), use_cache=use_cache)
+    finally:
+        del model.forward
+    assert given[0] == (3, 10) and given[1] == (5, 1 if use_cache else 11)
+    assert len({tuple(said[i]) for i in (0, 2, 4)}) == 3
+    greedy = generate(model, prompts, 6, temperature=0, use_cache=use_cache)
+    assert greedy == [plain_greedy(model, prompt, 6) for prompt in prompts]
+
+
+def test_what_is_observed_are_the_logits_of_the_rows_still_being_written(model):
+    """However many of the finished rows are still computed along with them."""
+    free, seen = generate(model, PROMPTS, 8, temperature=0), []
+    stops = (free[0][1], free[2][4])
+    said = generate(model, PROMPTS, 8, temperature=0, stop_ids=stops, observe=seen.append)
+    assert len(seen[0]) == 4 and len(seen[-1]) < 4
+    for t, logits in enumerate(seen):
+        writing = [row for row in range(4) if len(said[row]) >= t]
+        assert [int(token) for token in logits.argmax(axis=1)] == [free[row][t] for row in writing]
+
+
 def test_top_k_one_and_tiny_nucleus_are_greedy(model):
     greedy = generate(model, PROMPTS, 8, temperature=0)
     assert generate(model, PROMPTS, 8, top_k=1, generator=mg.Generator(0)) == greedy
