@@ -49,7 +49,8 @@ def main(settings):
         print(f"{'report':<12} {write_report.__doc__.splitlines()[0]}")
         return
     claim(settings)
-    compile_ahead()
+    if settings.device == "cpu":
+        compile_ahead()
     job = stages.Job(settings.out, settings.seed, settings.quick)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         run_stage(job, name, stage, f"[{number}/{len(STAGES)}]")
