@@ -96,42 +96,39 @@ def maximum(typing, a, b):
 # in the lowest bits of the sum.
 _ROUNDER, _ROUNDER_BITS = 12582912.0, 0x4B400000  # 1.5 · 2²³
 
-
-def _scaler(steps):
-    """Make y · 2ⁿ, where n is the whole number in the lowest bits of `rounded`, in one multiplication or two.
-
-    A float32 is 2^(e − 127) where its exponent bits say e, so writing n + 127 there makes 2ⁿ. In two halves where 2ⁿ itself
-    may overflow before the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
-    """
-
-    @intrinsic
-    def times_power_of_two(typing, y, rounded):
-        def emit(context, builder, signature, args):
-            y, n = args[0], builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
-            half = builder.ashr(n, INT(1))
-            for part in (half, builder.sub(n, half)) if steps == 2 else (n,):
-                y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
-            return y
-
-        return types.float32(types.float32, types.float32), emit
-
-    return times_power_of_two
-
-
-_times_any_power, _times_normal_power = _scaler(2), _scaler(1)
-
 _F = types.float32
 LOG2_E = 1.44269504
 # ln 2 in two parts: the first has so few bits that n · LN2_HIGH is exact, so that x − n ln 2 loses nothing.
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 
 
-@exact
-def _split(x):
-    """x = n ln 2 + r with |r| ≤ ln 2 / 2: eʳ, and n in the lowest bits of a float32.
+@intrinsic
+def _times_power_of_two(typing, y, rounded):
+    """y · 2ⁿ, where n is the whole number in the lowest bits of `rounded`.
 
-    Over that short interval eʳ is a polynomial of degree 7 (coefficients: Moshier's Cephes library, expf).
+    A float32 is 2^(e − 127) where its exponent bits say e, so writing n + 127 there makes 2ⁿ. In two halves, since 2ⁿ itself
+    may overflow before the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
     """
+
+    def emit(context, builder, signature, args):
+        y, n = args[0], builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
+        half = builder.ashr(n, INT(1))
+        for part in (half, builder.sub(n, half)):
+            y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
+        return y
+
+    return types.float32(types.float32, types.float32), emit
+
+
+@exact
+def exp(x):
+    """eˣ = 2ⁿ eʳ, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, tiny results are denormal numbers.
+
+    x = n ln 2 + r with |r| ≤ ln 2 / 2, an interval so short that eʳ is a polynomial of degree 7 there (coefficients: Moshier's
+    Cephes library, expf).
+    """
+    x = _F(-104.0) if x < _F(-104.0) else x  # e^-104 is 0 and e^89 is inf; a NaN fails both comparisons and stays
+    x = _F(89.0) if x > _F(89.0) else x
     rounded = x * _F(LOG2_E) + _F(_ROUNDER)
     n = rounded - _F(_ROUNDER)
     r = x - n * _F(LN2_HIGH) - n * _F(LN2_LOW)
@@ -141,26 +138,51 @@ def _split(x):
     p = p * r + _F(4.1665795894e-2)
     p = p * r + _F(1.6666665459e-1)
     p = p * r + _F(5.0000001201e-1)
-    return p * (r * r) + r + _F(1.0), rounded
+    return _times_power_of_two(p * (r * r) + r + _F(1.0), rounded)
+
+
+@intrinsic
+def _power_in_lowest_bits(typing, rounded):
+    """2ⁿ, where n + 127 stands in the lowest bits: shifted to where a float32 has its exponent, the others falling off."""
+
+    def emit(context, builder, signature, args):
+        return builder.bitcast(builder.shl(builder.bitcast(args[0], INT), INT(23)), FLOAT)
+
+    return types.float32(types.float32), emit
 
 
 @exact
-def exp(x):
-    """eˣ = 2ⁿ eʳ, relative error below 2e-7; e^inf = inf, e^-inf = 0, NaN stays NaN, tiny results are denormal numbers."""
-    x = _F(-104.0) if x < _F(-104.0) else x  # e^-104 is 0 and e^89 is inf; a NaN fails both comparisons and stays
-    x = _F(89.0) if x > _F(89.0) else x
-    power, rounded = _split(x)
-    return _times_any_power(power, rounded)
+def _short_exp(x, raised):
+    """2^raised eˣ for x of at most 0 (or just above), where that is a normal number; relative error below 2e-7.
+
+    2^(n + raised) takes a single shift and nothing is clipped; and the polynomial, whose coefficients are fitted to this
+    interval (least squares of the relative error, with weights that even it out: 1e-7), needs only degree 5.
+    """
+    rounded = x * _F(LOG2_E) + _F(_ROUNDER + 127 + raised)
+    n = rounded - _F(_ROUNDER + 127 + raised)
+    r = x - n * _F(LN2_HIGH) - n * _F(LN2_LOW)
+    p = _F(0.00829029549)
+    p = p * r + _F(0.0418980308)
+    p = p * r + _F(0.166676372)
+    p = p * r + _F(0.499991477)
+    p = p * r + _F(0.999999702)
+    p = p * r + _F(1.0)
+    return p * _power_in_lowest_bits(rounded)
 
 
 @exact
 def exp_to_zero(x):
-    """exp for x of at most 0 (or just above), as where a maximum was subtracted, to be summed: a third less work.
+    """eˣ for x of at most 0 (or just above), as where a maximum was subtracted, to be summed: half the work of exp.
 
     Results below e^-87, which float32 cannot hold in full and no sum with e⁰ would notice, are 0.
     """
-    power, rounded = _split(x)
-    return _F(0.0) if x < _F(-87.0) else _times_normal_power(power, rounded)
+    return _F(0.0) if x < _F(-87.0) else _short_exp(x, 0)
+
+
+@exact
+def raised_exp(x):
+    """2⁶⁴ eˣ for x of at most 0, to be divided by a sum of such: the quotient is a denormal number where it should be one."""
+    return _F(0.0) if x < _F(-104.0) else _short_exp(x, 64)
 
 
 @intrinsic

@@ -1,7 +1,7 @@
 """Cross-entropy on the CPU: the reference's signatures, float32, whole rows shared among the threads.
 
 The loss and its softmax are one kernel: no array of probabilities is ever made. A row of logits comes from memory once, a piece
-of it while the piece before is being worked on. Rows that are not graded are not read.
+of it while the piece before is being worked on, and most of it is looked at only once. Rows that are not graded are not read.
 """
 
 import math
@@ -13,7 +13,10 @@ from kernels.launch import as_flat, as_rows, check_indices, delivered, inner, ke
 from kernels.simd import exp_to_zero, load, maximum, prefetch
 
 _F = types.float32
-PIECE, SPAN = 4096, 256  # numbers of a row looked at together, 16 kB, half of a first-level cache; and of those at a time
+PIECE, SPAN = 4096, 128  # numbers of a row that are summed up together, and how many at a time
+AHEAD = 2048  # numbers, 8 kB: so far ahead memory is asked for, in small portions
+_HIGHEST, _ENOUGH = 88.0, 1e26  # e^88 is the last that float32 holds; a sum below e^60 contains nothing near it
+_LOWEST = -3.4028235e38
 
 
 @inner
@@ -25,28 +28,42 @@ def _maximum(x, n):
 
 
 @inner
-def _exponentials(x, n, top, ahead):
-    """Σ exp(x − top) over n numbers; meanwhile the memory at `ahead` is asked for, a span of as much for every span done."""
+def _exponentials(x, n, shift):
+    """Σ exp(min(x − shift, 88)) over n numbers; what lies AHEAD of them is asked for meanwhile.
+
+    Left to itself the processor fetches ahead only within a page of 4 kB, too little for arithmetic that takes about as long as
+    its memory.
+    """
     total = _F(0.0)
     for first in range(0, n, SPAN):
-        for line in range(0, SPAN, 16):
-            prefetch(ahead + 4 * (first + line))
         here = x + 4 * first
+        for line in range(0, SPAN, 16):
+            prefetch(here + 4 * (AHEAD + line))
         for i in range(min(SPAN, n - first)):
-            total += exp_to_zero(load(here, i) - top)
+            above = load(here, i) - shift
+            total += exp_to_zero(_F(_HIGHEST) if above > _F(_HIGHEST) else above)
     return total
 
 
 @inner
 def _logsumexp(x, n):
-    """log Σ eˣ, a piece at a time, with the largest number so far; when a larger one comes, the sum is scaled down."""
-    total, top = _F(0.0), _F(-np.inf)
+    """log Σ eˣ = shift + log Σ exp(x − shift), a piece of the row at a time.
+
+    The shift has to keep the sum from overflowing and from vanishing, no more: it need not be the row's maximum, for which
+    every number would have to be looked at twice. The maximum of the first piece serves, as long as no sum says that it is
+    too low.
+    """
+    total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
         here, count = x + 4 * first, min(PIECE, n - first)
-        before, top = top, maximum(top, _maximum(here, count))
-        if top != _F(-np.inf):  # else there was nothing but -inf so far, which adds nothing; -inf − -inf would be NaN
-            total = total * exp_to_zero(before - top) + _exponentials(here, count, top, here + 4 * PIECE)
-    return _F(math.log(total)) + top
+        more = _exponentials(here, count, shift)
+        if not more < _F(_ENOUGH):
+            top = _maximum(here, count)
+            total *= exp_to_zero(shift - top)
+            shift = top
+            more = _exponentials(here, count, shift)
+        total += more
+    return _F(math.log(total)) + shift
 
 
 @inner

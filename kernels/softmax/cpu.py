@@ -1,7 +1,8 @@
 """Softmax and log-softmax on the CPU: the reference's signatures, float32, whole rows shared among the threads.
 
 A row is read from memory once and then stays in the cache for the second and third look at it, so that the cost is one read
-and one write of the array. exp is a polynomial that LLVM can put into vector registers (kernels/simd.py).
+and one write of the array, as long as the arithmetic in between is short. Most of it is exp, a polynomial that LLVM can put
+into vector registers, here in the shorter form that is enough below a maximum (kernels/simd.py).
 """
 
 import math
@@ -10,7 +11,7 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import as_rows, delivered, inner, kernel, result, workers
-from kernels.simd import exp, maximum
+from kernels.simd import exp, exp_to_zero, maximum, raised_exp
 
 _F = types.float32
 
@@ -27,7 +28,7 @@ def row_maximum(x):
 def _softmax_row(x, y):
     top, total = row_maximum(x), _F(0.0)
     for c in range(len(x)):
-        y[c] = exp(x[c] - top)
+        y[c] = raised_exp(x[c] - top)
         total += y[c]
     scale = _F(1.0) / total
     for c in range(len(x)):
@@ -38,7 +39,7 @@ def _softmax_row(x, y):
 def _log_softmax_row(x, y):
     top, total = row_maximum(x), _F(0.0)
     for c in range(len(x)):
-        total += exp(x[c] - top)
+        total += exp_to_zero(x[c] - top)
     shift = top + _F(math.log(total))
     if math.isinf(top):  # the row's +inf, or its every -inf, must become NaN, as inf − inf does
         shift = _F(np.nan)
