@@ -8,8 +8,6 @@ A job that was stopped goes on where it was when the same command is given again
 """
 
 import json
-import sys
-import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,9 @@ from pathlib import Path
 from chapters import second_bend, stages
 from chapters.command import OnDevice, command
 from chapters.report import summary, write_report
-from minigrad.ahead import compile_ahead
+from chapters.schedule import STAGES, read_json, run_stages
+from minigrad import processor
 from minigrad.serialization import write_atomically
-
-STAGES = {
-    "world": stages.make_world,
-    "tokenizer": stages.make_tokens,
-    "pretrain": stages.pretrain,
-    "sample": stages.sample,
-    "classify": stages.classify,
-    "sft": stages.fine_tune,
-    "evaluate": stages.evaluate,
-    **second_bend.STAGES,
-}
 
 
 @dataclass
@@ -39,6 +27,7 @@ class Settings(OnDevice):
     out: Path = Path("runs/main")  # the folder for everything
     seed: int = 0  # of the world and of everything random
     quick: bool = False  # a smaller model on less of everything
+    processes: int | None = None  # stages that run at a time after pretraining; 2 where there are two threads
     list: bool = False  # name the stages and stop
 
 
@@ -48,15 +37,28 @@ def main(settings):
             print(f"{name:<12} {stage.__doc__.splitlines()[0]}")
         print(f"{'report':<12} {write_report.__doc__.splitlines()[0]}")
         return
+    if settings.processes is not None and settings.processes < 1:
+        raise ValueError(f"processes must be at least 1, got {settings.processes}.")
     claim(settings)
     if settings.device == "cpu":
-        compile_ahead()
-    job = stages.Job(settings.out, settings.seed, settings.quick)
-    for number, (name, stage) in enumerate(STAGES.items(), 1):
-        run_stage(job, name, stage, f"[{number}/{len(STAGES)}]")
+        processor.compile_ahead()
+    job = make_job(settings)
+    run_stages(job, processes(settings))
     page = write_report(job)
     show_summary(job)
     print(f"\nThe page of results: {page}")
+
+
+def make_job(settings):
+    plan = "quick" if settings.quick else "full"
+    return stages.Job(settings.out, settings.seed, stages.PLANS[plan], second_bend.PLANS[plan], settings.quick)
+
+
+def processes(settings):
+    """How many stages at a time: a GPU is not shared, and one thread cannot be."""
+    if settings.device != "cpu":
+        return 1
+    return settings.processes or min(2, processor.get_num_threads())
 
 
 def claim(settings):
@@ -80,41 +82,12 @@ def claim(settings):
 
 def fingerprint(settings):
     """A short text that changes with any setting of any stage, so that stages of two versions never mix in one folder."""
-    job = stages.Job(settings.out, settings.seed, settings.quick)
-    return f"{zlib.crc32(repr((job.plan, second_bend.plan(job))).encode()):08x}"
-
-
-def read_json(path):
-    """What a JSON file of this job holds; ValueError, saying what to do, where it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again.") from None
+    job = make_job(settings)
+    return f"{zlib.crc32(repr((job.plan, job.second_plan)).encode()):08x}"
 
 
 def described(settings):
     return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-def run_stage(job, name, stage, place):
-    """Run one stage, or take over what it found when it was run before; its result goes to <stage>/result.json."""
-    path = job.run(name) / "result.json"
-    title = f"\033[1m{place} {name}\033[0m" if sys.stdout.isatty() else f"{place} {name}"
-    if path.exists():
-        job.results[name] = read_json(path)
-        print(f"{title}: done before, kept")
-        return
-    print(f"{title}: {stage.__doc__.splitlines()[0]}", flush=True)
-    started = time.perf_counter()
-    result = stage(job)
-    write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    job.results[name] = read_json(path)
-    seconds = time.perf_counter() - started
-    with open(
-        job.out / "timing.jsonl", "a"
-    ) as clock:  # the clock has a file of its own: the rest is the same every time
-        clock.write(json.dumps({"stage": name, "seconds": round(seconds, 1)}) + "\n")
-    print(f"      {seconds:.1f} s", flush=True)
 
 
 def show_summary(job):

@@ -36,39 +36,30 @@ class SecondPlan:
     test: int = 320  # held-out instructions asked of each model
 
 
-PLANS = {
-    "full": SecondPlan(
-        demonstrations=demonstrations.Settings.examples,
-        assistant=demonstrations.Settings().training,
-        compared=ch10_reward.Settings.prompts,
-        reward=ch10_reward.Settings().training,
-        ppo=ch10_rlhf.PPOConfig(),
-        constitution=ch10_constitution.PLANS["main"],
-    ),
-    "quick": SecondPlan(
-        demonstrations=4000,
-        assistant=TrainConfig(
-            steps=200, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
-        ),
-        compared=300,
-        reward=TrainConfig(
-            steps=60, batch_size=16, lr=1e-3, min_lr=1e-4, warmup_steps=5, weight_decay=0.0, beta2=0.99
-        ),
-        ppo=ch10_rlhf.PPOConfig(iterations=6),
-        constitution=ch10_constitution.PLANS["quick"],
-        test=96,
-    ),
-}
-
-
-def plan(job):
-    """The job's SecondPlan."""
-    return PLANS["quick" if job.quick else "full"]
+FULL = SecondPlan(
+    demonstrations=demonstrations.Settings.examples,
+    assistant=demonstrations.Settings().training,
+    compared=ch10_reward.Settings.prompts,
+    reward=ch10_reward.Settings().training,
+    ppo=ch10_rlhf.PPOConfig(),
+    constitution=ch10_constitution.PLANS["main"],
+)
+QUICK = replace(
+    FULL,
+    demonstrations=4000,
+    assistant=replace(FULL.assistant, steps=200),
+    compared=300,
+    reward=replace(FULL.reward, steps=60, min_lr=1e-4, warmup_steps=5),
+    ppo=ch10_rlhf.PPOConfig(iterations=6),
+    constitution=ch10_constitution.PLANS["quick"],
+    test=96,
+)
+PLANS = {"full": FULL, "quick": QUICK}
 
 
 def held_out(job):
     """The tasks that every model of the second bend is asked, the same for all."""
-    return everything(job.world, "test", plan(job).test, job.seed + 1)
+    return everything(job.world, "test", job.second_plan.test, job.seed + 1)
 
 
 # ── the stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -77,22 +68,22 @@ def held_out(job):
 def assistant(job):
     """Instruction tuning again, on demonstrations of mixed quality: where the second bend starts."""
     model, tokenizer = load_model(job.out / "pretrain")
-    config = job.config(plan(job).assistant)
-    demonstrations.fine_tune(model, tokenizer, job.world, plan(job).demonstrations, config, job.run("assistant"))
+    config = job.config(job.second_plan.assistant)
+    demonstrations.fine_tune(model, tokenizer, job.world, job.second_plan.demonstrations, config, job.run("assistant"))
     tasks = held_out(job)
     said = sampled(model, tokenizer, tasks, job.seed).texts(tokenizer)
-    return {"demonstrations": plan(job).demonstrations, **demonstrations.measure(Judge(job.world), tasks, said)}
+    return {"demonstrations": job.second_plan.demonstrations, **demonstrations.measure(Judge(job.world), tasks, said)}
 
 
 def reward(job):
     """A simulated labeller compares the assistant's responses; a reward model learns what it prefers."""
     gpt, tokenizer = load_model(job.out / "assistant")
     judge, run, context = Judge(job.world), job.run("reward"), gpt.config.context
-    tasks = everything(job.world, "train", plan(job).compared, job.seed)
-    rankings = ch10_reward.collect(gpt, tokenizer, judge, tasks, plan(job).k, job.seed)
-    tests = ch10_reward.collect(gpt, tokenizer, judge, held_out(job), plan(job).k, job.seed + 1)
+    tasks = everything(job.world, "train", job.second_plan.compared, job.seed)
+    rankings = ch10_reward.collect(gpt, tokenizer, judge, tasks, job.second_plan.k, job.seed)
+    tests = ch10_reward.collect(gpt, tokenizer, judge, held_out(job), job.second_plan.k, job.seed + 1)
     demonstrated = ch10_reward.demonstrated_rows(job.world, tokenizer, 300, context, job.seed)
-    model = ch10_reward.train_reward(gpt, rankings, demonstrated, job.config(plan(job).reward), run)
+    model = ch10_reward.train_reward(gpt, rankings, demonstrated, job.config(job.second_plan.reward), run)
     found = ch10_reward.measure(model, tests)
     draw_calibration(run / "figures" / "calibration.png", found)
     ch10_reward.show_token_scores(model, tokenizer, tests, run)
@@ -104,8 +95,8 @@ def rlhf(job):
     (policy, tokenizer), (reference, _) = load_model(job.out / "assistant"), load_model(job.out / "assistant")
     reward_model, value_model = (ch10_reward.load_scalar(job.out / "reward") for _ in range(2))
     judge, run = Judge(job.world), job.run("rlhf")
-    config = replace(plan(job).ppo, seed=job.seed, resume=True)
-    tasks = everything(job.world, "train", plan(job).tasks, job.seed)
+    config = replace(job.second_plan.ppo, seed=job.seed, resume=True)
+    tasks = everything(job.world, "train", job.second_plan.tasks, job.seed)
     learner = ch10_rlhf.PPO(policy, value_model, config, ch10_rlhf.mixed_in(config, job.world, tokenizer, policy))
     score = ch10_rlhf.scored_by(reward_model)
     ch10_rlhf.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
@@ -120,7 +111,7 @@ def rlhf(job):
 def constitution(job):
     """Constitutional AI: the assistant revises itself by written principles, and a critic's preferences train it on."""
     out = job.run("constitution").folder
-    return ch10_constitution.constitution_stage(job.out / "assistant", out, plan(job).constitution, job.seed)
+    return ch10_constitution.constitution_stage(job.out / "assistant", out, job.second_plan.constitution, job.seed)
 
 
 # ── all models side by side ──────────────────────────────────────────────────────────────────────────────────────────

@@ -36,7 +36,7 @@ from chapters.world import LABELS, World
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything: `PLANS["full"]` takes minutes on two cores, `PLANS["quick"]` about one."""
+    """How much of everything: FULL takes minutes on two cores, QUICK about one."""
 
     corpus_bytes: int
     vocab_size: int
@@ -55,55 +55,29 @@ class Plan:
 # and nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99)
 # leave it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model
 # forgets the names that its few examples never mention, and answers about somebody else.
-PLANS = {
-    "full": Plan(
-        corpus_bytes=16_000_000,
-        vocab_size=1024,
-        model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
-        pretrain=TrainConfig(
-            steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=20
-        ),
-        snippets=200,  # few, so that it shows what the body brings
-        snippets_test=600,
-        classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
-        instructions=8000,
-        sft=TrainConfig(
-            steps=500,
-            batch_size=32,
-            lr=6e-4,
-            min_lr=6e-5,
-            warmup_steps=20,
-            weight_decay=0.0,
-            beta2=0.99,
-            eval_every=250,
-            eval_batches=9,
-        ),
-        test=320,
-    ),
-    "quick": Plan(
-        corpus_bytes=5_000_000,
-        vocab_size=1024,
-        model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
-        pretrain=TrainConfig(steps=1300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=650),
-        snippets=200,
-        snippets_test=300,
-        classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
-        instructions=4000,
-        sft=TrainConfig(
-            steps=200,
-            batch_size=32,
-            lr=6e-4,
-            min_lr=6e-5,
-            warmup_steps=20,
-            weight_decay=0.0,
-            beta2=0.99,
-            eval_every=100,
-            eval_batches=4,
-        ),
-        test=160,
-        samples=32,
-    ),
-}
+FULL = Plan(
+    corpus_bytes=16_000_000,
+    vocab_size=1024,
+    model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
+    pretrain=TrainConfig(steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=20),
+    snippets=200,  # few, so that it shows what the body brings
+    snippets_test=600,
+    classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
+    instructions=ch10_sft.Settings.examples,
+    sft=ch10_sft.Settings().training,
+    test=320,
+)
+QUICK = replace(
+    FULL,
+    corpus_bytes=5_000_000,
+    pretrain=replace(FULL.pretrain, steps=1300, eval_every=650),
+    snippets_test=300,
+    instructions=4000,
+    sft=replace(FULL.sft, steps=200, eval_every=100, eval_batches=4),
+    test=160,
+    samples=32,
+)
+PLANS = {"full": FULL, "quick": QUICK}
 
 
 @dataclass
@@ -112,12 +86,10 @@ class Job:
 
     out: Path
     seed: int
+    plan: Plan
+    second_plan: object  # of the second bend, see second_bend.SecondPlan
     quick: bool = False
     results: dict = field(default_factory=dict)  # stage -> what it returned
-
-    @property
-    def plan(self):
-        return PLANS["quick" if self.quick else "full"]
 
     @property
     def world(self):

@@ -160,6 +160,16 @@ class _Announce(event.Listener):
 event.register("numba:compile", _Announce())
 
 
+def get_num_threads():
+    """How many threads a kernel may use."""
+    return numba.get_num_threads()
+
+
+def set_num_threads(threads):
+    """Let kernels that are called from this Python thread use so many; ValueError unless there are so many."""
+    numba.set_num_threads(threads)
+
+
 def workers(work):
     """How many threads to share `work` among, counted in elements touched.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import chapters.__main__ as main_job
-from chapters import html, second_bend, stages
+from chapters import html, schedule, second_bend, stages
 from chapters.ch07_train import RunError, TrainConfig
 from chapters.ch10_constitution import Plan
 from chapters.ch10_rlhf import PPOConfig
@@ -55,8 +55,8 @@ def tiny_plan():
     stages.PLANS, second_bend.PLANS = before
 
 
-def run_job(folder, **settings):
-    main_job.main(main_job.Settings(out=folder, **settings))
+def run_job(folder, processes=1, **settings):
+    main_job.main(main_job.Settings(out=folder, processes=processes, **settings))
     return folder
 
 
@@ -127,6 +127,26 @@ def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
     assert (run_job(tmp_path / "job") / "report.html").read_bytes() == (job / "report.html").read_bytes()
 
 
+def test_stages_that_share_the_processor_give_the_same_page_and_a_fault_in_one_is_told(job, tmp_path, capfd):
+    assert (run_job(tmp_path / "job", processes=2) / "report.html").read_bytes() == (job / "report.html").read_bytes()
+    said = capfd.readouterr().out
+    assert "2 stages run at a time" in said and "[8/12] assistant: Instruction tuning again" in said
+    assert {json.loads(line)["stage"] for line in (tmp_path / "job" / "timing.jsonl").open()} == {*main_job.STAGES}
+
+    for name in ("classify", "rlhf"):
+        (tmp_path / "job" / name / "result.json").unlink()
+    (tmp_path / "job" / "reward" / "reward.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no reward model in"):
+        run_job(tmp_path / "job", processes=2)
+    assert (tmp_path / "job" / "classify" / "result.json").exists(), "the other stage was let finish"
+
+
+def test_every_stage_comes_after_those_that_it_needs():
+    for name, needed in schedule.NEEDS.items():
+        before = list(main_job.STAGES)[: list(main_job.STAGES).index(name)]
+        assert set(needed) <= set(before)
+
+
 def test_another_jobs_folder_is_refused(job):
     theirs, mine = "seed 0, quick False, plan [0-9a-f]{8}", "seed 1, quick False, plan [0-9a-f]{8}"
     with pytest.raises(ValueError, match=f"holds a job with {theirs}, and this one has {mine}"):
@@ -143,6 +163,11 @@ def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
     monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
     with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that one"):
         run_job(job)
+
+
+def test_no_process_is_too_few(tmp_path):
+    with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
+        run_job(tmp_path, processes=0)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
