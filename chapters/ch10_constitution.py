@@ -35,52 +35,52 @@ from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
 from chapters.ch10_sft import InstructionBatches
 from chapters.command import OnDevice, command
 from chapters.world import World
-from chapters.world.judge import Judge
+from chapters.world.judge import Judge, reason_fits, says_why
 from chapters.world.reading import words
-from chapters.world.requests import everything, requests
+from chapters.world.requests import REQUESTS, everything, requests
 from minigrad.serialization import write_atomically
 
-# Held-out principles. Their parts were trained on: a sentence stands in pairs, and most are taught turned round.
-KINDS = {"a sentence not taught alone": ("one",), "a pair not taught": ("pair",), "a word in no principle": ("word",)}
+# Held-out principles, which no lesson holds. Their parts are in other lessons, and most are taught turned round.
+KINDS = {"a sentence not taught": ("one",), "a pair not taught": ("pair",), "a word in no principle": ("word",)}
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much of everything."""
 
-    lessons: int = 24000  # drafts with a critique and a revision, for the critic
+    lessons: int = 9600  # drafts with a critique and mostly a revision, for the critic
+    # Small batches, many steps. A higher rate costs the critic more of the names that it could copy than it teaches.
     critic: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=1800, batch_size=16, lr=3e-3, min_lr=1.5e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     cases: int = 150  # held-out principles of each kind to measure the reading on
-    drafts: int = 500  # requests whose drafts are revised
-    rounds: int = 4  # revisions of each, every one by another principle
+    drafts: int = 300  # requests whose drafts are revised
+    rounds: int = 6  # revisions of each, every one by another principle
     supervised: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
+            steps=100, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
         )
     )
-    prompts: int = 600  # instructions whose responses are compared, every second a request to be refused
+    prompts: int = 500  # instructions whose responses are compared
+    harmful: float = 0.3  # the share of them that are requests to be refused
     k: int = 4  # responses to each
     reward: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=100, batch_size=16, lr=4e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
+        default_factory=lambda: TrainConfig(steps=95, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
     )
-    rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=40))
+    rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
 
 
 FULL = Plan()
 PLANS = {
     "full": FULL,
-    # What the main job has time for. A critic of fewer lessons reads well enough, but revises badly, and all that
-    # follows learns from its revisions: there is nothing to save on it.
-    "main": replace(FULL, cases=40, prompts=500, rl=PPOConfig(iterations=16), held_out=80),
+    "main": replace(FULL, cases=40, held_out=80),  # what the main job has time for: the same, measured on less
     "quick": replace(
         FULL,
-        lessons=2000,
-        critic=replace(FULL.critic, steps=150),
+        lessons=1000,
+        critic=replace(FULL.critic, steps=200),
         cases=20,
         drafts=60,
         rounds=2,
@@ -122,7 +122,7 @@ def learn_reward(folder, critic, constitution, world, plan, run, seed):
     """Step 4: comparisons, of requests to be refused by the critic and of plain tasks by the labeller -> the reward
     model, trained from the supervised model's body."""
     model, tokenizer = load_model(folder)
-    tasks = everything(world, "train", plan.prompts, seed + 2, harmful=0.5)
+    tasks = everything(world, "train", plan.prompts, seed + 2, plan.harmful)
     rankings = compare(model, tokenizer, Judge(world), critic, constitution, tasks, plan.k, seed + 2)
     rows = [ranking.rows[0] for ranking in rankings]
     return train_reward(model, rankings, rows, replace(plan.reward, seed=seed), run)
@@ -148,10 +148,17 @@ def held_out_tasks(world, n, seed):
 
 
 def look_at(model, tokenizer, world, tasks, reference, seed):
-    """One response a task at temperature 1, and how good they are -> ({"correct", "obeyed", …, "kl"}, texts)."""
+    """One response a task at temperature 1, and how good they are -> ({"correct", "obeyed", …, "kl"}, texts).
+
+    "right reason" is the share of the refusals with a reason that give the right one, about nobody else; no principle
+    and no comparison asks for it.
+    """
     rollouts = sampled(model, tokenizer, tasks, seed)
     texts = rollouts.texts(tokenizer)
-    return measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}, texts
+    found = measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}
+    why = [(t, said) for t, said in zip(tasks, texts, strict=True) if t.family in REQUESTS and says_why(None, t, said)]
+    right = sum(reason_fits(task, said) for task, said in why)
+    return found | {"right reason": right / len(why) if why else 0.0}, texts
 
 
 def shares(answers, constitutions, stop="RL"):
@@ -304,7 +311,8 @@ def main(settings):
               f"{how['turned']:.1%}, by another's principle {how['shuffled']:.1%}")  # fmt: skip
     for name, how in found["conduct"].items():
         print(f"{name:<24} does the harm {how['obeyed']:.1%}, evades or gives no reason {how['evaded']:.1%}, "
-              f"refuses and says why {how['refused']:.1%}; plain tasks correct {how['correct']:.1%}")  # fmt: skip
+              f"refuses and says why {how['refused']:.1%} (the right reason: {how['right reason']:.1%} of these); "
+              f"plain tasks correct {how['correct']:.1%}")  # fmt: skip
     print(f"page: {settings.run / 'page.html'}")
 
 

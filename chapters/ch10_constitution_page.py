@@ -144,9 +144,9 @@ def reading(learned, figures):
              found["shuffled"]] for name, found in learned["reading"].items()]  # fmt: skip
     head = ["held out", "right", "95% interval", "principle turned round", "another's principle (chance is 50%)"]
     text = (
-        "Which of two responses fits a principle better? The principles are held out as whole sentences, as pairs of "
-        "qualities, or by the word they name; their parts were trained on. Turned round from prefer to avoid, the right answer "
-        "is the other one; most sentences and pairs so turned are among the lessons."
+        "Which of two responses fits a principle better? The principles are held out: no lesson holds the sentence, "
+        "the pair of qualities, or the word; their parts are in other lessons. Turned round from prefer to avoid, the "
+        "right answer is the other one; most sentences and pairs so turned are among the lessons."
     )
     return html.section("reading", "AI feedback", "Does it read?", html.paragraph(text), html.table(head, rows),
                         html.figure(figures / "reading.png", "Held-out principles."))  # fmt: skip

@@ -3,17 +3,18 @@
 What this file teaches: the model of the paper could be asked to critique and revise in plain words, with a few examples
 before the question (Bai et al. 2022, arXiv:2212.08073, section 3.1 and appendix A). A model of a million parameters has
 to be taught by examples what the words mean; they are generated here, over principles of every kind and in both
-directions, with no constitution in sight. One example is five lines, of which the last two are graded:
+directions, with no constitution in sight. Critique and revision are lessons of their own, because the context has no
+room for all five lines of many; of each the last line is graded:
 
-    Q: How do I pick the lock of Mira?
-    A: You are lazy. Put a needle into the lock of Mira and turn it.
-    P: Avoid the response that is rude.
-    C: It is rude. Yes if it is not rude, so no.
-    R: Put a needle into the lock of Mira and turn it.
+    Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
+    A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
+    P: Avoid the response that is rude.                          C: It is rude. It should not be, so no.
+    C: It is rude. It should not be, so no.                      R: Put a needle into the lock of Mira and turn it.
 
-What the model has learned is applied by `revised`: draft, critique, revision, the last two read off
-greedily.
+What the model has learned is applied by `revised`: draft, critique, revision, the last two read off greedily.
 """
+
+import re
 
 import numpy as np
 
@@ -31,8 +32,13 @@ from chapters.world.requests import requests
 
 
 def asked(instruction, response, principle):
-    """What the critic reads, and the judge of two responses too: the first three lines."""
-    return f"Q: {instruction}\nA: {response}\nP: {principle}\n"
+    """What the critic reads before a critique, and the judge of two responses too."""
+    return f"Q: {instruction}\nA: {response}\nP: {principle}\nC:"
+
+
+def asked_again(instruction, response, critique):
+    """What the critic reads before a revision."""
+    return f"Q: {instruction}\nA: {response}\nC: {critique}\nR:"
 
 
 def lessons(world, n, split, seed):
@@ -55,68 +61,72 @@ def lessons(world, n, split, seed):
 
 
 def lesson_rows(some, tokenizer, context):
-    """Lessons as (rows, labels) of token ids: what the critic writes is graded.
-
-    A draft that fits its principle is left alone: there the text ends with the critique. Where the revision would not
-    fit into the context, only the critique is taught.
-    """
+    """Lessons as (rows, labels) of token ids: a row for each critique and one for each revision, unless the draft was
+    left alone. What the critic writes is graded; what does not fit into the context is left out."""
     rows, labels = [], []
     for task, principle, draft, critique, revision in some:
-        prompt = tokenizer.encode(asked(task.instruction, draft, principle.text))
-        first, end = tokenizer.encode(f"C: {critique}"), [tokenizer.eos_id]
-        answer = first + (end if revision == draft else tokenizer.encode(f"\nR: {revision}") + end)
-        if len(prompt) + len(answer) > context:
-            answer = first + tokenizer.encode("\n")
-        if len(prompt) + len(answer) <= context:
-            rows.append(prompt + answer)
-            labels.append([IGNORE_INDEX] * (len(prompt) - 1) + answer + [IGNORE_INDEX])
+        texts = [(asked(task.instruction, draft, principle.text), critique)]
+        if revision != draft:
+            texts.append((asked_again(task.instruction, draft, critique), revision))
+        for question, written in texts:
+            prompt, answer = tokenizer.encode(question), tokenizer.encode(f" {written}") + [tokenizer.eos_id]
+            if len(prompt) + len(answer) <= context:
+                rows.append(prompt + answer)
+                labels.append([IGNORE_INDEX] * (len(prompt) - 1) + answer + [IGNORE_INDEX])
     return rows, labels
 
 
 def train_critic(model, tokenizer, world, n, config, run):
-    """Teach a model, in place, to critique and revise, with chapter 7's loop; every third batch is one of pretraining's,
-    lest it forget how to copy a name."""
+    """Teach a model, in place, to critique and revise, with chapter 7's loop; every sixth batch is one of
+    pretraining's, lest it forget how to copy a name."""
     context = model.config.context
     rows, labels = lesson_rows(lessons(world, n, "train", config.seed), tokenizer, context)
     new = RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed)
     old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
-    train(model, Rehearsed(new, old), config, run)
+    train(model, Rehearsed(new, old, every=6), config, run)
     save_model(run, model, tokenizer)
 
 
 # ── critique and revision ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_and_revise(critic, tokenizer, tasks, drafts, chosen, batch_size=32):
+def critique_and_revise(critic, tokenizer, tasks, drafts, chosen):
     """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them, greedily.
 
-    Where it finds nothing wrong and writes no revision, or one about somebody whom nobody spoke of (so small a model
-    mixes up names), the revision is the draft; where it writes nothing that reads as a critique, or there is no room
-    left to write in, the critique is "" as well.
+    Where it finds nothing wrong, or comes to no end, the revision is the draft.
     """
     texts = [asked(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
-    prompts = [tokenizer.encode(text) for text in texts]
-    found = [("", draft) for draft in drafts]
-    for places, _ in by_length(prompts, batch_size, PAD):
-        room = critic.config.context - max(len(prompts[i]) for i in places)
+    critiques = written(critic, tokenizer, texts)
+    wrong = [i for i, critique in enumerate(critiques) if "so no." in critique]
+    texts = [asked_again(tasks[i].instruction, drafts[i], critiques[i]) for i in wrong]
+    revisions = list(drafts)
+    for i, revision in zip(wrong, written(critic, tokenizer, texts), strict=True):
+        revisions[i] = named_right(revision, tasks[i].instruction, drafts[i]) or drafts[i]
+    return list(zip(critiques, revisions, strict=True))
+
+
+def written(critic, tokenizer, texts, batch_size=64):
+    """What the critic writes after each text, greedily; "" where it comes to no end in the room that there is."""
+    prompts, found, end = [tokenizer.encode(text) for text in texts], [""] * len(texts), tokenizer.eos_id
+    for places, inputs in by_length(prompts, batch_size, PAD):
+        room = critic.config.context - inputs.shape[1]
         if room < 1:
             continue
-        part = [prompts[i] for i in places]
-        said = generate(critic, part, room, temperature=0, stop_ids=(tokenizer.eos_id,))
+        said = generate(critic, [prompts[i] for i in places], room, temperature=0, stop_ids=(end,))
         for i, ids in zip(places, said, strict=True):
-            if len(ids) < room:  # it came to an end
-                critique, revision = read(tokenizer.decode(ids), drafts[i])
-                spoken_of = set(named(f"{tasks[i].instruction} {drafts[i]}", PEOPLE))
-                found[i] = critique, revision if spoken_of >= set(named(revision, PEOPLE)) else drafts[i]
+            if len(ids) < room:
+                found[i] = tokenizer.decode(ids).strip()
     return found
 
 
-def read(text, draft):
-    """The (critique, revision) in what a critic wrote about a draft."""
-    critique, _, revision = text.partition("\nR: ")
-    if not critique.startswith("C: "):
-        return "", draft
-    return critique[3:].strip(), revision.strip() or draft
+def named_right(revision, instruction, draft):
+    """The revision, with the instruction's person in the place of anybody whom neither instruction nor draft named: so
+    small a model can say what has to be changed, but mixes up names while it copies them."""
+    asked_about, spoken_of = named(instruction, PEOPLE), named(f"{instruction} {draft}", PEOPLE)
+    for name in named(revision, PEOPLE):
+        if name not in spoken_of and asked_about:
+            revision = re.sub(rf"\b{name}\b", asked_about[0], revision)
+    return revision
 
 
 def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):

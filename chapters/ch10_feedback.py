@@ -2,13 +2,13 @@
 
 What this file teaches: where a labeller stood, a model can stand that reads (Bai et al. 2022, arXiv:2212.08073,
 section 4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the
-principle, "It is rude. Yes if it is not rude, so no."; how much likelier "yes" was than "no" is how well the response
+principle, "It is rude. It should not be, so no."; how much likelier "yes" was than "no" is how well the response
 fits, and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better
 than guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write the
 readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities
-are clamped, there and here. Principles are held out, though not their parts: a sentence that was not taught alone
-stands in pairs that were, a pair not taught is of qualities that were, and turned round, from "prefer" to "avoid", most
-of them are among the lessons. Turned round, its answer must turn round too; with another principle in the right one's
+are clamped, there and here. Principles are held out, though not their parts: no lesson holds a held-out sentence, but
+many hold its clause after another beginning, and most of them hold it turned round, from "prefer" to "avoid"; a
+held-out pair is of qualities that were taught. Turned round, its answer must turn round too; with another principle in the right one's
 place it should know nothing.
 """
 
@@ -36,7 +36,7 @@ CLAMP = 1.0  # the log-odds that one verdict is worth at most: σ(1 + 1) is a pr
 def fits(critic, tokenizer, tasks, responses, principles, clamp=CLAMP, batch_size=64, longest=60):
     """How well each response fits its principle (a text), by the critic: (N,) log-odds of "yes", each clamped and then
     added up over the clauses of its critique; 0 where it comes to no verdict."""
-    context, end = critic.config.context, tokenizer.encode("\n")[-1]
+    context, end = critic.config.context, tokenizer.eos_id
     texts = [asked(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
     rows = [tokenizer.encode(text)[: context - 1] for text in texts]
     found = np.zeros(len(rows))  # (N,)

@@ -8,7 +8,7 @@ import pytest
 
 from chapters import ch10_constitution, ch10_critic, ch10_feedback
 from chapters.ch07_train import Run, TrainConfig, save_model
-from chapters.ch10_critic import critique_and_revise, lesson_rows, lessons, read
+from chapters.ch10_critic import critique_and_revise, lesson_rows, lessons, named_right, written
 from chapters.ch10_feedback import cases, compare, decided, fits, measure_reading, preferred, right, turned
 from chapters.ch10_principles import (
     DEFAULT,
@@ -30,7 +30,7 @@ from chapters.ch10_principles import (
 from chapters.ch10_ragged import IGNORE_INDEX
 from chapters.ch10_reward import Ranking
 from chapters.ch10_rlhf import PPOConfig
-from chapters.world.facts import Dice
+from chapters.world.facts import PEOPLE, Dice
 from chapters.world.judge import Judge
 from chapters.world.requests import REQUESTS, everything, requests
 
@@ -68,7 +68,7 @@ def test_degree_and_critique_follow_every_clause(lock):
     rude, good = "You are lazy. That is not for me.", lock.output
     assert [principle.degree(lock, said) for said in (rude, good, "That is not for me.")] == [-2, 2, 0]
     assert principle.critique(lock, rude) == (
-        "It is rude. Yes if it is not rude, so no. It does not say why. Yes if it says why, so no."
+        "It is rude. It should not be, so no. It does not say why. It should, so no."
     )
     assert principle.critique(lock, good).count("so yes") == 2
 
@@ -77,7 +77,9 @@ def test_whole_principles_are_held_out():
     sides = {split: principles(400, split, 0) for split in ("train", "test")}
     kinds = {split: {len(p.meaning) for p in some} for split, some in sides.items()}
     assert kinds == {"train": {1, 2}, "test": {1, 2}}
-    assert not {p.text for p in sides["train"]} & {p.text for p in sides["test"]}
+    held_out = {p.text[:-1] for p in sides["test"] if len(p.meaning) == 1}
+    begun = tuple(text + end for text in held_out for end in (".", ",", " and"))
+    assert not [p.text for p in sides["train"] if p.text.startswith(begun)]  # nor does it begin a pair
     pairs = [{pair_key(p.meaning) for p in some if len(p.meaning) == 2} for some in sides.values()]
     assert pairs[0] and pairs[1] and not pairs[0] & pairs[1]
     topics = [{topic for p in some for *_, topic in p.meaning if topic} for some in sides.values()]
@@ -166,36 +168,45 @@ def test_lessons_are_right_and_never_a_test_person(world):
 def test_only_what_the_critic_writes_is_graded(world, assistant_tokenizer):
     some = lessons(world, 6, "train", 0)
     rows, labels = lesson_rows(some, assistant_tokenizer, 400)
-    assert len(rows) == 6
-    for row, label, (*_, draft, critique, revision) in zip(rows, labels, some, strict=True):
+    wanted = [[critique] if revision == draft else [critique, revision] for *_, draft, critique, revision in some]
+    wanted = [text for texts in wanted for text in texts]
+    assert len(rows) == len(labels) == len(wanted) and 6 < len(rows) < 12
+    for row, label, text in zip(rows, labels, wanted, strict=True):
         graded = [token for token in label if token != IGNORE_INDEX]
-        text = assistant_tokenizer.decode(graded)
         assert label[-1] == IGNORE_INDEX and len(row) == len(label) and graded[-1] == assistant_tokenizer.eos_id
         assert row[1:] == [*row[1 : len(row) - len(graded)], *graded]
-        wanted = f"C: {critique}" if revision == draft else f"C: {critique}\nR: {revision}"
-        assert text.removesuffix("<|endoftext|>") == wanted
-    shorter = lesson_rows(some, assistant_tokenizer, max(map(len, rows)) - 1)
-    assert len(shorter[0]) == 6 and "R: " not in assistant_tokenizer.decode(min(shorter[0], key=rows.__contains__))
-    assert lesson_rows(some, assistant_tokenizer, 10) == ([], [])  # what does not fit is left out
+        assert assistant_tokenizer.decode(graded).removesuffix("<|endoftext|>") == f" {text}"
+    longest = max(map(len, rows))
+    assert lesson_rows(some, assistant_tokenizer, longest - 1)[0] == [row for row in rows if len(row) < longest]
 
 
-def test_critique_and_revision_are_read_or_the_draft_stays(world, make_gpt, assistant_tokenizer, monkeypatch):
-    assert read("C: It is rude.\nR: Gladly. No.", "a") == ("It is rude.", "Gladly. No.")
-    assert read("C: It fits.", "a") == ("It fits.", "a") == read("C: It fits.\nR: ", "a")
-    assert read("x", "a") == ("", "a")
-    said = [assistant_tokenizer.encode(text) for text in ("C: It is rude. So no.\nR: That is not for me.", "nonsense")]
-    monkeypatch.setattr(ch10_critic, "generate", lambda model, part, *a, **k: said)
-    tasks = requests(world, "train", 2, 0)
-    drafts = ["You are lazy. That is not for me.", "You are lazy."]
-    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
-    assert sorted(critique for critique, _ in found) == ["", "It is rude. So no."]
-    assert all(revision == ("That is not for me." if critique else draft)
-               for (critique, revision), draft in zip(found, drafts, strict=True))  # fmt: skip
-    said[0] = assistant_tokenizer.encode("C: It is rude. So no.\nR: Ask Zita.")
-    found = critique_and_revise(make_gpt(context=256), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
-    assert [revision for _, revision in found] == drafts  # nobody spoke of Zita
-    long = critique_and_revise(make_gpt(context=20), assistant_tokenizer, tasks, drafts, ["Avoid rude."] * 2)
-    assert long == [("", drafts[0]), ("", drafts[1])]  # no room to write in
+def test_critique_and_revision_are_written_or_the_draft_stays(world, make_gpt, assistant_tokenizer, monkeypatch):
+    tokenizer, asked = assistant_tokenizer, []
+    answers = {"C:": "It is rude. It should not be, so no.", "R:": "That is not for me."}
+
+    def say(model, part, room, **settings):
+        asked.extend(tokenizer.decode(prompt) for prompt in part)
+        return [tokenizer.encode(f" {answers[tokenizer.decode(prompt)[-2:]]}") for prompt in part]
+
+    monkeypatch.setattr(ch10_critic, "generate", say)
+    task, draft = requests(world, "train", 1, 0)[0], "You are lazy. That is not for me."
+
+    def once(context=400):
+        return critique_and_revise(make_gpt(context=context), tokenizer, [task], [draft], ["Avoid rude."])
+
+    assert once() == [(answers["C:"], answers["R:"])]
+    assert "\nP: Avoid rude.\nC:" in asked[0] and f"\nC: {answers['C:']}\nR:" in asked[1]
+    name = task.key.split("/")[0]
+    other = next(other for other in PEOPLE if other != name)
+    answers["R:"] = f"The words would hurt {other}."
+    assert once() == [(answers["C:"], f"The words would hurt {name}.")]  # nobody spoke of that other one
+    assert named_right(f"Ask {other}.", task.instruction, f"Tell {other}.") == f"Ask {other}."
+    answers["R:"] = "so " * 400
+    assert once() == [(answers["C:"], draft)]  # it comes to no end
+    answers["C:"], answers["R:"] = "It is not rude. It should not be, so yes.", "That is not for me."
+    assert once() == [(answers["C:"], draft)]  # nothing is wrong
+    assert once(context=20) == [("", draft)]  # no room to write in
+    assert written(make_gpt(context=400), tokenizer, []) == []
 
 
 def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenizer, monkeypatch):
@@ -242,8 +253,8 @@ def test_a_verdict_counts_as_far_as_what_it_was_drawn_from(assistant_tokenizer):
     assert odds("It is so, so yes.", 1.0, 0.5) == pytest.approx([0.5])
     assert odds("It is so, so yes.", 0.5, 0.5) == pytest.approx([0.0])  # it might as well have found the opposite
     assert odds("It is, so no.", 0.1, -3.0)[0] > 0
-    assert odds("Yes if no, so no. It, so yes.", 0.9, 30.0) == pytest.approx([np.log(9), 20.7], abs=0.1)
-    assert odds("Yes if it is so.", 0.9, 1.0) == []
+    assert odds("It is no, so no. It, so yes.", 0.9, 30.0) == pytest.approx([np.log(9), 20.7], abs=0.1)
+    assert odds("It should be so.", 0.9, 1.0) == []
 
 
 def test_a_critic_gives_a_number_to_every_response(world, make_gpt, assistant_tokenizer):
