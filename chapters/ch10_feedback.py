@@ -2,14 +2,14 @@
 
 What this file teaches: where a labeller stood, a model can stand that reads (Bai et al. 2022, arXiv:2212.08073,
 section 4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the
-principle, "It is rude. It should not be, so no."; how much likelier "yes" was than "no" is how well the response
-fits, and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better
-than guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write the
-readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities
-are clamped, there and here. Principles are held out, though not their parts: no lesson holds a held-out sentence, but
-many hold its clause after another beginning, and most of them hold it turned round, from "prefer" to "avoid"; a
-held-out pair is of qualities that were taught. Turned round, its answer must turn round too; with another principle in the right one's
-place it should know nothing.
+principle, "It is rude. It should not be, so no."; how much likelier "yes" was than "no" is how well the response fits,
+and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better than
+guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write the readings
+down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities are
+clamped, there and here. Principles are held out, though not their parts: no lesson holds a held-out sentence, but many
+hold its clause after another beginning, and most of them hold it turned round, from "prefer" to "avoid"; a held-out
+pair is of qualities that were taught. Turned round, its answer must turn round too; with another principle in the right
+one's place it should know nothing.
 """
 
 from dataclasses import replace
