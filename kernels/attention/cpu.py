@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import address, delivered, inner, kernel, result, running, scratch, workers
+from kernels.launch import APART, address, delivered, inner, kernel, result, running, scratch, workers
 from kernels.simd import WIDTH, dot, exp_to_zero, load, maximum, store, take_number
 from kernels.tile import ROWS, packer, register_tile, transpose_block
 
@@ -179,7 +179,7 @@ def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
 def _forward_room(S, D):
     """Floats that one thread needs: packed keys and values, and a panel's Q, P, O, top, total and rescale."""
     padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
-    return padded * (D + D_padded) + D * QUERIES + KEYS * QUERIES + D_padded * QUERIES + 4 * QUERIES + 4 * WIDTH
+    return padded * (D + D_padded) + D * QUERIES + KEYS * QUERIES + D_padded * QUERIES + 4 * QUERIES + 4 * WIDTH + APART
 
 
 @kernel
@@ -329,7 +329,7 @@ def _backward_room(S, D):
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
     head = padded * (2 * D + D_padded + 2 * D_wide)
     block = BLOCK * (2 * D + 2 * D_wide + 2 * KEYS_BACK + D_padded + 2)
-    return head + block + 16 * WIDTH
+    return head + block + 16 * WIDTH + APART
 
 
 @inner

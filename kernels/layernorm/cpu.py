@@ -7,7 +7,7 @@ x once and writes y once, the backward pass reads dy and x once and writes dx on
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import as_flat, as_rows, delivered, inner, kernel, result, workers
+from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
 
 _F = types.float32
 
@@ -39,26 +39,22 @@ def _forward(x, weight, bias, eps, y, mean, rstd, parts):  # x, y: (R, C)  weigh
 def _backward_row(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):
     C = len(x)
     shift, stretch = _F(0.0), _F(0.0)
-    for c in range(C):
+    for c in range(C):  # here the row comes from memory, and all that can be done meanwhile costs nothing: the sums over rows
         n = (x[c] - mean) * rstd
         dn = dy[c] * weight[c]
         shift += dn
         stretch += dn * n
+        dweight[c] += dy[c] * n
+        dbias[c] += dy[c]
     shift /= _F(C)
     stretch /= _F(C)
     for c in range(C):
         n = (x[c] - mean) * rstd
-        dx[c] = rstd * (dy[c] * weight[c] - shift - n * stretch)
-    if add:
-        for c in range(C):
-            dx[c] += plus[c]
-    for c in range(C):
-        dweight[c] += dy[c] * (x[c] - mean) * rstd
-        dbias[c] += dy[c]
+        dx[c] = rstd * (dy[c] * weight[c] - shift - n * stretch) + (plus[c] if add else _F(0.0))
 
 
 @kernel
-def _backward(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):  # dweight, dbias: (parts, C), a row for every part
+def _backward(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):  # dweight, dbias: (parts, C + APART), a row a part
     parts = len(dweight)
     for part in prange(parts):
         for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
@@ -85,12 +81,12 @@ def layernorm_backward(
     dx = result(out[0], x.shape)
     rows = as_rows(x)  # (R, C)
     # The sums over rows must not meet in one place: every part sums its own rows, and the parts are added up afterwards.
-    sums = np.zeros((2, workers(2 * x.size), C), np.float32)
+    sums = np.zeros((2, workers(2 * x.size), C + APART), np.float32)
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
     dy, add = as_rows(dy), plus is not None
     plus = as_rows(plus) if add else dy
     _backward(dy, rows, weight, as_flat(mean), as_flat(rstd), plus, add, dx.reshape(rows.shape), sums[0], sums[1])
-    dweight, dbias = sums.sum(axis=1)  # (C,) each
+    dweight, dbias = sums[..., :C].sum(axis=1)  # (C,) each
     return (
         delivered(dx, out[0]) if needs[0] else None,
         _store(dweight, out[1], accumulate) if needs[1] else None,

@@ -6,7 +6,7 @@ As in layernorm/cpu.py a row stays in the first-level cache between the two look
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import as_flat, as_rows, delivered, inner, kernel, result, workers
+from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
 from kernels.layernorm.reference import _store
 
 _F = types.float32
@@ -35,17 +35,16 @@ def _forward(x, weight, eps, y, rstd, parts):  # x, y: (R, C)  weight: (C,)  rst
 def _backward_row(dy, x, weight, rstd, dx, dweight):
     C = len(x)
     stretch = _F(0.0)
-    for c in range(C):
+    for c in range(C):  # the sum over rows is made here, where the row comes from memory and time passes anyway
         stretch += dy[c] * weight[c] * x[c]
+        dweight[c] += dy[c] * x[c] * rstd
     stretch *= rstd / _F(C)
     for c in range(C):
         dx[c] = rstd * (dy[c] * weight[c] - x[c] * rstd * stretch)
-    for c in range(C):
-        dweight[c] += dy[c] * x[c] * rstd
 
 
 @kernel
-def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (parts, C), a row for every part
+def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (parts, C + APART), a row for every part
     parts = len(dweight)
     for part in prange(parts):
         for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
@@ -66,10 +65,11 @@ def rms_norm_backward(dy, x, weight, rstd, *, needs=(True, True), out=(None, Non
     """See kernels/rms_norm/reference.py."""
     dx = result(out[0], x.shape)
     rows = as_rows(x)  # (R, C)
-    sums = np.zeros((workers(2 * x.size), x.shape[-1]), np.float32)  # every part sums its own rows
-    weight = np.ones(x.shape[-1], np.float32) if weight is None else as_flat(weight)
+    C = x.shape[-1]
+    sums = np.zeros((workers(2 * x.size), C + APART), np.float32)  # every part sums its own rows
+    weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
     _backward(as_rows(dy), rows, weight, as_flat(rstd), dx.reshape(rows.shape), sums)
     return (
         delivered(dx, out[0]) if needs[0] else None,
-        _store(sums.sum(axis=0), out[1], accumulate) if needs[1] else None,
+        _store(sums[:, :C].sum(axis=0), out[1], accumulate) if needs[1] else None,
     )
