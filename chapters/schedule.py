@@ -32,12 +32,12 @@ STAGES = {
 NEEDS = {
     "assistant": (),
     "constitution": ("assistant",),
+    "reward": ("assistant",),
+    "rlhf": ("reward",),
     "sample": (),
     "classify": (),
     "sft": (),
     "evaluate": ("sft",),
-    "reward": ("assistant",),
-    "rlhf": ("reward",),
 }
 
 
