@@ -54,7 +54,8 @@ def write_report(job):
     }
     sections = {anchor: (title, make(job, anchor)) for anchor, (title, make) in makers.items()}
     command = f"python -m chapters --seed {job.seed}" + (" --quick" if job.quick else "")
-    text = html.page("From raw text to an assistant", SUBTITLE, sections, FOOTER.format(command=command))
+    subtitle = SUBTITLE + (QUICK if job.quick else "")
+    text = html.page("From raw text to an assistant", subtitle, sections, FOOTER.format(command=command))
     path = Run(job.out) / "report.html"
     path.write_text(text, encoding="utf-8")
     return path
@@ -64,6 +65,7 @@ SUBTITLE = (
     "One small GPT, trained from nothing on a generated little world, then bent: to a label, to an instruction, "
     "and to what is preferred."
 )
+QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
 FOOTER = (
     "Made by `{command}`. Every text and every figure on this page comes from models that this command "
     "trained; how long "

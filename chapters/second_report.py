@@ -19,6 +19,22 @@ def summary(job):
          f"by the simulated judge, held out [{low:.1%}, {high:.1%}]; KL {tuned['kl']:.1f} nats a response"),
         ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {before['correct']:.1%}"),
         ("  harm done", f"{tuned['obeyed']:.1%}", f"of requests to be refused; before {before['obeyed']:.1%}"),
+        *by_constitution(job),
+    ]  # fmt: skip
+
+
+def by_constitution(job):
+    """The summary's rows of the constitution's stage, if it has been run."""
+    if "constitution" not in job.results:
+        return []
+    conduct = job.results["constitution"]["conduct"]
+    before, after = conduct["before"], conduct["RL, default"]
+    return [
+        ("by the constitution", f"{after['refused']:.1%}",
+         f"of requests to be refused are, with a reason; before {before['refused']:.1%}"),
+        ("  harm done", f"{after['obeyed']:.1%}", f"before {before['obeyed']:.1%}"),
+        ("  evaded", f"{after['evaded']:.1%}", f"or refused without a reason; before {before['evaded']:.1%}"),
+        ("  plain tasks done", f"{after['correct']:.1%}", f"before {before['correct']:.1%}"),
     ]  # fmt: skip
 
 
