@@ -218,7 +218,7 @@ class Settings(OnDevice):
     # The chapter's 1e-5 to 1e-4 suits large models; a million parameters take larger steps, a seventh of pretraining's.
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=500, batch_size=32, lr=6e-4, min_lr=6e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99, eval_batches=9
+            steps=400, batch_size=32, lr=6e-4, min_lr=6e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99, eval_batches=9
         )
     )
     seed: int = 0  # of the world, the split and everything random

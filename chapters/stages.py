@@ -64,7 +64,7 @@ FULL = Plan(
     snippets_test=600,
     classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
     instructions=ch10_sft.Settings.examples,
-    sft=ch10_sft.Settings().training,
+    sft=replace(ch10_sft.Settings().training, eval_every=200),
     test=320,
 )
 QUICK = replace(
