@@ -6,8 +6,9 @@
 A prompt is read in one go (prefill): many rows against each matrix, limited by arithmetic. Then the tokens come one by
 one (decode): one row against each matrix, limited by how fast weights come from memory. The first goes through chapter
 6's forward pass and leaves its keys and values in the cache; the second goes past the graph, one compiled call a token
-(kernels/decode), on the same cache. With eight bits a weight there is a quarter to read. On a GPU there is no such way
-past, and tokens go through the forward pass one by one as well.
+(kernels/decode), on the same cache. With eight bits a weight there is a quarter to read; and where several texts are
+written together, all of them are served by one reading. On a GPU there is no such way past, and tokens go through the
+forward pass one by one as well.
 """
 
 import time
@@ -27,19 +28,17 @@ class Decoder:
     """A GPT that reads and writes one text, remembering what it has read.
 
     int8: weights of one byte, with a scale a row, for the tokens that it writes; what it reads at once is read in float32.
+    beside: a Decoder of the same gpt, whose weights this one shares, for another text.
     """
 
-    def __init__(self, gpt, int8=False):
-        config = gpt.config
+    def __init__(self, gpt, int8=False, beside=None):
         self.gpt, self.cache = gpt.eval(), KVCache(gpt)
         self.ids = []  # the tokens whose keys and values are in the cache
         self.caches = None  # the cache's arrays, as kernels want them
-        D = config.d_model // config.n_head
-        self.turns = config.rotary and config.rotary ** -(np.arange(0, D, 2) / D)  # (D/2,) radians a position
         on_cpu = gpt.wte.weight.device == "cpu"
         if int8 and not on_cpu:
             raise mg.DeviceError("only the CPU's decoding reads weights of eight bits: use --device cpu, or do without int8")
-        self.kernel = self.past_the_graph(int8) if on_cpu else None
+        self.kernel = beside.kernel if beside else self.past_the_graph(int8) if on_cpu else None
 
     def past_the_graph(self, int8):
         """What takes in one token by one compiled call."""
@@ -82,24 +81,7 @@ class Decoder:
 
     def step(self, token):
         """Take in one more token.  Returns the next one's logits, (V,)."""
-        length = len(self.ids)
-        if length == self.gpt.config.context:  # keep the newer half: its positions change, so it is read anew
-            return self.read([*self.ids[length // 2 :], token])
-        if self.kernel is None:
-            logits = self.forward([token])
-            self.ids.append(token)
-            return logits
-        x, turn = self.gpt.wte.weight.array[token], None  # (C,)
-        if self.gpt.wpe is not None:
-            x = x + self.gpt.wpe.weight.array[length]
-        else:
-            angles = length * self.turns  # (D/2,)
-            turn = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
-        logits = self.kernel.step(x, self.caches, length, turn)
-        self.ids.append(token)
-        for layer in self.cache.layers:
-            layer.length = length + 1
-        return logits
+        return step_together([self], [token])[0]
 
     def write(self, ids, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop_ids=(), generator=None):
         """Read ids, a text from its beginning, then yield up to max_new_tokens tokens, each as soon as it is chosen."""
@@ -111,6 +93,67 @@ class Decoder:
             if token in stop_ids:
                 return
             yield token
+
+
+def step_together(decoders, tokens):
+    """One more token of each text, (B,), by one reading of the weights that its decoders share.  Returns the logits, (B, V)."""
+    logits = np.empty((len(tokens), decoders[0].gpt.config.vocab_size), np.float32)  # (B, V)
+    rest = []  # the texts that go past the graph
+    for b, (decoder, token) in enumerate(zip(decoders, tokens, strict=True)):
+        if len(decoder.ids) == decoder.room:  # keep the newer half: its positions change, so it is read anew
+            logits[b] = decoder.read([*decoder.ids[decoder.room // 2 :], token])
+        elif decoder.kernel is None:
+            logits[b] = decoder.forward([token])
+            decoder.ids.append(token)
+        else:
+            rest.append(b)
+    if rest:
+        logits[rest] = _past_the_graph([decoders[b] for b in rest], [tokens[b] for b in rest])
+    return logits
+
+
+def _past_the_graph(decoders, tokens):
+    gpt = decoders[0].gpt
+    lengths = np.array([len(decoder.ids) for decoder in decoders])  # (B,)
+    x, turn = gpt.wte.weight.array[tokens], None  # (B, C)
+    if gpt.wpe is not None:
+        x = x + gpt.wpe.weight.array[lengths]
+    else:
+        D = gpt.config.d_model // gpt.config.n_head
+        angles = np.outer(lengths, gpt.config.rotary ** -(np.arange(0, D, 2) / D))  # (B, D/2) radians
+        turn = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    logits = decoders[0].kernel.step(x, [decoder.caches for decoder in decoders], lengths, turn)  # (B, V)
+    for decoder, token in zip(decoders, tokens, strict=True):
+        decoder.ids.append(token)
+        for layer in decoder.cache.layers:
+            layer.length = len(decoder.ids)
+    return logits
+
+
+def write_together(
+    decoder, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop_ids=(), generator=None
+):
+    """Continue every prompt, lists of ids of any lengths; returns the new tokens, a list a prompt.
+
+    Prompts are read one after the other, since there arithmetic is the limit; then all texts are written together.
+    """
+    dice = (mg.default_generator if generator is None else generator).numpy
+    texts = [Decoder(decoder.gpt, beside=decoder) for _ in prompts]
+    written = [[] for _ in prompts]
+    going, chosen = np.arange(len(prompts)), None  # the texts that are still being written, and what each says next
+    for _ in range(max_new_tokens if prompts else 0):
+        if chosen is None:
+            logits = np.stack([text.read(ids) for text, ids in zip(texts, prompts, strict=True)])  # (B, V)
+        else:
+            logits = step_together([texts[b] for b in going], chosen.tolist())  # (going, V)
+        chosen = choose(logits, dice.random(len(prompts))[going], temperature, top_k, top_p)  # (going,)
+        goes_on = ~np.isin(chosen, list(stop_ids))  # (going,)
+        going, chosen = going[goes_on], chosen[goes_on]
+        if not len(going):
+            break
+        for b, token in zip(going, chosen.tolist(), strict=True):
+            written[b].append(token)
+    return written
 
 
 # ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -200,26 +200,33 @@ def prefetch(typing, address):
     return types.void(types.int64), emit
 
 
-@inner
-def four_dots(x, w, w_row, K):
-    """A row of K numbers against four rows: four sums, so that four additions are always under way."""
-    s0, s1, s2, s3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
-    w1, w2, w3 = w + 4 * w_row, w + 8 * w_row, w + 12 * w_row
-    for k in range(K):
-        s0 += load(x, k) * load(w, k)
-        s1 += load(x, k) * load(w1, k)
-        s2 += load(x, k) * load(w2, k)
-        s3 += load(x, k) * load(w3, k)
-    return s0, s1, s2, s3
+def dot_products(load_weight, width):
+    """(dot, four_dots) of a row of floats with rows whose numbers load_weight reads, each `width` bytes long."""
+
+    @inner
+    def dot(x, w, K):
+        """Two rows of K numbers, multiplied and added up."""
+        s = _F(0.0)
+        for k in range(K):
+            s += load(x, k) * load_weight(w, k)
+        return s
+
+    @inner
+    def four_dots(x, w, w_row, K):
+        """A row of K numbers against four rows: four sums, so that four additions are always under way."""
+        s0, s1, s2, s3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
+        w1, w2, w3 = w + width * w_row, w + 2 * width * w_row, w + 3 * width * w_row
+        for k in range(K):
+            s0 += load(x, k) * load_weight(w, k)
+            s1 += load(x, k) * load_weight(w1, k)
+            s2 += load(x, k) * load_weight(w2, k)
+            s3 += load(x, k) * load_weight(w3, k)
+        return s0, s1, s2, s3
+
+    return dot, four_dots
 
 
-@inner
-def dot(x, w, K):
-    """Two rows of K numbers, multiplied and added up."""
-    s = _F(0.0)
-    for k in range(K):
-        s += load(x, k) * load(w, k)
-    return s
+dot, four_dots = dot_products(load, 4)
 
 
 @inner

@@ -37,7 +37,7 @@ def norm(module):
 
 
 def decoder(layers, norm, head, **shape):
-    """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, length, turn).
+    """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, lengths, turn).
 
     Raises DeviceError for arrays on a GPU or in the emulator, where a model's own forward pass with a cache is the way.
     """

@@ -1,1 +1,1 @@
-"""One token through all blocks of a transformer, its keys and values remembered; matrices in float32 or in eight bits."""
+"""A token of some texts through all blocks of a transformer, what they said remembered; matrices in float32 or eight bits."""

@@ -1,8 +1,8 @@
-"""One token through a whole GPT on the CPU: the reference's Decoder, float32, one call of a compiled function a token.
+"""One token of each text through a whole GPT on the CPU: the reference's Decoder, float32, one call of a compiled function.
 
-Each matrix is read once, by all threads together, each multiplying some of its rows with x. Four rows are under way at a time,
-so that the loads of one hide behind the additions of another. Rows of int8 become floats in the registers, after they came from
-memory: a quarter of the bytes.
+Each matrix is read once, by all threads together, each multiplying some of its rows with the x of every text. Four rows are
+under way at a time, so that the loads of one hide behind the additions of another; for the second text they come from the
+cache. Rows of int8 become floats in the registers, after they came from memory: a quarter of the bytes.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa: F401  (part of this set, too)
 from kernels.gelu.cpu import gelu_tanh
 from kernels.launch import address, as_flat, inner, kernel, workers
-from kernels.simd import FLOAT, add_rows, dot, exp, four_dots, load, maximum, prefetch, store, take_number
+from kernels.simd import FLOAT, add_rows, dot, dot_products, exp, four_dots, load, maximum, prefetch, store, take_number
 
 _F = types.float32
 TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
@@ -36,53 +36,42 @@ def load_byte(typing, address, index):
     return types.float32(types.int64, types.int64), emit
 
 
-@inner
-def _byte_dots(x, w, K):
-    """x: (K,) with four rows of int8."""
-    a, b, c, d = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
-    w1, w2, w3 = w + K, w + 2 * K, w + 3 * K
-    for k in range(K):
-        a += load(x, k) * load_byte(w, k)
-        b += load(x, k) * load_byte(w1, k)
-        c += load(x, k) * load_byte(w2, k)
-        d += load(x, k) * load_byte(w3, k)
-    return a, b, c, d
+_byte_dot, _four_byte_dots = dot_products(load_byte, 1)
 
 
 @inner
-def _byte_dot(x, w, K):
-    a = _F(0.0)
-    for k in range(K):
-        a += load(x, k) * load_byte(w, k)
-    return a
-
-
-@inner
-def _rows(w, scale, bias, x, K, first, last, y, add, bend):
-    """y[first:last] (+)= W[first:last] x + bias, bent by GELU where that is asked for."""
+def _rows(w, scale, bias, x, K, first, last, y, N, B, add, bend):
+    """y[:, first:last] (+)= x W[first:last]ᵀ + bias, bent by GELU where that is asked for.  x: (B, K), y: (B, N)"""
     r, width = first, K if scale != 0 else 4 * K  # bytes of a row
     while r < last:
-        if r + 4 <= last:
+        n = 4 if r + 4 <= last else 1
+        if n == 4:
             for i in range(0, 4 * width, 64):
                 prefetch(w + r * width + AHEAD + i)
-            if scale != 0:
-                s = _byte_dots(x, w + r * K, K)
+        for b in range(B):
+            here, place = x + 4 * b * K, b * N + r
+            if n == 4:
+                s = _four_byte_dots(here, w + r * K, K, K) if scale != 0 else four_dots(here, w + 4 * r * K, K, K)
             else:
-                s = four_dots(x, w + 4 * r * K, K, K)
-            n = 4
-        else:
-            one = _byte_dot(x, w + r * K, K) if scale != 0 else dot(x, w + 4 * r * K, K)
-            s = (one, one, one, one)
-            n = 1
-        for i in range(n):
-            value = s[i] * load(scale, r + i) if scale != 0 else s[i]
-            if bias != 0:
-                value += load(bias, r + i)
-            store(y, r + i, value + load(y, r + i) if add else value)
+                one = _byte_dot(here, w + r * K, K) if scale != 0 else dot(here, w + 4 * r * K, K)
+                s = (one, one, one, one)
+            for i in range(n):
+                value = s[i] * load(scale, r + i) if scale != 0 else s[i]
+                if bias != 0:
+                    value += load(bias, r + i)
+                store(y, place + i, value + load(y, place + i) if add else value)
         r += n
     if bend == GELU:
-        for i in range(first, last):
-            store(y, i, gelu_tanh(load(y, i)))
+        for b in range(B):
+            for i in range(b * N + first, b * N + last):
+                store(y, i, gelu_tanh(load(y, i)))
+
+
+@inner
+def _norms(x, weight, bias, C, eps, rms, y, B):
+    """x, y: (B, C)"""
+    for b in range(B):
+        _norm(x + 4 * b * C, weight, bias, C, eps, rms, y + 4 * b * C)
 
 
 @inner
@@ -160,15 +149,17 @@ def _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights
 
 
 @inner
-def _gate(x, F):
-    """x[:F] = SiLU(x[:F]) · x[F:], SiLU(g) = g / (1 + e⁻ᵍ)."""
-    for i in range(F):
-        store(x, i, load(x, i) / (_F(1.0) + exp(-load(x, i))) * load(x, F + i))
+def _gate(x, F, B):
+    """(B, 2F) becomes (B, F) in the same place: SiLU(x[:, :F]) · x[:, F:], SiLU(g) = g / (1 + e⁻ᵍ)."""
+    for b in range(B):
+        gate, up = x + 8 * b * F, x + 8 * b * F + 4 * F
+        for i in range(F):
+            store(x, b * F + i, load(gate, i) / (_F(1.0) + exp(-load(gate, i))) * load(up, i))
 
 
 @inner
-def _share(w, scale, bias, x, K, N, y, add, bend, parts, tasks):
-    """One thread's share of y (+)= W x + bias: a long run of W's rows, then short ones, until all N are taken.
+def _share(w, scale, bias, x, K, N, y, B, add, bend, parts, tasks):
+    """One thread's share of y (+)= x Wᵀ + bias: a long run of W's rows, then short ones, until all N are taken.
 
     A long run comes from memory fastest; the short ones are there for whoever is done first.
     """
@@ -178,54 +169,60 @@ def _share(w, scale, bias, x, K, N, y, add, bend, parts, tasks):
         first = task * long if task < parts else parts * long + (task - parts) * short
         if first >= N:
             break
-        _rows(w, scale, bias, x, K, first, min(N, first + (long if task < parts else short)), y, add, bend)
+        _rows(w, scale, bias, x, K, first, min(N, first + (long if task < parts else short)), y, N, B, add, bend)
         task = take_number(tasks)
 
 
 @inner
-def _share_of_heads(qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y, tasks):
-    g = take_number(tasks)
-    while g < G:
-        _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y)
-        g = take_number(tasks)
+def _share_of_heads(qkv, caches, i, context, H, G, D, B, lengths, cos, sin, weights, y, tasks):
+    """One thread's share of layer i's attention, of every text b to what it has said itself."""
+    C, task = H * D, take_number(tasks)
+    while task < B * G:
+        b, g = task // G, task % G
+        turn = 4 * b * (D // 2)
+        _group(
+            g, qkv + 4 * b * (C + 2 * G * D), caches[b, i, 0], caches[b, i, 1], context, H, G, D, lengths[b],
+            cos + turn if cos != 0 else 0, sin + turn, weights + 4 * b * H * context, y + 4 * b * C,
+        )  # fmt: skip
+        task = take_number(tasks)
 
 
 @kernel
 def _token(
-    table, caches, norm, norm_bias, head, head_scale, V, x, C, H, G, W, context, length, cos, sin, eps, rms, gated, room,
+    table, caches, norm, norm_bias, head, head_scale, V, x, C, H, G, W, context, lengths, cos, sin, eps, rms, gated, room,
     logits, tasks, parts,
 ):  # fmt: skip
-    """All layers and the head.  table: (layers, 16) and caches: (layers, 2), addresses; x: (C,), changed on the way.
+    """All layers and the head.  table: (layers, 16) and caches: (B, layers, 2), addresses; x: (B, C), changed on the way.
 
-    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats; tasks: zeroed counters, five a layer
-    and one.
+    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats a text; tasks: zeroed counters, five a
+    layer and one.
     """
-    D = C // H
-    h, qkv = room, room + 4 * C
-    y = qkv + 4 * (C + 2 * G * D)
-    wide = y + 4 * C
-    weights = wide + 4 * W
+    D, B = C // H, len(lengths)
+    h, qkv = room, room + 4 * B * C
+    y = qkv + 4 * B * (C + 2 * G * D)
+    wide = y + 4 * B * C
+    weights = wide + 4 * B * W
     F, bend = (W // 2, LINEAR) if gated else (W, GELU)
     for i in range(len(table)):
         t = table[i]
-        _norm(x, t[NORM_1], t[NORM_1_BIAS], C, eps, rms, h)
+        _norms(x, t[NORM_1], t[NORM_1_BIAS], C, eps, rms, h, B)
         for _ in prange(parts):
-            _share(t[QKV], t[QKV_SCALE], t[QKV_BIAS], h, C, C + 2 * G * D, qkv, False, LINEAR, parts, tasks)
+            _share(t[QKV], t[QKV_SCALE], t[QKV_BIAS], h, C, C + 2 * G * D, qkv, B, False, LINEAR, parts, tasks)
         for _ in prange(parts):
-            _share_of_heads(qkv, caches[i, 0], caches[i, 1], context, H, G, D, length, cos, sin, weights, y, tasks + 8)
+            _share_of_heads(qkv, caches, i, context, H, G, D, B, lengths, cos, sin, weights, y, tasks + 8)
         for _ in prange(parts):
-            _share(t[MERGE], t[MERGE_SCALE], t[MERGE_BIAS], y, C, C, x, True, LINEAR, parts, tasks + 16)
-        _norm(x, t[NORM_2], t[NORM_2_BIAS], C, eps, rms, h)
+            _share(t[MERGE], t[MERGE_SCALE], t[MERGE_BIAS], y, C, C, x, B, True, LINEAR, parts, tasks + 16)
+        _norms(x, t[NORM_2], t[NORM_2_BIAS], C, eps, rms, h, B)
         for _ in prange(parts):
-            _share(t[WIDEN], t[WIDEN_SCALE], t[WIDEN_BIAS], h, C, W, wide, False, bend, parts, tasks + 24)
+            _share(t[WIDEN], t[WIDEN_SCALE], t[WIDEN_BIAS], h, C, W, wide, B, False, bend, parts, tasks + 24)
         if gated:
-            _gate(wide, F)
+            _gate(wide, F, B)
         for _ in prange(parts):
-            _share(t[NARROW], t[NARROW_SCALE], t[NARROW_BIAS], wide, F, C, x, True, LINEAR, parts, tasks + 32)
+            _share(t[NARROW], t[NARROW_SCALE], t[NARROW_BIAS], wide, F, C, x, B, True, LINEAR, parts, tasks + 32)
         tasks += 40
-    _norm(x, norm, norm_bias, C, eps, rms, h)
+    _norms(x, norm, norm_bias, C, eps, rms, h, B)
     for _ in prange(parts):
-        _share(head, head_scale, 0, h, C, V, logits, False, LINEAR, parts, tasks)
+        _share(head, head_scale, 0, h, C, V, logits, B, False, LINEAR, parts, tasks)
 
 
 class Decoder:
@@ -256,29 +253,32 @@ class Decoder:
         return [0 if a is None else address(a) for part in (norm_1, qkv, merge, norm_2, widen, narrow) for a in part]
 
     def _cache_addresses(self, caches):
-        """The table of where keys and values are; looked up again only where the arrays are others than last time."""
+        """The table of where keys and values are, (B, layers, 2); made anew where the arrays are others than last time."""
+        arrays = [a for text in caches for pair in text for a in pair]
         known, table = self.caches
-        if known is None or len(known) != len(caches) or any(a is not b for p, q in zip(known, caches) for a, b in zip(p, q)):
-            if any(not a.flags.c_contiguous or a.dtype != np.float32 for pair in caches for a in pair):
+        if known is None or len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays)):
+            shape = arrays[0].shape
+            if any(not a.flags.c_contiguous or a.dtype != np.float32 or a.shape != shape for a in arrays):
                 raise ValueError("Decoder.step: the caches must be contiguous float32 arrays (1, G, context, D)")
-            table = np.array([[address(k), address(v)] for k, v in caches], np.int64)  # (layers, 2)
-            self.caches = list(caches), table
-            self.room = np.empty(self.room_without_weights + self.H * caches[0][0].shape[2], np.float32)
+            table = np.array([address(a) for a in arrays], np.int64).reshape(len(caches), -1, 2)
+            self.caches = arrays, table
+            self.room = np.empty(len(caches) * (self.room_without_weights + self.H * shape[2]), np.float32)
         return table
 
-    def step(self, x, caches, length, turn=None):
+    def step(self, x, caches, lengths, turn=None):
         """See kernels/decode/reference.py."""
-        table, context = self._cache_addresses(caches), caches[0][0].shape[2]
-        if not 0 <= length < context:
-            raise ValueError(f"Decoder.step: the cache has room for {context} tokens and holds {length}")
-        x, logits = np.array(x, np.float32), np.empty(self.V, np.float32)
+        table, context = self._cache_addresses(caches), caches[0][0][0].shape[2]
+        lengths = np.array(lengths, np.int64)
+        if not (0 <= lengths.min() and lengths.max() < context):
+            raise ValueError(f"Decoder.step: the cache has room for {context} tokens and holds {lengths.max()}")
+        x, logits = np.array(x, np.float32, order="C"), np.empty((len(lengths), self.V), np.float32)
         cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
-        tasks = np.zeros(5 * len(table) + 1, np.int64)
+        tasks = np.zeros(5 * table.shape[1] + 1, np.int64)
         _, norm, head = self.kept
         _token(
             self.table, table, address(norm.weight), 0 if norm.bias is None else address(norm.bias),
             address(head.weight), 0 if head.scale is None else address(head.scale), self.V, address(x), self.C, self.H, self.G,
-            self.W, context, length, 0 if turn is None else address(cos), 0 if turn is None else address(sin),
+            self.W, context, lengths, 0 if turn is None else address(cos), 0 if turn is None else address(sin),
             np.float32(self.eps), self.rms, self.gated, address(self.room), address(logits), address(tasks), self.parts,
         )  # fmt: skip
         return logits

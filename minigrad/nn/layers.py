@@ -26,8 +26,9 @@ class Linear(Module):
             bound = 1 / math.sqrt(in_features) if in_features else 0
             init.uniform_(self.bias, -bound, bound, generator=generator)
 
-    def forward(self, input):
-        return F.linear(input, self.weight, self.bias)
+    def forward(self, input, activation=None):
+        """activation: see F.linear; PyTorch's layer has none."""
+        return F.linear(input, self.weight, self.bias, activation)
 
     def extra_repr(self):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

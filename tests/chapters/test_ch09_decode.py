@@ -8,7 +8,7 @@ import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch08_sample import generate, nucleus_filter, softmax
-from chapters.ch09_decode import Decoder, loss_on, weight_bytes
+from chapters.ch09_decode import Decoder, loss_on, weight_bytes, write_together
 from chapters.ch09_gpt2 import save_gpt2
 from chapters.chat import Conversation, Settings, answer, whole_characters
 from chapters.models import load
@@ -57,6 +57,23 @@ def test_what_is_known_is_not_read_again(gpt):
             want = forward(mg.tensor([text])).numpy()[0, -1]
         np.testing.assert_allclose(decoder.read(text), want, atol=1e-5 * np.abs(want).max())
         assert seen.pop() == new and decoder.cache.length == len(text)
+
+
+def test_texts_written_together_are_those_written_alone(gpt):
+    prompts, decoder = [[5, 6, 7, 8], [9], list(range(25)), [7, 7]], Decoder(gpt)
+    alone = [list(Decoder(gpt).write(prompt, 20, temperature=0)) for prompt in prompts]
+    assert write_together(decoder, prompts, 20, temperature=0) == alone  # the third goes beyond the context of 32
+    stop = alone[0][6]
+    cut = [ids[: ids.index(stop)] if stop in ids else ids for ids in alone]
+    assert write_together(decoder, prompts, 20, temperature=0, stop_ids=(stop,)) == cut
+    assert decoder.ids == [] and write_together(decoder, [], 5) == [] == write_together(decoder, [[1]], 0)[0]
+
+
+def test_the_dice_fall_as_in_generate(gpt):
+    settings = dict(temperature=0.9, top_k=50, top_p=0.9, stop_ids=range(0, 300, 7))
+    prompts = [[5, 6, 7, 8], [9, 1], [2]]
+    want = generate(gpt, prompts, 20, generator=mg.Generator(3), **settings)
+    assert write_together(Decoder(gpt), prompts, 20, generator=mg.Generator(3), **settings) == want
 
 
 @pytest.mark.parametrize("int8", [False, True])

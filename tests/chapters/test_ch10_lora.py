@@ -1,6 +1,7 @@
 """LoRA begins as nothing, trains few numbers, and is merged exactly; recomputed activations give the same gradients."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, TrainConfig, load_model, next_token_loss, save_model, train
-from chapters.ch10_lora import LoRALinear, Settings, add_lora, main, merge_lora
+from chapters.ch10_lora import CALLED, PRESETS, LoRALinear, Settings, add_lora, main, merge_lora
+from chapters.ch10_reward import load_scalar, reward_scores
 from minigrad.checkpointing import checkpoint
 
 LATER = dict(n_kv_head=2, rotary=500.0, rms_eps=1e-5, d_gated=40, bias=False)
@@ -70,15 +72,13 @@ def test_it_begins_as_the_model_unchanged_and_trains_only_the_products():
         gpt.checkpoint_activations = on
         _, grads = gradients(gpt)
         assert set(grads) == {n for n, p in gpt.named_parameters() if "up" in n or "down" in n} and len(grads) == 12
-    with pytest.raises(ValueError, match="fused with its GELU"):
-        add_lora(make(), 2, 4.0, ("mlp.c_fc",))
     with pytest.raises(ValueError, match="not beside 'ln_1'"):
         add_lora(make(), 2, 4.0, ("ln_1",))
     with pytest.raises(ValueError, match="rank must be between"):
         LoRALinear(nn.Linear(3, 5), 4, 1.0)
 
 
-@pytest.mark.parametrize("changes, layers", [({}, ("attn.c_attn", "mlp.c_proj")), (LATER, ("mlp.c_fc", "attn.c_proj"))])
+@pytest.mark.parametrize("changes, layers", [({}, CALLED), (LATER, ("mlp.c_fc", "attn.c_proj"))], ids=["gpt2", "later"])
 def test_merged_it_says_the_same_without_the_products(tmp_path, changes, layers):
     class Batches:
         def batch(self, step):
@@ -98,27 +98,48 @@ def test_merged_it_says_the_same_without_the_products(tmp_path, changes, layers)
     assert [name for name, _ in gpt.named_parameters()] == names and all(p.requires_grad for p in gpt.parameters())
 
 
-@pytest.mark.parametrize("task", ["classify", "sft"])
-def test_the_command(tmp_path, task, capsys):
+@pytest.fixture
+def body(tmp_path):
+    """A run folder with a small model and its tokenizer, and the model."""
     words = "some text to learn from, again and again: ham and spam for you and me, free of charge"
     tokenizer = Tokenizer.train(words * 3, 290)
     gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context=256, n_layer=1, n_head=2, d_model=16), mg.Generator(0))
     save_model(Run(tmp_path / "body"), gpt, tokenizer)
+    return gpt
+
+
+DATA = {
+    "classify": "".join(f"spam\tfree {i}\nham\tto you {i}\n" for i in range(20)),
+    "sft": json.dumps([{"instruction": f"say {i}", "output": str(i)} for i in range(20)]),
+    "reward": json.dumps([{"instruction": f"say {i}", "chosen": str(i), "rejected": "me"} for i in range(20)]),
+}
+
+
+@pytest.mark.parametrize("preset", ["lora", "full"])
+@pytest.mark.parametrize("task", DATA)
+def test_the_command(tmp_path, body, task, preset, capsys):
+    data, run = tmp_path / "data", tmp_path / "out"
+    data.write_text(DATA[task])
+    config = replace(PRESETS["full"]["training"], steps=3, batch_size=4, warmup_steps=1, lr=1e-2)
+    main(Settings(
+        data=data, model=str(tmp_path / "body"), task=task, preset=preset, rank=2, run=run, training=config, context=200,
+        checkpoint_activations=True,
+    ))  # fmt: skip
+    said = capsys.readouterr().out
+    assert f"{body.num_parameters() if preset == 'full' else 2 * (16 + 48 + 16 + 16):,} numbers are trained" in said
     if task == "classify":
-        data = tmp_path / "data.tsv"
-        data.write_text("".join(f"spam\tfree {i}\nham\tto you {i}\n" for i in range(20)))
-    else:
-        data = tmp_path / "data.json"
-        data.write_text(json.dumps([{"instruction": f"say {i}", "output": str(i)} for i in range(8)]))
-    config = TrainConfig(steps=3, batch_size=4, warmup_steps=1)
-    run = tmp_path / "out"
-    settings = Settings(data=data, model=str(tmp_path / "body"), task=task, rank=2, run=run, training=config, context=200)
-    main(settings)
-    assert "parameters are trained" in capsys.readouterr().out
-    if task == "sft":
-        back, _ = load_model(run)
-        assert back.config == gpt.config
-        np.testing.assert_array_equal(back.wte.weight.array, gpt.wte.weight.array)
-        assert np.abs(back.h[0].attn.c_attn.weight.array - gpt.h[0].attn.c_attn.weight.array).max() > 0
-    else:
         assert json.loads((run / "scores.json").read_text())["labels"] == ["ham", "spam"]
+        return
+    back = load_model(run)[0] if task == "sft" else load_scalar(run).gpt
+    assert back.config == body.config  # merged: an ordinary GPT, its context as it was
+    assert (back.wte.weight.array == body.wte.weight.array).all() == (preset == "lora")
+    assert np.abs(back.h[0].attn.c_attn.weight.array - body.h[0].attn.c_attn.weight.array).max() > 0
+    if task == "reward":
+        assert "2 held out" in said and np.isfinite(reward_scores(load_scalar(run), [[1, 2, 3]])).all()
+    else:
+        assert said.count("  -> ") == 2
+
+
+def test_without_data_it_says_what_to_give(body):
+    with pytest.raises(ValueError, match="--task reward reads"):
+        main(Settings(task="reward"))

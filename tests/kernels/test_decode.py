@@ -1,4 +1,4 @@
-"""A token through a whole GPT: the compiled decoder against the reference, the reference against a forward pass by parts."""
+"""A token of some texts through a whole GPT: the compiled decoder against the reference, which has a test of chapter 9's."""
 
 import numpy as np
 import pytest
@@ -40,38 +40,42 @@ SETTINGS = [
 ]
 
 
+def empty_caches(G, D, texts, dtype=np.float32):
+    return [[[np.zeros((1, G, CONTEXT, D), dtype) for _ in "kv"] for _ in range(2)] for _ in range(texts)]
+
+
+@pytest.mark.parametrize("texts", [1, 3])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_compiled_decoder_is_the_reference(settings):
+def test_the_compiled_decoder_is_the_reference(settings, texts):
     rng = np.random.default_rng(0)
     parts = weights(rng, np.float32, **settings)
     C, H, G = settings["C"], settings["H"], settings["G"]
     D = C // H
     shape = dict(n_head=H, n_kv_head=G, eps=1e-5, rms=not settings["bias"], gated=settings["gated"])
     fast, slow = ours.Decoder(*parts, **shape), plain.Decoder(*parts, **shape)
-    caches = [[np.zeros((1, G, CONTEXT, D), np.float32) for _ in "kv"] for _ in parts[0]]
-    exact = [[cache.astype(np.float64) for cache in pair] for pair in caches]
-    for length in range(9):
-        x = rng.standard_normal(C).astype(np.float32)
-        angles = length * 0.5 ** np.arange(D // 2)
+    caches, exact = empty_caches(G, D, texts), empty_caches(G, D, texts, np.float64)
+    for step in range(9):
+        here = slice(0, 1 if step < 3 else texts)  # the first text is ahead of the others, and each has its own place
+        lengths = np.array([step, *[step - 3] * (texts - 1)])[here]
+        x = rng.standard_normal((len(lengths), C)).astype(np.float32)
+        angles = np.outer(lengths, 0.5 ** np.arange(D // 2))
         turn = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)) if settings["gated"] else None
         before = x.copy()
-        logits = fast.step(x, caches, length, turn)
-        want = slow.step(x.astype(np.float64), exact, length, turn)
-        assert logits.dtype == np.float32 and (x == before).all()
+        logits = fast.step(x, caches[here], lengths, turn)
+        want = slow.step(x.astype(np.float64), exact[here], lengths, turn)
+        assert logits.dtype == np.float32 and logits.shape == want.shape and (x == before).all()
         np.testing.assert_allclose(logits, want, rtol=2e-5, atol=2e-5 * np.abs(want).max())
-        for pair, exact_pair in zip(caches, exact):
-            for a, b in zip(pair, exact_pair):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(caches, exact, rtol=1e-4, atol=1e-4)
 
 
 def test_a_full_cache_is_refused():
     parts = weights(np.random.default_rng(0), np.float32, **SETTINGS[0])
-    decoder = ours.Decoder(*parts, n_head=3, n_kv_head=3, eps=1e-5)
-    caches = [[np.zeros((1, 3, CONTEXT, 8), np.float32) for _ in "kv"] for _ in parts[0]]
-    with pytest.raises(ValueError, match="room for 40 tokens and holds 40"):
-        decoder.step(np.zeros(24, np.float32), caches, CONTEXT)
+    decoder, caches = ours.Decoder(*parts, n_head=3, n_kv_head=3, eps=1e-5), empty_caches(3, 8, 2)
+    for lengths in ([0, CONTEXT], [-1, 0]):
+        with pytest.raises(ValueError, match="room for 40 tokens and holds"):
+            decoder.step(np.zeros((2, 24), np.float32), caches, lengths)
     with pytest.raises(ValueError, match="contiguous"):
-        decoder.step(np.zeros(24, np.float32), [[c[:, :, ::2] for c in pair] for pair in caches], 0)
+        decoder.step(np.zeros((1, 24), np.float32), [[[c[:, :, ::2] for c in pair] for pair in caches[0]]], [0])
 
 
 def test_eight_bits_are_within_half_a_step():
