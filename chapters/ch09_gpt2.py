@@ -229,7 +229,7 @@ def verify(gpt, folder):
         raise CheckpointError("--verify compares with transformers, which is not installed: pip install -e '.[peers]'")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "activations.safetensors"
-        subprocess.run([sys.executable, "-m", "kernels.bench.peer_gpt2", str(folder), str(path)], check=True)
+        ask_transformers("peer_gpt2", folder, path)
         theirs, _ = mg.serialization.load(path)
     worst = 0.0
     print(f"{'':12}largest value   largest difference")
@@ -238,6 +238,15 @@ def verify(gpt, folder):
         worst = max(worst, difference / size)
         print(f"{name:<12}{size:13.3f}   {difference:18.1e}")
     return worst
+
+
+def ask_transformers(module, *arguments):
+    """Run kernels.bench.MODULE in a process of its own.  Raises CheckpointError, with the last line it said, where it fails."""
+    command = [sys.executable, "-m", f"kernels.bench.{module}", *map(str, arguments)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
+        raise CheckpointError(f"transformers could not compute what --verify compares with: {said[-1].strip()[:300]}")
 
 
 @dataclass

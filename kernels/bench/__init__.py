@@ -4,6 +4,7 @@
     python -m kernels.bench matmul --plot matmul.png
     python -m kernels.bench bandwidth       what is bound by memory: softmax, layernorm, gelu, cross-entropy, AdamW in GB/s
     python -m kernels.bench step            whole training steps of tiny, book and gpt2 size, with a breakdown by kernel
+    python -m kernels.bench decode          GPT-2 124M, token by token; gpt2_step: fine-tuning it, with the memory that it takes
 
 Every rung is a short function that stands in the file of its name; the last rung is the kernel that the engine uses. What the
 machine can do at most, in multiply-adds and in bytes moved, is measured first, and every figure is given as a share of that.

@@ -5,13 +5,14 @@ import os
 from importlib import import_module
 
 LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth", "decode")
+STEPS = ("step", "gpt2_step")
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m kernels.bench", description="Ladders from the plainest kernel to the fastest"
     )
-    parser.add_argument("name", choices=[*LADDERS, "step"], help="the operation, or step for whole training steps")
+    parser.add_argument("name", choices=[*LADDERS, *STEPS], help="the operation, or whole training steps")
     parser.add_argument("--size", type=int, help="rows (matmul: length of a side; attention: the longest T), to try others")
     parser.add_argument("--threads", type=int, help="threads to use, for all that is compared (default: every core)")
     parser.add_argument("--plot", metavar="FILE", help="draw the ladder to this file")
@@ -21,8 +22,8 @@ def main():
     if arguments.threads:
         for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(arguments.threads)  # read when the libraries are first imported, which is below
-    if arguments.name == "step":
-        import_module("kernels.bench.step").run(arguments)
+    if arguments.name in STEPS:
+        import_module(f"kernels.bench.{arguments.name}").run(arguments)
         return
     from kernels.bench.measure import limits, plot
 

@@ -2,9 +2,12 @@
 
     python -m kernels.bench decode
 
-The weights are random (no time depends on them), the text is 128 to 192 tokens long. A token must read every matrix once, so
-the bytes of the weights over the time of a token are held against the rate at which this machine reads memory.
+The weights are random (no time depends on them), the texts are 128 to 192 tokens long. A token must read every matrix once,
+so the bytes of the weights over the time of a token are held against the rate at which this machine reads memory. Of several
+texts, one reading serves all.
 """
+
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -14,23 +17,25 @@ from kernels.bench.peers import contestants
 FIRST, LAST = 128, 192  # tokens in the cache: from FIRST on, and at LAST back to FIRST
 
 
-def our_decoding(int8):
-    """A function that makes one token."""
+def our_decoding(int8, texts=1):
+    """A function that makes one token of each of some texts."""
     from chapters.ch06_gpt import GPT, GPTConfig
-    from chapters.ch09_decode import Decoder
+    from chapters.ch09_decode import Decoder, step_together
     from minigrad import Generator
 
-    decoder = Decoder(GPT(GPTConfig.preset("gpt2"), Generator(0)), int8)
-    start = np.random.default_rng(0).integers(0, 50257, FIRST).tolist()
-    logits = decoder.read(start)
+    first = Decoder(GPT(GPTConfig.preset("gpt2"), Generator(0)), int8)
+    decoders = [first, *(Decoder(first.gpt, beside=first) for _ in range(texts - 1))]
+    start = np.random.default_rng(0).integers(0, 50257, (texts, FIRST)).tolist()
+    logits = np.stack([decoder.read(ids) for decoder, ids in zip(decoders, start)])  # (B, V)
 
     def token():
         nonlocal logits
-        if len(decoder.ids) == LAST:
-            del decoder.ids[FIRST:]
-            for layer in decoder.cache.layers:
-                layer.length = FIRST
-        logits = decoder.step(int(logits.argmax()))
+        if len(first.ids) == LAST:
+            for decoder in decoders:
+                del decoder.ids[FIRST:]
+                for layer in decoder.cache.layers:
+                    layer.length = FIRST
+        logits = step_together(decoders, logits.argmax(axis=1).tolist())
 
     return token
 
@@ -62,6 +67,18 @@ def their_decoding(torch, generate):
     return text if generate else token
 
 
+WORK = {
+    "reading": ("limit", "memory", "reading"),
+    "float32": ("minigrad", "decoding", False, 1),
+    "4 texts": ("minigrad", "decoding", False, 4),
+    "8 texts": ("minigrad", "decoding", False, 8),
+    "int8": ("minigrad", "decoding", True, 1),
+    "int8, 8 texts": ("minigrad", "decoding", True, 8),
+    "its bare forward": ("torch", "decoding", False),
+    "generate()": ("torch", "decoding", True),
+}
+
+
 def run(limits, size=None):
     from chapters.ch06_gpt import GPT, GPTConfig
     from chapters.ch09_decode import weight_bytes
@@ -70,24 +87,25 @@ def run(limits, size=None):
     with init.skipped():
         gpt = GPT(GPTConfig.preset("gpt2"))
     megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}
-    figures = []
-    with contestants("minigrad", "limit", "torch") as them, contestants("minigrad", "torch") as others:
-        for library, one in them.items():
-            one.prepare(*(("memory", "reading") if library == "limit" else ("decoding", False)))
-        for one in others.values():
-            one.prepare("decoding", True)
-        all_of_them = [*them.values(), *others.values()]
-        found = in_turns([one.turn for one in all_of_them], size or 30.0)
-    ours, bare, ours_8 = found[0], found[1], found[len(them)]
-    peers = {"transformers, its bare forward": found[2], "transformers, generate()": found[-1]} if "torch" in them else {}
-    rate = (200 << 20) / bare / 1e9
-    print(f"\nGPT-2 124M, one token; memory is read at {rate:.1f} GB/s")
-    for name, seconds, read in (("float32", ours, megabytes[False]), ("int8", ours_8, megabytes[True])):
-        speed = read / 1e3 / seconds
-        share = f"{read:.0f} MB of weights at {speed:.1f} GB/s, {100 * speed / rate:.0f}% of the limit"
-        print(f"  minigrad {name:<8}{1 / seconds:8.1f} tokens/s   {share}   {ours / seconds:.2f}x float32")
-        figures.append((name, 1 / seconds))
-    for name, seconds in peers.items():
-        print(f"  {name:<33}{1 / seconds:8.1f} tokens/s; minigrad float32 makes {seconds / ours:.2f} times as many")
-        figures.append((name, 1 / seconds))
+    with ExitStack() as stack:
+        them = {}
+        for name, (library, *arguments) in WORK.items():
+            for one in stack.enter_context(contestants(library)).values():  # none where PyTorch is not installed
+                one.prepare(*arguments)
+                them[name] = one
+        seconds = dict(zip(them, in_turns([one.turn for one in them.values()], size or 20.0)))
+    rate = (200 << 20) / seconds.pop("reading") / 1e9
+    print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
+    figures, single = [], seconds["float32"]
+    for name, each in seconds.items():
+        library, _, int8, *texts = WORK[name]
+        tokens = sum(texts or [1]) / each
+        if library == "minigrad":
+            speed = megabytes[int8] / 1e3 / each
+            said = f"{megabytes[int8]:.0f} MB of weights at {speed:.1f} GB/s, {100 * speed / rate:.0f}% of the limit"
+            said += f"; {tokens * single:.2f} times float32's tokens"
+        else:
+            said = f"transformers; minigrad float32 makes {each / single:.2f} times as many"
+        print(f"  {name:<17}{tokens:8.1f} tokens/s   {said}")
+        figures.append((name, tokens))
     return figures, "tokens/s", rate / megabytes[False] * 1e3

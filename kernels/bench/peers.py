@@ -190,14 +190,21 @@ def training_step(library, preset, B, T):
     return peer_step(config, inputs, targets, compiled=library == "compiled")
 
 
-def decoding(library, other):
+def decoding(library, other, texts=1):
     """One more token of GPT-2 124M, with a cache: ours in float32 or (other) int8; transformers' forward or generate()."""
     from kernels.bench.decode import our_decoding, their_decoding
 
-    return our_decoding(other) if library == "minigrad" else their_decoding(_torch(), other)
+    return our_decoding(other, texts) if library == "minigrad" else their_decoding(_torch(), other)
 
 
-ALL_WORK = matmul, one_row, memory, attention, row_operation, adamw, gradient_norm, training_step, decoding
+def fine_tuning_step(library, how):
+    """A training step of GPT-2 124M: transformers', or ours with `how` little memory (see kernels/bench/gpt2_step.py)."""
+    from kernels.bench.gpt2_step import our_fine_tuning, their_fine_tuning
+
+    return our_fine_tuning(how) if library == "minigrad" else their_fine_tuning(_torch())
+
+
+ALL_WORK = matmul, one_row, memory, attention, row_operation, adamw, gradient_norm, training_step, decoding, fine_tuning_step
 WORK = {f.__name__: f for f in ALL_WORK}
 
 
@@ -237,11 +244,13 @@ class Contestant:
 
     def turn(self):
         """Seconds of one call, the mean of a turn's calls."""
-        return self._ask(None)["seconds"]
+        answer = self._ask(None)
+        self.most_held = answer["peak"]
+        return answer["seconds"]
 
     def peak(self):
-        """MiB: the most memory that the process has held so far."""
-        return self._ask(None)["peak"]
+        """MiB: the most memory that the process had held at the end of its last turn."""
+        return self.most_held
 
     def close(self):
         self.process.stdin.close()

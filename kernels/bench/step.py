@@ -13,13 +13,17 @@ SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}
 SECONDS = {"tiny": 4, "book": 20, "gpt2": 60}
 
 
-def our_step(config, inputs, targets):
-    """A function that does one training step (forward, backward, clip, AdamW) and returns its loss."""
+def our_step(config, inputs, targets, change=lambda model: None):
+    """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
+
+    change: what is done to the model before.
+    """
     import minigrad as mg
     import minigrad.nn.functional as F
     from chapters.ch06_gpt import GPT
 
     model = GPT(config, generator=mg.Generator(0))
+    change(model)
     optimizer = mg.optim.AdamW(model.parameters(), lr=3e-4)
     x, y = mg.from_numpy(inputs), mg.from_numpy(targets)
 

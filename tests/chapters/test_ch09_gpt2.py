@@ -7,6 +7,7 @@ import minigrad as mg
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import next_token_loss
 from chapters.ch09_gpt2 import TRANSPOSED, load_gpt2, save_gpt2, verify
+from minigrad.serialization import CheckpointError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -78,3 +79,10 @@ def test_verify_compares_every_layer(folder, capsys):
     gpt.h[3].mlp.c_proj.bias.array[...] += 0.5
     assert verify(gpt, folder) > 1e-2
     assert sorted(folder.iterdir()) == before
+
+
+def test_where_transformers_fails_it_says_why_in_one_sentence(folder, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="transformers could not compute what --verify compares with: .*Error") as caught:
+        verify(load_gpt2(folder), tmp_path)
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, KVCache
 from chapters.ch07_train import next_token_loss
 from chapters.ch08_sample import generate
-from chapters.ch09_smollm2 import PATTERN, STOP, byte_letters, chat_ids, find, in_halves, load_smollm2, stored_as
+from chapters.ch09_smollm2 import PATTERN, STOP, byte_letters, chat_ids, find, in_halves, layout, load_smollm2, verify
 from minigrad.serialization import CheckpointError
 
 CONFIG = GPTConfig(
@@ -139,13 +139,13 @@ def test_a_vocabulary_without_some_bytes(tmp_path):
         Tokenizer(ranks)
 
 
-def gguf_file(gpt, path, tokenizer="gpt2", extra=()):
-    """The GPT as a small GGUF file."""
+def gguf_file(gpt, path, tokenizer="gpt2", extra=(), blocks=None, queries=None):
+    """The GPT as a small GGUF file; blocks, queries: what it says of their number, if not the truth."""
     gguf = pytest.importorskip("gguf")
     c, writer = gpt.config, gguf.GGUFWriter(path, "llama")
     writer.add_context_length(c.context)
-    writer.add_block_count(c.n_layer)
-    writer.add_head_count(c.n_head)
+    writer.add_block_count(blocks or c.n_layer)
+    writer.add_head_count(queries or c.n_head)
     writer.add_head_count_kv(c.n_kv_head)
     writer.add_embedding_length(c.d_model)
     writer.add_feed_forward_length(c.d_gated)
@@ -155,12 +155,11 @@ def gguf_file(gpt, path, tokenizer="gpt2", extra=()):
     letters = list(byte_letters())[:c.vocab_size]
     writer.add_token_list(letters)
     writer.add_token_types([1] * len(letters))
-    ends = np.cumsum([c.n_head, c.n_kv_head])[:, None] * (c.d_model // c.n_head)
-    for name, parameter in gpt.named_parameters():
-        stored = stored_as(name)
-        cuts = ends[:, 0] if len(stored) == 3 else len(stored)
-        for part, array in zip(stored, np.split(parameter.array, cuts)):
-            writer.add_tensor(part, np.ascontiguousarray(array))
+    parameters = dict(gpt.named_parameters())
+    for name, parts in layout(c):
+        rows = np.split(parameters[name].array, np.cumsum([shape[0] for _, shape in parts])[:-1])
+        for (stored, _), array in zip(parts, rows, strict=True):
+            writer.add_tensor(f"{stored}.weight", np.ascontiguousarray(array))
     for name in extra:
         writer.add_tensor(name, np.ones(4, np.float32))
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
@@ -176,6 +175,37 @@ def test_a_file_that_the_loader_does_not_understand_in_full_is_refused(gpt, tmp_
             load_smollm2(gguf_file(gpt, tmp_path / f"{name}.gguf", extra=[name]))
     with pytest.raises(CheckpointError, match="a tokenizer of the kind llama"):
         load_smollm2(gguf_file(gpt, tmp_path / "llama.gguf", tokenizer="llama"))
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (dict(blocks=2**31), "lacks the tensor blk.3.attn_norm.weight"),
+        (dict(blocks=2), "holds the tensor blk.2.attn_norm.weight, which has no place"),
+        (dict(queries=7), "no model that chapters 1 and 6 could build: d_model must be divisible by n_head"),
+        (dict(queries=12), r"blk.0.attn_k.weight has the shape \(16, 48\), by the file's settings it should be \(8, 48\)"),
+    ],
+)
+def test_a_wrong_number_is_refused_in_a_sentence_that_names_the_file(gpt, tmp_path, wrong, said):
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_smollm2(gguf_file(gpt, tmp_path / "wrong.gguf", **wrong))
+    assert "wrong.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_refused_in_one_sentence(gpt, tmp_path):
+    whole, rng = bytearray(gguf_file(gpt, tmp_path / "whole.gguf").read_bytes()), np.random.default_rng(0)
+    path, refused = tmp_path / "damaged.gguf", 0
+    for trial in range(200):
+        data = whole[: rng.integers(len(whole))] if trial % 4 == 0 else whole.copy()
+        for place in rng.integers(0, min(len(data), 3000), 3):  # the settings and the beginning of the list of tokens
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            load_smollm2(path)
+        except CheckpointError as error:
+            refused += 1
+            assert "damaged.gguf" in str(error) and "\n" not in str(error)
+    assert 100 < refused
 
 
 # ── the model itself ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,3 +266,15 @@ def test_its_logits_are_transformers_on_the_same_weights(smollm2):
     with torch.no_grad(), mg.no_grad():
         want = theirs(torch.from_numpy(ids)).logits.numpy()
         assert relative(gpt(mg.from_numpy(ids)).numpy(), want) < 1e-3
+
+
+@needs_model
+def test_it_answers_as_transformers_does(smollm2, capsys):
+    for name in ("torch", "transformers", "accelerate"):
+        pytest.importorskip(name)
+    gpt, tokenizer = smollm2
+    prompt, stop = chat_ids(tokenizer, [("user", "What is the capital of France?")]), [tokenizer.special_tokens[STOP]]
+    (answer,) = generate(gpt, [prompt], 20, temperature=0, stop_ids=stop)
+    worst, same = verify(gpt, find(), [prompt, prompt], [answer, answer[:3]], 20, stop)
+    assert worst < 1e-3 and same == 1
+    assert "word for word: 1 of 2" in capsys.readouterr().out
