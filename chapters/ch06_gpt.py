@@ -105,10 +105,11 @@ class KVCache:
 
     A past token's keys and values do not change as long as it keeps its position, for it sees only what came before it.
     For one batch: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(newest, cache)` …, under `mg.no_grad()`.
+    room: for how many tokens, the model's whole context where None.
     """
 
-    def __init__(self, gpt):
-        self.layers = [LayerCache(gpt.config.context) for _ in range(gpt.config.n_layer)]
+    def __init__(self, gpt, room=None):
+        self.layers = [LayerCache(room or gpt.config.context) for _ in range(gpt.config.n_layer)]
 
     @property
     def length(self):

@@ -29,10 +29,12 @@ class Decoder:
 
     int8: weights of one byte, with a scale a row, for the tokens that it writes; what it reads at once is read in float32.
     beside: a Decoder of the same gpt, whose weights this one shares, for another text.
+    room: tokens that it can remember, the model's context where None.
     """
 
-    def __init__(self, gpt, int8=False, beside=None):
-        self.gpt, self.cache = gpt.eval(), KVCache(gpt)
+    def __init__(self, gpt, int8=False, beside=None, room=None):
+        self.room = room or gpt.config.context
+        self.gpt, self.cache = gpt.eval(), KVCache(gpt, self.room)
         self.ids = []  # the tokens whose keys and values are in the cache
         self.caches = None  # the cache's arrays, as kernels want them
         on_cpu = gpt.wte.weight.device == "cpu"
@@ -58,9 +60,9 @@ class Decoder:
     def read(self, ids):
         """Take in a whole text, given from its beginning; what is already remembered of it is not read again.
 
-        Of more tokens than the context holds the last are read.  Returns the next token's logits, (V,).
+        Of more tokens than there is room for the last are read.  Returns the next token's logits, (V,).
         """
-        ids = list(ids)[-self.gpt.config.context :]
+        ids = list(ids)[-self.room :]
         if not ids:
             raise ValueError("there is nothing to read: give at least one token")
         same = next((i for i, (a, b) in enumerate(zip(ids, self.ids)) if a != b), min(len(ids), len(self.ids)))
@@ -138,7 +140,8 @@ def write_together(
     Prompts are read one after the other, since there arithmetic is the limit; then all texts are written together.
     """
     dice = (mg.default_generator if generator is None else generator).numpy
-    texts = [Decoder(decoder.gpt, beside=decoder) for _ in prompts]
+    room = min(max(map(len, prompts), default=0) + max_new_tokens, decoder.gpt.config.context)
+    texts = [Decoder(decoder.gpt, beside=decoder, room=room) for _ in prompts]
     written = [[] for _ in prompts]
     going, chosen = np.arange(len(prompts)), None  # the texts that are still being written, and what each says next
     for _ in range(max_new_tokens if prompts else 0):

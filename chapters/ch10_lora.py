@@ -126,7 +126,7 @@ def prefer(gpt, tokenizer, settings, run):
     model = ScalarModel(gpt, mg.Generator(config.seed))
     train(model, ComparisonBatches(train_set, config.batch_size, config.seed), config, run, loss_fn=reward_loss)
     merge_lora(gpt)
-    normalise(model, [ranking.rows[0] for ranking in train_set])
+    normalise(model, [ranking.rows[0] for ranking in train_set[:200]])
     save_scalar(run, model)
     found = measure(model, held_out)
     print(f"held out: {found['accuracy']:.2%} of {found['comparisons']} comparisons right, calibration error "
