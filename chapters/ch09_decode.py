@@ -182,6 +182,15 @@ def loss_on(decoder, ids):
     return float(np.mean(losses))
 
 
+def seconds_a_step(decoders, tokens):
+    """How long a token of every text takes, the mean of `tokens` of them."""
+    logits = step_together(decoders, [0] * len(decoders))  # (B, V)
+    begin = time.perf_counter()
+    for _ in range(tokens):
+        logits = step_together(decoders, logits.argmax(axis=1).tolist())  # (B, V)
+    return (time.perf_counter() - begin) / tokens
+
+
 @dataclass
 class Settings(OnDevice):
     """Measure reading and writing, in float32 and in eight bits."""
@@ -189,6 +198,7 @@ class Settings(OnDevice):
     model: str = "smollm2"  # smollm2, a published GPT-2, a folder of one, or a run folder
     text: Path | None = None  # a real text, to see what eight bits cost in loss
     tokens: int = 64  # tokens to write
+    texts: int = 8  # texts to write together, after the one that is written alone
     quick: bool = False  # 8 tokens
 
 
@@ -199,23 +209,25 @@ def main(settings):
     gpt, tokenizer = load(settings.model)
     tokens = 8 if settings.quick else settings.tokens
     text = read_text(settings.text) if settings.text else "Once upon a time there was a little town by the sea. " * 12
-    ids = tokenizer.encode(text)[: min(gpt.config.context - tokens, 512)]
+    ids = tokenizer.encode(text)[: min(gpt.config.context - tokens - 1, 512)]
     for int8 in (False, True) if settings.device == "cpu" else (False,):
         decoder = Decoder(gpt, int8)
         for _ in decoder.write(ids[:8], 4, temperature=0):  # compiles
             pass
         begin = time.perf_counter()
-        logits = decoder.read(ids)
+        decoder.read(ids)
         prefill = time.perf_counter() - begin
-        begin = time.perf_counter()
-        for _ in range(tokens):
-            logits = decoder.step(int(logits.argmax()))
-        each = (time.perf_counter() - begin) / tokens
+        each = seconds_a_step([decoder], tokens)
+        others = [Decoder(gpt, beside=decoder, room=min(gpt.config.context, tokens + 9)) for _ in range(settings.texts)]
+        for other in others:
+            other.read(ids[:8])
+        together = settings.texts / seconds_a_step(others, tokens)
         size = weight_bytes(gpt, int8)
         loss = f", loss {loss_on(Decoder(gpt, int8), ids[:256]):.4f}" if settings.text else ""
         print(
             f"{'int8   ' if int8 else 'float32'} reads {len(ids) / prefill:7.0f} tokens/s, writes {1 / each:6.1f} tokens/s: "
-            f"{size / 1e6:.0f} MB a token at {size / each / 1e9:.1f} GB/s{loss}"
+            f"{size / 1e6:.0f} MB a token at {size / each / 1e9:.1f} GB/s{loss}; "
+            f"{settings.texts} texts together {together:.1f} tokens/s"
         )
 
 
