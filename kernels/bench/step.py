@@ -104,7 +104,8 @@ def _one_size(preset, machine, product, names):
     config, inputs, targets = prepared(preset, B, T)
     operations = _product_operations(config, B, T) / 1e9
     print(f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone: "
-          f"{1e3 * operations / machine.gflops:.1f} ms at the limit in registers, {1e3 * operations / product:.1f} ms at the fastest product's rate")  # fmt: skip
+          f"{1e3 * operations / machine.gflops:.1f} ms at the limit in registers, "
+          f"{1e3 * operations / product:.1f} ms at the fastest product's rate")  # fmt: skip
     for name, seconds in found.items():
         ratio, times = found["minigrad"] / seconds, (seconds * rate / operations for rate in (machine.gflops, product))
         shown = "minigrad takes {:5.2f} of it   {:5.2f} and {:5.2f} of products   {:6.0f} MiB"
