@@ -15,8 +15,18 @@ DEVICES = {"cpu": "numpy", "cuda": "cupy", "emulator": "kernels.emulator.memory"
 _DEVICE_OF_MODULE = {module: device for device, module in DEVICES.items()}
 
 
+_MODULE_OF_TYPE = {np.ndarray: np}  # asked a thousand times in a training step
+
+
 def array_module(array):
     """numpy or cupy, whichever made the array: `xp = array_module(x)` lets one expression serve both."""
+    module = _MODULE_OF_TYPE.get(type(array))
+    if module is None:
+        module = _MODULE_OF_TYPE[type(array)] = _module_of(array)
+    return module
+
+
+def _module_of(array):
     if isinstance(array, (np.ndarray, np.generic)):
         return np
     for name in ("cupy", "kernels.emulator.memory"):

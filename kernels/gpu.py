@@ -67,6 +67,10 @@ class Source:
         self.path = Path(path).with_suffix(".cu")
         self.defines = defines
         self.signatures = signatures(self.path.read_text())
+        self._wanted = {
+            name: [(p.pointer, p.dtype if p.pointer else p.type) for p in parameters]
+            for name, parameters in self.signatures.items()
+        }
         self._functions = {}
         self._module = self._emulated = None
 
@@ -108,34 +112,38 @@ class Source:
 
     def _check(self, name, args):
         """The module (numpy or cupy) that all arrays belong to, once every argument fits the kernel's signature."""
-        parameters = self.signatures[name]
-        if len(args) != len(parameters):
-            raise TypeError(f"kernel {name} takes {len(parameters)} arguments, got {len(args)}")
-        xp = None
-        for arg, parameter in zip(args, parameters):
-            if not parameter.pointer:
-                if type(arg) is not parameter.type:
-                    raise TypeError(
-                        f"kernel {name}, {parameter.name}: pass a {parameter.type.__name__}, not a {type(arg).__name__} "
-                        f"(a launch copies bytes and converts nothing)"
-                    )
-                continue
-            if arg is None:
-                continue
-            array, strided = (arg.array, True) if type(arg) is Strided else (arg, False)
-            if xp is None:
-                xp = array_module(array)
-            elif not isinstance(array, xp.ndarray):
-                raise TypeError(
-                    f"kernel {name}, {parameter.name}: a {type(array).__name__} among arrays of {xp.__name__}"
-                )
-            if array.dtype != parameter.dtype:
-                raise TypeError(
-                    f"kernel {name}, {parameter.name}: the kernel reads {parameter.dtype}, the array is {array.dtype}"
-                )
-            if not strided and not array.flags.c_contiguous:
-                raise TypeError(f"kernel {name}, {parameter.name}: not contiguous; only its address would be passed")
+        wanted = self._wanted[name]
+        if len(args) != len(wanted):
+            raise TypeError(f"kernel {name} takes {len(wanted)} arguments, got {len(args)}")
+        xp = of_xp = None
+        for i, arg in enumerate(args):  # a training step comes here thousands of times
+            pointer, kind = wanted[i]
+            given = type(arg)
+            if not pointer:
+                if given is not kind:
+                    raise TypeError(self._why_not(name, i, arg, xp))
+            elif arg is not None:
+                array = arg.array if given is Strided else arg
+                if xp is None:
+                    xp = array_module(array)
+                    of_xp = xp.ndarray
+                fits = isinstance(array, of_xp) and array.dtype == kind
+                if not (fits and (given is Strided or array.flags.c_contiguous)):
+                    raise TypeError(self._why_not(name, i, arg, xp))
         return xp
+
+    def _why_not(self, name, i, arg, xp):
+        """What is wrong with an argument, in one sentence."""
+        parameter = self.signatures[name][i]
+        where, given = f"kernel {name}, {parameter.name}", type(arg).__name__
+        if not parameter.pointer:
+            return f"{where}: pass a {parameter.type.__name__}, not a {given} (a launch copies bytes and converts nothing)"
+        array = arg.array if type(arg) is Strided else arg
+        if not isinstance(array, xp.ndarray):
+            return f"{where}: a {type(array).__name__} among arrays of {xp.__name__}"
+        if array.dtype != parameter.dtype:
+            return f"{where}: the kernel reads {parameter.dtype}, the array is {array.dtype}"
+        return f"{where}: not contiguous; only its address would be passed"
 
 
 @lru_cache(maxsize=None)

@@ -164,9 +164,15 @@ extern "C" __global__ void layernorm_weight_sums(const float* dy, const float* x
     }
 }
 
-// out[c] (+)= Σ_s strips[s][c], 32 columns to a block of 32 × 32 threads.
-extern "C" __global__ void layernorm_add_strips(const float* strips, float* out, int n, int columns, int accumulate) {
+// dweight[c] (+)= Σ_s dweights[s][c], 32 columns to a block of 32 × 32 threads, and the same for dbias where blockIdx.y is 1; both are
+// (n, columns), and the one that is not asked for is null.
+extern "C" __global__ void layernorm_add_strips(const float* dweights, const float* dbiases, float* dweight, float* dbias, int n,
+                                                int columns, int accumulate_weight, int accumulate_bias) {
     __shared__ float of_thread[32][33];
+    const float* strips = blockIdx.y ? dbiases : dweights;
+    float* out = blockIdx.y ? dbias : dweight;
+    const int accumulate = blockIdx.y ? accumulate_bias : accumulate_weight;
+    if (!out) return;  // the whole block
     const int c = blockIdx.x * 32 + threadIdx.x;
     float sum = 0.0f;
     if (c < columns)

@@ -58,9 +58,9 @@ def layernorm_backward(
         if needs[1] or needs[2]:
             dweights, dbiases = _weight_sums(dy, x, mean, rstd, rows, columns)
     dx = deliver(dx, out[0]) if needs[0] else None
-    dweight = _add_strips(dweights, out[1], accumulate) if needs[1] else None
-    dbias = _add_strips(dbiases, out[2], accumulate) if needs[2] else None
-    return dx, dweight, dbias
+    if not (needs[1] or needs[2]):
+        return dx, None, None
+    return dx, *_add_strips(dweights, dbiases, needs[1:], out[1:], accumulate)
 
 
 def _weight_sums(dy, x, mean, rstd, rows, columns):
@@ -72,15 +72,16 @@ def _weight_sums(dy, x, mean, rstd, rows, columns):
     return dweights, dbiases
 
 
-def _add_strips(strips, out, accumulate):
-    accumulate = accumulate and out is not None
-    total = result(strips, strips.shape[1:], out, "layernorm_backward")
-    in_place = i32(accumulate and total is out)
-    grid = (blocks_for(strips.shape[1], 32),)
-    SOURCE.launch(
-        "layernorm_add_strips", grid, (32, 32), strips, total, i32(len(strips)), i32(strips.shape[1]), in_place
-    )
-    return deliver(total, out, accumulate)
+def _add_strips(dweights, dbiases, needs, out, accumulate):
+    """dweight and dbias, each where it is needed: the sums over the strips, by one launch."""
+    n, columns = dweights.shape
+    totals = [result(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
+    in_place = [i32(accumulate and total is o) for total, o in zip(totals, out)]
+    grid = blocks_for(columns, 32), 2
+    args = dweights, dbiases, *totals, i32(n), i32(columns), *in_place
+    SOURCE.launch("layernorm_add_strips", grid, (32, 32), *args)
+    adding = [accumulate and o is not None for o in out]
+    return tuple(None if t is None else deliver(t, o, add) for t, o, add in zip(totals, out, adding))
 
 
 def layernorm_plain(x, weight, bias, eps=1e-5):

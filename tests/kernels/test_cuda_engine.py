@@ -12,7 +12,7 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
-from kernels import emulator, gpu
+from kernels import arrays, emulator, gpu
 from kernels.emulator import memory
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
@@ -100,8 +100,10 @@ def cupy(monkeypatch, tmp_path):
     stand_in = StandIn(tmp_path)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     gpu.source_with.cache_clear()
+    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)  # the stand-in's arrays are the emulated device's
     yield stand_in
     gpu.source_with.cache_clear()
+    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)
     for name, module in sys.modules.items():  # what they compiled was the stand-in's
         if name.startswith("kernels.") and hasattr(module, "SOURCE"):
             module.SOURCE._functions, module.SOURCE._module = {}, None
