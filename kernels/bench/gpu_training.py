@@ -54,7 +54,7 @@ def losses(preset, device, steps, batch_size):
 def step_time(xp, preset, batch_size, precision="fp32"):
     from kernels import gpu
 
-    trainer = Trainer(preset, "cpu" if xp is np else "cuda")
+    trainer = Trainer(preset, "emulator" if xp is np else "cuda")
     batch = trainer.batch(batch_size, 0)
     gpu.set_matmul_precision(precision)
     try:

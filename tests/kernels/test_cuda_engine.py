@@ -1,6 +1,7 @@
 """The engine on the CUDA kernels: on the emulated device, and on a stand-in for CuPy, the same numbers as on the CPU."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,7 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
-from kernels import arrays, emulator, gpu
+from kernels import arrays, check, emulator, gpu
 from kernels.emulator import memory
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
@@ -134,6 +135,34 @@ def test_the_check_for_gpu_machines_runs_without_one(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "0 failed" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
     assert (tmp_path / "check.json").exists()
+
+
+TOOL = """#!/bin/sh
+echo "========= COMPUTE-SANITIZER"
+echo "case softmax_forward"
+case $2 in
+    racecheck) echo "========= RACECHECK SUMMARY: 0 hazards displayed" ;;
+    synccheck) sleep 60 ;;
+    initcheck) echo "========= Uninitialized __global__ memory read of size 4 bytes"; exit 9 ;;
+    *) echo "========= ERROR SUMMARY: 0 errors" ;;
+esac
+"""
+
+
+def test_a_sanitizer_that_does_not_end_is_stopped_and_all_four_are_reported(tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(TOOL)
+    tool.chmod(0o755)
+    monkeypatch.setattr(check, "SANITIZED_BY", 2)
+    monkeypatch.setattr(check, "SHORTEST_SHARE", 1)
+    report = check.Report(tmp_path, "a stand-in")
+    check.sanitize(report, tmp_path, tool)
+    found = json.loads((tmp_path / "check.json").read_text())
+    verdicts = found["sections"]["sanitize"]
+    assert verdicts["memcheck"].startswith("clean, 1 cases") and verdicts["racecheck"].startswith("clean, 1 cases")
+    assert verdicts["synccheck"].startswith("stopped, 1 cases")
+    assert verdicts["initcheck"].startswith("1 lines of complaint, 1 cases")
+    assert len(found["failed"]) == 1 and "Uninitialized" in found["failed"][0] and found["seconds"] < 30
 
 
 def test_without_a_gpu_one_sentence_says_what_is_missing():

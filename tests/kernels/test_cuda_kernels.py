@@ -1,12 +1,16 @@
 """Every CUDA kernel, run by the emulator: against float64 NumPy, plain and checked, in three random orders of threads."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import kernels
 from kernels import cases, emulator, gpu
 from kernels.adamw import cuda as adamw
+from kernels.check import SANITIZED_CASES
 from kernels.cross_entropy import cuda as cross_entropy
+from kernels.emulator import memory
 from kernels.layernorm import cuda as layernorm
 from kernels.matmul import cuda as matmul
 from kernels.softmax import cuda as softmax
@@ -157,3 +161,15 @@ def test_a_factor_may_stay_on_the_device():
     a, b = normal(100), normal(100)
     adamw.scale_arrays([a], np.array(0.25))
     assert np.array_equal(a, b * np.float32(0.25))
+
+
+def test_the_few_cases_of_the_sanitizers_launch_every_kernel_that_is_used(precision):
+    with memory.counting() as traffic:
+        for name in gpu.PRECISIONS:
+            precision(name)
+            results = cases.check_cases(ours, np.asarray, np.random.default_rng(0), True, name, few=SANITIZED_CASES)
+            assert [r for r in results if not r[1] <= r[2]] == []
+    for path in sorted(Path("kernels").glob("*/cuda.cu")):
+        used = set(gpu.signatures(path.read_text())) - set(matmul.LADDER)
+        used = {kernel for kernel in used if not kernel.endswith("_plain") or kernel == "attention_plain"}
+        assert used <= set(traffic.launches), used - set(traffic.launches)
