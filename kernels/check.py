@@ -42,8 +42,8 @@ FIGURES = {
     "tokens_per_s": "{:9.0f} tokens/s",
 }  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-# How lines begin that compute-sanitizer writes when all is well.
-NO_COMPLAINT = tuple("========= " + words for words in ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards"))
+# How the lines begin that compute-sanitizer writes when all is well.
+NO_COMPLAINT = ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards")
 
 
 class Report:
@@ -184,7 +184,7 @@ def sanitized(command, log, seconds):
             status = None
     lines = log.read_text(errors="replace").splitlines()
     done = f"{sum(line.startswith('case ') for line in lines)} cases in {time.perf_counter() - begin:.0f} s"
-    complaints = [line for line in lines if line.startswith("========= ") and not line.startswith(NO_COMPLAINT)]
+    complaints = [line for line in lines if line.startswith("========= ") and not line[10:].startswith(NO_COMPLAINT)]
     if complaints:
         return f"{len(complaints)} lines of complaint, {done}; the first: {complaints[0][10:200]}"
     if status is None:

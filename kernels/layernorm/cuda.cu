@@ -186,16 +186,17 @@ extern "C" __global__ void layernorm_add_strips(const float* dweights, const flo
 
 // Everything in one reading of dy and x. Each team walks over every gridDim.x-th row; its threads stay at the same columns, so
 // they keep the running sums for dweight and dbias in registers and write them once, at the end, as a strip of their own.
-// For rows of a multiple of 4 that fit a team (columns ≤ 16 blockDim.x).
-extern "C" __global__ void __launch_bounds__(512)
-layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, const float* plus,
-                   float* dx, float* dweights, float* dbiases, int rows, int columns, int aligned) {
+// For rows of a multiple of 4 that fit a team (columns ≤ 4 hold blockDim.x). `hold`, the quads that a thread has of each array, is a
+// constant where this is called: what is not used of the arrays below takes no registers.
+__device__ __forceinline__ void backward_rows(const float* dy, const float* x, const float* weight, const float* mean,
+                                              const float* rstd, const float* plus, float* dx, float* dweights, float* dbiases,
+                                              int rows, int columns, int aligned, int hold) {
     const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __shared__ float2 of_warp[2][16];  // two of them in turn, so that one barrier a row is enough
     float4 dw[HOLD], db[HOLD];
 #pragma unroll
-    for (int j = 0; j < HOLD; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int j = 0; j < hold; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     int turn = 0;
     for (int r = team; r < rows; r += teams, turn ^= 1) {
         const long long lo = (long long)r * columns, hi = lo + columns;
@@ -203,13 +204,13 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
         float4 u[HOLD], d[HOLD];
         float shift = 0.0f, stretch = 0.0f;
 #pragma unroll
-        for (int j = 0; j < HOLD; ++j) {
+        for (int j = 0; j < hold; ++j) {
             const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
             u[j] = load4(x, i, lo, hi, m, aligned);
             d[j] = load4(dy, i, lo, hi, 0.0f, aligned);
         }
 #pragma unroll
-        for (int j = 0; j < HOLD; ++j) {  // from here on u is n, and d is dn
+        for (int j = 0; j < hold; ++j) {  // from here on u is n, and d is dn
             u[j] = make_float4((u[j].x - m) * scale, (u[j].y - m) * scale, (u[j].z - m) * scale, (u[j].w - m) * scale);
             const float4 n = u[j], g = d[j];
             dw[j] = make_float4(dw[j].x + g.x * n.x, dw[j].y + g.y * n.y, dw[j].z + g.z * n.z, dw[j].w + g.w * n.w);
@@ -236,7 +237,7 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
         shift /= columns;
         stretch /= columns;
 #pragma unroll
-        for (int j = 0; j < HOLD; ++j) {
+        for (int j = 0; j < hold; ++j) {
             const float4 n = u[j], dn = d[j];
             const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
             const float4 p = plus ? load4(plus, i, lo, hi, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -246,9 +247,24 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
         }
     }
 #pragma unroll
-    for (int j = 0; j < HOLD; ++j) {
+    for (int j = 0; j < hold; ++j) {
         const long long c = 4 * (threadIdx.x + j * blockDim.x), lo = (long long)team * columns;
         store4(dweights, lo + c, lo, lo + columns, aligned, dw[j]);
         store4(dbiases, lo + c, lo, lo + columns, aligned, db[j]);
     }
+}
+
+// A row to a warp, up to 512 columns.
+extern "C" __global__ void __launch_bounds__(512)
+layernorm_backward(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, const float* plus,
+                   float* dx, float* dweights, float* dbiases, int rows, int columns, int aligned) {
+    backward_rows(dy, x, weight, mean, rstd, plus, dx, dweights, dbiases, rows, columns, aligned, HOLD);
+}
+
+// Longer rows are shared by more threads with half as much each. What a row waits for is its barrier: with 64 registers a thread
+// and not 128, a multiprocessor has room for twice as many threads, whose loads are under way meanwhile.
+extern "C" __global__ void __launch_bounds__(512, 2)
+layernorm_backward_wide(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, const float* plus,
+                        float* dx, float* dweights, float* dbiases, int rows, int columns, int aligned) {
+    backward_rows(dy, x, weight, mean, rstd, plus, dx, dweights, dbiases, rows, columns, aligned, HOLD / 2);
 }

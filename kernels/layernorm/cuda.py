@@ -15,7 +15,7 @@ from kernels.gpu import (  # fmt: skip
 )
 
 SOURCE = Source(__file__)
-LONGEST_HELD = 16 * 512  # columns that the largest team can hold in registers
+LONGEST_HELD = 8 * 512  # columns that the largest team can hold in registers on the way back
 
 
 def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
@@ -41,13 +41,17 @@ def layernorm_backward(
     dx = result(x, x.shape, out[0], "layernorm_backward") if needs[0] else None
     dweights = dbiases = None
     if needs[0] and (needs[1] or needs[2]) and columns % 4 == 0 and columns <= LONGEST_HELD and rows:
-        (_, block) = row_teams(rows, columns)
-        # As many teams as the GPU can run at once: each then leaves one strip of partial sums, however many rows there are.
-        teams = blocks_for(min(rows, 512 * multiprocessors(x) // block[0]), block[1]) * block[1]
+        # 16 numbers of each array a thread where a warp has the whole row, else 8. As many teams as the GPU runs at once: each
+        # then leaves one strip of partial sums, however many rows there are.
+        wide = columns > 512
+        block = (32 * blocks_for(columns, 256), 1) if wide else (32, 4)
+        at_once = (1024 if wide else 512) * multiprocessors(x)
+        teams = blocks_for(min(rows, at_once // block[0]), block[1]) * block[1]
         dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
         aligned = i32(vectorises(dy, x, weight, plus, dx))
+        kernel = "layernorm_backward_wide" if wide else "layernorm_backward"
         SOURCE.launch(
-            "layernorm_backward", (teams // block[1],), block, dy, x, weight, mean, rstd, plus, dx, dweights, dbiases,
+            kernel, (teams // block[1],), block, dy, x, weight, mean, rstd, plus, dx, dweights, dbiases,
             i32(rows), i32(columns), aligned,
         )  # fmt: skip
     else:

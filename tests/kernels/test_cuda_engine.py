@@ -13,6 +13,7 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch07_train import TrainConfig, make_optimizer, numbers
 from kernels import arrays, check, emulator, gpu
 from kernels.emulator import memory
 
@@ -41,6 +42,44 @@ def test_twenty_steps_of_training_give_the_cpus_losses():
     on_cpu, emulated = losses_of_training("cpu"), losses_of_training("emulator")
     assert on_cpu[-1] < on_cpu[0]
     assert np.abs(on_cpu - emulated).max() < 1e-3
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_how_many_kernels_a_training_step_launches(layers):
+    """A launch costs the CPU microseconds, whatever it computes: 27 of ours a block, and 17 besides."""
+    with mg.device("emulator"):
+        config = GPTConfig(vocab_size=61, context=16, n_layer=layers, n_head=2, d_model=32)
+        model = GPT(config, mg.Generator(0))
+        optimiser = make_optimizer(model, TrainConfig())
+        ids = np.random.default_rng(0).integers(0, 61, (2, 17))
+        inputs, targets = mg.as_tensor(ids[:, :-1].copy()), mg.as_tensor(ids[:, 1:].copy())
+        for _ in range(2):  # the first step also makes the moments
+            with memory.counting() as traffic:
+                loss = F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
+                loss.backward()
+                norm = mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                optimiser.zero_grad()
+                numbers(loss, norm)
+    assert sum(traffic.launches.values()) <= 17 + 27 * layers
+    assert sum(traffic.elementwise.values()) <= 18 + 2 * layers  # the two additions to the residual stream
+    assert traffic.launches["adamw"] == 2 and traffic.launches["square_sums"] == 1
+
+
+def test_rows_read_twice_add_up_in_one_order():
+    """CuPy's add.at does it with atomics, in any order; on a device the kernel of a table's gradient takes its place."""
+    grads = {}
+    places = np.array([2, 0, 2, 2, -1]), np.array([1, 1, 1, 0, 3])
+    for device in ("cpu", "emulator"):
+        x = mg.tensor(np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32), device=device)
+        x.requires_grad_()
+        with memory.counting() as traffic:
+            for index in (places[0], places):
+                y = x[index]
+                (y * y * y).sum().backward()
+        grads[device] = x.grad.numpy(force=True)
+    assert traffic.launches["embedding_backward"] == 2 and "add.at" not in traffic.elementwise
+    np.testing.assert_allclose(grads["emulator"], grads["cpu"], rtol=1e-6)
 
 
 # ── a stand-in for CuPy: what gpu.py asks of it, over the emulator ──
