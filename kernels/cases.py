@@ -5,11 +5,14 @@ reference.py; new arrays are filled with NaN first, so that what a kernel forget
 """
 
 import math
+from collections import Counter
 from importlib import import_module
 
 import numpy as np
 
+from kernels import gpu
 from kernels.arrays import array_module
+from kernels.emulator import memory
 
 # Largest difference, over the largest number of the exact result. Sums of float32 round once a term: errors grow like √length.
 TOLERANCE = {"fp32": 4e-6, "tf32": 4e-3, "bf16": 3e-2}
@@ -165,23 +168,29 @@ def describe(function, args, kw):
     return f"{function}({', '.join(given)})"
 
 
-def some_of(cases, few):
-    """At most `few` cases of each function, evenly spread over all of its own, so that every kernel is still launched."""
-    of_function = {}
-    for case in cases:
-        of_function.setdefault(case[1], []).append(case)
-    for mine in of_function.values():
-        n = min(few, len(mine))
-        yield from (mine[i * (len(mine) - 1) // max(n - 1, 1)] for i in range(n))
+def covering(served, put, seed, times=2):
+    """Numbers of small cases that launch every kernel, each kernel in `times` of them where it can be: for slow tools."""
+    often, chosen = Counter(), set()
+    for precision in gpu.PRECISIONS:
+        gpu.set_matmul_precision(precision)
+        for i, (operation, function, args, kw) in enumerate(cases(np.random.default_rng(seed), small=True)):
+            if precision != "fp32" and operation != "matmul":
+                continue
+            with memory.counting() as traffic:
+                getattr(served, function)(*moved(args, put), **{k: moved(v, put) for k, v in kw.items()})
+            if any(often[kernel] < times for kernel in traffic.launches):
+                often.update(set(traffic.launches))
+                chosen.add(i)
+    gpu.set_matmul_precision("fp32")
+    return sorted(chosen)
 
 
-def check_cases(served, put, rng, small=False, precision="fp32", few=None):
+def check_cases(served, put, rng, small=False, precision="fp32", only=None):
     """Yields (description, error, tolerance) for every case, run through the kernel set `served` on arrays put(array).
 
-    few: where given, only so many cases of each function."""
-    chosen = cases(rng, small) if few is None else some_of(cases(rng, small), few)
-    for operation, function, args, kw in chosen:
-        if precision != "fp32" and operation != "matmul":
+    only: the numbers of the cases to run, all of them where None."""
+    for i, (operation, function, args, kw) in enumerate(cases(rng, small)):
+        if precision != "fp32" and operation != "matmul" or only is not None and i not in only:
             continue
         want = reference(operation, function)(*double(args), **double_values(kw))
         got = getattr(served, function)(*moved(args, put), **{k: moved(v, put) for k, v in kw.items()})

@@ -34,7 +34,6 @@ STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "comp
 # after the second no further PyTorch model is compiled, which can take a minute.
 SANITIZED_BY, COMPILED_BY = 350, 400
 SHORTEST_SHARE = 20  # seconds that each tool has in any case
-SANITIZED_CASES = 5  # of each function: a tool can make a launch a hundred times slower
 GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-2, 1e-3
 SHAPES = [("book", 32), ("gpt2", 8)]  # of whole training steps: preset and batch
 FIGURES = {
@@ -69,14 +68,14 @@ class Report:
         print(f"[{time.perf_counter() - self.begin:5.0f} s] {text}", flush=True)
 
 
-def check_correct(report, xp, served, put, small, seed, few=None):
+def check_correct(report, xp, served, put, small, seed, only=None):
     """1. Every kernel, fresh shapes, outputs filled with NaN first (not under a tool that looks for what nobody wrote)."""
-    gpu.poison_new_arrays(few is None)
+    gpu.poison_new_arrays(only is None)
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
         worst, n = 0.0, 0
-        for label, error, tolerance in cases.check_cases(served, put, np.random.default_rng(seed), small, precision, few):
-            if few is not None:
+        for label, error, tolerance in cases.check_cases(served, put, np.random.default_rng(seed), small, precision, only):
+            if only is not None:
                 print(f"case {label}", flush=True)  # should the tool be stopped, its log tells how far it came
             worst, n = max(worst, error / tolerance), n + 1
             if not error <= tolerance:
@@ -153,18 +152,21 @@ def measure_torch(report, shapes, compiled):
     report.note(f"PyTorch {kind} steps timed")
 
 
-def sanitize(report, folder, tool=None):
-    """5. compute-sanitizer's four tools over a few small cases of every function, each in a process of its own.
+def sanitize(report, served, put, folder, tool=None):
+    """5. compute-sanitizer's four tools over as few small cases as launch every kernel, each in a process of its own.
 
-    A tool has its share of the time that is left, and what it found until then is told if that was too short."""
+    A tool can make a launch a hundred times slower. It has its share of the time that is left, and what it found until then
+    is told if that was too short.
+    """
     tool = tool or shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(tool).exists():
         report.add("sanitize", "compute-sanitizer", "not installed")
         return
+    chosen = [str(number) for number in cases.covering(served, put, seed=0)]
+    check = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--seed", "0", "--cases", *chosen]
     for i, name in enumerate(SANITIZERS):
-        check = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--few", str(SANITIZED_CASES)]
         command = [str(tool), "--tool", name, "--error-exitcode", "9", sys.executable, *check]
-        command += ["--seed", "0", "--out", str(Path(folder) / name)]
+        command += ["--out", str(Path(folder) / name)]
         left = SANITIZED_BY - (time.perf_counter() - report.begin)
         verdict = sanitized(command, Path(folder) / f"{name}.log", max(SHORTEST_SHARE, left / (len(SANITIZERS) - i)))
         report.add("sanitize", name, verdict, failed="complaint" in verdict or "exit status" in verdict)
@@ -223,7 +225,7 @@ def main():
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="run only these steps")
     parser.add_argument("--small", action="store_true", help="small shapes only")
-    parser.add_argument("--few", type=int, help="only so many cases of each function, and none of them poisoned")
+    parser.add_argument("--cases", type=int, nargs="+", help="only these of the correctness step's, by their numbers")
     parser.add_argument("--seed", type=int, default=None, help="of the random shapes; drawn anew where not given")
     options = parser.parse_args()
     emulated = options.device == "emulator"
@@ -239,12 +241,12 @@ def main():
     put = np.asarray if emulated else xp.asarray
     report = Report(options.out, device_name(xp))
     work = {
-        "correct": lambda: check_correct(report, xp, served, put, small, seed, options.few),
+        "correct": lambda: check_correct(report, xp, served, put, small, seed, options.cases),
         "gradients": lambda: check_gradients(report, xp, served, put),
         "training": lambda: check_training(report, xp, small),
         "speed": lambda: measure(report, xp),
         "steps": lambda: measure_steps(report, xp, small),
-        "sanitize": lambda: emulated or sanitize(report, options.out),
+        "sanitize": lambda: emulated or sanitize(report, served, put, options.out),
         "compiled": lambda: small or gpu_kernels.torch_on_gpu() is None or measure_torch(report, SHAPES, compiled=True),
     }
     for step in STEPS:

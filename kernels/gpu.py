@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels.arrays import array_module, device_of
+from kernels.emulator import memory
 
 i32, i64, f32, f64, u64 = np.int32, np.int64, np.float32, np.float64, np.uint64
 
@@ -81,6 +82,7 @@ class Source:
         xp = self._check(name, args)
         if 0 in grid:
             return
+        memory.count("launches", name)
         if xp.__name__ != "cupy":
             self._emulate(name, grid, block, args, shared, reach)
             return
@@ -95,11 +97,9 @@ class Source:
     def _emulate(self, name, grid, block, args, shared, reach):
         """The launch on the CPU: of NumPy arrays, or of the emulated device's."""
         from kernels import emulator
-        from kernels.emulator import memory
 
         if self._emulated is None:
             self._emulated = emulator.Emulated(self.path, self.defines)
-        memory.count("launches", name)
         plain = (a.array if type(a) is Strided else a for a in args)
         held = [getattr(a, "held", a) for a in plain]
         self._emulated.launch(name, grid, block, held, shared, [getattr(a, "held", a) for a in reach])

@@ -195,7 +195,7 @@ def test_a_sanitizer_that_does_not_end_is_stopped_and_all_four_are_reported(tmp_
     monkeypatch.setattr(check, "SANITIZED_BY", 2)
     monkeypatch.setattr(check, "SHORTEST_SHARE", 1)
     report = check.Report(tmp_path, "a stand-in")
-    check.sanitize(report, tmp_path, tool)
+    check.sanitize(report, kernels.SETS["emulator"], np.asarray, tmp_path, tool)
     found = json.loads((tmp_path / "check.json").read_text())
     verdicts = found["sections"]["sanitize"]
     assert verdicts["memcheck"].startswith("clean, 1 cases") and verdicts["racecheck"].startswith("clean, 1 cases")
