@@ -5,12 +5,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from chapters.ch07_train import Run
+import minigrad as mg
+from chapters.ch07_train import Run, train
 from chapters.ch10_assess import kl_between, sampled
-from chapters.ch10_reward import demonstrated_rows, rank, reward_scores, train_reward
+from chapters.ch10_reward import ComparisonBatches, ScalarModel, rank, reward_loss, reward_scores
 from chapters.ch10_rlhf import judged_by, optimise
 from chapters.ch10_rloo import RLOO
-from chapters.headlines.stand import Headline, size
+from chapters.headlines.stand import Headline, resampled, size
 from chapters.world.facts import Dice
 from chapters.world.requests import demonstrations, everything
 
@@ -22,10 +23,11 @@ def christiano(stand):
     about as well as the true one (abstract; with 700 comparisons nearly as well on simulated robots, section 3.1.1).
 
     In miniature: the small assistant is tuned twice by the same policy gradient (RLOO) for as many samples: once on the
-    judge's own score, which nobody could have in earnest, and once on a reward model that is trained anew whenever new
-    comparisons have come in: of the responses that the policy has just given to a few prompts, four to each, in rounds
-    that become rarer. The judge's answers are noisy, as always. The gain is that of the judge's mean score on held-out
-    tasks over the policy before either.
+    judge's own score, which nobody could have in earnest, and once on a reward that is learned anew whenever new
+    comparisons have come in: of the responses that the policy has just given to a few prompts, four to each. As in the
+    paper it is the mean of several models (section 2.2.3), and those prompts are chosen on whose responses the models
+    differ most (2.2.4). The labeller's answers are noisy, as always. The gain is that of the judge's mean score on
+    held-out tasks over the policy before either.
     Reproduced where less than 1% of the policy's samples were ever compared and the gain is at least 90%.
     """
     runs = {
@@ -33,10 +35,10 @@ def christiano(stand):
         for seed in stand.settings.online_seeds
     }
     before, judged, learned = (
-        np.mean([pick(runs[seed]) for seed in runs], axis=0)  # (N,) of a task, over the seeds
+        np.array([pick(runs[seed]) for seed in runs])  # (S, N) of a seed and a task
         for pick in (lambda two: two[0]["before"], lambda two: two[0]["after"], lambda two: two[1]["after"])
     )
-    ratio, (low, high) = ratio_of_means(learned - before, judged - before)
+    ratio, ends = ratio_of_means(learned - before, judged - before)
     share = max(two[1]["compared"] / two[1]["samples"] for two in runs.values())
     one = next(iter(runs.values()))[1]
     return Headline(
@@ -44,20 +46,20 @@ def christiano(stand):
         arxiv="1706.03741",
         claim="a reward learned online, from comparisons on under 1% of the interactions, does as well as the true one",
         theirs="less than 1% of interactions (abstract); 700 comparisons nearly match the true reward (section 3.1.1)",
-        measured="the gain that the learned reward brings, as a share of the gain from the judge's own score",
+        measured="gain that the learned reward brings, as a share of the gain from the judge's own score",
         ours=ratio,
-        interval=[low, high],
+        interval=ends,
         level=0.9,
+        unit="share",
         seeds=list(runs),
         reproduced=share < 0.01 and ratio >= 0.9,
         reason=f"{share:.2%} of {one['samples']:,} samples were compared, in {one['comparisons']} comparisons; "
         f"the judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, "
         f"on its own to {judged.mean():.2f}",
-        sizes={"policy": size(stand.small()[0]), "reward model": size(stand.base()[0])},
+        sizes={"policy": size(stand.small_assistant(next(iter(runs)))[0])},
         details={
-            "each seed": [
-                ratio_of_means(*(np.subtract(one["after"], one["before"]) for one in reversed(two)))[0]
-                for two in runs.values()],
+            "each seed": [float((learned[i] - before[i]).mean() / (judged[i] - before[i]).mean())
+                          for i in range(len(runs))],
             "kl": {how: [two[i]["kl"] for two in runs.values()] for i, how in enumerate(("judge", "learned"))},
             "comparisons": one["comparisons"], "share compared": share,
         },
@@ -71,8 +73,8 @@ def tuned(stand, how, seed):
 
     Returns {"before": (N,), "after": (N,) scores of held-out responses, "curve", "kl", "samples", "compared" …}.
     """
-    settings, (policy, tokenizer), (reference, _) = stand.settings, stand.small_assistant(), stand.small_assistant()
-    config = replace(settings.online, seed=seed)
+    (policy, tokenizer), (reference, _) = stand.small_assistant(seed), stand.small_assistant(seed)
+    config = replace(stand.settings.online, seed=seed)
     score = OnlineReward(stand, seed, config.k) if how == "learned" else own_score(stand, tokenizer)
     with TemporaryDirectory() as scratch:
         records = optimise(policy, reference, tokenizer, score, stand.tasks, config, Run(scratch), RLOO(policy, config),
@@ -98,17 +100,35 @@ def own_score(stand, tokenizer):
     return lambda tasks, rollouts: (judge(tasks, rollouts) - mean) / stand.judge.noise
 
 
+class SummedRewards(ScalarModel):
+    """A reward for each token, and at each position their sum so far: idx (B, T) -> (B, T).
+
+    Read at a response's last token it is the sum over all, as in equation 1 of the paper, where the rewards of a clip's
+    steps are added up. What the prompt's tokens add is the same for all its responses, and cancels. From few
+    comparisons this learns more than one number read off the end: what pleases or offends is a word somewhere.
+    """
+
+    def __init__(self, gpt, generator):
+        super().__init__(gpt, generator)
+        self.head.weight.array *= np.float32(0.1)  # so many are added up
+
+    def forward(self, idx):
+        rewards, T = super().forward(idx), idx.shape[1]  # (B, T)
+        return rewards @ mg.from_numpy(np.triu(np.ones((T, T), np.float32)))  # (B, T)
+
+
 class OnlineReward:
-    """score(tasks, rollouts) for `optimise`: a reward model that learns from comparisons of what it is shown.
+    """score(tasks, rollouts) for `optimise`: reward models that learn from comparisons of what they are shown.
 
     At the calls named in settings.online_rounds, {call: prompts}, the labeller compares the k responses to so many of
-    the prompts; the assistant's body is then trained anew on all comparisons so far.
+    the prompts, and the models, each the small assistant's body under a head of its own, are trained anew on all
+    comparisons so far. The reward is their mean.
     """
 
     def __init__(self, stand, seed, k):
         self.stand, self.seed, self.k = stand, seed, k
-        self.calls, self.compared, self.rankings, self.model = 0, 0, [], None
-        self.dice = Dice(f"online/{seed}")
+        self.calls, self.compared, self.rankings, self.models = 0, 0, [], []
+        self.tokenizer, self.dice = stand.small_assistant(seed)[1], Dice(f"online/{seed}")
 
     @property
     def comparisons(self):
@@ -117,38 +137,57 @@ class OnlineReward:
     def __call__(self, tasks, rollouts):
         prompts = self.stand.settings.online_rounds.get(self.calls, 0)
         if prompts:
-            self.ask(tasks, rollouts, prompts)
+            self.ask(tasks, rollouts, self.disputed(rollouts, prompts))
             self.learn()
         self.calls += 1
-        return reward_scores(self.model, rollouts.rows)
+        return self.rewards(rollouts).mean(axis=0)  # (B,)
+
+    def rewards(self, rollouts):
+        """Each model's reward of each response, less the mean of the prompt's k: (models, B).
+
+        Only differences between siblings were learned, and RLOO uses no others.
+        """
+        rewards = np.array([reward_scores(model, rollouts.rows) for model in self.models])  # (models, B)
+        groups = rewards.reshape(len(self.models), -1, self.k)  # (models, prompts, k)
+        return (groups - groups.mean(axis=2, keepdims=True)).reshape(rewards.shape)  # (models, B)
+
+    def disputed(self, rollouts, n):
+        """Numbers of the n prompts on whose k responses the models differ most; of any n while there is no model."""
+        if not self.models:
+            return range(n)
+        disagreement = self.rewards(rollouts).var(axis=0).reshape(-1, self.k).mean(axis=1)  # (prompts,)
+        return np.argsort(-disagreement, kind="stable")[:n]
 
     def ask(self, tasks, rollouts, prompts):
-        """Show the labeller the responses to the first prompts of the batch; the k responses to each are in a row."""
-        texts = rollouts.texts(self.stand.assistant()[1])
-        for first in range(0, prompts * self.k, self.k):
-            mine = slice(first, first + self.k)
-            ranking = rank(self.stand.judge, tasks[first], rollouts.prompts[first], rollouts.responses[mine],
+        """Show the labeller the responses to the prompts numbered; the k responses to each are in a row."""
+        texts = rollouts.texts(self.tokenizer)
+        for prompt in prompts:
+            mine = slice(prompt * self.k, (prompt + 1) * self.k)
+            ranking = rank(self.stand.judge, tasks[mine.start], rollouts.prompts[mine.start], rollouts.responses[mine],
                            texts[mine], self.dice)  # fmt: skip
             self.compared += self.k
             self.rankings += [ranking] if ranking else []
 
     def learn(self):
-        gpt, tokenizer = self.stand.assistant()
-        settings = self.stand.settings
-        shown = demonstrated_rows(self.stand.world, tokenizer, 100, gpt.config.context, settings.seed)
-        with TemporaryDirectory() as scratch:
-            self.model = train_reward(gpt, self.rankings, shown, replace(settings.online_reward, seed=self.seed),
-                                      Run(scratch))  # fmt: skip
+        """Train all models anew, each under another seed."""
+        settings, self.models = self.stand.settings, []
+        for i in range(settings.online_models):
+            config = replace(settings.online_reward, seed=settings.online_models * self.seed + i)
+            model = SummedRewards(self.stand.small_assistant(self.seed)[0], mg.Generator(config.seed))
+            batches = ComparisonBatches(self.rankings, config.batch_size, config.seed)
+            with TemporaryDirectory() as scratch:
+                train(model, batches, config, Run(scratch), loss_fn=reward_loss)
+            self.models.append(model)
 
 
-def ratio_of_means(ours, theirs, seed=0, draws=2000):
-    """mean(ours) / mean(theirs), two (N,), and its 95% interval from resampling the tasks: (ratio, [low, high]).
+def ratio_of_means(ours, theirs):
+    """mean(ours) / mean(theirs), two (S, N) of seeds and tasks, and its 95% interval: (ratio, [low, high]).
 
-    Where theirs is no gain at all there is nothing to have a share of, and the ratio counts as 0.
+    Seeds and tasks are resampled, the same ones for both. Where theirs is no gain at all there is nothing to have a
+    share of, and the ratio counts as 0.
     """
-    picks = np.random.default_rng(seed).integers(0, len(ours), (draws, len(ours)))  # (draws, N)
-    picks = np.concatenate([np.arange(len(ours))[None], picks])  # (1 + draws, N)  as they are, then resampled
-    ours, theirs = ours[picks].mean(axis=1), theirs[picks].mean(axis=1)  # (1 + draws,) each
+    means = [np.append(values.mean(), resampled(values)) for values in (ours, theirs)]  # (1 + draws,) each
+    ours, theirs = means
     ratios = np.where(theirs > 0, ours / np.where(theirs > 0, theirs, 1), 0.0)  # (1 + draws,)
     return float(ratios[0]), [float(q) for q in np.quantile(ratios[1:], [0.025, 0.975])]
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from chapters.ch07_train import Run
-from chapters.ch10_assess import interval, sampled
+from chapters.ch10_assess import sampled
 from chapters.ch10_best_of_n import best_of_n, best_of_n_kl
 from chapters.ch10_reward import (
     collect,
@@ -19,7 +19,7 @@ from chapters.ch10_reward import (
 )
 from chapters.ch10_rlhf import PPO, optimise, scored_by
 from chapters.ch10_rollout import log_probs_of, sequence_kl
-from chapters.headlines.stand import Headline
+from chapters.headlines.stand import Headline, interval
 from chapters.world.requests import everything
 
 
@@ -40,9 +40,8 @@ def gao(stand):
     """
     found = stand.noted("gao_best_of_n", best_of, stand)
     runs = [stand.noted(f"gao_ppo_{seed}", pressed, stand, seed) for seed in stand.settings.gao_seeds]
-    falls = [np.array(fall(run, "judge")) for run in runs]  # (N,) each
-    rises = [-np.array(fall(run, "proxy", by="judge")) for run in runs]  # (N,) each
-    fallen, risen = np.mean(falls, axis=0), np.mean(rises, axis=0)  # (N,) each
+    fallen = np.array([fall(run, "judge") for run in runs])  # (S, N)
+    risen = -np.array([fall(run, "proxy", by="judge") for run in runs])  # (S, N)
     low, high = interval(fallen)
     curves = {"judge, PPO": mean_curve(runs, "judge"), "proxy, PPO": mean_curve(runs, "proxy"),
               "judge, best of n": curve_of(found, "judge"), "proxy, best of n": curve_of(found, "proxy")}  # fmt: skip
@@ -61,6 +60,7 @@ def gao(stand):
         ours=float(fallen.mean()),
         interval=[low, high],
         level=0.0,
+        unit="points",
         seeds=list(stand.settings.gao_seeds),
         reproduced=low > 0 and risen.mean() > 0,
         reason=f"meanwhile the proxy's rises by {risen.mean():.2f} points, to √KL {last:.1f}; the proxy saw "
@@ -71,7 +71,7 @@ def gao(stand):
         details={
             "proxy": proxy,
             "alpha, beta": fits,
-            "fall of the judge's score, each seed": [float(one.mean()) for one in falls],
+            "fall of the judge's score, each seed": [float(one.mean()) for one in fallen],
             "rise of the proxy's score": [float(risen.mean()), *interval(risen)],
         },
         series=curves,

@@ -1,9 +1,8 @@
 """Ouyang et al. 2022: is a small model that was aligned worth more than a large one that was not?"""
 
 import minigrad as mg
-from chapters.ch10_assess import interval
 from chapters.ch10_sft import ask_base, respond
-from chapters.headlines.stand import TEMPERATURE, Headline, size, wins
+from chapters.headlines.stand import TEMPERATURE, Headline, bar, listed, percent, preferred, size
 from chapters.world.requests import requests
 
 EXAMPLES = 3  # good answers before the question, for the base model's second try
@@ -20,59 +19,51 @@ def ouyang(stand):
     (a larger one, as in the paper, whose reward model has 6B), against a base model at least 50 times its size. The
     simulated judge, asked without noise, compares one response each to held-out tasks, an equal score being half a win.
     The base model continues the bare question, and its first line counts; and once more after three examples of good
-    answers. It is drawn from at the temperature that is built into every assistant. Both read the same
-    pages, the small one three times as many batches: 4400 of 8 × 128 tokens, the large one 1500.
+    answers. It is drawn from at the temperature that is built into every assistant. Both read pages of the same text;
+    every seed has a small model of its own, the large one is the same for all.
     Reproduced where the ratio is at least 50, both intervals lie above a half, and the base model is really the better
-    one by its own yardstick: its loss on held-back pages is not above the small one's.
+    one by its own yardstick: its loss on held-back pages is below that of every small one.
     """
     settings = stand.settings
     base, tokenizer = stand.large()
-    small = stand.small()[0]
+    smalls = [stand.small(seed)[0] for seed in settings.seeds]
     theirs = {
         "alone": stand.scores(bare_answers(stand, base, tokenizer)),
         "after examples": stand.scores(prompted_answers(stand, base, tokenizer)),
     }  # (N,) each
-    found = {name: [] for name in theirs}
-    for seed in settings.small_seeds:
-        ours = stand.scores(stand.responses(*stand.small_policy(seed), seed))  # (N,)
-        for name, scores in theirs.items():
-            found[name].append(wins(ours, scores))  # (N,)
-    mean = {name: sum(each) / len(each) for name, each in found.items()}  # (N,) each: of a task, over the seeds
-    intervals = {name: interval(values) for name, values in mean.items()}
-    ratio = size(base) / size(small)
-    losses = {"small": stand.page_loss(small), "base": stand.page_loss(base)}
-    worse = losses["base"] > losses["small"]
-    reproduced = ratio >= 50 and min(low for low, _ in intervals.values()) > 0.5 and not worse
-    low, high = intervals["after examples"]
+    found = preferred(stand, stand.small_policy, settings.seeds, theirs)
+    ratio = size(base) / size(smalls[0])
+    losses = {"small": [stand.page_loss(small) for small in smalls], "base": stand.page_loss(base)}
+    better = losses["base"] < min(losses["small"])
+    shown = found["after examples"]
     return Headline(
         paper="Ouyang et al. 2022",
         arxiv="2203.02155",
         claim="an aligned model is preferred to a base model a hundred times its size",
         theirs="1.3B InstructGPT preferred to 175B GPT-3 (abstract); at 175B on 85 ± 3%, "
         "on 71 ± 4% where GPT-3 sees examples (section 1)",
-        measured=f"preferred by the simulated judge to a base model {ratio:.0f} times as large",
-        ours=float(mean["alone"].mean()),
-        interval=intervals["alone"],
+        measured=f"share that the simulated judge prefers to a base model {ratio:.0f} times as large",
+        ours=found["alone"]["wins"],
+        interval=found["alone"]["interval"],
         level=0.5,
-        seeds=list(settings.small_seeds),
-        reproduced=reproduced,
-        reason=f"against the base model with {EXAMPLES} examples before the question "
-        f"{mean['after examples'].mean():.1%} [{low:.1%}, {high:.1%}]; loss on held-back pages: "
-        f"base {losses['base']:.3f}, small {losses['small']:.3f}" + ", so that the larger one is not better" * worse,
+        unit="share",
+        seeds=list(settings.seeds),
+        reproduced=ratio >= 50 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
+        reason=f"against the base model with {EXAMPLES} examples before the question {percent(shown)}; "
+        f"loss on held-back pages: base {losses['base']:.3f}, small {listed(losses['small'], 3)}"
+        + ("" if better else ", so that the larger one is not better"),
         sizes={
-            "aligned": size(small), "base": size(base),
+            "aligned": size(smalls[0]), "base": size(base),
             "aligned, pretraining steps": settings.pretrain_small.steps,
             "base, pretraining steps": settings.pretrain_large.steps,
         },
         details={
-            "wins": {name: float(values.mean()) for name, values in mean.items()},
-            "intervals": intervals,
-            "each seed": {name: [float(values.mean()) for values in each] for name, each in found.items()},
+            "preferred": found,
             "page loss": losses,
             "judge's mean score of the base": {name: float(values.mean()) for name, values in theirs.items()},
         },
-        series={"a base model alone": [(ratio, float(mean["alone"].mean()))],
-                "with examples": [(ratio, float(mean["after examples"].mean()))]},
+        series={f"to a base model {ratio:.0f} times as large": bar(found["alone"]),
+                f"to the same after {EXAMPLES} examples": bar(shown)},
     )  # fmt: skip
 
 

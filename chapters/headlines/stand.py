@@ -5,6 +5,7 @@ Every model is trained once and kept in the run's folder, so that a second call,
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -37,12 +38,13 @@ class Headline:
     ours: float
     interval: list  # 95%, [low, high]
     level: float  # what ours is held against
+    unit: str  # of the three: "share" or "points", the judge's
     seeds: list  # of what was trained for this row
     reproduced: bool
     reason: str  # why, or why not
     sizes: dict = field(default_factory=dict)  # of models and data
     details: dict = field(default_factory=dict)
-    series: dict = field(default_factory=dict)  # {name: [(x, y)]}
+    series: dict = field(default_factory=dict)  # {name: [(x, y)]}, or of bars {name: [share, low, high]}
 
     def __post_init__(self):
         self.ours, self.reproduced = float(self.ours), bool(self.reproduced)  # plain ones, for JSON
@@ -106,9 +108,9 @@ class Stand:
             self._pages = train_validation_split(np.array(ids, np.uint16), 0.02)
         return self._pages
 
-    def pretrained(self, name, shape, config):
+    def pretrained(self, name, shape, config, seed):
         """A base model of another size, on the pages that the base model had."""
-        tokenizer, seed = self.base()[1], self.settings.seed
+        tokenizer = self.base()[1]
 
         def make(run):
             gpt = GPT(GPTConfig(tokenizer.vocab_size, **shape), generator=mg.Generator(seed))
@@ -125,28 +127,26 @@ class Stand:
         kept_back = EveryTokenOnce(self.pages()[1], model.config.context, 8)
         return evaluate(model, kept_back, min(batches, len(kept_back)))
 
-    def small(self):
-        """The small base model: a fifth of the tiny one, a fiftieth of the large one, or less."""
-        return self.pretrained("small", self.settings.small, self.settings.pretrain_small)
+    def small(self, seed):
+        """The small base model of a seed: an eleventh of the main job's model, a fiftieth of the large one."""
+        return self.pretrained(f"small_{seed}", self.settings.small, self.settings.pretrain_small, seed)
+
+    def student(self):
+        """The base model of Taori's students, a fifth of the main job's model."""
+        return self.pretrained("student", self.settings.student, self.settings.pretrain_student, self.settings.seed)
 
     def large(self):
-        return self.pretrained("large", self.settings.large, self.settings.pretrain_large)
+        return self.pretrained("large", self.settings.large, self.settings.pretrain_large, self.settings.seed)
 
-    def supervised(self, name, base, config):
-        """A base model, (model, tokenizer) as returned by base(), fine-tuned on demonstrations of mixed quality."""
+    def small_assistant(self, seed):
+        """The small base model of a seed, fine-tuned on demonstrations of mixed quality as the assistant was."""
 
         def make(run):
-            model, tokenizer = base()
-            config_ = replace(config, seed=self.settings.seed, resume=True)
-            fine_tune(model, tokenizer, self.world, self.settings.demonstrations, config_, run)
+            (model, tokenizer), settings = self.small(seed), self.settings
+            config = replace(settings.supervise_small, seed=seed, resume=True)
+            fine_tune(model, tokenizer, self.world, settings.demonstrations, config, run)
 
-        return self.kept(name, make)
-
-    def small_assistant(self):
-        return self.supervised("small_assistant", self.small, self.settings.supervise_small)
-
-    def large_assistant(self):
-        return self.supervised("large_assistant", self.large, self.settings.supervise_large)
+        return self.kept(f"small_assistant_{seed}", make)
 
     def tuned(self, name, start, config, seed):
         """A policy tuned with PPO from start(), (model, tokenizer), against the reward model."""
@@ -168,7 +168,8 @@ class Stand:
         return self.tuned(f"policy_{seed}", self.assistant, self.settings.ppo, seed)
 
     def small_policy(self, seed):
-        return self.tuned(f"small_policy_{seed}", self.small_assistant, self.settings.ppo, seed)
+        """The small model of a seed after all three steps: pretraining, demonstrations, PPO."""
+        return self.tuned(f"small_policy_{seed}", partial(self.small_assistant, seed), self.settings.ppo_small, seed)
 
     # ── comparing ──
 
@@ -183,9 +184,56 @@ class Stand:
         return np.array([score_of(self.judge, task, said) for task, said in zip(tasks, responses, strict=True)])
 
 
+def preferred(stand, policy, seeds, theirs):
+    """How often the judge, asked without noise, prefers the policies of several seeds to others on the held-out tasks.
+
+    policy(seed) -> (model, tokenizer); theirs: {name: (N,) scores of the other's responses}.  An equal score is half a
+    win.  Returns {name: {"wins": share, "interval": [low, high], "each seed": [share]}}.
+    """
+    ours = [stand.scores(stand.responses(*policy(seed), seed)) for seed in seeds]  # an (N,) a seed
+    found = {}
+    for name, scores in theirs.items():
+        won = np.array([wins(one, scores) for one in ours])  # (S, N)
+        found[name] = {"wins": float(won.mean()), "interval": interval(won),
+                       "each seed": [float(one.mean()) for one in won]}  # fmt: skip
+    return found
+
+
+def percent(found):
+    """{"wins", "interval"} as "61.2% [58.0%, 64.1%]"."""
+    low, high = found["interval"]
+    return f"{found['wins']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def listed(numbers, places):
+    return ", ".join(f"{number:.{places}f}" for number in numbers)
+
+
+def bar(found):
+    """{"wins", "interval"} as a bar of the figure: [share, low, high]."""
+    return [found["wins"], *found["interval"]]
+
+
 def wins(ours, theirs):
     """(N,) and (N,) scores -> (N,): 1 where ours is higher, ½ where they are equal, 0 elsewhere."""
     return np.array([preference(a, b, 0) for a, b in zip(ours, theirs, strict=True)])
+
+
+def resampled(values, seed=0, draws=2000):
+    """(S, N) values, of S seeds on N tasks -> (draws,) means, each over seeds and tasks drawn with replacement."""
+    values, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
+    S, N = values.shape
+    means = [values[rng.integers(0, S, S)].mean(axis=0)[rng.integers(0, N, N)].mean() for _ in range(draws)]
+    return np.array(means)  # (draws,)
+
+
+def interval(values, seed=0):
+    """The 95% interval of the mean of (S, N) values, of S seeds on N tasks: [low, high].
+
+    Seeds and tasks are both resampled, so that it covers what other seeds would have given as well as other tasks. So
+    few seeds tell little of how seeds vary, and a single one nothing.  Efron 1979, the bootstrap.
+    """
+    return [float(q) for q in np.quantile(resampled(values, seed), [0.025, 0.975])]
 
 
 def size(model):

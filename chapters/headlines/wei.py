@@ -6,11 +6,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from chapters.ch07_train import Run, train
-from chapters.ch10_assess import interval
 from chapters.ch10_demonstrations import Rehearsed, pretraining_batches
 from chapters.ch10_rollout import lay_out, log_probs_of
 from chapters.ch10_sft import InstructionBatches, ask, ask_base, format_prompt
-from chapters.headlines.stand import Headline, size
+from chapters.headlines.stand import Headline, interval, size
 from chapters.world.facts import KINDS, Dice
 
 # The answers among which a test with options chooses: what stands for the value in the good answer.
@@ -42,11 +41,11 @@ def wei(stand):
         for seed in stand.settings.seeds:
             found.setdefault(count, []).append(stand.noted(f"wei_{count}_{seed}", taught, stand, tests, count, seed))
     chosen, free = (
-        {count: np.mean([one[name] for one in found[count]], axis=0) for count in found}  # (N,) each
+        {count: np.array([one[name] for one in found[count]]) for count in found}  # (S, N) each
         for name in ("chosen", "free")
     )
     least, most = stand.settings.families[0], stand.settings.families[-1]
-    over_base, over_one = chosen[most] - chosen[0], chosen[most] - chosen[least]  # (N,) each
+    over_base, over_one = chosen[most] - chosen[0], chosen[most] - chosen[least]  # (S, N) each
     intervals = {"all less none": interval(over_base), f"all less {least}": interval(over_one)}
     reproduced = min(low for low, _ in intervals.values()) > 0
     guessing = float(np.mean([1 / len(OPTIONS[task.family](task)) for task in tests]))
@@ -56,10 +55,11 @@ def wei(stand):
         claim="instruction tuning lifts zero-shot accuracy on kinds of tasks never seen, more with more kinds",
         theirs="tuned on 60+ datasets, 137B surpasses zero-shot GPT-3 175B on 20 of 25 (abstract); "
         "rises with the number of task clusters (figure 6)",
-        measured=f"unseen families, the right option likeliest: after {most} families less after none",
+        measured=f"rise, from no family to {most}, of the share of unseen tasks whose right option is likeliest",
         ours=float(over_base.mean()),
         interval=intervals["all less none"],
         level=0.0,
+        unit="share",
         seeds=list(stand.settings.seeds),
         reproduced=reproduced,
         reason=f"options: {shares(chosen)} of tests right after {', '.join(map(str, chosen))} families, "
@@ -70,7 +70,7 @@ def wei(stand):
             "free answer accepted": {str(count): float(values.mean()) for count, values in free.items()},
             "guessing": guessing,
             "intervals": intervals,
-            "by family": {str(count): by_family(tests, values) for count, values in chosen.items()},
+            "by family": {str(count): by_family(tests, values.mean(axis=0)) for count, values in chosen.items()},
         },
         series={
             "right option likeliest": [(count, float(values.mean())) for count, values in chosen.items()],

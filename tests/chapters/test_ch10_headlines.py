@@ -12,7 +12,7 @@ from chapters import ch10_demonstrations, ch10_headlines, ch10_reward
 from chapters.ch07_train import Run, TrainConfig, save_model
 from chapters.ch10_headlines import QUICK, ROWS, Settings
 from chapters.headlines import bai, christiano, gao, taori, wei
-from chapters.headlines.stand import Headline, Stand, wins
+from chapters.headlines.stand import Headline, Stand, interval, wins
 from chapters.world.families import FAMILIES
 from chapters.world.requests import everything
 
@@ -81,13 +81,13 @@ def test_a_constitution_of_one_seed_is_not_passed_off_for_several(settings, tmp_
 
 def test_the_full_settings_keep_the_promised_ratios():
     full, parameters = Settings(), {}
-    for name in ("small", "large"):
+    for name in ("small", "student", "large"):
         shape = getattr(full, name)
         C, L = shape["d_model"], shape["n_layer"]
         parameters[name] = L * (12 * C * C + 13 * C) + (1024 + shape["context"] + 2) * C
     tiny = 4 * (12 * 128**2 + 13 * 128) + (1024 + 128 + 2) * 128
     assert parameters["large"] / parameters["small"] >= 50
-    assert parameters["large"] / tiny >= 10 and tiny / parameters["small"] >= 5
+    assert tiny / parameters["small"] >= 10 and tiny / parameters["student"] >= 5
     samples = full.online.iterations * full.online.prompts
     assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
 
@@ -96,12 +96,30 @@ def test_the_full_settings_keep_the_promised_ratios():
 
 
 def test_a_row_holds_plain_numbers():
-    row = Headline("", "", "", "", "", np.float32(1), [0.0, 1.0], 0.5, [0], np.float64(1) > 0, "")
+    row = Headline("", "", "", "", "", np.float32(1), [0.0, 1.0], 0.5, "share", [0], np.float64(1) > 0, "")
     assert json.dumps([row.ours, row.reproduced]) == "[1.0, true]"
 
 
 def test_wins():
     assert wins([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_an_interval_covers_seeds_as_well_as_tasks():
+    tasks = np.linspace(0, 1, 400)
+    low, high = interval([tasks, tasks])  # two seeds that agree: what is left is chance in the tasks
+    assert 0.45 < low < 0.5 < high < 0.55
+    low, high = interval([tasks, tasks + 1])  # two that do not
+    assert low < 0.55 and high > 1.45
+
+
+def test_only_differences_between_models_are_asked_about(settings, monkeypatch):
+    online = christiano.OnlineReward(Stand(settings), 0, k=2)
+    assert list(online.disputed(None, 3)) == [0, 1, 2]
+    online.models = ["one", "another"]
+    # Of three prompts' two responses the models agree on the first but for a constant, and differ most on the last.
+    said = {"one": [0.0, 1, 0, 1, 0, 1], "another": [5.0, 6, 0, 2, 4, 0]}
+    monkeypatch.setattr(christiano, "reward_scores", lambda model, rows: np.array(said[model]))
+    assert list(online.disputed(SimpleNamespace(rows=None), 2)) == [2, 1]
 
 
 def test_every_option_is_a_good_answer_with_another_value(world):
@@ -124,17 +142,25 @@ def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, mo
 
 
 def test_the_sieve_keeps_what_is_whole_and_new_and_not_held_out(world):
-    tests = everything(world, "test", 10, 1)
-    stand = SimpleNamespace(world=world, tests=tests)
     shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
     texts = [
         f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?",
         "Count the things in the list.\n\n### Input:\nThe list is plum, rake.", "Count ### the things.",
-        *(task.instruction for task in tests if not task.input),
+        f"Where does {shown} liveth?",
     ]  # fmt: skip
-    kept = taori.sieve(texts, stand)
-    assert [(task.instruction, task.input) for task in kept] == [
+    assert [(task.instruction, task.input) for task in taori.sieve(texts, world)] == [
         (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, rake.")]  # fmt: skip
+
+
+def test_the_sieve_lets_nothing_of_the_test_through_and_nearly_all_of_training(world):
+    def passes(task):
+        return not taori.asks_what_is_held_out(world.facts, f"{task.instruction} {task.input}")
+
+    leaked = [task.instruction for task in everything(world, "test", 1500, 1) if passes(task)]
+    assert leaked == []
+    kept = [task for task in everything(world, "train", 1500, 1) if passes(task)]
+    families = {"sum", "price", "compare", "rewrite", "reverse", "cheat"}
+    assert len(kept) > 1300 and {task.family for task in kept} >= families
 
 
 def test_the_best_point_is_chosen_on_the_other_half():
@@ -153,7 +179,7 @@ def test_the_papers_curve_is_found_again():
 def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
     stand = Stand(settings)
     online = christiano.OnlineReward(stand, 0, k=2)
-    model, tokenizer = stand.assistant()
+    model, tokenizer = stand.small_assistant(0)
     tasks = [task for task in stand.tasks[:4] for _ in range(2)]
     rollouts = christiano.sampled(model, tokenizer, tasks, 0, 8)
     for _ in range(3):
@@ -163,9 +189,9 @@ def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
 
 
 def test_the_ratio_of_two_gains_has_an_interval_around_it():
-    theirs = np.linspace(0.5, 1.5, 200)
+    theirs = np.linspace(0.5, 1.5, 200).reshape(2, 100)
     ratio, ends = christiano.ratio_of_means(0.9 * theirs, theirs)
     np.testing.assert_allclose([ratio, *ends], 0.9)
-    ratio, (low, high) = christiano.ratio_of_means(0.9 * theirs[::-1], theirs)
+    ratio, (low, high) = christiano.ratio_of_means(0.9 * theirs[:, ::-1], theirs)
     assert low < 0.9 < high and ratio == pytest.approx(0.9)
     assert christiano.ratio_of_means(theirs, 0 * theirs) == (0.0, [0.0, 0.0])
