@@ -59,7 +59,8 @@ class Settings(OnDevice):
     run: Path = Path("runs/headlines")  # the folder for everything
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
-    seeds: tuple[int, ...] = (0, 1, 2)  # of what a row trains
+    seeds: tuple[int, ...] = (0, 1, 2)  # of Wei's tuned models; Taori's teacher is the policy of the first
+    small_seeds: tuple[int, ...] = (0, 1)  # of the small models in Ouyang's and Stiennon's rows
     student_seeds: tuple[int, ...] = (0, 1)  # of Taori's students
     held_out: int = 320  # held-out tasks to compare models on
     quick: bool = False  # far too little of everything, to see that it runs
@@ -68,20 +69,20 @@ class Settings(OnDevice):
     tasks: int = 4000  # instructions to draw prompts from
     demonstrations: int = 20000  # of mixed quality, for supervised models
     corpus_bytes: int = 16_000_000  # pages to pretrain on, as the main job has them
-    # The main job's model has 0.94M parameters: 11 times the small one, 5 times the student; the large one has 4.3M.
+    # The main job's model has 0.94M parameters: 11 times the small one, 5 times the medium one. The large one has 4.3M.
     small: dict = later(dict, n_layer=2, n_head=4, d_model=40, context=128, init_std=0.05)  # 0.086M
-    student: dict = later(dict, n_layer=3, n_head=4, d_model=56, context=128, init_std=0.05)  # 0.18M
+    medium: dict = later(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # 0.17M
     large: dict = later(dict, n_layer=4, n_head=6, d_model=288, context=128, init_std=0.04)  # 51 times the small one
     pretrain_small: TrainConfig = later(
         TrainConfig, steps=7000, batch_size=8, lr=5e-3, min_lr=4e-4, beta2=0.99, eval_every=1750, eval_batches=40
     )
-    pretrain_student: TrainConfig = later(
-        TrainConfig, steps=7000, batch_size=8, lr=5e-3, min_lr=4e-4, beta2=0.99, eval_every=1750, eval_batches=40
+    pretrain_medium: TrainConfig = later(
+        TrainConfig, steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=40
     )
     pretrain_large: TrainConfig = later(
         TrainConfig, steps=2400, batch_size=8, lr=2e-3, min_lr=1.5e-4, beta2=0.99, eval_every=400, eval_batches=40
     )
-    supervise_small: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)
+    supervise: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # of small and medium ones
     ppo_small: PPOConfig = later(PPOConfig, iterations=40, lr=2e-4)  # of the small policies: Ouyang's and Stiennon's
     ppo: PPOConfig = field(default_factory=PPOConfig)  # of the main job's: Taori's teacher
 
@@ -92,16 +93,17 @@ class Settings(OnDevice):
 
     # Taori
     seed_tasks: int = 175  # that the teacher begins with
-    written: int = 10000  # instructions that the teacher writes
+    written: int = 6000  # instructions that the teacher writes
     writing: TrainConfig = later(tuning, steps=100, lr=3e-4)
     studying: TrainConfig = later(tuning, steps=1000, batch_size=32, lr=2e-3, min_lr=1e-4)
 
     # Christiano
-    online_seeds: tuple[int, ...] = (0, 1)
-    online: RLOOConfig = later(RLOOConfig, iterations=32, prompts=1024, lr=4e-4, kl_coefficient=0.3)
-    # iteration: prompts whose 4 responses are compared then; 81 prompts, 324 responses, 0.99% of 32,768
-    online_rounds: dict[int, int] = later(lambda: {0: 30, 2: 12, 5: 12, 9: 10, 14: 9, 20: 8})
+    online_seeds: tuple[int, ...] = (0,)
+    online: RLOOConfig = later(RLOOConfig, iterations=100, prompts=256)
+    # iteration: prompts whose 4 responses are compared then; 63 prompts, 252 responses, 0.98% of 25,600
+    online_rounds: dict[int, int] = later(lambda: {0: 16, 2: 8, 5: 8, 10: 8, 16: 8, 24: 7, 40: 8})
     online_models: int = 3  # reward models, whose mean is the reward
+    # steps: of the last round; those before have as many fewer as they have fewer comparisons
     online_reward: TrainConfig = later(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Bai
@@ -110,7 +112,7 @@ class Settings(OnDevice):
     constitution: Plan = field(default_factory=lambda: PLANS["full"])
 
     # Gao
-    gao_seeds: tuple[int, ...] = (0, 1)
+    gao_seeds: tuple[int, ...] = (0,)
     gao_held_out: int = 96  # held-out tasks at each point
     gao_every: int = 6  # iterations between two points
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # of best of n
@@ -123,12 +125,13 @@ class Settings(OnDevice):
 
 FEW = {"steps": 2, "batch_size": 4, "warmup_steps": 1}
 QUICK = {
-    "seeds": (0,), "student_seeds": (0,), "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
+    "seeds": (0,), "small_seeds": (0,), "student_seeds": (0,),
+    "held_out": 12, "tasks": 40, "demonstrations": 60, "corpus_bytes": 300_000,
     "small": dict(n_layer=1, n_head=2, d_model=16, context=128),
-    "student": dict(n_layer=1, n_head=2, d_model=24, context=128),
+    "medium": dict(n_layer=1, n_head=2, d_model=24, context=128),
     "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
-    "pretrain_small": TrainConfig(**FEW), "pretrain_student": TrainConfig(**FEW),
-    "pretrain_large": TrainConfig(**FEW), "supervise_small": TrainConfig(**FEW),
+    "pretrain_small": TrainConfig(**FEW), "pretrain_medium": TrainConfig(**FEW),
+    "pretrain_large": TrainConfig(**FEW), "supervise": TrainConfig(**FEW),
     "ppo_small": PPOConfig(iterations=1, prompts=8), "ppo": PPOConfig(iterations=1, prompts=8),
     "families": (1, 16), "unseen": 6, "instructing": TrainConfig(**FEW),
     "seed_tasks": 12, "written": 64, "writing": tuning(steps=150, batch_size=8, lr=5e-3),

@@ -22,8 +22,8 @@ def christiano(stand):
     Claim: a reward learned while the agent learns, from comparisons on less than one percent of its interactions, does
     about as well as the true one (abstract; with 700 comparisons nearly as well on simulated robots, section 3.1.1).
 
-    In miniature: the small assistant is tuned twice by the same policy gradient (RLOO) for as many samples: once on the
-    judge's own score, which nobody could have in earnest, and once on a reward that is learned anew whenever new
+    In miniature: the medium assistant is tuned twice by the same policy gradient (RLOO) on as many samples: once by the
+    judge's own score, which nobody could have in earnest, and once by a reward that is learned anew whenever new
     comparisons have come in: of the responses that the policy has just given to a few prompts, four to each. As in the
     paper it is the mean of several models (section 2.2.3), and those prompts are chosen on whose responses the models
     differ most (2.2.4). The labeller's answers are noisy, as always. The gain is that of the judge's mean score on
@@ -56,7 +56,7 @@ def christiano(stand):
         reason=f"{share:.2%} of {one['samples']:,} samples were compared, in {one['comparisons']} comparisons; "
         f"the judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f}, "
         f"on its own to {judged.mean():.2f}",
-        sizes={"policy": size(stand.small_assistant(next(iter(runs)))[0])},
+        sizes={"policy": size(stand.medium_assistant()[0])},
         details={
             "each seed": [float((learned[i] - before[i]).mean() / (judged[i] - before[i]).mean())
                           for i in range(len(runs))],
@@ -69,11 +69,11 @@ def christiano(stand):
 
 
 def tuned(stand, how, seed):
-    """Tune the small assistant on the judge's own score or on the learned reward.
+    """Tune the medium assistant on the judge's own score or on the learned reward.
 
     Returns {"before": (N,), "after": (N,) scores of held-out responses, "curve", "kl", "samples", "compared" …}.
     """
-    (policy, tokenizer), (reference, _) = stand.small_assistant(seed), stand.small_assistant(seed)
+    (policy, tokenizer), (reference, _) = stand.medium_assistant(), stand.medium_assistant()
     config = replace(stand.settings.online, seed=seed)
     score = OnlineReward(stand, seed, config.k) if how == "learned" else own_score(stand, tokenizer)
     with TemporaryDirectory() as scratch:
@@ -121,14 +121,14 @@ class OnlineReward:
     """score(tasks, rollouts) for `optimise`: reward models that learn from comparisons of what they are shown.
 
     At the calls named in settings.online_rounds, {call: prompts}, the labeller compares the k responses to so many of
-    the prompts, and the models, each the small assistant's body under a head of its own, are trained anew on all
+    the prompts, and the models, each the medium assistant's body under a head of its own, are trained anew on all
     comparisons so far. The reward is their mean.
     """
 
     def __init__(self, stand, seed, k):
         self.stand, self.seed, self.k = stand, seed, k
         self.calls, self.compared, self.rankings, self.models = 0, 0, [], []
-        self.tokenizer, self.dice = stand.small_assistant(seed)[1], Dice(f"online/{seed}")
+        self.tokenizer, self.dice = stand.medium_assistant()[1], Dice(f"online/{seed}")
 
     @property
     def comparisons(self):
@@ -169,15 +169,29 @@ class OnlineReward:
             self.rankings += [ranking] if ranking else []
 
     def learn(self):
-        """Train all models anew, each under another seed."""
+        """Train all models anew, each under another seed, on all comparisons so far."""
         settings, self.models = self.stand.settings, []
+        done = len(self.rankings) / sum(settings.online_rounds.values())
         for i in range(settings.online_models):
             config = replace(settings.online_reward, seed=settings.online_models * self.seed + i)
-            model = SummedRewards(self.stand.small_assistant(self.seed)[0], mg.Generator(config.seed))
+            config = replace(config, steps=max(round(done * config.steps), 1))
+            model = SummedRewards(self.stand.medium_assistant()[0], mg.Generator(config.seed))
             batches = ComparisonBatches(self.rankings, config.batch_size, config.seed)
             with TemporaryDirectory() as scratch:
                 train(model, batches, config, Run(scratch), loss_fn=reward_loss)
-            self.models.append(model)
+            self.models.append(scaled(model, self.rankings))
+
+
+def scaled(model, rankings):
+    """The model, its head divided by what gives the responses that it learned from, beside their siblings, a standard
+    deviation of 1 (section 2.2.1). So few comparisons are soon learned by heart, and then nothing else holds the size
+    of the rewards, beside which the KL penalty has to count.  In place."""
+    rewards = [reward_scores(model, ranking.rows) for ranking in rankings]
+    spread = np.concatenate([each - each.mean() for each in rewards]).std()
+    for parameter in model.head.parameters():
+        parameter.array /= np.float32(max(spread, 1e-6))
+        parameter.changed()
+    return model
 
 
 def ratio_of_means(ours, theirs):

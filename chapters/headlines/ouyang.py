@@ -26,12 +26,12 @@ def ouyang(stand):
     """
     settings = stand.settings
     base, tokenizer = stand.large()
-    smalls = [stand.small(seed)[0] for seed in settings.seeds]
+    smalls = [stand.small(seed)[0] for seed in settings.small_seeds]
     theirs = {
         "alone": stand.scores(bare_answers(stand, base, tokenizer)),
         "after examples": stand.scores(prompted_answers(stand, base, tokenizer)),
     }  # (N,) each
-    found = preferred(stand, stand.small_policy, settings.seeds, theirs)
+    found = preferred(stand, stand.small_policy, settings.small_seeds, theirs)
     ratio = size(base) / size(smalls[0])
     losses = {"small": [stand.page_loss(small) for small in smalls], "base": stand.page_loss(base)}
     better = losses["base"] < min(losses["small"])
@@ -47,7 +47,7 @@ def ouyang(stand):
         interval=found["alone"]["interval"],
         level=0.5,
         unit="share",
-        seeds=list(settings.seeds),
+        seeds=list(settings.small_seeds),
         reproduced=ratio >= 50 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
         reason=f"against the base model with {EXAMPLES} examples before the question {percent(shown)}; "
         f"loss on held-back pages: base {losses['base']:.3f}, small {listed(losses['small'], 3)}"

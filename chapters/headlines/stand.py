@@ -131,22 +131,28 @@ class Stand:
         """The small base model of a seed: an eleventh of the main job's model, a fiftieth of the large one."""
         return self.pretrained(f"small_{seed}", self.settings.small, self.settings.pretrain_small, seed)
 
-    def student(self):
-        """The base model of Taori's students, a fifth of the main job's model."""
-        return self.pretrained("student", self.settings.student, self.settings.pretrain_student, self.settings.seed)
+    def medium(self):
+        """A base model of a fifth of the main job's model."""
+        return self.pretrained("medium", self.settings.medium, self.settings.pretrain_medium, self.settings.seed)
 
     def large(self):
         return self.pretrained("large", self.settings.large, self.settings.pretrain_large, self.settings.seed)
 
     def small_assistant(self, seed):
-        """The small base model of a seed, fine-tuned on demonstrations of mixed quality as the assistant was."""
+        return self.supervised(f"small_assistant_{seed}", partial(self.small, seed), seed)
+
+    def medium_assistant(self):
+        return self.supervised("medium_assistant", self.medium, self.settings.seed)
+
+    def supervised(self, name, base, seed):
+        """A base model, base() -> (model, tokenizer), fine-tuned on demonstrations of mixed quality."""
 
         def make(run):
-            (model, tokenizer), settings = self.small(seed), self.settings
-            config = replace(settings.supervise_small, seed=seed, resume=True)
-            fine_tune(model, tokenizer, self.world, settings.demonstrations, config, run)
+            model, tokenizer = base()
+            config = replace(self.settings.supervise, seed=seed, resume=True)
+            fine_tune(model, tokenizer, self.world, self.settings.demonstrations, config, run)
 
-        return self.kept(f"small_assistant_{seed}", make)
+        return self.kept(name, make)
 
     def tuned(self, name, start, config, seed):
         """A policy tuned with PPO from start(), (model, tokenizer), against the reward model."""

@@ -24,11 +24,11 @@ def stiennon(stand):
         "demonstrations": stand.scores(references),
         "larger model": stand.scores(stand.responses(supervised, tokenizer)),
     }  # (N,) each
-    found = preferred(stand, stand.small_policy, settings.seeds, theirs)
-    smalls = [stand.small_assistant(seed) for seed in settings.seeds]
+    found = preferred(stand, stand.small_policy, settings.small_seeds, theirs)
+    smalls = [stand.small_assistant(seed) for seed in settings.small_seeds]
     before = [
         float(stand.scores(stand.responses(*small, seed)).mean())
-        for seed, small in zip(settings.seeds, smalls, strict=True)
+        for seed, small in zip(settings.small_seeds, smalls, strict=True)
     ]
     means = {name: float(scores.mean()) for name, scores in theirs.items()}
     better = means["larger model"] > max(before)
@@ -45,7 +45,7 @@ def stiennon(stand):
         interval=found["demonstrations"]["interval"],
         level=0.5,
         unit="share",
-        seeds=list(settings.seeds),
+        seeds=list(settings.small_seeds),
         reproduced=ratio >= 10 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
         reason=f"preferred to a supervised model {ratio:.1f} times as large {percent(found['larger model'])}; "
         f"that model to the demonstrations {copying.mean():.1%}; the judge's mean score: "

@@ -134,8 +134,8 @@ def asks_what_is_held_out(facts, text):
 
 
 def learn(stand, pairs, seed, run):
-    """The students' base model, fine-tuned on the pairs as the assistant was on demonstrations."""
-    model, tokenizer = stand.student()
+    """The medium base model, fine-tuned on the pairs as the assistant was on demonstrations."""
+    model, tokenizer = stand.medium()
     config = replace(stand.settings.studying, seed=seed, resume=True)
     tasks = [Instruction(*pair, family="written", key="") for pair in pairs]
     context = model.config.context

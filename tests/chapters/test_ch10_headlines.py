@@ -81,13 +81,13 @@ def test_a_constitution_of_one_seed_is_not_passed_off_for_several(settings, tmp_
 
 def test_the_full_settings_keep_the_promised_ratios():
     full, parameters = Settings(), {}
-    for name in ("small", "student", "large"):
+    for name in ("small", "medium", "large"):
         shape = getattr(full, name)
         C, L = shape["d_model"], shape["n_layer"]
         parameters[name] = L * (12 * C * C + 13 * C) + (1024 + shape["context"] + 2) * C
     tiny = 4 * (12 * 128**2 + 13 * 128) + (1024 + 128 + 2) * 128
     assert parameters["large"] / parameters["small"] >= 50
-    assert tiny / parameters["small"] >= 10 and tiny / parameters["student"] >= 5
+    assert tiny / parameters["small"] >= 10 and tiny / parameters["medium"] >= 5
     samples = full.online.iterations * full.online.prompts
     assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
 
@@ -179,7 +179,7 @@ def test_the_papers_curve_is_found_again():
 def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
     stand = Stand(settings)
     online = christiano.OnlineReward(stand, 0, k=2)
-    model, tokenizer = stand.small_assistant(0)
+    model, tokenizer = stand.medium_assistant()
     tasks = [task for task in stand.tasks[:4] for _ in range(2)]
     rollouts = christiano.sampled(model, tokenizer, tasks, 0, 8)
     for _ in range(3):
