@@ -114,7 +114,7 @@ class SummedRewards(ScalarModel):
 
     def forward(self, idx):
         rewards, T = super().forward(idx), idx.shape[1]  # (B, T)
-        return rewards @ mg.from_numpy(np.triu(np.ones((T, T), np.float32)))  # (B, T)
+        return rewards @ mg.as_tensor(np.triu(np.ones((T, T), np.float32)))  # (B, T)
 
 
 class OnlineReward:
