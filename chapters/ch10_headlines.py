@@ -83,6 +83,8 @@ class Settings(OnDevice):
         TrainConfig, steps=2400, batch_size=8, lr=2e-3, min_lr=1.5e-4, beta2=0.99, eval_every=400, eval_batches=40
     )
     supervise: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # of small and medium ones
+    compared: int = 2500  # instructions whose responses by a small assistant are compared, four to each
+    rewarding: TrainConfig = later(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # of the small reward models
     ppo_small: PPOConfig = later(PPOConfig, iterations=40, lr=2e-4)  # of the small policies: Ouyang's and Stiennon's
     ppo: PPOConfig = field(default_factory=PPOConfig)  # of the main job's: Taori's teacher
 
@@ -132,6 +134,7 @@ QUICK = {
     "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
     "pretrain_small": TrainConfig(**FEW), "pretrain_medium": TrainConfig(**FEW),
     "pretrain_large": TrainConfig(**FEW), "supervise": TrainConfig(**FEW),
+    "compared": 6, "rewarding": TrainConfig(**FEW),
     "ppo_small": PPOConfig(iterations=1, prompts=8), "ppo": PPOConfig(iterations=1, prompts=8),
     "families": (1, 16), "unseen": 6, "instructing": TrainConfig(**FEW),
     "seed_tasks": 12, "written": 64, "writing": tuning(steps=150, batch_size=8, lr=5e-3),

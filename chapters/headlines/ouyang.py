@@ -15,8 +15,8 @@ def ouyang(stand):
     figure 1). InstructGPT 175B is preferred to GPT-3 175B 85 ± 3% of the time, and to GPT-3 with examples in its prompt
     71 ± 4% (section 1).
 
-    In miniature: the small model, pretrained, fine-tuned on demonstrations and tuned with PPO against the reward model
-    (a larger one, as in the paper, whose reward model has 6B), against a base model at least 50 times its size. The
+    In miniature: the small model, pretrained, fine-tuned on demonstrations and tuned with PPO against a reward model of
+    its own size, learned from comparisons of its own responses, against a base model at least 50 times its size. The
     simulated judge, asked without noise, compares one response each to held-out tasks, an equal score being half a win.
     The base model continues the bare question, and its first line counts; and once more after three examples of good
     answers. It is drawn from at the temperature that is built into every assistant. Both read pages of the same text;

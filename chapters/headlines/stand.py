@@ -15,7 +15,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, evaluate, load_model, save_model, train
 from chapters.ch10_assess import sampled
 from chapters.ch10_demonstrations import fine_tune
-from chapters.ch10_reward import load_scalar
+from chapters.ch10_reward import collect, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10_rlhf import PPO, mixed_in, optimise, scored_by
 from chapters.world import World
 from chapters.world.judge import Judge, preference, score_of
@@ -154,14 +154,27 @@ class Stand:
 
         return self.kept(name, make)
 
-    def tuned(self, name, start, config, seed):
-        """A policy tuned with PPO from start(), (model, tokenizer), against the reward model."""
+    def small_reward(self, seed):
+        """A reward model on the small assistant's body, from comparisons of its own responses, as ch10_reward's."""
+        folder = self.run / "models" / f"small_reward_{seed}"
+        if not (folder / "done").exists():
+            print(f"  training {folder.name}", flush=True)
+            settings, (gpt, tokenizer) = self.settings, self.small_assistant(seed)
+            tasks = everything(self.world, "train", settings.compared, seed)
+            rankings = collect(gpt, tokenizer, self.judge, tasks, 4, seed)
+            shown = demonstrated_rows(self.world, tokenizer, 300, gpt.config.context, seed)
+            train_reward(gpt, rankings, shown, replace(settings.rewarding, seed=seed), Run(folder))
+            (folder / "done").touch()
+        return load_scalar(folder)
+
+    def tuned(self, name, start, reward, config, seed):
+        """A policy tuned with PPO from start(), (model, tokenizer), against the reward model reward()."""
 
         def make(run):
             (policy, tokenizer), (reference, _) = start(), start()
             config_ = replace(config, seed=seed, resume=True)
-            learner = PPO(policy, self.reward_model(), config_, mixed_in(config_, self.world, tokenizer, policy))
-            score = scored_by(self.reward_model())
+            learner = PPO(policy, reward(), config_, mixed_in(config_, self.world, tokenizer, policy))
+            score = scored_by(reward())
             tasks = everything(self.world, "train", self.settings.tasks, seed)
             optimise(policy, reference, tokenizer, score, tasks, config_, run, learner, self.judge)
 
@@ -171,11 +184,12 @@ class Stand:
         """The assistant, tuned with PPO, as ch10_rlhf does it: several rows begin with it."""
         if self.settings.policies is not None:
             return load_model(self.settings.policies / f"seed_{seed}")
-        return self.tuned(f"policy_{seed}", self.assistant, self.settings.ppo, seed)
+        return self.tuned(f"policy_{seed}", self.assistant, self.reward_model, self.settings.ppo, seed)
 
     def small_policy(self, seed):
         """The small model of a seed after all three steps: pretraining, demonstrations, PPO."""
-        return self.tuned(f"small_policy_{seed}", partial(self.small_assistant, seed), self.settings.ppo_small, seed)
+        assistant, reward = partial(self.small_assistant, seed), partial(self.small_reward, seed)
+        return self.tuned(f"small_policy_{seed}", assistant, reward, self.settings.ppo_small, seed)
 
     # ── comparing ──
 

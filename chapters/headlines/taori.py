@@ -84,7 +84,7 @@ def written(stand, teacher, tokenizer):
         prompts = [header] * min(64, settings.written - first)
         said = generate(writer, prompts, 48, temperature=1.0, stop_ids=(tokenizer.eos_id,), generator=dice)
         texts += [tokenizer.decode(one) for one in said]
-    tasks = sieve(texts, stand.world)
+    tasks = sieve(texts, seeds, stand.world)
     said = ask(teacher, tokenizer, tasks, temperature=1.0, generator=dice)
     hidden = stand.world.facts.test["person"] + stand.world.facts.test["dish"]
     pairs = [[task.instruction, task.input, one] for task, one in zip(tasks, said, strict=True)
@@ -103,10 +103,11 @@ def teach_writing(stand, seeds, run):
     save_model(run, model, tokenizer)
 
 
-def sieve(texts, world):
-    """The written instructions that are whole and new, each once, of words that the pages have (others are slips of the
-    writer's), and that ask about nothing that is held out."""
-    vocabulary, kept = set(words("\n".join(world.documents(400_000, world.seed)))), {}
+def sieve(texts, seeds, world):
+    """The written instructions that are whole and new, each once, of words that the seeds or the pages have (others are
+    slips of the writer's), and that ask about nothing that is held out."""
+    pages, kept = world.documents(400_000, world.seed), {}
+    vocabulary = set(words("\n".join([*pages, *(f"{task.instruction} {task.input}" for task in seeds)])))
     for text in texts:
         instruction, _, given = (part.strip() for part in text.partition(GIVEN.strip()))
         whole = re.fullmatch(r"[A-Z][^#\n]{5,80}[.?]", instruction) and re.fullmatch(r"([A-Z][^#\n]*\.)?", given)

@@ -148,7 +148,8 @@ def test_the_sieve_keeps_what_is_whole_and_new_and_not_held_out(world):
         "Count the things in the list.\n\n### Input:\nThe list is plum, rake.", "Count ### the things.",
         f"Where does {shown} liveth?",
     ]  # fmt: skip
-    assert [(task.instruction, task.input) for task in taori.sieve(texts, world)] == [
+    kept = taori.sieve(texts, world.instructions("train", 100, 2), world)
+    assert [(task.instruction, task.input) for task in kept] == [
         (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, rake.")]  # fmt: skip
 
 
