@@ -58,7 +58,7 @@ def christiano(stand):
         f"on its own to {judged.mean():.2f}",
         sizes={"policy": size(stand.medium_assistant()[0])},
         details={
-            "each seed": [float((learned[i] - before[i]).mean() / (judged[i] - before[i]).mean())
+            "each seed": [ratio_of_means(learned[[i]] - before[[i]], judged[[i]] - before[[i]])[0]
                           for i in range(len(runs))],
             "kl": {how: [two[i]["kl"] for two in runs.values()] for i, how in enumerate(("judge", "learned"))},
             "comparisons": one["comparisons"], "share compared": share,
