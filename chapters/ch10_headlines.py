@@ -85,7 +85,8 @@ class Settings(OnDevice):
     supervise: TrainConfig = later(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # of small and medium ones
     compared: int = 2500  # instructions whose responses by a small assistant are compared, four to each
     rewarding: TrainConfig = later(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # of the small reward models
-    ppo_small: PPOConfig = later(PPOConfig, iterations=40, lr=2e-4)  # of the small policies: Ouyang's and Stiennon's
+    # Of the small policies. Their reward model is soon outwitted: a dearer divergence, and less of it.
+    ppo_small: PPOConfig = later(PPOConfig, kl_coefficient=0.4, kl_target=2.0)
     ppo: PPOConfig = field(default_factory=PPOConfig)  # of the main job's: Taori's teacher
 
     # Wei

@@ -145,12 +145,13 @@ def test_the_sieve_keeps_what_is_whole_and_new_and_not_held_out(world):
     shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
     texts = [
         f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?",
-        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.", "Count ### the things.",
+        "Count the things in the list.\n\n### Input:\nThe list is plum, dog.", "Count ### the things.",
+        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # the test's side, by its checksum
         f"Where does {shown} liveth?",
     ]  # fmt: skip
     kept = taori.sieve(texts, world.instructions("train", 100, 2), world)
     assert [(task.instruction, task.input) for task in kept] == [
-        (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, rake.")]  # fmt: skip
+        (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, dog.")]  # fmt: skip
 
 
 def test_the_sieve_lets_nothing_of_the_test_through_and_nearly_all_of_training(world):
