@@ -47,6 +47,10 @@ def taori(stand):
     low, high = interval(found)
     won = float(np.mean(found))
     ratio = size(teacher) / size(student[0])
+    outcomes = {
+        name: np.equal(found, value)  # (S, N)
+        for name, value in (("the student's is preferred", 1), ("neither", 0.5), ("the teacher's is preferred", 0))
+    }
     return Headline(
         paper="Taori et al. 2023",
         arxiv="crfm.stanford.edu/2023/03/13/alpaca",
@@ -67,9 +71,7 @@ def taori(stand):
             "judge's mean score": {"student": float(np.mean(judged)), "teacher": float(theirs.mean())},
             "examples": pairs["pairs"][:8],
         },
-        series={name: [float(those.mean()), *interval(those)] for name, those in (
-                    ("the student's is preferred", np.equal(found, 1)), ("neither", np.equal(found, 0.5)),
-                    ("the teacher's is preferred", np.equal(found, 0)))},
+        series={name: [float(those.mean()), *interval(those)] for name, those in outcomes.items()},
     )  # fmt: skip
 
 
