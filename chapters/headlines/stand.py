@@ -18,7 +18,7 @@ from chapters.ch10_demonstrations import fine_tune
 from chapters.ch10_reward import collect, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10_rlhf import PPO, mixed_in, optimise, scored_by
 from chapters.world import World
-from chapters.world.judge import Judge, preference, score_of
+from chapters.world.judge import Judge, correctness, preference, score_of
 from chapters.world.requests import everything
 from minigrad.serialization import write_atomically
 
@@ -202,6 +202,10 @@ class Stand:
         """The judge's score of one response a task: (N,)."""
         tasks = self.tests if tasks is None else tasks
         return np.array([score_of(self.judge, task, said) for task, said in zip(tasks, responses, strict=True)])
+
+    def correct(self, responses):
+        """The share of the held-out plain tasks that the responses do correctly."""
+        return correctness(self.world, self.tests, responses)
 
 
 def preferred(stand, policy, seeds, theirs):

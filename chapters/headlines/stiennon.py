@@ -1,5 +1,7 @@
 """Stiennon et al. 2020: can a model surpass those who showed it how?"""
 
+import numpy as np
+
 from chapters.headlines.stand import Headline, bar, interval, listed, percent, preferred, size, wins
 from chapters.world.requests import demonstrations
 
@@ -20,10 +22,8 @@ def stiennon(stand):
     settings = stand.settings
     supervised, tokenizer = stand.assistant()
     references = [said for _, said in demonstrations(stand.world, stand.tests, settings.seed + 1)]
-    theirs = {
-        "demonstrations": stand.scores(references),
-        "larger model": stand.scores(stand.responses(supervised, tokenizer)),
-    }  # (N,) each
+    spoken = stand.responses(supervised, tokenizer)
+    theirs = {"demonstrations": stand.scores(references), "larger model": stand.scores(spoken)}  # (N,) each
     found = preferred(stand, stand.small_policy, settings.small_seeds, theirs)
     smalls = [stand.small_assistant(seed) for seed in settings.small_seeds]
     before = [
@@ -32,6 +32,7 @@ def stiennon(stand):
     ]
     means = {name: float(scores.mean()) for name, scores in theirs.items()}
     better = means["larger model"] > max(before)
+    right = [stand.correct(stand.responses(*stand.small_policy(seed), seed)) for seed in settings.small_seeds]
     ratio = size(supervised) / size(smalls[0][0])
     copying = wins(theirs["larger model"], theirs["demonstrations"])  # (N,)
     return Headline(
@@ -49,7 +50,8 @@ def stiennon(stand):
         reproduced=ratio >= 10 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
         reason=f"preferred to a supervised model {ratio:.1f} times as large {percent(found['larger model'])}; "
         f"that model to the demonstrations {copying.mean():.1%}; the judge's mean score: "
-        f"the larger one {means['larger model']:.2f}, the small assistants before PPO {listed(before, 2)}"
+        f"the larger one {means['larger model']:.2f}, the small assistants before PPO {listed(before, 2)}; plain tasks "
+        f"done correctly: the policy {np.mean(right):.1%}, the larger one {stand.correct(spoken):.1%}"
         + ("" if better else ", so that the larger one is not better"),
         sizes={"policy": size(smalls[0][0]), "supervised": size(supervised)},
         details={

@@ -38,11 +38,14 @@ def taori(stand):
     settings, seed = stand.settings, stand.settings.seed
     teacher, tokenizer = stand.policy(settings.seeds[0])
     pairs = stand.noted("taori_pairs", written, stand, teacher, tokenizer)
-    theirs = stand.scores(stand.responses(teacher, tokenizer, seed))  # (N,)
-    found, judged = [], []
+    taught = stand.responses(teacher, tokenizer, seed)
+    theirs = stand.scores(taught)  # (N,)
+    found, judged, right = [], [], []
     for one in settings.student_seeds:
         student = stand.kept(f"student_{one}", partial(learn, stand, pairs["pairs"], one))
-        judged.append(stand.scores(stand.responses(*student, one)))  # (N,)
+        said = stand.responses(*student, one)
+        right.append(stand.correct(said))
+        judged.append(stand.scores(said))  # (N,)
         found.append(wins(judged[-1], theirs))
     low, high = interval(found)
     won = float(np.mean(found))
@@ -64,7 +67,8 @@ def taori(stand):
         seeds=list(settings.student_seeds),
         reproduced=ratio >= 5 and won >= 0.45 and high >= 0.5,
         reason=f"{len(pairs['pairs'])} pairs of {pairs['written']} instructions written from {settings.seed_tasks} "
-        f"seeds; the judge's mean score: student {np.mean(judged):.2f}, teacher {theirs.mean():.2f} of 8",
+        f"seeds; the judge's mean score: student {np.mean(judged):.2f}, teacher {theirs.mean():.2f} of 8; "
+        f"plain tasks done correctly: {np.mean(right):.1%} and {stand.correct(taught):.1%}",
         sizes={"student": size(student[0]), "teacher": size(teacher), "pairs": len(pairs["pairs"])},
         details={
             "each seed": [float(one.mean()) for one in found],

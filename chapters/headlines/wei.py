@@ -25,7 +25,8 @@ def wei(stand):
 
     Claim: tuned on instructions of over 60 datasets, a model does better, without examples, at kinds of tasks that it
     was never tuned on (FLAN 137B surpasses zero-shot GPT-3 175B on 20 of 25 datasets: abstract), and the better the
-    more kinds of tasks it was tuned on (section 4.1, figure 6).
+    more kinds of tasks it was tuned on (section 4.1, figure 6). Models of 8B and less, it reports, get worse at unseen
+    kinds by it (section 4.2, figure 7).
 
     In miniature: the base model is tuned on 0, 1, 2, 4, 8 or all 16 families of the world's tasks, always with as many
     examples in as many steps, and asked about three families that it never saw. Two measures: how often the right one
