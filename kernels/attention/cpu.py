@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import APART, address, delivered, inner, kernel, result, running, scratch, workers
-from kernels.simd import WIDTH, dot, exp_to_zero, load, maximum, store, take_number
+from kernels.simd import WIDTH, add_rows, dot, exp_to_zero, load, maximum, store, take_number
 from kernels.tile import ROWS, packer, register_tile, transpose_block
 
 _F = types.float32
@@ -30,7 +30,7 @@ KEYS = 256  # in a block of the forward pass: 32 kB of scores with AVX-512
 KEYS_BACK = 64  # in a block of the backward pass, which holds two such blocks
 FEW = 4  # queries, up to which keys and values are read in place, once
 
-_scores_tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, and Oᵀ += Vᵀ Pᵀ
+_tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, Oᵀ += Vᵀ Pᵀ, and what resembles them in the backward pass
 _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
 _transpose = transpose_block(WIDTH)
 _MINUS_INFINITY = -np.inf
@@ -46,6 +46,14 @@ def _fill(target, n, value):
 def _scale(target, n, factor):
     for i in range(n):
         store(target, i, load(target, i) * factor)
+
+
+@inner
+def _scale_columns(target, rows, factors):
+    """Multiply each of QUERIES columns by its own factor."""
+    for r in range(rows):
+        for i in range(QUERIES):
+            store(target, r * QUERIES + i, load(target, r * QUERIES + i) * load(factors, i))
 
 
 @inner
@@ -89,9 +97,8 @@ def _softmax_step(P, keys, top, total, rescale):
             store(top, i, maximum(load(top, i), maximum(a, b)))
     for i in range(QUERIES):
         shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # nothing seen yet: exp(-inf − 0) = 0
-        change = exp_to_zero(load(rescale, i) - shift)
-        store(rescale, i, change)
-        store(total, i, load(total, i) * change)
+        store(rescale, i, exp_to_zero(load(rescale, i) - shift))
+        store(total, i, load(total, i) * load(rescale, i))
     for j in range(0, keys, 4):
         row = P + 4 * j * QUERIES
         for i in range(QUERIES):
@@ -107,14 +114,10 @@ def _softmax_step(P, keys, top, total, rescale):
 
 @inner
 def _forward_panel(
-    q, q_row, n, D, first_query, start, S, offset, causal, scale, packed_k, packed_v, padded, out, out_row, lse, room
+    q, q_row, n, D, first_query, start, S, offset, causal, scale, padded, out, out_row, lse, room
 ):
-    """A panel of n ≤ QUERIES queries over the keys start…S−1."""
-    Q = room
-    P = Q + 4 * D * QUERIES
-    O = P + 4 * KEYS * QUERIES  # noqa: E741  (the paper's name)
-    top = O + 4 * -(-D // ROWS) * ROWS * QUERIES
-    total, rescale = top + 4 * QUERIES, top + 8 * QUERIES
+    """A panel of n ≤ QUERIES queries over the keys start…S−1.  room: (9,), see _forward_places."""
+    packed_k, packed_v, Q, P, O, top, total, rescale, _ = room  # noqa: E741  (the paper's name)
     _pack_queries(q, q_row, 1, n, D, D, Q)
     _scale(Q, D * QUERIES, scale)
     _fill(top, QUERIES, _F(_MINUS_INFINITY))
@@ -125,7 +128,7 @@ def _forward_panel(
     for k0 in range(first, end, KEYS):
         keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
         for j in range(0, keys, ROWS):
-            _scores_tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
+            _tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
         for j in range(keys):
             if k0 + j < start or k0 + j >= end:
                 _fill(P + 4 * j * QUERIES, QUERIES, _F(_MINUS_INFINITY))
@@ -133,25 +136,15 @@ def _forward_panel(
                 _hide(P, j * QUERIES, QUERIES, k0 + j, first_query, offset, _F(_MINUS_INFINITY))
         _softmax_step(P, keys, top, total, rescale)
         if k0 > first:
-            for d in range(D):
-                for i in range(QUERIES):
-                    store(O, d * QUERIES + i, load(O, d * QUERIES + i) * load(rescale, i))
+            _scale_columns(O, D, rescale)
         for d in range(0, D, ROWS):
-            _scores_tile(packed_v + 4 * (d * padded + k0 * ROWS), P, O + 4 * d * QUERIES, keys, QUERIES, True)
+            _tile(packed_v + 4 * (d * padded + k0 * ROWS), P, O + 4 * d * QUERIES, keys, QUERIES, True)
     for i in range(QUERIES):
         store(rescale, i, _F(1.0) / load(total, i) if load(total, i) != _F(0.0) else _F(0.0))
-    for d in range(D):
-        for i in range(QUERIES):
-            store(O, d * QUERIES + i, load(O, d * QUERIES + i) * load(rescale, i))
+    _scale_columns(O, D, rescale)
     _unpack(O, QUERIES, n, D, out, out_row)
     for i in range(n):
         store(lse, i, _F(math.log(load(total, i))) + load(top, i))
-
-
-@inner
-def _add_scaled(x, factor, D, y):
-    for d in range(D):
-        store(y, d, load(y, d) + factor * load(x, d))
 
 
 @inner
@@ -168,29 +161,27 @@ def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
         store(scores, j, p)
         total += p
     _fill(out, D, _F(0.0))
-    for j in range(start, end):
-        _add_scaled(v + 4 * j * v_row, load(scores, j), D, out)
+    add_rows(scores + 4 * start, v + 4 * start * v_row, v_row, end - start, D, out)
     if total != _F(0.0):
         _scale(out, D, _F(1.0) / total)
     store(lse, 0, _F(math.log(total)) + top)
 
 
-@inner
-def _forward_room(S, D):
-    """Floats that one thread needs: packed keys and values, and a panel's Q, P, O, top, total and rescale."""
+def _forward_places(S, D):
+    """Where in a thread's room lies what _forward_panel works with, counted in floats; last, how large the room is."""
     padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
-    return padded * (D + D_padded) + D * QUERIES + KEYS * QUERIES + D_padded * QUERIES + 4 * QUERIES + 4 * WIDTH + APART
+    head = padded * D + WIDTH, padded * D_padded + WIDTH  # packed keys and values
+    panel = D * QUERIES, KEYS * QUERIES, D_padded * QUERIES, QUERIES, QUERIES, QUERIES + APART  # Q, P, O, top, total, rescale
+    return np.cumsum((0, *head, *panel))
 
 
 @kernel
-def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, scale, chunk, room, tasks, parts):
+def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, scale, chunk, room, places, tasks, parts):
     """q … lse: addresses; steps: (4, 3), floats from batch to batch, head to head, row to row of q, k, v, out."""
     chunks = (T + chunk - 1) // chunk
     padded = -(-S // ROWS) * ROWS
     for worker in prange(parts):
-        own = room + 4 * _forward_room(S, D) * worker
-        packed_v = own + 4 * (padded * D + WIDTH)
-        rest = packed_v + 4 * (padded * -(-D // ROWS) * ROWS + WIDTH)
+        own = room + 4 * (places + places[-1] * worker)
         task = take_number(tasks)
         while task < B * H * chunks:
             # The last queries see the most keys: they are the longest tasks and come first.
@@ -207,16 +198,16 @@ def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, sc
                     _one_query(
                         q_head + 4 * t * steps[0, 2], D, start, min(S, t + offset + 1) if causal else S, scale,
                         k_head, steps[1, 2], v_head, steps[2, 2],
-                        out_head + 4 * t * steps[3, 2], lse_head + 4 * t, own,
+                        out_head + 4 * t * steps[3, 2], lse_head + 4 * t, own[0],
                     )  # fmt: skip
             else:
                 end = min(S, max(0, t1 + offset)) if causal else S
-                _pack_rows(k_head, steps[1, 2], 1, end, D, D, own)  # [panel][d][key]
-                _pack_features(v_head, steps[2, 2], end, D, padded, packed_v)
+                _pack_rows(k_head, steps[1, 2], 1, end, D, D, own[0])  # [panel][d][key]
+                _pack_features(v_head, steps[2, 2], end, D, padded, own[1])
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(
                         q_head + 4 * t * steps[0, 2], steps[0, 2], min(QUERIES, t1 - t), D, t, start, S, offset, causal, scale,
-                        own, packed_v, padded, out_head + 4 * t * steps[3, 2], steps[3, 2], lse_head + 4 * t, rest,
+                        padded, out_head + 4 * t * steps[3, 2], steps[3, 2], lse_head + 4 * t, own,
                     )  # fmt: skip
             task = take_number(tasks)
 
@@ -252,13 +243,13 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
     parts = workers(B * H * T * S * D // 8)
     # A task is a head, unless there are too few of them to keep all threads busy to the end.
     chunk = T if B * H >= 4 * parts or T <= FEW else -(-T // (-(-4 * parts // (B * H)) * QUERIES)) * QUERIES
-    tasks = np.zeros(1, np.int64)
+    tasks, places = np.zeros(1, np.int64), _forward_places(S, D)
     with running:
-        room = scratch(parts * (_forward_room.py_func(S, D) + 2 * WIDTH))
+        room = scratch(parts * int(places[-1]))
         _forward(
             address(q), address(k), address(v), address(y), address(lse), _steps(q, k, v, y), _starts(key_start, B),
             B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
-            np.float32(1 / math.sqrt(D) if scale is None else scale), chunk, room, address(tasks), parts,
+            np.float32(1 / math.sqrt(D) if scale is None else scale), chunk, room, places, address(tasks), parts,
         )  # fmt: skip
     return delivered(y, out), lse
 
@@ -267,7 +258,6 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
 #   Sᵀ = K Qᵀ,   Pᵀ = exp(Sᵀ − L),   dPᵀ = V dOᵀ,   dSᵀ = Pᵀ (dPᵀ − row),
 #   dV += Pᵀ dO,   dK += dSᵀ Q,   dQᵀ += Kᵀ dSᵀ.
 # The first operand of the dV and dK products is the block as it stands: the register tile takes any distance between rows.
-_block_tile = register_tile(ROWS, 2)  # into the block
 _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
@@ -294,9 +284,9 @@ def _weights(P, dP, keys, lse, row):
 
 
 @inner
-def _backward_block(packed, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded):
-    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  packed: addresses, as _backward_head lists them."""
-    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row = packed
+def _backward_block(room, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded):
+    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  room: as in _backward_head."""
+    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row, _ = room
     for j in range(0, keys, ROWS):
         for i in range(0, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
@@ -305,8 +295,8 @@ def _backward_block(packed, k0, keys, first_query, start, end, offset, causal, D
                     _fill(P + place + 4 * r * BLOCK, QUERIES, _F(_MINUS_INFINITY))
                     _fill(dP + place + 4 * r * BLOCK, QUERIES, _F(0.0))
             else:
-                _block_tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
-                _block_tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
+                _tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
+                _tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
     for j in range(keys):
         if k0 + j < start or k0 + j >= end:
             _fill(P + 4 * j * BLOCK, BLOCK, _F(_MINUS_INFINITY))
@@ -323,34 +313,20 @@ def _backward_block(packed, k0, keys, first_query, start, end, offset, causal, D
             _keys_tile(dP + 4 * j * BLOCK, Q_up + 4 * d * BLOCK, dK + place, BLOCK, D_wide, True)
 
 
-@inner
-def _backward_room(S, D):
-    """Floats that one thread needs, see _backward_head."""
+def _backward_places(S, D):
+    """Where in a thread's room lies what _backward_head works with, counted in floats; last, how large the room is."""
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
-    head = padded * (2 * D + D_padded + 2 * D_wide)
-    block = BLOCK * (2 * D + 2 * D_wide + 2 * KEYS_BACK + D_padded + 2)
-    return head + block + 16 * WIDTH + APART
+    head = padded * D + WIDTH, padded * D_padded + WIDTH, padded * D + WIDTH  # K, K_features, V
+    block = 2 * (BLOCK * D, BLOCK * D_wide) + 2 * (BLOCK * KEYS_BACK,)  # Q, Q_up, dO, dO_up, P, dP
+    sums = BLOCK * D_padded, padded * D_wide, padded * D_wide  # dQ, dK, dV
+    return np.cumsum((0, *head, *block, *sums, BLOCK, BLOCK + APART))  # lse, row
 
 
 @inner
 def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, causal, offset, scale, room):
-    """One head.  rows: (8,), floats from row to row of dout, q, k, v, y, dq, dk, dv."""
+    """One head.  rows: (8,), floats from row to row of dout, q, k, v, y, dq, dk, dv.  room: (15,), see _backward_places."""
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
-    K = room
-    K_features = K + 4 * (padded * D + WIDTH)
-    V = K_features + 4 * (padded * D_padded + WIDTH)
-    dK = V + 4 * (padded * D + WIDTH)
-    dV = dK + 4 * padded * D_wide
-    Q = dV + 4 * padded * D_wide
-    Q_up = Q + 4 * BLOCK * D
-    dO = Q_up + 4 * BLOCK * D_wide
-    dO_up = dO + 4 * BLOCK * D
-    P = dO_up + 4 * BLOCK * D_wide
-    dP = P + 4 * BLOCK * KEYS_BACK
-    dQ = dP + 4 * BLOCK * KEYS_BACK
-    lse_block = dQ + 4 * BLOCK * D_padded
-    row_block = lse_block + 4 * BLOCK
-    packed = K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block
+    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block, _ = room
     _pack_rows(k, rows[2], 1, S, D, D, K)
     _pack_features(k, rows[2], S, D, padded, K_features)
     _pack_rows(v, rows[3], 1, S, D, D, V)
@@ -371,7 +347,7 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
         end = min(S, max(0, t + n + offset)) if causal else S
         for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):
             keys = -(-(min(end, k0 + KEYS_BACK) - k0) // ROWS) * ROWS
-            _backward_block(packed, k0, keys, t, start, end, offset, causal, D, D_wide, padded)
+            _backward_block(room, k0, keys, t, start, end, offset, causal, D, D_wide, padded)
         _scale(dQ, D * BLOCK, scale)
         _unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
     for s in range(S):
@@ -382,10 +358,10 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
 
 
 @kernel
-def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, room, tasks, parts):
+def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, room, places, tasks, parts):
     """addresses: (8,) and steps: (8, 3) of dout, q, k, v, y, dq, dk, dv."""
     for worker in prange(parts):
-        own = room + 4 * _backward_room(S, D) * worker
+        own = room + 4 * (places + places[-1] * worker)
         task = take_number(tasks)
         while task < B * H:
             b, h = task // H, task % H
@@ -410,12 +386,12 @@ def attention_backward(
     arrays = [*map(_rows, (dout, q, k, v, y)), *grads]
     lse = np.ascontiguousarray(logsumexp, np.float32)
     addresses, tasks = np.array([address(x) for x in arrays], np.int64), np.zeros(1, np.int64)
-    parts = min(workers(B * H * T * S * D // 8), B * H)
+    parts, places = min(workers(B * H * T * S * D // 8), B * H), _backward_places(S, D)
     with running:
-        room = scratch(parts * _backward_room.py_func(S, D))
+        room = scratch(parts * int(places[-1]))
         _backward(
             addresses, _steps(*arrays), _starts(key_start, B), address(lse),
             B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
-            np.float32(1 / math.sqrt(D) if scale is None else scale), room, address(tasks), parts,
+            np.float32(1 / math.sqrt(D) if scale is None else scale), room, places, address(tasks), parts,
         )  # fmt: skip
     return tuple(delivered(g, o) for g, o in zip(grads, out, strict=True))
