@@ -36,22 +36,22 @@ def _spans(lists):
 
 
 @inner
-def _update(param, grad, m, v, n, decay, beta1, beta2, rate, correction2, eps, grad_scale):
+def _update(param, grad, m, v, n, decay, beta1, beta2, rate, eps, grad_scale):
     for i in range(n):
         g = load(grad, i) * grad_scale
         mi = load(m, i) * beta1 + (_F(1.0) - beta1) * g
         vi = load(v, i) * beta2 + (_F(1.0) - beta2) * g * g
         store(m, i, mi)
         store(v, i, vi)
-        store(param, i, load(param, i) * decay - rate * mi / (np.sqrt(vi) / correction2 + eps))
+        store(param, i, load(param, i) * decay - rate * mi / (np.sqrt(vi) + eps))
 
 
 @kernel
-def _step(table, decay, beta1, beta2, rate, correction2, eps, grad_scale, parts):  # table: (tasks, 5)
+def _step(table, decay, beta1, beta2, rate, eps, grad_scale, parts):  # table: (tasks, 5)
     for part in prange(parts):
         for t in range(len(table) * part // parts, len(table) * (part + 1) // parts):
             p, g, m, v, n = table[t]
-            _update(p, g, m, v, n, decay, beta1, beta2, rate, correction2, eps, grad_scale)
+            _update(p, g, m, v, n, decay, beta1, beta2, rate, eps, grad_scale)
 
 
 @inner
@@ -102,7 +102,10 @@ def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, 
     if not lists[0]:
         return
     table, elements = _spans(lists)
-    numbers = 1 - lr * weight_decay, beta1, beta2, lr / (1 - beta1**step), math.sqrt(1 - beta2**step), eps, grad_scale
+    # Both bias corrections in one factor (Kingma, Ba 2015, end of section 2): one division a weight in place of two.
+    correction2 = math.sqrt(1 - beta2**step)
+    rate = lr * correction2 / (1 - beta1**step)
+    numbers = 1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale
     _step(table, *map(np.float32, numbers), workers(4 * elements))
 
 
