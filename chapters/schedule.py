@@ -7,11 +7,13 @@ and each finds what it needs in the folders of those before it; so from there on
 """
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from chapters import second_bend, stages
 from minigrad import processor
@@ -84,6 +86,13 @@ def begin_worker(threads):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it waits for a stage, Ctrl-C is the first process's matter
     processor.set_num_threads(threads)
     sys.stderr = Unadorned(sys.stderr)
+    threading.Thread(target=leave_with_the_first, daemon=True).start()
+
+
+def leave_with_the_first():
+    """A job that was killed leaves no stage behind that nobody waits for; whatever is on disk was written whole."""
+    parent_process().join()
+    os._exit(1)
 
 
 class Unadorned:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -251,3 +252,25 @@ def test_verdicts_are_marked():
     boxes = html.side_by_side([("a", "x", True), ("b", "", False), ("c", "z", None)])
     assert boxes.count("side good") == boxes.count("side bad") == 1
     assert "a · accepted" in boxes and "b · not accepted" in boxes and "(nothing)" in boxes
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from chapters.schedule import begin_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker, (1,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 300)
+    time.sleep(300)
+"""
+
+
+def test_a_job_that_is_killed_leaves_no_worker_behind(tmp_path):
+    (tmp_path / "pool.py").write_text(POOL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    job = subprocess.Popen([sys.executable, tmp_path / "pool.py"], stdout=subprocess.PIPE, text=True, env=environment)
+    assert int(job.stdout.readline()) != job.pid
+    job.kill()
+    job.communicate(timeout=60)  # what the job printed to is closed once its worker is gone too
