@@ -15,7 +15,7 @@ from pathlib import Path
 from chapters import second_bend, stages
 from chapters.command import OnDevice, command
 from chapters.report import summary, write_report
-from chapters.schedule import STAGES, read_json, run_stages
+from chapters.schedule import STAGES, read_json, result_of, run_stages
 from minigrad import processor
 from minigrad.serialization import write_atomically
 
@@ -39,10 +39,12 @@ def main(settings):
         return
     if settings.processes is not None and settings.processes < 1:
         raise ValueError(f"processes must be at least 1, got {settings.processes}.")
+    if settings.processes and settings.processes > 1 and settings.device != "cpu":
+        raise ValueError(f"with --device {settings.device} one stage runs at a time; leave out --processes.")
     claim(settings)
-    if settings.device == "cpu":
-        processor.compile_ahead()
     job = make_job(settings)
+    if settings.device == "cpu" and not all(result_of(job, name).exists() for name in STAGES):
+        processor.precompile()
     run_stages(job, processes(settings))
     page = write_report(job)
     show_summary(job)
@@ -64,6 +66,8 @@ def processes(settings):
 def claim(settings):
     """Make the job's folder and note its settings there; refuse a folder that holds another job."""
     mine = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
+    if settings.device == "cpu":  # the order of sums depends on them
+        mine |= {"threads": processor.get_num_threads(), "processes": processes(settings)}
     path = stages.Run(settings.out) / "job.json"
     if not path.exists():
         if (settings.out / "model.safetensors").exists():

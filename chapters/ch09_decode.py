@@ -99,7 +99,10 @@ class Decoder:
 
 def step_together(decoders, tokens):
     """One more token of each text, (B,), by one reading of the weights that its decoders share.  Returns the logits, (B, V)."""
-    logits = np.empty((len(tokens), decoders[0].gpt.config.vocab_size), np.float32)  # (B, V)
+    first = decoders[0]
+    if any(one.kernel is not first.kernel or one.gpt is not first.gpt or one.room != first.room for one in decoders):
+        raise ValueError("step_together: the decoders must share their weights and have equal room; make them with beside=")
+    logits = np.empty((len(tokens), first.gpt.config.vocab_size), np.float32)  # (B, V)
     rest = []  # the texts that go past the graph
     for b, (decoder, token) in enumerate(zip(decoders, tokens, strict=True)):
         if len(decoder.ids) == decoder.room:  # keep the newer half: its positions change, so it is read anew

@@ -52,7 +52,9 @@ class LoRALinear(nn.Module):
 
     def forward(self, x, activation=None):
         y = self.linear(x) + self.up(self.down(x) * self.scale)  # (..., O)  scaled where it is thin
-        return y if activation is None else F.gelu(y, approximate="tanh")  # chapter 5's MLP asks for this one alone
+        if activation not in (None, "gelu_tanh"):
+            raise ValueError(f"LoRALinear: activation must be None or 'gelu_tanh', got {activation!r}")
+        return y if activation is None else F.gelu(y, approximate="tanh")
 
     def merged(self):
         """The nn.Linear that does the same alone: its weight becomes W + (alpha / rank) B A."""

@@ -67,10 +67,9 @@ SUBTITLE = (
 )
 QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
 FOOTER = (
-    "Made by `{command}`. Every text and every figure on this page comes from models that this command "
-    "trained; how long "
-    "it took is in timing.jsonl beside it. The world, its facts and its rules for what is an acceptable answer are "
-    "generated; no person was asked."
+    "Made by `{command}`. Every text and every figure on this page comes from models that this command trained; how long "
+    "it took is in timing.jsonl beside it. On as many threads and processes it makes the same page again. The world, its "
+    "facts and its rules for what is an acceptable answer are generated; no person was asked."
 )
 
 

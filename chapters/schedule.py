@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 
 from chapters import second_bend, stages
@@ -55,9 +57,13 @@ def run_stages(job, processes):
 
 
 def share_the_processor(job, missing, processes):
-    """Run the missing ones of NEEDS in so many processes, each with its share of the threads, as its needs allow."""
+    """Run the missing ones of NEEDS in so many processes, each with its share of the threads, as its needs allow.
+
+    The last stage, too, keeps to its share: sums are made in an order that depends on the number of threads, and what comes
+    out should not depend on which stage happens to be the last.
+    """
     share = max(1, processor.get_num_threads() // processes)
-    print(f"From here on {processes} stages run at a time, with {share} of {processor.get_num_threads()} threads each.")
+    print(f"From here on {processes} stages run at a time, on {share} thread{'s' * (share > 1)} each.", flush=True)
     waiting, running, done = [name for name in NEEDS if name in missing], {}, NEEDS.keys() - missing
     pool = ProcessPoolExecutor(processes, get_context("spawn"), begin_worker, (share,))
     try:
@@ -65,20 +71,37 @@ def share_the_processor(job, missing, processes):
             ready = [name for name in waiting if done.issuperset(NEEDS[name])]
             for name in ready[: processes - len(running)]:
                 waiting.remove(name)
-                running[pool.submit(in_worker, job, name)] = name
+                with without_interrupt():  # which a worker inherits while it imports
+                    running[pool.submit(in_worker, job, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
-                if future.exception() is not None and running:
+                if running and not isinstance(future.exception(), BrokenProcessPool | None):
                     print(f"{name} stopped; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
                 future.result()
                 done.add(name)
                 job.results[name] = read_json(result_of(job, name))
     except KeyboardInterrupt:  # Ctrl-C reaches the workers, too: they finish a step, save, and say where
         pool.shutdown(cancel_futures=True)
-        said = [str(future.exception()) for future in running if future.exception() is not None]
+        ends = [future.exception() for future in running if not future.cancelled()]
+        said = [str(end) for end in ends if isinstance(end, KeyboardInterrupt)]
         raise KeyboardInterrupt("\n".join(filter(None, said))) from None
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "the process of a stage was killed, perhaps for want of memory; give the same command again to go on, "
+            "with --processes 1 if memory is short"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def without_interrupt():
+    """Inside, Ctrl-C is ignored, and processes that are started here begin by ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def begin_worker(threads):
@@ -119,14 +142,14 @@ def in_worker(job, name):
 
 def run_stage(job, name):
     """Run one stage, or take over what it found when it was run before; its result goes to <stage>/result.json."""
-    path, place = job.run(name) / "result.json", f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
+    path, place = result_of(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
     title = f"\033[1m{place} {name}\033[0m" if sys.stdout.isatty() else f"{place} {name}"
     if path.exists():
         job.results[name] = read_json(path)
         print(f"{title}: done before, kept", flush=True)
         return
     print(f"{title}: {STAGES[name].__doc__.splitlines()[0]}", flush=True)
-    started = time.perf_counter()
+    started, _ = time.perf_counter(), job.run(name)
     result = STAGES[name](job)
     write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     job.results[name] = read_json(path)

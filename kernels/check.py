@@ -41,6 +41,7 @@ FIGURES = {
     "tokens_per_s": "{:9.0f} tokens/s",
 }  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
+WRONG = ("complaint", "exit status", "nothing was checked")  # words of a verdict
 # How the lines begin that compute-sanitizer writes when all is well.
 NO_COMPLAINT = ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards")
 
@@ -169,7 +170,7 @@ def sanitize(report, served, put, folder, tool=None):
         command += ["--out", str(Path(folder) / name)]
         left = SANITIZED_BY - (time.perf_counter() - report.begin)
         verdict = sanitized(command, Path(folder) / f"{name}.log", max(SHORTEST_SHARE, left / (len(SANITIZERS) - i)))
-        report.add("sanitize", name, verdict, failed="complaint" in verdict or "exit status" in verdict)
+        report.add("sanitize", name, verdict, failed=any(word in verdict for word in WRONG))
         report.note(f"compute-sanitizer {name}: {verdict[:80]}")
 
 
@@ -181,16 +182,19 @@ def sanitized(command, log, seconds):
         try:
             status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the tool, and the program that it watches
-            process.wait()
             status = None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the tool, and the program that it watches
+                process.wait()
     lines = log.read_text(errors="replace").splitlines()
     done = f"{sum(line.startswith('case ') for line in lines)} cases in {time.perf_counter() - begin:.0f} s"
     complaints = [line for line in lines if line.startswith("========= ") and not line[10:].startswith(NO_COMPLAINT)]
     if complaints:
         return f"{len(complaints)} lines of complaint, {done}; the first: {complaints[0][10:200]}"
     if status is None:
-        return f"stopped, {done} and no word against them"
+        nothing = done.startswith("0 cases")
+        return f"stopped, {done}" + (": nothing was checked" if nothing else " and no word against them")
     return f"clean, {done}" if status == 0 else f"exit status {status}, {done}: {' '.join(lines[-3:])[-200:]}"
 
 

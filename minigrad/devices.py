@@ -40,12 +40,12 @@ class device(str):  # noqa: N801  (PyTorch's name)
     """device("cuda"): the name of a device, and inside `with device("cuda"):` the default one."""
 
     def __enter__(self):
-        self.before = _default
+        self.before = [*getattr(self, "before", ()), _default]  # a list: the same one may be entered again inside
         set_default_device(self)
         return self
 
     def __exit__(self, *_):
-        set_default_device(self.before)
+        set_default_device(self.before.pop())
 
 
 def placed(array, device=None):

@@ -3,7 +3,7 @@
 Importing this imports the kernels' compiler (Numba); `import minigrad` alone does not.
 """
 
-from kernels.ahead import compile_ahead
 from kernels.launch import get_num_threads, set_num_threads
+from kernels.precompile import precompile
 
-__all__ = ["compile_ahead", "get_num_threads", "set_num_threads"]
+__all__ = ["precompile", "get_num_threads", "set_num_threads"]

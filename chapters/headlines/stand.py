@@ -255,8 +255,14 @@ def interval(values, seed=0):
     """The 95% interval of the mean of (S, N) values, of S seeds on N tasks: [low, high].
 
     Seeds and tasks are both resampled, so that it covers what other seeds would have given as well as other tasks. So
-    few seeds tell little of how seeds vary, and a single one nothing.  Efron 1979, the bootstrap.
+    few seeds tell little of how seeds vary, and a single one nothing.  Efron 1979, the bootstrap.  For the yes and no
+    of a single seed, where resampling makes nothing of what was seen once or never: Wilson 1927, the score interval.
     """
+    values = np.atleast_2d(values)
+    if len(values) == 1 and np.isin(values, (0, 1)).all():
+        n, share, z = values.size, values.mean(), 1.96
+        middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+        return [float((middle + side * half) / (1 + z * z / n)) for side in (-1, 1)]
     return [float(q) for q in np.quantile(resampled(values, seed), [0.025, 0.975])]
 
 

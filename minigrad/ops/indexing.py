@@ -170,6 +170,8 @@ def check_in_place(what, input, *values):
 
 def _beside(input, value, what):
     """The array of a mask or an index, on input's device: one of NumPy's is sent there, a tensor has to be there."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{what} takes a tensor or an array, not {type(value).__name__}")
     if isinstance(value, Tensor) and value.device != input.device:
         raise RuntimeError(f"{what}: tensors on {input.device} and {value.device}; move them with .to(device)")
     return value.array if isinstance(value, Tensor) else kernels.to_device(value, input.device)

@@ -14,7 +14,8 @@ from chapters import html, schedule, second_bend, stages
 from chapters.ch07_train import RunError, TrainConfig
 from chapters.ch10_constitution import Plan
 from chapters.ch10_rlhf import PPOConfig
-from kernels import ahead
+from kernels import precompile
+from minigrad import processor
 
 ROOT = Path(__file__).parents[2]
 FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
@@ -49,11 +50,13 @@ SECOND = second_bend.SecondPlan(
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_plan():
-    before = stages.PLANS, second_bend.PLANS
+    before, threads = (stages.PLANS, second_bend.PLANS), processor.get_num_threads()
+    processor.set_num_threads(1)  # as a stage has it that shares the processor: the order of sums is the same
     stages.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
     second_bend.PLANS = {"full": SECOND, "quick": SECOND}
     yield
     stages.PLANS, second_bend.PLANS = before
+    processor.set_num_threads(threads)
 
 
 def run_job(folder, processes=1, **settings):
@@ -149,7 +152,8 @@ def test_every_stage_comes_after_those_that_it_needs():
 
 
 def test_another_jobs_folder_is_refused(job):
-    theirs, mine = "seed 0, quick False, plan [0-9a-f]{8}", "seed 1, quick False, plan [0-9a-f]{8}"
+    rest = "quick False, plan [0-9a-f]{8}, threads [0-9]+, processes 1"
+    theirs, mine = f"seed 0, {rest}", f"seed 1, {rest}"
     with pytest.raises(ValueError, match=f"holds a job with {theirs}, and this one has {mine}"):
         run_job(job, seed=1)
     with pytest.raises(ValueError, match="quick True"):
@@ -189,13 +193,13 @@ import numpy as np
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import *
 from chapters.ch08_sample import generate
-from kernels import SETS, ahead, launch
+from kernels import SETS, launch, precompile
 
 def compiled():
     return {(f.py_func.__module__, f.py_func.__name__): set(f.signatures) for f in launch._OUTERMOST if f.signatures}
 
-for share in ahead.SHARES:
-    ahead.main([share])
+for share in precompile.SHARES:
+    precompile.main([share])
 before = compiled()
 
 class Batches:
@@ -216,9 +220,9 @@ def test_training_and_sampling_need_no_kernel_that_is_not_compiled_ahead(tmp_pat
 
 
 def test_nothing_is_compiled_ahead_for_a_cache_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(ahead.launch, "cached", lambda: False)
-    monkeypatch.setattr(ahead.subprocess, "Popen", None)
-    ahead.compile_ahead.__wrapped__()
+    monkeypatch.setattr(precompile.launch, "cached", lambda: False)
+    monkeypatch.setattr(precompile.subprocess, "Popen", None)
+    precompile.precompile.__wrapped__()
 
 
 def test_list_names_the_stages_and_trains_nothing():

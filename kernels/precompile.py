@@ -1,13 +1,15 @@
 """Compile what training and sampling need before they need it, on several cores.
 
-    python -m kernels.ahead        # fills the cache on disk; the second time there is little to do
+    python -m kernels.precompile        # fills the cache on disk; the second time there is little to do
 
 Numba compiles on one core, most of a minute for all kernels of a training step, and the others wait. Processes do not wait
 for one another: each takes a share of the kernels, calls them once on small arrays, and leaves them in the cache, where the
 process that needs them finds them. (A kernel is compiled once for all shapes.)
 """
 
+import argparse
 import os
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -59,33 +61,44 @@ SHARES = {share.__name__: share for share in (attention_forward, attention_backw
 
 
 @cache
-def compile_ahead():
+def precompile():
     """Compile everything in SHARES, a process each, and wait; do nothing where it would not help: on a single core, or
     where there is no cache on disk to find it in."""
     for operation in ("attention", "matmul"):  # imports their kernels, which look for the cache
         import_module(f"kernels.{operation}.cpu")
-    if (os.cpu_count() or 1) < 2 or not launch.cached():
+    if launch.get_num_threads() < 2 or not launch.cached():
         return
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # What goes wrong in a process is no matter: what it did not compile is compiled when it is needed, and said then.
-    processes = [
-        subprocess.Popen([sys.executable, "-m", "kernels.ahead", share], env={**os.environ, "PYTHONPATH": path})
-        for share in SHARES
-    ]
-    for process in processes:
-        process.wait()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as they begin, they ignore Ctrl-C: it is for the first process
+    try:
+        processes = [
+            subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})
+            for share in SHARES
+        ]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        for process in processes:
+            process.wait()
+    finally:
+        for process in processes:
+            process.terminate()
 
 
 def main(shares):
     """What one of the processes does; without shares, start them all."""
-    try:
-        for share in shares:
-            SHARES[share](SETS["cpu"], np.zeros((ROWS, WIDTH), np.float32))
-        if not shares:
-            compile_ahead()
-    except KeyboardInterrupt:  # Ctrl-C reaches all processes; the first one says so
-        sys.exit(130)
+    for share in shares:
+        SHARES[share](SETS["cpu"], np.zeros((ROWS, WIDTH), np.float32))
+    if not shares:
+        precompile()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
+    parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)}; all where none is given")
+    chosen = parser.parse_args().shares
+    for share in chosen:
+        if share not in SHARES:
+            parser.error(f"there is no share {share!r}; choose of {', '.join(SHARES)}")
+    main(chosen)
