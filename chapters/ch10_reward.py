@@ -282,13 +282,13 @@ class Settings(OnDevice):
     sft: Path = Path("runs/assistant")  # the SFT model's run folder (from ch10_demonstrations)
     data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulation
     run: Path = Path("runs/reward")  # the folder for everything
-    prompts: int = 3000  # instructions whose responses are compared
+    prompts: int = 5000  # instructions whose responses are compared
     k: int = 4  # responses to each
-    held_out: int = 300  # instructions, about entities never trained on, whose comparisons measure the model
+    held_out: int = 1200  # instructions, about entities never trained on, whose comparisons measure the model
     noise: float = 0.5  # of the simulated labeller: the score that is worth odds of e to 1
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=375, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=625, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     world: int = 0  # the seed of the world whose tasks are asked

@@ -39,8 +39,8 @@ class SecondPlan:
 FULL = SecondPlan(
     demonstrations=demonstrations.Settings.examples,
     assistant=demonstrations.Settings().training,
-    compared=ch10_reward.Settings.prompts,
-    reward=ch10_reward.Settings().training,
+    compared=3000,  # ch10_reward, which has more time, learns from more
+    reward=replace(ch10_reward.Settings().training, steps=375),
     ppo=ch10_rlhf.PPOConfig(),
     constitution=ch10_constitution.PLANS["main"],
 )
