@@ -172,10 +172,11 @@ def scores(predicted, truth, labels):
     }
 
 
-def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run):
+def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, keep=None):
     """Bolt a class head onto gpt, train all of it on train_set, measure on test_set: both [(text, label)].
 
     config: chapter 7's TrainConfig.  run: its Run.  Returns `scores` with "cropped" added, and writes them to the run.
+    keep: called with the trained GPTClassifier at the end, for whoever wants more than its scores.
     """
     context, pad_id = gpt.config.context, tokenizer.eos_id
     numbers = {label: i for i, label in enumerate(labels)}
@@ -195,6 +196,8 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run):
     result = scores(predict(classifier, rows), np.array([numbers[label] for _, label in test_set]), labels)
     result["cropped"] = cropped + cropped_test
     (Path(run.folder) / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    if keep is not None:
+        keep(classifier)
     return result
 
 

@@ -15,6 +15,7 @@ those share a step), and whether what the blocks computed is kept or computed tw
 Sources: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1; the learning rate of full tuning is section 10.3's.
 """
 
+import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -95,7 +96,13 @@ def classify(gpt, tokenizer, settings, run):
     train_set, test_set = stratified_split(read_labelled(settings.data), seed=settings.training.seed)
     labels = sorted({label for _, label in train_set})
     print(f"{len(train_set)} texts to train on, {len(test_set)} held out, labels {', '.join(labels)}")
-    result = train_classifier(gpt, train_set, test_set, labels, tokenizer, settings.training, run)
+
+    def keep(classifier):
+        merge_lora(classifier.gpt)
+        weights = dict(classifier.named_parameters())  # gpt.h.0.ln_1.weight …, class_head.weight, class_head.bias
+        mg.serialization.save(run / "classifier.safetensors", weights, metadata={"labels": json.dumps(labels)})
+
+    result = train_classifier(gpt, train_set, test_set, labels, tokenizer, settings.training, run, keep)
     print(f"held-out accuracy {result['accuracy']:.2%}, F1 {result['f1']:.4f} (of {result['f1_of']})")
     print(f"confusion, rows the truth: {result['confusion']}; {result['cropped']} texts were cropped")
 

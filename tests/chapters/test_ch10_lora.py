@@ -129,6 +129,11 @@ def test_the_command(tmp_path, body, task, preset, capsys):
     assert f"{body.num_parameters() if preset == 'full' else 2 * (16 + 48 + 16 + 16):,} numbers are trained" in said
     if task == "classify":
         assert json.loads((run / "scores.json").read_text())["labels"] == ["ham", "spam"]
+        weights, metadata = mg.serialization.load(run / "classifier.safetensors")
+        assert json.loads(metadata["labels"]) == ["ham", "spam"] and weights["class_head.weight"].shape == (2, 16)
+        assert not any("linear" in name or "down" in name for name in weights), "merged: an ordinary GPT below the head"
+        trained = weights["gpt.h.0.attn.c_attn.weight"]
+        assert np.abs(trained - body.h[0].attn.c_attn.weight.array).max() > 0
         return
     back = load_model(run)[0] if task == "sft" else load_scalar(run).gpt
     assert back.config == body.config  # merged: an ordinary GPT, its context as it was
