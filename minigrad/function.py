@@ -70,7 +70,7 @@ class Function:
         given = [t for t in tensors if t is not None]
         if not given:
             raise TypeError(f"{cls.__name__} needs at least one Tensor, got {', '.join(type(a).__name__ for a in args)}")
-        if len({type(t.array) for t in given}) > 1:
+        if len({kernels.array_module(t.array) for t in given}) > 1:
             shapes = ", ".join(f"{t.shape} on {t.device}" for t in given)
             raise RuntimeError(f"{cls.__name__} was given tensors on different devices ({shapes}); move them with .to(device)")
         leading = next((t for t in given if t.dtype.kind == "f"), given[0]).array

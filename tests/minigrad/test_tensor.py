@@ -346,3 +346,9 @@ def test_repr():
     assert repr(mg.tensor([1.0, 2.5])) == "tensor([1. , 2.5])"
     assert "grad_fn=<Add>" in repr(leaf(2) + 1)
     assert f"{mg.tensor(0.12345):.3f}" == "0.123"
+
+
+def test_an_array_that_is_mapped_from_a_file_is_on_the_cpu_like_any_other(tmp_path):
+    np.arange(4, dtype=np.float32).tofile(tmp_path / "numbers")
+    mapped = mg.from_numpy(np.memmap(tmp_path / "numbers", np.float32, "r"))
+    assert (mapped + mg.ones(4)).tolist() == [1, 2, 3, 4]
