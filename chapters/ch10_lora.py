@@ -7,7 +7,7 @@
 To bend a model, few directions are enough. Every chosen matrix W stays as it is and gets a product of two thin ones
 beside it, W + (alpha / rank) B A, of which alone A and B are trained: no gradients, no moments of AdamW for W. B begins
 as zeros, so that training begins with the model unchanged. At the end the product is added into W, and what is saved is
-an ordinary GPT, or reward model; of a class head the scores are what is kept.
+an ordinary GPT, reward model or classifier.
 
 Three things decide whether a body fits into the memory at hand: how many numbers have gradients and moments (LoRA, or
 with `--preset full` all of them), how many rows are read at a time (training.batch_size; training.grad_accumulation of

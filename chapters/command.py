@@ -46,8 +46,7 @@ def command(main, settings, presets=None):
     """
     import tyro
 
-    from kernels.gpu import DeviceMemoryError
-    from minigrad import DeviceError
+    from minigrad import DeviceError, DeviceMemoryError
     from minigrad.serialization import CheckpointError
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

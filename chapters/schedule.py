@@ -149,8 +149,9 @@ def run_stage(job, name):
         print(f"{title}: done before, kept", flush=True)
         return
     print(f"{title}: {STAGES[name].__doc__.splitlines()[0]}", flush=True)
-    started, _ = time.perf_counter(), job.run(name)
+    started = time.perf_counter()
     result = STAGES[name](job)
+    job.run(name)  # its folder, which a stage that writes nothing else has not made
     write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     job.results[name] = read_json(path)
     seconds = time.perf_counter() - started

@@ -116,7 +116,7 @@ class _Cache(FunctionCache):
             _warn_uncached(error)
 
 
-def _cached(compiled):
+def _kept_on_disk(compiled):
     """Keep on disk what Numba compiles of this function, where that can be done."""
     try:
         compiled._cache = _Cache(compiled.py_func)
@@ -132,7 +132,7 @@ class kernel:  # noqa: N801  (it is used as a decorator)
         update_wrapper(self, function)
         # Numba may join two parallel loops that follow one another, but of what is done by address it sees no dependence: the
         # end of a loop over prange has to stay the place where all workers wait for one another.
-        self.compiled = _cached(numba.njit(parallel={"fusion": False}, fastmath=SAFE, error_model="numpy")(function))
+        self.compiled = _kept_on_disk(numba.njit(parallel={"fusion": False}, fastmath=SAFE, error_model="numpy")(function))
         _OUTERMOST.add(self.compiled)
 
     def __call__(self, *args):
@@ -217,7 +217,7 @@ def delivered(y, out):
     return out
 
 
-@_cached
+@_kept_on_disk
 @numba.njit
 def address(array):
     """Where the array's first element lies in memory. Keep the array alive for as long as the number is used.

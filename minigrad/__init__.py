@@ -12,6 +12,7 @@ import numpy as _np
 import kernels as _kernels
 from kernels import DeviceError
 from kernels import use as use_kernels
+from kernels.gpu import DeviceMemoryError
 from minigrad import autograd, devices
 from minigrad.devices import (
     get_default_device,

@@ -89,15 +89,15 @@ class Stand:
             write_atomically(path, json.dumps(find(*arguments)).encode())
         return json.loads(path.read_text())
 
-    def kept(self, name, make):
-        """(model, tokenizer) of the folder models/<name>; make(run) trains and saves it there where it is missing."""
+    def kept(self, name, make, load=load_model):
+        """load(folder) of models/<name>, (model, tokenizer); make(run) trains and saves it there where it is missing."""
         run = Run(self.run / "models" / name)
         done = run / "done"
         if not done.exists():
             print(f"  training {name}", flush=True)
             make(run)
             done.touch()
-        return load_model(run.folder)
+        return load(run.folder)
 
     def pages(self):
         """The world's documents in tokens: (to learn from, kept back), (N,) ids each; the base model's own split."""
@@ -156,16 +156,15 @@ class Stand:
 
     def small_reward(self, seed):
         """A reward model on the small assistant's body, from comparisons of its own responses, as ch10_reward's."""
-        folder = self.run / "models" / f"small_reward_{seed}"
-        if not (folder / "done").exists():
-            print(f"  training {folder.name}", flush=True)
+
+        def make(run):
             settings, (gpt, tokenizer) = self.settings, self.small_assistant(seed)
             tasks = everything(self.world, "train", settings.compared, seed)
             rankings = collect(gpt, tokenizer, self.judge, tasks, 4, seed)
             shown = demonstrated_rows(self.world, tokenizer, 300, gpt.config.context, seed)
-            train_reward(gpt, rankings, shown, replace(settings.rewarding, seed=seed), Run(folder))
-            (folder / "done").touch()
-        return load_scalar(folder)
+            train_reward(gpt, rankings, shown, replace(settings.rewarding, seed=seed), run)
+
+        return self.kept(f"small_reward_{seed}", make, load_scalar)
 
     def tuned(self, name, start, reward, config, seed):
         """A policy tuned with PPO from start(), (model, tokenizer), against the reward model reward()."""
