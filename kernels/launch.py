@@ -30,8 +30,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
+from llvmlite.binding import Linkage  # noqa: E402
 from numba.core import event  # noqa: E402
 from numba.core.caching import FunctionCache  # noqa: E402
+from numba.core.codegen import JITCodeLibrary  # noqa: E402
+from numba.core.compiler import Compiler  # noqa: E402
 
 # What the compiler may do to floating-point arithmetic: reorder sums (that is what lets a sum use the vector unit), fuse a
 # product and a sum, ignore the sign of zero. It may not assume that there is no NaN and no infinity.
@@ -57,9 +60,12 @@ def _keep_freed_memory():
 _keep_freed_memory()
 running = threading.RLock()
 
-inner = numba.njit(fastmath=SAFE, error_model="numpy")
+# Of the options: a division by zero gives inf or NaN, as in NumPy; and no entry for callers in C, which nobody asks for (it
+# would be an eighth of the compiling).
+_OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}
+inner = numba.njit(fastmath=SAFE, **_OPTIONS)
 # Arithmetic whose order matters (the polynomials, the bit tricks): products and sums may be fused, nothing is reordered.
-exact = numba.njit(fastmath={"contract"}, error_model="numpy", forceinline=True)
+exact = numba.njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)
 
 
 # The files whose functions are compiled into the kernels of other files.
@@ -125,6 +131,29 @@ def _kept_on_disk(compiled):
     return compiled
 
 
+class _SelfContained(JITCodeLibrary):
+    """A kernel's machine code, all of it private: what is kept on disk is the very code that runs, here and wherever loaded.
+
+    Numba translates each inner function by itself, then once more in every function that uses it, and gives all translations
+    the same name. Of several with one name, the loader takes the first that it met: in the process that compiles a kernel a
+    piece from along the way, in one that loads it the kernel's own, optimised once more, whose last bits may differ. (And two
+    processes may give one name to two different functions.) A private function is seen by its own kernel only.
+    """
+
+    def _optimize_final_module(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage != Linkage.external:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class _Compiler(Compiler):
+    def define_pipelines(self):
+        self.state.library = _SelfContained(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
+
+
 class kernel:  # noqa: N801  (it is used as a decorator)
     """Compile a function for all cores, when it is first called; calls from several Python threads wait for one another."""
 
@@ -132,7 +161,8 @@ class kernel:  # noqa: N801  (it is used as a decorator)
         update_wrapper(self, function)
         # Numba may join two parallel loops that follow one another, but of what is done by address it sees no dependence: the
         # end of a loop over prange has to stay the place where all workers wait for one another.
-        self.compiled = _kept_on_disk(numba.njit(parallel={"fusion": False}, fastmath=SAFE, error_model="numpy")(function))
+        made = numba.njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
+        self.compiled = _kept_on_disk(made)
         _OUTERMOST.add(self.compiled)
 
     def __call__(self, *args):

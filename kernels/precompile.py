@@ -62,14 +62,11 @@ SHARES = {share.__name__: share for share in (attention_forward, attention_backw
 
 @cache
 def precompile():
-    """Compile everything in SHARES, a process each, and wait; do nothing where there is no cache on disk to find it in.
-
-    So all processes load what they run. One that compiles a kernel itself may run another translation than one that loads it
-    from disk: attention's two were seen to differ in the last bits, and "the same seed, the same bytes" asks for one.
-    """
+    """Compile everything in SHARES, a process each, and wait; do nothing where it would not help: on a single core, or
+    where there is no cache on disk to find it in."""
     for operation in ("attention", "matmul"):  # imports their kernels, which look for the cache
         import_module(f"kernels.{operation}.cpu")
-    if not launch.cached():
+    if launch.get_num_threads() < 2 or not launch.cached():
         return
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # What goes wrong in a process is no matter: what it did not compile is compiled when it is needed, and said then.

@@ -29,6 +29,19 @@ def test_compiling_is_announced_once_and_cached(tmp_path):
     assert "compiling" in narrow.stderr  # a cache made for another width is not used
 
 
+def test_a_kernel_has_the_same_bytes_compiled_here_or_loaded_from_disk(tmp_path):
+    """Attention's forward is the largest chain of inner functions, of which Numba makes several translations."""
+    code = """
+import hashlib, numpy as np
+from kernels.attention.cpu import attention_forward
+q, k, v = np.random.default_rng(0).standard_normal((3, 2, 2, 40, 8), np.float32)
+print(hashlib.sha256(b"".join(a.tobytes() for a in attention_forward(q, k, v, causal_offset=0))).hexdigest())
+"""
+    compiled, loaded = (python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert "compiling" in compiled.stderr and loaded.stderr == ""
+    assert compiled.stdout == loaded.stdout != ""
+
+
 @pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
 def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_path):
     """A read-only installation fails when Numba looks for a folder, a full disk when it saves."""
