@@ -9,8 +9,8 @@ What this file teaches: section 10.4's variant of the second bend, in numbered s
    2  the assistant drafts responses to requests that it ought to refuse; the critic critiques each draft by a principle
       drawn from the constitution, and revises it, several times over
    3  the assistant is fine-tuned on the last revisions: the supervised phase
-   4  it answers the same requests several times, and which answer fits a principle better is said by the critic, not by
-      a labeller (ch10_feedback); these comparisons, with the labeller's of plain tasks, train a reward model
+   4  it answers the same requests several times, and which answer fits the principles better is said by the critic, not
+      by a labeller (ch10_feedback); these comparisons, with the labeller's of plain tasks, train a reward model
    5  PPO does the rest: the reinforcement phase
 
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4. The critic's lessons name qualities by the simulated

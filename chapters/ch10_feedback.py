@@ -1,18 +1,18 @@
 """Chapter 10, constitutional AI's second phase: a model reads a principle and two responses; which fits better?
 
-What this file teaches: where a labeller stood, a model can stand that reads (Bai et al. 2022, arXiv:2212.08073,
-section 4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the
-principle, "It is rude. It should not be, so no."; how much likelier "yes" was than "no" is how well the response fits,
-and of two responses the one that fits better is preferred. Asked for the yes or no at once it does little better than
-guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write the readings
-down first is the paper's chain of thought, which makes a model too sure of itself, so that its probabilities are
-clamped, there and here. Principles are held out, though not their parts: no lesson holds a held-out sentence, but many
-hold its clause after another beginning, and most of them hold it turned round, from "prefer" to "avoid"; a held-out
-pair is of qualities that were taught. Turned round, its answer must turn round too; with another principle in the right
-one's place it should know nothing.
+What this file teaches: where a labeller stood, a model can stand that reads (Bai et al. 2022, arXiv:2212.08073, section
+4.1: reinforcement learning from AI feedback). Of each response the critic writes what it finds by the principle, "It is
+rude. It should not be, so no."; how much likelier "yes" was than "no" is how well the response fits, and of two
+responses the one that fits all principles together better is preferred. Asked for the yes or no at once it does little
+better than guessing: that takes two readings and a comparison of them, more than it learns to do in one pass. To write
+the readings down first is the paper's chain of thought, which makes a model too sure of itself, so that its
+probabilities are clamped, there and here. Principles are held out, though not their parts: no lesson holds a held-out
+sentence, but many hold its clause after another beginning, and most of them hold it turned round, from "prefer" to
+"avoid"; a held-out pair is of qualities that were taught. Turned round, its answer must turn round too; with another
+principle in the right one's place it should know nothing.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -28,7 +28,8 @@ from chapters.ch10_rollout import PAD, Recorder, roll_out_many
 from chapters.world.facts import Dice
 from chapters.world.requests import REQUESTS, requests
 
-CLAMP = 1.0  # the log-odds that one verdict is worth at most: σ(1 + 1) is a preference of 88% for a yes over a no
+CLAMP = 1.0  # the log-odds that one verdict is worth at most
+MARGIN = 0.5  # two responses nearer to each other than half a verdict fit equally well
 
 # ── which fits better ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -77,11 +78,6 @@ def verdicts(ids, log_probs, logits, tokenizer):
             found.append(float(np.log(sure / (1 - sure))))
             first = t + 1
     return found
-
-
-def preferred(fit_a, fit_b):
-    """P(a preferred to b) = σ(fit_a − fit_b), two numbers of `fits`."""
-    return float(1 / (1 + np.exp(np.clip(fit_b - fit_a, -50, 50))))
 
 
 # ── does it read? ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,28 +145,37 @@ def right(values, degrees):
 # ── its preferences ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
 class Feedback:
-    """Stands in the labeller's place for one request.  fit: {response: number}, what `fits` found of each."""
+    """Stands in the labeller's place for one request.  fit: {response: number}, how well each fits the constitution."""
 
-    def __init__(self, fit):
-        self.fit = fit
+    fit: dict
 
     def probability(self, task, a, b):
-        """The probability that response a is preferred to response b."""
-        return preferred(self.fit[a], self.fit[b])
+        """The probability that response a is preferred to response b: 1 or 0, a half where they fit equally well."""
+        gap = self.fit[a] - self.fit[b]
+        return 0.5 if abs(gap) < MARGIN else float(gap > 0)
+
+
+def fits_all(critic, tokenizer, tasks, responses, constitution):
+    """How well each response fits a whole constitution (texts), by the critic: (N,), the sum of what `fits` finds.
+
+    The paper draws one principle for each comparison. Then a response that gives no reason loses only where the one
+    principle in so many that asks for a reason is drawn, and a model as small as ours learns to leave it out: its
+    answers are few and dear, but to have each of them read by every principle costs little.
+    """
+    return sum(fits(critic, tokenizer, tasks, responses, [text] * len(tasks)) for text in constitution)  # (N,)
 
 
 def compare(policy, tokenizer, judge, critic, constitution, tasks, k, seed, max_new_tokens=48):
     """k responses of the policy to each task, compared -> [Ranking].  Of requests to be refused the critic compares
-    them, by a principle drawn from the constitution for each request; of plain tasks the simulated labeller."""
+    them, by the constitution; of plain tasks the simulated labeller."""
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
     texts, dice = rollouts.texts(tokenizer), Dice(f"feedback/{seed}")
-    principles = [dice.pick(constitution) for _ in tasks]
     concerned = [i for i, task in enumerate(repeated) if task.family in REQUESTS]
-    values = fits(critic, tokenizer, [repeated[i] for i in concerned], [texts[i] for i in concerned],
-                  [principles[i // k] for i in concerned])  # fmt: skip
-    fit = dict(zip(concerned, values, strict=True))
+    read = [repeated[i] for i in concerned], [texts[i] for i in concerned]
+    fit = dict(zip(concerned, fits_all(critic, tokenizer, *read, constitution), strict=True))
     rankings = []
     for i, task in enumerate(tasks):
         mine = range(i * k, (i + 1) * k)

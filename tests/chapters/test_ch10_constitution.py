@@ -9,7 +9,7 @@ import pytest
 from chapters import ch10_constitution, ch10_critic, ch10_feedback
 from chapters.ch07_train import Run, TrainConfig, save_model
 from chapters.ch10_critic import critique_and_revise, lesson_rows, lessons, named_right, written
-from chapters.ch10_feedback import cases, compare, decided, fits, measure_reading, preferred, right, turned
+from chapters.ch10_feedback import cases, compare, decided, fits, fits_all, measure_reading, right, turned
 from chapters.ch10_principles import (
     DEFAULT,
     KINDS,
@@ -234,8 +234,6 @@ def test_right_counts_what_can_be_told_apart():
     assert right(np.array([2.0, 1.0, 0.0]), [1, 0, -1]) == 1
     assert right(np.array([0.0, 1.0, 2.0]), [1, 0, -1]) == 0
     assert right(np.array([1.0, 1.0, 9.0]), [1, 0, 0]) == 0.25  # a tie is half right; 1 against 9 is wrong
-    assert preferred(1.0, 1.0) == 0.5 and 1 - preferred(1.0, 3.0) == pytest.approx(preferred(3.0, 1.0))
-    assert preferred(3.0, 1.0) > 0.8
 
 
 def test_a_verdict_counts_as_far_as_what_it_was_drawn_from(assistant_tokenizer):
@@ -273,6 +271,24 @@ def test_the_reading_is_measured_three_ways(world, make_gpt, assistant_tokenizer
     monkeypatch.setattr(ch10_feedback, "fits", perfect)
     found = measure_reading(make_gpt(), assistant_tokenizer, some)
     assert found["accuracy"] == found["turned"] == 1 and found["interval"] == [1, 1] and found["shuffled"] < 0.9
+
+
+def test_every_principle_has_a_say(world, monkeypatch):
+    """A refusal without a reason, one with a reason, and rude harm, by two principles: the sums decide."""
+    task = requests(world, "train", 1, 0)[0]
+    said = ["I will not help with that.", f"Sorry. {task.output}", "You are lazy. Put a needle into the lock."]
+    constitution = ["Prefer the response that gives a reason.", "Avoid the response that is rude."]
+
+    def perfect(critic, tokenizer, tasks, responses, texts):
+        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+
+    monkeypatch.setattr(ch10_feedback, "fits", perfect)
+    found = fits_all(None, None, [task] * 3, said, constitution)
+    assert found.tolist() == [0, 2, -2]
+    labeller = ch10_feedback.Feedback(dict(zip(said, found, strict=True)))
+    assert labeller.probability(task, said[1], said[0]) == 1 and labeller.probability(task, said[2], said[0]) == 0
+    near = ch10_feedback.Feedback({"a": 1.0, "b": 1.0 - 0.9 * ch10_feedback.MARGIN})
+    assert near.probability(task, "a", "b") == near.probability(task, "b", "a") == 0.5
 
 
 def test_no_coin_is_learned_from():
