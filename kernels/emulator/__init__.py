@@ -9,8 +9,9 @@
 
 `seed` draws the order in which blocks and threads run (0: in order), so that a result that depends on the order shows.
 `checked` compiles a second, slower version that watches every access: races, missing barriers, accesses out of bounds or
-misaligned, reads of shared memory that nobody wrote, writes to const arrays, barriers that not all threads reach. The first
-fault raises LaunchError and names its line. What the check cannot see is listed at the head of checker.inc; nor does the
+misaligned, reads of shared memory that nobody wrote, writes to const arrays, barriers that not all threads reach, copies in the
+background that nobody waited for. The first fault raises LaunchError and names its line. What the check cannot see is listed at
+the head of checker.inc, what is told of those copies at the head of copies.inc; nor does the
 emulator know a GPU's speed, its registers, its caches, or the last bit of its exp and tanh: those need the machine itself.
 
 Compiled files are kept in ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of all that went into them.
@@ -153,7 +154,7 @@ class Emulated:
 def _compile(unit, flags, label):
     if not available():
         raise LaunchError("the emulator compiles CUDA kernels with g++, which is not installed here")
-    own = [f.read_text() for f in (HERE / "cuda.h", HERE / "runtime.cpp", HERE / "checker.inc")]
+    own = [(HERE / name).read_text() for name in ("cuda.h", "runtime.cpp", "checker.inc", "copies.inc")]
     parts = [unit, *[f for f in flags if f != str(HERE)], *own]
     key = hashlib.sha256("\0".join([*parts, _compiler()]).encode()).hexdigest()[:20]
     target = _cache() / f"{label}-{key}.so"

@@ -58,6 +58,11 @@ unsigned ballot(int line, unsigned mask, bool vote);
 // D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two BF16).
 void tensor_core(int line, float* d, const unsigned* a, const unsigned* b, bool bf16);
 
+// Copies in the background, from global to shared memory; copies.inc explains them.
+void copy_async(int line, void* to, const void* from, int bytes, int there);
+void commit_copies();
+void wait_for_copies(int newest);
+
 template <class T> T atomic_add(int line, T* address, T value) {
     check_atomic(address, sizeof(T), line);
     T old;

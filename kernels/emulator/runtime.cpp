@@ -2,7 +2,8 @@
 // and entered again. The scheduler below runs the fibres that can go on, in an order drawn anew at every turn; when nobody
 // can, the barrier that everyone waits at opens. Blocks run one after another, in a drawn order as well.
 //
-// This file is compiled without instrumentation; the checks of the checked mode are in checker.inc, included at the end.
+// This file is compiled without instrumentation; the checks of the checked mode (checker.inc) and the copies in the background
+// (copies.inc) are included at the end.
 #include "cuda.h"
 
 #include <stdarg.h>
@@ -353,6 +354,7 @@ static void prepare_fibres(int n, const unsigned* block) {
 
 static void watch(const Argument* arguments, int n);   // checker.inc
 static void forget_shared();
+static void forget_copies(int n);  // copies.inc
 static void stop_watching();
 
 // Runs one kernel over the whole grid. seed 0: threads and blocks in order; any other: in an order drawn from it.
@@ -383,6 +385,7 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(
         memset(__start_emulated_shared, 0xff, static_bytes);  // all bits set is a NaN: shared memory starts with anything but zeros
         memset((void*)dynamic.data(), 0xff, dynamic_bytes);
         forget_shared();
+        forget_copies(n);
         for (int i = 0; i < n; ++i) fibres[i].state = READY;
         if (run_block(n, seed ? &rng : nullptr)) continue;
         for (Fibre& f : fibres) f.stack = nullptr;  // left in the middle of a kernel: start them afresh next time
@@ -395,4 +398,5 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(
 }
 
 #include "checker.inc"
+#include "copies.inc"
 }  // namespace emulator

@@ -6,22 +6,13 @@
 //   matmul_shared             32 × 32 tiles in shared memory                          2 / 32
 //   matmul_registers_1d       8 results a thread: one read of shared memory serves 8  2 / 64
 //   matmul_registers_2d       4 × 4 results a thread; all forms and edges             2 / 64
-//   matmul_fp32               8 × 8 results, 16-byte moves, two buffers in turn       2 / 128
+//   matmul_fp32               8 × 16 results, copies in the background                2 / 128
 //   matmul_tf32, matmul_bf16  the same tiles through the tensor cores                 2 / 128
 //
 // The first four compute C = A B, row-major, and are there to be read and measured. From matmul_registers_2d on, a kernel takes
 // op(A) op(B) in all four transpose forms, a batch, a share of the sum over k (for products too small to fill the GPU
 // otherwise), and an epilogue: bias, GELU, and adding to what is there. FP32 is the default. TF32 keeps 10 bits of each factor's
 // mantissa, BF16 keeps 7; both still add in FP32.
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-#define BLOCKS 2
-#else
-#define BLOCKS 1
-#endif
-#ifndef TF32_BLOCKS
-#define TF32_BLOCKS 1
-#endif
 
 extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x, col = blockIdx.y * blockDim.y + threadIdx.y;
@@ -83,45 +74,47 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
 
 // ---- What the full kernels share -----------------------------------------------------------------------------------------
 // One operand as a matrix of `rows` outer rows (of A: the M rows; of B: the N columns) by k. Number (r, k) lies at r · pitch + k
-// where k is contiguous, at k · pitch + r where it is not.
+// where k is contiguous, at k · pitch + r where it is not. aligned: every pitch-th number is at a multiple of 16 bytes.
 struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 
-// What becomes of a finished sum.
-struct Epilogue { const float* bias; float* preactivation; int activation, accumulate; };
+// What becomes of a finished sum. aligned: quads of a row of c, of the preactivation and of the bias can move as one.
+struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
 __device__ __forceinline__ float gelu(float x, int tanh_form) {
     if (tanh_form) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
     return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
 }
 
-__device__ __forceinline__ void finish(float* c, float sum, int row, int col, int M, int N, const Epilogue& e) {
+__device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {  // `left` numbers remain in the row
+    if (aligned) return *(const float4*)p;
+    return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
+}
+
+__device__ __forceinline__ void store_quad(float* p, float4 v, int left, int aligned) {
+    if (aligned) {
+        *(float4*)p = v;
+        return;
+    }
+    p[0] = v.x;
+    if (left > 1) p[1] = v.y;
+    if (left > 2) p[2] = v.z;
+    if (left > 3) p[3] = v.w;
+}
+
+__device__ __forceinline__ float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+
+// Four finished sums, neighbours in one row of this batch's c.
+__device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, int M, int N, const Epilogue& e) {
     if (row >= M || col >= N) return;
     const long long i = ((long long)blockIdx.z * M + row) * N + col;
-    if (e.bias) sum += e.bias[col];
-    if (e.preactivation) e.preactivation[i] = sum;
-    if (e.activation) sum = gelu(sum, e.activation == 2);
-    c[i] = e.accumulate ? c[i] + sum : sum;
-}
-
-// Numbers (r, k), (r, k + 1), (r, k + 2), (r, k + 3), zero where k or r is past the end.
-__device__ __forceinline__ float4 four_along_k(const Operand& x, int r, int k, int k_end) {
-    if (r >= x.rows) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (x.k_contiguous) {
-        const float* p = x.data + (long long)r * x.pitch + k;
-        if (x.aligned && k + 3 < k_end) return *(const float4*)p;
-        return make_float4(k < k_end ? p[0] : 0.0f, k + 1 < k_end ? p[1] : 0.0f, k + 2 < k_end ? p[2] : 0.0f, k + 3 < k_end ? p[3] : 0.0f);
+    if (e.bias) sum = add(sum, load_quad(e.bias + col, N - col, e.aligned));
+    if (e.preactivation) store_quad(e.preactivation + i, sum, N - col, e.aligned);
+    if (e.activation) {
+        const int form = e.activation == 2;
+        sum = make_float4(gelu(sum.x, form), gelu(sum.y, form), gelu(sum.z, form), gelu(sum.w, form));
     }
-    const float* p = x.data + (long long)k * x.pitch + r;
-    return make_float4(k < k_end ? p[0] : 0.0f, k + 1 < k_end ? p[x.pitch] : 0.0f, k + 2 < k_end ? p[2 * (long long)x.pitch] : 0.0f,
-                       k + 3 < k_end ? p[3 * (long long)x.pitch] : 0.0f);
-}
-
-// Numbers (r, k), (r + 1, k), (r + 2, k), (r + 3, k) of an operand whose k is not contiguous.
-__device__ __forceinline__ float4 four_along_rows(const Operand& x, int r, int k, int k_end) {
-    if (k >= k_end) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float* p = x.data + (long long)k * x.pitch + r;
-    if (x.aligned && r + 3 < x.rows) return *(const float4*)p;
-    return make_float4(r < x.rows ? p[0] : 0.0f, r + 1 < x.rows ? p[1] : 0.0f, r + 2 < x.rows ? p[2] : 0.0f, r + 3 < x.rows ? p[3] : 0.0f);
+    if (e.accumulate) sum = add(load_quad(c + i, N - col, e.aligned), sum);
+    store_quad(c + i, sum, N - col, e.aligned);
 }
 
 // blockIdx.z counts shares of k within batches. Moves the operands to this block's batch and gives this block's share of k. With
@@ -138,12 +131,12 @@ __device__ __forceinline__ void choose_batch(const float** a, const float** b, i
 
 // out (+)= Σ over shares, then the epilogue. Fixed order, so that the same inputs give the same bits.
 extern "C" __global__ void matmul_add_shares(const float* shares, float* c, int n, int M, int N, const float* bias,
-                                             float* preactivation, int activation, int accumulate) {
-    const int col = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
+                                             float* preactivation, int activation, int accumulate, int aligned_c) {
+    const int col = 4 * (blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
     if (col >= N) return;
-    float sum = 0.0f;
-    for (int s = 0; s < n; ++s) sum += shares[((long long)s * M + row) * N + col];
-    const Epilogue e = {bias, preactivation, activation, accumulate};
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int s = 0; s < n; ++s) sum = add(sum, load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0));
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
     finish(c, sum, row, col, M, N, e);
 }
 
@@ -171,7 +164,7 @@ extern "C" __global__ void column_sums(const float* x, float* out, int rows, int
 extern "C" __global__ void __launch_bounds__(256)
 matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a,
                     int transpose_b, long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation,
-                    int activation, int accumulate, int aligned_a, int aligned_b) {
+                    int activation, int accumulate, int aligned_a, int aligned_b, int aligned_c) {
     __shared__ float as[16][64 + 4], bs[16][64 + 4];
     int k_begin, k_end;
     choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
@@ -199,376 +192,367 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
         }
         __syncthreads();
     }
-    const Epilogue e = {bias, preactivation, activation, accumulate};
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) finish(c, sum[i][j], row0 + ty * 4 + i, col0 + tx * 4 + j, M, N, e);
+        finish(c, make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), row0 + ty * 4 + i, col0 + tx * 4, M, N, e);
 }
 
-// ---- 8 × 8 results a thread, 16-byte moves, two buffers -------------------------------------------------------------------
-// 128 × 128 results, 256 threads, k in slabs of 16. Three things are new.
-// 1. The next slab is fetched from global memory into registers before this slab's arithmetic starts, and put into the other
-//    buffer after it: the fetch, which takes longer than anything else, passes unnoticed, and one barrier a slab is enough.
-// 2. A warp's results are 64 × 32, a thread's are four 4 × 4 squares in them: the warp's reads of one k are then 8 neighbouring
-//    quads of as and 4 of bs, which shared memory serves without a conflict.
-// (__launch_bounds__(256, BLOCKS): from sm_90 on no more registers than let two blocks share a multiprocessor, one computing while
-// the other waits; older compilers' targets would have to spill some, which costs more than it gains.)
-// 3. Where k is contiguous in global memory, a fetched quad has to be turned: its 4 numbers go to 4 rows of the buffer. Written
-//    straight, 4 quads of one outer row would meet in one memory bank; so row k of the buffer keeps outer row r at r ^ 8 (k / 4).
-// A thread fetches two quads of each slab: along the outer rows where those are contiguous and aligned, else along k. This is where
-// the first starts, how far from it the second, and how far the next slab's are. Outer rows past the edge are fetched as the last
-// row once more: what is computed of them is never written. So the fetch in the loop asks no question that not all threads answer
-// alike; a thread that had to compare and branch for every number would have to wait for it there, and not after the arithmetic.
-struct Walk { const float* quad; int second, step; };
+// ---- Copies in the background ---------------------------------------------------------------------------------------------
+// From sm_80 on a thread can order a copy from global to shared memory and go on; no register holds the number on its way. Copies
+// are committed in groups, and a thread can wait until all but its newest groups have arrived. kernels/emulator/copies.inc tells
+// what may go wrong. Older GPUs copy at once. `there` of the 4 or 16 bytes are read; the others become zeros.
+__device__ __forceinline__ void copy_in_background(float* to, const float* from, int bytes, int there) {
+#ifndef __CUDACC__
+    emulator::copy_async(__LINE__, to, from, bytes, there);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(there) : "memory");
+#else
+    if (bytes == 16 && there == 16) *(float4*)to = *(const float4*)from;
+    else
+        for (int i = 0; i < bytes / 4; ++i) to[i] = 4 * i < there ? from[i] : 0.0f;
+#endif
+}
 
-__device__ __forceinline__ Walk walk_slabs(const Operand& x, int r0, int k0) {
-    const int t = threadIdx.x;
+__device__ __forceinline__ void commit_copies() {
+#ifndef __CUDACC__
+    emulator::commit_copies();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+#define STAGES 3
+__device__ __forceinline__ void wait_for_copies(int all) {  // all of this thread's, or all but the newest STAGES − 2 groups
+#ifndef __CUDACC__
+    emulator::wait_for_copies(all ? 0 : STAGES - 2);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if (all) asm volatile("cp.async.wait_all;" ::: "memory");
+    else asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+#endif
+}
+
+// ---- The fast kernels: one pipeline, three kinds of arithmetic -------------------------------------------------------------
+// A block of 4 warps computes 128 × 128 results, a warp 64 × 64, a thread 128 of them, all in registers. The sum over k goes slab by
+// slab: 8 k's of FP32, 16 of the others. Slabs lie in a ring of STAGES places in shared memory:
+//
+//     place 0   being multiplied, one step at a time: while a step's numbers are multiplied, the next step's are read from
+//               shared memory into another set of registers (Fragments)
+//     place 1   arrived, or about to
+//     place 2   being filled by copies in the background
+//
+// and after each slab the places change their parts. The copies of a slab are ordered two slabs before it is needed, some
+// thousand multiply-adds of every thread: longer than global memory takes to answer. One barrier a slab does for both dangers:
+// behind it everyone's copies of the next slab are there to read, and nobody still reads the place that is filled next.
+// Slabs past the end of k are copied too, as zeros: so the pipeline needs no special case for running empty.
+//
+// `kind`, and for the tensor cores which of the operands has contiguous k's, are constants wherever these functions are called: the
+// compiler makes a loop for each, with nothing left to choose in it.
+enum Kind { FP32, TF32, BF16 };
+
+// Where number (r, k) of an operand's slab lies. Shared memory has 32 banks of 4 bytes; what a warp reads or writes at once should
+// be spread over all of them.
+//   FP32: k first. A row has 128 + 4 numbers, so that 8 k's by 4 rows, which a warp copies at once where k is contiguous in global
+//         memory, fall into 32 banks.
+//   Tensor cores, k contiguous: a row of 16 k's, 4 quads, after another, quads of a row exchanged: 4 rows' halves fill all banks.
+//   Tensor cores, rows contiguous: k first, rows exchanged by eights: the 4 k's by 8 rows of one read fall into 32 banks.
+__device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
+    if (kind == FP32) return k * 132 + r;
+    if (k_contiguous) return r * 16 + ((k >> 2) ^ (r & 2) ^ (r >> 2 & 1)) * 4 + (k & 3);
+    return k * 128 + (r & ~31) + ((r & 31) ^ ((k >> 1 & 3) * 8));
+}
+
+// Where this thread begins to copy: number (or quad) (r, k) of every slab; it lies at `from` in the next slab to copy, and goes to
+// place `to`. Four numbers go at a time where they are neighbours here and there, else one by one; neighbouring threads take
+// what is neighbours in global memory.
+struct Walk { const float* from; int r, k, to; };
+
+__device__ __forceinline__ int in_quads(int kind, const Operand& x) { return x.aligned && !(kind == FP32 && x.k_contiguous); }
+
+__device__ __forceinline__ Walk begin_walk(int kind, const Operand& x, int r0, int k0) {
+    const int t = threadIdx.x, quads = in_quads(kind, x);
     Walk w;
     if (x.k_contiguous) {
-        const int r = min(r0 + t / 4, x.rows - 1);
-        w.quad = x.data + (long long)r * x.pitch + k0 + t % 4 * 4;
-        w.second = (min(r0 + t / 4 + 64, x.rows - 1) - r) * x.pitch;
-        w.step = 16;
+        const int threads = kind == FP32 ? 8 : quads ? 4 : 16;  // that share a row
+        w.r = t / threads, w.k = t % threads * (quads ? 4 : 1);
+        w.from = x.data + (long long)(r0 + w.r) * x.pitch + k0 + w.k;
     } else {
-        w.quad = x.data + (x.aligned ? (long long)(k0 + t / 32) * x.pitch + min(r0 + t % 32 * 4, x.rows - 4)
-                                     : (long long)(k0 + t / 128 * 4) * x.pitch + min(r0 + t % 128, x.rows - 1));
-        w.second = 8 * x.pitch;
-        w.step = 16 * x.pitch;
+        w.r = quads ? t % 32 * 4 : t, w.k = quads ? t / 32 : 0;
+        w.from = x.data + (long long)(k0 + w.k) * x.pitch + r0 + w.r;
     }
+    w.to = place(kind, x.k_contiguous, w.r, w.k);
     return w;
 }
 
-// A slab all of whose k's exist.
-__device__ __forceinline__ void fetch_slab(const Operand& x, Walk* w, float4* quad) {
-    const int along_k = x.k_contiguous ? 1 : x.pitch;
+// n copies: (r, k), (r + dr, k + dk), …; of them exist those with fewer than `rows` rows and `ks` k's.
+__device__ __forceinline__ void copy_some(int kind, const Operand& x, const Walk& w, float* slab, int rows, int ks, int dr, int dk, int n,
+                                          int quads) {
+    const int bytes = quads ? 16 : 4, exchange = kind == FP32 || x.k_contiguous ? 0 : 8;  // as place() has it
+    const int to_next = kind == FP32 ? dr + 132 * dk : x.k_contiguous ? 16 * dr : 128 * dk;
+    const long long from_next = (long long)x.pitch * (x.k_contiguous ? dr : dk);
+    const float* from = w.from;
+    if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // all of it exists: nearly always
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const float* p = w->quad + i * w->second;
-        quad[i] = x.aligned ? *(const float4*)p : make_float4(p[0], p[along_k], p[2 * along_k], p[3 * along_k]);
+        for (int i = 0; i < n; ++i, from += from_next)
+            copy_in_background(slab + (w.to ^ ((i * dk >> 1 & 3) * exchange)) + i * to_next, from, bytes, bytes);
+        return;
     }
-    w->quad += w->step;
-}
-
-// The last slab, where K is no multiple of 16: zeros where k is past the end.
-__device__ __forceinline__ void fetch_tail(const Operand& x, int r0, int k0, int k_end, float4* quad) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int f = threadIdx.x + 256 * i;
-        if (x.k_contiguous || !x.aligned)
-            quad[i] = four_along_k(x, r0 + (x.k_contiguous ? f / 4 : f % 128), k0 + 4 * (x.k_contiguous ? f % 4 : f / 128), k_end);
-        else
-            quad[i] = four_along_rows(x, r0 + f % 32 * 4, k0 + f / 32, k_end);
+#pragma unroll 1
+    for (int i = 0; i < n; ++i, from += from_next) {
+        const int left = x.k_contiguous ? ks - w.k : rows - w.r;
+        const int there = w.r + i * dr < rows && w.k + i * dk < ks ? (quads ? min(4, left) : 1) : 0;
+        copy_in_background(slab + (w.to ^ ((i * dk >> 1 & 3) * exchange)) + i * to_next, there ? from : x.data, bytes, 4 * there);
     }
 }
 
-__device__ __forceinline__ void store_slab(const Operand& x, float (*slab)[128], const float4* quad) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int f = threadIdx.x + 256 * i;
-        if (x.k_contiguous || !x.aligned) {
-            const int q = x.k_contiguous ? f % 4 : f / 128, r = (x.k_contiguous ? f / 4 : f % 128) ^ (8 * q);
-            slab[4 * q][r] = quad[i].x;
-            slab[4 * q + 1][r] = quad[i].y;
-            slab[4 * q + 2][r] = quad[i].z;
-            slab[4 * q + 3][r] = quad[i].w;
-        } else {
-            const int k = f / 32;
-            *(float4*)&slab[k][(f % 32 * 4) ^ (8 * (k / 4))] = quad[i];
-        }
-    }
-}
-
-// sum += this block's product. Called by two kernels, with operands that are both aligned, or of which one may not be, a constant in
-// each: in a loop that had both kinds of loads for one register, the second would wait for the first to arrive, taken or not.
-__device__ __forceinline__ void add_slabs(const Operand& left, const Operand& right, float (*as)[16][128], float (*bs)[16][128],
-                                          int k_begin, int k_end, float (*sum)[8]) {
-    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row = warp / 4 * 64 + lane / 4 * 4, col = warp % 4 * 32 + lane % 4 * 4;  // of the thread's first square
-    Walk walk_a = walk_slabs(left, row0, k_begin), walk_b = walk_slabs(right, col0, k_begin);
-    float4 quad_a[2], quad_b[2];
-    int whole = (k_end - k_begin) / 16;  // slabs still to fetch; one with only some of its k's comes before them, at the end of the sum
-    if (whole > 0 && (k_end - k_begin) % 16 == 0) {
-        fetch_slab(left, &walk_a, quad_a);
-        fetch_slab(right, &walk_b, quad_b);
-        --whole;
+// The next slab of one operand, of which `rows` rows and `ks` k's exist, by all 128 threads.
+__device__ __forceinline__ void copy_slab(int kind, const Operand& x, Walk* w, float* slab, int rows, int ks) {
+    const int depth = kind == FP32 ? 8 : 16;
+    if (x.k_contiguous) {
+        if (kind == FP32) copy_some(kind, x, *w, slab, rows, ks, 16, 0, 8, 0);
+        else if (in_quads(kind, x)) copy_some(kind, x, *w, slab, rows, ks, 32, 0, 4, 1);
+        else copy_some(kind, x, *w, slab, rows, ks, 8, 0, 16, 0);
+        w->from += depth;
     } else {
-        fetch_tail(left, row0, k_begin + 16 * whole, k_end, quad_a);
-        fetch_tail(right, col0, k_begin + 16 * whole, k_end, quad_b);
-    }
-    store_slab(left, as[whole & 1], quad_a);
-    store_slab(right, bs[whole & 1], quad_b);
-    __syncthreads();
-    for (; whole >= 0; --whole) {  // the buffers take turns with the count's last bit
-        if (whole > 0) {
-            fetch_slab(left, &walk_a, quad_a);
-            fetch_slab(right, &walk_b, quad_b);
-        }
-#pragma unroll 4  // unrolled further, the compiler keeps more addresses than it has registers for
-        for (int k = 0; k < 16; ++k) {
-            const int turn = 8 * (k / 4);
-            const float4 l0 = *(const float4*)&as[whole & 1][k][row ^ turn], l1 = *(const float4*)&as[whole & 1][k][(row + 32) ^ turn];
-            const float4 r0 = *(const float4*)&bs[whole & 1][k][col ^ turn], r1 = *(const float4*)&bs[whole & 1][k][(col + 16) ^ turn];
-            const float l[8] = {l0.x, l0.y, l0.z, l0.w, l1.x, l1.y, l1.z, l1.w}, r[8] = {r0.x, r0.y, r0.z, r0.w, r1.x, r1.y, r1.z, r1.w};
-#pragma unroll
-            for (int i = 0; i < 8; ++i)
-#pragma unroll
-                for (int j = 0; j < 8; ++j) sum[i][j] += l[i] * r[j];
-        }
-        if (whole > 0) {
-            store_slab(left, as[(whole - 1) & 1], quad_a);
-            store_slab(right, bs[(whole - 1) & 1], quad_b);
-        }
-        __syncthreads();
+        if (in_quads(kind, x)) copy_some(kind, x, *w, slab, rows, ks, 0, 4, depth / 4, 1);
+        else copy_some(kind, x, *w, slab, rows, ks, 0, 1, depth, 0);
+        w->from += (long long)depth * x.pitch;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
-            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b) {
-    __shared__ float as[2][16][128], bs[2][16][128];
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
-    float sum[8][8] = {};
-    const Operand left = {a, M, pitch_a, !transpose_a, 1}, right = {b, N, pitch_b, transpose_b, 1};
-    add_slabs(left, right, as, bs, k_begin, k_end, sum);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4 * 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 4;
-    const Epilogue e = {bias, preactivation, activation, accumulate};
+// What a thread needs of both operands for one step.
+//   FP32, a step is one k: the numbers of 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 columns: then
+//   shared memory answers a warp's 16-byte reads in two turns, not four.
+//   Tensor cores, a step is 8 k's: k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, where g = lane / 4, q = lane % 4.
+struct Fragments { float a[16], b[16]; };
+
+__device__ __forceinline__ void load_tensor_fragments(const float* slab, int k_contiguous, int step, float* x) {
+    const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
-#pragma unroll
-        for (int j = 0; j < 8; ++j) finish(c, sum[i][j], row + i / 4 * 32 + i % 4, col + j / 4 * 16 + j % 4, M, N, e);
+    for (int i = 0; i < 8; ++i) {
+        if (k_contiguous) {
+            const float2 two = *(const float2*)(slab + place(TF32, 1, 8 * i + g, 8 * step + 2 * q));
+            x[2 * i] = two.x;
+            x[2 * i + 1] = two.y;
+        } else {
+            x[2 * i] = slab[place(TF32, 0, 8 * i + g, 8 * step + 2 * q)];
+            x[2 * i + 1] = slab[place(TF32, 0, 8 * i + g, 8 * step + 2 * q + 1)];
+        }
+    }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-matmul_fp32_unaligned(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
-                      long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-                      int accumulate, int aligned_a, int aligned_b) {
-    __shared__ float as[2][16][128], bs[2][16][128];
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
-    float sum[8][8] = {};
-    const Operand left = {a, M, pitch_a, !transpose_a, 0}, right = {b, N, pitch_b, transpose_b, 0};
-    add_slabs(left, right, as, bs, k_begin, k_end, sum);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4 * 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 4;
-    const Epilogue e = {bias, preactivation, activation, accumulate};
+__device__ __forceinline__ void load_fragments(int kind, const float* as, const float* bs, int a_along_k, int b_along_k, int step,
+                                               Fragments* f) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / 2 * 64, col = warp % 2 * 64;
+    if (kind != FP32) {
+        load_tensor_fragments(as + row * (a_along_k ? 16 : 1), a_along_k, step, f->a);
+        load_tensor_fragments(bs + col * (b_along_k ? 16 : 1), b_along_k, step, f->b);
+        return;
+    }
+    as += step * 132 + row + lane / 2 % 8 * 4;
+    bs += step * 132 + col + (lane % 2 + lane / 16 * 2) * 4;
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
+    for (int i = 0; i < 2; ++i) *(float4*)&f->a[4 * i] = *(const float4*)(as + 32 * i);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) finish(c, sum[i][j], row + i / 4 * 32 + i % 4, col + j / 4 * 16 + j % 4, M, N, e);
+    for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
 }
 
-// ---- Tensor cores --------------------------------------------------------------------------------------------------------
-// One instruction, mma.sync, multiplies a 16 × 8 piece of A by an 8 × 8 piece of B (in words of 32 bits; a word is one TF32 number
-// or two BF16 numbers, neighbours along k), the pieces spread over the registers of the 32 lanes: with g = lane / 4 and
-// q = lane % 4 a lane holds words (g, q), (g + 8, q), (g, q + 4), (g + 8, q + 4) of A, words (q, g), (q + 4, g) of B, and the
-// results (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).
-//
-// Which k is called "q" and which "q + 4" does not matter as long as A and B agree, since the instruction sums over them. Here a
-// lane takes words 4q … 4q + 3 of a row of 16, one 16-byte read, and they serve two instructions. The tiles lie in shared memory
-// as rows of 16 words, 4 quads; quad q of row r is kept at q ^ (r / 2 % 4), which lets 8 lanes read 2 whole rows, and write one quad
-// of 8 rows, without two of them meeting in a bank.
-__device__ __forceinline__ unsigned word_tf32(float x) {  // rounded to the nearest of TF32's 19 bits, ties away from zero
-#ifdef __CUDACC__
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+// One tensor-core instruction, mma.sync: D (16 × 8) += A (16 × 8) B (8 × 8), spread over the registers of the 32 lanes. With g and q
+// as above a lane holds numbers (g, q), (g + 8, q), (g, q + 4), (g + 8, q + 4) of A, (q, g), (q + 4, g) of B, and the results (g, 2q),
+// (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1). Which k is called q and which q + 4 does not matter as long as A and B agree, since the
+// instruction sums over them: here k = 2q is called q, and 2q + 1 is called q + 4, so that one read fetches both. In BF16 two
+// numbers lie in one register, k = 2q and 2q + 1 by the instruction's own order.
+__device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const unsigned* b, int bf16) {
+#ifndef __CUDACC__
+    emulator::tensor_core(__LINE__, d, a, b, bf16);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if (bf16)
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+    else
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap();  // before sm_80 there are neither TF32 nor BF16 tensor cores; the launcher does not come here
+#endif
+}
+
+__device__ __forceinline__ unsigned word_tf32(float x) {  // to the nearest of TF32's 19 bits: the tensor core ignores the other 13
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     unsigned u;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(u) : "f"(x));
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(u) : "f"(x));  // one instruction, from sm_90 on
     return u;
 #else
-    return 0;
-#endif
-#else
-    const unsigned u = __float_as_uint(x);
-    return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u;
+    return __float_as_uint(x) + (fabsf(x) < __int_as_float(0x7f800000) ? 0x1000u : 0u);  // infinity and NaN stay what they are
 #endif
 }
 
 __device__ __forceinline__ unsigned word_bf16(float low, float high) {  // two numbers, rounded to nearest, ties to even
-#ifdef __CUDACC__
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#ifndef __CUDACC__
+    unsigned l = __float_as_uint(low), h = __float_as_uint(high);
+    l = low == low ? (l + 0x7fffu + (l >> 16 & 1)) >> 16 : 0x7fffu;
+    h = high == high ? (h + 0x7fffu + (h >> 16 & 1)) >> 16 : 0x7fffu;
+    return h << 16 | l;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     unsigned u;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
     return u;
 #else
     return 0;
 #endif
-#else
-    unsigned l = __float_as_uint(low), h = __float_as_uint(high);
-    l = low == low ? (l + 0x7fffu + (l >> 16 & 1)) >> 16 : 0x7fffu;
-    h = high == high ? (h + 0x7fffu + (h >> 16 & 1)) >> 16 : 0x7fffu;
-    return h << 16 | l;
-#endif
 }
 
-__device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const unsigned* b, int bf16) {
-#ifdef __CUDACC__
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    if (bf16)
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    else
-        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
-    __trap();  // before sm_80 there are neither TF32 nor BF16 tensor cores; the launcher does not come here
-#endif
-#else
-    emulator::tensor_core(__LINE__, d, a, b, bf16);
-#endif
-}
-
-// A thread's two quads of words of one operand's slab (128 rows of 16 words), as the floats that they will be made of: the same
-// walk, the same fetch without questions, and the same tail.
-__device__ __forceinline__ Walk walk_words(const Operand& x, int r0, int k0, int bf16) {
-    const int of_quad = bf16 ? 8 : 4, t = threadIdx.x;
-    Walk w;
-    if (x.k_contiguous) {
-        const int r = min(r0 + t / 4, x.rows - 1);
-        w.quad = x.data + (long long)r * x.pitch + k0 + t % 4 * of_quad;
-        w.second = (min(r0 + t / 4 + 64, x.rows - 1) - r) * x.pitch;
-    } else {
-        w.quad = x.data + (long long)(k0 + t / 128 * of_quad) * x.pitch + min(r0 + t % 128, x.rows - 1);
-        w.second = 2 * of_quad * x.pitch;
-    }
-    return w;
-}
-
-__device__ __forceinline__ void fetch_words(const Operand& x, Walk* w, int bf16, float4 (*quad)[2]) {
-    const int step = x.k_contiguous ? 1 : x.pitch;
+// sum += the outer products of one step.
+__device__ __forceinline__ void multiply(int kind, const Fragments& f, float* sum) {
+    if (kind == FP32) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const float* p = w->quad + i * w->second;
-        if (x.k_contiguous && x.aligned) {
-            quad[i][0] = *(const float4*)p;
-            if (bf16) quad[i][1] = *(const float4*)(p + 4);
-        } else {
-            quad[i][0] = make_float4(p[0], p[step], p[2 * step], p[3 * step]);
-            if (bf16) quad[i][1] = make_float4(p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
-        }
-    }
-    w->quad += (bf16 ? 32 : 16) * step;
-}
-
-__device__ __forceinline__ void fetch_words_of_tail(const Operand& x, int r0, int k0, int k_end, int bf16, float4 (*quad)[2]) {
+        for (int i = 0; i < 8; ++i)
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int f = threadIdx.x + 256 * i, r = r0 + (x.k_contiguous ? f / 4 : f % 128), q = x.k_contiguous ? f % 4 : f / 128;
-        quad[i][0] = four_along_k(x, r, k0 + (bf16 ? 8 : 4) * q, k_end);
-        if (bf16) quad[i][1] = four_along_k(x, r, k0 + 8 * q + 4, k_end);
+            for (int j = 0; j < 16; ++j) sum[16 * i + j] += f.a[i] * f.b[j];
+        return;
     }
-}
-
-__device__ __forceinline__ void store_words(unsigned (*slab)[16], float4 (*quad)[2], int k_contiguous, int bf16) {
-    const int t = threadIdx.x;
+    unsigned b[8][2];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int f = t + 256 * i, r = k_contiguous ? f / 4 : f % 128, q = k_contiguous ? f % 4 : f / 128;
-        const float4 x = quad[i][0], y = quad[i][1];
-        *(uint4*)&slab[r][4 * (q ^ (r / 2 % 4))] =
-            bf16 ? make_uint4(word_bf16(x.x, x.y), word_bf16(x.z, x.w), word_bf16(y.x, y.y), word_bf16(y.z, y.w))
-                 : make_uint4(word_tf32(x.x), word_tf32(x.y), word_tf32(x.z), word_tf32(x.w));
+    for (int j = 0; j < 8; ++j) {
+        b[j][0] = kind == BF16 ? word_bf16(f.b[2 * j], f.b[2 * j + 1]) : word_tf32(f.b[2 * j]);
+        b[j][1] = kind == BF16 ? 0 : word_tf32(f.b[2 * j + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {  // rows g and g + 8 of 16
+        const float *x = &f.a[4 * i], *y = x + 2;
+        unsigned a[4] = {0, 0, 0, 0};
+        if (kind == BF16) a[0] = word_bf16(x[0], x[1]), a[1] = word_bf16(y[0], y[1]);
+        else a[0] = word_tf32(x[0]), a[1] = word_tf32(y[0]), a[2] = word_tf32(x[1]), a[3] = word_tf32(y[1]);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) tensor_core(sum + 32 * i + 4 * j, a, b[j], kind == BF16);
     }
 }
 
-// sum += this block's product; 8 warps of 64 × 32 results, that is 4 × 4 instructions' results each; two buffers in turn, as above.
-__device__ __forceinline__ void add_words(const Operand& left, const Operand& right, unsigned (*as)[128][16], unsigned (*bs)[128][16],
-                                          int k_begin, int k_end, int bf16, float (*sum)[4][4]) {
-    const int slab = bf16 ? 32 : 16;  // k's in 16 words
-    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int g = lane / 4, q = lane % 4, row = warp / 4 * 64, col = warp % 4 * 32;
-    const int at = 4 * (q ^ (g / 2));  // where this lane's quad lies in rows g, g + 8, …: the same place in each
-    Walk walk_a = walk_words(left, row0, k_begin, bf16), walk_b = walk_words(right, col0, k_begin, bf16);
-    float4 quad_a[2][2], quad_b[2][2];
-    int whole = (k_end - k_begin) / slab;
-    if (whole > 0 && (k_end - k_begin) % slab == 0) {
-        fetch_words(left, &walk_a, bf16, quad_a);
-        fetch_words(right, &walk_b, bf16, quad_b);
-        --whole;
-    } else {
-        fetch_words_of_tail(left, row0, k_begin + slab * whole, k_end, bf16, quad_a);
-        fetch_words_of_tail(right, col0, k_begin + slab * whole, k_end, bf16, quad_b);
+// sum += this block's product.
+__device__ __forceinline__ void add_slabs(int kind, const Operand& left, const Operand& right, float* shared, int k_begin, int k_end,
+                                          float* sum) {
+    const int depth = kind == FP32 ? 8 : 16, steps = kind == FP32 ? 8 : 2, size = kind == FP32 ? 8 * 132 : 16 * 128;
+    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, kc_a = left.k_contiguous, kc_b = right.k_contiguous;
+    Walk walk_a = begin_walk(kind, left, row0, k_begin), walk_b = begin_walk(kind, right, col0, k_begin);
+    Fragments f[2];
+#pragma unroll 1
+    for (int s = 0; s < STAGES - 1; ++s) {
+        copy_slab(kind, left, &walk_a, shared + 2 * s * size, left.rows - row0, k_end - k_begin - s * depth);
+        copy_slab(kind, right, &walk_b, shared + (2 * s + 1) * size, right.rows - col0, k_end - k_begin - s * depth);
+        commit_copies();
     }
-    store_words(as[whole & 1], quad_a, left.k_contiguous, bf16);
-    store_words(bs[whole & 1], quad_b, right.k_contiguous, bf16);
+    wait_for_copies(0);
     __syncthreads();
-    for (; whole >= 0; --whole) {  // the buffers take turns with the count's last bit
-        if (whole > 0) {
-            fetch_words(left, &walk_a, bf16, quad_a);
-            fetch_words(right, &walk_b, bf16, quad_b);
-        }
-        uint4 b[4];
+    load_fragments(kind, shared, shared + size, kc_a, kc_b, 0, &f[0]);
+    int here = 0, filling = STAGES - 1;
+    for (int k = k_begin; k < k_end; k += depth) {
+        const int ks = k_end - k - (STAGES - 1) * depth;  // that are still to be copied
+        copy_slab(kind, left, &walk_a, shared + 2 * filling * size, left.rows - row0, ks);
+        copy_slab(kind, right, &walk_b, shared + (2 * filling + 1) * size, right.rows - col0, ks);
+        commit_copies();
+        filling = filling == STAGES - 1 ? 0 : filling + 1;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) b[j] = *(const uint4*)&bs[whole & 1][col + 8 * j + g][at];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const uint4 a0 = *(const uint4*)&as[whole & 1][row + 16 * i + g][at], a1 = *(const uint4*)&as[whole & 1][row + 16 * i + g + 8][at];
-            const unsigned first[4] = {a0.x, a1.x, a0.y, a1.y}, second[4] = {a0.z, a1.z, a0.w, a1.w};
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const unsigned b_first[2] = {b[j].x, b[j].y}, b_second[2] = {b[j].z, b[j].w};
-                tensor_core(sum[i][j], first, b_first, bf16);
-                tensor_core(sum[i][j], second, b_second, bf16);
+        for (int step = 0; step < steps; ++step) {
+            if (step == steps - 1) {
+                wait_for_copies(0);
+                __syncthreads();
+                here = here == STAGES - 1 ? 0 : here + 1;
             }
+            const float* slab = shared + 2 * here * size;
+            load_fragments(kind, slab, slab + size, kc_a, kc_b, (step + 1) % steps, &f[(step + 1) & 1]);
+            multiply(kind, f[step & 1], sum);
         }
-        if (whole > 0) {
-            store_words(as[(whole - 1) & 1], quad_a, left.k_contiguous, bf16);
-            store_words(bs[(whole - 1) & 1], quad_b, right.k_contiguous, bf16);
-        }
-        __syncthreads();
     }
 }
 
-// 128 × 128 results. `bf16` is a constant at both places that call this, so each kernel is compiled with only its own half of every
-// choice; and the loop is compiled for each way that the operands can be fetched, in quads along k or one by one.
-__device__ __forceinline__ void matmul_tensor_cores(Operand left, Operand right, float* c, int M, int N, int k_begin, int k_end,
-                                                    const Epilogue& e, int bf16) {
-    __shared__ unsigned as[2][128][16], bs[2][128][16];
-    float sum[4][4][4] = {};
-    const bool quads_a = left.aligned && left.k_contiguous, quads_b = right.aligned && right.k_contiguous;
-    if (quads_a && quads_b) {
-        left.aligned = right.aligned = left.k_contiguous = right.k_contiguous = 1;
-        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
-    } else if (quads_a) {
-        left.aligned = left.k_contiguous = 1;
-        right.aligned = 0;
-        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
+// A thread's sums lie scattered. Through shared memory each warp brings 8 rows of 64 results at a time into order; 16 threads then
+// write 64 neighbours.
+__device__ __forceinline__ void finish_all(int kind, float* shared, float* c, const float* sum, int M, int N, const Epilogue& e) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pitch = 64 + 4;
+    const int row0 = blockIdx.x * 128 + warp / 2 * 64, col0 = blockIdx.y * 128 + warp % 2 * 64;
+    float* piece = shared + warp * 8 * pitch;
+    wait_for_copies(1);  // the slabs past the end still go where the results are about to be
+    __syncthreads();     // and nobody reads fragments any more
+#pragma unroll
+    for (int p = 0; p < 8; ++p) {
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            const int row = kind == FP32 ? lane / 2 % 8 : lane / 4;
+            const int col = kind == FP32 ? (lane % 2 + lane / 16 * 2) * 4 + j / 2 * 16 + j % 2 * 2 : 8 * j + lane % 4 * 2;
+            const float* two = sum + (kind == FP32 ? 16 * p + 2 * j : 32 * (p / 2) + 4 * j + p % 2 * 2);
+            *(float2*)(piece + row * pitch + col) = make_float2(two[0], two[1]);
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int n = lane; n < 128; n += 32) {
+            const int r = n / 16, row = kind == FP32 ? 32 * (p / 4) + p % 4 + 4 * r : 8 * p + r;
+            finish(c, *(const float4*)(piece + r * pitch + n % 16 * 4), row0 + row, col0 + n % 16 * 4, M, N, e);
+        }
+    }
+}
+
+#ifdef __CUDACC__
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
+#endif
+
+extern "C" __global__ void __launch_bounds__(128, 2)
+matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
+            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
+            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
+    DYNAMIC_SHARED(shared);
+    int k_begin, k_end;
+    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
+    float sum[128] = {};
+    add_slabs(FP32, left, right, shared, k_begin, k_end, sum);
+    finish_all(FP32, shared, c, sum, M, N, e);
+}
+
+// For the tensor cores the loop is compiled for each of the four ways in which the operands can lie.
+__device__ __forceinline__ void add_slabs_by_form(int kind, Operand left, Operand right, float* shared, int k_begin, int k_end, float* sum) {
+    if (left.k_contiguous && right.k_contiguous) {
+        left.k_contiguous = 1, right.k_contiguous = 1;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    } else if (left.k_contiguous) {
+        left.k_contiguous = 1, right.k_contiguous = 0;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    } else if (right.k_contiguous) {
+        left.k_contiguous = 0, right.k_contiguous = 1;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
     } else {
-        left.aligned = right.aligned = 0;
-        add_words(left, right, as, bs, k_begin, k_end, bf16, sum);
+        left.k_contiguous = 0, right.k_contiguous = 0;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
     }
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row = blockIdx.x * 128 + warp / 4 * 64 + lane / 4, col = blockIdx.y * 128 + warp % 4 * 32 + lane % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-#pragma unroll
-            for (int n = 0; n < 4; ++n) finish(c, sum[i][j][n], row + 16 * i + n / 2 * 8, col + 8 * j + n % 2, M, N, e);
 }
 
-extern "C" __global__ void __launch_bounds__(256, TF32_BLOCKS)
+extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_tf32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b) {
+            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
+    DYNAMIC_SHARED(shared);
     int k_begin, k_end;
     choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate};
-    matmul_tensor_cores(left, right, c, M, N, k_begin, k_end, e, 0);
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
+    float sum[128] = {};
+    add_slabs_by_form(TF32, left, right, shared, k_begin, k_end, sum);
+    finish_all(TF32, shared, c, sum, M, N, e);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_bf16(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b) {
+            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
+    DYNAMIC_SHARED(shared);
     int k_begin, k_end;
     choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate};
-    matmul_tensor_cores(left, right, c, M, N, k_begin, k_end, e, 1);
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
+    float sum[128] = {};
+    add_slabs_by_form(BF16, left, right, shared, k_begin, k_end, sum);
+    finish_all(BF16, shared, c, sum, M, N, e);
 }

@@ -17,18 +17,19 @@ from kernels.gpu import (  # fmt: skip
     matmul_precision,
     multiprocessors,
     result,
+    vectorises,
 )
 
 SOURCE = Source(__file__)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2}
-THREADS = 256
 LADDER = {  # rung: (block, results in a block as rows × columns, whether the grid counts rows first)
     "matmul_naive": ((32, 8), (32, 8), True),
     "matmul_coalesced": ((32, 8), (8, 32), False),
     "matmul_shared": ((32, 32), (32, 32), False),
     "matmul_registers_1d": ((512,), (64, 64), False),
 }
-TILES = {"matmul_registers_2d": 64, "matmul_fp32": 128, "matmul_tf32": 128, "matmul_bf16": 128}
+STAGES, SLAB = 3, {"matmul_fp32": 8 * 132, "matmul_tf32": 16 * 128, "matmul_bf16": 16 * 128}  # as in cuda.cu, in numbers
+TILES = {"matmul_registers_2d": (64, 256), "matmul_fp32": (128, 128), "matmul_tf32": (128, 128), "matmul_bf16": (128, 128)}
 
 
 def matmul(
@@ -67,22 +68,22 @@ def _product(a, b, c, sizes, batch, transpose_a, transpose_b, epilogue, kernel):
     a, pitch_a, stride_a, transpose_a = _operand(a, batch, transpose_a)
     b, pitch_b, stride_b, transpose_b = _operand(b, batch, transpose_b)
     kernel, shares = _plan(a, M, N, K, n_batch, kernel)
-    tile = TILES[kernel]
+    tile, threads = TILES[kernel]
     target, passed = c, (bias, pre, i32(activation), i32(accumulate))
     if shares > 1:
         target, passed = empty(c, (shares, M, N)), (None, None, i32(0), i32(0))
-    aligned_a = i32(_aligned(a, pitch_a, stride_a, M if transpose_a else 0))
-    aligned_b = i32(_aligned(b, pitch_b, stride_b, 0 if transpose_b else N))
-    if kernel == "matmul_fp32" and not (aligned_a and aligned_b):
-        kernel = "matmul_fp32_unaligned"
+    aligned_c = i32(N % 4 == 0 and vectorises(target, *passed[:2]))
     grid = blocks_for(M, tile), blocks_for(N, tile), n_batch * shares
     SOURCE.launch(
-        kernel, grid, (THREADS,), Strided(a), Strided(b), target, i32(M), i32(N), i32(K), i32(pitch_a), i32(pitch_b),
-        i32(transpose_a), i32(transpose_b), i64(stride_a), i64(stride_b), i32(shares), *passed, aligned_a, aligned_b,
+        kernel, grid, (threads,), Strided(a), Strided(b), target, i32(M), i32(N), i32(K), i32(pitch_a), i32(pitch_b),
+        i32(transpose_a), i32(transpose_b), i64(stride_a), i64(stride_b), i32(shares), *passed,
+        i32(_aligned(a, pitch_a, stride_a)), i32(_aligned(b, pitch_b, stride_b)), aligned_c,
+        shared=4 * STAGES * 2 * SLAB.get(kernel, 0),
     )  # fmt: skip
     if shares > 1:
-        args = target, c, i32(shares), i32(M), i32(N), bias, pre, i32(activation), i32(accumulate)
-        SOURCE.launch("matmul_add_shares", (blocks_for(N, 128), M), (128,), *args)
+        aligned_c = i32(N % 4 == 0 and vectorises(c, bias, pre))
+        args = target, c, i32(shares), i32(M), i32(N), bias, pre, i32(activation), i32(accumulate), aligned_c
+        SOURCE.launch("matmul_add_shares", (blocks_for(N, 512), M), (128,), *args)
 
 
 def _plan(a, M, N, K, n_batch, kernel):
@@ -126,9 +127,9 @@ def _expanded(x, batch):
     return full
 
 
-def _aligned(x, pitch, stride, quads_along):
-    """Whether all quads that a kernel fetches are aligned; quads_along: the length they divide, where that is not the sum's."""
-    return address(x) % 16 == 0 and pitch % 4 == 0 and stride % 4 == 0 and quads_along % 4 == 0
+def _aligned(x, pitch, stride):
+    """Whether every row begins at a multiple of 16 bytes, so that its numbers can be copied four at a time."""
+    return address(x) % 16 == 0 and pitch % 4 == 0 and stride % 4 == 0
 
 
 def matmul_rung(name, a, b):

@@ -71,9 +71,11 @@ def test_the_tensor_core_kernels_use_tensor_cores(tmp_path):
     subprocess.run(["nvcc", "-ptx", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu", "-o", str(ptx)], check=True)
     kernels = dict(re.findall(r"\.entry (\w+)\((.*?)(?=\.entry|\Z)", ptx.read_text(), re.S))
     assert (
-        "mma.sync.aligned.m16n8k8" in kernels["matmul_tf32"] and "mma.sync.aligned.m16n8k16" in kernels["matmul_bf16"]
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32" in kernels["matmul_tf32"]
+        and "mma.sync.aligned.m16n8k8.row.col.f32.bf16" in kernels["matmul_bf16"]
     )
     assert "mma.sync" not in kernels["matmul_fp32"]
+    assert all("cp.async" in kernels[name] for name in ("matmul_fp32", "matmul_tf32", "matmul_bf16"))
     if shutil.which("cuobjdump"):
         cubin = tmp_path / "matmul.cubin"
         compiled = ["nvcc", "-cubin", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu", "-o", str(cubin)]

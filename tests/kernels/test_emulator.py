@@ -83,6 +83,59 @@ extern "C" __global__ void mask_without_the_caller(const float* x, float* y) {
 extern "C" __global__ void writes_to_a_const_array(const float* x, float* y) {
     ((float*)x)[threadIdx.x] = y[threadIdx.x];
 }
+extern "C" __global__ void copy_nobody_waited_for(const float* x, float* y) {
+    __shared__ float s[64];
+    emulator::copy_async(__LINE__, s + threadIdx.x, x + threadIdx.x, 4, 4);
+    emulator::commit_copies();
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x];
+}
+extern "C" __global__ void one_group_too_few(const float* x, float* y) {
+    __shared__ float s[2][64];
+    for (int i = 0; i < 2; ++i) {
+        emulator::copy_async(__LINE__, &s[i][threadIdx.x], x + threadIdx.x, 4, 4);
+        emulator::commit_copies();
+    }
+    emulator::wait_for_copies(1);
+    y[threadIdx.x] = s[1][threadIdx.x];
+}
+extern "C" __global__ void no_barrier_after_the_wait(const float* x, float* y) {
+    __shared__ float s[64];
+    emulator::copy_async(__LINE__, s + threadIdx.x, x + threadIdx.x, 4, 4);
+    emulator::commit_copies();
+    emulator::wait_for_copies(0);
+    y[threadIdx.x] = s[63 - threadIdx.x];
+}
+extern "C" __global__ void copy_to_where_others_read(const float* x, float* y) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x];
+    emulator::copy_async(__LINE__, s + threadIdx.x, x + threadIdx.x, 4, 4);
+}
+extern "C" __global__ void copy_past_the_end(const float* x, float* y) {
+    __shared__ float4 s[64];
+    emulator::copy_async(__LINE__, s + threadIdx.x, x + 4 * (threadIdx.x % 17), 16, 16);
+}
+extern "C" __global__ void misaligned_copy(const float* x, float* y) {
+    __shared__ float4 s[64];
+    emulator::copy_async(__LINE__, s + threadIdx.x, x + threadIdx.x % 32, 16, 16);
+}
+extern "C" __global__ void right_copies(const float* x, float* y) {  // two tiles in turn, the next always on its way
+    __shared__ float s[2][64];
+    emulator::copy_async(__LINE__, &s[0][threadIdx.x], x + threadIdx.x, 4, 4);
+    emulator::commit_copies();
+    for (int i = 0; i < 4; ++i) {
+        emulator::copy_async(__LINE__, &s[(i + 1) % 2][threadIdx.x], x + threadIdx.x, 4, i < 3 ? 4 : 0);
+        emulator::commit_copies();
+        emulator::wait_for_copies(1);
+        __syncthreads();
+        y[threadIdx.x] += s[i % 2][63 - threadIdx.x];
+        __syncthreads();
+    }
+    emulator::wait_for_copies(0);
+    y[threadIdx.x] += s[0][threadIdx.x];  // zeros: nothing was read
+}
 extern "C" __global__ void right(const float* x, float* y) {
     __shared__ float s[64];
     s[threadIdx.x] = x[threadIdx.x];
@@ -115,6 +168,12 @@ FAULTS = {  # kernel: (what the message says, the words of the line it names), b
     "shuffle_with_a_lane_that_left": ("names lane 31, which has left the kernel", "__shfl_xor_sync"),
     "shuffle_from_outside_the_mask": ("reads lane 20, which the mask 0000ffff leaves out", "__shfl_sync"),
     "mask_without_the_caller": ("leaves out the lane that calls", "__syncwarp(0x0000ffffu)"),
+    "copy_nobody_waited_for": ("read .* that the copy ordered on line .* may still be writing", "s[63 - threadIdx.x]"),
+    "one_group_too_few": ("may still be writing: wait for it first", "s[1][threadIdx.x]"),
+    "no_barrier_after_the_wait": ("race|may still be writing|nobody has written", "s[63 - threadIdx.x]"),
+    "copy_to_where_others_read": ("race: its write .* the read|may still be writing", None),
+    "copy_past_the_end": ("out of bounds: a read of 16 bytes", "copy_async"),
+    "misaligned_copy": ("misaligned: a copy of 16 bytes", "copy_async"),
     "writes_to_a_const_array": ("write to a const or read-only array", "((float*)x)[threadIdx.x]"),
 }
 
@@ -150,6 +209,21 @@ def test_a_right_kernel_passes(faulty, checked, seed):
     with emulator.settings(checked=checked, seed=seed):
         faulty.launch("right", (1,), (64,), x, y)
     assert np.array_equal(y[:64], (np.arange(64) ^ 1)[::-1]) and y[64] == 1
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_in_the_background_arrive_when_waited_for(faulty, checked, seed):
+    x, y = np.arange(64, dtype=f32), np.zeros(64, f32)
+    with emulator.settings(checked=checked, seed=seed):
+        faulty.launch("right_copies", (1,), (64,), x, y)
+    assert np.array_equal(y, 4 * x[::-1])
+
+
+def test_a_copy_nobody_waited_for_shows_without_the_checks_too(faulty):
+    x, y = np.arange(64, dtype=f32), np.zeros(64, f32)
+    faulty.launch("copy_nobody_waited_for", (1,), (64,), x, y)
+    assert np.isnan(y).all()
 
 
 def test_after_a_fault_the_next_launch_starts_afresh(faulty):
