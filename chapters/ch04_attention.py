@@ -25,15 +25,10 @@ def attention_by_hand(q, k, v):
     q, k, v: (T, D).  Returns the output (T, D) and the weights (T, T), row t being how position t shares its attention.
     """
     T, D = q.shape
-    scores = (
-        q @ k.transpose(0, 1) / math.sqrt(D)
-    )  # (T, T)  without 1/√D wide heads would start with a saturated softmax
-    future = mg.as_tensor(
-        np.triu(np.ones((T, T), dtype=bool), k=1), device=q.device
-    )  # (T, T)  True above the diagonal: key later than query
-    weights = F.softmax(
-        scores.masked_fill(future, float("-inf")), dim=-1
-    )  # (T, T)  e^-inf = 0: the future weighs nothing
+    scores = q @ k.transpose(0, 1) / math.sqrt(D)  # (T, T)  without 1/√D a wide head's softmax would start saturated
+    future = mg.as_tensor(np.triu(np.ones((T, T), bool), k=1), device=q.device)  # (T, T)  True where key is after query
+    scores = scores.masked_fill(future, float("-inf"))  # (T, T)
+    weights = F.softmax(scores, dim=-1)  # (T, T)  e^-inf = 0: the future weighs nothing
     return weights @ v, weights  # (T, D), (T, T)
 
 
@@ -83,10 +78,10 @@ class CausalSelfAttention(nn.Module):
             k, v = past.append(k, v)  # (B, H, seen + T, D)  everything so far
         drop = self.dropout if self.training else 0.0
         shared = self.n_kv_head < self.n_head
-        # The newest queries stand at the end: query i may look at the keys up to seen + i.
+        # The newest queries stand at the end: query i may look at the keys up to seen + i.  y: (B, H, T, D)
         y = F.scaled_dot_product_attention(
             q, k, v, dropout_p=drop, enable_gqa=shared, causal_offset=seen, key_start=key_start
-        )  # (B, H, T, D)
+        )
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)  heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -109,26 +104,20 @@ def head_that_looks_for_itself(text):
     """
     alphabet = sorted(set(text))
     one_hot = np.eye(len(alphabet), dtype=np.float32)[[alphabet.index(c) for c in text]]  # (T, D)
-    sharp = mg.from_numpy(
-        one_hot * math.sqrt(8 * math.sqrt(len(alphabet)))
-    )  # (T, D)  agreement scores 8 after the 1/√D
+    sharp = mg.from_numpy(one_hot * math.sqrt(8 * math.sqrt(len(alphabet))))  # (T, D)  agreement scores 8, after the 1/√D
     return attention_by_hand(sharp, sharp, sharp)[1].numpy()  # (T, T)
 
 
-def trained_maps(folder, text, layer):
-    """The attention maps of a trained model's layer on a text.  Returns the maps (H, T, T) and the tokens' texts."""
-    from chapters.run_folder import load_model
-
-    model, tokenizer = load_model(folder)
+def attention_maps(model, ids, layer):
+    """The attention weights of one layer's heads over a text: T ids -> (H, T, T)."""
     if not 0 <= layer < len(model.h):
         raise ValueError(f"the model has the layers 0..{len(model.h) - 1}, got layer {layer}")
-    ids = tokenizer.encode(text)[: model.config.context]
     with mg.no_grad():
         x = model.embed(mg.tensor([ids]))  # (1, T, C)
         for block in list(model.h)[:layer]:
             x = block(x)  # (1, T, C)
         block = model.h[layer]
-        return block.attn.weights(block.ln_1(x)), [tokenizer.decode([i]) for i in ids]  # (H, T, T)
+        return block.attn.weights(block.ln_1(x))  # (H, T, T)
 
 
 @dataclass
@@ -145,6 +134,7 @@ class Settings:
 
 def main(settings):
     from chapters.figures import heat_map, new_figure, save_figure
+    from chapters.run_folder import load_model
 
     if not settings.text:
         raise ValueError("the text is empty: give the heads something to read")
@@ -158,8 +148,10 @@ def main(settings):
     maps, names = [head_that_looks_for_itself(settings.text)], [list(settings.text)]
     titles = ["made by hand: the same letter"]
     if settings.model:
-        learned, tokens = trained_maps(settings.model, settings.text, settings.layer)  # (H, T, T)
-        maps, names = maps + list(learned), names + [tokens] * len(learned)
+        model, tokenizer = load_model(settings.model)
+        ids = tokenizer.encode(settings.text)[: model.config.context]  # (T,)
+        learned = attention_maps(model, ids, settings.layer)  # (H, T, T)
+        maps, names = maps + list(learned), names + [[tokenizer.decode([i]) for i in ids]] * len(learned)
         titles += [f"layer {settings.layer}, head {h}" for h in range(len(learned))]
     figure, axes = new_figure(4.5 * len(maps), 4.5, ncols=len(maps), squeeze=False)
     for i, ax in enumerate(axes[0]):

@@ -1,6 +1,6 @@
 """Chapter 10, best of n: no training at all. Draw n responses, and say the one that the reward model likes most.
 
-    python -m chapters.ch10_best_of_n --sft runs/assistant --reward runs/reward       # into runs/best_of_n
+    python -m chapters.ch10_best_of_n       # from the main job's models, into runs/best_of_n
 
 What this file teaches: what a reward model is worth by itself, and the yardstick for everything that trains against
 one. It costs n times the computing at every answer, and reaches KL log n − (n − 1) / n from the SFT model (an upper
@@ -67,8 +67,8 @@ def curve(policy, tokenizer, reward_model, judge, tasks, ns, seed=0, max_new_tok
 class Settings(OnDevice):
     """Let the SFT model draw n responses and the reward model choose; show what that buys as n grows."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model
-    reward: Path = Path("runs/reward")  # the run folder of the reward model
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model
+    reward: Path = Path("runs/main/reward")  # the run folder of the reward model
     run: Path = Path("runs/best_of_n")  # the folder for everything
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # how many to choose from
     held_out: int = 160  # instructions, about entities never trained on

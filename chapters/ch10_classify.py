@@ -88,19 +88,17 @@ def read_labelled(path):
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; give one whose lines are a label, a tab and a text.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # not splitlines: a text may hold other line separators
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     examples = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may hold other line separators
         if not line.strip():
             continue
-        label, tab, text = line.rstrip("\r").partition("\t")
-        if not tab or not label.strip() or not text.strip():
+        label, tab, words = line.rstrip("\r").partition("\t")
+        if not tab or not label.strip() or not words.strip():
             raise ValueError(f"{path}, line {number}: expected a label, a tab and a text, got {line[:60]!r}.")
-        examples.append((text.strip(), label.strip()))
+        examples.append((words.strip(), label.strip()))
     if not examples:
         raise ValueError(f"{path} is empty: there is nothing to learn from.")
     known = {}
@@ -184,13 +182,8 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, k
     targets = np.array([numbers[label] for _, label in train_set])  # (N,)
     generator = mg.Generator(config.seed)
     classifier = GPTClassifier(gpt, gpt.config.d_model, len(labels), pad_id, generator)
-    train(
-        classifier,
-        RaggedBatches(rows, targets, config.batch_size, pad_id, config.seed),
-        config,
-        run,
-        loss_fn=label_loss,
-    )
+    batches = RaggedBatches(rows, targets, config.batch_size, pad_id, config.seed)
+    train(classifier, batches, config, run, loss_fn=label_loss)
 
     rows, cropped_test = encode_texts([text for text, _ in test_set], tokenizer, context)
     result = scores(predict(classifier, rows), np.array([numbers[label] for _, label in test_set]), labels)
@@ -208,9 +201,7 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, k
 class Settings(OnDevice):
     """Train a class head twice, on a pretrained and on an untrained body, and show what the difference is worth."""
 
-    preset: Literal["snippets", "messages"] = (
-        "snippets"  # sizes for the chapter's toy task, or for some thousand messages
-    )
+    preset: Literal["snippets", "messages"] = "snippets"  # sizes for the toy task, or for some thousand messages
     data: Path | None = None  # a file of label<TAB>text lines; the little world's snippets where none is given
     body: Path | None = None  # a run folder with a pretrained model; where none is given, one is pretrained here first
     pretrain: Path | None = None  # more plain text for that pretraining, besides the training part's own texts

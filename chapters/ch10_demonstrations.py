@@ -1,6 +1,6 @@
 """Chapter 10, before the second bend: instruction tuning on demonstrations of mixed quality, as real ones are.
 
-    python -m chapters.ch10_demonstrations --base runs/main/pretrain     # into runs/assistant
+    python -m chapters.ch10_demonstrations       # from the main job's base model, into runs/assistant
 
 What this file teaches: nothing in instruction tuning tells a good demonstration from a bad one. Of those that stand
 here for hurried writers some are courteous and some rude, some ramble, and some help to open a lock that is not theirs

@@ -1,7 +1,7 @@
 """Chapter 10, DPO: the comparisons themselves as a loss, without a reward model and without drawing a single response.
 
-    python -m chapters.ch10_dpo --sft runs/assistant                  # into runs/dpo
-    python -m chapters.ch10_dpo --sft runs/assistant --data pairs.json
+    python -m chapters.ch10_dpo                     # from the main job's assistant, into runs/dpo
+    python -m chapters.ch10_dpo --data pairs.json   # your own chosen and rejected responses
 
 What this file teaches: the policy that is best for a reward r with the KL penalty β is π ∝ π_ref exp(r / β); turned
 around, every policy is the best one for the reward β log(π / π_ref). Put that into the reward model's loss, and the
@@ -111,7 +111,7 @@ def train_dpo(policy, reference, tokenizer, rankings, config, run, beta=0.1):
 class Settings(OnDevice):
     """Tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
     data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulated labeller's
     run: Path = Path("runs/dpo")  # the folder for everything
     prompts: int = 2000  # instructions whose responses are compared

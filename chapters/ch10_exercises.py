@@ -1,8 +1,8 @@
 """Chapter 10's four exercises, runnable, each printing what it asks one to see.
 
-    python -m chapters.ch10_exercises --base runs/main/pretrain                     # all four
-    python -m chapters.ch10_exercises --base runs/main/pretrain --exercise 2
-    python -m chapters.ch10_exercises --base runs/main/pretrain --exercise 1 --pairs mine.json
+    python -m chapters.ch10_exercises                                  # all four, with the main job's base model
+    python -m chapters.ch10_exercises --exercise 2
+    python -m chapters.ch10_exercises --exercise 1 --pairs mine.json   # with five of your own
 
 What this file teaches: that one can check every claim of the chapter oneself. Nothing here is new machinery; each
 exercise is a few calls of what the chapter built. Source: section 10.7 of the book; the paper of exercise 4 is Ouyang

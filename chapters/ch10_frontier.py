@@ -1,6 +1,6 @@
 """Chapter 10, all methods on one page: how much does the judge like it, and how far from the SFT model is it?
 
-    python -m chapters.ch10_frontier --sft runs/assistant --reward runs/reward       # into runs/frontier
+    python -m chapters.ch10_frontier       # from the main job's models, into runs/frontier
 
 What this file teaches: a score alone says little, since every method buys it with divergence from the SFT model. PPO
 and RLOO draw a line as they train; DPO is a dot for each β; best of n is a line in n. All start from the same model,
@@ -30,8 +30,8 @@ from chapters.world.requests import everything
 class Settings(OnDevice):
     """Train with PPO, RLOO and DPO, draw best of n, and put all of them into one figure and one table."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where all start, and the reference
-    reward: Path = Path("runs/reward")  # the run folder of the reward model
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model: where all start, and the reference
+    reward: Path = Path("runs/main/reward")  # the run folder of the reward model
     run: Path = Path("runs/frontier")  # the folder for everything
     tasks: int = 4000  # instructions to draw prompts from
     held_out: int = 200  # instructions, about entities never trained on, to measure on
@@ -39,7 +39,7 @@ class Settings(OnDevice):
     ppo: PPOConfig = field(default_factory=PPOConfig)
     rloo: RLOOConfig = field(default_factory=RLOOConfig)
     betas: tuple[float, ...] = (0.5, 0.1, 0.03)  # of DPO
-    comparisons: int = 2000  # instructions whose responses are compared for DPO, as many as for the reward model
+    comparisons: int = 2000  # instructions whose responses are compared for DPO, four to each
     dpo: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0

@@ -10,8 +10,8 @@ and a row that does not come out says so. What is shown is a direction, never a 
 times smaller than the smallest in the papers, and the judge is a page of rules.
 
 Every model and every row is written into the run's folder as soon as it is there: the same command goes on where it was
-stopped. It ends in runs/headlines/table.md and figures/headlines.png. All of it takes about 23
-minutes of one core's time.
+stopped. It ends in runs/headlines/table.md and figures/headlines.png. All of it takes about 23 minutes of one core's
+time.
 """
 
 import json
@@ -69,10 +69,11 @@ class Settings(OnDevice):
     tasks: int = 4000  # instructions to draw prompts from
     demonstrations: int = 20000  # of mixed quality, for supervised models
     corpus_bytes: int = 16_000_000  # pages to pretrain on, as the main job has them
-    # The main job's model has 0.94M parameters: 11 times the small one, 5 times the medium one. The large one has 4.3M.
-    small: dict = later(dict, n_layer=2, n_head=4, d_model=40, context=128, init_std=0.05)  # 0.086M
-    medium: dict = later(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # 0.17M
-    large: dict = later(dict, n_layer=4, n_head=6, d_model=288, context=128, init_std=0.04)  # 51 times the small one
+    # The main job's model has 0.94M parameters: 11 times the small one, 5 times the medium one. The large one has 51 times
+    # as many as the small one.
+    small: dict = later(dict, n_layer=2, n_head=4, d_model=40, context=128, init_std=0.05)  # 0.086M parameters
+    medium: dict = later(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # 0.17M parameters
+    large: dict = later(dict, n_layer=4, n_head=6, d_model=288, context=128, init_std=0.04)  # 4.3M parameters
     pretrain_small: TrainConfig = later(
         TrainConfig, steps=7000, batch_size=8, lr=5e-3, min_lr=4e-4, beta2=0.99, eval_every=1750, eval_batches=40
     )
@@ -101,7 +102,7 @@ class Settings(OnDevice):
     studying: TrainConfig = later(tuning, steps=1000, batch_size=32, lr=2e-3, min_lr=1e-4)
 
     # Christiano
-    online_seeds: tuple[int, ...] = (0,)
+    online_seeds: tuple[int, ...] = (0,)  # of Christiano's policies
     online: RLOOConfig = later(RLOOConfig, iterations=100, prompts=256)
     # iteration: prompts whose 4 responses are compared then; 63 prompts, 252 responses, 0.98% of 25,600
     online_rounds: dict[int, int] = later(lambda: {0: 16, 2: 8, 5: 8, 10: 8, 16: 8, 24: 7, 40: 8})
@@ -115,7 +116,7 @@ class Settings(OnDevice):
     constitution: Plan = field(default_factory=lambda: PLANS["full"])
 
     # Gao
-    gao_seeds: tuple[int, ...] = (0,)
+    gao_seeds: tuple[int, ...] = (0,)  # of Gao's policies
     gao_held_out: int = 96  # held-out tasks at each point
     gao_every: int = 6  # iterations between two points
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # of best of n

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 
 import minigrad as mg
-from chapters.checkpoint import put_aside
+from chapters.checkpoint import load_moments, moments_of, put_aside, under
 from chapters.run_folder import Lines, RunError, load_parameters
 from minigrad.serialization import CheckpointError
 
@@ -54,9 +54,8 @@ class Bookmark:
         arrays = {}
         for i, (model, optimizer) in enumerate(self.trained):
             arrays.update({f"{i}.parameters.{name}": p for name, p in model.named_parameters()})
-            moments = optimizer.state_dict()["state"] if optimizer else {}
-            for j, state in moments.items():
-                arrays.update({f"{i}.optimizer.{j}.{key}": value for key, value in state.items()})
+            if optimizer:
+                arrays.update({f"{i}.optimizer.{name}": moment for name, moment in moments_of(optimizer).items()})
         state = {
             "iteration": self.iteration,
             "metrics_bytes": self.metrics.size(),
@@ -83,16 +82,9 @@ class Bookmark:
                     "use its settings, choose another run folder, or do without resume"
                 )
         for i, (model, optimizer) in enumerate(self.trained):
-            mine = {name.split(".", 1)[1]: a for name, a in arrays.items() if name.split(".", 1)[0] == str(i)}
-            parameters = {name[11:]: a for name, a in mine.items() if name.startswith("parameters.")}
-            load_parameters(model, parameters, self.path)
-            moments = {}
-            for name, array in mine.items():
-                if name.startswith("optimizer."):
-                    _, j, key = name.split(".")
-                    moments.setdefault(int(j), {})[key] = array
+            load_parameters(model, under(f"{i}.parameters.", arrays), self.path)
             if optimizer:
-                optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+                load_moments(optimizer, under(f"{i}.optimizer.", arrays))
         if state["numbers"]:
             self.learner.numbers = state["numbers"]
         self.generator.set_state(state["generator"])

@@ -1,7 +1,7 @@
 """Chapter 10, the reward model: humans compare, they do not author; a network learns to say what they would prefer.
 
-    python -m chapters.ch10_reward --sft runs/assistant                     # comparisons by a simulated labeller
-    python -m chapters.ch10_reward --sft runs/assistant --data pairs.json   # your own chosen and rejected responses
+    python -m chapters.ch10_reward                     # comparisons by a simulated labeller; into runs/reward
+    python -m chapters.ch10_reward --data pairs.json   # your own chosen and rejected responses
 
 What this file teaches: a comparison becomes a scalar. The body of the SFT model gets a head with one output, read at
 the response's last token, and chapter 7's loop trains it on −log σ(r_chosen − r_rejected): nobody ever says how good a
@@ -71,7 +71,10 @@ def load_scalar(folder):
     """The ScalarModel that save_scalar left in a run's folder."""
     path = Path(folder) / "reward.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"there is no reward model in {folder}: train one with python -m chapters.ch10_reward")
+        raise FileNotFoundError(
+            f"there is no reward model in {folder}: python -m chapters leaves one in runs/main/reward, and "
+            "python -m chapters.ch10_reward trains one"
+        )
     arrays, metadata = mg.serialization.load(path)
     model = ScalarModel(GPT(GPTConfig(**json.loads(metadata["config"]))))
     load_parameters(model, arrays, path)
@@ -279,7 +282,7 @@ def demonstrated_rows(world, tokenizer, n, context, seed):
 class Settings(OnDevice):
     """Train a reward model on comparisons; show its accuracy against the ceiling, its calibration, what it reads."""
 
-    sft: Path = Path("runs/assistant")  # the SFT model's run folder (from ch10_demonstrations)
+    sft: Path = Path("runs/main/assistant")  # the SFT model's run folder, from the main job or ch10_demonstrations
     data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulation
     run: Path = Path("runs/reward")  # the folder for everything
     prompts: int = 5000  # instructions whose responses are compared

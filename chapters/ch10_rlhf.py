@@ -1,6 +1,7 @@
 """Chapter 10, RLHF: the policy draws, the reward model scores, and PPO makes what scored well likelier.
 
-    python -m chapters.ch10_rlhf --sft runs/assistant --reward runs/reward       # into runs/rlhf
+    python -m chapters.ch10_rlhf                        # from the main job's models, into runs/rlhf
+    python -m chapters.ch10_rlhf --reward runs/reward   # against a reward model that ch10_reward has trained
 
 What this file teaches: the second bend. The steps are numbered; the formulas are in ch10_ppo, a function each:
 
@@ -308,8 +309,8 @@ def judged_by(judge, tokenizer):
 class Settings(OnDevice):
     """Tune the SFT model with PPO against a reward model, and let the simulated judge compare the two."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
-    reward: Path = Path("runs/reward")  # the run folder of the reward model
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
+    reward: Path = Path("runs/main/reward")  # the run folder of the reward model
     run: Path = Path("runs/rlhf")  # the folder for everything
     tasks: int = 4000  # instructions to draw prompts from
     held_out: int = 320  # instructions, about entities never trained on, to compare the two models on

@@ -1,6 +1,6 @@
 """Chapter 10, RLOO: PPO's result without a value model, clipping or several steps on the same rollouts.
 
-    python -m chapters.ch10_rloo --sft runs/assistant --reward runs/reward       # into runs/rloo
+    python -m chapters.ch10_rloo       # from the main job's models, into runs/rloo
 
 What this file teaches: what a response is worth can be told from its siblings. The policy answers each prompt k times;
 the expectation that PPO learns with a second network is here the mean reward of the other k − 1 responses, and the
@@ -75,8 +75,8 @@ class RLOO:
 class Settings(OnDevice):
     """Tune the SFT model with RLOO against a reward model, and let the simulated judge compare the two."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
-    reward: Path = Path("runs/reward")  # the run folder of the reward model
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
+    reward: Path = Path("runs/main/reward")  # the run folder of the reward model
     run: Path = Path("runs/rloo")  # the folder for everything
     tasks: int = 4000  # instructions to draw prompts from
     held_out: int = 320  # instructions, about entities never trained on, to compare the two models on

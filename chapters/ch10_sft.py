@@ -207,9 +207,7 @@ def boilerplate_rate(model, tokenizer, samples=64, seed=0, max_new_tokens=64):
 class Settings(OnDevice):
     """Fine-tune a base model on instructions, show what is graded, and ask it what it never saw."""
 
-    base: Path = Path(
-        "runs/main/pretrain"
-    )  # the run folder with the base model, here the main job's; ch07_train makes others
+    base: Path = Path("runs/main/pretrain")  # the base model's run folder, here the main job's; ch07_train makes others
     data: Path | None = None  # a JSON file in Alpaca's format; the little world's tasks where none is given
     run: Path = Path("runs/sft")  # the folder for everything
     mask_prompt: bool = True  # grade the answer only; without it the question is graded too (exercise 2)

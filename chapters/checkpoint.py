@@ -104,8 +104,7 @@ def save_checkpoint(path, model, optimizer, state):
     Raises RunError where it cannot be written.
     """
     arrays = {f"parameters.{name}": parameter for name, parameter in model.named_parameters()}
-    for i, moments in optimizer.state_dict()["state"].items():
-        arrays.update({f"optimizer.{i}.{key}": value for key, value in moments.items()})
+    arrays |= {f"optimizer.{name}": moment for name, moment in moments_of(optimizer).items()}
     try:
         mg.serialization.save(path, arrays, metadata={"state": json.dumps(state)})
     except (OSError, CheckpointError) as error:
@@ -129,11 +128,26 @@ def load_checkpoint(path, model, optimizer, settings):
                 f"{path} belongs to a run with {name} = {then}, not {now}: "
                 "use its settings, choose another run folder, or do without resume"
             )
-    load_parameters(model, {name[11:]: a for name, a in arrays.items() if name.startswith("parameters.")}, path)
-    moments = {}
-    for name, array in arrays.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".")
-            moments.setdefault(int(i), {})[key] = array
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    load_parameters(model, under("parameters.", arrays), path)
+    load_moments(optimizer, under("optimizer.", arrays))
     return state
+
+
+def under(prefix, arrays):
+    """{name: array} of those whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def moments_of(optimizer):
+    """AdamW's memory under flat names, as a file has them: {"7.exp_avg": …, "7.exp_avg_sq": …, "7.step": …}."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, moments in state.items() for key, value in moments.items()}
+
+
+def load_moments(optimizer, flat):
+    """Put back what moments_of gave."""
+    state = {}
+    for name, value in flat.items():
+        i, key = name.split(".")
+        state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -57,7 +57,7 @@ def command(main, settings, presets=None):
     for name in filter(None, [known.preset, "quick" if known.quick else None]):
         changes.update((presets or {}).get(name, {}))
     try:
-        chosen = tyro.cli(settings, default=replace(settings(), **changes))
+        chosen = tyro.cli(settings, prog=invocation(), default=replace(settings(), **changes))
         with computing_on(chosen):
             return main(chosen)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
@@ -69,3 +69,9 @@ def command(main, settings, presets=None):
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def invocation():
+    """How this program was called, for its --help: "python -m chapters.ch07_train"; None where it was not so."""
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None

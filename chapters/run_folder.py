@@ -163,7 +163,8 @@ def load_model(folder):
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no trained model in {folder}: train one with python -m chapters.ch07_train --run {folder}"
+            f"there is no trained model in {folder}: python -m chapters leaves some in runs/main (pretrain, sft, assistant, "
+            f"rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
         )
     arrays, metadata = mg.serialization.load(path)
     if "config" not in metadata:

@@ -70,9 +70,7 @@ class Function:
         given = [t for t in tensors if t is not None]
         if not given:
             raise TypeError(f"{cls.__name__} needs at least one Tensor, got {', '.join(type(a).__name__ for a in args)}")
-        if len({kernels.array_module(t.array) for t in given}) > 1:
-            shapes = ", ".join(f"{t.shape} on {t.device}" for t in given)
-            raise RuntimeError(f"{cls.__name__} was given tensors on different devices ({shapes}); move them with .to(device)")
+        check_one_device(cls.__name__, given)
         leading = next((t for t in given if t.dtype.kind == "f"), given[0]).array
         recording = _Mode.grad_enabled and any(t.requires_grad for t in given)
         needs = tuple(recording and t is not None and t.requires_grad for t in tensors)
@@ -92,6 +90,13 @@ class Function:
             )
             node.watch((*given, *made))
         return made if isinstance(result, tuple) else made[0]
+
+
+def check_one_device(name, tensors):
+    """Raise RuntimeError, naming the operation and the shapes, where the tensors do not all live on one device."""
+    if len({kernels.array_module(t.array) for t in tensors}) > 1:
+        shapes = ", ".join(f"{t.shape} on {t.device}" for t in tensors)
+        raise RuntimeError(f"{name} was given tensors on different devices ({shapes}); move them with .to(device)")
 
 
 def _shared_version(array, given):

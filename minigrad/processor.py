@@ -1,6 +1,6 @@
-"""The processor's part in it all: how many threads kernels use, and compiling them ahead on several cores.
+"""How many threads the CPU's kernels use, and compiling them ahead: chapters reach kernels through minigrad alone.
 
-Importing this imports the kernels' compiler (Numba); `import minigrad` alone does not.
+These are not among minigrad's own names, because they import the kernels' compiler, Numba, which `import minigrad` leaves.
 """
 
 from kernels.launch import get_num_threads, set_num_threads

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 import kernels
-from minigrad.function import Function
+from minigrad.function import Function, check_one_device
 from minigrad.ops.arithmetic import _pair
 from minigrad.ops.axes import broadcast, one_axis
 from minigrad.tensor import Tensor, float32, is_grad_enabled
@@ -172,9 +172,10 @@ def _beside(input, value, what):
     """The array of a mask or an index, on input's device: one of NumPy's is sent there, a tensor has to be there."""
     if not hasattr(value, "dtype"):
         raise TypeError(f"{what} takes a tensor or an array, not {type(value).__name__}")
-    if isinstance(value, Tensor) and value.device != input.device:
-        raise RuntimeError(f"{what}: tensors on {input.device} and {value.device}; move them with .to(device)")
-    return value.array if isinstance(value, Tensor) else kernels.to_device(value, input.device)
+    if not isinstance(value, Tensor):
+        return kernels.to_device(value, input.device)
+    check_one_device(what, (input, value))
+    return value.array
 
 
 def where(condition, input, other):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minigrad.function import Function
+from minigrad.function import Function, check_one_device
 from minigrad.ops.axes import need_float
 from minigrad.ops.indexing import check_ids
 from minigrad.ops.shape import reshape
@@ -73,8 +73,7 @@ def check_logits_and_targets(name, input, target):
     for what, t in (("input", input), ("target", target)):
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: {what} must be a tensor, not {type(t).__name__}; wrap it with tensor(…)")
-    if input.device != target.device:
-        raise RuntimeError(f"{name}: input is on {input.device} and target on {target.device}; move them with .to(device)")
+    check_one_device(name, (input, target))
     need_float(name, input)
 
 
