@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from chapters.figures import new_figure, save_figure
+from chapters.figures import new_figure, running_mean, save_figure
 
 PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
 MASKED, GRADED, SEAM = "masked", "graded", "seam"
@@ -177,11 +177,7 @@ def draw_curves(path, curves, title):
     """curves: {name: History}: running means of the training losses on one pair of axes, validation losses as dots."""
     figure, axes = new_figure(7, 3.6)
     for (name, history), colour in zip(curves.items(), [BLUE, "#d99a12", DIM, "tab:green"], strict=False):
-        smooth, running = [], None
-        for loss in history.losses:
-            running = loss if running is None else 0.95 * running + 0.05 * loss
-            smooth.append(running)
-        axes.plot(history.steps, smooth, color=colour, label=name)
+        axes.plot(history.steps, running_mean(history.losses), color=colour, label=name)
         axes.plot(history.validation_steps, history.validation_losses, "o", color=colour, markersize=4)
     axes.set(xlabel="step", ylabel="loss (nats a graded token)", title=title)
     axes.spines[["top", "right"]].set_visible(False)
@@ -192,12 +188,17 @@ def draw_curves(path, curves, title):
 
 def draw_attention(path, weights, tokens):
     """weights: (H, T, T), one layer's heads; tokens: T texts. A map a head: row t is where position t looks."""
+    from matplotlib.colors import PowerNorm
+
     H, T, _ = weights.shape
-    figure, axes = new_figure(3.0 * H, 3.5, ncols=H, squeeze=False)
-    for h in range(H):
-        map_ = axes[0, h]
-        map_.imshow(np.sqrt(weights[h]), cmap="magma", vmin=0, vmax=1)  # the root, so that small weights show
-        map_.set_title(f"head {h + 1}", fontsize=10)
-        map_.set_xticks(range(T), tokens, rotation=90, fontsize=7, family="DejaVu Sans Mono")
-        map_.set_yticks(range(T), tokens if h == 0 else [""] * T, fontsize=7, family="DejaVu Sans Mono")
+    rows, side = -(-H // 2), 0.16 * T + 1.2  # two maps beside each other, large enough to read the tokens
+    figure, axes = new_figure(2 * side + 0.8, rows * side, nrows=rows, ncols=min(H, 2), squeeze=False)
+    for place in axes.flat[H:]:
+        place.axis("off")
+    for h, place in enumerate(axes.flat[:H]):
+        image = place.imshow(weights[h], cmap="magma", norm=PowerNorm(0.5, 0, 1))  # the root, so that small weights show
+        place.set_title(f"head {h + 1}", fontsize=11)
+        place.set_xticks(range(T), tokens, rotation=90, fontsize=8, family="DejaVu Sans Mono")
+        place.set_yticks(range(T), tokens, fontsize=8, family="DejaVu Sans Mono")
+    figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight", ticks=[0, 0.05, 0.2, 0.5, 1])
     return save_figure(figure, path)

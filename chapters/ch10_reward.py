@@ -330,11 +330,11 @@ def main(settings):
               f"than {found['ceiling']:.2%}: {found['share of the ceiling']:.1%} of the ceiling", end=", ")
     print(f"calibration error {found['calibration error']:.3f}")
     draw_calibration(run / "figures" / "calibration.png", found)
-    show_token_scores(model, tokenizer, held_out, run)
+    print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")
 
 
 def show_token_scores(model, tokenizer, rankings, run, n=3):
-    """The picture of the reward read at every token of n pairs of responses: where does it rise and fall?"""
+    """Draw the reward read at every token of n pairs of responses: where does it rise and fall?  Returns the path."""
     shown, titles = [], []
     for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
         row = ranking.rows[0]
@@ -346,7 +346,7 @@ def show_token_scores(model, tokenizer, rankings, run, n=3):
                 rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
             start = response_start(row, tokenizer)
             shown.append((tokenizer.pieces(row[start:]), rewards[start:]))
-    print(f"figures: {draw_token_scores(run / 'figures' / 'tokens.png', shown, titles).parent}")
+    return draw_token_scores(run / "figures" / "tokens.png", shown, titles)
 
 
 def response_start(row, tokenizer):

@@ -40,7 +40,7 @@ from chapters.ch07_train import (
 )
 from chapters.ch10_assess import assess, sampled, shown, shown_together
 from chapters.ch10_demonstrations import pretraining_batches
-from chapters.ch10_preference_figures import draw_watch
+from chapters.ch10_preference_figures import draw_path, draw_watch
 from chapters.ch10_resume import Bookmark
 from chapters.ch10_reward import load_scalar, reward_scores
 from chapters.ch10_rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
@@ -152,6 +152,8 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
         save_model(run, policy, tokenizer)
         mark.close()
     draw_watch(run / "figures" / "watch.png", records, run.folder.name)
+    if judge is not None:
+        draw_path(run / "figures" / "path.png", records)
     return records
 
 

@@ -25,17 +25,21 @@ def loss_curve(history, path, title="loss"):
     """Training loss (faint, and its running mean) and validation loss over the steps."""
     figure, axes = new_figure()
     axes.plot(history.steps, history.losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    running, smooth = None, []
-    for loss in history.losses:
-        running = loss if running is None else 0.95 * running + 0.05 * loss
-        smooth.append(running)
-    axes.plot(history.steps, smooth, color="tab:blue", label="training, running mean")
+    axes.plot(history.steps, running_mean(history.losses), color="tab:blue", label="training, running mean")
     if history.validation_losses:
-        axes.plot(history.validation_steps, history.validation_losses, "o-", color="tab:orange", label="validation")
+        axes.plot(history.validation_steps, history.validation_losses, "o", color="tab:orange", label="validation")
     axes.set(xlabel="step", ylabel="loss (nats a token)", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     return save_figure(figure, path)
+
+
+def running_mean(losses, keep=0.95):
+    """Each loss smoothed with those before it, the last weighing 1 − keep."""
+    smooth = []
+    for loss in losses:
+        smooth.append(keep * smooth[-1] + (1 - keep) * loss if smooth else loss)
+    return smooth
 
 
 def heat_map(axes, matrix, rows=None, columns=None, title=""):

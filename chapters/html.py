@@ -19,7 +19,7 @@ header { padding-top: 64px }
 h1 { font-size: 44px; line-height: 1.1; margin: 0 0 10px; letter-spacing: -.01em }
 header p { color: var(--soft); font-size: 20px; margin: 0 0 28px; max-width: 40em }
 nav { border: solid var(--line); border-width: 1px 0; padding: 10px 0; font: 14px/1.8 var(--sans) }
-nav a { color: var(--blue); text-decoration: none; margin-right: 22px; white-space: nowrap }
+nav a { color: var(--blue); text-decoration: none; margin-right: 22px; display: inline-block }
 nav a:hover { text-decoration: underline }
 h2 { font-size: 28px; line-height: 1.25; margin: 64px 0 6px }
 h2 small { color: var(--gold); font: 600 13px/2 var(--sans); display: block; letter-spacing: .12em;
@@ -46,6 +46,7 @@ figcaption { color: var(--soft); font: 14px/1.5 var(--sans); margin-top: 8px }
 .side.good { border-top-color: #3f9a5b }
 .side.bad { border-top-color: #cf6b5e }
 .side b { font: 600 12px/1.4 var(--sans); color: var(--soft); display: block; margin-bottom: 6px }
+summary { cursor: pointer; color: var(--blue); font: 15px/1.5 var(--sans); margin: 26px 0 }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.5 var(--mono) }
 code { font: .88em var(--mono); background: #f0eadc; padding: 1px 5px; border-radius: 4px }
 footer { color: var(--soft); font: 14px/1.6 var(--sans); padding: 56px 28px 64px }
@@ -115,6 +116,11 @@ def paragraph(text, css=""):
     for i in range(1, len(pieces), 2):
         pieces[i] = f"<code>{pieces[i]}</code>"
     return f'<p class="{css}">' + "".join(pieces) + "</p>" if css else "<p>" + "".join(pieces) + "</p>"
+
+
+def folded(title, *parts):
+    """Parts, HTML, that show when the title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>" + "".join(parts) + "</details>"
 
 
 def page(title, subtitle, sections, footer):

@@ -83,12 +83,14 @@ def results(job, anchor):
 def base_model(job, anchor):
     found = job.results["sample"]
     text = (
-        "Before any fine-tuning. Left to itself the model writes pages like those it read; it has learned "
-        "the world's "
-        "facts because they helped to guess the next token."
+        "Before any fine-tuning. Left to itself the model writes pages like those it read; it has learned the world's facts "
+        "because they helped to guess the next token."
     )
     loss = "Pretraining: the loss of each step, and on pages kept back."
-    maps = f"Where the heads of block {found['layer']} look: row t shows what position t reads. Brighter is more."
+    maps = (
+        f"Where the heads of block {found['layer']} look: a row is a token, and its bright columns are the earlier tokens "
+        "that it reads. The text is a page of the world."
+    )
     return html.section(
         anchor,
         "Chapters 1 to 8",
@@ -105,8 +107,7 @@ def class_head(job, anchor):
     bodies = {name: job.results["classify"][name] for name in ("pretrained body", "untrained body")}
     figures = job.out / "classify" / "figures"
     text = (
-        "A text is cut off inside a sentence, before the full stop of a sentence, or before the full stop of "
-        "a paragraph; "
+        "A text is cut off inside a sentence, before the full stop of a sentence, or before the full stop of a paragraph; "
         "the mark itself is cut off too. The vocabulary head is replaced by one with three outputs, read at the last "
         "token. Both classifiers had the same examples, the same steps and the same seed."
     )
@@ -129,8 +130,7 @@ def mask(job, anchor):
     figures = job.out / "sft" / "figures"
     text = (
         "One training example as the loss sees it. Each token's colour says whether the model is graded on what it "
-        "predicts there. The blue seam, the last token of the prompt, is graded on purpose: what it predicts "
-        "is the first "
+        "predicts there. The blue seam, the last token of the prompt, is graded on purpose: what it predicts is the first "
         "token of the answer."
     )
     curves = (
@@ -154,13 +154,19 @@ def answers(job, anchor):
         "the same kinds without answering. The base model sees the bare line, as on such a page, and its first line is "
         "judged; the other two see the template."
     )
-    blocks = []
-    for one in job.results["evaluate"]["shown"]:
-        kind = f"{one['family']}, a kind of task never trained on" if one["split"] == "test_families" else one["family"]
-        blocks.append(html.paragraph(f"{one['instruction']} {one['input']}".strip(), "question"))
-        blocks.append(html.paragraph(f"{kind}; a good answer: {one['reference']}", "note"))
-        blocks.append(html.side_by_side([(BENDS[name], one["said"][name], one["accepted"][name]) for name in BENDS]))
-    return html.section(anchor, "The bend", "One instruction, three models", html.paragraph(text), *blocks)
+    blocks = [answered(one) for one in job.results["evaluate"]["shown"]]
+    rest = html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:]) if len(blocks) > 6 else ""
+    return html.section(anchor, "The bend", "One instruction, three models", html.paragraph(text), *blocks[:6], rest)
+
+
+def answered(one):
+    """One of evaluate's "shown": the instruction, a good answer, and every model's."""
+    kind = f"{one['family']}, a kind of task never trained on" if one["split"] == "test_families" else one["family"]
+    return "".join([
+        html.paragraph(f"{one['instruction']} {one['input']}".strip(), "question"),
+        html.paragraph(f"{kind}; a good answer: {one['reference']}", "note"),
+        html.side_by_side([(BENDS[name], one["said"][name], one["accepted"][name]) for name in BENDS]),
+    ])  # fmt: skip
 
 
 def families(job, anchor):
@@ -182,8 +188,7 @@ def exercise(job, anchor):
     models = {"prompt masked": "sft", "nothing masked": "sft_unmasked"}
     found = {name: job.results["evaluate"]["models"][key] for name, key in models.items()}
     text = (
-        "Both models were given nothing but `### Instruction:` and sampled at temperature 1. Template "
-        "boilerplate means "
+        "Both models were given nothing but `### Instruction:` and sampled at temperature 1. Template boilerplate means "
         "that the model wrote an instruction of its own and the header `### Response:` after it."
     )
     head = ["", "template boilerplate", "held-out instructions accepted"]

@@ -58,12 +58,12 @@ def reward_model(job, anchor):
         "A comparison becomes a number",
         html.paragraph(text),
         html.figure(figures / "calibration.png", "When it says that a response is preferred with probability p, is it?"),
-        html.figure(figures / "tokens.png", "The reward, read at every token of two responses to one instruction."),
+        html.figure(figures / "tokens.png", "The reward, read at every token: three instructions, two responses to each."),
     )
 
 
 def rlhf(job, anchor):
-    found = job.results["rlhf"]
+    found, figures = job.results["rlhf"], job.out / "rlhf" / "figures"
     sides = {"SFT": found["before"], "RLHF": found}
     rows = [
         ["the simulated judge's score, of 8", *(f"{one['judge']:.2f}" for one in sides.values())],
@@ -83,7 +83,8 @@ def rlhf(job, anchor):
         "Learning from preference",
         html.paragraph(text),
         html.table(["", *sides], rows, numbers={1, 2}),
-        html.figure(job.out / "rlhf" / "figures" / "watch.png", "What practitioners watch while PPO runs."),
+        html.figure(figures / "watch.png", "What practitioners watch while PPO runs."),
+        html.figure(figures / "path.png", "How far the policy went, and what the judge thought of it there."),
     )
 
 
@@ -118,7 +119,7 @@ def four(job, anchor):
     ]
     head = ["drawn at temperature 1 (base 0.6), means", "reward model", "simulated judge, of 8", "KL from SFT, nats a response"]
     text = (
-        "Held-out instructions, each answered by every model, greedily. Under each answer the reward model's score, and how "
+        "Held-out instructions, each answered by every model, greedily. Above each answer the reward model's score, and how "
         "much likelier the model finds it than the SFT model does: log π − log π_SFT, in nats."
     )
     blocks = []
