@@ -118,6 +118,8 @@ def draw(vectors, letters, path):
     axes.set(
         xlim=(flat[:, 0].min() - 0.3, flat[:, 0].max() + 0.3),
         ylim=(flat[:, 1].min() - 0.3, flat[:, 1].max() + 0.3),
+        xlabel="first principal component",
+        ylabel="second",
         title="learned vectors of letters (vowels red)",
     )
     return save_figure(figure, path)

@@ -153,10 +153,16 @@ def main(settings):
         learned = attention_maps(model, ids, settings.layer)  # (H, T, T)
         maps, names = maps + list(learned), names + [[tokenizer.decode([i]) for i in ids]] * len(learned)
         titles += [f"layer {settings.layer}, head {h}" for h in range(len(learned))]
-    figure, axes = new_figure(4.5 * len(maps), 4.5, ncols=len(maps), squeeze=False)
-    for i, ax in enumerate(axes[0]):
-        heat_map(ax, maps[i], rows=names[i], columns=names[i], title=titles[i])
-        ax.set(ylabel="this position …", xlabel="… looks at")
+    across = min(len(maps), 3)
+    down = -(-len(maps) // across)
+    figure, axes = new_figure(4.5 * across + 0.6, 4.5 * down, nrows=down, ncols=across, squeeze=False)
+    for place in axes.flat[len(maps) :]:
+        place.axis("off")
+    for place, weights, tokens, title in zip(axes.flat, maps, names, titles):
+        labels = [token.replace(" ", "␣") for token in tokens]
+        image = heat_map(place, weights, rows=labels, columns=labels, title=title)
+        place.set(ylabel="this position …", xlabel="… looks at")
+    figure.colorbar(image, ax=axes, shrink=0.5, label="weight")
     print(f"drawn in {save_figure(figure, settings.run / 'figures' / 'attention.png')}")
 
 

@@ -43,10 +43,11 @@ def running_mean(losses, keep=0.95):
 
 
 def heat_map(axes, matrix, rows=None, columns=None, title=""):
-    """A matrix as colours, with labels for its rows and columns where given."""
-    axes.imshow(matrix, cmap="viridis", vmin=0, aspect="auto")
+    """A matrix of shares, 0 to 1, as colours, with labels for its rows and columns where given.  Returns the image."""
+    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
     axes.set_title(title, fontsize=9)
     if columns is not None:
         axes.set_xticks(range(len(columns)), columns, fontsize=7)
     if rows is not None:
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    return image

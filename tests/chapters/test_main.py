@@ -77,7 +77,7 @@ def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
     assert (job / "constitution" / "model.safetensors").is_file()
     page = (job / "report.html").read_text(encoding="utf-8")
     images = re.findall(r'<img alt="[^"]*" src="([^"]*)"', page)
-    assert len(images) == page.count("<img") == 12
+    assert len(images) == page.count("<img") == 13
     assert all(image.startswith("data:image/png;base64,iVBOR") for image in images)
     links = re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
     assert not links and "<script" not in page and "<link" not in page, "self-contained"
