@@ -18,8 +18,11 @@ def save_files(path, ranks, extra):
     lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank]
     for target, content in ((path, "".join(lines)), (sidecar(path), json.dumps(extra, indent=1) + "\n")):
         half_written = target.with_name(target.name + ".tmp")
-        half_written.write_text(content, encoding="ascii", newline="\n")
-        os.replace(half_written, target)
+        try:
+            half_written.write_text(content, encoding="ascii", newline="\n")
+            os.replace(half_written, target)
+        except OSError as error:
+            raise OSError(f"the tokenizer could not be written to {target} ({error.strerror})") from error
 
 
 def sidecar(path):

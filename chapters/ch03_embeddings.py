@@ -14,7 +14,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.command import command
+from chapters.command import at_least_one, command
 
 
 def check_tokens(idx, vocab_size):
@@ -141,6 +141,7 @@ def main(settings):
     from chapters.ch01_tokenizer import Tokenizer
     from chapters.ch02_dataset import read_text
 
+    at_least_one(settings, "d_model", "steps")
     if settings.data:
         text = read_text(settings.data).lower()
     else:
@@ -151,14 +152,16 @@ def main(settings):
     lookup_checks(generator)
     tokenizer = Tokenizer.characters(text)
     ids = np.array(tokenizer.encode(text))  # (N,)
-    steps = settings.steps // 4 if settings.quick else settings.steps
+    counts = np.bincount(ids, minlength=tokenizer.vocab_size)  # (V,)
+    letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c in text and counts[tokenizer.encode(c)[0]] >= 50]
+    if len(letters) < 3:
+        raise ValueError(f"only {len(letters)} of the letters a to z stand in the text 50 times: give a longer one")
+    steps = max(settings.steps // 4, 1) if settings.quick else settings.steps
     vectors, loss = learn_letters(ids, tokenizer.vocab_size, settings.d_model, steps, generator)
     print(
         f"after {steps} steps the next letter is guessed with a loss of {loss:.2f} (ln V = {np.log(len(vectors)):.2f})"
     )
 
-    counts = np.bincount(ids, minlength=tokenizer.vocab_size)  # (V,)
-    letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c in text and counts[tokenizer.encode(c)[0]] >= 50]
     chosen = vectors[[tokenizer.encode(c)[0] for c in letters]]  # (letters, C)
     near = cosines(chosen)  # (letters, letters)
     for letter in [c for c in "aeotsm" if c in letters]:

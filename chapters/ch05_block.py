@@ -14,7 +14,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch04_attention import CausalSelfAttention
-from chapters.command import command
+from chapters.command import at_least_one, command
 
 
 class MLP(nn.Module):
@@ -126,9 +126,8 @@ class Settings:
 
 
 def main(settings):
+    at_least_one(settings, "depth", "d_model")
     depth = 6 if settings.quick else settings.depth
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
     generator = mg.Generator(settings.seed)
     x, aim = (mg.randn(4, 16, settings.d_model, generator=generator) for _ in range(2))  # (B, T, C) each
     one = Block(settings.d_model, 4)

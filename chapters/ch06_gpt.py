@@ -17,7 +17,7 @@ import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch03_embeddings import check_tokens, positions
 from chapters.ch05_block import Block, make_norm
-from chapters.command import command
+from chapters.command import at_least_one, command
 from minigrad.checkpointing import checkpoint
 
 PRESETS = {
@@ -47,9 +47,7 @@ class GPTConfig:
     d_gated: int | None = None  # a gated MLP (SwiGLU) of this width in place of GELU's
 
     def __post_init__(self):
-        for name in ("vocab_size", "context", "n_layer", "n_head", "d_model"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "vocab_size", "context", "n_layer", "n_head", "d_model")
         if self.d_model % self.n_head:
             raise ValueError(
                 f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}"

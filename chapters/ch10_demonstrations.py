@@ -17,7 +17,7 @@ import minigrad as mg
 from chapters import ch10_sft
 from chapters.ch02_dataset import NextTokenBatches
 from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import World
 from chapters.world.judge import Judge, conducts, correctness, mean_score
 from chapters.world.requests import demonstrations, everything
@@ -62,16 +62,21 @@ def sharpen(model, temperature):
     models below temperature 1. The second bend needs one distribution that draws, is compared (KL) and is trained;
     built in, it is the model's own. The logits are linear in what the last norm gives, so that is where to divide.
     """
-    if not temperature > 0:
-        raise ValueError(f"the temperature to build in must be above 0, got {temperature}.")
+    check_temperature(temperature)
     for parameter in model.ln_f.parameters():
         parameter.array /= np.float32(temperature)
         parameter.changed()
 
 
+def check_temperature(temperature):
+    if not temperature > 0:
+        raise ValueError(f"the temperature to build in must be above 0, got {temperature}.")
+
+
 def fine_tune(model, tokenizer, world, n, config, run, rehearse=3, temperature=0.6):
     """Chapter 7's loop on n demonstrations of mixed quality, every `rehearse`-th batch one of pretraining's (0 for
     none), then `sharpen`: trains model in place, saves it in run.  Returns the History."""
+    check_temperature(temperature)  # now, not after the training
     pairs = demonstrations(world, everything(world, "train", n, config.seed), config.seed)
     tasks = [replace(task, output=response) for task, response in pairs]
     context = model.config.context
@@ -126,6 +131,7 @@ QUICK = {"examples": 2000, "held_out": 64, "training": TrainConfig(steps=120, ba
 
 
 def main(settings):
+    at_least_one(settings, "examples", "held_out")
     model, tokenizer = load_model(settings.base)
     world = World(settings.world)
     run = Run(settings.run)

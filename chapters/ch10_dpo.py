@@ -23,7 +23,7 @@ from chapters.ch10_pairs import read_pairs
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.ch10_reward import collect, from_pairs
 from chapters.ch10_rollout import PAD, chosen_log_probs, lay_out, log_probs_of
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.requests import everything
@@ -137,6 +137,7 @@ QUICK = {
 
 
 def main(settings):
+    at_least_one(settings, "prompts", "held_out")
     (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
     world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
     judge = Judge(world, settings.noise)

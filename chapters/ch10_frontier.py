@@ -20,7 +20,7 @@ from chapters.ch10_preference_figures import draw_frontier
 from chapters.ch10_reward import collect, load_scalar
 from chapters.ch10_rlhf import PPO, PPOConfig, mixed_in, optimise, scored_by
 from chapters.ch10_rloo import RLOO, RLOOConfig
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import World
 from chapters.world.judge import Judge
 from chapters.world.requests import everything
@@ -100,6 +100,7 @@ class Stand:
 
 
 def main(settings):
+    at_least_one(settings, "tasks", "held_out", "every", "comparisons")
     stand, found = Stand(settings), {}
     seeded = {name: replace(getattr(settings, name), seed=settings.seed) for name in ("ppo", "rloo", "dpo")}
 

@@ -40,7 +40,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10_assess import interval
 from chapters.ch10_figures import BLUE, DIM
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.figures import new_figure, save_figure
 from chapters.world.facts import held_out
 
@@ -169,6 +169,7 @@ QUICK = {"seeds": 1, "sums": 1200, "held_out": 20,
 
 
 def main(settings):
+    at_least_one(settings, "seeds", "sums", "held_out")
     run, right = Run(settings.run), {way: {steps: [] for steps in STEPS} for way in WAYS}
     for seed in range(settings.seed, settings.seed + settings.seeds):
         model, tokenizer = learn(settings, seed, Run(run / f"seed{seed}"))

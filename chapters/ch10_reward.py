@@ -28,7 +28,7 @@ from chapters.ch10_preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10_ragged import RaggedBatches, by_length, pad_right
 from chapters.ch10_rollout import PAD, roll_out_many
 from chapters.ch10_sft import format_prompt
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.run_folder import load_parameters
 from chapters.world import World
 from chapters.world.facts import Dice
@@ -303,6 +303,7 @@ QUICK = {"prompts": 200, "held_out": 64, "training": TrainConfig(steps=30, batch
 
 
 def main(settings):
+    at_least_one(settings, "prompts", "held_out")
     gpt, tokenizer = load_model(settings.sft)
     world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
     context = gpt.config.context

@@ -44,7 +44,7 @@ from chapters.ch10_preference_figures import draw_path, draw_watch
 from chapters.ch10_resume import Bookmark
 from chapters.ch10_reward import load_scalar, reward_scores
 from chapters.ch10_rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import World
 from chapters.world.judge import Judge, score_of
 from chapters.world.requests import everything
@@ -68,9 +68,7 @@ class LoopConfig:
     resume: bool = False  # go on from the run folder's checkpoint
 
     def __post_init__(self):
-        for name in ("iterations", "prompts", "max_new_tokens", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "iterations", "prompts", "max_new_tokens", "checkpoint_every")
         if self.kl_coefficient < 0 or not self.kl_limit > 0:
             raise ValueError(
                 f"kl_coefficient must be at least 0 and kl_limit above 0, got {self.kl_coefficient} and {self.kl_limit}"
@@ -332,6 +330,7 @@ def tune(settings, run, name, train):
     train(policy, reference, tokenizer, score, tasks, run, judge, value_model) changes the policy in place.  Returns
     what `assess` found.
     """
+    at_least_one(settings, "tasks", "held_out")
     (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
     reward_model, value_model = load_scalar(settings.reward), load_scalar(settings.reward)
     world = World(settings.world)
@@ -354,8 +353,7 @@ def main(settings):
         learner = PPO(policy, value_model, config, mixed_in(config, judge.world, tokenizer, policy))
         optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
 
-    if settings.seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {settings.seeds}")
+    at_least_one(settings, "seeds")
     found = []
     for seed in range(settings.seed, settings.seed + settings.seeds):
         folder = settings.run if settings.seeds == 1 else settings.run / f"seed_{seed}"

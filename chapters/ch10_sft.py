@@ -22,7 +22,7 @@ from chapters.ch07_train import Run, TrainConfig, load_model, save_model, train
 from chapters.ch08_sample import generate
 from chapters.ch10_figures import coloured, draw_mask, table
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
 from chapters.world import Instruction, World, asks_a_question
 
 TASK = "Below is an instruction that describes a task"
@@ -231,6 +231,7 @@ QUICK = {
 
 
 def main(settings):
+    at_least_one(settings, "examples", "held_out")
     model, tokenizer = load_model(settings.base)
     world = World(settings.seed)
     if settings.data:

@@ -71,6 +71,13 @@ def command(main, settings, presets=None):
         sys.exit(130)
 
 
+def at_least_one(settings, *names):
+    """Raise ValueError where one of these settings is below 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
+
+
 def invocation():
     """How this program was called, for its --help: "python -m chapters.ch07_train"; None where it was not so."""
     spec = sys.modules["__main__"].__spec__

@@ -175,7 +175,13 @@ def load_model(folder):
         raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
     model = GPT(config)
     load_parameters(model, arrays, path)
-    return model.eval(), Tokenizer.load(Path(folder) / "tokenizer.tiktoken")
+    ranks = path.with_name("tokenizer.tiktoken")
+    if not ranks.exists():
+        raise FileNotFoundError(f"there is no tokenizer {ranks}: it belongs beside the model that was trained with it")
+    tokenizer = Tokenizer.load(ranks)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise CheckpointError(f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {config.vocab_size}: it is another's")
+    return model.eval(), tokenizer
 
 
 def load_parameters(model, arrays, path):
