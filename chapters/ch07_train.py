@@ -128,7 +128,7 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
             if keeper.due(config.checkpoint_every) or pressed:
                 keeper.checkpoint(tokens=tokens, seconds=seconds)
             if pressed:
-                raise KeyboardInterrupt(f"stopped after step {keeper.step} and saved in {run.folder}: --resume goes on")
+                raise KeyboardInterrupt(f"stopped after step {keeper.step} and saved in {run.folder}: resume goes on")
     model.eval()
     return keeper.finish(tokens / seconds if tokens else math.nan)
 
@@ -321,7 +321,8 @@ def pretrain(settings):
     loss = evaluate(model, every, len(every))
     save_model(run, model, tokenizer)
     print(f"validation loss on every token: {loss:.4f} nats ({math.exp(loss):.1f} choices a token)")
-    print(f"{history.tokens_per_second:,.0f} tokens/s; loss curve, metrics and model are in {run.folder}")
+    speed = "" if math.isnan(history.tokens_per_second) else f"{history.tokens_per_second:,.0f} tokens/s; "
+    print(f"{speed}loss curve, metrics and model are in {run.folder}")
     return model, tokenizer, history
 
 

@@ -140,7 +140,8 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
                 bar.set_postfix_str(f"reward {record['reward']:.2f}, KL {kl:.1f}", refresh=False)
                 bar.update(iteration < config.iterations)
                 if pressed:
-                    raise KeyboardInterrupt(f"stopped after iteration {iteration}; the policy is in {run.folder}")
+                    mark.save()
+                    raise KeyboardInterrupt(f"stopped after iteration {iteration} and saved in {run.folder}: resume goes on")
     except FloatingPointError as error:
         restore(policy, good)
         raise FloatingPointError(

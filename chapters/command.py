@@ -61,7 +61,7 @@ def command(main, settings, presets=None):
         with computing_on(chosen):
             return main(chosen)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except MemoryError as error:  # NumPy's and CuPy's own say only how much was asked for
         print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
@@ -69,6 +69,13 @@ def command(main, settings, presets=None):
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def sentence(error):
+    """What an error says; of the system's own, "[Errno 28] No space left on device: 'a.png'", the words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return str(error)
 
 
 def at_least_one(settings, *names):

@@ -12,12 +12,16 @@ def new_figure(width=7.0, height=4.0, **subplots):
 
 
 def save_figure(figure, path):
-    """Write the figure, making its folder; returns the path."""
+    """Write the figure, making its folder; returns the path.  Raises OSError, in one sentence, where that cannot be."""
     from matplotlib import pyplot
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise OSError(f"the figure {path} cannot be written ({error.strerror})") from error
+    finally:
+        pyplot.close(figure)
     return path
 
 

@@ -180,7 +180,9 @@ def load_model(folder):
         raise FileNotFoundError(f"there is no tokenizer {ranks}: it belongs beside the model that was trained with it")
     tokenizer = Tokenizer.load(ranks)
     if tokenizer.vocab_size != config.vocab_size:
-        raise CheckpointError(f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {config.vocab_size}: it is another's")
+        raise CheckpointError(
+            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {config.vocab_size}: it is another model's"
+        )
     return model.eval(), tokenizer
 
 

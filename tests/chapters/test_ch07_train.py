@@ -14,11 +14,9 @@ import pytest
 
 import minigrad as mg
 import minigrad.nn.functional as F
-from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import (
-    History,
     Run,
     RunError,
     TrainConfig,
@@ -28,7 +26,6 @@ from chapters.ch07_train import (
     make_optimizer,
     next_token_loss,
     numbers,
-    save_model,
     schedule,
     train,
 )
@@ -305,12 +302,6 @@ def test_a_gradient_that_is_not_a_number_stops_training(tmp_path):
         run_it(tmp_path, model=small_gpt(), loss_fn=harmless_value_bad_gradient)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot be written"):
-        Run(tmp_path / "file" / "run")
-
-
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     """A limit on the size of files stands in for a disk that fills up after step 7."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -335,40 +326,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
 def test_settings_that_make_no_sense_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(CONFIG, **changes)
-
-
-# ── models on disk ──
-
-
-def test_a_saved_model_comes_back(tmp_path):
-    model, tokenizer = small_gpt().eval(), Tokenizer.characters("abcdefg")
-    save_model(Run(tmp_path), model, tokenizer)
-    again, same = load_model(tmp_path)
-    ids = mg.tensor([[1, 5, 2]])
-    np.testing.assert_array_equal(again(ids).detach().numpy(), model(ids).detach().numpy())
-    assert again.config == model.config and not again.training and again.lm_head.weight is again.wte.weight
-    assert same.encode("cab") == tokenizer.encode("cab")
-    with pytest.raises(FileNotFoundError, match="no trained model in"):
-        load_model(tmp_path / "nowhere")
-    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError):
-        load_model(tmp_path)
-
-
-def test_history_reads_what_a_killed_run_left(tmp_path):
-    _, history, _ = run_it(tmp_path)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 13, "lo')
-    assert History.read(Run(tmp_path)).losses == history.losses
-    (tmp_path / "config.json").write_text('{"model": {')
-    with pytest.raises(RunError, match="config.json is not whole JSON"):
-        run_it(tmp_path)
-
-
-def test_a_model_of_an_unknown_shape_is_refused(tmp_path):
-    mg.serialization.save(tmp_path / "model.safetensors", {"a": np.zeros(3)}, metadata={"config": '{"n_experts": 8}'})
-    with pytest.raises(CheckpointError, match="does not know.*n_experts"):
-        load_model(tmp_path)
 
 
 # ── the command line ──

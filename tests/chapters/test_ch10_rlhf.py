@@ -339,18 +339,27 @@ def test_a_judge_that_returns_nan_stops_the_loop(make_gpt, assistant_tokenizer, 
     load_model(run.folder)
 
 
-def test_ctrl_c_ends_after_the_iteration_and_keeps_the_policy(make_gpt, assistant_tokenizer, tasks, tmp_path):
-    config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path, iterations=50)
+def test_ctrl_c_ends_after_the_iteration_and_resume_goes_on(make_gpt, assistant_tokenizer, tasks, tmp_path):
+    def optimised(name, score, resume=False):
+        config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path / name, resume=resume)
+        try:
+            optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
+        finally:
+            for a, b in zip(snapshot(load_model(run.folder)[0]), snapshot(policy), strict=True):
+                np.testing.assert_array_equal(a, b)
+        return (run / "metrics.jsonl").read_bytes()
 
-    def score(asked, rollouts):
+    def length(asked, rollouts):
+        return rollouts.lengths.astype(float)
+
+    def interrupted(asked, rollouts):
         signal.raise_signal(signal.SIGINT)
-        return np.zeros(len(asked))
+        return length(asked, rollouts)
 
-    with pytest.raises(KeyboardInterrupt, match="stopped after iteration 0; the policy is in"):
-        optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
-    for a, b in zip(snapshot(load_model(run.folder)[0]), snapshot(policy), strict=True):
-        np.testing.assert_array_equal(a, b)
+    with pytest.raises(KeyboardInterrupt, match="stopped after iteration 0 and saved in"):
+        optimised("cut", interrupted)
+    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert optimised("cut", length, resume=True) == optimised("whole", length)
 
 
 def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
