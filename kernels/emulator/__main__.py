@@ -51,7 +51,7 @@ This kernel turns every 8 numbers round. A thread puts one number into the block
             print(f"   y = {y.tolist()}")
         print("""
 nan is what nobody had written yet. On a GPU this may come out right a thousand times. The checked mode does not wait for bad
-luck: it looks whether a barrier stands between the two accesses, and says which race it saw.
+luck: it knows what was written, by which thread, and which barriers stand between, and it stops at the first fault:
 """)
         try:
             with emulator.settings(checked=True, seed=2):
