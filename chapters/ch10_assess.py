@@ -34,7 +34,7 @@ def assess(judge, tasks, after, before, tokenizer, reference, policy=None, rewar
     found = measure(judge, tasks, ours)
     found["wins"] = win_rate(judge, tasks, ours, theirs)
     each = [win_rate(judge, *([one] for one in three)) for three in zip(tasks, ours, theirs, strict=True)]
-    found["interval"], found["of each task"] = interval(each, seed), each  # 1 for a win, a half for an equal score
+    found["interval"], found["of each task"] = bootstrap_interval(each, seed), each  # 1 for a win, a half for an equal score
     found["length"] = float(after.lengths.mean())
     found["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
     if policy is not None:
@@ -45,7 +45,7 @@ def assess(judge, tasks, after, before, tokenizer, reference, policy=None, rewar
     return found
 
 
-def interval(values, seed=0, draws=2000):
+def bootstrap_interval(values, seed=0, draws=2000):
     """The 95% interval of the mean of (N,) values, by resampling them with replacement (Efron 1979): [low, high]."""
     values = np.asarray(values, np.float64)  # (N,)
     picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))  # (draws, N)
@@ -67,7 +67,7 @@ def shown(found, name):
 def shown_together(founds, name):
     """What `assess` found of several policies, one a seed, as one figure: all tasks of all of them."""
     each = np.concatenate([found["of each task"] for found in founds])  # (seeds · tasks,)
-    low, high = interval(each)
+    low, high = bootstrap_interval(each)
     wins = ", ".join(f"{found['wins']:.1%}" for found in founds)
     change = [found["correct"] - found["before"]["correct"] for found in founds]
     return (

@@ -19,7 +19,7 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch08_sample import generate
-from chapters.ch10_assess import interval
+from chapters.ch10_assess import bootstrap_interval
 from chapters.ch10_critic import asked
 from chapters.ch10_principles import LEADS, draw_parts, draw_principle, options, revise
 from chapters.ch10_ragged import by_length
@@ -130,7 +130,7 @@ def measure_reading(critic, tokenizer, some, seed=0):
             first += len(truth)
         found[name] = float(np.mean(shares))
         if name == "accuracy":
-            found |= {"interval": interval(shares, seed), "cases": len(some)}
+            found |= {"interval": bootstrap_interval(shares, seed), "cases": len(some)}
     return found
 
 

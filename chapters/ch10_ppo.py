@@ -103,7 +103,7 @@ def entropy(logits, mask):
 # ── step 9: how far from the SFT model ───────────────────────────────────────────────────────────────────────────────
 
 
-def adapted(kl_coefficient, kl, target, responses, horizon):
+def adapted_kl_coefficient(kl_coefficient, kl, target, responses, horizon):
     """The KL coefficient for the next iteration: up where KL was above its target, down where below.
 
     β ← β (1 + clip(KL / target − 1, ±0.2) · responses / horizon).  Ziegler et al. 2019, section 2.2.

@@ -37,7 +37,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, TrainConfig, save_model, train
 from chapters.ch08_sample import generate
-from chapters.ch10_assess import interval
+from chapters.ch10_assess import bootstrap_interval
 from chapters.ch10_figures import BLUE, DIM
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
 from chapters.command import OnDevice, at_least_one, command
@@ -178,7 +178,7 @@ def main(settings):
             sums = [draw_sum(steps, "test", rng) for _ in range(settings.held_out)]
             for way in WAYS:
                 right[way][steps] += verdicts(model, tokenizer, sums, way)
-    found = {way: [{"accuracy": float(np.mean(v)), "interval": interval(v)} for v in by_steps.values()]
+    found = {way: [{"accuracy": float(np.mean(v)), "interval": bootstrap_interval(v)} for v in by_steps.values()]
              for way, by_steps in right.items()}  # fmt: skip
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"{'steps':<20}" + "".join(f"{steps:>8}" for steps in STEPS))

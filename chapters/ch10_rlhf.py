@@ -111,15 +111,14 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
     records = mark.records
     policy.eval()  # without dropout: the ratio of the first step must be 1
     good = snapshot(policy)
+    progress = tqdm(total=config.iterations, initial=mark.iteration, unit="batch", disable=None)
     try:
-        with ctrl_c() as pressed, tqdm(
-            total=config.iterations, initial=mark.iteration, unit="batch", disable=None
-        ) as bar:
+        with ctrl_c() as pressed, progress as bar:
             for iteration in range(mark.iteration, config.iterations + 1):
                 asked = draw_tasks(tasks, config, iteration, repeat)
                 rollouts = roll_out(policy, tokenizer, asked, config.max_new_tokens, generator)  # step 1
-                expected = log_probs_of(reference, rollouts)  # (B, T − 1)  step 2
-                kl = float(sequence_kl(rollouts.log_probs, expected, rollouts.mask).mean())
+                reference_log_probs = log_probs_of(reference, rollouts)  # (B, T − 1)  step 2
+                kl = float(sequence_kl(rollouts.log_probs, reference_log_probs, rollouts.mask).mean())
                 if not kl <= config.kl_limit:
                     raise FloatingPointError(
                         f"KL from the SFT model reached {kl:.1f} nats a response, beyond kl_limit={config.kl_limit}"
@@ -135,8 +134,9 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
                     record["judge"] = float(np.mean([score_of(judge, task, text) for task, text in said]))
                 if iteration < config.iterations:
                     final = ppo.final_rewards(scores, rollouts.ended, config.missing_end)  # (B,)
-                    record |= learner.learn(rollouts, final, expected, kl, learning_rate(config, iteration))
-                mark.record(record)
+                    lr = learning_rate(config, iteration)
+                    record |= learner.learn(rollouts, final, reference_log_probs, kl, lr)  # steps 3 to 9
+                mark.record(record)  # step 10
                 bar.set_postfix_str(f"reward {record['reward']:.2f}, KL {kl:.1f}", refresh=False)
                 bar.update(iteration < config.iterations)
                 if pressed:
@@ -224,10 +224,13 @@ class PPO:
     def numbers(self, numbers):
         self.kl_coefficient, self.steps = numbers["kl_coefficient"], numbers["steps"]
 
-    def learn(self, rollouts, final, expected, kl, lr):
-        """rollouts with recorded log-probabilities; final: (B,) rewards; expected: (B, T − 1) the SFT model's."""
-        config, mask, old = self.config, rollouts.mask, rollouts.log_probs
-        rewards = ppo.token_rewards(final, old, expected, mask, rollouts.last, self.kl_coefficient)  # (B, T − 1)  3
+    def learn(self, rollouts, final, reference_log_probs, kl, lr):
+        """final: (B,) rewards of whole responses; reference_log_probs: (B, T − 1), the SFT model's; kl: their mean KL.
+
+        rollouts hold the log-probabilities at the time of drawing.  Returns {name: number}, what is watched.
+        """
+        config, mask, old, beta = self.config, rollouts.mask, rollouts.log_probs, self.kl_coefficient
+        rewards = ppo.token_rewards(final, old, reference_log_probs, mask, rollouts.last, beta)  # (B, T − 1)  step 3
         with mg.no_grad():
             values = self.value_model(columns(rollouts)).numpy(force=True) * mask  # (B, T − 1)  step 4
         advantages, returns = ppo.gae(rewards, values, mask, config.gamma, config.lam)  # (B, T − 1) each
@@ -239,10 +242,10 @@ class PPO:
             part = [a[rows].astype(np.float32) for a in (old, advantages, values, returns)]  # (b, T − 1) each
             watched.append(self.minibatch(columns(rollouts, rows), rollouts.targets[rows], mask[rows], part, lr))
         record |= {name: float(np.mean([w[name] for w in watched])) for name in watched[0]}
-        record |= {"first_ratio": watched[0]["ratio"], "kl_coefficient": self.kl_coefficient}
+        record |= {"first_ratio": watched[0]["ratio"], "kl_coefficient": beta}
         if config.kl_horizon:
-            args = self.kl_coefficient, kl, config.kl_target, len(final), config.kl_horizon
-            self.kl_coefficient = ppo.adapted(*args)  # step 9
+            horizon = config.kl_horizon
+            self.kl_coefficient = ppo.adapted_kl_coefficient(beta, kl, config.kl_target, len(final), horizon)  # step 9
         return record
 
     def minibatch(self, inputs, targets, mask, arrays, lr):
@@ -251,25 +254,25 @@ class PPO:
         old, advantages, old_values, returns = (mg.as_tensor(a) for a in arrays)  # (b, T − 1) each
         logits = self.policy(inputs)  # (b, T − 1, V)
         log_probs = chosen_log_probs(logits, mg.as_tensor(targets))  # (b, T − 1)
-        loss = objective = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
+        loss = policy_loss = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
         if config.entropy_coefficient:
-            undecided = ppo.entropy(logits, mask)  # step 8
-            loss = loss - config.entropy_coefficient * undecided
+            entropy = ppo.entropy(logits, mask)  # step 8
+            loss = loss - config.entropy_coefficient * entropy
         else:
-            with mg.no_grad():
-                undecided = ppo.entropy(logits, mask)
+            with mg.no_grad():  # only watched
+                entropy = ppo.entropy(logits, mask)
         if config.ptx_coefficient:
             batch = self.pretraining.batch(self.steps)
             loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *to_tensors(batch, self.policy))
         step(self.optimizers[0], self.policy.parameters(), loss, lr, config.grad_clip)
 
         values = self.value_model(inputs)  # (b, T − 1)
-        surprise = ppo.value_loss(values, old_values, returns, mask, config.value_clip)  # step 7
-        value_lr = config.value_lr * lr / config.lr
-        step(self.optimizers[1], self.value_model.parameters(), surprise, value_lr, config.grad_clip)
+        value_loss = ppo.value_loss(values, old_values, returns, mask, config.value_clip)  # step 7
+        value_lr = config.value_lr * lr / config.lr  # the same schedule
+        step(self.optimizers[1], self.value_model.parameters(), value_loss, value_lr, config.grad_clip)
         self.steps += 1
-        objective, surprise, undecided = numbers(objective, surprise, undecided)
-        return {"policy_loss": objective, "value_loss": surprise, "entropy": undecided,
+        policy_loss, value_loss, entropy = numbers(policy_loss, value_loss, entropy)
+        return {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
                 **ppo.watch(log_probs.numpy(force=True), arrays[0], mask, config.clip)}  # fmt: skip
 
     def minibatches(self, B):

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
+from chapters import ch10_ppo as ppo
 from chapters.ch07_train import Run, TrainConfig, make_optimizer, numbers
-from chapters.ch10_ppo import entropy
 from chapters.ch10_rlhf import LoopConfig, columns, optimise, step, tune
 from chapters.ch10_rollout import chosen_log_probs, sequence_kl
 from chapters.command import OnDevice, command
@@ -53,21 +53,21 @@ class RLOO:
         self.optimizer = make_optimizer(policy, TrainConfig(weight_decay=0.0, beta2=0.99))
         self.trained = [(policy, self.optimizer)]  # what a checkpoint keeps
 
-    def learn(self, rollouts, final, expected, kl, lr):
+    def learn(self, rollouts, final, reference_log_probs, kl, lr):
         """One step. The KL penalty belongs to the whole response's reward: final − β Σ (log π − log π_ref)."""
         config = self.config
-        penalty = sequence_kl(rollouts.log_probs, expected, rollouts.mask)  # (B,)
+        penalty = sequence_kl(rollouts.log_probs, reference_log_probs, rollouts.mask)  # (B,)
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
         advantages = (advantages / (advantages.std() + 1e-8)).astype(np.float32)  # (B,)  so that lr has one meaning
         logits = self.policy(columns(rollouts))  # (B, T − 1, V)
         log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets))  # (B, T − 1)
         loss = rloo_loss(log_probs, mg.as_tensor(advantages))
         with mg.no_grad():
-            undecided = entropy(logits, rollouts.mask)
+            entropy = ppo.entropy(logits, rollouts.mask)
         step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
         ratio = float(np.exp(log_probs.numpy(force=True) - rollouts.log_probs)[rollouts.mask].mean())
-        policy_loss, undecided = numbers(loss, undecided)
-        return {"policy_loss": policy_loss, "entropy": undecided, "first_ratio": ratio,
+        policy_loss, entropy = numbers(loss, entropy)
+        return {"policy_loss": policy_loss, "entropy": entropy, "first_ratio": ratio,
                 "kl_coefficient": config.kl_coefficient}  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import minigrad.nn.functional as F
 from chapters import ch10_ppo as ppo
 from chapters.ch07_train import Run, load_model, next_token_loss
 from chapters.ch08_sample import generate
-from chapters.ch10_assess import assess, interval, kl_between, sampled, shown
+from chapters.ch10_assess import assess, bootstrap_interval, kl_between, sampled, shown
 from chapters.ch10_ragged import IGNORE_INDEX, RaggedBatches
 from chapters.ch10_reward import ScalarModel
 from chapters.ch10_rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judged_by, optimise, scored_by, snapshot
@@ -207,9 +207,10 @@ def test_entropy_of_the_uniform_and_of_the_certain():
 
 
 def test_the_kl_coefficient_rises_above_its_target_and_falls_below():
-    assert ppo.adapted(0.1, 6.0, 6.0, 64, 1000) == 0.1
-    assert ppo.adapted(0.1, 60.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)  # never by more than 0.2 · 100 / 1000
-    assert ppo.adapted(0.1, 0.0, 6.0, 100, 1000) == pytest.approx(0.1 * 0.98)
+    assert ppo.adapted_kl_coefficient(0.1, 6.0, 6.0, 64, 1000) == 0.1
+    # never by more than 0.2 · 100 / 1000
+    assert ppo.adapted_kl_coefficient(0.1, 60.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)
+    assert ppo.adapted_kl_coefficient(0.1, 0.0, 6.0, 100, 1000) == pytest.approx(0.1 * 0.98)
 
 
 def test_what_is_watched():
@@ -415,7 +416,7 @@ def test_assess_compares_with_where_it_started(make_gpt, assistant_tokenizer, wo
 
 def test_the_interval_holds_the_mean():
     values = np.random.default_rng(0).random(400) < 0.7
-    low, high = interval(values)
+    low, high = bootstrap_interval(values)
     assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 * math.sqrt(0.21 / 400), rel=0.15)
 
 
