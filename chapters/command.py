@@ -1,6 +1,7 @@
 """What the command lines share: flags made from a commented dataclass, where to compute, one sentence for an error."""
 
 import argparse
+import errno
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,6 +59,8 @@ def command(main, settings, presets=None):
         changes.update((presets or {}).get(name, {}))
     try:
         chosen = tyro.cli(settings, prog=invocation(), default=replace(settings(), **changes))
+        if getattr(chosen, "seed", 0) < 0:
+            raise ValueError(f"seed must be at least 0, got {chosen.seed}")
         with computing_on(chosen):
             return main(chosen)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
@@ -72,10 +75,12 @@ def command(main, settings, presets=None):
 
 
 def sentence(error):
-    """What an error says; of the system's own, "[Errno 28] No space left on device: 'a.png'", the words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename}" if error.filename else "")
-    return str(error)
+    """What an error says; of the system's own, such as "[Errno 13] Permission denied: 'a.png'", the words."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    what_to_do = "; make room, and give the same command again" if error.errno == errno.ENOSPC else ""
+    return error.strerror + where + what_to_do
 
 
 def at_least_one(settings, *names):

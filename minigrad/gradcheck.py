@@ -175,6 +175,8 @@ def main(argv=None):
         help="whose backward passes to check: the reference's in float64, or a faster set's in float32",
     )
     args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"a seed is a whole number of at least 0, got {args.seed}")
     chosen = [case for case in CASES if not args.op or case.op in args.op]
     unknown = set(args.op or ()) - {case.op for case in CASES}
     if unknown:
