@@ -126,6 +126,8 @@ def main(settings):
     gpt, tokenizer = load(settings.model)
     decoder, conversation = Decoder(gpt, settings.int8), Conversation(tokenizer, settings.form)
     generator = mg.Generator(settings.seed)
+    for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles, so that no answer waits for it half-way
+        pass
 
     def show(piece):
         sys.stdout.write(piece)
