@@ -58,9 +58,10 @@ class Plan:
     cases: int = 150  # held-out principles of each kind to measure the reading on
     drafts: int = 300  # requests whose drafts are revised
     rounds: int = 6  # revisions of each, every one by another principle
+    plain: int = 900  # plain tasks, answered as before, that are learned beside the revisions
     supervised: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=100, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
+            steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
         )
     )
     prompts: int = 500  # instructions whose responses are compared
@@ -84,6 +85,7 @@ PLANS = {
         cases=20,
         drafts=60,
         rounds=2,
+        plain=120,
         supervised=replace(FULL.supervised, steps=30),
         prompts=80,
         reward=replace(FULL.reward, steps=20),
@@ -102,15 +104,15 @@ def draft_and_revise(assistant, critic, tokenizer, tasks, constitution, rounds, 
     return drafts, revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed)
 
 
-def supervise(model, tokenizer, world, tasks, history, config, run):
-    """Step 3: fine-tune the assistant, in place, on the last revisions, and so that it stays helpful on as many of its
-    own responses to plain tasks (section 3.2 of the paper); every third batch is one of pretraining's."""
+def supervise(model, tokenizer, world, tasks, history, plain, config, run):
+    """Step 3: fine-tune the assistant, in place, on the last revisions, and so that it stays helpful on its own
+    responses to `plain` plain tasks (section 3.2 of the paper); every third batch is one of pretraining's."""
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
-    plain = world.instructions("train", len(tasks), config.seed + 1)
-    said = sampled(model, tokenizer, plain, config.seed + 1).texts(tokenizer)
-    plain = [replace(task, output=response) for task, response in zip(plain, said, strict=True)]
+    helpful = world.instructions("train", plain, config.seed + 1)
+    said = sampled(model, tokenizer, helpful, config.seed + 1).texts(tokenizer)
+    helpful = [replace(task, output=response) for task, response in zip(helpful, said, strict=True)]
     context, half = model.config.context, max(config.batch_size // 2, 1)
-    batches = InstructionBatches(revisions + plain, tokenizer, context, config.batch_size, config.seed)
+    batches = InstructionBatches(revisions + helpful, tokenizer, context, config.batch_size, config.seed)
     train(model, Rehearsed(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
     save_model(run, model, tokenizer)
 
@@ -217,10 +219,11 @@ def bent(assistant, out, folder, principles, plan, world, seed):
     (sft, tokenizer), (model, _), (critic, _) = load_model(assistant), load_model(assistant), load_model(out / "critic")
     tasks = requests(world, "train", plan.drafts, seed)
     drafts, history = draft_and_revise(sft, critic, tokenizer, tasks, principles, plan.rounds, seed)
-    supervise(model, tokenizer, world, tasks, history, replace(plan.supervised, seed=seed), Run(folder / "supervised"))
+    config = replace(plan.supervised, seed=seed)
+    supervise(model, tokenizer, world, tasks, history, plan.plain, config, Run(folder / "supervised"))
     learn_reward(folder / "supervised", critic, principles, world, plan, Run(folder / "reward"), seed)
-    config = replace(plan.rl, seed=seed)
-    policy = reinforce(folder / "supervised", folder / "reward", world, config, Run(folder / "rl"))
+    rl = replace(plan.rl, seed=seed)
+    policy = reinforce(folder / "supervised", folder / "reward", world, rl, Run(folder / "rl"))
 
     tests, found, said = held_out_tasks(world, plan.held_out, seed), {}, {}
     for name, one in {"SFT": sft, "supervised": model, "RL": policy}.items():

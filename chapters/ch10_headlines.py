@@ -144,7 +144,7 @@ QUICK = {
     "online_seeds": (0,), "online": RLOOConfig(iterations=2, prompts=8), "online_rounds": {0: 2, 1: 1},
     "online_models": 2, "online_reward": TrainConfig(**FEW),
     "constitution_held_out": 6,
-    "constitution": Plan(lessons=30, critic=TrainConfig(**FEW), cases=3, drafts=4, rounds=2,
+    "constitution": Plan(lessons=30, critic=TrainConfig(**FEW), cases=3, drafts=4, rounds=2, plain=4,
                          supervised=TrainConfig(**FEW), prompts=8, k=2, reward=TrainConfig(**FEW),
                          rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6), held_out=3),
     "gao_seeds": (0,), "gao_held_out": 8, "gao_every": 1, "ns": (1, 2), "proxy_prompts": 12,
