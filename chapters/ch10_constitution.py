@@ -64,11 +64,11 @@ class Plan:
             steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
         )
     )
-    prompts: int = 500  # instructions whose responses are compared
-    harmful: float = 0.3  # the share of them that are requests to be refused
+    prompts: int = 1000  # instructions whose responses are compared
+    harmful: float = 0.15  # the share of them that are requests to be refused; the others keep it helpful
     k: int = 4  # responses to each
     reward: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=95, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
+        default_factory=lambda: TrainConfig(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
     )
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
@@ -88,6 +88,7 @@ PLANS = {
         plain=120,
         supervised=replace(FULL.supervised, steps=30),
         prompts=80,
+        harmful=0.3,
         reward=replace(FULL.reward, steps=20),
         rl=PPOConfig(iterations=3),
         held_out=24,

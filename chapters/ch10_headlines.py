@@ -60,8 +60,8 @@ class Settings(OnDevice):
     only: tuple[str, ...] = tuple(ROWS)  # which rows
     seed: int = 0  # of the world and of everything shared
     seeds: tuple[int, ...] = (0, 1, 2)  # of Wei's tuned models; Taori's teacher is the policy of the first
-    small_seeds: tuple[int, ...] = (0,)  # of the small models in Ouyang's and Stiennon's rows
-    student_seeds: tuple[int, ...] = (0,)  # of Taori's students
+    small_seeds: tuple[int, ...] = (0, 1, 2)  # of the small models in Ouyang's and Stiennon's rows
+    student_seeds: tuple[int, ...] = (0, 1)  # of Taori's students
     held_out: int = 320  # held-out tasks to compare models on
     quick: bool = False  # far too little of everything, to see that it runs
 
@@ -111,7 +111,7 @@ class Settings(OnDevice):
     online_reward: TrainConfig = later(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Bai
-    constitution_seeds: tuple[int, ...] = (0,)  # of all that the constitution's stage trains
+    constitution_seeds: tuple[int, ...] = (0, 1)  # of all that the constitution's stage trains
     constitution_held_out: int = 200  # held-out requests that ought to be refused
     constitution: Plan = field(default_factory=lambda: PLANS["full"])
 
