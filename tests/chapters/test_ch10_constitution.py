@@ -320,8 +320,8 @@ def test_the_labeller_compares_no_request_to_be_refused(world, make_gpt, assista
 def tiny_plan():
     steps = TrainConfig(steps=2, batch_size=2, warmup_steps=1)
     rl = PPOConfig(iterations=1, prompts=4, max_new_tokens=6)
-    return ch10_constitution.Plan(lessons=30, critic=steps, cases=3, drafts=4, rounds=2, plain=4, supervised=steps, prompts=8,
-                                  k=2, reward=steps, rl=rl, held_out=3)  # fmt: skip
+    return ch10_constitution.Plan(lessons=30, critic=steps, cases=3, drafts=4, rounds=2, plain=4, supervised=steps,
+                                  prompts=8, harmful=0.5, k=2, reward=steps, rl=rl, held_out=3)  # fmt: skip
 
 
 def test_the_stage_runs_twice_over_and_leaves_a_page(tmp_path, world, make_gpt, assistant_tokenizer, tiny_plan):
