@@ -121,13 +121,18 @@ def main(settings):
     found["best of n"] = curve(*args)
 
     (stand.run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    curves = {name: [(one["kl"], one["judge"]) for one in points] for name, points in found.items()}
+    curves = {name: [(one["kl"], one["judge"], note(one)) for one in points] for name, points in found.items()}
     for name in ("PPO", "RLOO", "DPO"):
         best = max(found[name], key=lambda one: one["judge"])
         print(shown(found[name][-1] if name != "DPO" else best, name) + "\n")
     for one in found["best of n"]:
         print(f"best of {one['n']}: judge {one['judge']:.3f}, KL {one['kl']:.2f}, preferred {one['wins']:.1%}")
     print(f"figure: {draw_frontier(stand.run / 'figures' / 'frontier.png', curves)}")
+
+
+def note(one):
+    """What tells a point of the figure from the others of its method."""
+    return f"β {one['beta']}" if "beta" in one else f"n {one['n']}" if "n" in one else ""
 
 
 if __name__ == "__main__":

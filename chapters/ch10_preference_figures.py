@@ -105,11 +105,13 @@ def draw_path(path, records):
 
 
 def draw_frontier(path, curves):
-    """curves: {method: [(KL from the SFT model in nats, the judge's mean score)]}: a line or a dot each."""
+    """curves: {method: [(KL from the SFT model in nats, the judge's mean score, what stands beside the dot)]}."""
     figure, axes = new_figure(6.6, 4.4)
     for name, points in curves.items():
-        kl, score = zip(*sorted(points), strict=True)
+        kl, score, notes = zip(*sorted(points), strict=True)
         axes.plot(kl, score, "o-", color=COLOURS.get(name, DIM), markersize=4, linewidth=1.2, label=name)
+        for place, note in zip(zip(kl, score, strict=True), notes, strict=True):
+            axes.annotate(note, place, (4, 4), textcoords="offset points", fontsize=8, color=INK)
     axes.set(xlabel="KL from the SFT model (nats a response)", ylabel="the simulated judge's mean score, of 8")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
