@@ -4,7 +4,8 @@
 
 Temperature sharpens or flattens the distribution; top-k keeps the k likeliest tokens (Fan et al. 2018,
 arXiv:1805.04833); the nucleus keeps the fewest tokens that together have probability p (Holtzman et al. 2019,
-arXiv:1904.09751). Then one is drawn.
+arXiv:1904.09751). Then one is drawn, appended, and everything begins anew: that is `generate_plainly`. `generate` gives
+the same for many prompts at once, and remembers what it has read.
 """
 
 import json
@@ -77,6 +78,19 @@ def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
     cumulative = np.cumsum(softmax(logits), axis=-1)  # (B, V)
     # The first token whose cumulative probability exceeds the throw; rounding may leave the total a little below 1.
     return (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)  # (B,)
+
+
+def generate_plainly(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, generator=None):
+    """Continue one text by max_new_tokens tokens: ids, T of them -> the new ones.  For the reader, and for the test that
+    says that `generate` gives the same; the model has to be in eval mode."""
+    dice = (mg.default_generator if generator is None else generator).numpy
+    text = list(ids)
+    for _ in range(max_new_tokens):
+        window = mg.tensor([text[-model.config.context :]])  # (1, T)
+        with mg.no_grad():
+            logits = model(window).numpy(force=True)[:, -1]  # (1, V)  of the last position: what comes next
+        text.append(int(choose(logits, dice.random(1), temperature, top_k, top_p)[0]))
+    return text[len(ids) :]
 
 
 def generate(

@@ -10,7 +10,7 @@ import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import Run, save_model
-from chapters.ch08_sample import choose, generate, nucleus_filter, softmax, top_k_filter
+from chapters.ch08_sample import choose, generate, generate_plainly, nucleus_filter, softmax, top_k_filter
 
 ROOT = Path(__file__).parents[2]
 INF = np.inf
@@ -86,19 +86,10 @@ def test_frequencies_match_probabilities():
 # ── generate ──
 
 
-def plain_greedy(model, prompt, count):
-    """The sampler without any of its machinery: the likeliest next token, again and again."""
-    ids = list(prompt)
-    for _ in range(count):
-        with mg.no_grad():
-            ids.append(int(model(mg.tensor([ids[-model.config.context :]])).numpy()[0, -1].argmax()))
-    return ids[len(prompt) :]
-
-
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_greedy_is_what_one_would_write_down(model, use_cache):
     """Unequal prompts, and 20 new tokens in a context of 12: every row slides past the end at its own time."""
-    want = [plain_greedy(model, prompt, 20) for prompt in PROMPTS]
+    want = [generate_plainly(model, prompt, 20, temperature=0) for prompt in PROMPTS]
     assert len({tuple(row) for row in want}) == 4  # the model does not say the same to everybody
     assert generate(model, PROMPTS, 20, temperature=0, use_cache=use_cache) == want
     for prompt, row in zip(PROMPTS, want, strict=True):
@@ -112,6 +103,9 @@ def test_the_cache_changes_no_sample(model, settings):
         for use_cache in (True, False)
     )
     assert cached == plain
+    for prompt in PROMPTS:
+        (alone,) = generate(model, [prompt], 20, generator=mg.Generator(7), **settings)
+        assert alone == generate_plainly(model, prompt, 20, generator=mg.Generator(7), **settings)
     assert generate(model, PROMPTS, 20, generator=mg.Generator(8), **settings) != cached
 
 
@@ -152,7 +146,7 @@ def test_a_prompt_given_several_times_is_read_once_and_continued_each_time_by_it
     assert given[0] == (3, 10) and given[1] == (5, 1 if use_cache else 11)
     assert len({tuple(said[i]) for i in (0, 2, 4)}) == 3
     greedy = generate(model, prompts, 6, temperature=0, use_cache=use_cache)
-    assert greedy == [plain_greedy(model, prompt, 6) for prompt in prompts]
+    assert greedy == [generate_plainly(model, prompt, 6, temperature=0) for prompt in prompts]
 
 
 def test_what_is_observed_are_the_logits_of_the_rows_still_being_written(model):
@@ -197,9 +191,8 @@ def test_a_prompt_longer_than_the_context_is_cropped_and_said(model):
     long = [int(i) for i in np.random.default_rng(0).integers(0, 12, 30)]
     with pytest.warns(UserWarning, match="cropped to their last 12 tokens"):
         got = generate(model, [long, [1]], 5, temperature=0)
-    assert (
-        got == generate(model, [long[-12:], [1]], 5, temperature=0) == [plain_greedy(model, p, 5) for p in (long, [1])]
-    )
+    assert got == generate(model, [long[-12:], [1]], 5, temperature=0)
+    assert got == [generate_plainly(model, prompt, 5, temperature=0) for prompt in (long, [1])]
 
 
 def test_nothing_asked_nothing_given(model):
