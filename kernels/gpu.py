@@ -268,7 +268,8 @@ _precision = "fp32"
 
 def set_matmul_precision(name):
     """How matrix products on a GPU round their factors: "fp32" (not at all, the default), "tf32" (10 bits of mantissa) or
-    "bf16" (7 bits), the last two through the tensor cores. Arrays stay float32, and sums are made in float32, in all three."""
+    "bf16" (7 bits; attention's keep TF32's 10), the last two through the tensor cores. Arrays stay float32, and sums are made
+    in float32, in all three."""
     global _precision
     if name not in PRECISIONS:
         raise ValueError(f"the precision of matrix products is one of {', '.join(PRECISIONS)}, got {name!r}")

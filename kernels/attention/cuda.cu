@@ -20,9 +20,7 @@
 #endif
 #define MINUS_INFINITY __int_as_float(0xff800000)
 #define TILE 64                 // queries, and keys, of a tile
-#define PITCH (HEAD_DIM + 4)    // of a tile of q, k, v or their gradients: 4 more, so that 8 rows' quads lie in 32 different banks
 #define WEIGHT_PITCH (TILE + 4)
-#define WIDTH (HEAD_DIM / 16)   // columns of a result that a thread owns
 #define ALL 0xffffffffu
 
 // How a tensor (B, H, T, D) lies in memory, in numbers: any strides, D contiguous. One array of these nine numbers serves q, k, v.
@@ -30,23 +28,64 @@ struct Strides { long long batch, head, row; };
 
 struct Shape { int H, T, S, D, causal, causal_offset; };
 
-// Does this query see this key? `start` is the row's first key that is not padding.
+// Does this query see this key? `start` is the row's first key that is not padding. (& and |, not && and ||: to compute all four
+// is cheaper than to branch.)
 __device__ __forceinline__ bool visible(const Shape& n, int query, int key, long long start) {
-    return query < n.T && key < n.S && key >= start && (!n.causal || key <= query + n.causal_offset);
+    return (query < n.T) & (key < n.S) & (key >= start) & (!n.causal | (key <= query + n.causal_offset));
+}
+
+// Does every query of the tile that begins at q0 see every key of the one at k0? Nearly always: then nothing has to be masked.
+__device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long long start) {
+    return k0 + TILE <= n.S && k0 >= start && (!n.causal || k0 + TILE - 1 <= q0 + n.causal_offset);
 }
 
 // ---- The three things that all kernels are made of -----------------------------------------------------------------------
-// 256 threads as 16 × 16, tx = t % 16, ty = t / 16. In a 64 × 64 tile a thread owns rows ty + 16 i and columns tx + 16 j, i, j < 4;
-// in a 64 × HEAD_DIM result it owns the same rows and WIDTH columns, quads of neighbours where HEAD_DIM allows.
+// A block has 128 threads. In a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, of COLUMNS columns each; in a
+// 64 × HEAD_DIM result it owns the same rows and WIDTH columns. The threads of a row are in one warp, and differ in those bits of
+// their lanes' numbers from LOWEST to HIGHEST.
+#ifndef TENSOR_CORES
+#define TENSOR_CORES 0  // 1: the products below are made by tensor cores, in TF32; everything else stays FP32
+#endif
+#if TENSOR_CORES  // a warp owns 16 rows, as mma.sync gives them out (matmul/cuda.cu): rows g and g + 8, columns 2q and 2q + 1 of 8
+#define ROWS 2
+#define COLUMNS 16
+#define LOWEST 1
+#define HIGHEST 2
+#define WIDTH (HEAD_DIM / 4)
+#define PITCH (HEAD_DIM + 8)    // of a tile of q, k, v or their gradients: 8 more, so that 4 rows' eights lie in 32 different banks
+#define ROW(i) ((int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * (i))
+#define COLUMN(c) (8 * ((c) / 2) + (int)threadIdx.x % 4 * 2 + (c) % 2)
+#define RESULT_COLUMN(c) COLUMN(c)
+#else             // a warp owns every 4th pair of rows, a thread every 16th column; of a result quads where HEAD_DIM allows
+#define ROWS 8
+#define COLUMNS 4
+#define LOWEST 2
+#define HIGHEST 16
+#define WIDTH (HEAD_DIM / 16)
+#define PITCH (HEAD_DIM + 4)    // 4 more: 8 rows' quads lie in 32 different banks
+#define ROW(i) ((int)threadIdx.x / 32 * 2 + (int)threadIdx.x % 2 + 8 * (i))
+#define COLUMN(c) ((int)threadIdx.x % 32 / 2 + 16 * (c))
 #if HEAD_DIM % 64 == 0
-#define COLUMN(c) (4 * tx + 64 * ((c) / 4) + (c) % 4)
+#define RESULT_COLUMN(c) ((int)threadIdx.x % 32 / 2 * 4 + 64 * ((c) / 4) + (c) % 4)
 #else
-#define COLUMN(c) (tx + 16 * (c))
+#define RESULT_COLUMN(c) COLUMN(c)
+#endif
 #endif
 
 // 1. Copy rows row0 … row0 + 63 of x to shared memory, zeros where there is nothing.
 __device__ __forceinline__ void load_tile(float* tile, const float* x, long long stride, int row0, int rows, int D, int aligned) {
-    for (int f = threadIdx.x; f < TILE * HEAD_DIM / 4; f += 256) {
+    const int quads = HEAD_DIM / 4, rows_at_once = 128 / quads;
+    if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {  // nearly always
+        const int r = (int)threadIdx.x / quads, c = (int)threadIdx.x % quads * 4;
+        const float* from = x + (row0 + r) * stride + c;
+        float* to = tile + r * PITCH + c;
+#pragma unroll 4
+        for (int i = 0; i < TILE / rows_at_once; ++i, from += rows_at_once * stride)
+            *(float4*)(to + i * rows_at_once * PITCH) = *(const float4*)from;
+        return;
+    }
+#pragma unroll 1
+    for (int f = threadIdx.x; f < TILE * HEAD_DIM / 4; f += 128) {
         const int r = f / (HEAD_DIM / 4), c = f % (HEAD_DIM / 4) * 4;
         float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (row0 + r < rows) {
@@ -64,93 +103,158 @@ __device__ __forceinline__ void load_tile(float* tile, const float* x, long long
     }
 }
 
+#if TENSOR_CORES
+__device__ __forceinline__ unsigned word_tf32(float x) {  // to the nearest of TF32's 19 bits, as in matmul/cuda.cu
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    unsigned u;
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(u) : "f"(x));
+    return u;
+#else
+    return __float_as_uint(x) + (fabsf(x) < __int_as_float(0x7f800000) ? 0x1000u : 0u);
+#endif
+}
+
+// D (16 × 8) += A (16 × 8) B (8 × 8); top: this lane's two results in row g, bottom: in row g + 8.
+__device__ __forceinline__ void tensor_core(float* top, float* bottom, const unsigned* a, float b0, float b1) {
+    const unsigned b[2] = {word_tf32(b0), word_tf32(b1)};
+#ifndef __CUDACC__
+    float d[4] = {top[0], top[1], bottom[0], bottom[1]};
+    emulator::tensor_core(__LINE__, d, a, b, false);
+    top[0] = d[0], top[1] = d[1], bottom[0] = d[2], bottom[1] = d[3];
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    __trap();  // as in matmul/cuda.cu: older GPUs have no such tensor cores
+#else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(top[0]), "+f"(top[1]), "+f"(bottom[0]), "+f"(bottom[1])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+#endif
+
 // 2. s = A Bᵀ: dot products of the rows of two tiles.
-__device__ __forceinline__ void dot_rows(float (*s)[4], const float* A, const float* B) {
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+__device__ __forceinline__ void dot_rows(float (*s)[COLUMNS], const float* A, const float* B) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < ROWS; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) s[i][j] = 0.0f;
+        for (int j = 0; j < COLUMNS; ++j) s[i][j] = 0.0f;
+#if TENSOR_CORES
+    const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll 2
-    for (int d = 0; d < HEAD_DIM; d += 4) {
-        float4 a[4], b[4];
+    for (int d = 0; d < HEAD_DIM; d += 8) {  // columns 2q and 2q + 1 of A and B are called q and q + 4: one read fetches both
+        const float2 top = *(const float2*)(A + ROW(0) * PITCH + d + 2 * q), bottom = *(const float2*)(A + ROW(1) * PITCH + d + 2 * q);
+        const unsigned a[4] = {word_tf32(top.x), word_tf32(bottom.x), word_tf32(top.y), word_tf32(bottom.y)};
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = *(const float4*)(A + (ty + 16 * i) * PITCH + d);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) b[j] = *(const float4*)(B + (tx + 16 * j) * PITCH + d);
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int j = 0; j < 4; ++j) s[i][j] += a[i].x * b[j].x + a[i].y * b[j].y + a[i].z * b[j].z + a[i].w * b[j].w;
+        for (int j = 0; j < COLUMNS; j += 2) {
+            const float2 b = *(const float2*)(B + (4 * j + g) * PITCH + d + 2 * q);
+            tensor_core(&s[0][j], &s[1][j], a, b.x, b.y);
+        }
     }
+#else
+#if HEAD_DIM <= 64  // wider heads need the registers for their sums
+#pragma unroll 2
+#else
+#pragma unroll 1
+#endif
+    for (int d = 0; d < HEAD_DIM; d += 4) {
+        float4 b[COLUMNS];
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) b[j] = *(const float4*)(B + COLUMN(j) * PITCH + d);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+            const float4 a = *(const float4*)(A + ROW(i) * PITCH + d);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {  // one by one: each is a fused multiply-add
+                s[i][j] += a.x * b[j].x;
+                s[i][j] += a.y * b[j].y;
+                s[i][j] += a.z * b[j].z;
+                s[i][j] += a.w * b[j].w;
+            }
+        }
+    }
+#endif
 }
 
 // 3. sum += W X: a 64 × 64 tile of weights times a tile of rows.
 __device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W, const float* X) {
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#if TENSOR_CORES
+    const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+#pragma unroll 1
+    for (int n = 0; n < TILE; n += 8) {
+        const float *top = W + ROW(0) * WEIGHT_PITCH + n + q, *bottom = W + ROW(1) * WEIGHT_PITCH + n + q;
+        const unsigned a[4] = {word_tf32(top[0]), word_tf32(bottom[0]), word_tf32(top[4]), word_tf32(bottom[4])};
+#pragma unroll
+        for (int c = 0; c < WIDTH; c += 2) {
+            const float* x = X + (n + q) * PITCH + 4 * c + g;
+            tensor_core(&sum[0][c], &sum[1][c], a, x[0], x[4 * PITCH]);
+        }
+    }
+#else
 #pragma unroll 2
     for (int n = 0; n < TILE; n += 4) {
-        float w[4][4];
+        float4 w[ROWS];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const float4 quad = *(const float4*)(W + (ty + 16 * i) * WEIGHT_PITCH + n);
-            w[i][0] = quad.x, w[i][1] = quad.y, w[i][2] = quad.z, w[i][3] = quad.w;
-        }
+        for (int i = 0; i < ROWS; ++i) w[i] = *(const float4*)(W + ROW(i) * WEIGHT_PITCH + n);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const float* row = X + (n + e) * PITCH;
+            float x[WIDTH];
 #if HEAD_DIM % 64 == 0
 #pragma unroll
             for (int c = 0; c < WIDTH; c += 4) {
-                const float4 x = *(const float4*)(row + COLUMN(c));
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    sum[i][c] += w[i][e] * x.x;
-                    sum[i][c + 1] += w[i][e] * x.y;
-                    sum[i][c + 2] += w[i][e] * x.z;
-                    sum[i][c + 3] += w[i][e] * x.w;
-                }
+                const float4 quad = *(const float4*)(row + RESULT_COLUMN(c));
+                x[c] = quad.x, x[c + 1] = quad.y, x[c + 2] = quad.z, x[c + 3] = quad.w;
             }
 #else
 #pragma unroll
-            for (int c = 0; c < WIDTH; ++c) {
-                const float x = row[COLUMN(c)];
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sum[i][c] += w[i][e] * x;
-            }
+            for (int c = 0; c < WIDTH; ++c) x[c] = row[RESULT_COLUMN(c)];
 #endif
+#pragma unroll
+            for (int i = 0; i < ROWS; ++i) {
+                const float by = e == 0 ? w[i].x : e == 1 ? w[i].y : e == 2 ? w[i].z : w[i].w;
+#pragma unroll
+                for (int c = 0; c < WIDTH; ++c) sum[i][c] += by * x[c];
+            }
         }
     }
+#endif
 }
 
-// The rows' weights to shared memory, for add_product. A row is written and read by the same 16 threads, half a warp, so it is
-// the warp alone that has to wait for itself.
-__device__ __forceinline__ void share_weights(float* W, float (*s)[4]) {
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+// The rows' weights to shared memory, for add_product. A row is written and read by the threads of one warp, so it is the warp
+// alone that has to wait for itself.
+__device__ __forceinline__ void share_weights(float* W, float (*s)[COLUMNS]) {
     __syncwarp();  // what was there before has been read
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < ROWS; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) W[(ty + 16 * i) * WEIGHT_PITCH + tx + 16 * j] = s[i][j];
+        for (int j = 0; j < COLUMNS; ++j) W[ROW(i) * WEIGHT_PITCH + COLUMN(j)] = s[i][j];
     __syncwarp();
 }
 
 __device__ __forceinline__ void store_rows(float* x, long long stride, int row0, int rows, int D, float (*sum)[WIDTH], const float* factor) {
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < ROWS; ++i)
 #pragma unroll
         for (int c = 0; c < WIDTH; ++c)
-            if (row0 + ty + 16 * i < rows && COLUMN(c) < D) x[(row0 + ty + 16 * i) * stride + COLUMN(c)] = sum[i][c] * factor[i];
+            if (row0 + ROW(i) < rows && RESULT_COLUMN(c) < D) x[(row0 + ROW(i)) * stride + RESULT_COLUMN(c)] = sum[i][c] * factor[i];
 }
 
-// Over the 16 threads of a row: shuffles that flip the four lowest bits of the lane's number stay among them.
+// Minus infinity for every score of a key that its query does not see. by_keys: the rows of s are keys, its columns queries.
+__device__ __forceinline__ void mask(const Shape& n, float (*s)[COLUMNS], int q0, int k0, long long start, int by_keys) {
+    if (all_visible(n, q0, k0, start)) return;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            if (!visible(n, q0 + (by_keys ? COLUMN(j) : ROW(i)), k0 + (by_keys ? ROW(i) : COLUMN(j)), start)) s[i][j] = MINUS_INFINITY;
+}
+
+// Over the threads of a row.
 __device__ __forceinline__ float row_max(float v) {
-    for (int bit = 8; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL, v, bit));
+    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL, v, bit));
     return v;
 }
 __device__ __forceinline__ float row_sum(float v) {
-    for (int bit = 8; bit > 0; bit /= 2) v += __shfl_xor_sync(ALL, v, bit);
+    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v += __shfl_xor_sync(ALL, v, bit);
     return v;
 }
 
@@ -161,13 +265,13 @@ __device__ __forceinline__ const float* head_of(const float* x, const long long*
 
 // ---- Forward -------------------------------------------------------------------------------------------------------------
 // Block (i, b H + h): queries 64 i … 64 i + 63 of head h of batch row b. strides: of q, k, v and y.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(128, 2)
 attention_forward(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                   const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {H, T, S, D, causal, causal_offset};
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H;
+    const int batch = blockIdx.y / H, head = blockIdx.y % H;
     const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // under a causal mask the last queries have most to do: they start first
     q = head_of(q, strides, 0, batch, head);
     k = head_of(k, strides, 1, batch, head);
@@ -175,29 +279,31 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     const long long start = key_start ? key_start[batch] : 0;
     const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
     load_tile(Q, q, strides[2], q0, T, D, aligned);
-    float top[4], total[4], sum[4][WIDTH] = {};
+    float top[ROWS], total[ROWS], sum[ROWS][WIDTH] = {};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
+    for (int i = 0; i < ROWS; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
     for (int k0 = begin; k0 < end; k0 += TILE) {
         load_tile(K, k, strides[5], k0, S, D, aligned);
         load_tile(V, v, strides[8], k0, S, D, aligned);
         __syncthreads();
-        float s[4][4];
+        float s[ROWS][COLUMNS];
         dot_rows(s, Q, K);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+        for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) s[i][j] *= scale;
+        mask(n, s, q0, k0, start, 0);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
             float tile_top = MINUS_INFINITY;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                s[i][j] = visible(n, q0 + ty + 16 * i, k0 + tx + 16 * j, start) ? s[i][j] * scale : MINUS_INFINITY;
-                tile_top = fmaxf(tile_top, s[i][j]);
-            }
+            for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
             const float higher = fmaxf(top[i], row_max(tile_top));
             const float shift = higher == MINUS_INFINITY ? 0.0f : higher;  // nothing visible so far: exp(-inf − 0) is 0
             const float shrink = expf(top[i] - shift);
             float of_tile = 0.0f;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) of_tile += s[i][j] = expf(s[i][j] - shift);
+            for (int j = 0; j < COLUMNS; ++j) of_tile += s[i][j] = expf(s[i][j] - shift);
             total[i] = total[i] * shrink + row_sum(of_tile);
             top[i] = higher;
 #pragma unroll
@@ -207,12 +313,13 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
         add_product(sum, W, V);
         __syncthreads();  // K and V have been read
     }
-    float factor[4];
+    float factor[ROWS];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int query = q0 + ty + 16 * i;
+    for (int i = 0; i < ROWS; ++i) {
+        const int query = q0 + ROW(i);
         factor[i] = total[i] > 0.0f ? 1.0f / total[i] : (total[i] == 0.0f ? 0.0f : total[i]);  // saw no key: zeros; NaN stays NaN
-        if (tx == 0 && query < T) logsumexp[(long long)blockIdx.y * T + query] = logf(total[i]) + (total[i] == 0.0f ? 0.0f : top[i]);
+        if (COLUMN(0) == 0 && query < T)
+            logsumexp[(long long)blockIdx.y * T + query] = logf(total[i]) + (total[i] == 0.0f ? 0.0f : top[i]);
     }
     store_rows(y + batch * strides[9] + head * strides[10], strides[11], q0, T, D, sum, factor);
 }
@@ -285,14 +392,14 @@ extern "C" __global__ void attention_rows(const float* dout, const float* y, flo
 
 // dv = Pᵀ dO and dk = scale dSᵀ q, for 64 keys, over all queries that see them. Everything is transposed, keys down and queries
 // across, so that this thread's rows are keys. strides: of dout, q, k, v, dk, dv.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
                         float* dk, float* dv, const long long* strides, const long long* key_start, int H, int T, int S, int D,
                         float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *K = shared, *V = K + TILE * PITCH, *Q = V + TILE * PITCH, *dO = Q + TILE * PITCH, *W = dO + TILE * PITCH;
     const Shape n = {H, T, S, D, causal, causal_offset};
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H, k0 = blockIdx.x * TILE;
+    const int batch = blockIdx.y / H, head = blockIdx.y % H, k0 = blockIdx.x * TILE;
     dout = head_of(dout, strides, 0, batch, head);
     q = head_of(q, strides, 1, batch, head);
     logsumexp += (long long)blockIdx.y * T;
@@ -300,44 +407,48 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
     const long long start = key_start ? key_start[batch] : 0;
     load_tile(K, head_of(k, strides, 2, batch, head), strides[8], k0, S, D, aligned);
     load_tile(V, head_of(v, strides, 3, batch, head), strides[11], k0, S, D, aligned);
-    float sum_k[4][WIDTH] = {}, sum_v[4][WIDTH] = {};
+    float sum_k[ROWS][WIDTH] = {}, sum_v[ROWS][WIDTH] = {};
     for (int q0 = causal ? max(0, k0 - causal_offset) / TILE * TILE : 0; q0 < T; q0 += TILE) {
         __syncthreads();  // Q and dO have been read
         load_tile(Q, q, strides[5], q0, T, D, aligned);
         load_tile(dO, dout, strides[2], q0, T, D, aligned);
         __syncthreads();
-        float p[4][4], ds[4][4];
+        float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, K, Q);
         dot_rows(ds, V, dO);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const int query = q0 + tx + 16 * j;
+        for (int j = 0; j < COLUMNS; ++j) {
+            const int query = q0 + COLUMN(j);
             const float lse = query < T ? logsumexp[query] : 0.0f, row = query < T ? rows[query] : 0.0f;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                p[i][j] = visible(n, query, k0 + ty + 16 * i, start) ? expf(p[i][j] * scale - lse) : 0.0f;
-                ds[i][j] = p[i][j] * (ds[i][j] - row);
-            }
+            for (int i = 0; i < ROWS; ++i) p[i][j] = p[i][j] * scale - lse, ds[i][j] -= row;
         }
+        mask(n, p, q0, k0, start, 1);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) p[i][j] = expf(p[i][j]), ds[i][j] *= p[i][j];
         share_weights(W, p);
         add_product(sum_v, W, dO);
         share_weights(W, ds);
         add_product(sum_k, W, Q);
     }
-    const float by_scale[4] = {scale, scale, scale, scale}, by_one[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    float by_scale[ROWS], by_one[ROWS];
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) by_scale[i] = scale, by_one[i] = 1.0f;
     store_rows(dk + batch * strides[12] + head * strides[13], strides[14], k0, S, D, sum_k, by_scale);
     store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, by_one);
 }
 
 // dq = scale dS k, for 64 queries, over all keys that they see. strides: of dout, q, k, v, dq.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
                            float* dq, const long long* strides, const long long* key_start, int H, int T, int S, int D, float scale,
                            int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *Q = shared, *dO = Q + TILE * PITCH, *K = dO + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {H, T, S, D, causal, causal_offset};
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, batch = blockIdx.y / H, head = blockIdx.y % H;
+    const int batch = blockIdx.y / H, head = blockIdx.y % H;
     const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;
     k = head_of(k, strides, 2, batch, head);
     v = head_of(v, strides, 3, batch, head);
@@ -345,10 +456,10 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
     const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
     load_tile(Q, head_of(q, strides, 1, batch, head), strides[5], q0, T, D, aligned);
     load_tile(dO, head_of(dout, strides, 0, batch, head), strides[2], q0, T, D, aligned);
-    float lse[4], row[4], sum[4][WIDTH] = {};
+    float lse[ROWS], row[ROWS], sum[ROWS][WIDTH] = {};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int query = q0 + ty + 16 * i;
+    for (int i = 0; i < ROWS; ++i) {
+        const int query = q0 + ROW(i);
         lse[i] = query < T ? logsumexp[(long long)blockIdx.y * T + query] : 0.0f;
         row[i] = query < T ? rows[(long long)blockIdx.y * T + query] : 0.0f;
     }
@@ -357,19 +468,23 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
         load_tile(K, k, strides[8], k0, S, D, aligned);
         load_tile(V, v, strides[11], k0, S, D, aligned);
         __syncthreads();
-        float p[4][4], ds[4][4];
+        float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, Q, K);
         dot_rows(ds, dO, V);
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
+        for (int i = 0; i < ROWS; ++i)
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const bool seen = visible(n, q0 + ty + 16 * i, k0 + tx + 16 * j, start);
-                ds[i][j] = seen ? expf(p[i][j] * scale - lse[i]) * (ds[i][j] - row[i]) : 0.0f;
-            }
+            for (int j = 0; j < COLUMNS; ++j) p[i][j] = p[i][j] * scale - lse[i];
+        mask(n, p, q0, k0, start, 0);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) ds[i][j] = expf(p[i][j]) * (ds[i][j] - row[i]);
         share_weights(W, ds);
         add_product(sum, W, K);
     }
-    const float by_scale[4] = {scale, scale, scale, scale};
+    float by_scale[ROWS];
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) by_scale[i] = scale;
     store_rows(dq + batch * strides[12] + head * strides[13], strides[14], q0, T, D, sum, by_scale);
 }

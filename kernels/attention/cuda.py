@@ -2,6 +2,9 @@
 
 q, k and v may be any views whose last axis is contiguous, such as the three parts of one projection: the kernels are told the
 strides. The result lies in memory as (B, T, H, D), seen as (B, H, T, D), so that joining the heads again copies nothing.
+
+Where matrix products are to use the tensor cores (kernels.gpu.set_matmul_precision), so do those in here. In "bf16" too they
+round to TF32: the tiles lie in shared memory as float32 either way, so the shorter numbers would gain nothing.
 """
 
 import math
@@ -11,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from kernels.arrays import array_module
-from kernels.gpu import Strided, address, blocks_for, empty, f32, i32, source_with
+from kernels.gpu import Strided, address, blocks_for, empty, f32, i32, matmul_precision, source_with
 
-TILE = 64
+TILE, THREADS = 64, 128
 WIDEST_HEAD = 256
 PLAIN_QUERIES = (
     8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
@@ -22,7 +25,7 @@ PLAIN_QUERIES = (
 
 def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
     """See reference.attention_forward; all arrays are float32."""
-    source, head_dim = _source(q)
+    source = _source(q)
     B, H, T, D = q.shape
     S = k.shape[2]
     q, k, v = (_rows_contiguous(a) for a in (q, k, v))
@@ -36,7 +39,7 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
         source.launch("attention_plain", (T, B * H), (256,), *head, *tail)
     else:
         grid = (blocks_for(T, TILE), B * H)
-        source.launch("attention_forward", grid, (256,), *head, *tail, _aligned(q, k, v), shared=_shared(head_dim, 3))
+        source.launch("attention_forward", grid, (THREADS,), *head, *tail, _aligned(q, k, v), shared=_shared(source, 3))
     if out is not None and y is not out:
         out[...] = y
         y = out
@@ -47,7 +50,7 @@ def attention_backward(
     dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ):
     """See reference.attention_backward."""
-    source, head_dim = _source(q)
+    source = _source(q)
     B, H, T, D = q.shape
     S = k.shape[2]
     dout, q, k, v, y = (_rows_contiguous(a) for a in (dout, q, k, v, y))
@@ -62,7 +65,7 @@ def attention_backward(
     for name, length, results in (("keys", S, (dk, dv)), ("queries", T, (dq,))):
         args = *start, *(Strided(r) for r in results), _strides(dout, q, k, v, *results), *tail
         grid = (blocks_for(length, TILE), B * H)
-        source.launch(f"attention_backward_{name}", grid, (256,), *args, shared=_shared(head_dim, 4))
+        source.launch(f"attention_backward_{name}", grid, (THREADS,), *args, shared=_shared(source, 4))
     grads = []
     for grad, buffer in zip((dq, dk, dv), out, strict=True):
         if buffer is not None and buffer is not grad:
@@ -76,7 +79,7 @@ def _source(q):
     if D > WIDEST_HEAD:
         raise ValueError(f"attention on a GPU takes heads of up to {WIDEST_HEAD} numbers, these have {D}")
     head_dim = 16 * max(1, blocks_for(D, 16))
-    return source_with(Path(__file__), HEAD_DIM=head_dim), head_dim
+    return source_with(Path(__file__), HEAD_DIM=head_dim, TENSOR_CORES=int(matmul_precision() != "fp32"))
 
 
 def _rows_contiguous(x):
@@ -105,9 +108,10 @@ def _aligned(*arrays):
     return i32(all(address(a) % 16 == 0 and all(s % 16 == 0 for s in a.strides[:-1]) for a in arrays))
 
 
-def _shared(head_dim, tiles):
-    """Bytes of shared memory: `tiles` tiles of rows and one of weights, each row padded by four numbers."""
-    return 4 * TILE * (tiles * (head_dim + 4) + TILE + 4)
+def _shared(source, tiles):
+    """Bytes of shared memory: `tiles` tiles of rows and one of weights, with PITCH and WEIGHT_PITCH as in cuda.cu."""
+    pitch = source.defines["HEAD_DIM"] + (8 if source.defines["TENSOR_CORES"] else 4)
+    return 4 * TILE * (tiles * pitch + TILE + 4)
 
 
 def _strides(*arrays):

@@ -15,10 +15,11 @@ STRICT = ["-Xptxas", "--warn-on-spills,--warn-on-local-memory-usage", "-Werror",
 
 
 def variants(path, arch):
-    """The defines to compile with: attention's head width is one."""
+    """The defines to compile with: attention's head width, and whether by tensor cores."""
     if path.parent.name != "attention":
         return [[]]
-    return [[f"-DHEAD_DIM={d}"] for d in ((16, 64, 128) if arch == "sm_90" else (64,))]
+    chosen = {"sm_75": [(64, 0)], "sm_80": [(64, 1)], "sm_90": [(64, 0), (128, 0), (128, 1)]}[arch]
+    return [[f"-DHEAD_DIM={d}", f"-DTENSOR_CORES={on}"] for d, on in chosen]
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not installed")
