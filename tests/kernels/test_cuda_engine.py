@@ -193,7 +193,7 @@ def test_a_sanitizer_that_does_not_end_is_stopped_and_all_four_are_reported(tmp_
     tool.write_text(TOOL)
     tool.chmod(0o755)
     monkeypatch.setattr(check, "SANITIZED_BY", 2)
-    monkeypatch.setattr(check, "SHORTEST_SHARE", 1)
+    monkeypatch.setattr(check, "SHORTEST_TIME", 1)
     report = check.Report(tmp_path, "a stand-in")
     check.sanitize(report, kernels.SETS["emulator"], np.asarray, tmp_path, tool)
     found = json.loads((tmp_path / "check.json").read_text())
