@@ -33,15 +33,15 @@ def check_tokens(idx, vocab_size):
         )
 
 
-def positions(T, seen=0, key_start=None):
-    """Where each of T new tokens stands, given that `seen` came before: (T,) int64, or (B, T) for padded rows.
+def positions(T, seen=0, key_start=None, device="cpu"):
+    """Where each of T new tokens stands, given that `seen` came before: (T,) int64 on `device`, or (B, T) for padded rows.
 
     A row that starts at column key_start[b] counts from there, so that padding on its left does not move its text.
     """
-    columns = np.arange(seen, seen + T)  # (T,)
     if key_start is None:
-        return mg.from_numpy(columns)
-    return mg.from_numpy(np.maximum(columns - np.asarray(key_start)[:, None], 0))  # (B, T)  padding itself stands at 0
+        return mg.arange(seen, seen + T, device=device)  # (T,)
+    columns = np.arange(seen, seen + T) - np.asarray(key_start)[:, None]  # (B, T)
+    return mg.from_numpy(np.maximum(columns, 0)).to(device)  # padding itself stands at 0
 
 
 # ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────

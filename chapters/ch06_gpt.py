@@ -161,7 +161,7 @@ class GPT(nn.Module):
         """What enters the first block: each token's vector, and that of the place where it stands.  -> (B, T, C)"""
         x = self.wte(idx)  # (B, T, C)
         if self.wpe is not None:
-            where = positions(idx.shape[1], seen, key_start).to(idx.device)  # (T,) or (B, T)
+            where = positions(idx.shape[1], seen, key_start, idx.device)  # (T,) or (B, T)
             x = x + self.wpe(where)  # (B, T, C)
         return self.drop(x)
 

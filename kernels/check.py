@@ -35,7 +35,7 @@ STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "comp
 SANITIZED_BY, COMPILED_BY = 350, 400
 SHORTEST_TIME = 60  # seconds that the tools have in any case
 GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-2, 1e-3
-SHAPES = [("book", 32), ("gpt2", 8)]  # of whole training steps: preset and batch
+SHAPES = [("book", 32), ("gpt2", 8), ("tiny", 16)]  # of whole training steps: preset and batch
 FIGURES = {
     "tflops": "{:8.2f} TFLOP/s", "gb_per_s": "{:8.0f} GB/s", "of_copy": "{:5.2f} of a copy",
     "tokens_per_s": "{:9.0f} tokens/s",
@@ -126,12 +126,13 @@ def measure_steps(report, xp, small):
     shapes = [("small", 2)] if small else SHAPES
     for precision in ("fp32",) if small else gpu.PRECISIONS:
         for preset, batch in shapes:
-            label = f"{preset}, batch {batch}, {precision}"
-            row = gpu_training.step_time(xp, preset, batch, precision)
-            report.add("steps", f"ours, {label}", row)
-            report.note(f"step of {label}: {row['ms']:.1f} ms")
-            if xp is not np:
-                xp.get_default_memory_pool().free_all_blocks()
+            for graph in (False, True):
+                label = f"{preset}, batch {batch}, {precision}{', as a graph' if graph else ''}"
+                row = gpu_training.step_time(xp, preset, batch, precision, graph)
+                report.add("steps", f"ours, {label}", row)
+                report.note(f"step of {label}: {row['ms']:.1f} ms")
+                if xp is not np:
+                    xp.get_default_memory_pool().free_all_blocks()
     if not small and gpu_kernels.torch_on_gpu() is not None:
         measure_torch(report, shapes, compiled=False)
 
@@ -156,8 +157,8 @@ def measure_torch(report, shapes, compiled):
 def sanitize(report, served, put, folder, tool=None):
     """5. compute-sanitizer's four tools over as few small cases as launch every kernel, each in a process of its own.
 
-    The cases are some 150 launches of 350,000 threads together: what takes long is that a tool rewrites every kernel
-    before its first launch, on the CPU. So all four run side by side. What they found is told also where the time was too short.
+    The cases are some 150 launches of 350,000 threads together: what takes long is that a tool rewrites every kernel before
+    its first launch, on the CPU. So all four run side by side. What they found is told even where the time was too short.
     """
     tool = tool or shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(tool).exists():
@@ -171,9 +172,8 @@ def sanitize(report, served, put, folder, tool=None):
         for name in SANITIZERS:
             command = [str(tool), "--tool", name, "--error-exitcode", "9", sys.executable, *check]
             with (Path(folder) / f"{name}.log").open("w") as log:
-                running[name] = subprocess.Popen(
-                    [*command, "--out", str(Path(folder) / name)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-                )
+                command += ["--out", str(Path(folder) / name)]
+                running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         for name, process in running.items():
             try:
                 process.wait(timeout=max(0, end - time.perf_counter()))

@@ -102,7 +102,8 @@ class Source:
             self._emulated = emulator.Emulated(self.path, self.defines)
         plain = (a.array if type(a) is Strided else a for a in args)
         held = [getattr(a, "held", a) for a in plain]
-        self._emulated.launch(name, grid, block, held, shared, [getattr(a, "held", a) for a in reach])
+        reach = [getattr(a, "held", a) for a in reach]
+        memory.do(lambda: self._emulated.launch(name, grid, block, held, shared, reach))
 
     def _compiled(self, xp):
         if self._module is None:

@@ -22,6 +22,7 @@ from minigrad.devices import (
     set_float32_matmul_precision,
 )
 from minigrad.function import Context, Function
+from minigrad.graphed import graphed
 from minigrad.ops.activations import log_softmax, relu, sigmoid, softmax, tanh
 from minigrad.ops.arithmetic import (
     abs,
@@ -176,8 +177,9 @@ def full_like(input, fill_value, dtype=None):
 
 def arange(start, end=None, step=1, *, dtype=None, device=None):
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
-    values = _np.arange(start, step=step) if end is None else _np.arange(start, end, step)
-    return _made(values, dtype or (float32 if values.dtype == float64 else int64), device)
+    xp = _kernels.require(device or get_default_device())  # made where it is to lie: nothing is copied there
+    values = xp.arange(start, step=step) if end is None else xp.arange(start, end, step)
+    return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
 
 
 def linspace(start, end, steps, *, dtype=float32, device=None):

@@ -41,8 +41,49 @@ def counting():
 
 
 def count(kind, name):
+    if _recorded is not None:  # what is only recorded is not done
+        if kind in ("to_host", "to_device"):
+            raise NotRecorded(f"{name}: what is recorded in a graph can neither wait for the GPU nor send an array there")
+        return
     for traffic in _counters:
         getattr(traffic, kind)[name] += 1
+
+
+# ---- recording: kernels/graph.py ------------------------------------------------------------------------------------------
+_recorded = None  # while a graph is being recorded: the list of its work
+
+
+class NotRecorded(RuntimeError):
+    """Work that a graph cannot hold."""
+
+
+@contextmanager
+def recording():
+    """Yields the list of functions that do, in order, what the with block would have done. Arrays that come into being in it
+    have their shapes and some content that means nothing: a GPU, too, does nothing yet."""
+    global _recorded
+    _recorded = []
+    try:
+        with np.errstate(all="ignore"):
+            yield _recorded
+    finally:
+        _recorded = None
+
+
+def do(work):
+    """Call work(), or only note it where a graph is being recorded."""
+    if _recorded is None:
+        work()
+    else:
+        _recorded.append(work)
+
+
+def _make(compute, name, *parents):
+    """compute() as an array on the device, to be computed again into the same memory where that is recorded."""
+    made = _up(compute(), name, *parents)
+    if _recorded is not None and isinstance(made, ndarray) and made.base is None:
+        _recorded.append(lambda: np.copyto(made.held, compute()))
+    return made
 
 
 class _Pointer:
@@ -115,21 +156,22 @@ class ndarray:  # noqa: N801  (CuPy's name)
         parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts):
             count("to_host", "x[mask]")  # how many there are decides the result's shape
-        return _up(self.held[index], "index", self)
+        return _make(lambda: self.held[index], "index", self)
 
     def __setitem__(self, index, value):
         count("elementwise", "setitem")
-        self.held[_down(index)] = _down(value)
+        index, value = _down(index), _down(value)
+        do(lambda: self.held.__setitem__(index, value))
 
     def fill(self, value):
         count("elementwise", "fill")
-        self.held.fill(_down(value))
+        do(lambda: self.held.fill(_down(value)))
 
     def __getattr__(self, name):  # the other methods: sum, reshape, astype, …
         method = getattr(self.held, name)
         if not callable(method):
             raise AttributeError(f"an array on the device has no {name!r}")
-        return lambda *args, **kwargs: _up(method(*_down(args), **_down(kwargs)), name, self)
+        return lambda *args, **kwargs: _make(lambda: method(*_down(args), **_down(kwargs)), name, self)
 
 
 def _down(value):
@@ -159,11 +201,11 @@ def _up(result, name, *parents):
 
 def _operator(name):
     def forward(self, *others):
-        result = getattr(self.held, name)(*_down(others))
-        if result is self.held:  # in place
+        if name.startswith("__i") and name != "__invert__":  # in place
             count("elementwise", name)
+            do(lambda: getattr(self.held, name)(*_down(others)))
             return self
-        return result if result is NotImplemented else _up(result, name)
+        return _make(lambda: getattr(self.held, name)(*_down(others)), name)
 
     return forward
 
@@ -203,11 +245,11 @@ class _Function:
     def __call__(self, *args, **kwargs):
         if self.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
             count("to_host", self.name)  # how many there are decides the result's shape
-        return _up(self.numpy(*_down(args), **_down(kwargs)), self.name, *args)
+        return _make(lambda: self.numpy(*_down(args), **_down(kwargs)), self.name, *args)
 
     def at(self, array, index, values):  # xp.add.at
         count("elementwise", f"{self.name}.at")
-        self.numpy.at(array.held, _down(index), _down(values))
+        do(lambda: self.numpy.at(array.held, _down(index), _down(values)))
 
 
 def may_share_memory(a, b):

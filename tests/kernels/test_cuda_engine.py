@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import TrainConfig, make_optimizer, numbers
 from kernels import arrays, check, emulator, gpu
 from kernels.emulator import memory
+from kernels.graph import GraphError, capturing
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
 
@@ -62,8 +64,66 @@ def test_how_many_kernels_a_training_step_launches(layers):
                 optimiser.zero_grad()
                 numbers(loss, norm)
     assert sum(traffic.launches.values()) <= 17 + 27 * layers
-    assert sum(traffic.elementwise.values()) <= 18 + 2 * layers  # the two additions to the residual stream
+    assert sum(traffic.elementwise.values()) <= 19 + 2 * layers  # the two additions to the residual stream
     assert traffic.launches["adamw"] == 2 and traffic.launches["square_sums"] == 1
+
+
+def graphed_steps(device, graph, steps=20):
+    """Losses of training on batches of two shapes, and what each step launched."""
+    config = GPTConfig(vocab_size=61, context=24, n_layer=1, n_head=2, d_model=32)
+    model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
+    optimiser, losses, launched = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
+
+    def loss_fn(inputs, targets):
+        return F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
+
+    step = mg.graphed(loss_fn, model.parameters())
+    for i in range(steps):
+        ids = rng.integers(0, 61, (4, 25 if i % 3 else 17))
+        batch = [mg.as_tensor(np.ascontiguousarray(a), device=device) for a in (ids[:, :-1], ids[:, 1:])]
+        with memory.counting() as traffic:
+            if graph:
+                loss = step(*batch)
+            else:
+                loss = loss_fn(*batch)
+                loss.backward()
+            mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+        launched.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
+        assert not traffic.to_host
+        losses.append(loss.item())
+    return losses, launched
+
+
+def test_a_recorded_step_gives_the_same_numbers_by_one_launch():
+    plain, launched = graphed_steps("emulator", False)
+    recorded, launched_now = graphed_steps("emulator", True)
+    assert plain == recorded  # to the bit, and on the CPU nothing is recorded:
+    assert graphed_steps("cpu", True, 5)[0] == graphed_steps("cpu", False, 5)[0]
+    assert launched[-1] > 50 and set(launched_now[6:]) == {12}  # the graph, two inputs, clipping and AdamW
+
+
+def test_what_a_graph_cannot_hold_is_refused():
+    x = mg.tensor(np.ones((3, 4), np.float32), device="emulator", requires_grad=True)
+    looking = mg.graphed(lambda a: (a * x).sum() * (x.sum().item() + 1), [x])
+    dropping = mg.graphed(lambda a: F.dropout(a * x, 0.5).sum(), [x])
+    for step, says in ((looking, "item: what is recorded .* can neither wait for the GPU"), (dropping, "dropout")):
+        a = mg.tensor(np.ones((3, 4), np.float32), device="emulator")
+        step(a)
+        x.grad = None
+        with pytest.raises(GraphError, match=says):
+            step(a)
+        assert x.grad is None and not capturing()
+
+
+def test_gradients_that_are_there_are_added_to():
+    x = mg.tensor(np.ones(4, np.float32), device="emulator", requires_grad=True)
+    a = mg.tensor(np.arange(4, dtype=np.float32), device="emulator")
+    step = mg.graphed(lambda a: (a * x).sum(), [x])
+    for n in (1, 2, 3):
+        step(a)
+        assert x.grad.tolist() == [0, n, 2 * n, 3 * n]
 
 
 def test_rows_read_twice_add_up_in_one_order():
@@ -89,6 +149,27 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
+class Stream:
+    """Records what is launched between begin_capture and end_capture, where it is the current stream."""
+
+    def __init__(self, non_blocking):
+        assert non_blocking  # the legacy stream cannot be recorded
+
+    def __enter__(self):
+        self.recording = memory.recording()
+
+    def __exit__(self, *_):
+        assert self.recording is None  # the capture was ended
+
+    def begin_capture(self):
+        self.work = self.recording.__enter__()
+
+    def end_capture(self):
+        self.recording.__exit__(None, None, None)
+        self.recording = None
+        return SimpleNamespace(launch=lambda: [work() for work in self.work])
+
+
 class StandIn(ModuleType):
     """A module named cupy. Its memory holds `room` bytes at most in one array."""
 
@@ -100,8 +181,9 @@ class StandIn(ModuleType):
         runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22))
         device = SimpleNamespace(attributes={"MultiProcessorCount": 4})
         self.cuda = SimpleNamespace(
-            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device
-        )
+            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device,
+            Stream=Stream, MemoryPool=lambda: SimpleNamespace(malloc=None), using_allocator=lambda malloc: nullcontext(),
+        )  # fmt: skip
 
     def __getattr__(self, name):
         return getattr(memory, name)
@@ -130,7 +212,7 @@ class StandIn(ModuleType):
                 assert all(isinstance(n, int) for n in (*grid, *block))
                 assert shared_mem <= self.max_dynamic_shared_size_bytes
                 held = [None if a is gpu._NULL else getattr(a, "held", a) for a in args]
-                emulated.launch(self.name, grid, block, held, shared_mem)
+                memory.do(lambda: emulated.launch(self.name, grid, block, held, shared_mem))
 
         return SimpleNamespace(get_function=Function)
 
@@ -154,6 +236,10 @@ def test_training_through_cupys_own_interface(cupy):
     on_cpu, on_cuda = losses_of_training("cpu", 3), losses_of_training("cuda", 3)
     assert np.abs(on_cpu - on_cuda).max() < 1e-4
     assert len(set(cupy.compiled)) >= 7  # every operation of a GPT's
+
+
+def test_a_step_recorded_through_cupys_own_interface(cupy):
+    assert graphed_steps("cuda", True, 8)[0] == graphed_steps("emulator", False, 8)[0]
 
 
 def test_out_of_memory_says_what_was_asked_what_is_free_and_what_to_lower(cupy):
