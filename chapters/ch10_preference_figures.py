@@ -111,9 +111,15 @@ def draw_frontier(path, curves):
         kl, score, notes = zip(*sorted(points), strict=True)
         axes.plot(kl, score, "o-", color=COLOURS.get(name, DIM), markersize=4, linewidth=1.2, label=name)
         for place, note in zip(zip(kl, score, strict=True), notes, strict=True):
-            axes.annotate(note, place, (4, 4), textcoords="offset points", fontsize=8, color=INK)
+            below = -11 if name == "DPO" else 4
+            axes.annotate(note, place, (-5, below), textcoords="offset points", fontsize=8, color=INK, ha="right")
+    # Distances are as their roots: beside a policy that went far astray the others stay apart.
+    axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    furthest = max(kl for points in curves.values() for kl, *_ in points)
+    axes.set_xticks([tick for tick in (0, 0.1, 0.5, 1, 2, 4, 8, 16, 32, 64) if tick <= furthest])
+    axes.set_xlim(left=-0.02)
     axes.set(xlabel="KL from the SFT model (nats a response)", ylabel="the simulated judge's mean score, of 8")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     return save_figure(figure, path)
