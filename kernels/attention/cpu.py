@@ -49,6 +49,14 @@ def _scale(target, n, factor):
 
 
 @inner
+def _copy_rows(source, source_row, n, D, factor, target, target_row):
+    """n rows of D floats, multiplied by the factor."""
+    for i in range(n):
+        for d in range(D):
+            store(target, i * target_row + d, load(source, i * source_row + d) * factor)
+
+
+@inner
 def _scale_columns(target, rows, factors):
     """Multiply each of QUERIES columns by its own factor."""
     for r in range(rows):
@@ -75,13 +83,6 @@ def _unpack(source, source_row, n, D, target, target_row):
                 for ii in range(i, min(n, i + WIDTH)):
                     for dd in range(d, min(D, d + WIDTH)):
                         store(target, ii * target_row + dd, load(source, dd * source_row + ii))
-
-
-@inner
-def _hide(scores, row, columns, key, first_query, offset, value):
-    """Give `value` to the scores of one key for the queries before it: query i sees the keys j ≤ i + offset."""
-    for i in range(min(columns, key - offset - first_query)):
-        store(scores, row + i, value)
 
 
 @inner
@@ -130,10 +131,10 @@ def _forward_panel(
         for j in range(0, keys, ROWS):
             _tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
         for j in range(keys):
+            hidden = k0 + j - offset - first_query if causal else 0  # so many of the queries do not see this key
             if k0 + j < start or k0 + j >= end:
-                _fill(P + 4 * j * QUERIES, QUERIES, _F(_MINUS_INFINITY))
-            elif causal and k0 + j > first_query + offset:
-                _hide(P, j * QUERIES, QUERIES, k0 + j, first_query, offset, _F(_MINUS_INFINITY))
+                hidden = QUERIES
+            _fill(P + 4 * j * QUERIES, hidden, _F(_MINUS_INFINITY))
         _softmax_step(P, keys, top, total, rescale)
         if k0 > first:
             _scale_columns(O, D, rescale)
@@ -273,11 +274,11 @@ def _pack_block(x, x_row, n, D, sideways, upright):
 
 
 @inner
-def _weights(P, dP, keys, lse, row):
-    """In place: P = exp(S − lse) from the scores, dS = P (dP − row) from dP."""
-    for j in range(keys):
-        p_row, d_row = P + 4 * j * BLOCK, dP + 4 * j * BLOCK
-        for i in range(BLOCK):
+def _weights(P, dP, lse, row):
+    """In place, for ROWS keys and a panel of queries: P = exp(S − lse) from the scores, dS = P (dP − row) from dP."""
+    for r in range(ROWS):
+        p_row, d_row = P + 4 * r * BLOCK, dP + 4 * r * BLOCK
+        for i in range(QUERIES):
             p = exp_to_zero(load(p_row, i) - load(lse, i))
             store(p_row, i, p)
             store(d_row, i, p * (load(d_row, i) - load(row, i)))
@@ -287,30 +288,33 @@ def _weights(P, dP, keys, lse, row):
 def _backward_block(room, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded):
     """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  room: as in _backward_head."""
     K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row, _ = room
+    before = k0 - offset - first_query if causal else -keys  # so many of the queries do not see key k0, one more not the next
     for j in range(0, keys, ROWS):
-        for i in range(0, BLOCK, QUERIES):
+        first = max(0, before + j) // QUERIES * QUERIES
+        for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
-            if causal and k0 + j > first_query + i + QUERIES - 1 + offset:  # none of these queries sees these keys
-                for r in range(ROWS):
-                    _fill(P + place + 4 * r * BLOCK, QUERIES, _F(_MINUS_INFINITY))
-                    _fill(dP + place + 4 * r * BLOCK, QUERIES, _F(0.0))
-            else:
-                _tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
-                _tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
-    for j in range(keys):
-        if k0 + j < start or k0 + j >= end:
-            _fill(P + 4 * j * BLOCK, BLOCK, _F(_MINUS_INFINITY))
-        elif causal and k0 + j > first_query + offset:
-            _hide(P, j * BLOCK, BLOCK, k0 + j, first_query, offset, _F(_MINUS_INFINITY))
-    _weights(P, dP, keys, lse, row)
-    for d in range(0, D, ROWS):
-        for i in range(0, BLOCK, QUERIES):
-            _queries_tile(K_features + 4 * (d * padded + k0 * ROWS), dP + 4 * i, dQ + 4 * (d * BLOCK + i), keys, BLOCK, True)
+            _tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
+            _tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
+        for r in range(j, j + ROWS):
+            hidden = before + r if start <= k0 + r < end else BLOCK
+            if hidden > first:
+                _fill(P + 4 * (r * BLOCK + first), hidden - first, _F(_MINUS_INFINITY))
+        for i in range(first, BLOCK, QUERIES):
+            place = 4 * (j * BLOCK + i)
+            _weights(P + place, dP + place, lse + 4 * i, row + 4 * i)
+    for i in range(0, BLOCK, QUERIES):
+        seen = min(keys, i + QUERIES - before)
+        if seen > 0:
+            for d in range(0, D, ROWS):
+                place = 4 * (d * BLOCK + i)
+                _queries_tile(K_features + 4 * (d * padded + k0 * ROWS), dP + 4 * i, dQ + place, seen, BLOCK, True)
     for d in range(0, D, QUERIES):
         for j in range(0, keys, ROWS):
-            place = 4 * ((k0 + j) * D_wide + d)
-            _keys_tile(P + 4 * j * BLOCK, dO_up + 4 * d * BLOCK, dV + place, BLOCK, D_wide, True)
-            _keys_tile(dP + 4 * j * BLOCK, Q_up + 4 * d * BLOCK, dK + place, BLOCK, D_wide, True)
+            first = max(0, before + j)  # less than BLOCK: the last query sees the last key
+            block, place = 4 * (j * BLOCK + first), 4 * ((k0 + j) * D_wide + d)
+            up = 4 * (d * BLOCK + first * QUERIES)
+            _keys_tile(P + block, dO_up + up, dV + place, BLOCK - first, D_wide, True)
+            _keys_tile(dP + block, Q_up + up, dK + place, BLOCK - first, D_wide, True)
 
 
 def _backward_places(S, D):
@@ -350,11 +354,8 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
             _backward_block(room, k0, keys, t, start, end, offset, causal, D, D_wide, padded)
         _scale(dQ, D * BLOCK, scale)
         _unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
-    for s in range(S):
-        for d in range(D):
-            store(dk, s * rows[6] + d, load(dK, s * D_wide + d) * scale)
-        for d in range(D):
-            store(dv, s * rows[7] + d, load(dV, s * D_wide + d))
+    _copy_rows(dK, D_wide, S, D, scale, dk, rows[6])
+    _copy_rows(dV, D_wide, S, D, _F(1.0), dv, rows[7])
 
 
 @kernel
