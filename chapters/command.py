@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +63,12 @@ def command(main, settings, presets=None):
         if getattr(chosen, "seed", 0) < 0:
             raise ValueError(f"seed must be at least 0, got {chosen.seed}")
         with computing_on(chosen):
-            return main(chosen)
+            found = main(chosen)
+        sys.stdout.flush()
+        return found
+    except BrokenPipeError:  # nobody reads on, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would complain when it ends
+        sys.exit(141)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
