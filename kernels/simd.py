@@ -153,7 +153,7 @@ def _power_in_lowest_bits(typing, rounded):
 
 @exact
 def _short_exp(x, raised):
-    """2^raised eˣ for x of at most 0 (or just above), where that is a normal number; relative error below 2e-7.
+    """2^raised eˣ where that is a normal number, as for x of at most 0 or a little; relative error below 2e-7.
 
     2^(n + raised) takes a single shift and nothing is clipped; and the polynomial, whose coefficients are fitted to this
     interval (least squares of the relative error, with weights that even it out: 1e-7), needs only degree 5.
@@ -185,19 +185,37 @@ def raised_exp(x):
     return _F(0.0) if x < _F(-104.0) else _short_exp(x, 64)
 
 
+@exact
+def clipped_exp(x):
+    """eˣ for x within ±87, and what it is there for those beyond: for where 1 is added to it. As short as exp_to_zero."""
+    x = _F(-87.0) if x < _F(-87.0) else x
+    return _short_exp(_F(87.0) if x > _F(87.0) else x, 0)
+
+
+def emit_prefetch(builder, pointer, to_write=0):
+    """LLVM's instruction that asks for the cache line at a pointer, into the nearest cache, to be read or to be written."""
+    pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kinds = [pointer.type, INT, INT, INT]
+    function = builder.module.declare_intrinsic("llvm.prefetch", kinds[:1], ir.FunctionType(ir.VoidType(), kinds))
+    builder.call(function, [pointer, INT(to_write), INT(3), INT(1)])
+
+
 @intrinsic
 def prefetch(typing, address):
     """Ask for the cache line at this address, which need not be a valid one; nothing waits for it."""
 
     def emit(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, INT, INT, INT])
-        )
-        builder.call(function, [pointer, INT(0), INT(3), INT(1)])  # to read it, into the nearest cache, as data
+        emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64), emit
+
+
+@inner
+def prefetch_numbers(address, n):
+    """Ask for all the cache lines of the n float32 numbers that start here."""
+    for i in range(0, n, 16):
+        prefetch(address + 4 * i)
 
 
 def dot_products(load_weight, width):

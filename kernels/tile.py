@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.launch import inner
-from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, load, prefetch, store
+from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, emit_prefetch, load, prefetch, store
 
 _SPACIOUS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))  # 32 vector registers
 
@@ -67,6 +67,8 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
                     for v in range(vectors):
                         yield r, v, vector(c, builder.add(builder.mul(LONG(r), c_row), LONG(v * WIDTH)))
 
+            _prefetch_tile(builder, c, c_row, rows, vectors * WIDTH)
+
             before = builder.block
             loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
             builder.branch(loop)
@@ -105,6 +107,16 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
         return types.void(types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean), emit
 
     return tile
+
+
+def _prefetch_tile(builder, c, c_row, rows, columns):
+    """Ask for the lines of a tile of C, to be written. It is wanted only after the last k, and by then has come from memory.
+
+    A row's last number is asked for too: a row that does not begin where a line begins ends in one line more.
+    """
+    for r in range(rows):
+        for column in (*range(0, columns, LINE), columns - 1):
+            emit_prefetch(builder, builder.gep(c, [builder.add(builder.mul(LONG(r), c_row), LONG(column))]), 1)
 
 
 def transpose_block(rows):

@@ -13,7 +13,7 @@ from numba import prange, types
 
 from kernels.gelu.reference import TANH_CUBIC, TANH_SCALE
 from kernels.launch import as_flat, delivered, exact, inner, kernel, result, workers
-from kernels.simd import exp
+from kernels.simd import clipped_exp, exp
 
 _F = types.float32
 _TWO_S, _C, _THREE_C = 2 * TANH_SCALE, TANH_CUBIC, 3 * TANH_CUBIC
@@ -26,7 +26,8 @@ FORMS = {"none": 1, "tanh": 2}
 def gelu_tanh(x):
     """x σ(2u), u = √(2/π) (x + 0.044715 x³): GPT-2's GELU of one number, absolute error below 5e-7 · max(1, |x|)."""
     u2 = _F(_TWO_S) * (x + _F(_C) * x * x * x)
-    return x / (_F(1.0) + exp(-u2)) if x > _F(-20.0) else x * _F(0.0)  # e^-u2 would overflow; 0 · -inf is NaN, as in NumPy
+    # Below -20 the result is 0 in float32, where a clipped e^-u2 would not be large enough; 0 · -inf is NaN, as in NumPy.
+    return x / (_F(1.0) + clipped_exp(-u2)) if x > _F(-20.0) else x * _F(0.0)
 
 
 @exact
@@ -103,6 +104,31 @@ def _backward(dy, x, dx, form, parts):  # dy, x, dx: (N,)
     for part in prange(parts):
         first, last = len(x) * part // parts, len(x) * (part + 1) // parts
         _backward_span(dy[first:last], x[first:last], dx[first:last], form)
+
+
+@inner
+def _slope_row(dy, z, dz, form):
+    for c in range(len(dy)):
+        dz[c] = dy[c] * (gelu_tanh_slope(z[c]) if form == 2 else gelu_slope(z[c]))
+
+
+@inner
+def _add_row(x, sums):
+    for c in range(len(x)):
+        sums[c] += x[c]
+
+
+@kernel
+def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (parts, C), zeros
+    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and its column sums while each row is in the cache."""
+    parts = len(sums)
+    for part in prange(parts):
+        for r in range(len(dy) * part // parts, len(dy) * (part + 1) // parts):
+            if form == 1:  # a number the compiler knows: one loop for each form, without a choice inside
+                _slope_row(dy[r], z[r], dz[r], 1)
+            elif form == 2:
+                _slope_row(dy[r], z[r], dz[r], 2)
+            _add_row(dz[r], sums[part])
 
 
 def gelu_forward(x, *, approximate="none", out=None):

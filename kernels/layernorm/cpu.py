@@ -2,63 +2,101 @@
 
 A row of C numbers fits the first-level cache, so the second and third look at it cost no memory traffic: the forward pass reads
 x once and writes y once, the backward pass reads dy and x once and writes dx once, whatever is computed in between.
+While a row is written, the next one is asked for, or else the memory would stand idle for that time.
 """
 
 import numpy as np
 from numba import prange, types
 
 from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
+from kernels.simd import load, prefetch_numbers, store
 
 _F = types.float32
+SPAN = 128  # numbers of a row that are written, and of the next that are asked for, at a time
 
 
 @inner
-def _forward_row(x, weight, bias, eps, y):
-    C = len(x)
+def _forward_span(x, weight, bias, mean, rstd, y, n):
+    for c in range(n):
+        store(y, c, (load(x, c) - mean) * rstd * load(weight, c) + load(bias, c))
+
+
+@inner
+def _forward_row(x, weight, bias, C, eps, y):
     total = _F(0.0)
     for c in range(C):
-        total += x[c]
+        total += load(x, c)
     mean = total / _F(C)
     square = _F(0.0)
     for c in range(C):
-        square += (x[c] - mean) * (x[c] - mean)  # the mean goes first: Σx² − mean² would cancel
+        square += (load(x, c) - mean) * (load(x, c) - mean)  # the mean goes first: Σx² − mean² would cancel
     rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
-    for c in range(C):
-        y[c] = (x[c] - mean) * rstd * weight[c] + bias[c]
+    for first in range(0, C, SPAN):
+        at = 4 * first
+        prefetch_numbers(x + 4 * C + at, SPAN)
+        if C - first >= SPAN:  # a number the compiler knows: no loop remainders
+            _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, SPAN)
+        else:
+            _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, C - first)
     return mean, rstd
 
 
 @kernel
 def _forward(x, weight, bias, eps, y, mean, rstd, parts):  # x, y: (R, C)  weight, bias: (C,)  mean, rstd: (R,)
+    R, C = x.shape
+    x_0, weight_0, bias_0, y_0 = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, y.ctypes.data
     for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
-            mean[r], rstd[r] = _forward_row(x[r], weight, bias, eps, y[r])
+        for r in range(R * part // parts, R * (part + 1) // parts):
+            row = 4 * C * r
+            mean[r], rstd[r] = _forward_row(x_0 + row, weight_0, bias_0, C, eps, y_0 + row)
 
 
 @inner
-def _backward_row(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):
-    C = len(x)
+def _backward_span(dy, x, weight, mean, rstd, shift, stretch, plus, dx, n):
+    if plus != 0:
+        for c in range(n):
+            normal = (load(x, c) - mean) * rstd
+            store(dx, c, rstd * (load(dy, c) * load(weight, c) - shift - normal * stretch) + load(plus, c))
+    else:
+        for c in range(n):
+            normal = (load(x, c) - mean) * rstd
+            store(dx, c, rstd * (load(dy, c) * load(weight, c) - shift - normal * stretch))
+
+
+@inner
+def _backward_row(dy, x, weight, C, mean, rstd, plus, dx, dweight, dbias):
     shift, stretch = _F(0.0), _F(0.0)
     for c in range(C):  # here the row comes from memory, and all that can be done meanwhile costs nothing: the sums over rows
-        n = (x[c] - mean) * rstd
-        dn = dy[c] * weight[c]
-        shift += dn
-        stretch += dn * n
-        dweight[c] += dy[c] * n
-        dbias[c] += dy[c]
+        normal = (load(x, c) - mean) * rstd
+        slope = load(dy, c) * load(weight, c)
+        shift += slope
+        stretch += slope * normal
+        dweight[c] += load(dy, c) * normal
+        dbias[c] += load(dy, c)
     shift /= _F(C)
     stretch /= _F(C)
-    for c in range(C):
-        n = (x[c] - mean) * rstd
-        dx[c] = rstd * (dy[c] * weight[c] - shift - n * stretch) + (plus[c] if add else _F(0.0))
+    for first in range(0, C, SPAN):
+        at = 4 * first
+        prefetch_numbers(x + 4 * C + at, SPAN)
+        prefetch_numbers(dy + 4 * C + at, SPAN)
+        plus_here = plus + at if plus != 0 else 0
+        if C - first >= SPAN:
+            _backward_span(dy + at, x + at, weight + at, mean, rstd, shift, stretch, plus_here, dx + at, SPAN)
+        else:
+            _backward_span(dy + at, x + at, weight + at, mean, rstd, shift, stretch, plus_here, dx + at, C - first)
 
 
 @kernel
 def _backward(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):  # dweight, dbias: (parts, C + APART), a row a part
-    parts = len(dweight)
+    (R, C), parts = x.shape, len(dweight)
+    dy_0, x_0, weight_0, dx_0, plus_0 = dy.ctypes.data, x.ctypes.data, weight.ctypes.data, dx.ctypes.data, plus.ctypes.data
     for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
-            _backward_row(dy[r], x[r], weight, mean[r], rstd[r], plus[r], add, dx[r], dweight[part], dbias[part])
+        for r in range(R * part // parts, R * (part + 1) // parts):
+            row = 4 * C * r
+            _backward_row(
+                dy_0 + row, x_0 + row, weight_0, C, mean[r], rstd[r], plus_0 + row if add else 0, dx_0 + row,
+                dweight[part], dbias[part],
+            )  # fmt: skip
 
 
 def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):

@@ -16,12 +16,12 @@ Every element of C is summed by one thread in the order of k, so the result does
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numba import prange, types
 
-from kernels.gelu.cpu import FORMS, gelu, gelu_slope, gelu_tanh, gelu_tanh_slope
+from kernels.gelu.cpu import FORMS, gelu, gelu_tanh, slopes_and_sums
 from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
 from kernels.matmul import reference
 from kernels.simd import WIDTH, add_rows, dot, four_dots, load, store, take_number
@@ -31,7 +31,8 @@ _F = types.float32
 
 DEEPEST = 512  # of K in one piece
 TALLEST = 96  # rows of A in one piece
-WIDEST = 64 * COLUMNS  # columns of B in one piece: 4.7 MB, to stay in the third-level cache
+WIDEST = 64 * COLUMNS  # columns of B that are packed at once,
+LARGEST = WIDEST * DEEPEST  # and how many numbers: 6.3 MB, to stay in the third-level cache
 HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW = 8  # rows, up to which B is read in place
 
@@ -92,57 +93,70 @@ def _panel(a, b, K, c, c_row, rows, columns, add, edge):
 
 @inner
 def _block(a, a_i, a_k, b_packed, K, c, c_row, rows, columns, add, last, bias, pre, pre_row, activation, a_packed):
-    """rows by columns of C from a piece of A, packed here, and a packed piece of B; finished if this was the last of K."""
-    _pack_a(a, a_i, a_k, rows, K, K, a_packed)
+    """rows by columns of C from K columns of A, packed here a piece at a time, and K packed rows of B; finished if `last`."""
+    pieces = (K + DEEPEST - 1) // DEEPEST
     edge = a_packed + 4 * (TALLEST * DEEPEST + WIDTH)
-    for j in range(0, columns, COLUMNS):
-        width = min(COLUMNS, columns - j)
-        _panel(a_packed, b_packed + 4 * j * K, K, c + 4 * j, c_row, rows, width, add, edge)
-        if last:
-            bias_j, pre_j = bias + 4 * j if bias != 0 else 0, pre + 4 * j if pre != 0 else 0
-            if width == COLUMNS:  # a number the compiler knows: no loop remainders
-                _finish(c + 4 * j, c_row, rows, COLUMNS, bias_j, pre_j, pre_row, activation)
-            else:
-                _finish(c + 4 * j, c_row, rows, width, bias_j, pre_j, pre_row, activation)
+    for piece in range(pieces):
+        k0, k1 = K * piece // pieces, K * (piece + 1) // pieces
+        _pack_a(a + 4 * k0 * a_k, a_i, a_k, rows, k1 - k0, k1 - k0, a_packed)
+        for j in range(0, columns, COLUMNS):
+            width, panel = min(COLUMNS, columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
+            _panel(a_packed, panel, k1 - k0, c + 4 * j, c_row, rows, width, add or piece > 0, edge)
+            if last and piece == pieces - 1:
+                bias_j, pre_j = bias + 4 * j if bias != 0 else 0, pre + 4 * j if pre != 0 else 0
+                if width == COLUMNS:  # a number the compiler knows: no loop remainders
+                    _finish(c + 4 * j, c_row, rows, COLUMNS, bias_j, pre_j, pre_row, activation)
+                else:
+                    _finish(c + 4 * j, c_row, rows, width, bias_j, pre_j, pre_row, activation)
 
 
 OWN = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats a thread needs for its packed A and its edge tile
 
 
+def _packed_at_once(N, K):
+    """(columns, rows) of B that are packed at once: all of them, if that is not more than LARGEST."""
+    columns = min(N, WIDEST)
+    return columns, min(K, LARGEST // (-(-columns // COLUMNS) * COLUMNS))
+
+
 @kernel
-def _product(a, a_i, a_k, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activation, tall, own, shared, tasks, parts):
+def _product(
+    a, a_i, a_k, b, b_k, b_j, c, c_row, N, K, add, bias, pre, pre_row, activation, wide, deep, rows, own, shared, tasks, parts
+):  # fmt: skip
     """One product by all threads.  a, b, c, bias, pre: addresses; a_i … b_j: floats from one element to the next.
 
-    tall: rows in a block; own: OWN floats for each thread; shared: room for packed B; tasks: zeroed counters, two a piece of B.
+    wide, deep: how much of B is packed at once; rows: where the blocks of rows of C begin, and M; own: OWN floats for each
+    thread; shared: room for packed B; tasks: zeroed counters, two for each time that B is packed.
     """
-    pieces = (K + DEEPEST - 1) // DEEPEST
-    blocks = (M + tall - 1) // tall
-    for j0 in range(0, N, WIDEST):
-        wide = min(WIDEST, N - j0)
-        panels = (wide + COLUMNS - 1) // COLUMNS
+    blocks = len(rows) - 1
+    for j0 in range(0, N, wide):
+        columns = min(wide, N - j0)
+        panels = (columns + COLUMNS - 1) // COLUMNS
         # With fewer blocks of rows than threads, the columns are shared out too.
         strips = 1 if blocks >= parts else min(panels, (parts + blocks - 1) // blocks)
-        for piece in range(pieces):
-            k0, k1 = K * piece // pieces, K * (piece + 1) // pieces
-            deep, first, last = k1 - k0, piece == 0, piece == pieces - 1
+        for k0 in range(0, K, deep):
+            depth = min(deep, K - k0)
+            pieces = (depth + DEEPEST - 1) // DEEPEST
             for _ in prange(parts):
                 task = take_number(tasks)
-                while task * HANDFUL < wide:
-                    j = task * HANDFUL
-                    source = b + 4 * (k0 * b_k + (j0 + j) * b_j)
-                    _pack_b(source, b_j, b_k, min(HANDFUL, wide - j), deep, deep, shared + 4 * j * deep)
+                while task // pieces * HANDFUL < columns:
+                    j, piece = task // pieces * HANDFUL, task % pieces
+                    first, after = depth * piece // pieces, depth * (piece + 1) // pieces
+                    source, target = b + 4 * ((k0 + first) * b_k + (j0 + j) * b_j), shared + 4 * (j * depth + first * COLUMNS)
+                    _pack_b(source, b_j, b_k, min(HANDFUL, columns - j), after - first, depth, target)
                     task = take_number(tasks)
             tasks += 8
             for worker in prange(parts):
                 task = take_number(tasks)
                 while task < blocks * strips:
-                    i, strip = task // strips * tall, task % strips
+                    block, strip = task // strips, task % strips
+                    i, below = rows[block], rows[block + 1]
                     left = panels * strip // strips * COLUMNS
-                    right = min(wide, panels * (strip + 1) // strips * COLUMNS)
+                    right = min(columns, panels * (strip + 1) // strips * COLUMNS)
                     j = j0 + left
                     _block(
-                        a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared + 4 * left * deep, deep,
-                        c + 4 * (i * c_row + j), c_row, min(tall, M - i), right - left, add or not first, last,
+                        a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared + 4 * left * depth, depth,
+                        c + 4 * (i * c_row + j), c_row, below - i, right - left, add or k0 > 0, k0 + depth == K,
                         bias + 4 * j if bias != 0 else 0, pre + 4 * (i * pre_row + j) if pre != 0 else 0, pre_row,
                         activation, own + 4 * OWN * worker,
                     )  # fmt: skip
@@ -151,7 +165,7 @@ def _product(a, a_i, a_k, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_ro
 
 
 @kernel
-def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, activation, own, room, tasks, parts):
+def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, activation, wide, deep, own, room, tasks, parts):
     """Many small products, each by one thread.  table: (products, 4), the addresses of a, b, c and pre of each."""
     for worker in prange(parts):
         mine = own + 4 * (OWN + room) * worker
@@ -159,15 +173,15 @@ def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, act
         task = take_number(tasks)
         while task < len(table):
             a, b, c, pre = table[task]
-            for j0 in range(0, N, WIDEST):
-                wide = min(WIDEST, N - j0)
-                for k0 in range(0, K, DEEPEST):
-                    deep = min(DEEPEST, K - k0)
-                    _pack_b(b + 4 * (k0 * b_k + j0 * b_j), b_j, b_k, wide, deep, deep, shared)
+            for j0 in range(0, N, wide):
+                columns = min(wide, N - j0)
+                for k0 in range(0, K, deep):
+                    depth = min(deep, K - k0)
+                    _pack_b(b + 4 * (k0 * b_k + j0 * b_j), b_j, b_k, columns, depth, depth, shared)
                     for i in range(0, M, TALLEST):
                         _block(
-                            a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared, deep,
-                            c + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), wide, add or k0 > 0, k0 + deep == K,
+                            a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared, depth,
+                            c + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), columns, add or k0 > 0, k0 + depth == K,
                             bias + 4 * j0 if bias != 0 else 0, pre + 4 * (i * pre_row + j0) if pre != 0 else 0, pre_row,
                             activation, mine,
                         )  # fmt: skip
@@ -234,6 +248,18 @@ def _readable(x):
     return np.ascontiguousarray(x, np.float32)
 
 
+@cache
+def _blocks_of_rows(M, parts):
+    """Where blocks of M rows begin, and M: tall ones first, then ever lower ones, so that all threads end at about one time."""
+    tiles = -(-M // ROWS)
+    lowest = max(1, min(4, tiles // parts))  # lower ones would wait for B
+    begins = [0]
+    while begins[-1] < tiles:
+        left = tiles - begins[-1]
+        begins.append(begins[-1] + min(left, TALLEST // ROWS, max(lowest, left // (2 * parts))))
+    return np.minimum(ROWS * np.array(begins, np.int64), M)
+
+
 def _into(c, a, b, add, bias, pre, activation):
     """c = a @ b and what follows, for one pair of matrices; c and pre have unit steps along their rows."""
     (M, K), N = a.shape, b.shape[1]
@@ -245,15 +271,12 @@ def _into(c, a, b, add, bias, pre, activation):
             _few_rows(address(x), address(b), *steps_b, address(c), _steps(c)[0], M, N, K, *after, workers(2 * N * K))
             return
         parts = workers(M * N * K // 16)
-        blocks = -(-M // TALLEST)
-        blocks = -(-blocks // parts) * parts if M >= parts * ROWS else blocks  # as many for one thread as for another
-        tall = -(-M // (blocks * ROWS)) * ROWS
-        tasks = np.zeros(2 * -(-K // DEEPEST) * -(-N // WIDEST), np.int64)
-        room = min(DEEPEST, K) * min(WIDEST, N + COLUMNS)
-        own = scratch(parts * OWN + room)
+        wide, deep = _packed_at_once(N, K)
+        tasks = np.zeros(2 * -(-N // wide) * -(-K // deep), np.int64)
+        own = scratch(parts * OWN + deep * (wide + COLUMNS))
         _product(
-            address(a), *_steps(a), address(b), *steps_b, address(c), _steps(c)[0], M, N, K, *after,
-            tall, own, own + 4 * parts * OWN, address(tasks), parts,
+            address(a), *_steps(a), address(b), *steps_b, address(c), _steps(c)[0], N, K, *after,
+            wide, deep, _blocks_of_rows(M, parts), own, own + 4 * parts * OWN, address(tasks), parts,
         )  # fmt: skip
 
 
@@ -270,12 +293,13 @@ def _batch_into(c, a, b, add, bias, pre, activation):
         if x is not None:
             table[:, column] = address(x) + np.arange(S) * x.strides[0]
     tasks = np.zeros(1, np.int64)
-    room = min(DEEPEST, K) * min(WIDEST, N + COLUMNS)
+    wide, deep = _packed_at_once(N, K)
+    room = deep * (wide + COLUMNS)
     with running:
         own = scratch(parts * (OWN + room))
         _products(
             table, *_steps(a), *_steps(b), _steps(c)[0], M, N, K, add, 0 if bias is None else address(bias),
-            0 if pre is None else _steps(pre)[0], activation, own, room, address(tasks), parts,
+            0 if pre is None else _steps(pre)[0], activation, wide, deep, own, room, address(tasks), parts,
         )  # fmt: skip
 
 
@@ -349,31 +373,6 @@ def linear_forward(x, weight, bias=None, *, activation=None, out=None):
     return delivered(y, out), None if z is None else z.reshape(shape)
 
 
-@inner
-def _slope_row(dy, z, dz, form):
-    for c in range(len(dy)):
-        dz[c] = dy[c] * (gelu_tanh_slope(z[c]) if form == 2 else gelu_slope(z[c]))
-
-
-@inner
-def _add_row(x, sums):
-    for c in range(len(x)):
-        sums[c] += x[c]
-
-
-@kernel
-def _slopes_and_sums(dy, z, dz, activation, sums):  # dy, z, dz: (R, C)  sums: (parts, C), zeros
-    """dz = dy · g'(z) for an activation g (without one dz is dy), and its column sums while each row is in the cache."""
-    parts = len(sums)
-    for part in prange(parts):
-        for r in range(len(dy) * part // parts, len(dy) * (part + 1) // parts):
-            if activation == 1:  # a number the compiler knows: one loop for each form, without a choice inside
-                _slope_row(dy[r], z[r], dz[r], 1)
-            elif activation == 2:
-                _slope_row(dy[r], z[r], dz[r], 2)
-            _add_row(dz[r], sums[part])
-
-
 def linear_backward(
     dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ):
@@ -382,7 +381,7 @@ def linear_backward(
     sums = np.zeros((workers(dz.size), dz.shape[1]), np.float32)  # every thread its own sum, then the sum of those
     if activation is not None or needs[2]:
         upstream, dz = dz, dz if activation is None else np.empty_like(dz)
-        _slopes_and_sums(upstream, dz if activation is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
+        slopes_and_sums(upstream, dz if activation is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
     rows = x.reshape(len(dz), x.shape[-1])  # (R, I)
     dx = dweight = dbias = None
     if needs[0]:

@@ -11,9 +11,10 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import as_rows, delivered, inner, kernel, result, workers
-from kernels.simd import exp, exp_to_zero, maximum, raised_exp
+from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_numbers, raised_exp, store
 
 _F = types.float32
+SPAN = 256  # numbers of a row whose exponentials are summed, and of the next row that are asked for, at a time
 
 
 @inner
@@ -25,11 +26,26 @@ def row_maximum(x):
 
 
 @inner
+def _exponentials(x, y, n, top):
+    """y = 2⁶⁴ exp(x − top), and its sum: of n numbers from these addresses."""
+    total = _F(0.0)
+    for c in range(n):
+        value = raised_exp(load(x, c) - top)
+        store(y, c, value)
+        total += value
+    return total
+
+
+@inner
 def _softmax_row(x, y):
+    C, x_0, y_0 = len(x), x.ctypes.data, y.ctypes.data
     top, total = row_maximum(x), _F(0.0)
-    for c in range(len(x)):
-        y[c] = raised_exp(x[c] - top)
-        total += y[c]
+    for first in range(0, C, SPAN):  # arithmetic on what the cache holds: meanwhile the next row can come from memory
+        prefetch_numbers(x_0 + 4 * (C + first), SPAN)
+        if C - first >= SPAN:  # a number the compiler knows: no loop remainders
+            total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, SPAN, top)
+        else:
+            total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, C - first, top)
     scale = _F(1.0) / total
     for c in range(len(x)):
         y[c] *= scale
