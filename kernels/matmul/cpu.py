@@ -250,13 +250,14 @@ def _readable(x):
 
 @cache
 def _blocks_of_rows(M, parts):
-    """Where blocks of M rows begin, and M: tall ones first, then ever lower ones, so that all threads end at about one time."""
-    tiles = -(-M // ROWS)
-    lowest = max(1, min(4, tiles // parts))  # lower ones would wait for B
-    begins = [0]
-    while begins[-1] < tiles:
-        left = tiles - begins[-1]
-        begins.append(begins[-1] + min(left, TALLEST // ROWS, max(lowest, left // (2 * parts))))
+    """Where blocks of M rows begin, and M: tall ones first, then ever lower ones, so that all threads end at about one time.
+
+    There are as many of each height as threads; the lowest have four tiles, where there are so many, as lower ones wait for B.
+    """
+    tiles, begins = -(-M // ROWS), [0]
+    while left := tiles - begins[-1]:
+        height = min(TALLEST // ROWS, max(4, -(-left // (2 * parts))), -(-left // parts))
+        begins += [min(begins[-1] + height * i, tiles) for i in range(1, min(parts, -(-left // height)) + 1)]
     return np.minimum(ROWS * np.array(begins, np.int64), M)
 
 
