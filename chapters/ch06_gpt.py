@@ -130,9 +130,11 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
         self.wpe = None if config.rotary else nn.Embedding(config.context, config.d_model)
         self.drop = nn.Dropout(config.dropout)
-        shape = config.d_model, config.n_head, config.dropout, config.bias
-        later = config.n_kv_head, config.rotary, config.rms_eps, config.d_gated
-        self.h = nn.ModuleList([Block(*shape, *later) for _ in range(config.n_layer)])
+        self.h = nn.ModuleList([
+            Block(config.d_model, config.n_head, config.dropout, config.bias,
+                  config.n_kv_head, config.rotary, config.rms_eps, config.d_gated)
+            for _ in range(config.n_layer)
+        ])  # fmt: skip
         self.ln_f = make_norm(config.d_model, config.bias, config.rms_eps)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
