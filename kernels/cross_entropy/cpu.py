@@ -10,10 +10,10 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import as_flat, as_rows, check_indices, delivered, inner, kernel, result, workers
-from kernels.simd import exp_to_zero, load, maximum, prefetch_numbers
+from kernels.simd import exp_to_zero, load, maximum, prefetch
 
 _F = types.float32
-PIECE, SPAN = 4096, 256  # numbers of a row that are summed up together, and how many at a time
+PIECE, SPAN = 4096, 128  # numbers of a row that are summed up together, and how many at a time
 AHEAD = 2048  # numbers, 8 kB: so far ahead memory is asked for, in small portions
 _HIGHEST, _ENOUGH = 88.0, 1e26  # e^88 is the last that float32 holds; a sum below e^60 contains nothing near it
 _LOWEST = -3.4028235e38
@@ -28,15 +28,6 @@ def _maximum(x, n):
 
 
 @inner
-def _span(x, n, shift):
-    total = _F(0.0)
-    for i in range(n):
-        above = load(x, i) - shift
-        total += exp_to_zero(_F(_HIGHEST) if above > _F(_HIGHEST) else above)
-    return total
-
-
-@inner
 def _exponentials(x, n, shift):
     """Σ exp(min(x − shift, 88)) over n numbers; what lies AHEAD of them is asked for meanwhile.
 
@@ -46,9 +37,11 @@ def _exponentials(x, n, shift):
     total = _F(0.0)
     for first in range(0, n, SPAN):
         here = x + 4 * first
-        prefetch_numbers(here + 4 * AHEAD, SPAN)
-        # A whole span's length is known to the compiler: no loop remainders. And no span waits for the sum of the one before.
-        total += _span(here, SPAN, shift) if n - first >= SPAN else _span(here, n - first, shift)
+        for line in range(0, SPAN, 16):
+            prefetch(here + 4 * (AHEAD + line))
+        for i in range(min(SPAN, n - first)):
+            above = load(here, i) - shift
+            total += exp_to_zero(_F(_HIGHEST) if above > _F(_HIGHEST) else above)
     return total
 
 
