@@ -178,8 +178,10 @@ def covering(served, put, seed, times=2):
                 continue
             with memory.counting() as traffic:
                 getattr(served, function)(*moved(args, put), **{k: moved(v, put) for k, v in kw.items()})
-            if any(often[kernel] < times for kernel in traffic.launches):
-                often.update(set(traffic.launches))
+            compiled = precision if operation == "attention" else ""  # the same names, other kernels
+            launched = {(kernel, compiled) for kernel in traffic.launches}
+            if any(often[kernel] < times for kernel in launched):
+                often.update(launched)
                 chosen.add(i)
     gpu.set_matmul_precision("fp32")
     return sorted(chosen)
