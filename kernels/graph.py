@@ -32,6 +32,19 @@ def capturing():
     return _capturing
 
 
+def concatenate(xp, arrays, axis):
+    """xp.concatenate; piece by piece inside a graph, since CuPy's own sends the pieces' addresses to the GPU."""
+    if not _capturing:
+        return xp.concatenate(arrays, axis=axis)
+    shape, axis, end = list(arrays[0].shape), axis % arrays[0].ndim, 0
+    shape[axis] = sum(a.shape[axis] for a in arrays)
+    whole = xp.empty(shape, arrays[0].dtype)
+    for a in arrays:
+        begin, end = end, end + a.shape[axis]
+        whole[(slice(None),) * axis + (slice(begin, end),)] = a
+    return whole
+
+
 class Graph:
     """Recorded work. xp: the module of its arrays, cupy or the emulated device's."""
 

@@ -243,6 +243,8 @@ class _Function:
         self.name, self.numpy = name, getattr(np, name)
 
     def __call__(self, *args, **kwargs):
+        if self.name in ("concatenate", "stack") and _recorded is not None:
+            raise NotRecorded(f"{self.name}: CuPy sends the arrays' addresses to the GPU, which cannot be recorded in a graph")
         if self.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
             count("to_host", self.name)  # how many there are decides the result's shape
         return _make(lambda: self.numpy(*_down(args), **_down(kwargs)), self.name, *args)

@@ -117,6 +117,15 @@ def test_what_a_graph_cannot_hold_is_refused():
         assert x.grad is None and not capturing()
 
 
+def test_joining_is_recorded_piece_by_piece():
+    x = mg.tensor(np.ones((2, 3), np.float32), device="emulator", requires_grad=True)
+    step = mg.graphed(lambda a: (mg.cat([a, x * 2, a * x], 1).split([5, 4], 1)[0] * a[:, :1]).sum(), [x])
+    for n in (1.0, 2.0, 3.0):
+        loss = step(mg.tensor(np.full((2, 3), n, np.float32), device="emulator"))
+        assert loss.item() == 2 * (3 * n + 4) * n and x.grad.tolist() == [[2 * n, 2 * n, 0]] * 2
+        x.grad = None
+
+
 def test_gradients_that_are_there_are_added_to():
     x = mg.tensor(np.ones(4, np.float32), device="emulator", requires_grad=True)
     a = mg.tensor(np.arange(4, dtype=np.float32), device="emulator")
