@@ -2,8 +2,7 @@
 // and entered again. The scheduler below runs the fibres that can go on, in an order drawn anew at every turn; when nobody
 // can, the barrier that everyone waits at opens. Blocks run one after another, in a drawn order as well.
 //
-// This file is compiled without instrumentation; the checks of the checked mode (checker.inc) and the copies in the background
-// (copies.inc) are included at the end.
+// This file is compiled without instrumentation; checker.inc (the checked mode) and copies.inc are included at the end.
 #include "cuda.h"
 
 #include <stdarg.h>
@@ -353,8 +352,7 @@ static void prepare_fibres(int n, const unsigned* block) {
 }
 
 static void watch(const Argument* arguments, int n);   // checker.inc
-static void forget_shared();
-static void forget_copies(int n);  // copies.inc
+static void forget_shared(), forget_copies(int n);
 static void stop_watching();
 
 // Runs one kernel over the whole grid. seed 0: threads and blocks in order; any other: in an order drawn from it.
