@@ -340,7 +340,8 @@ def show_token_scores(model, tokenizer, rankings, run, n=3):
     for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
         row = ranking.rows[0]
         prompt = tokenizer.decode(row[: response_start(row, tokenizer)])
-        titles.append(" ".join(prompt.split("### Instruction:\n")[-1].split("### Response:")[0].split()))
+        asked = prompt.split("### Instruction:\n")[-1].split("### Response:")[0].replace("### Input:", "")
+        titles.append(" ".join(asked.split()))
         for number in ranking.pairs[0]:
             row = ranking.rows[number]
             with mg.no_grad():
