@@ -1,7 +1,7 @@
 """Chapter 10, constitutional AI: the values are written in a file that a person can read, edit and argue with.
 
-    python -m chapters.ch10_constitution --sft runs/assistant                           # by the default constitution
-    python -m chapters.ch10_constitution --sft runs/assistant --constitution my.txt     # and by yours, side by side
+    python -m chapters.ch10_constitution                           # by the default constitution
+    python -m chapters.ch10_constitution --constitution my.txt     # and by yours, side by side
 
 What this file teaches: section 10.4's variant of the second bend, in numbered steps:
 
@@ -33,7 +33,8 @@ from chapters.ch10_principles import QUALITIES, TOPICS, read_constitution, under
 from chapters.ch10_reward import load_scalar, train_reward
 from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
 from chapters.ch10_sft import InstructionBatches
-from chapters.command import OnDevice, command
+from chapters.command import OnDevice, at_least_one, command
+from chapters.run_folder import model_file
 from chapters.world import World
 from chapters.world.judge import Judge, reason_fits, says_why
 from chapters.world.reading import words
@@ -72,6 +73,11 @@ class Plan:
     )
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
+
+    def __post_init__(self):
+        at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
+        if self.k < 2 or not 0 <= self.harmful <= 1:
+            raise ValueError(f"k must be at least 2 and harmful from 0 to 1, got {self.k} and {self.harmful}")
 
 
 FULL = Plan()
@@ -238,7 +244,7 @@ def bent(assistant, out, folder, principles, plan, world, seed):
 
 def checksum(folder):
     """Of a model's weights: another assistant in the same folder is another setting."""
-    return zlib.crc32((Path(folder) / "model.safetensors").read_bytes())
+    return zlib.crc32(model_file(folder).read_bytes())
 
 
 def kept(path, settings, make):
@@ -296,7 +302,7 @@ def own_name(path):
 class Settings(OnDevice):
     """Constitutional AI by the default constitution, and by your own beside it."""
 
-    sft: Path = Path("runs/assistant")  # the run folder of the SFT model (from ch10_demonstrations)
+    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model (from ch10_demonstrations)
     constitution: Path | None = None  # a text file of your own, one principle a line
     run: Path = Path("runs/constitution")  # the folder for everything
     plan: Plan = field(default_factory=Plan)

@@ -21,7 +21,7 @@ def draw_conduct(path, conduct):
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of held-out requests to be refused")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=10)
     return save_figure(figure, path)
 
 
@@ -41,7 +41,7 @@ def draw_reading(path, reading):
     axes.set_xticks(places, reading)
     axes.set(ylim=(0, 1.02), ylabel="which of two fits better: right")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=10)
     return save_figure(figure, path)
 
 
@@ -56,7 +56,7 @@ def draw_qualities(path, qualities):
     axes.set_xticks(places, names, rotation=30, ha="right")
     axes.set(ylim=(0, 1.02), ylabel="share of responses")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=10)
     return save_figure(figure, path)
 
 
@@ -98,7 +98,7 @@ def answers(results, n=12):
     for i in range(min(n, len(first))):
         blocks.append(html.paragraph(first[i]["request"], "question"))
         columns = [("before", first[i]["SFT"], None)]
-        columns += [(f"by {name}", result["answers"][i]["RL"], None) for name, result in results.items()]
+        columns += [(f"{name} constitution", result["answers"][i]["RL"], None) for name, result in results.items()]
         blocks.append(html.side_by_side(columns))
     text = "Held-out requests, about people never asked about in training, at temperature 1; the first ones drawn."
     return html.section("answers", "The same requests", "Side by side", html.paragraph(text), *blocks)

@@ -137,8 +137,8 @@ def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
     orders = [dice.shuffled(constitution) for _ in tasks]
     for number in range(rounds):
         chosen = [order[number % len(order)] for order in orders]
-        written = critique_and_revise(critic, tokenizer, tasks, current, chosen)
-        for i, (critique, revision) in enumerate(written):
+        pairs = critique_and_revise(critic, tokenizer, tasks, current, chosen)
+        for i, (critique, revision) in enumerate(pairs):
             history[i].append((chosen[i], critique, revision))
             current[i] = revision
     return history
@@ -148,8 +148,8 @@ def measure_critic(critic, tokenizer, some):
     """Of held-out lessons, by kind of principle: share of the critiques that are right word for word, and of the
     revisions that fit the principle, beside the share of drafts that did."""
     tasks, chosen, drafts, right, _ = (list(column) for column in zip(*some, strict=True))
-    written = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen])
-    critiques = [said == wanted for (said, _), wanted in zip(written, right, strict=True)]
-    fits = [p.fits(t, said) for (_, said), p, t in zip(written, chosen, tasks, strict=True)]
+    found = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen])
+    critiques = [said == wanted for (said, _), wanted in zip(found, right, strict=True)]
+    fits = [p.fits(t, said) for (_, said), p, t in zip(found, chosen, tasks, strict=True)]
     fitted = [p.fits(t, d) for d, p, t in zip(drafts, chosen, tasks, strict=True)]
     return {"critiques": float(np.mean(critiques)), "revisions": float(np.mean(fits)), "drafts": float(np.mean(fitted))}

@@ -158,14 +158,20 @@ def save_model(run, model, tokenizer=None):
         tokenizer.save(run / "tokenizer.tiktoken")
 
 
-def load_model(folder):
-    """The (GPT, tokenizer) that save_model left in a run's folder, the model in eval mode."""
+def model_file(folder):
+    """The path of the model in a run's folder; raises FileNotFoundError where there is none."""
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         raise FileNotFoundError(
             f"there is no trained model in {folder}: python -m chapters leaves some in runs/main (pretrain, sft, assistant, "
             f"rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
         )
+    return path
+
+
+def load_model(folder):
+    """The (GPT, tokenizer) that save_model left in a run's folder, the model in eval mode."""
+    path = model_file(folder)
     arrays, metadata = mg.serialization.load(path)
     if "config" not in metadata:
         raise CheckpointError(f"{path} does not say what shape of GPT it holds; was it written by save_model?")

@@ -18,6 +18,7 @@ from chapters.ch02_dataset import (
     train_validation_split,
     write_tokens,
 )
+from chapters.ch04_attention import attention_maps
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import History, Run, TrainConfig, load_model, save_model, train
 from chapters.ch08_sample import generate
@@ -166,16 +167,6 @@ def sample(job):
     tokens = [visible(piece) for piece in tokenizer.pieces(ids)]
     draw_attention(run / "figures" / "attention.png", attention_maps(model, ids, layer), tokens)
     return {"unasked": unasked, "layer": layer + 1}
-
-
-def attention_maps(model, ids, layer):
-    """The attention weights of one layer's heads over a text: T ids -> (H, T, T)."""
-    with mg.no_grad():
-        x = model.embed(mg.tensor([ids]))  # (1, T, C)
-        for block in list(model.h)[:layer]:
-            x = block(x)  # (1, T, C)
-        block = list(model.h)[layer]
-        return block.attn.weights(block.ln_1(x))  # (H, T, T)
 
 
 # ── chapter 10: the two first bends ──────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,8 @@ def main():
     parser.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="step: which sizes (default: all)")
     parser.add_argument("--compile", action="store_true", help="step: also PyTorch compiled, which takes a minute a size")
     arguments = parser.parse_args()
+    if arguments.plot and not os.path.isdir(os.path.dirname(arguments.plot) or "."):  # before minutes of measuring
+        parser.error(f"--plot: there is no folder {os.path.dirname(arguments.plot)}; make it first.")
     if arguments.threads:
         for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(arguments.threads)  # read when the libraries are first imported, which is below

@@ -350,6 +350,12 @@ def test_a_bad_constitution_costs_nothing(tmp_path, tiny_plan):
     with pytest.raises(ValueError, match="'be'"):
         ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, tmp_path / "my.txt")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError, match="no trained model in"):
+        ch10_constitution.constitution_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0)
+    with pytest.raises(ValueError, match="held_out must be at least 1"):
+        replace(tiny_plan, held_out=0)
+    with pytest.raises(ValueError, match="harmful from 0 to 1"):
+        replace(tiny_plan, harmful=2)
 
 
 def test_several_seeds_may_share_one_world(tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan):
