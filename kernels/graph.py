@@ -10,7 +10,8 @@ waits for the CPU. A graph keeps them with all their arguments, addresses includ
 
 What is recorded must be the same each time: the same shapes, no number that the CPU reads or decides about, and no array that
 is sent to the GPU anew. The memory that it works in belongs to the graph: CuPy's usual pool would hand it to somebody else as
-soon as the arrays are gone, and the next replay would write there all the same.
+soon as the arrays are gone, and the next replay would write there all the same. It lasts as long as the graph, and as any
+array that was made in it.
 
 Source: NVIDIA, "CUDA C++ Programming Guide", section on CUDA Graphs (stream capture); cupy.cuda.Stream.begin_capture.
 The emulated device (kernels/emulator/memory.py) records and replays too.
@@ -19,6 +20,8 @@ The emulated device (kernels/emulator/memory.py) records and replays too.
 from contextlib import contextmanager
 
 from kernels.emulator import memory
+
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
 _capturing = False
 
@@ -56,7 +59,7 @@ class Graph:
         """Inside the with block, what would be sent to the GPU is recorded; new arrays are there, without content.
 
         Everything in it should have run once before: the first time a kernel runs it is compiled, which cannot be recorded.
-        Raises GraphError where the work waits for the GPU, or sends an array there.
+        Raises GraphError where the work waits for the GPU, or sends an array there (CuPy says so by a plain RuntimeError).
         """
         global _capturing
         if _capturing or self._recorded is not None:
@@ -66,7 +69,9 @@ class Graph:
             with self._recording() if self._xp.__name__ == "cupy" else memory.recording() as recorded:
                 yield
             self._recorded = recorded
-        except memory.NotRecorded as error:
+        except RuntimeError as error:
+            if isinstance(error, GraphError) or getattr(error, "status", None) == OUT_OF_MEMORY:
+                raise
             raise GraphError(str(error)) from error
         finally:
             _capturing = False
@@ -74,10 +79,9 @@ class Graph:
     @contextmanager
     def _recording(self):
         """CuPy's side of it. Yields a list, which holds the graph's launch once the block is left."""
-        cuda, launch = self._xp.cuda, []
-        self._pool = cuda.MemoryPool()  # lives as long as the graph
-        stream = cuda.Stream(non_blocking=True)
-        with cuda.using_allocator(self._pool.malloc), stream:
+        cuda, launch, stream = self._xp.cuda, [], self._xp.cuda.Stream(non_blocking=True)
+        self._xp.get_default_memory_pool().free_all_blocks()  # room for a pool of the graph's own
+        with cuda.using_allocator(self._allocator()), stream:
             stream.begin_capture()
             try:
                 yield launch
@@ -88,6 +92,23 @@ class Graph:
                     pass
                 raise
             launch.append(stream.end_capture().launch)
+
+    def _allocator(self):
+        """What allocates for CuPy while it records: out of a pool that lives as long as the graph."""
+        cuda, blocks = self._xp.cuda, []
+
+        def kept(size):
+            # Where memory is short a pool gives unused blocks back; their addresses may be recorded already, so they stay.
+            blocks.append(cuda.Memory(size))
+            return cuda.MemoryPointer(blocks[-1], 0)
+
+        def malloc(size):
+            # An array of a pool's does not keep the pool alive; the loss and the gradients may outlive the graph.
+            own = pool.malloc(size).mem
+            return cuda.MemoryPointer(cuda.UnownedMemory(own.ptr, own.size, (own, pool), own.device_id), 0)
+
+        self._pool = pool = cuda.MemoryPool(kept)
+        return malloc
 
     def replay(self):
         """Do what was recorded, by one launch; it is queued behind what was sent before."""

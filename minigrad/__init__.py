@@ -13,6 +13,7 @@ import kernels as _kernels
 from kernels import DeviceError
 from kernels import use as use_kernels
 from kernels.gpu import DeviceMemoryError
+from kernels.graph import GraphError
 from minigrad import autograd, devices
 from minigrad.devices import (
     get_default_device,

@@ -120,6 +120,6 @@ def _strides(*arrays):
     return _strides_on(array_module(arrays[0]), tuple(s // 4 for a in arrays for s in a.strides[:3]))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=None)  # never dropped: recorded graphs hold their addresses
 def _strides_on(xp, strides):
     return xp.asarray(np.array(strides, np.int64))

@@ -55,8 +55,8 @@ class Trainer:
         return loss
 
 
-def losses(preset, device, steps, batch_size):
-    trainer = Trainer(preset, device)
+def losses(preset, device, steps, batch_size, graph=False):
+    trainer = Trainer(preset, device, graph=graph)
     return [float(trainer.step(*trainer.batch(batch_size, i)).item()) for i in range(steps)]
 
 

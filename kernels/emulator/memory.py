@@ -81,8 +81,11 @@ def do(work):
 def _make(compute, name, *parents):
     """compute() as an array on the device, to be computed again into the same memory where that is recorded."""
     made = _up(compute(), name, *parents)
-    if _recorded is not None and isinstance(made, ndarray) and made.base is None:
-        _recorded.append(lambda: np.copyto(made.held, compute()))
+    if _recorded is not None:
+        if not isinstance(made, ndarray):
+            raise NotRecorded(f"{name}: the emulated device records only functions whose result is one array")
+        if made.base is None:
+            _recorded.append(lambda: np.copyto(made.held, compute()))
     return made
 
 

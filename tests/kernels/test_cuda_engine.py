@@ -1,9 +1,11 @@
 """The engine on the CUDA kernels: on the emulated device, and on a stand-in for CuPy, the same numbers as on the CPU."""
 
+import gc
 import hashlib
 import json
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
@@ -17,7 +19,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import TrainConfig, make_optimizer, numbers
 from kernels import arrays, check, emulator, gpu
 from kernels.emulator import memory
-from kernels.graph import GraphError, capturing
+from kernels.graph import Graph, capturing
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
 
@@ -104,37 +106,6 @@ def test_a_recorded_step_gives_the_same_numbers_by_one_launch():
     assert launched[-1] > 50 and set(launched_now[6:]) == {12}  # the graph, two inputs, clipping and AdamW
 
 
-def test_what_a_graph_cannot_hold_is_refused():
-    x = mg.tensor(np.ones((3, 4), np.float32), device="emulator", requires_grad=True)
-    looking = mg.graphed(lambda a: (a * x).sum() * (x.sum().item() + 1), [x])
-    dropping = mg.graphed(lambda a: F.dropout(a * x, 0.5).sum(), [x])
-    for step, says in ((looking, "item: what is recorded .* can neither wait for the GPU"), (dropping, "dropout")):
-        a = mg.tensor(np.ones((3, 4), np.float32), device="emulator")
-        step(a)
-        x.grad = None
-        with pytest.raises(GraphError, match=says):
-            step(a)
-        assert x.grad is None and not capturing()
-
-
-def test_joining_is_recorded_piece_by_piece():
-    x = mg.tensor(np.ones((2, 3), np.float32), device="emulator", requires_grad=True)
-    step = mg.graphed(lambda a: (mg.cat([a, x * 2, a * x], 1).split([5, 4], 1)[0] * a[:, :1]).sum(), [x])
-    for n in (1.0, 2.0, 3.0):
-        loss = step(mg.tensor(np.full((2, 3), n, np.float32), device="emulator"))
-        assert loss.item() == 2 * (3 * n + 4) * n and x.grad.tolist() == [[2 * n, 2 * n, 0]] * 2
-        x.grad = None
-
-
-def test_gradients_that_are_there_are_added_to():
-    x = mg.tensor(np.ones(4, np.float32), device="emulator", requires_grad=True)
-    a = mg.tensor(np.arange(4, dtype=np.float32), device="emulator")
-    step = mg.graphed(lambda a: (a * x).sum(), [x])
-    for n in (1, 2, 3):
-        step(a)
-        assert x.grad.tolist() == [0, n, 2 * n, 3 * n]
-
-
 def test_rows_read_twice_add_up_in_one_order():
     """CuPy's add.at does it with atomics, in any order; on a device the kernel of a table's gradient takes its place."""
     grads = {}
@@ -156,6 +127,30 @@ def test_rows_read_twice_add_up_in_one_order():
 
 class OutOfMemoryError(MemoryError):
     pass
+
+
+class Memory:
+    def __init__(self, size):
+        self.ptr, self.size, self.device_id = 1, size, 0
+
+
+class UnownedMemory:
+    def __init__(self, ptr, size, owner, device_id):
+        self.owner = owner
+
+
+class MemoryPool:
+    """Hands out memory that does not keep the pool alive, and gives all of it back where it can."""
+
+    def __init__(self, allocate):
+        self.allocate = allocate
+
+    def malloc(self, size):
+        self.allocate(size)
+        return SimpleNamespace(mem=Memory(size))
+
+    def free_all_blocks(self):
+        pass
 
 
 class Stream:
@@ -186,16 +181,26 @@ class StandIn(ModuleType):
 
     def __init__(self, folder):
         super().__init__("cupy")
-        self.folder, self.compiled = folder, []
+        self.folder, self.compiled, self.freed = folder, [], False
         runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22))
         device = SimpleNamespace(attributes={"MultiProcessorCount": 4})
         self.cuda = SimpleNamespace(
             runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device,
-            Stream=Stream, MemoryPool=lambda: SimpleNamespace(malloc=None), using_allocator=lambda malloc: nullcontext(),
+            Stream=Stream, Memory=Memory, MemoryPool=MemoryPool, UnownedMemory=UnownedMemory,
+            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem), using_allocator=self.using_allocator,
         )  # fmt: skip
 
     def __getattr__(self, name):
         return getattr(memory, name)
+
+    def using_allocator(self, malloc):
+        assert self.freed  # what the usual pool did not need
+        self.malloc = malloc
+        return nullcontext()
+
+    def get_default_memory_pool(self):
+        self.freed = True
+        return MemoryPool(Memory)
 
     def empty(self, shape, dtype):
         if np.prod(shape) * np.dtype(dtype).itemsize > self.room:
@@ -249,6 +254,54 @@ def test_training_through_cupys_own_interface(cupy):
 
 def test_a_step_recorded_through_cupys_own_interface(cupy):
     assert graphed_steps("cuda", True, 8)[0] == graphed_steps("emulator", False, 8)[0]
+
+
+def test_a_graphs_memory_lasts_as_long_as_the_graph_and_its_arrays(cupy, monkeypatch):
+    blocks = []
+
+    class Block(Memory):
+        def __init__(self, size):
+            super().__init__(size)
+            blocks.append(weakref.ref(self))
+
+    monkeypatch.setattr(cupy.cuda, "Memory", Block)
+    graph = Graph(cupy)
+    with graph.capture():
+        loss = cupy.malloc(4)
+    cupy.malloc = None
+    del graph
+    gc.collect()
+    assert blocks[0]() is not None and loss.mem.owner
+    del loss
+    gc.collect()
+    assert blocks[0]() is None
+
+
+def test_what_cupy_refuses_while_it_records_is_a_graph_error(cupy, monkeypatch):
+    def refuse(self):
+        if memory._recorded is not None:
+            raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
+        return self.held.item()
+
+    def fail(self):
+        if memory._recorded is not None:
+            raise OutOfMemoryError
+        return self.held.item()
+
+    for item, raised in ((refuse, mg.GraphError), (fail, OutOfMemoryError)):
+        monkeypatch.setattr(memory.ndarray, "item", item)
+        x, a = (mg.tensor(np.ones(3, np.float32), device="cuda", requires_grad=r) for r in (True, False))
+
+        def loss_fn(a, x=x):
+            (a * x).sum().backward()  # a first gradient, before it fails
+            return (a * x).sum() * (x.sum().item() + 1)
+
+        step = mg.graphed(loss_fn, [x])
+        step(a)
+        x.grad = None
+        with pytest.raises(raised):
+            step(a)
+        assert x.grad is None and not capturing()
 
 
 def test_out_of_memory_says_what_was_asked_what_is_free_and_what_to_lower(cupy):
