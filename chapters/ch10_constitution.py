@@ -83,7 +83,7 @@ class Plan:
 FULL = Plan()
 PLANS = {
     "full": FULL,
-    "main": replace(FULL, cases=40, held_out=80),  # what the main job has time for: the same, measured on less
+    "main": replace(FULL, cases=40, held_out=80),  # the same, measured on less
     "quick": replace(
         FULL,
         lessons=1000,

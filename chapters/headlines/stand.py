@@ -255,10 +255,11 @@ def interval(values, seed=0):
 
     Seeds and tasks are both resampled, so that it covers what other seeds would have given as well as other tasks. So
     few seeds tell little of how seeds vary, and a single one nothing.  Efron 1979, the bootstrap.  For the yes and no
-    of a single seed, where resampling makes nothing of what was seen once or never: Wilson 1927, the score interval.
+    of a single seed, or of several that all agree, where resampling makes nothing of what was seen once or never:
+    Wilson 1927, the score interval.
     """
     values = np.atleast_2d(values)
-    if len(values) == 1 and np.isin(values, (0, 1)).all():
+    if np.isin(values, (0, 1)).all() and (len(values) == 1 or values.min() == values.max()):
         n, share, z = values.size, values.mean(), 1.96
         middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
         return [float((middle + side * half) / (1 + z * z / n)) for side in (-1, 1)]

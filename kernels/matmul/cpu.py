@@ -31,8 +31,8 @@ _F = types.float32
 
 DEEPEST = 512  # of K in one piece
 TALLEST = 96  # rows of A in one piece
-WIDEST = 64 * COLUMNS  # columns of B that are packed at once,
-LARGEST = WIDEST * DEEPEST  # and how many numbers: 6.3 MB, to stay in the third-level cache
+WIDEST = 64 * COLUMNS  # columns of B that are packed at once
+LARGEST = WIDEST * DEEPEST  # numbers of B that are packed at once: 6.3 MB with AVX-512, to stay in the third-level cache
 HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW = 8  # rows, up to which B is read in place
 

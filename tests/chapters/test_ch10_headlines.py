@@ -110,6 +110,8 @@ def test_an_interval_covers_seeds_as_well_as_tasks():
     assert 0.45 < low < 0.5 < high < 0.55
     low, high = interval([tasks, tasks + 1])  # two that do not
     assert low < 0.55 and high > 1.45
+    low, high = interval(np.zeros((2, 200)))  # what two seeds never saw may yet happen
+    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(3.84 / 403.84, rel=1e-2)
 
 
 def test_only_differences_between_models_are_asked_about(settings, monkeypatch):
