@@ -10,7 +10,7 @@ and a row that does not come out says so. What is shown is a direction, never a 
 times smaller than the smallest in the papers, and the judge is a page of rules.
 
 Every model and every row is written into the run's folder as soon as it is there: the same command goes on where it was
-stopped. It ends in runs/headlines/table.md and figures/headlines.png. All of it takes about 23 minutes of one core's
+stopped. It ends in runs/headlines/table.md and figures/headlines.png. All of it takes about 28 minutes of one core's
 time.
 """
 
