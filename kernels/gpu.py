@@ -14,11 +14,12 @@ kernel's own signature, which is read out of the .cu file. Launches are queued: 
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels.arrays import array_module, device_of
-from kernels.emulator import memory
+from kernels.emulator import MAX_SHARED, memory
 
 i32, i64, f32, f64, u64 = np.int32, np.int64, np.float32, np.float64, np.uint64
 
@@ -250,16 +251,37 @@ def row_teams(rows, columns):
     return (rows,), (32 * min(16, blocks_for(columns + 3, 512)), 1)
 
 
+class Device(NamedTuple):
+    """What a launcher has to know of a GPU."""
+
+    name: str
+    capability: int  # the compute capability without its point: 75 is sm_75
+    multiprocessors: int
+    shared: int  # bytes of shared memory that a block may have when it asks
+
+
+EMULATED = Device("the emulator", 90, 4, MAX_SHARED)  # 4 multiprocessors, so that tests take the same paths as a GPU
+
+
 @lru_cache(maxsize=None)
-def _multiprocessors():
+def _gpu():
     import cupy
 
-    return cupy.cuda.Device().attributes["MultiProcessorCount"]
+    gpu = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(gpu.id)["name"].decode()
+    attributes = gpu.attributes
+    shared = attributes["MaxSharedMemoryPerBlockOptin"]
+    return Device(name, int(gpu.compute_capability), attributes["MultiProcessorCount"], shared)
+
+
+def device(like):
+    """The Device on which `like` lives."""
+    return _gpu() if device_of(like) == "cuda" else EMULATED
 
 
 def multiprocessors(like):
-    """How many multiprocessors there are to fill; the emulator says 4, so that tests take the same paths as a GPU."""
-    return _multiprocessors() if device_of(like) == "cuda" else 4
+    """How many multiprocessors there are to fill."""
+    return device(like).multiprocessors
 
 
 # ---- Precision of matrix products ----------------------------------------------------------------------------------------
@@ -279,3 +301,13 @@ def set_matmul_precision(name):
 
 def matmul_precision():
     return _precision
+
+
+def require_tensor_cores(like, precision):
+    """RuntimeError where the GPU that `like` lives on has no tensor cores for "tf32" and "bf16": they came with 8.0."""
+    name, capability = device(like)[:2]
+    if capability < 80:
+        raise RuntimeError(
+            f'{name} has compute capability {capability / 10}, and tensor cores that multiply in "{precision}" came with 8.0: '
+            'on this GPU the precision has to be "fp32"'
+        )

@@ -16,17 +16,14 @@
 #define HEAD_DIM 64
 #endif
 #ifdef __CUDACC__
-#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]  // tiles are read four numbers at a time
 #endif
 #define MINUS_INFINITY __int_as_float(0xff800000)
 #define TILE 64                 // queries, and keys, of a tile
 #define WEIGHT_PITCH (TILE + 4)
 #define ALL 0xffffffffu
 
-// How a tensor (B, H, T, D) lies in memory, in numbers: any strides, D contiguous. One array of these nine numbers serves q, k, v.
-struct Strides { long long batch, head, row; };
-
-struct Shape { int H, T, S, D, causal, causal_offset; };
+struct Shape { int T, S, causal, causal_offset; };  // of one head: so many queries and keys, and which of them meet
 
 // Does this query see this key? `start` is the row's first key that is not padding. (& and |, not && and ||: to compute all four
 // is cheaper than to branch.)
@@ -122,7 +119,7 @@ __device__ __forceinline__ void tensor_core(float* top, float* bottom, const uns
     emulator::tensor_core(__LINE__, d, a, b, false);
     top[0] = d[0], top[1] = d[1], bottom[0] = d[2], bottom[1] = d[3];
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-    __trap();  // as in matmul/cuda.cu: older GPUs have no such tensor cores
+    __trap();  // as in matmul/cuda.cu: before sm_80 there are no such tensor cores, and the launcher refuses
 #else
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(top[0]), "+f"(top[1]), "+f"(bottom[0]), "+f"(bottom[1])
@@ -258,7 +255,8 @@ __device__ __forceinline__ float row_sum(float v) {
     return v;
 }
 
-// strides: nine numbers for each of the tensors a kernel takes, in their order: batch, head, row.
+// strides: how the tensors (B, H, T, D) that a kernel takes lie in memory, in their order, D contiguous. Three numbers each: from
+// batch row to batch row, from head to head, from row to row.
 __device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
     return x + batch * strides[3 * which] + head * strides[3 * which + 1];
 }
@@ -270,7 +268,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
                   const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
-    const Shape n = {H, T, S, D, causal, causal_offset};
+    const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H;
     const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // under a causal mask the last queries have most to do: they start first
     q = head_of(q, strides, 0, batch, head);
@@ -330,7 +328,7 @@ extern "C" __global__ void __launch_bounds__(256)
 attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                 const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
     __shared__ float query_row[HEAD_DIM], weights[256], sums[256 + HEAD_DIM], of_warp[8];
-    const Shape n = {H, T, S, D, causal, causal_offset};
+    const Shape n = {T, S, causal, causal_offset};
     const int t = threadIdx.x, query = blockIdx.x, batch = blockIdx.y / H, head = blockIdx.y % H;
     q = head_of(q, strides, 0, batch, head) + query * strides[2];
     k = head_of(k, strides, 1, batch, head);
@@ -398,7 +396,7 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
                         float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *K = shared, *V = K + TILE * PITCH, *Q = V + TILE * PITCH, *dO = Q + TILE * PITCH, *W = dO + TILE * PITCH;
-    const Shape n = {H, T, S, D, causal, causal_offset};
+    const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H, k0 = blockIdx.x * TILE;
     dout = head_of(dout, strides, 0, batch, head);
     q = head_of(q, strides, 1, batch, head);
@@ -447,7 +445,7 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
                            int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *Q = shared, *dO = Q + TILE * PITCH, *K = dO + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
-    const Shape n = {H, T, S, D, causal, causal_offset};
+    const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H;
     const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;
     k = head_of(k, strides, 2, batch, head);

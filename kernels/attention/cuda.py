@@ -14,10 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from kernels.arrays import array_module
-from kernels.gpu import Strided, address, blocks_for, empty, f32, i32, matmul_precision, source_with
+from kernels.gpu import (  # fmt: skip
+    Strided,
+    address,
+    blocks_for,
+    device,
+    empty,
+    f32,
+    i32,
+    matmul_precision,
+    require_tensor_cores,
+    source_with,
+)
 
 TILE, THREADS = 64, 128
-WIDEST_HEAD = 256
+WIDEST_HEAD = 256  # forward, on an H100; the tiles of backward fit there up to 192, on GPUs with 99 KB a block up to 64
 PLAIN_QUERIES = (
     8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
 )
@@ -39,7 +50,7 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
         source.launch("attention_plain", (T, B * H), (256,), *head, *tail)
     else:
         grid = (blocks_for(T, TILE), B * H)
-        source.launch("attention_forward", grid, (THREADS,), *head, *tail, _aligned(q, k, v), shared=_shared(source, 3))
+        source.launch("attention_forward", grid, (THREADS,), *head, *tail, _aligned(q, k, v), shared=_shared(source, q, 3))
     if out is not None and y is not out:
         out[...] = y
         y = out
@@ -65,7 +76,7 @@ def attention_backward(
     for name, length, results in (("keys", S, (dk, dv)), ("queries", T, (dq,))):
         args = *start, *(Strided(r) for r in results), _strides(dout, q, k, v, *results), *tail
         grid = (blocks_for(length, TILE), B * H)
-        source.launch(f"attention_backward_{name}", grid, (THREADS,), *args, shared=_shared(source, 4))
+        source.launch(f"attention_backward_{name}", grid, (THREADS,), *args, shared=_shared(source, q, 4))
     grads = []
     for grad, buffer in zip((dq, dk, dv), out, strict=True):
         if buffer is not None and buffer is not grad:
@@ -79,7 +90,10 @@ def _source(q):
     if D > WIDEST_HEAD:
         raise ValueError(f"attention on a GPU takes heads of up to {WIDEST_HEAD} numbers, these have {D}")
     head_dim = 16 * max(1, blocks_for(D, 16))
-    return source_with(Path(__file__), HEAD_DIM=head_dim, TENSOR_CORES=int(matmul_precision() != "fp32"))
+    tensor_cores = matmul_precision() != "fp32"
+    if tensor_cores:
+        require_tensor_cores(q, matmul_precision())
+    return source_with(Path(__file__), HEAD_DIM=head_dim, TENSOR_CORES=int(tensor_cores))
 
 
 def _rows_contiguous(x):
@@ -108,10 +122,17 @@ def _aligned(*arrays):
     return i32(all(address(a) % 16 == 0 and all(s % 16 == 0 for s in a.strides[:-1]) for a in arrays))
 
 
-def _shared(source, tiles):
-    """Bytes of shared memory: `tiles` tiles of rows and one of weights, with PITCH and WEIGHT_PITCH as in cuda.cu."""
+def _shared(source, q, tiles):
+    """Bytes of shared memory: `tiles` tiles of rows and one of weights, with PITCH and WEIGHT_PITCH as in cuda.cu.
+    ValueError where no block on q's device may have so many."""
     pitch = source.defines["HEAD_DIM"] + (8 if source.defines["TENSOR_CORES"] else 4)
-    return 4 * TILE * (tiles * pitch + TILE + 4)
+    needed, there = 4 * TILE * (tiles * pitch + TILE + 4), device(q)
+    if needed > there.shared:
+        raise ValueError(
+            f"attention {'forward' if tiles == 3 else 'backward'} over heads of {q.shape[-1]} numbers needs {needed:,} bytes "
+            f"of shared memory a block, and {there.name} has {there.shared:,}: use narrower heads"
+        )
+    return needed
 
 
 def _strides(*arrays):

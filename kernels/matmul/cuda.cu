@@ -375,7 +375,7 @@ __device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const u
         asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-    __trap();  // before sm_80 there are neither TF32 nor BF16 tensor cores; the launcher does not come here
+    __trap();  // before sm_80 there are neither TF32 nor BF16 tensor cores: the launcher refuses (require_tensor_cores)
 #endif
 }
 

@@ -16,6 +16,7 @@ from kernels.gpu import (  # fmt: skip
     i64,
     matmul_precision,
     multiprocessors,
+    require_tensor_cores,
     result,
     vectorises,
 )
@@ -99,6 +100,8 @@ def _plan(a, M, N, K, n_batch, kernel):
             kernel = "matmul_registers_2d"
             small = blocks_for(M, 64) * blocks_for(N, 64) * n_batch
             shares = max(1, min(K // 256, 2 * fill // small)) if shares > 1 else 1
+    if kernel in ("matmul_tf32", "matmul_bf16"):
+        require_tensor_cores(a, kernel[-4:])
     return kernel, shares
 
 

@@ -48,6 +48,41 @@ def test_tensor_cores_round_their_factors_and_fp32_does_not(precision):
     assert errors["fp32"] < 1e-6 < 1e-5 < errors["tf32"] < 1e-3 < errors["bf16"] < 1e-2
 
 
+@pytest.mark.parametrize("kernel, bound", [("matmul_fp32", 5e-6), ("matmul_tf32", 1e-3), ("matmul_bf16", 1e-2)])
+@pytest.mark.parametrize("M, N, K", [(8, 8, 7), (8, 7, 8), (7, 11, 3), (9, 3, 11)])
+def test_slices_of_which_three_numbers_remain_in_the_last_four(M, N, K, kernel, bound):
+    base = normal(16, 16)
+    a, b = base[:M, :K], base[:K, :N]
+    with emulator.settings(checked=True):
+        assert cases.error(matmul.matmul(a, b, kernel=kernel), cases.double(a) @ b) < bound
+
+
+def test_tensor_cores_are_refused_where_there_are_none(precision, monkeypatch):
+    monkeypatch.setattr(gpu, "EMULATED", gpu.Device("Tesla T4", 75, 40, 64 << 10))
+    a, q = normal(8, 8), normal(1, 1, 20, 16)
+    assert cases.error(ours.matmul(a, a), cases.double(a) @ a) < 5e-6
+    ours.attention_forward(q, q, q)
+    for name in ("tf32", "bf16"):
+        precision(name)
+        for work in (lambda: ours.matmul(a, a), lambda: ours.attention_forward(q, q, q)):
+            with pytest.raises(RuntimeError, match=f'Tesla T4 has compute capability 7.5, .* "{name}" .* "fp32"'):
+                work()
+
+
+def test_heads_too_wide_for_the_shared_memory_are_refused(monkeypatch):
+    q = normal(1, 1, 9, 256)
+    y, lse = ours.attention_forward(q, q, q)
+    with pytest.raises(ValueError, match="backward over heads of 256 numbers needs 283,648 bytes .* has 232,448"):
+        ours.attention_backward(q, q, q, q, y, lse)
+    monkeypatch.setattr(gpu, "EMULATED", gpu.Device("a small GPU", 89, 40, 99 << 10))
+    wide, fits = normal(1, 1, 9, 80), normal(1, 1, 9, 64)
+    y, lse = ours.attention_forward(wide, wide, wide)
+    with pytest.raises(ValueError, match="heads of 80 numbers needs 103,424 bytes .* a small GPU has 101,376"):
+        ours.attention_backward(wide, wide, wide, wide, y, lse)
+    y, lse = ours.attention_forward(fits, fits, fits)
+    ours.attention_backward(fits, fits, fits, fits, y, lse)
+
+
 def test_gradients_against_differences():
     found = dict(cases.check_gradients(ours, np.asarray, np.random.default_rng(0)))
     assert len(found) == 11 and max(found.values()) < 1e-3
