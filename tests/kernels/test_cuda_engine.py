@@ -182,8 +182,12 @@ class StandIn(ModuleType):
     def __init__(self, folder):
         super().__init__("cupy")
         self.folder, self.compiled, self.freed = folder, [], False
-        runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22))
-        device = SimpleNamespace(attributes={"MultiProcessorCount": 4})
+        runtime = SimpleNamespace(
+            getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22),
+            getDeviceProperties=lambda id: {"name": b"a stand-in"},
+        )  # fmt: skip
+        attributes = {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlockOptin": 227 << 10}
+        device = SimpleNamespace(id=0, compute_capability="90", attributes=attributes)
         self.cuda = SimpleNamespace(
             runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device,
             Stream=Stream, Memory=Memory, MemoryPool=MemoryPool, UnownedMemory=UnownedMemory,
