@@ -14,7 +14,6 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 
 from chapters import second_bend, stages
@@ -71,7 +70,7 @@ def share_the_processor(job, missing, processes):
             ready = [name for name in waiting if done.issuperset(NEEDS[name])]
             for name in ready[: processes - len(running)]:
                 waiting.remove(name)
-                with without_interrupt():  # which a worker inherits while it imports
+                with processor.without_interrupt():  # which a worker inherits while it imports
                     running[pool.submit(in_worker, job, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
@@ -92,16 +91,6 @@ def share_the_processor(job, missing, processes):
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def without_interrupt():
-    """Inside, Ctrl-C is ignored, and processes that are started here begin by ignoring it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def begin_worker(threads):

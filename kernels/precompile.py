@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +61,16 @@ def rows(served, x):
 SHARES = {share.__name__: share for share in (attention_forward, attention_backward, products, rows)}
 
 
+@contextmanager
+def without_interrupt():
+    """Inside, Ctrl-C is ignored, and processes that are started here begin by ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @cache
 def precompile():
     """Compile everything in SHARES, a process each, and wait; do nothing where it would not help: on a single core, or
@@ -70,14 +81,11 @@ def precompile():
         return
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # What goes wrong in a process is no matter: what it did not compile is compiled when it is needed, and said then.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as they begin, they ignore Ctrl-C: it is for the first process
-    try:
+    with without_interrupt():  # as they begin, they ignore Ctrl-C: it is for the first process
         processes = [
             subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})
             for share in SHARES
         ]
-    finally:
-        signal.signal(signal.SIGINT, before)
     try:
         for process in processes:
             process.wait()
