@@ -248,17 +248,34 @@ dot, four_dots = dot_products(load, 4)
 
 
 @inner
+def _add_eight_rows(x, b, b_k, n, c):
+    x0, x1, x2, x3, x4, x5, x6, x7 = (
+        load(x, 0), load(x, 1), load(x, 2), load(x, 3), load(x, 4), load(x, 5), load(x, 6), load(x, 7)
+    )  # fmt: skip
+    row = 4 * b_k
+    for j in range(n):
+        low = x0 * load(b, j) + x1 * load(b + row, j) + x2 * load(b + 2 * row, j) + x3 * load(b + 3 * row, j)
+        high = x4 * load(b + 4 * row, j) + x5 * load(b + 5 * row, j) + x6 * load(b + 6 * row, j) + x7 * load(b + 7 * row, j)
+        store(c, j, load(c, j) + low + high)
+
+
+@inner
+def _add_one_row(x0, b, n, c):
+    for j in range(n):
+        store(c, j, load(c, j) + x0 * load(b, j))
+
+
+@inner
 def add_rows(x, b, b_k, K, n, c):
-    """c[:n] += x[:K] @ b[:K, :n], four rows of b at a time, so that c is read and written a quarter as often."""
+    """c[:n] += x[:K] @ b[:K, :n], eight rows of b at a time, so that c is read and written an eighth as often."""
     k = 0
-    while k + 4 <= K:
-        x0, x1, x2, x3 = load(x, k), load(x, k + 1), load(x, k + 2), load(x, k + 3)
-        b0, b1, b2, b3 = b + 4 * k * b_k, b + 4 * (k + 1) * b_k, b + 4 * (k + 2) * b_k, b + 4 * (k + 3) * b_k
-        for j in range(n):
-            store(c, j, load(c, j) + x0 * load(b0, j) + x1 * load(b1, j) + x2 * load(b2, j) + x3 * load(b3, j))
-        k += 4
+    while k + 8 <= K:
+        for j in range(0, n, 1024):
+            if n - j >= 1024:
+                _add_eight_rows(x + 4 * k, b + 4 * (k * b_k + j), b_k, 1024, c + 4 * j)
+            else:
+                _add_eight_rows(x + 4 * k, b + 4 * (k * b_k + j), b_k, n - j, c + 4 * j)
+        k += 8
     while k < K:
-        x0, b0 = load(x, k), b + 4 * k * b_k
-        for j in range(n):
-            store(c, j, load(c, j) + x0 * load(b0, j))
+        _add_one_row(load(x, k), b + 4 * k * b_k, n, c)
         k += 1

@@ -10,9 +10,10 @@ What makes it fast, from the inside out (`python -m kernels.bench matmul` measur
 5. What follows the product (bias, GELU) is done to each panel of C just after its last sum, while it is still in the cache.
 
 A product with few rows, such as one step of text generation, is another matter: every element of B is used only a few times,
-so reading B is all the work, and packing it would triple that. `_few_rows` reads it once, in place.
+so reading B is all the work, and packing it would triple that. `_few_rows` reads it once, in place (few_rows.py).
 
-Every element of C is summed by one thread in the order of k, so the result does not depend on the number of threads.
+Every element of C is summed by one thread in the order of k, or of few rows in slices that only the shape decides about, so
+the result does not depend on the number of threads.
 """
 
 import math
@@ -22,9 +23,9 @@ import numpy as np
 from numba import prange, types
 
 from kernels.gelu.cpu import FORMS, gelu, gelu_tanh, slopes_and_sums
-from kernels.launch import address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
-from kernels.matmul import reference
-from kernels.simd import WIDTH, add_rows, dot, four_dots, load, store, take_number
+from kernels.launch import APART, address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
+from kernels.matmul import few_rows, reference
+from kernels.simd import WIDTH, load, store, take_number
 from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, register_tile
 
 _F = types.float32
@@ -188,46 +189,22 @@ def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, act
             task = take_number(tasks)
 
 
-@inner
-def _few_rows_transposed(x, w, w_row, M, K, first, last, c, c_row, add):
-    """Columns first…last of C, B being given as rows along k: each is a dot product with a row of B."""
-    n = first
-    while n < last:
-        four = n + 4 <= last
-        for m in range(M):
-            place, row = m * c_row + n, x + 4 * m * K
-            if four:
-                s = four_dots(row, w + 4 * n * w_row, w_row, K)
-                for i in range(4):
-                    store(c, place + i, s[i] + (load(c, place + i) if add else _F(0.0)))
-            else:
-                value = dot(row, w + 4 * n * w_row, K)
-                store(c, place, value + (load(c, place) if add else _F(0.0)))
-        n += 4 if four else 1
-
-
-@inner
-def _few_rows_plain(x, b, b_k, M, K, first, last, c, c_row, add):
-    """Columns first…last of C, B being given as rows along n: C is a weighted sum of B's rows."""
-    for j in range(first, last, 1024):
-        n = min(1024, last - j)
-        if not add:
-            for m in range(M):
-                for i in range(n):
-                    store(c, m * c_row + j + i, _F(0.0))
-        for k in range(0, K, 16):
-            for m in range(M):
-                add_rows(x + 4 * (m * K + k), b + 4 * (k * b_k + j), b_k, min(16, K - k), n, c + 4 * (m * c_row + j))
-
-
 @kernel
-def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activation, parts):  # x: (M, K), contiguous
+def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activation, sliced, room, parts):
+    """x: (M, K), contiguous; sliced: whether B's rows are handed out whole; room: then, for all SLICES but the first."""
+    if sliced:
+        for part in prange(parts):
+            for s in range(few_rows.SLICES * part // parts, few_rows.SLICES * (part + 1) // parts):
+                few_rows.of_slice(s, x, b, b_k, M, K, N, c, c_row, room, add)
+        few_rows.add_slices(M, N, c, c_row, room)
+        _finish(c, c_row, M, N, bias, pre, pre_row, activation)
+        return
     for part in prange(parts):
         first, last = N * part // parts, N * (part + 1) // parts
         if b_k == 1:
-            _few_rows_transposed(x, b, b_j, M, K, first, last, c, c_row, add)
+            few_rows.transposed(x, b, b_j, M, K, first, last, c, c_row, add)
         else:
-            _few_rows_plain(x, b, b_k, M, K, first, last, c, c_row, add)
+            few_rows.plain(x, K, b, b_k, M, K, first, last, c, c_row, add)
         bias_here, pre_here = bias + 4 * first if bias != 0 else 0, pre + 4 * first if pre != 0 else 0
         _finish(c + 4 * first, c_row, M, last - first, bias_here, pre_here, pre_row, activation)
 
@@ -269,7 +246,10 @@ def _into(c, a, b, add, bias, pre, activation):
     with running:
         if M <= FEW:
             x = np.ascontiguousarray(a)
-            _few_rows(address(x), address(b), *steps_b, address(c), _steps(c)[0], M, N, K, *after, workers(2 * N * K))
+            sliced = steps_b[0] != 1 and N <= few_rows.SHORT and K >= few_rows.DEEP
+            room = scratch((few_rows.SLICES - 1) * (M * N + APART)) if sliced else 0
+            sizes, parts = (M, N, K), workers(2 * N * K)
+            _few_rows(address(x), address(b), *steps_b, address(c), _steps(c)[0], *sizes, *after, sliced, room, parts)
             return
         parts = workers(M * N * K // 16)
         wide, deep = _packed_at_once(N, K)

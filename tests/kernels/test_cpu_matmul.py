@@ -10,8 +10,8 @@ from kernels.matmul import cpu, reference
 
 # One row, few rows, tiles and blocks with and without remainders, K over several pieces.
 SHAPES = [
-    (1, 1, 1), (1, 7, 5), (1, 770, 131), (3, 33, 50), (8, 384, 96), (9, 1, 1), (16, 5, 48), (17, 16, 49), (40, 385, 47),
-    (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100),
+    (1, 1, 1), (1, 7, 5), (1, 770, 131), (1, 520, 2100), (3, 33, 50), (5, 600, 1), (8, 384, 96), (9, 1, 1), (16, 5, 48),
+    (17, 16, 49), (40, 385, 47), (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100),
 ]  # fmt: skip
 FORMS = list(itertools.product([False, True], repeat=2))
 
@@ -138,8 +138,9 @@ def test_linear(shape, out_features, activation):
     assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)
 
 
-def test_the_same_bytes_on_one_thread_and_on_all():
-    a, b = normal(300, 500), normal(500, 200)
+@pytest.mark.parametrize("M", [3, 300])
+def test_the_same_bytes_on_one_thread_and_on_all(M):
+    a, b = normal(M, 550), normal(550, 200)
     everyone = cpu.matmul(a, b).tobytes()
     before = numba.get_num_threads()
     numba.set_num_threads(1)
