@@ -260,3 +260,19 @@ def _edge_packer(width):
                 store(target, k * width + i, types.float32(0.0))
 
     return singly
+
+
+_transpose = transpose_block(WIDTH)
+
+
+@inner
+def unpack(source, source_row, n, D, target, target_row):
+    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, a square of a vector's width at a time."""
+    for i in range(0, n, WIDTH):
+        for d in range(0, D, WIDTH):
+            if i + WIDTH <= n and d + WIDTH <= D:
+                _transpose(source + 4 * (d * source_row + i), source_row, target + 4 * (i * target_row + d), target_row)
+            else:
+                for ii in range(i, min(n, i + WIDTH)):
+                    for dd in range(d, min(D, d + WIDTH)):
+                        store(target, ii * target_row + dd, load(source, dd * source_row + ii))

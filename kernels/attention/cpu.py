@@ -11,6 +11,7 @@ Everything is turned on its side. A block holds the scores as Sᵀ: a row for ea
   so between the two products nothing is rearranged.
 
 Blocks that no query may see (causal) are skipped, not masked. Tasks are heads, or ranges of queries where heads are few.
+While one head is computed, memory is asked for the rows of the next: packing them would otherwise wait for each.
 """
 
 import math
@@ -19,8 +20,8 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import APART, address, delivered, inner, kernel, result, running, scratch, workers
-from kernels.simd import WIDTH, add_rows, dot, exp_to_zero, load, maximum, store, take_number
-from kernels.tile import ROWS, packer, register_tile, transpose_block
+from kernels.simd import WIDTH, add_rows, dot, exp_to_zero, load, maximum, prefetch_numbers, store, take_number
+from kernels.tile import ROWS, packer, register_tile, unpack
 
 _F = types.float32
 
@@ -28,12 +29,28 @@ QUERIES = 2 * WIDTH  # in a panel: two vectors
 BLOCK = 2 * QUERIES  # queries in a block of the backward pass
 KEYS = 256  # in a block of the forward pass: 32 kB of scores with AVX-512
 KEYS_BACK = 64  # in a block of the backward pass, which holds two such blocks
+AT_ONCE = 2  # rows of the next head to ask for at a time
 FEW = 4  # queries, up to which keys and values are read in place, once
 
 _tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, Oᵀ += Vᵀ Pᵀ, and what resembles them in the backward pass
 _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
-_transpose = transpose_block(WIDTH)
 _MINUS_INFINITY = -np.inf
+
+
+@inner
+def _head(addresses, steps, number, H):
+    """Where the arrays of head `number` of all B · H begin."""
+    return addresses + 4 * (number // H * steps[:, 0] + number % H * steps[:, 1])
+
+
+@inner
+def _ask(ahead):
+    """Ask memory for the next head's next few rows.  ahead: its arrays, floats from row to row of each, asked, rows, width."""
+    arrays, steps, asked, T, D = ahead
+    for t in range(asked[0], min(T, asked[0] + AT_ONCE)):
+        for i in range(len(arrays)):
+            prefetch_numbers(arrays[i] + 4 * t * steps[i], D)
+    asked[0] += AT_ONCE
 
 
 @inner
@@ -58,10 +75,11 @@ def _copy_rows(source, source_row, n, D, factor, target, target_row):
 
 @inner
 def _scale_columns(target, rows, factors):
-    """Multiply each of QUERIES columns by its own factor."""
-    for r in range(rows):
+    """Multiply each of QUERIES columns by its own factor, four rows at a time."""
+    for r in range(0, rows, 4):
         for i in range(QUERIES):
-            store(target, r * QUERIES + i, load(target, r * QUERIES + i) * load(factors, i))
+            for n in range(r, r + 4):
+                store(target, n * QUERIES + i, load(target, n * QUERIES + i) * load(factors, i))
 
 
 @inner
@@ -70,19 +88,6 @@ def _pack_features(v, v_row, S, D, padded, target):
     _pack_rows(v, 1, v_row, D, S, padded, target)
     for d in range(0, D, ROWS):
         _fill(target + 4 * (d * padded + S * ROWS), (padded - S) * ROWS, _F(0.0))
-
-
-@inner
-def _unpack(source, source_row, n, D, target, target_row):
-    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, a square of a vector's width at a time."""
-    for i in range(0, n, WIDTH):
-        for d in range(0, D, WIDTH):
-            if i + WIDTH <= n and d + WIDTH <= D:
-                _transpose(source + 4 * (d * source_row + i), source_row, target + 4 * (i * target_row + d), target_row)
-            else:
-                for ii in range(i, min(n, i + WIDTH)):
-                    for dd in range(d, min(D, d + WIDTH)):
-                        store(target, ii * target_row + dd, load(source, dd * source_row + ii))
 
 
 @inner
@@ -114,10 +119,8 @@ def _softmax_step(P, keys, top, total, rescale):
 
 
 @inner
-def _forward_panel(
-    q, q_row, n, D, first_query, start, S, offset, causal, scale, padded, out, out_row, lse, room
-):
-    """A panel of n ≤ QUERIES queries over the keys start…S−1.  room: (9,), see _forward_places."""
+def _forward_panel(q, q_row, n, D, first_query, start, S, offset, causal, scale, padded, out, out_row, lse, room, ahead):
+    """A panel of n ≤ QUERIES queries over the keys start…S−1.  room: (9,), see _forward_places; ahead: see _ask."""
     packed_k, packed_v, Q, P, O, top, total, rescale, _ = room  # noqa: E741  (the paper's name)
     _pack_queries(q, q_row, 1, n, D, D, Q)
     _scale(Q, D * QUERIES, scale)
@@ -129,6 +132,7 @@ def _forward_panel(
     for k0 in range(first, end, KEYS):
         keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
         for j in range(0, keys, ROWS):
+            _ask(ahead)
             _tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
         for j in range(keys):
             hidden = k0 + j - offset - first_query if causal else 0  # so many of the queries do not see this key
@@ -143,7 +147,7 @@ def _forward_panel(
     for i in range(QUERIES):
         store(rescale, i, _F(1.0) / load(total, i) if load(total, i) != _F(0.0) else _F(0.0))
     _scale_columns(O, D, rescale)
-    _unpack(O, QUERIES, n, D, out, out_row)
+    unpack(O, QUERIES, n, D, out, out_row)
     for i in range(n):
         store(lse, i, _F(math.log(load(total, i))) + load(top, i))
 
@@ -177,8 +181,9 @@ def _forward_places(S, D):
 
 
 @kernel
-def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, scale, chunk, room, places, tasks, parts):
-    """q … lse: addresses; steps: (4, 3), floats from batch to batch, head to head, row to row of q, k, v, out."""
+def _forward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, chunk, room, places, tasks, parts):
+    """addresses: (4,) and steps: (4, 3), floats from batch to batch, head to head, row to row, of q, k, v, out."""
+    rows = steps[:, 2]
     chunks = (T + chunk - 1) // chunk
     padded = -(-S // ROWS) * ROWS
     for worker in prange(parts):
@@ -186,29 +191,26 @@ def _forward(q, k, v, out, lse, steps, starts, B, H, T, S, D, causal, offset, sc
         task = take_number(tasks)
         while task < B * H * chunks:
             # The last queries see the most keys: they are the longest tasks and come first.
-            b, h, t0 = task // chunks // H, task // chunks % H, (chunks - 1 - task % chunks) * chunk
+            head, t0 = task // chunks, (chunks - 1 - task % chunks) * chunk
             t1 = min(T, t0 + chunk)
-            q_head = q + 4 * (b * steps[0, 0] + h * steps[0, 1])
-            k_head = k + 4 * (b * steps[1, 0] + h * steps[1, 1])
-            v_head = v + 4 * (b * steps[2, 0] + h * steps[2, 1])
-            out_head = out + 4 * (b * steps[3, 0] + h * steps[3, 1])
-            lse_head = lse + 4 * (b * H + h) * T
-            start = min(S, max(0, starts[b]))
+            q, k, v, out = _head(addresses, steps, head, H)
+            lse_head, start = lse + 4 * head * T, min(S, max(0, starts[head // H]))
             if T <= FEW:
                 for t in range(t0, t1):
                     _one_query(
-                        q_head + 4 * t * steps[0, 2], D, start, min(S, t + offset + 1) if causal else S, scale,
-                        k_head, steps[1, 2], v_head, steps[2, 2],
-                        out_head + 4 * t * steps[3, 2], lse_head + 4 * t, own[0],
+                        q + 4 * t * rows[0], D, start, min(S, t + offset + 1) if causal else S, scale,
+                        k, rows[1], v, rows[2], out + 4 * t * rows[3], lse_head + 4 * t, own[0],
                     )  # fmt: skip
             else:
                 end = min(S, max(0, t1 + offset)) if causal else S
-                _pack_rows(k_head, steps[1, 2], 1, end, D, D, own[0])  # [panel][d][key]
-                _pack_features(v_head, steps[2, 2], end, D, padded, own[1])
+                _pack_rows(k, rows[1], 1, end, D, D, own[0])  # [panel][d][key]
+                _pack_features(v, rows[2], end, D, padded, own[1])
+                following = min(B * H - 1, (task + parts) // chunks)  # the thread's next head, if all go in step
+                ahead = (_head(addresses, steps, following, H), rows, np.zeros(1, np.int64), T, D)
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(
-                        q_head + 4 * t * steps[0, 2], steps[0, 2], min(QUERIES, t1 - t), D, t, start, S, offset, causal, scale,
-                        padded, out_head + 4 * t * steps[3, 2], steps[3, 2], lse_head + 4 * t, own,
+                        q + 4 * t * rows[0], rows[0], min(QUERIES, t1 - t), D, t, start, S, offset, causal, scale,
+                        padded, out + 4 * t * rows[3], rows[3], lse_head + 4 * t, own, ahead,
                     )  # fmt: skip
             task = take_number(tasks)
 
@@ -241,14 +243,14 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
         y[...], lse[...] = 0, -np.inf
         return delivered(y, out), lse
     q, k, v = _rows(q), _rows(k), _rows(v)
-    parts = workers(B * H * T * S * D // 8)
+    parts, places = workers(B * H * T * S * D // 8), _forward_places(S, D)
     # A task is a head, unless there are too few of them to keep all threads busy to the end.
     chunk = T if B * H >= 4 * parts or T <= FEW else -(-T // (-(-4 * parts // (B * H)) * QUERIES)) * QUERIES
-    tasks, places = np.zeros(1, np.int64), _forward_places(S, D)
+    addresses, tasks = np.array([address(x) for x in (q, k, v, y)], np.int64), np.zeros(1, np.int64)
     with running:
         room = scratch(parts * int(places[-1]))
         _forward(
-            address(q), address(k), address(v), address(y), address(lse), _steps(q, k, v, y), _starts(key_start, B),
+            addresses, _steps(q, k, v, y), _starts(key_start, B), address(lse),
             B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
             np.float32(1 / math.sqrt(D) if scale is None else scale), chunk, room, places, address(tasks), parts,
         )  # fmt: skip
@@ -285,14 +287,15 @@ def _weights(P, dP, lse, row):
 
 
 @inner
-def _backward_block(room, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded):
-    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  room: as in _backward_head."""
+def _backward_block(room, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded, ahead):
+    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  room: as in _backward_head; ahead: see _ask."""
     K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row, _ = room
     before = k0 - offset - first_query if causal else -keys  # so many of the queries do not see key k0, one more not the next
     for j in range(0, keys, ROWS):
         first = max(0, before + j) // QUERIES * QUERIES
         for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
+            _ask(ahead)
             _tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
             _tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
         for r in range(j, j + ROWS):
@@ -327,8 +330,9 @@ def _backward_places(S, D):
 
 
 @inner
-def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, causal, offset, scale, room):
-    """One head.  rows: (8,), floats from row to row of dout, q, k, v, y, dq, dk, dv.  room: (15,), see _backward_places."""
+def _backward_head(head, lse, rows, start, T, S, D, causal, offset, scale, room, ahead):
+    """head: (8,) addresses, rows: (8,) floats from row to row, of dout, q, k, v, y, dq, dk, dv; room: see _backward_places."""
+    dout, q, k, v, y, dq, dk, dv = head
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
     K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block, _ = room
     _pack_rows(k, rows[2], 1, S, D, D, K)
@@ -351,9 +355,9 @@ def _backward_head(dout, q, k, v, y, lse, dq, dk, dv, rows, start, T, S, D, caus
         end = min(S, max(0, t + n + offset)) if causal else S
         for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):
             keys = -(-(min(end, k0 + KEYS_BACK) - k0) // ROWS) * ROWS
-            _backward_block(room, k0, keys, t, start, end, offset, causal, D, D_wide, padded)
+            _backward_block(room, k0, keys, t, start, end, offset, causal, D, D_wide, padded, ahead)
         _scale(dQ, D * BLOCK, scale)
-        _unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
+        unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
     _copy_rows(dK, D_wide, S, D, scale, dk, rows[6])
     _copy_rows(dV, D_wide, S, D, _F(1.0), dv, rows[7])
 
@@ -365,18 +369,16 @@ def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scal
         own = room + 4 * (places + places[-1] * worker)
         task = take_number(tasks)
         while task < B * H:
-            b, h = task // H, task % H
-            dout, q, k, v, y, dq, dk, dv = addresses + 4 * (b * steps[:, 0] + h * steps[:, 1])
+            following = min(B * H - 1, task + parts)  # as in _forward
+            ahead = (_head(addresses, steps, following, H)[:5], steps[:, 2], np.zeros(1, np.int64), T, D)  # what is read
             _backward_head(
-                dout, q, k, v, y, lse + 4 * (b * H + h) * T, dq, dk, dv, steps[:, 2], min(S, max(0, starts[b])),
-                T, S, D, causal, offset, scale, own,
+                _head(addresses, steps, task, H), lse + 4 * task * T, steps[:, 2], min(S, max(0, starts[task // H])),
+                T, S, D, causal, offset, scale, own, ahead,
             )  # fmt: skip
             task = take_number(tasks)
 
 
-def attention_backward(
-    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
-):
+def attention_backward(dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)):
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
     grads = [_buffer(o, x.shape) for o, x in zip(out, (q, k, v), strict=True)]
