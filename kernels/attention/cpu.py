@@ -369,8 +369,8 @@ def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scal
         own = room + 4 * (places + places[-1] * worker)
         task = take_number(tasks)
         while task < B * H:
-            following = min(B * H - 1, task + parts)  # as in _forward
-            ahead = (_head(addresses, steps, following, H)[:5], steps[:, 2], np.zeros(1, np.int64), T, D)  # what is read
+            until = T if T <= 512 else 0  # of a longer head, the cache would not keep the rows until their turn
+            ahead = (_head(addresses, steps, min(B * H - 1, task + parts), H)[:5], steps[:, 2], np.zeros(1, np.int64), until, D)
             _backward_head(
                 _head(addresses, steps, task, H), lse + 4 * task * T, steps[:, 2], min(S, max(0, starts[task // H])),
                 T, S, D, causal, offset, scale, own, ahead,
