@@ -69,7 +69,7 @@ exact = numba.njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)
 
 
 # The files whose functions are compiled into the kernels of other files.
-_SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py")
+_SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py", "matmul/block.py")
 
 
 def _fingerprint():

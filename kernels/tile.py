@@ -37,76 +37,114 @@ AHEAD = 16  # rows
 _FLOAT_POINTER, _VECTOR_POINTER = FLOAT.as_pointer(), VECTOR.as_pointer()
 
 
+_TAKEN = [types.int64] * 5 + [types.boolean]  # the addresses of A, B and C; K, c_row, add
+
+
 def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
     """Make the product of a tile:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH),  or += with `add`.
 
     Element (r, k) of A lies at a[r · a_row + k · a_column], row k of B at b[k · b_row]; by default both are packed.
     Returned is a function of (address of A, of B, of C, K ≥ 1, floats from one row of C to the next, add).
     """
-    a_column = rows if a_column is None else a_column
-    b_row = vectors * WIDTH if b_row is None else b_row
+    steps = LONG(a_row), LONG(rows if a_column is None else a_column)
 
     @intrinsic
     def tile(typing, a, b, c, K, c_row, add):
         def emit(context, builder, signature, args):
-            a, b, c = (builder.inttoptr(x, _FLOAT_POINTER) for x in args[:3])
-            K, c_row, add = args[3:]
-            fma = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{WIDTH}f32"
-            )
+            return _emit_tile(context, builder, rows, vectors, b_row, args, *steps)
 
-            def vector(start, offset):
-                return builder.bitcast(builder.gep(start, [offset]), _VECTOR_POINTER)
-
-            def everywhere(number):  # the same number in all lanes
-                lane = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, INT(0))
-                return builder.shuffle_vector(lane, lane, ir.Constant(ir.VectorType(INT, WIDTH), [0] * WIDTH))
-
-            def places():  # row, vector and address of each vector of C
-                for r in range(rows):
-                    for v in range(vectors):
-                        yield r, v, vector(c, builder.add(builder.mul(LONG(r), c_row), LONG(v * WIDTH)))
-
-            _prefetch_tile(builder, c, c_row, rows, vectors * WIDTH)
-
-            before = builder.block
-            loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
-            builder.branch(loop)
-
-            builder.position_at_end(loop)
-            k, a_k, b_k = builder.phi(LONG), builder.phi(_FLOAT_POINTER), builder.phi(_FLOAT_POINTER)
-            sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
-            b_vectors = [builder.load(vector(b_k, LONG(v * WIDTH)), align=4) for v in range(vectors)]
-            for r in range(rows):
-                number = everywhere(builder.load(builder.gep(a_k, [LONG(r * a_row)]), align=4))
-                for v in range(vectors):
-                    more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
-                    sums[r][v].add_incoming(ir.Constant(VECTOR, [0.0] * WIDTH), before)
-                    sums[r][v].add_incoming(more, loop)
-                    sums[r][v] = more
-            following = builder.add(k, LONG(1))
-            for value, first, step in (
-                (k, LONG(0), following),
-                (a_k, a, builder.gep(a_k, [LONG(a_column)])),
-                (b_k, b, builder.gep(b_k, [LONG(b_row)])),
-            ):
-                value.add_incoming(first, before)
-                value.add_incoming(step, loop)
-            builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
-
-            builder.position_at_end(after)
-            with builder.if_else(add) as (adding, overwriting):
-                with adding:
-                    for r, v, place in places():
-                        builder.store(builder.fadd(builder.load(place, align=4), sums[r][v]), place, align=4)
-                with overwriting:
-                    for r, v, place in places():
-                        builder.store(sums[r][v], place, align=4)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean), emit
+        return types.void(*_TAKEN), emit
 
     return tile
+
+
+def tile_in_place(rows, vectors, b_row=None):
+    """A register tile that reads A where it lies: its function takes a_row and a_column too, last, at each call."""
+
+    @intrinsic
+    def tile(typing, a, b, c, K, c_row, add, a_row, a_column):
+        def emit(context, builder, signature, args):
+            return _emit_tile(context, builder, rows, vectors, b_row, args[:6], *args[6:])
+
+        return types.void(*_TAKEN, types.int64, types.int64), emit
+
+    return tile
+
+
+def packing_tile(rows, vectors):
+    """A register tile that also packs A, whose rows lie across (a_row is 1), for the tiles to come, behind the multiply-adds.
+
+    Its function takes a_column and the address to pack to, last, at each call.
+    """
+
+    @intrinsic
+    def tile(typing, a, b, c, K, c_row, add, a_column, packed):
+        def emit(context, builder, signature, args):
+            return _emit_tile(context, builder, rows, vectors, None, args[:6], LONG(1), args[6], packed=args[7])
+
+        return types.void(*_TAKEN, types.int64, types.int64), emit
+
+    return tile
+
+
+def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, packed=None):
+    """LLVM's instructions for a tile.  args: those of register_tile's function; a_row … packed: see there and packing_tile."""
+    a, b, c = (builder.inttoptr(x, _FLOAT_POINTER) for x in args[:3])
+    K, c_row, add = args[3:]
+    b_row = LONG(vectors * WIDTH if b_row is None else b_row)
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
+    zeros = ir.Constant(VECTOR, [0.0] * WIDTH)
+
+    def vector(start, offset):
+        return builder.bitcast(builder.gep(start, [offset]), _VECTOR_POINTER)
+
+    def everywhere(number):  # the same number in all lanes
+        lane = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, INT(0))
+        return builder.shuffle_vector(lane, lane, ir.Constant(ir.VectorType(INT, WIDTH), [0] * WIDTH))
+
+    def places():  # row, vector and address of each vector of C
+        for r in range(rows):
+            for v in range(vectors):
+                yield r, v, vector(c, builder.add(builder.mul(LONG(r), c_row), LONG(v * WIDTH)))
+
+    _prefetch_tile(builder, c, c_row, rows, vectors * WIDTH)
+    row_begins = [builder.mul(LONG(r), a_row) for r in range(rows)]
+
+    before = builder.block
+    loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    k, a_k, b_k = builder.phi(LONG), builder.phi(_FLOAT_POINTER), builder.phi(_FLOAT_POINTER)
+    sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
+    b_vectors = [builder.load(vector(b_k, LONG(v * WIDTH)), align=4) for v in range(vectors)]
+    for r in range(rows):
+        number = everywhere(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
+        for v in range(vectors):
+            more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
+            sums[r][v].add_incoming(zeros, before)
+            sums[r][v].add_incoming(more, loop)
+            sums[r][v] = more
+    if packed is not None:
+        to = builder.gep(builder.inttoptr(packed, _FLOAT_POINTER), [builder.mul(k, LONG(rows))])
+        _emit_copy(builder, rows, a_k, to)
+        emit_prefetch(builder, builder.gep(a_k, [builder.mul(a_column, LONG(AHEAD))]))
+    following = builder.add(k, LONG(1))
+    steps = (k, LONG(0), following), (a_k, a, builder.gep(a_k, [a_column])), (b_k, b, builder.gep(b_k, [b_row]))
+    for value, first, step in steps:
+        value.add_incoming(first, before)
+        value.add_incoming(step, loop)
+    builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+
+    builder.position_at_end(after)
+    with builder.if_else(add) as (adding, overwriting):
+        with adding:
+            for r, v, place in places():
+                builder.store(builder.fadd(builder.load(place, align=4), sums[r][v]), place, align=4)
+        with overwriting:
+            for r, v, place in places():
+                builder.store(sums[r][v], place, align=4)
+    return context.get_dummy_value()
 
 
 def _prefetch_tile(builder, c, c_row, rows, columns):
@@ -170,14 +208,17 @@ def copy_row(width):
     @intrinsic
     def copy(typing, source, target):
         def emit(context, builder, signature, args):
-            row = ir.VectorType(FLOAT, width).as_pointer()
-            source, target = (builder.inttoptr(x, row) for x in args)
-            builder.store(builder.load(source, align=4), target, align=4)
+            _emit_copy(builder, width, *(builder.inttoptr(x, _FLOAT_POINTER) for x in args))
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), emit
 
     return copy
+
+
+def _emit_copy(builder, width, source, target):
+    row = ir.VectorType(FLOAT, width).as_pointer()
+    builder.store(builder.load(builder.bitcast(source, row), align=4), builder.bitcast(target, row), align=4)
 
 
 def add_row(width):

@@ -5,7 +5,8 @@ What makes it fast, from the inside out (`python -m kernels.bench matmul` measur
 1. A register tile (kernels/tile.py): 8 rows by 3 vectors of C stay in registers while k runs.
 2. Blocks: K is cut into pieces of at most 512 and the rows into pieces of at most 96, so that the packed piece of A, 197 kB,
    stays in a core's second-level cache while all panels of B pass by it.
-3. Packing: both operands are copied, a piece at a time, into the tile's order. All four transpose forms differ only here.
+3. Packing: operands are copied, a piece at a time, into the tile's order. All four transpose forms differ only here. Where it
+   can be, it is saved, or done behind the multiply-adds (block.py).
 4. Threads: they pack B together, once; then each draws blocks of rows of C until none is left.
 5. What follows the product (bias, GELU) is done to each panel of C just after its last sum, while it is still in the cache.
 
@@ -20,98 +21,21 @@ import math
 from functools import cache, partial
 
 import numpy as np
-from numba import prange, types
+from numba import prange
 
-from kernels.gelu.cpu import FORMS, gelu, gelu_tanh, slopes_and_sums
-from kernels.launch import APART, address, as_flat, as_rows, delivered, inner, kernel, result, running, scratch, workers
+from kernels.gelu.cpu import FORMS, slopes_and_sums
+from kernels.launch import APART, address, as_flat, as_rows, delivered, kernel, result, running, scratch, workers
 from kernels.matmul import few_rows, reference
-from kernels.simd import WIDTH, load, store, take_number
-from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, register_tile
+from kernels.matmul.block import DEEPEST, ROOM, TALLEST, block_of, finish
+from kernels.simd import take_number
+from kernels.tile import COLUMNS, ROWS, packer
 
-_F = types.float32
-
-DEEPEST = 512  # of K in one piece
-TALLEST = 96  # rows of A in one piece
 WIDEST = 64 * COLUMNS  # columns of B that are packed at once
 LARGEST = WIDEST * DEEPEST  # numbers of B that are packed at once: 6.3 MB with AVX-512, to stay in the third-level cache
 HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW = 8  # rows, up to which B is read in place
 
-_tile = register_tile(ROWS, VECTORS)
-_tile_of_two, _tile_of_one = register_tile(ROWS, 2, b_row=COLUMNS), register_tile(ROWS, 1, b_row=COLUMNS)
-_pack_a, _pack_b = packer(ROWS), packer(COLUMNS)
-_add_bias, _keep = add_row(COLUMNS), copy_row(COLUMNS)
-
-
-@inner
-def _finish(z, z_row, rows, columns, bias, pre, pre_row, activation):
-    """Add the bias (unless 0), keep a copy in `pre` (unless 0), apply the activation: to a piece of C, in place."""
-    for r in range(rows):
-        here, kept = z + 4 * r * z_row, pre + 4 * r * pre_row
-        for c in range(0, columns, COLUMNS):
-            if c + COLUMNS <= columns:
-                if bias != 0:
-                    _add_bias(bias + 4 * c, here + 4 * c)
-                if pre != 0:
-                    _keep(here + 4 * c, kept + 4 * c)
-            else:
-                for i in range(c, columns):
-                    store(here, i, load(here, i) + (load(bias, i) if bias != 0 else _F(0.0)))
-                    if pre != 0:
-                        store(kept, i, load(here, i))
-        if activation == 1:
-            for c in range(columns):
-                store(here, c, gelu(load(here, c)))
-        elif activation == 2:
-            for c in range(columns):
-                store(here, c, gelu_tanh(load(here, c)))
-
-
-@inner
-def _rim(a, b, K, c, c_row, rows, columns, add, edge):
-    """A tile that hangs over the rim of C: computed whole, aside; then what belongs to C is copied."""
-    _tile(a, b, edge, K, COLUMNS, False)
-    for r in range(rows):
-        for j in range(columns):
-            before = load(c, r * c_row + j) if add else _F(0.0)
-            store(c, r * c_row + j, before + load(edge, r * COLUMNS + j))
-
-
-@inner
-def _panel(a, b, K, c, c_row, rows, columns, add, edge):
-    """One packed panel of B against all packed panels of a block of A, into `rows` by `columns` of C."""
-    for i in range(0, rows, ROWS):
-        here = c + 4 * i * c_row
-        if rows - i >= ROWS and columns == COLUMNS:
-            _tile(a + 4 * i * K, b, here, K, c_row, add)
-        elif rows - i >= ROWS and columns == 2 * WIDTH:  # 128, 512, 1024 columns end in a panel that is only partly filled
-            _tile_of_two(a + 4 * i * K, b, here, K, c_row, add)
-        elif rows - i >= ROWS and columns == WIDTH:
-            _tile_of_one(a + 4 * i * K, b, here, K, c_row, add)
-        else:
-            _rim(a + 4 * i * K, b, K, here, c_row, min(ROWS, rows - i), columns, add, edge)
-
-
-@inner
-def _block(a, a_i, a_k, b_packed, K, c, c_row, rows, columns, add, last, bias, pre, pre_row, activation, a_packed):
-    """rows by columns of C from K columns of A, packed here a piece at a time, and K packed rows of B; finished if `last`."""
-    pieces = (K + DEEPEST - 1) // DEEPEST
-    edge = a_packed + 4 * (TALLEST * DEEPEST + WIDTH)
-    for piece in range(pieces):
-        k0, k1 = K * piece // pieces, K * (piece + 1) // pieces
-        _pack_a(a + 4 * k0 * a_k, a_i, a_k, rows, k1 - k0, k1 - k0, a_packed)
-        for j in range(0, columns, COLUMNS):
-            width, panel = min(COLUMNS, columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
-            _panel(a_packed, panel, k1 - k0, c + 4 * j, c_row, rows, width, add or piece > 0, edge)
-            if last and piece == pieces - 1:
-                bias_j, pre_j = bias + 4 * j if bias != 0 else 0, pre + 4 * j if pre != 0 else 0
-                if width == COLUMNS:  # a number the compiler knows: no loop remainders
-                    _finish(c + 4 * j, c_row, rows, COLUMNS, bias_j, pre_j, pre_row, activation)
-                else:
-                    _finish(c + 4 * j, c_row, rows, width, bias_j, pre_j, pre_row, activation)
-
-
-OWN = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats a thread needs for its packed A and its edge tile
+_pack_b = packer(COLUMNS)
 
 
 def _packed_at_once(N, K):
@@ -126,7 +50,7 @@ def _product(
 ):  # fmt: skip
     """One product by all threads.  a, b, c, bias, pre: addresses; a_i … b_j: floats from one element to the next.
 
-    wide, deep: how much of B is packed at once; rows: where the blocks of rows of C begin, and M; own: OWN floats for each
+    wide, deep: how much of B is packed at once; rows: where the blocks of rows of C begin, and M; own: ROOM floats for each
     thread; shared: room for packed B; tasks: zeroed counters, two for each time that B is packed.
     """
     blocks = len(rows) - 1
@@ -155,11 +79,11 @@ def _product(
                     left = panels * strip // strips * COLUMNS
                     right = min(columns, panels * (strip + 1) // strips * COLUMNS)
                     j = j0 + left
-                    _block(
+                    block_of(
                         a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared + 4 * left * depth, depth,
                         c + 4 * (i * c_row + j), c_row, below - i, right - left, add or k0 > 0, k0 + depth == K,
                         bias + 4 * j if bias != 0 else 0, pre + 4 * (i * pre_row + j) if pre != 0 else 0, pre_row,
-                        activation, own + 4 * OWN * worker,
+                        activation, own + 4 * ROOM * worker,
                     )  # fmt: skip
                     task = take_number(tasks)
             tasks += 8
@@ -169,8 +93,8 @@ def _product(
 def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, activation, wide, deep, own, room, tasks, parts):
     """Many small products, each by one thread.  table: (products, 4), the addresses of a, b, c and pre of each."""
     for worker in prange(parts):
-        mine = own + 4 * (OWN + room) * worker
-        shared = mine + 4 * OWN
+        mine = own + 4 * (ROOM + room) * worker
+        shared = mine + 4 * ROOM
         task = take_number(tasks)
         while task < len(table):
             a, b, c, pre = table[task]
@@ -180,7 +104,7 @@ def _products(table, a_i, a_k, b_k, b_j, c_row, M, N, K, add, bias, pre_row, act
                     depth = min(deep, K - k0)
                     _pack_b(b + 4 * (k0 * b_k + j0 * b_j), b_j, b_k, columns, depth, depth, shared)
                     for i in range(0, M, TALLEST):
-                        _block(
+                        block_of(
                             a + 4 * (i * a_i + k0 * a_k), a_i, a_k, shared, depth,
                             c + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), columns, add or k0 > 0, k0 + depth == K,
                             bias + 4 * j0 if bias != 0 else 0, pre + 4 * (i * pre_row + j0) if pre != 0 else 0, pre_row,
@@ -197,7 +121,7 @@ def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activa
             for s in range(few_rows.SLICES * part // parts, few_rows.SLICES * (part + 1) // parts):
                 few_rows.of_slice(s, x, b, b_k, M, K, N, c, c_row, room, add)
         few_rows.add_slices(M, N, c, c_row, room)
-        _finish(c, c_row, M, N, bias, pre, pre_row, activation)
+        finish(c, c_row, M, N, bias, pre, pre_row, activation)
         return
     for part in prange(parts):
         first, last = N * part // parts, N * (part + 1) // parts
@@ -206,7 +130,7 @@ def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activa
         else:
             few_rows.plain(x, K, b, b_k, M, K, first, last, c, c_row, add)
         bias_here, pre_here = bias + 4 * first if bias != 0 else 0, pre + 4 * first if pre != 0 else 0
-        _finish(c + 4 * first, c_row, M, last - first, bias_here, pre_here, pre_row, activation)
+        finish(c + 4 * first, c_row, M, last - first, bias_here, pre_here, pre_row, activation)
 
 
 ACTIVATIONS = {None: 0, "gelu": FORMS["none"], "gelu_tanh": FORMS["tanh"]}
@@ -254,10 +178,10 @@ def _into(c, a, b, add, bias, pre, activation):
         parts = workers(M * N * K // 16)
         wide, deep = _packed_at_once(N, K)
         tasks = np.zeros(2 * -(-N // wide) * -(-K // deep), np.int64)
-        own = scratch(parts * OWN + deep * (wide + COLUMNS))
+        own = scratch(parts * ROOM + deep * (wide + COLUMNS))
         _product(
             address(a), *_steps(a), address(b), *steps_b, address(c), _steps(c)[0], N, K, *after,
-            wide, deep, _blocks_of_rows(M, parts), own, own + 4 * parts * OWN, address(tasks), parts,
+            wide, deep, _blocks_of_rows(M, parts), own, own + 4 * parts * ROOM, address(tasks), parts,
         )  # fmt: skip
 
 
@@ -277,7 +201,7 @@ def _batch_into(c, a, b, add, bias, pre, activation):
     wide, deep = _packed_at_once(N, K)
     room = deep * (wide + COLUMNS)
     with running:
-        own = scratch(parts * (OWN + room))
+        own = scratch(parts * (ROOM + room))
         _products(
             table, *_steps(a), *_steps(b), _steps(c)[0], M, N, K, add, 0 if bias is None else address(bias),
             0 if pre is None else _steps(pre)[0], activation, wide, deep, own, room, address(tasks), parts,
