@@ -50,18 +50,17 @@ class CausalSelfAttention(nn.Module):
         if n_head % self.n_kv_head:
             raise ValueError(f"n_head must be divisible by n_kv_head, got n_head={n_head} and n_kv_head={n_kv_head}")
         self.dropout, self.rotary = dropout, rotary
-        self.widths = [d_model, *[self.n_kv_head * d_model // n_head] * 2]  # of q, k and v
-        self.c_attn = nn.Linear(d_model, sum(self.widths), bias=bias)
+        self.parts = [n_head, self.n_kv_head, self.n_kv_head]  # heads of q, k and v
+        self.c_attn = nn.Linear(d_model, sum(self.parts) * (d_model // n_head), bias=bias)
         self.c_proj = nn.Linear(d_model, d_model, bias=bias)
         self.resid_dropout = nn.Dropout(dropout)
 
     def heads(self, x, seen=0):
         """x: (B, T, C), after `seen` others -> q, k, v: (B, H, T, D) each, views of one projection, nothing copied."""
         B, T, C = x.shape
-        D = C // self.n_head
         qkv = self.c_attn(x)  # (B, T, 3C)
-        parts = qkv.split(self.widths, dim=2)  # (B, T, C) each
-        q, k, v = (part.view(B, T, part.shape[2] // D, D).transpose(1, 2) for part in parts)  # (B, H, T, D)
+        heads = qkv.view(B, T, sum(self.parts), C // self.n_head).transpose(1, 2)  # (B, 3H, T, D)
+        q, k, v = heads.split(self.parts, dim=1)  # (B, H, T, D) each
         if self.rotary:  # only distances count afterwards, so padding on the left need not be told of
             q, k = F.rotary(q, seen, self.rotary), F.rotary(k, seen, self.rotary)  # (B, H, T, D) each
         return q, k, v

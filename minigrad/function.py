@@ -66,35 +66,35 @@ class Function:
 
     @classmethod
     def apply(cls, *args, **settings):
-        tensors = [a if isinstance(a, Tensor) else None for a in args]
-        given = [t for t in tensors if t is not None]
+        given = [a for a in args if isinstance(a, Tensor)]
         if not given:
             raise TypeError(f"{cls.__name__} needs at least one Tensor, got {', '.join(type(a).__name__ for a in args)}")
         check_one_device(cls.__name__, given)
-        leading = next((t for t in given if t.dtype.kind == "f"), given[0]).array
-        recording = _Mode.grad_enabled and any(t.requires_grad for t in given)
-        needs = tuple(recording and t is not None and t.requires_grad for t in tensors)
-        ctx = Context(leading, needs)
+        floats = [t.array for t in given if t.array.dtype.kind == "f"]
+        needs = tuple([_Mode.grad_enabled and isinstance(a, Tensor) and a.requires_grad for a in args])
+        ctx = Context(floats[0] if floats else given[0].array, needs)
 
-        result = cls.forward(ctx, *(a if t is None else t.array for a, t in zip(args, tensors)), **settings)
-        outputs = tuple(map(ctx.xp.asarray, result if isinstance(result, tuple) else (result,)))  # NumPy's scalars too
+        result = cls.forward(ctx, *[a.array if isinstance(a, Tensor) else a for a in args], **settings)
+        outputs = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # NumPy's scalars too
         if _Mode.detect_anomaly:
             _check_finite(cls, ctx.xp, given, outputs)
-        if not recording:
-            made = tuple(Tensor(a, version=_shared_version(a, given)) for a in outputs)
-        else:
-            node = Node(cls, ctx, tuple(t if n else None for t, n in zip(tensors, needs)), outputs)
-            made = tuple(
-                Tensor(a, True, node, i, _shared_version(a, given)) if a.dtype.kind == "f" else Tensor(a)
-                for i, a in enumerate(outputs)
-            )
-            node.watch((*given, *made))
-        return made if isinstance(result, tuple) else made[0]
+        node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], outputs) if True in needs else None
+        made = [_made(a, node, i, _shared_version(a, given)) for i, a in enumerate(outputs)]
+        if node is not None:
+            node.watch(given + made)
+        return tuple(made) if isinstance(result, tuple) else made[0]
+
+
+def _made(array, node, index, version):
+    if node is None or array.dtype.kind != "f":
+        return Tensor(array, version=version)
+    return Tensor(array, True, node, index, version)
 
 
 def check_one_device(name, tensors):
     """Raise RuntimeError, naming the operation and the shapes, where the tensors do not all live on one device."""
-    if len({kernels.array_module(t.array) for t in tensors}) > 1:
+    kinds = [type(t.array) for t in tensors]
+    if kinds.count(kinds[0]) < len(kinds) and len({kernels.array_module(t.array) for t in tensors}) > 1:
         shapes = ", ".join(f"{t.shape} on {t.device}" for t in tensors)
         raise RuntimeError(f"{name} was given tensors on different devices ({shapes}); move them with .to(device)")
 
@@ -102,7 +102,10 @@ def check_one_device(name, tensors):
 def _shared_version(array, given):
     """The version of the tensor that `array` is a view of, None if it has memory of its own."""
     owner = array if array.base is None else array.base
-    return next((t.version for t in given if owner is t.array or owner is t.array.base), None)
+    for t in given:
+        if owner is t.array or owner is t.array.base:
+            return t.version
+    return None
 
 
 def _check_finite(function, xp, given, outputs):

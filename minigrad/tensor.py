@@ -105,11 +105,10 @@ class Node:
         result = result if isinstance(result, tuple) else (result,)
         if len(result) != len(self.inputs):
             raise RuntimeError(f"{self} has {len(self.inputs)} inputs, but its backward returned {len(result)} gradients")
-        return [self._checked(i, t, g) for i, (t, g) in enumerate(zip(self.inputs, result))]
+        pairs = enumerate(zip(self.inputs, result))
+        return [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
 
     def _checked(self, i, tensor, grad):
-        if tensor is None or grad is None:
-            return None
         grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars
         if grad.shape != tensor.shape:
             raise RuntimeError(f"{self} returned a gradient of shape {grad.shape} for input {i} of shape {tensor.shape}")

@@ -36,7 +36,8 @@ class Permute(Function):
     # Axis i of y is axis dims[i] of x; sorting dims says where each axis went, which undoes it.
     @staticmethod
     def backward(ctx, dy):
-        return dy.transpose([int(i) for i in np.argsort(ctx.saved[0])]), None
+        dims = ctx.saved[0]
+        return dy.transpose(sorted(range(len(dims)), key=dims.__getitem__)), None
 
 
 class Expand(Function):
@@ -84,11 +85,11 @@ class Copy(Function):
 
 
 def _pieces(array, sizes, dim):
-    ends = np.cumsum(sizes)
-    index = [slice(None)] * array.ndim
-    for size, end in zip(sizes, ends):
-        index[dim] = slice(int(end) - size, int(end))
+    index, begin = [slice(None)] * array.ndim, 0
+    for size in sizes:
+        index[dim] = slice(begin, begin + size)
         yield array[tuple(index)]
+        begin += size
 
 
 def _rejoined(pieces, dim, xp):
@@ -96,11 +97,12 @@ def _rejoined(pieces, dim, xp):
 
     The gradients of a block's q, k and v do: attention writes them there, see Attention.backward.
     """
-    base = pieces[0].base
+    base, strides = pieces[0].base, pieces[0].strides
     shape = list(pieces[0].shape)
     shape[dim] = sum(p.shape[dim] for p in pieces)
     if base is not None and all(p.base is base for p in pieces) and base.size == math.prod(shape):
-        whole = base.reshape(shape)
+        order = sorted(range(len(shape)), key=lambda i: -strides[i])  # the axes as they follow one another in the buffer
+        whole = base.reshape([shape[i] for i in order]).transpose(sorted(range(len(shape)), key=order.__getitem__))
         parts = list(_pieces(whole, [p.shape[dim] for p in pieces], dim))
         if all(kernels.same_memory(p, q) for p, q in zip(parts, pieces)):
             return whole
