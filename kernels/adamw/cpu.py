@@ -12,10 +12,10 @@ from numba import prange, types
 
 from kernels.adamw import reference
 from kernels.launch import address, inner, kernel, workers
-from kernels.simd import load, store
+from kernels.simd import load, store, take_number
 
 _F = types.float32
-SPAN = 8192  # elements in a task: 4 arrays of 32 kB
+SPAN = 1 << 16  # elements in a task: 4 arrays of 256 kB, each a long way along memory
 
 
 def _spans(lists):
@@ -47,11 +47,13 @@ def _update(param, grad, m, v, n, decay, beta1, beta2, rate, eps, grad_scale):
 
 
 @kernel
-def _step(table, decay, beta1, beta2, rate, eps, grad_scale, parts):  # table: (tasks, 5)
-    for part in prange(parts):
-        for t in range(len(table) * part // parts, len(table) * (part + 1) // parts):
+def _step(table, decay, beta1, beta2, rate, eps, grad_scale, tasks, parts):  # table: (spans, 5)
+    for _ in prange(parts):
+        t = take_number(tasks)
+        while t < len(table):
             p, g, m, v, n = table[t]
             _update(p, g, m, v, n, decay, beta1, beta2, rate, eps, grad_scale)
+            t = take_number(tasks)
 
 
 @inner
@@ -64,10 +66,12 @@ def _squares(x, n):
 
 
 @kernel
-def _square_sums(table, sums, parts):  # table: (tasks, 2)  sums: (tasks,) float64
-    for part in prange(parts):
-        for t in range(len(table) * part // parts, len(table) * (part + 1) // parts):
+def _square_sums(table, sums, tasks, parts):  # table: (spans, 2)  sums: (spans,) float64
+    for _ in prange(parts):
+        t = take_number(tasks)
+        while t < len(table):
             sums[t] = _squares(table[t, 0], table[t, 1])
+            t = take_number(tasks)
 
 
 @inner
@@ -77,10 +81,12 @@ def _multiply(x, n, factor):
 
 
 @kernel
-def _scale(table, factor, parts):  # table: (tasks, 2)
-    for part in prange(parts):
-        for t in range(len(table) * part // parts, len(table) * (part + 1) // parts):
+def _scale(table, factor, tasks, parts):  # table: (spans, 2)
+    for _ in prange(parts):
+        t = take_number(tasks)
+        while t < len(table):
             _multiply(table[t, 0], table[t, 1], factor)
+            t = take_number(tasks)
 
 
 def _direct(array):
@@ -106,7 +112,8 @@ def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, 
     correction2 = math.sqrt(1 - beta2**step)
     rate = lr * correction2 / (1 - beta1**step)
     numbers = 1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale
-    _step(table, *map(np.float32, numbers), workers(4 * elements))
+    tasks = np.zeros(1, np.int64)
+    _step(table, *map(np.float32, numbers), address(tasks), workers(4 * elements))
 
 
 def global_norm(arrays):
@@ -116,7 +123,8 @@ def global_norm(arrays):
         return np.sqrt(np.float64(0))
     table, elements = _spans([arrays])
     sums = np.empty(len(table))  # one sum a task, added up in one order whoever computed them
-    _square_sums(table, sums, workers(elements))
+    tasks = np.zeros(1, np.int64)
+    _square_sums(table, sums, address(tasks), workers(elements))
     return np.sqrt(sums.sum())
 
 
@@ -126,4 +134,5 @@ def scale_arrays(arrays, factor):
     reference.scale_arrays([a for a in arrays if not _direct(a)], factor)
     if direct:
         table, elements = _spans([direct])
-        _scale(table, np.float32(factor), workers(elements))
+        tasks = np.zeros(1, np.int64)
+        _scale(table, np.float32(factor), address(tasks), workers(elements))
