@@ -13,8 +13,8 @@ What makes it fast, from the inside out (`python -m kernels.bench matmul` measur
 A product with few rows, such as one step of text generation, is another matter: every element of B is used only a few times,
 so reading B is all the work, and packing it would triple that. `_few_rows` reads it once, in place (few_rows.py).
 
-Every element of C is summed by one thread in the order of k, or of few rows in slices that only the shape decides about, so
-the result does not depend on the number of threads.
+Every element of C is summed in an order that only the shapes decide about (along k, or where C has few rows perhaps in slices
+of k), whichever thread does it: the result does not depend on the number of threads.
 """
 
 import math
@@ -123,8 +123,10 @@ def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activa
         few_rows.add_slices(M, N, c, c_row, room)
         finish(c, c_row, M, N, bias, pre, pre_row, activation)
         return
+    unit = few_rows.FOUR if b_k == 1 else few_rows.WHOLE
+    units = (N + unit - 1) // unit
     for part in prange(parts):
-        first, last = N * part // parts, N * (part + 1) // parts
+        first, last = units * part // parts * unit, min(N, units * (part + 1) // parts * unit)
         if b_k == 1:
             few_rows.transposed(x, b, b_j, M, K, first, last, c, c_row, add)
         else:
@@ -143,8 +145,11 @@ def _steps(x):
 
 
 def _readable(x):
-    """x if its elements follow one another along one of the last two axes, as packing needs; else a contiguous copy."""
-    if x.dtype == np.float32 and 4 in x.strides[-2:] and not any(s % 4 for s in x.strides):
+    """x if its elements follow one another along one of the last two axes, as all that reads it needs; else a copy.
+
+    (An axis of length 1 does not count: x.strides[-2] of a matrix's column, transposed, is 4 as well.)
+    """
+    if x.dtype == np.float32 and 1 in _steps(x) and not any(s % 4 for s in x.strides):
         return x
     return np.ascontiguousarray(x, np.float32)
 

@@ -16,6 +16,10 @@ _F = types.float32
 SLICES = 8
 SHORT, DEEP = 2048, 512  # numbers in such a row, at most; rows, at least: else adding up the slices would be no small matter
 
+# Columns of C are shared out in whole groups. A single column, or those that a vectorised loop leaves over at its end, may be
+# summed in another order than columns side by side; and those must be the last of C, however many threads there are.
+FOUR, WHOLE = 4, 64  # what `transposed` takes together; as much as a vectorised loop may take in one go, or a multiple
+
 
 @inner
 def transposed(x, w, w_row, M, K, first, last, c, c_row, add):

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from kernels.matmul import cpu, reference
+from kernels.matmul.block import DEEPEST, FEW_PANELS, TALLEST
+from kernels.simd import WIDTH
+from kernels.tile import COLUMNS, ROWS
 
 # One row, few rows, tiles and blocks with and without remainders, K over several pieces.
 SHAPES = [
@@ -51,6 +54,21 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
     close(cpu.matmul(a, b, **form, out=start.copy(), accumulate=True), want + start, K)
 
 
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("panels", [1, FEW_PANELS, FEW_PANELS + 1])
+@pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
+def test_rows_of_a_in_place_packed_before_and_on_the_way(transpose_a, panels, missing):
+    """On both sides of FEW_PANELS; several pieces of K, rows that do not fill a tile, a last panel only partly filled."""
+    M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEEPEST + 5, panels * COLUMNS - missing
+    a, b = operands(M, K, N, transpose_a, True)
+    bias, z, start = normal(N, seed=2), np.empty((M, N), np.float32), normal(M, N, seed=3)
+    want = reference.matmul(*exact(a, b), transpose_a=transpose_a, transpose_b=True)
+    close(cpu.matmul(a, b, transpose_a=transpose_a, transpose_b=True, bias=bias, preactivation=z), want + bias, K)
+    close(z, want + bias, K)
+    got = cpu.matmul(a, b, transpose_a=transpose_a, transpose_b=True, out=start.copy(), accumulate=True)
+    close(got, want + start, K)
+
+
 @pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("M, K, N", SHAPES)
 def test_epilogues(M, K, N, activation):
@@ -90,6 +108,9 @@ def test_views_of_every_kind():
     close(cpu.matmul(q, k, transpose_b=True), reference.matmul(*exact(q, k), transpose_b=True), 16)
     every_second = normal(30, 60)[::-2, ::3]
     close(cpu.matmul(every_second, every_second, transpose_b=True), every_second.astype(float) @ every_second.T, 20)
+    column = normal(5, 100)[:, :1]  # an axis of length 1 has steps too, here of one number: they mean nothing
+    for M in (3, 20):
+        close(cpu.matmul(normal(M, 1), column, transpose_b=True), normal(M, 1).astype(float) @ column.T, 1)
     frozen = normal(20, 20)
     frozen.flags.writeable = False
     close(cpu.matmul(frozen, np.broadcast_to(normal(20), (20, 20))), frozen.astype(float) @ np.tile(normal(20), (20, 1)), 20)
@@ -138,13 +159,15 @@ def test_linear(shape, out_features, activation):
     assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)
 
 
-@pytest.mark.parametrize("M", [3, 300])
-def test_the_same_bytes_on_one_thread_and_on_all(M):
-    a, b = normal(M, 550), normal(550, 200)
-    everyone = cpu.matmul(a, b).tobytes()
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("M, N", [(1, 2101), (3, 200), (3, 2101), (300, 200), (20, 17 * COLUMNS)])
+def test_the_same_bytes_on_one_thread_and_on_all(M, N, transpose_b):
+    """Few rows by slices of B, and by columns, whose borders move; blocks of rows; one block, whose columns are shared out."""
+    a, b = operands(M, 550, N, False, transpose_b)
+    everyone = cpu.matmul(a, b, transpose_b=transpose_b).tobytes()
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
-        assert cpu.matmul(a, b).tobytes() == everyone
+        assert cpu.matmul(a, b, transpose_b=transpose_b).tobytes() == everyone
     finally:
         numba.set_num_threads(before)
