@@ -1,7 +1,7 @@
 """AdamW and the gradient norm on the CPU: the reference's signatures, float32, one launch for the whole list of arrays.
 
 A model's parameters come in dozens of arrays, most of them small. The kernels therefore take a table of their addresses, cut
-them all into spans of a few thousand elements, and share out the spans: one start of the threads, one pass over memory.
+them all into spans of at most SPAN elements, and the threads draw spans until none is left: started once, one pass over memory.
 The update reads four arrays and writes three; everything it computes in between stays in registers.
 """
 
@@ -15,11 +15,11 @@ from kernels.launch import address, inner, kernel, workers
 from kernels.simd import load, store, take_number
 
 _F = types.float32
-SPAN = 1 << 16  # elements in a task: 4 arrays of 256 kB, each a long way along memory
+SPAN = 1 << 16  # elements, of each of 4 arrays: 256 kB, a long way along memory
 
 
 def _spans(lists):
-    """A table of tasks, one row each: the addresses of a span in every list's array, and its length.
+    """A table of spans, one row each: where the span begins in every list's array, and its length.
 
     The arrays must be C-contiguous float32; they are kept alive by the caller.
     """
@@ -27,8 +27,8 @@ def _spans(lists):
     sizes = np.array([a.size for a in lists[0]], np.int64)  # (n,)
     starts = np.array([[address(a) for a in arrays] for arrays in lists], np.int64).reshape(columns, -1)  # (columns, n)
     counts = -(-sizes // SPAN)  # (n,)  spans in each array
-    owner = np.repeat(np.arange(len(sizes)), counts)  # (tasks,)
-    offset = (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)) * SPAN  # (tasks,)
+    owner = np.repeat(np.arange(len(sizes)), counts)  # (spans,)
+    offset = (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)) * SPAN  # (spans,)
     table = np.empty((len(owner), columns + 1), np.int64)
     table[:, :columns] = starts[:, owner].T + 4 * offset[:, None]
     table[:, columns] = np.minimum(sizes[owner] - offset, SPAN)
@@ -122,7 +122,7 @@ def global_norm(arrays):
     if not arrays:
         return np.sqrt(np.float64(0))
     table, elements = _spans([arrays])
-    sums = np.empty(len(table))  # one sum a task, added up in one order whoever computed them
+    sums = np.empty(len(table))  # one sum a span, added up in one order whoever computed them
     tasks = np.zeros(1, np.int64)
     _square_sums(table, sums, address(tasks), workers(elements))
     return np.sqrt(sums.sum())

@@ -117,6 +117,17 @@ def test_exp_to_zero():
     np.testing.assert_array_equal(y, [np.nan, 0, 1, 0, 0, 0, 0])
 
 
+def test_the_number_of_threads_is_numbas_before_and_after_they_start():
+    code = """
+import numba
+from kernels import launch
+first = launch.get_num_threads()
+launch.set_num_threads(1)
+print(first, launch.get_num_threads(), numba.get_num_threads())
+"""
+    assert python(code, NUMBA_NUM_THREADS="3").stdout.split() == ["3", "1", "1"]
+
+
 def test_threads_may_call_kernels_at_the_same_time():
     from concurrent.futures import ThreadPoolExecutor
 

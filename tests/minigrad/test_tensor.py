@@ -123,6 +123,20 @@ def test_the_gradients_of_q_k_and_v_are_joined_without_a_copy():
     np.testing.assert_array_equal(reordered, np.concatenate(flat[::-1], axis=2))
 
 
+@pytest.mark.parametrize("B, T", [(2, 5), (1, 5), (2, 1)])
+def test_the_gradients_of_split_heads_are_joined_without_a_copy(B, T):
+    """As chapter 4 splits them: the axis of heads is then neither the first nor the last in memory."""
+    qkv = leaf(B, T, 18)
+    q, k, v = (qkv * 1).view(B, T, 6, 3).transpose(1, 2).split(2, 1)  # (B, H, T, D) each
+    out = mg.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    grads = out.node.backward([np.ones(out.shape)])[:3]
+    joined = q.node.backward(grads)[0]  # (B, 3H, T, D)
+    assert np.shares_memory(joined.transpose(0, 2, 1, 3).reshape(B, T, 18), grads[1])
+    np.testing.assert_array_equal(joined, np.concatenate(grads, axis=1))
+    for others in (grads[::-1], [g[:, ::-1] for g in grads], [g[:, :, ::-1] for g in grads], [grads[0]] * 3):
+        np.testing.assert_array_equal(q.node.backward(others)[0], np.concatenate(others, axis=1))
+
+
 def test_no_grad_and_detach():
     x = leaf(3)
     with mg.no_grad():
