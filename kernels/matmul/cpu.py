@@ -123,9 +123,9 @@ def _few_rows(x, b, b_k, b_j, c, c_row, M, N, K, add, bias, pre, pre_row, activa
         few_rows.add_slices(M, N, c, c_row, room)
         finish(c, c_row, M, N, bias, pre, pre_row, activation)
         return
-    unit = few_rows.FOUR if b_k == 1 else few_rows.WHOLE
-    units = (N + unit - 1) // unit
     for part in prange(parts):
+        unit = few_rows.FOUR if b_k == 1 else few_rows.WHOLE
+        units = (N + unit - 1) // unit
         first, last = units * part // parts * unit, min(N, units * (part + 1) // parts * unit)
         if b_k == 1:
             few_rows.transposed(x, b, b_j, M, K, first, last, c, c_row, add)
