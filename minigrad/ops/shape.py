@@ -33,11 +33,9 @@ class Permute(Function):
         ctx.save(dims)
         return x.transpose(dims)
 
-    # Axis i of y is axis dims[i] of x; sorting dims says where each axis went, which undoes it.
     @staticmethod
     def backward(ctx, dy):
-        dims = ctx.saved[0]
-        return dy.transpose(sorted(range(len(dims)), key=dims.__getitem__)), None
+        return dy.transpose(_undoing(ctx.saved[0])), None
 
 
 class Expand(Function):
@@ -84,6 +82,11 @@ class Copy(Function):
         return dy
 
 
+def _undoing(order):
+    """The permutation that undoes this one. Axis i of y is axis order[i] of x; sorting order says where each axis went."""
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
 def _pieces(array, sizes, dim):
     index, begin = [slice(None)] * array.ndim, 0
     for size in sizes:
@@ -102,7 +105,7 @@ def _rejoined(pieces, dim, xp):
     shape[dim] = sum(p.shape[dim] for p in pieces)
     if base is not None and all(p.base is base for p in pieces) and base.size == math.prod(shape):
         order = sorted(range(len(shape)), key=lambda i: -strides[i])  # the axes as they follow one another in the buffer
-        whole = base.reshape([shape[i] for i in order]).transpose(sorted(range(len(shape)), key=order.__getitem__))
+        whole = base.reshape([shape[i] for i in order]).transpose(_undoing(order))
         parts = list(_pieces(whole, [p.shape[dim] for p in pieces], dim))
         if all(kernels.same_memory(p, q) for p, q in zip(parts, pieces)):
             return whole
