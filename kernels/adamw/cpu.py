@@ -19,7 +19,8 @@ SPAN = 1 << 16  # elements, of each of 4 arrays: 256 kB, a long way along memory
 
 
 def _spans(lists):
-    """A table of spans, one row each: where the span begins in every list's array, and its length.
+    """A table of spans, one row each: where the span begins in every list's array, and its length; a counter from which the
+    threads draw their next span; the number of elements.
 
     The arrays must be C-contiguous float32; they are kept alive by the caller.
     """
@@ -32,7 +33,7 @@ def _spans(lists):
     table = np.empty((len(owner), columns + 1), np.int64)
     table[:, :columns] = starts[:, owner].T + 4 * offset[:, None]
     table[:, columns] = np.minimum(sizes[owner] - offset, SPAN)
-    return table, int(sizes.sum())
+    return table, np.zeros(1, np.int64), int(sizes.sum())
 
 
 @inner
@@ -107,12 +108,11 @@ def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, 
             reference.adamw_step([param], [grad], [m], [v], **settings)
     if not lists[0]:
         return
-    table, elements = _spans(lists)
+    table, tasks, elements = _spans(lists)
     # Both bias corrections in one factor (Kingma, Ba 2015, end of section 2): one division a weight in place of two.
     correction2 = math.sqrt(1 - beta2**step)
     rate = lr * correction2 / (1 - beta1**step)
     numbers = 1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale
-    tasks = np.zeros(1, np.int64)
     _step(table, *map(np.float32, numbers), address(tasks), workers(4 * elements))
 
 
@@ -121,9 +121,8 @@ def global_norm(arrays):
     arrays = [np.ascontiguousarray(a, np.float32) for a in arrays]
     if not arrays:
         return np.sqrt(np.float64(0))
-    table, elements = _spans([arrays])
+    table, tasks, elements = _spans([arrays])
     sums = np.empty(len(table))  # one sum a span, added up in one order whoever computed them
-    tasks = np.zeros(1, np.int64)
     _square_sums(table, sums, address(tasks), workers(elements))
     return np.sqrt(sums.sum())
 
@@ -133,6 +132,5 @@ def scale_arrays(arrays, factor):
     direct = [a for a in arrays if _direct(a)]
     reference.scale_arrays([a for a in arrays if not _direct(a)], factor)
     if direct:
-        table, elements = _spans([direct])
-        tasks = np.zeros(1, np.int64)
+        table, tasks, elements = _spans([direct])
         _scale(table, np.float32(factor), address(tasks), workers(elements))
