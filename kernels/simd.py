@@ -200,15 +200,21 @@ def emit_prefetch(builder, pointer, to_write=0):
     builder.call(function, [pointer, INT(to_write), INT(3), INT(1)])
 
 
-@intrinsic
-def prefetch(typing, address):
-    """Ask for the cache line at this address, which need not be a valid one; nothing waits for it."""
+def _asking(to_write):
+    @intrinsic
+    def ask(typing, address):
+        """Ask for the cache line at this address, which need not be a valid one; nothing waits for it."""
 
-    def emit(context, builder, signature, args):
-        emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()))
-        return context.get_dummy_value()
+        def emit(context, builder, signature, args):
+            emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()), to_write)
+            return context.get_dummy_value()
 
-    return types.void(types.int64), emit
+        return types.void(types.int64), emit
+
+    return ask
+
+
+prefetch, _prefetch_to_write = _asking(0), _asking(1)
 
 
 @inner
@@ -216,6 +222,13 @@ def prefetch_numbers(address, n):
     """Ask for all the cache lines of the n float32 numbers that start here."""
     for i in range(0, n, 16):
         prefetch(address + 4 * i)
+
+
+@inner
+def prefetch_room(address, n):
+    """The same, for n numbers that will be written: a core must hold a line, and hold it alone, before it changes a part."""
+    for i in range(0, n, 16):
+        _prefetch_to_write(address + 4 * i)
 
 
 def dot_products(load_weight, width):

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange, types
 
 from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
-from kernels.simd import load, prefetch_numbers, store
+from kernels.simd import load, prefetch_numbers, prefetch_room, store
 
 _F = types.float32
 SPAN = 128  # numbers of a row that are written, and of the next that are asked for, at a time
@@ -79,6 +79,7 @@ def _backward_row(dy, x, weight, C, mean, rstd, plus, dx, dweight, dbias):
         at = 4 * first
         prefetch_numbers(x + 4 * C + at, SPAN)
         prefetch_numbers(dy + 4 * C + at, SPAN)
+        prefetch_room(dx + 4 * C + at, SPAN)
         plus_here = plus + at if plus != 0 else 0
         if C - first >= SPAN:
             _backward_span(dy + at, x + at, weight + at, mean, rstd, shift, stretch, plus_here, dx + at, SPAN)
