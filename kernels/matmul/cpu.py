@@ -229,6 +229,7 @@ def matmul(
             a, b, transpose_a=transpose_a, transpose_b=transpose_b, bias=bias, activation=activation,
             preactivation=preactivation, accumulate=accumulate, out=out,
         )  # fmt: skip
+    reference.check_epilogue(activation, accumulate, out)
     a = _readable(a.swapaxes(-1, -2) if transpose_a else a)  # (..., M, K)
     b = _readable(b.swapaxes(-1, -2) if transpose_b else b)  # (..., K, N)
     if a.shape[-1] != b.shape[-2]:

@@ -20,6 +20,7 @@ from kernels.gpu import (  # fmt: skip
     result,
     vectorises,
 )
+from kernels.matmul.reference import check_epilogue
 
 SOURCE = Source(__file__)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2}
@@ -38,6 +39,7 @@ def matmul(
     kernel=None,
 ):  # fmt: skip
     """See reference.matmul; all arrays are float32. `kernel` forces one of TILES, else the shape and the precision choose."""
+    check_epilogue(activation, accumulate, out)
     if a.ndim == 2 or b.ndim > 2:
         rows, batch = None, np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     else:  # one matrix b for a whole batch of a: a single product with more rows, where a's rows lie in line

@@ -8,6 +8,14 @@ from kernels.gelu.reference import gelu_backward, gelu_forward
 ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # by the name that gelu knows the form by
 
 
+def check_epilogue(activation, accumulate, out):
+    """Raise ValueError unless a product can do this with its result, on any device."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
+    if accumulate and (out is None or activation is not None):
+        raise ValueError("matmul: accumulate=True needs an `out` to add to, and no activation")
+
+
 def matmul(
     a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
 ):
@@ -21,10 +29,7 @@ def matmul(
 
     The operands are never copied to transpose them: a linear layer needs x Wᵀ forward, and dy W and dyᵀ x backward.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
-    if accumulate and (out is None or activation is not None):
-        raise ValueError("matmul: accumulate=True needs an `out` to add to, and no activation")
+    check_epilogue(activation, accumulate, out)
     a = a.swapaxes(-1, -2) if transpose_a else a  # (..., M, K)
     b = b.swapaxes(-1, -2) if transpose_b else b  # (..., K, N)
     z = a @ b  # (..., M, N)

@@ -149,6 +149,18 @@ def test_norm_and_scaling():
     assert arrays[0][0, 0] == 1.5 and arrays[0].dtype == np.float32
 
 
+@pytest.mark.parametrize("name", ["reference", "cpu", "emulator"])
+def test_what_no_product_can_do_is_refused(name):
+    a, b = draw(3, 4, dtype="float32"), draw(4, 2, dtype="float32")
+    matmul = kernels.SETS[name].matmul
+    with pytest.raises(ValueError, match="needs an `out` to add to"):
+        matmul(a, b, accumulate=True)
+    with pytest.raises(ValueError, match="and no activation"):
+        matmul(a, b, accumulate=True, activation="gelu", out=np.zeros((3, 2), np.float32))
+    with pytest.raises(ValueError, match="activation must be None, 'gelu' or 'gelu_tanh', got 'relu'"):
+        matmul(a, b, activation="relu")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_nothing_is_promoted(dtype):
     x, w = draw(3, 4, dtype=dtype), draw(5, 4, dtype=dtype)
