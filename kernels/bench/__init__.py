@@ -2,6 +2,7 @@
 
     python -m kernels.bench matmul          (or softmax, layernorm, cross_entropy, attention)
     python -m kernels.bench matmul --plot matmul.png
+    python -m kernels.bench one_row         a row times a matrix, as in text generation: GB/s
     python -m kernels.bench bandwidth       what is bound by memory: softmax, layernorm, gelu, cross-entropy, AdamW in GB/s
     python -m kernels.bench step            whole training steps of tiny, book and gpt2 size, with a breakdown by kernel
     python -m kernels.bench decode          GPT-2 124M, token by token; gpt2_step: fine-tuning it, with the memory that it takes

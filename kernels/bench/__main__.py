@@ -4,7 +4,7 @@ import argparse
 import os
 from importlib import import_module
 
-LADDERS = ("matmul", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth", "decode")
+LADDERS = ("matmul", "one_row", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth", "decode")
 STEPS = ("step", "gpt2_step")
 
 

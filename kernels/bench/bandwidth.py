@@ -3,13 +3,16 @@
 The bytes counted are those that must be moved: every array read once and written once.
 """
 
+from math import prod
+
 from kernels.bench.measure import in_turns
 from kernels.bench.peers import contestants
+from kernels.bench.step import prepared
 
 ROWS, WIDE, VOCABULARY = 16384, 768, 50257
-WEIGHTS = 30_000_000  # of AdamW: 480 MB in four arrays
+MANY = 30_000_000  # of AdamW: 480 MB in four arrays
 
-# name, what is prepared, arrays read, arrays written (of the shape's size)
+# name, what is prepared, arrays read, arrays written
 WORK = [
     ("softmax forward", ("row_operation", "softmax", "forward", ROWS, 1024), 1, 1),
     ("softmax backward", ("row_operation", "softmax", "backward", ROWS, 1024), 2, 1),
@@ -19,9 +22,26 @@ WORK = [
     ("gelu backward", ("row_operation", "gelu", "backward", ROWS, WIDE), 2, 1),
     ("cross-entropy forward", ("row_operation", "cross_entropy", "forward", 1024, VOCABULARY), 1, 0),
     ("cross-entropy backward", ("row_operation", "cross_entropy", "backward", 1024, VOCABULARY), 1, 1),
-    ("AdamW", ("adamw", WEIGHTS), 4, 3),
-    ("gradient norm", ("gradient_norm", WEIGHTS), 1, 0),
+    ("AdamW, one array", ("adamw", [[MANY]]), 4, 3),
+    ("AdamW, the book's GPT", ("adamw", "book"), 4, 3),  # the shapes of its parameters
+    ("gradient norm", ("gradient_norm", MANY), 1, 0),
 ]
+
+
+def _spelled_out(kind, *rest, size):
+    """(what is prepared, elements of each array): with `size` rows where that was asked for, a preset as its model's shapes."""
+    if kind == "adamw":
+        shapes = _parameter_shapes(rest[0]) if isinstance(rest[0], str) else rest[0]
+        return (kind, shapes), sum(map(prod, shapes))
+    if kind == "row_operation":
+        rest = (*rest[:2], size or rest[2], rest[3])
+    return (kind, *rest), prod(n for n in rest if isinstance(n, int))
+
+
+def _parameter_shapes(preset):
+    from chapters.ch06_gpt import GPT
+
+    return [parameter.shape for parameter in GPT(prepared(preset, 1, 1)[0]).parameters()]
 
 
 def run(limits, size=None):
@@ -30,12 +50,10 @@ def run(limits, size=None):
     print(f"\n{'GB/s':24}{'minigrad':>9}{'limit':>9}{'share':>7}{'PyTorch':>9}{'ratio':>7}")
     with contestants("minigrad", "limit", "torch") as them:
         for name, work, read, written in WORK:
-            if size and work[0] == "row_operation":
-                work = (*work[:3], size, work[4])
+            work, elements = _spelled_out(*work, size=size)
             for library, one in them.items():
-                one.prepare(*(work if library != "limit" else ("memory", "copying" if written else "reading")))
-            elements = work[-1] * (work[-2] if work[0] == "row_operation" else 1)
-            ours, bare, *peers = in_turns([one.turn for one in them.values()], 2.0)
+                one.prepare(*(work if library != "limit" else ("limit", "copying" if written else "reading")))
+            ours, bare, *peers = in_turns([one.turn for one in them.values()])
             ours = 4 * elements * (read + written) / ours / 1e9
             bare = (200 << 20) * (2 if written else 1) / bare / 1e9
             theirs = [4 * elements * (read + written) / seconds / 1e9 for seconds in peers]

@@ -128,8 +128,6 @@ def run(limits, size=None):
     figures = ladder(title, rungs, 2 * n**3, "GFLOP/s", limits.gflops, exact, 1e-5, work)
     with contestants("minigrad", "numpy", "torch") as them:
         _shapes_of_steps(limits, them)
-    with contestants("minigrad", "numpy", "torch", "limit") as them:
-        _one_row(them)
     return figures, "GFLOP/s", limits.gflops
 
 
@@ -154,20 +152,3 @@ def _shapes_of_steps(limits, them):
     for name, values in ratios.items():
         mean = float(np.exp(np.mean(np.log(values))))
         print(f"  against {name}: geometric mean {mean:.2f}x, worst {min(values):.2f}x, best {max(values):.2f}x")
-
-
-def _one_row(them):
-    print("\none row against a matrix or its transpose (T), as in generation: GB/s of the matrix, and of memory merely read")
-    print(" " * 17 + "".join(f"{name:>9}" for name in them))
-    them["limit"].prepare("memory", "reading")
-    for shape in ((3072, 768), (768, 3072), (50257, 768), (768, 50257)):
-        for transposed in (True, False):
-            for name, one in them.items():
-                if name != "limit":
-                    one.prepare("one_row", *shape, transposed)
-            seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 1.5), strict=True))
-            size = {name: 4 * shape[0] * shape[1] if name != "limit" else 200 << 20 for name in them}
-            rates = {name: size[name] / seconds[name] / 1e9 for name in them}
-            shown = "".join(f"{rate:9.1f}" for rate in rates.values())
-            name = f"({shape[0]}, {shape[1]})" + (" T" if transposed else "")
-            print(f"  {name:<15}{shown}{100 * rates['minigrad'] / rates['limit']:7.0f}% of the limit", flush=True)

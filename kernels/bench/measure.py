@@ -69,6 +69,13 @@ def _copy(x, y, parts):
         _double(x[first:last], y[first:last])
 
 
+def multiplying(K=1_000_000):
+    """A function that does nothing but multiply-adds in registers, K a number held, and how many operations that takes."""
+    parts = numba.get_num_threads()
+    room = np.zeros(4096 * (parts + 1), np.float32)
+    return lambda: _multiply_adds(address(room), K, parts), 2 * _STILL_ROWS * 3 * WIDTH * K * parts
+
+
 def reading(megabytes):
     """A function that does nothing but read an array of this size, on all threads."""
     x, sums = np.ones(megabytes << 18, np.float32), np.zeros(numba.get_num_threads(), np.float32)
@@ -97,10 +104,9 @@ class Limits:
 
 def limits(megabytes=256):
     """Measured now: the multiply-adds on registers, the bytes on arrays too large for any cache."""
-    parts, K = numba.get_num_threads(), 1_000_000
-    room = np.zeros(4096 * (parts + 1), np.float32)
+    multiply_adds, operations = multiplying()
     best = []
-    for function in (lambda: _multiply_adds(address(room), K, parts), reading(megabytes), copying(megabytes)):
+    for function in (multiply_adds, reading(megabytes), copying(megabytes)):
         function()
         times = []
         for _ in range(7):
@@ -108,9 +114,8 @@ def limits(megabytes=256):
             function()
             times.append(time.perf_counter() - start)
         best.append(min(times))
-    flops = 2 * _STILL_ROWS * 3 * WIDTH * K * parts
     size = megabytes << 20
-    return Limits(flops / best[0] / 1e9, size / best[1] / 1e9, 2 * size / best[2] / 1e9)
+    return Limits(operations / best[0] / 1e9, size / best[1] / 1e9, 2 * size / best[2] / 1e9)
 
 
 def ladder(title, rungs, amount, unit, limit, check=None, tolerance=1e-4, work=()):

@@ -71,11 +71,11 @@ def one_row(library, rows, columns, transposed):
     return all_of_them
 
 
-def memory(library, kind):
-    """Nothing but reading, or copying, 200 MiB: what the others are measured against, in turns with them."""
-    from kernels.bench.measure import copying, reading
+def limit(library, kind):
+    """What the others are measured against, in turns with them: nothing but multiply-adds, or reading or copying 200 MiB."""
+    from kernels.bench.measure import copying, multiplying, reading
 
-    return {"reading": reading, "copying": copying}[kind](200)
+    return {"reading": reading, "copying": copying}[kind](200) if kind != "multiplying" else multiplying()[0]
 
 
 def attention(library, B, H, T, D, backward):
@@ -153,17 +153,20 @@ def _our_row_operation(name, direction, x, dy, out, weight, bias, targets):
     }[name, direction]
 
 
-def adamw(library, n):
-    param, grad, m, v = normal(n), normal(n, seed=1), np.zeros(n, np.float32), np.zeros(n, np.float32)
+def adamw(library, shapes):
+    """A step of AdamW over arrays of these shapes; PyTorch's fused one, its fastest."""
+    params, grads = ([normal(*shape, seed=seed) for shape in shapes] for seed in (0, 1))
     settings = dict(lr=1e-3, eps=1e-8, weight_decay=0.1)
     if library == "minigrad":
         from kernels.adamw import cpu
 
-        return lambda: cpu.adamw_step([param], [grad], [m], [v], step=5, beta1=0.9, beta2=0.95, **settings)
+        m, v = ([np.zeros_like(p) for p in params] for _ in range(2))
+        return lambda: cpu.adamw_step(params, grads, m, v, step=5, beta1=0.9, beta2=0.95, **settings)
     torch = _torch()
-    param = torch.from_numpy(param).requires_grad_()
-    param.grad = torch.from_numpy(grad)
-    return torch.optim.AdamW([param], betas=(0.9, 0.95), fused=True, **settings).step
+    params = [torch.from_numpy(p).requires_grad_() for p in params]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = torch.from_numpy(grad)
+    return torch.optim.AdamW(params, betas=(0.9, 0.95), fused=True, **settings).step
 
 
 def gradient_norm(library, n):
@@ -204,7 +207,7 @@ def fine_tuning_step(library, how):
     return our_fine_tuning(how) if library == "minigrad" else their_fine_tuning(_torch())
 
 
-ALL_WORK = matmul, one_row, memory, attention, row_operation, adamw, gradient_norm, training_step, decoding, fine_tuning_step
+ALL_WORK = matmul, one_row, limit, attention, row_operation, adamw, gradient_norm, training_step, decoding, fine_tuning_step
 WORK = {f.__name__: f for f in ALL_WORK}
 
 
