@@ -142,7 +142,7 @@ def _shapes_of_steps(limits, them):
             ):  # fmt: skip
                 for one in them.values():
                     one.prepare("matmul", M, K, N, ta, tb)
-                seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 1.0), strict=True))
+                seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 5.0), strict=True))
                 rates = {name: 2 * M * N * K / value / 1e9 for name, value in seconds.items()}
                 for name, values in ratios.items():
                     values.append(rates["minigrad"] / rates[name])
