@@ -203,7 +203,7 @@ def emit_prefetch(builder, pointer, to_write=0):
 def _asking(to_write):
     @intrinsic
     def ask(typing, address):
-        """Ask for the cache line at this address, which need not be a valid one; nothing waits for it."""
+        """Ask for the cache line at this address, to write to it if `to_write`. It need not be valid; nothing waits for it."""
 
         def emit(context, builder, signature, args):
             emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()), to_write)

@@ -68,7 +68,7 @@ def their_decoding(torch, generate):
 
 
 WORK = {
-    "reading": ("limit", "memory", "reading"),
+    "reading": ("limit", "nothing_but", "reading"),
     "float32": ("minigrad", "decoding", False, 1),
     "4 texts": ("minigrad", "decoding", False, 4),
     "8 texts": ("minigrad", "decoding", False, 8),

@@ -69,11 +69,19 @@ def _copy(x, y, parts):
         _double(x[first:last], y[first:last])
 
 
-def multiplying(K=1_000_000):
-    """A function that does nothing but multiply-adds in registers, K a number held, and how many operations that takes."""
+_TIMES = 1_000_000  # that each number of the still tile is added to
+
+
+def multiplying():
+    """A function that does nothing but multiply-adds in registers, `multiply_adds()` operations in all."""
     parts = numba.get_num_threads()
     room = np.zeros(4096 * (parts + 1), np.float32)
-    return lambda: _multiply_adds(address(room), K, parts), 2 * _STILL_ROWS * 3 * WIDTH * K * parts
+    return lambda: _multiply_adds(address(room), _TIMES, parts)
+
+
+def multiply_adds():
+    """Operations of one call of what multiplying() returns: two a multiply-add."""
+    return 2 * _STILL_ROWS * 3 * WIDTH * _TIMES * numba.get_num_threads()
 
 
 def reading(megabytes):
@@ -104,9 +112,8 @@ class Limits:
 
 def limits(megabytes=256):
     """Measured now: the multiply-adds on registers, the bytes on arrays too large for any cache."""
-    multiply_adds, operations = multiplying()
     best = []
-    for function in (multiply_adds, reading(megabytes), copying(megabytes)):
+    for function in (multiplying(), reading(megabytes), copying(megabytes)):
         function()
         times = []
         for _ in range(7):
@@ -115,7 +122,7 @@ def limits(megabytes=256):
             times.append(time.perf_counter() - start)
         best.append(min(times))
     size = megabytes << 20
-    return Limits(operations / best[0] / 1e9, size / best[1] / 1e9, 2 * size / best[2] / 1e9)
+    return Limits(multiply_adds() / best[0] / 1e9, size / best[1] / 1e9, 2 * size / best[2] / 1e9)
 
 
 def ladder(title, rungs, amount, unit, limit, check=None, tolerance=1e-4, work=()):

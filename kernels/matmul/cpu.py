@@ -31,7 +31,7 @@ from kernels.simd import take_number
 from kernels.tile import COLUMNS, ROWS, packer
 
 WIDEST = 64 * COLUMNS  # columns of B that are packed at once
-LARGEST = WIDEST * DEEPEST // 2  # numbers of B that are packed at once: 3.1 MB with AVX-512, to stay in the third-level cache
+ENOUGH = WIDEST * DEEPEST // 2  # numbers of B to pack at once: 3.1 MB with AVX-512, to stay in the third-level cache
 HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW = 8  # rows, up to which B is read in place
 
@@ -39,9 +39,14 @@ _pack_b = packer(COLUMNS)
 
 
 def _packed_at_once(N, K):
-    """(columns, rows) of B that are packed at once: all of them, or about LARGEST numbers, but no fewer than DEEPEST rows."""
+    """(columns, rows) of B that are packed at once, as many rows each time, and no fewer than DEEPEST if there are as many.
+
+    That is up to twice ENOUGH numbers where B is wide: with fewer rows at a time, C would be read and written too often.
+    """
     columns = min(N, WIDEST)
-    return columns, min(K, max(DEEPEST, LARGEST // (-(-columns // COLUMNS) * COLUMNS)))
+    rows = ENOUGH // (-(-columns // COLUMNS) * COLUMNS) // DEEPEST * DEEPEST
+    times = -(-K // max(DEEPEST, rows))
+    return columns, -(-K // times)
 
 
 @kernel

@@ -147,3 +147,10 @@ def test_ladders_run_and_check_themselves(name, size):
     result = python(code)
     assert result.returncode == 0, result.stderr
     assert "threads" in result.stdout and "of the limit" in result.stdout
+
+
+def test_benchmarks_ask_for_work_that_there_is():
+    from kernels.bench import bandwidth, decode, peers
+
+    asked = [work[1] for work in decode.WORK.values()] + [work[0] for _, work, *_ in bandwidth._work(8, 8)]
+    assert set(asked) == {"nothing_but", "decoding", "row_operation", "adamw", "gradient_norm"} <= set(peers.WORK)
