@@ -181,18 +181,22 @@ def gradient_norm(library, n):
 
 
 def training_step(library, preset, B, T):
-    """Forward, backward, clip and AdamW of a whole GPT; the library "compiled" is PyTorch through torch.compile."""
-    from kernels.bench.step import prepared
+    """Forward, backward, clip and AdamW of a whole GPT; the library "compiled" is PyTorch through torch.compile.
+
+    Its turns are long, for training is long: the first steps after a rest take some percent more than those that follow.
+    """
+    from kernels.bench.step import our_step, prepared
 
     config, inputs, targets = prepared(preset, B, T)
     if library == "minigrad":
-        from kernels.bench.step import our_step
+        step = our_step(config, inputs, targets)
+    else:
+        _torch()
+        from kernels.bench.peer_gpt import peer_step
 
-        return our_step(config, inputs, targets)
-    _torch()
-    from kernels.bench.peer_gpt import peer_step
-
-    return peer_step(config, inputs, targets, compiled=library == "compiled")
+        step = peer_step(config, inputs, targets, compiled=library == "compiled")
+    step.turn = 1.0
+    return step
 
 
 def decoding(library, other, texts=1):
@@ -290,13 +294,13 @@ def _most_memory_held():
 
 
 def seconds_of(function):
-    """Seconds of one call, the mean of as many as fill a turn.
+    """Seconds of one call, the mean of as many as fill a turn: TURN seconds, or function.turn where that is said.
 
     The same number of calls goes before, unheeded: threads that slept are often woken on the core of the one that wakes them,
     and it takes the system some tens of milliseconds to move them apart.
     """
     calls, begin = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - begin < TURN:
+    while calls == 0 or time.perf_counter() - begin < getattr(function, "turn", TURN):
         function()
         calls += 1
     begin = time.perf_counter()
