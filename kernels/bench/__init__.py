@@ -9,7 +9,6 @@
 
 Every rung is a short function that stands in the file of its name; the last rung is the kernel that the engine uses. What the
 machine can do at most, in multiply-adds and in bytes moved, is measured in the same run, and every figure is given as a share
-of that.
-Figures are medians; what is compared runs in turns, so that a busy moment of the machine hits all alike, and each library in a
-process of its own, so that none stands in another's way (peers.py).
+of that. Figures are medians; what is compared runs in turns, so that a busy moment of the machine hits all alike, and each
+library in a process of its own, so that none stands in another's way (peers.py).
 """

@@ -8,8 +8,8 @@ it has just read, as AdamW does, is spared that, and can be above 100 %.
 from math import prod
 
 from kernels.bench.measure import in_turns
-from kernels.bench.peers import contestants
-from kernels.bench.step import prepared
+from kernels.bench.peers import contestants, limit_rate
+from kernels.bench.step import parameter_shapes
 
 WEIGHTS = 30_000_000  # 480 MB in AdamW's four arrays
 
@@ -21,12 +21,6 @@ def _rows(name, direction, rows, columns, read, written):
 
 def _adamw(whose, shapes):
     return f"AdamW, {whose}", ("adamw", shapes), sum(map(prod, shapes)), 4, 3
-
-
-def _shapes_of_parameters(preset):
-    from chapters.ch06_gpt import GPT
-
-    return [parameter.shape for parameter in GPT(prepared(preset, 1, 1)[0]).parameters()]
 
 
 def _work(rows, few_rows):
@@ -41,7 +35,7 @@ def _work(rows, few_rows):
         _rows("cross-entropy", "forward", few_rows, 50257, 1, 0),
         _rows("cross-entropy", "backward", few_rows, 50257, 1, 1),
         _adamw("one array", [[WEIGHTS]]),
-        _adamw("the book's GPT", _shapes_of_parameters("book")),
+        _adamw("the book's GPT", parameter_shapes("book")),
         ("gradient norm", ("gradient_norm", WEIGHTS), WEIGHTS, 1, 0),
     ]
 
@@ -52,11 +46,12 @@ def run(limits, size=None):
     print(f"\n{'GB/s':24}{'minigrad':>9}{'limit':>9}{'share':>7}{'PyTorch':>9}{'ratio':>7}")
     with contestants("minigrad", "limit", "torch") as them:
         for name, work, numbers, read, written in _work(size or 16384, size or 1024):
+            kind = "copying" if written else "reading"
             for library, one in them.items():
-                one.prepare(*(work if library != "limit" else ("nothing_but", "copying" if written else "reading")))
+                one.prepare(*(work if library != "limit" else ("nothing_but", kind)))
             ours, bare, *peers = in_turns([one.turn for one in them.values()], 6.0)
             ours = 4 * numbers * (read + written) / ours / 1e9
-            bare = (200 << 20) * (2 if written else 1) / bare / 1e9
+            bare = limit_rate(kind, bare)
             theirs = [4 * numbers * (read + written) / seconds / 1e9 for seconds in peers]
             peer = "".join(f"{rate:9.1f}{ours / rate:6.2f}x" for rate in theirs)
             print(f"{name:<24}{ours:9.1f}{bare:9.1f}{100 * ours / bare:6.0f}%{peer}", flush=True)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from kernels.bench.measure import in_turns
-from kernels.bench.peers import contestants
+from kernels.bench.peers import contestants, limit_rate
 
 FIRST, LAST = 128, 192  # tokens in the cache: from FIRST on, and at LAST back to FIRST
 
@@ -94,7 +94,7 @@ def run(limits, size=None):
                 one.prepare(*arguments)
                 them[name] = one
         seconds = dict(zip(them, in_turns([one.turn for one in them.values()], size or 20.0)))
-    rate = (200 << 20) / seconds.pop("reading") / 1e9
+    rate = limit_rate("reading", seconds.pop("reading"))
     print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
     figures, single = [], seconds["float32"]
     for name, each in seconds.items():

@@ -1,7 +1,7 @@
 """One row times a matrix, as in text generation: each number of the matrix is used once, so reading it is what takes time."""
 
 from kernels.bench.measure import in_turns
-from kernels.bench.peers import contestants
+from kernels.bench.peers import contestants, limit_rate
 
 SHAPES = (3072, 768), (768, 3072), (50257, 768), (768, 50257)
 
@@ -18,9 +18,10 @@ def run(limits, size=None):
                     if name != "limit":
                         one.prepare("one_row", rows, columns, transposed)
                 seconds = dict(zip(them, in_turns([one.turn for one in them.values()], 6.0), strict=True))
-                rates = {name: (4 * rows * columns if name != "limit" else 200 << 20) / seconds[name] / 1e9 for name in them}
+                limit = limit_rate("reading", seconds.pop("limit"))
+                rates = {name: 4 * rows * columns / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
                 name = f"({rows}, {columns})" + (" T" if transposed else "")
                 shown = "".join(f"{rate:9.1f}" for rate in rates.values())
-                print(f"{name:<15}{shown}{100 * rates['minigrad'] / rates['limit']:7.0f}% of the limit", flush=True)
+                print(f"{name:<15}{shown}{100 * rates['minigrad'] / limit:7.0f}% of the limit", flush=True)
                 figures.append((name, rates["minigrad"]))
     return figures, "GB/s", limits.read

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+LARGE = 200 << 20  # bytes: more than any cache holds
 TURN = 0.1  # seconds: a short function is called for so long to wake the threads, and for as long again to be timed
 
 
@@ -49,7 +50,7 @@ def matmul(library, M, K, N, transpose_a, transpose_b):
 
 def one_row(library, rows, columns, transposed):
     """A row times several matrices, or their transposes, in turn: so many that none is still in a cache when its turn comes."""
-    copies = -(-(200 << 20) // (4 * rows * columns))
+    copies = -(-LARGE // (4 * rows * columns))
     weights = [normal(rows, columns, seed=i) for i in range(copies)]
     x, y = normal(1, columns if transposed else rows), np.empty((1, rows if transposed else columns), np.float32)
     if library == "minigrad":
@@ -72,12 +73,19 @@ def one_row(library, rows, columns, transposed):
 
 
 def nothing_but(library, kind):
-    """Multiply-adds in registers, or reading or copying 200 MiB: the limit that others are set beside, in turns with them."""
+    """Multiply-adds in registers, or reading or copying LARGE bytes: the limit that others are set beside, turn by turn."""
     from kernels.bench.measure import copying, multiplying, reading
 
     if kind == "multiplying":
         return multiplying()
-    return {"reading": reading, "copying": copying}[kind](200)
+    return {"reading": reading, "copying": copying}[kind](LARGE >> 20)
+
+
+def limit_rate(kind, seconds):
+    """GFLOP/s or GB/s, where nothing_but(…, kind) takes so many seconds; what is copied is counted twice, read and written."""
+    from kernels.bench.measure import multiply_adds
+
+    return {"multiplying": multiply_adds(), "reading": LARGE, "copying": 2 * LARGE}[kind] / seconds / 1e9
 
 
 def attention(library, B, H, T, D, backward):

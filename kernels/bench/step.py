@@ -6,8 +6,8 @@ from collections import defaultdict
 import numpy as np
 
 import kernels
-from kernels.bench.measure import in_turns, limits, multiply_adds
-from kernels.bench.peers import contestants
+from kernels.bench.measure import in_turns, limits
+from kernels.bench.peers import contestants, limit_rate
 
 SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
 SECONDS = {"tiny": 20, "book": 60, "gpt2": 60}
@@ -45,6 +45,13 @@ def prepared(preset, B, T):
     config = GPTConfig.preset(preset, vocab_size=V)
     inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
     return config, inputs, targets
+
+
+def parameter_shapes(preset):
+    """Of all arrays that AdamW updates in a step of this size."""
+    from chapters.ch06_gpt import GPT
+
+    return [parameter.shape for parameter in GPT(prepared(preset, 1, 1)[0]).parameters()]
 
 
 def _product_operations(config, B, T):
@@ -101,7 +108,7 @@ def _one_size(preset, product, names):
             one.prepare(*(("training_step", preset, B, T) if name != "limit" else ("nothing_but", "multiplying")))
         found = dict(zip(them, in_turns([one.turn for one in them.values()], SECONDS[preset]), strict=True))
         peaks = {name: one.peak() for name, one in them.items()}
-    limit = multiply_adds() / found.pop("limit") / 1e9  # GFLOP/s
+    limit = limit_rate("multiplying", found.pop("limit"))
     config, inputs, targets = prepared(preset, B, T)
     operations = _product_operations(config, B, T) / 1e9
     print(f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone: "

@@ -2,8 +2,8 @@
 
 A row of C numbers fits the first-level cache, so the second and third look at it cost no memory traffic: the forward pass reads
 x once and writes y once, the backward pass reads dy and x once and writes dx once, whatever is computed in between.
-While a row is written, the next one is asked for, or else the memory would stand idle for that time; backward, where as many
-arrays are on their way as four, the room for the next row of dx is asked for as well.
+While a row is written, the next one is asked for, or else the memory would stand idle for that time; backward, the room
+for the next row of dx is asked for as well.
 """
 
 import numpy as np
