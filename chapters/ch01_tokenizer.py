@@ -198,9 +198,7 @@ class Tokenizer:
         if not text:
             raise TokenizerError("the training text is empty; give some text to count pairs in.")
         if vocab_size < 257:
-            raise TokenizerError(
-                f"vocab_size is {vocab_size} but must be at least 257: the 256 bytes and {END_OF_TEXT}."
-            )
+            raise TokenizerError(f"vocab_size is {vocab_size} but must be at least 257: the 256 bytes and {END_OF_TEXT}.")
         return Tokenizer(train_ranks(text, vocab_size - 1, on_merge))
 
     @staticmethod

@@ -49,14 +49,10 @@ def load_tokens(path):
         raise FileNotFoundError(f"there is no token file {path}: write one with write_tokens")
     head = path.open("rb").read(24)
     if len(head) < 24 or head[:8] != MAGIC:
-        raise ValueError(
-            f"{path} is not a token file (it does not begin with {MAGIC.decode()}): write it with write_tokens"
-        )
+        raise ValueError(f"{path} is not a token file (it does not begin with {MAGIC.decode()}): write it with write_tokens")
     itemsize, count = (int(n) for n in np.frombuffer(head[8:], "<u8"))
     if itemsize not in (2, 4) or size != 24 + itemsize * count:
-        raise ValueError(
-            f"{path} is damaged: its head promises {count} ids of {itemsize} bytes, the file has {size} bytes"
-        )
+        raise ValueError(f"{path} is damaged: its head promises {count} ids of {itemsize} bytes, the file has {size} bytes")
     return np.memmap(path, dtype=f"<u{itemsize}", mode="r", offset=24, shape=(count,))  # (N,)
 
 
@@ -154,9 +150,7 @@ def main(settings):
     text = read_text(settings.data) if settings.data else "The text is its own teacher: every next letter is an answer."
     tokenizer = Tokenizer.characters(text)
     tokens = np.array(tokenizer.encode(text))  # (N,)
-    inputs, targets = NextTokenBatches(tokens, settings.context, settings.batch_size, settings.seed).batch(
-        settings.step
-    )
+    inputs, targets = NextTokenBatches(tokens, settings.context, settings.batch_size, settings.seed).batch(settings.step)
     for row in range(settings.batch_size):
         print(f"window {row}: inputs {inputs[row].tolist()}, targets {targets[row].tolist()}")
         for t in range(settings.context):

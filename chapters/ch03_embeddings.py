@@ -158,9 +158,7 @@ def main(settings):
         raise ValueError(f"only {len(letters)} of the letters a to z stand in the text 50 times: give a longer one")
     steps = max(settings.steps // 4, 1) if settings.quick else settings.steps
     vectors, loss = learn_letters(ids, tokenizer.vocab_size, settings.d_model, steps, generator)
-    print(
-        f"after {steps} steps the next letter is guessed with a loss of {loss:.2f} (ln V = {np.log(len(vectors)):.2f})"
-    )
+    print(f"after {steps} steps the next letter is guessed with a loss of {loss:.2f} (ln V = {np.log(len(vectors)):.2f})")
 
     chosen = vectors[[tokenizer.encode(c)[0] for c in letters]]  # (letters, C)
     near = cosines(chosen)  # (letters, letters)

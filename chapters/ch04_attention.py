@@ -78,9 +78,7 @@ class CausalSelfAttention(nn.Module):
         drop = self.dropout if self.training else 0.0
         shared = self.n_kv_head < self.n_head
         # The newest queries stand at the end: query i may look at the keys up to seen + i.  y: (B, H, T, D)
-        y = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=drop, enable_gqa=shared, causal_offset=seen, key_start=key_start
-        )
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, enable_gqa=shared, causal_offset=seen, key_start=key_start)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)  heads side by side again
         return self.resid_dropout(self.c_proj(y))
 

@@ -49,13 +49,9 @@ class GPTConfig:
     def __post_init__(self):
         at_least_one(self, "vocab_size", "context", "n_layer", "n_head", "d_model")
         if self.d_model % self.n_head:
-            raise ValueError(
-                f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}"
-            )
+            raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}")
         if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
-            raise ValueError(
-                f"n_head must be divisible by n_kv_head, got n_head={self.n_head} and n_kv_head={self.n_kv_head}"
-            )
+            raise ValueError(f"n_head must be divisible by n_kv_head, got n_head={self.n_head} and n_kv_head={self.n_kv_head}")
         if self.rotary is not None and (self.rotary <= 0 or self.d_model // self.n_head % 2):
             raise ValueError(
                 f"rotary needs a base above 0 and heads of even width, got {self.rotary} and {self.d_model // self.n_head}"

@@ -22,9 +22,8 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
-from chapters.ch06_gpt import GPT
+from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch06_gpt import PRESETS as SHAPES
-from chapters.ch06_gpt import GPTConfig
 from chapters.checkpoint import Keeper
 from chapters.command import OnDevice, at_least_one, command
 from chapters.run_folder import History, Run, RunError, load_model, save_model
@@ -71,9 +70,7 @@ class TrainConfig:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
         if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
-            raise ValueError(
-                f"the learning rates must keep 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}"
-            )
+            raise ValueError(f"the learning rates must keep 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}")
 
 
 def next_token_loss(model, inputs, targets):
@@ -169,9 +166,7 @@ def make_optimizer(model, config):
 def schedule(step, config):
     """The learning rate of a step (from 0): up along a line, then down along half a cosine to min_lr."""
     lowest = config.lr / 10 if config.min_lr is None else config.min_lr
-    return mg.optim.warmup_cosine(
-        step, lr=config.lr, min_lr=lowest, warmup_steps=config.warmup_steps, total_steps=config.steps
-    )
+    return mg.optim.warmup_cosine(step, lr=config.lr, min_lr=lowest, warmup_steps=config.warmup_steps, total_steps=config.steps)
 
 
 def to_tensors(arrays, model):

@@ -200,14 +200,10 @@ def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
         raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}")
     for i, prompt in enumerate(prompts):
         if len(prompt) == 0:
-            raise ValueError(
-                f"prompt {i} is empty: give at least one token, such as the end-of-text token, to start from"
-            )
+            raise ValueError(f"prompt {i} is empty: give at least one token, such as the end-of-text token, to start from")
     too_long = sum(len(prompt) > context for prompt in prompts)
     if too_long:
-        warnings.warn(
-            f"{too_long} prompt(s) longer than the context were cropped to their last {context} tokens", stacklevel=3
-        )
+        warnings.warn(f"{too_long} prompt(s) longer than the context were cropped to their last {context} tokens", stacklevel=3)
 
 
 @dataclass

@@ -135,9 +135,7 @@ def _past_the_graph(decoders, tokens):
     return logits
 
 
-def write_together(
-    decoder, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop_ids=(), generator=None
-):
+def write_together(decoder, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop_ids=(), generator=None):
     """Continue every prompt, lists of ids of any lengths; returns the new tokens, a list a prompt.
 
     Prompts are read one after the other, since there arithmetic is the limit; then all texts are written together.

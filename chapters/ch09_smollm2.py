@@ -124,9 +124,7 @@ class Gguf:
         """Its BPE as chapter 1's tokenizer: the tokens stand in the order in which they were merged."""
         letters = byte_letters()
         ranks, special = {}, {}
-        for i, (text, kind) in enumerate(
-            zip(self["tokenizer.ggml.tokens"], self["tokenizer.ggml.token_type"], strict=True)
-        ):
+        for i, (text, kind) in enumerate(zip(self["tokenizer.ggml.tokens"], self["tokenizer.ggml.token_type"], strict=True)):
             if kind == 1:
                 ranks[bytes(letters[letter] for letter in text)] = i
             else:

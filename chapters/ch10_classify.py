@@ -120,9 +120,7 @@ def stratified_split(examples, fraction=0.2, seed=0):
     for place, label in enumerate(sorted({given for _, given in examples})):
         texts = sorted({text for text, given in examples if given == label})
         if len(texts) < 2:
-            raise ValueError(
-                f"label {label!r} has a single text; give at least 2, one to train on and one to hold out."
-            )
+            raise ValueError(f"label {label!r} has a single text; give at least 2, one to train on and one to hold out.")
         count = min(max(round(len(texts) * fraction), 1), len(texts) - 1)
         held_out.update(texts[i] for i in np.random.default_rng([seed, place]).permutation(len(texts))[:count])
     train = [example for example in examples if example[0] not in held_out]

@@ -312,9 +312,7 @@ class Settings(OnDevice):
 
 
 def main(settings):
-    found = constitution_stage(
-        settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world
-    )
+    found = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world)
     for name, how in found["reading"].items():
         low, high = how["interval"]
         print(f"{name}: {how['accuracy']:.1%} of comparisons right [{low:.1%}, {high:.1%}], turned round "

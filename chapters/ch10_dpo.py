@@ -120,9 +120,7 @@ class Settings(OnDevice):
     noise: float = 0.5  # of the simulated labeller
     beta: float = 0.1  # the price of divergence from the SFT model
     training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0
-        )
+        default_factory=lambda: TrainConfig(steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0)
     )
     world: int = 0  # the seed of the world whose tasks are asked
     seed: int = 0  # of everything random

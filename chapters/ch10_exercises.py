@@ -86,7 +86,7 @@ def mask_versus_no_mask(base, pairs, config, run, samples=32):
 
 def bolt_on_a_class_head(base, world, config, run, n=400):
     """Three labels for where a text was cut off, learned by the same head on the pretrained body and on an untrained one.
-     Returns {"pretrained" or "untrained": ch10_classify's scores}."""
+    Returns {"pretrained" or "untrained": ch10_classify's scores}."""
     train_set = ch10_classify.snippets(world, "train", n, config.seed)
     test_set = ch10_classify.snippets(world, "test", max(n // 2, 3), config.seed + 1)
     found = {}
@@ -164,8 +164,10 @@ def main(settings):
         elif number == 2:
             five = replace(config, batch_size=len(pairs), weight_decay=0.0)
             for name, found in mask_versus_no_mask(settings.base, pairs, five, run / "mask").items():
-                print(f"{name}: {found['learned']:.0%} of the answers known by heart; after a bare '### Instruction:' "
-                      f"{found['boilerplate']:.0%} go on to write a template, such as")
+                print(
+                    f"{name}: {found['learned']:.0%} of the answers known by heart; after a bare '### Instruction:' "
+                    f"{found['boilerplate']:.0%} go on to write a template, such as"
+                )
                 print("\n".join(f"  | {line}" for line in found["samples"][0].splitlines()))
         elif number == 3:
             found = bolt_on_a_class_head(settings.base, World(settings.seed), config, run / "head")

@@ -41,9 +41,7 @@ class Settings(OnDevice):
     betas: tuple[float, ...] = (0.5, 0.1, 0.03)  # of DPO
     comparisons: int = 2000  # instructions whose responses are compared for DPO, four to each
     dpo: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0
-        )
+        default_factory=lambda: TrainConfig(steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0)
     )
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # of best of n
     world: int = 0  # the seed of the world whose tasks are asked

@@ -295,8 +295,10 @@ def main():
         choices = options(world, task, principle.meaning[0][2], dice)
         draft = draw_parts(choices, dice)
         revised = revise(draft, principle, task, choices, dice)
-        print(f"Request:   {task.instruction}\nDraft:     {draft.text}\nPrinciple: {principle.text}\n"
-              f"Critique:  {principle.critique(task, draft.text)}\nRevision:  {revised and revised.text}\n")
+        print(
+            f"Request:   {task.instruction}\nDraft:     {draft.text}\nPrinciple: {principle.text}\n"
+            f"Critique:  {principle.critique(task, draft.text)}\nRevision:  {revised and revised.text}\n"
+        )
     for sign, leads in LEADS.items():
         print(f"A principle that {'prefers' if sign > 0 else 'avoids'} begins with: {'; '.join(leads)}")
     for quality in QUALITIES.values():

@@ -327,8 +327,11 @@ def main(settings):
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"held out: {found['accuracy']:.2%} of {found['comparisons']} comparisons right, ", end="")
     if "ceiling" in found:
-        print(f"{found['expected accuracy']:.2%} expected; against the simulated labeller's noise nobody can do better "
-              f"than {found['ceiling']:.2%}: {found['share of the ceiling']:.1%} of the ceiling", end=", ")
+        print(
+            f"{found['expected accuracy']:.2%} expected; against the simulated labeller's noise nobody can do better "
+            f"than {found['ceiling']:.2%}: {found['share of the ceiling']:.1%} of the ceiling",
+            end=", ",
+        )
     print(f"calibration error {found['calibration error']:.3f}")
     draw_calibration(run / "figures" / "calibration.png", found)
     print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")

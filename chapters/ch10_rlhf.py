@@ -127,8 +127,13 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
                 good = snapshot(policy)  # what was just measured is sound
                 if observe is not None:
                     observe(iteration)
-                record = {"iteration": iteration, "kl": kl, "reward": float(scores.mean()),
-                          "length": float(rollouts.lengths.mean()), "ended": float(rollouts.ended.mean())}
+                record = {
+                    "iteration": iteration,
+                    "kl": kl,
+                    "reward": float(scores.mean()),
+                    "length": float(rollouts.lengths.mean()),
+                    "ended": float(rollouts.ended.mean()),
+                }
                 if judge is not None:
                     said = zip(asked, rollouts.texts(tokenizer), strict=True)
                     record["judge"] = float(np.mean([score_of(judge, task, text) for task, text in said]))

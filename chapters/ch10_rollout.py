@@ -114,9 +114,7 @@ def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.
         )
     allowed, end = min(max_new_tokens, room), tokenizer.eos_id
     recorder = Recorder() if record else None
-    said = generate(
-        policy, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder
-    )
+    said = generate(policy, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder)
     ended = [len(response) < allowed for response in said]  # generate leaves the end-of-text token out
     responses = [response + [end] if e else response for response, e in zip(said, ended, strict=True)]
     return lay_out(prompts, responses, ended, recorder.log_probs(responses) if record else None)

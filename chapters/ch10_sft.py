@@ -109,14 +109,10 @@ def read_instructions(path):
 def read_record(record, where):
     """One object of the file -> Instruction; `where` begins the sentence that a wrong one is refused with."""
     if not isinstance(record, dict):
-        raise ValueError(
-            f"{where} is of type {type(record).__name__}; expected an object with an instruction and an output."
-        )
+        raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with an instruction and an output.")
     for key in ("instruction", "output"):
         if key not in record:
-            raise ValueError(
-                f"{where} has no {key!r}, only {sorted(record)}; Alpaca's keys are instruction, input, output."
-            )
+            raise ValueError(f"{where} has no {key!r}, only {sorted(record)}; Alpaca's keys are instruction, input, output.")
     values = [record["instruction"], record.get("input") or "", record["output"]]
     for key, value in zip(("instruction", "input", "output"), values, strict=True):
         if not isinstance(value, str):
@@ -186,9 +182,7 @@ def acceptance(world, instructions, responses):
 
 def questions_answered_by_questions(instructions, responses):
     """Of the instructions that ask a question, the share answered with another question (section 10.1's habit)."""
-    answered = [
-        asks_a_question(r) for i, r in zip(instructions, responses, strict=True) if asks_a_question(i.instruction)
-    ]
+    answered = [asks_a_question(r) for i, r in zip(instructions, responses, strict=True) if asks_a_question(i.instruction)]
     return float(np.mean(answered)) if answered else 0.0
 
 
@@ -248,9 +242,7 @@ def main(settings):
     config = replace(settings.training, seed=settings.seed)
     _, skipped = fine_tune(model, tokenizer, train_set, config, run, settings.mask_prompt, held_out)
     if skipped:
-        print(
-            f"{skipped} of {len(train_set)} examples were longer than the context of {model.config.context} and skipped"
-        )
+        print(f"{skipped} of {len(train_set)} examples were longer than the context of {model.config.context} and skipped")
     report(world, model, tokenizer, held_out, run, judged=settings.data is None)
 
 

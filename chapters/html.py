@@ -105,9 +105,7 @@ def side_by_side(columns):
 
 def section(anchor, small, title, *parts):
     """A chapter of the page; parts are HTML."""
-    return (
-        f'<section id="{anchor}"><h2><small>{escape(small)}</small>{escape(title)}</h2>' + "".join(parts) + "</section>"
-    )
+    return f'<section id="{anchor}"><h2><small>{escape(small)}</small>{escape(title)}</h2>' + "".join(parts) + "</section>"
 
 
 def paragraph(text, css=""):

@@ -116,9 +116,7 @@ def class_head(job, anchor):
         "Section 10.2 · exercise 3",
         "The same body, a new head",
         html.paragraph(text),
-        html.table(
-            ["", "accuracy", "F1, mean over labels"], [[name, r["accuracy"], r["f1"]] for name, r in bodies.items()]
-        ),
+        html.table(["", "accuracy", "F1, mean over labels"], [[name, r["accuracy"], r["f1"]] for name, r in bodies.items()]),
         html.figures(
             (figures / "gap.png", "What the pretrained body is worth."),
             (figures / "confusion.png", "Pretrained body: what is true against what was said."),

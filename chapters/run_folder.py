@@ -35,9 +35,7 @@ class Run:
             probe.write_bytes(b"?")
             probe.unlink()
         except OSError as error:
-            raise RunError(
-                f"the run folder {folder} cannot be written ({error.strerror}): choose another one"
-            ) from error
+            raise RunError(f"the run folder {folder} cannot be written ({error.strerror}): choose another one") from error
 
     def __truediv__(self, name):
         """`run / "samples.txt"`: a path inside the folder."""
@@ -91,9 +89,7 @@ class Lines:
         size = path.stat().st_size if path.exists() else 0
         keep = size if keep is None else keep
         if size < keep:
-            raise RunError(
-                f"{path} has {size} bytes but its checkpoint knew {keep}: it was shortened by hand; start afresh"
-            )
+            raise RunError(f"{path} has {size} bytes but its checkpoint knew {keep}: it was shortened by hand; start afresh")
         self.file = open(path, "ab")
         self.file.truncate(keep)
         self.file.seek(keep)
@@ -103,18 +99,14 @@ class Lines:
             self.file.write((json.dumps(record) + "\n").encode())
             self.file.flush()
         except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact"
-            ) from error
+            raise RunError(f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact") from error
 
     def size(self):
         """Bytes so far, after making sure that they reached the disk."""
         try:
             os.fsync(self.file.fileno())
         except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact"
-            ) from error
+            raise RunError(f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact") from error
         return self.file.tell()
 
 

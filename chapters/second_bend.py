@@ -9,9 +9,8 @@ import json
 from dataclasses import dataclass, replace
 
 import minigrad as mg
-from chapters import ch10_constitution
+from chapters import ch10_constitution, ch10_reward, ch10_rlhf, ch10_sft
 from chapters import ch10_demonstrations as demonstrations
-from chapters import ch10_reward, ch10_rlhf, ch10_sft
 from chapters.ch07_train import TrainConfig, load_model
 from chapters.ch10_assess import assess, kl_between, sampled
 from chapters.ch10_preference_figures import draw_calibration
@@ -177,5 +176,4 @@ def good(world, task, text):
     return conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
 
 
-STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "constitution": constitution,
-          "side_by_side": side_by_side}
+STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "constitution": constitution, "side_by_side": side_by_side}

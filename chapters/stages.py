@@ -201,9 +201,7 @@ def fine_tune(job):
     for name, mask_prompt in {"sft": True, "sft_unmasked": False}.items():
         model, tokenizer = load_model(job.out / "pretrain")
         run = job.run(name)
-        history, skipped = ch10_sft.fine_tune(
-            model, tokenizer, instructions, job.config(plan.sft), run, mask_prompt, held_out
-        )
+        history, skipped = ch10_sft.fine_tune(model, tokenizer, instructions, job.config(plan.sft), run, mask_prompt, held_out)
         results[name] = {"validation loss": history.validation_losses[-1], "skipped": skipped}
     one = min((i for i in instructions[:200] if not i.input), key=lambda i: abs(len(i.output) - 60))
     input_ids, labels = ch10_sft.build_example(one.instruction, one.output, tokenizer.encode, eos_id=tokenizer.eos_id)
@@ -264,9 +262,7 @@ def shown_side_by_side(world, tests, responses):
                 continue
             seen.add(task.family)
             said = {name: responses[name, split][i] for name in ("base", "sft", "sft_unmasked")}
-            verdicts = {
-                name: world.accepts(task, first_line(text) if name == "base" else text) for name, text in said.items()
-            }
+            verdicts = {name: world.accepts(task, first_line(text) if name == "base" else text) for name, text in said.items()}
             shown.append({"instruction": task.instruction, "input": task.input, "family": task.family, "split": split,
                           "reference": task.output, "said": said, "accepted": verdicts})  # fmt: skip
     return shown

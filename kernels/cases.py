@@ -317,7 +317,5 @@ def check_gradients(served, put, rng):
         dy, u = normal(*y.shape), normal(*x.shape)
         numeric = float(((forward(x + h * u) - forward(x - h * u)).astype(np.float64) * dy).sum()) / (2 * float(h))
         products = backward(dy, x, y).astype(np.float64) * u
-        size = float(
-            np.sqrt(float((products * products).sum()))
-        )  # what the sum would be if its terms' signs were chance
+        size = float(np.sqrt(float((products * products).sum())))  # what the sum would be if its terms' signs were chance
         yield name, abs(numeric - float(products.sum())) / max(size, 1e-6)

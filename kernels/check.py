@@ -82,9 +82,7 @@ def check_correct(report, xp, served, put, small, seed, only=None):
             if not error <= tolerance:
                 report.add("correct", f"{precision} {label}", error, failed=True)
         report.add("correct", f"{precision}: {n} cases, worst error over its tolerance", worst)
-        report.note(
-            f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})"
-        )
+        report.note(f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})")
     gpu.set_matmul_precision("fp32")
     gpu.poison_new_arrays(False)
 
@@ -238,9 +236,7 @@ def device_name(xp):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m kernels.check", description="Check and measure every CUDA kernel.")
-    parser.add_argument(
-        "--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small"
-    )
+    parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small")
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="run only these steps")
     parser.add_argument("--small", action="store_true", help="small shapes only")

@@ -75,10 +75,14 @@ def test_no_file_is_data_or_names_a_machine():
         assert not found, f"{name} names a path of one machine: {found}"
 
 
-@pytest.mark.parametrize("tool", [["flake8"], ["isort", "--check-only", "--diff"]], ids=lambda t: t[0])
-def test_lint(tool):
-    if importlib.util.find_spec(tool[0]) is None:
-        pytest.skip(f"{tool[0]} is not installed: pip install -e '.[test]'")
-    command = [sys.executable, "-m", *tool, *FLOORS, "tests"]
+LINT = {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check"], "types": ["mypy"]}
+
+
+@pytest.mark.parametrize("step", LINT)
+def test_lint(step):
+    tool, *arguments = LINT[step]
+    if importlib.util.find_spec(tool) is None:
+        pytest.skip(f"{tool} is not installed: pip install -e '.[test]'")
+    command = [sys.executable, "-m", tool, *arguments, *FLOORS, "tests"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -20,8 +20,6 @@ def main(seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m chapters.world", description="A sample of everything in the little world."
-    )
+    parser = argparse.ArgumentParser(prog="python -m chapters.world", description="A sample of everything in the little world.")
     parser.add_argument("--seed", type=int, default=0, help="which world, and which pages of it")
     main(parser.parse_args().seed)

@@ -12,20 +12,32 @@ from chapters.world.facts import KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, 
 # Sentences that can open a paragraph, and sentences (begun with a name) that can only follow one.
 OPENING = {
     "town": [
-        "These days {name} lives in {town}.", "You will find {name} in {town}.", "The house of {name} is in {town}.",
-        "Home for {name} is {town}.", "Go to {town} if you want to meet {name}.",
+        "These days {name} lives in {town}.",
+        "You will find {name} in {town}.",
+        "The house of {name} is in {town}.",
+        "Home for {name} is {town}.",
+        "Go to {town} if you want to meet {name}.",
     ],
     "trade": [
-        "By trade {name} is a {trade}.", "The work of {name} is that of a {trade}.", "People know {name} as a {trade}.",
-        "Every morning {name} gets up to work as a {trade}.", "If you need a {trade}, ask {name}.",
+        "By trade {name} is a {trade}.",
+        "The work of {name} is that of a {trade}.",
+        "People know {name} as a {trade}.",
+        "Every morning {name} gets up to work as a {trade}.",
+        "If you need a {trade}, ask {name}.",
     ],
     "food": [
-        "Most of all {name} likes {food}.", "For dinner {name} eats {food}.", "The favourite food of {name} is {food}.",
-        "If you cook {food}, then {name} will come.", "Nothing tastes better to {name} than {food}.",
+        "Most of all {name} likes {food}.",
+        "For dinner {name} eats {food}.",
+        "The favourite food of {name} is {food}.",
+        "If you cook {food}, then {name} will come.",
+        "Nothing tastes better to {name} than {food}.",
     ],
     "pet": [
-        "At home {name} keeps a {pet}.", "The pet of {name} is a {pet}.", "With {name} lives a {pet}.",
-        "Each evening {name} feeds a {pet}.", "You can see {name} walking with a {pet}.",
+        "At home {name} keeps a {pet}.",
+        "The pet of {name} is a {pet}.",
+        "With {name} lives a {pet}.",
+        "Each evening {name} feeds a {pet}.",
+        "You can see {name} walking with a {pet}.",
     ],
 }
 FOLLOWING = {
@@ -57,12 +69,16 @@ def register(facts, dice):
     """People in a line each, all four facts."""
     lines = [f"From the book of {dice.pick(TOWNS)}:"] if dice.chance(0.3) else []
     for person in dice.some(list(facts.people.values()), 4):
-        lines.append(dice.pick([
-            "In {town} lives {name} the {trade}, who likes {food} and keeps a {pet}.",
-            "The {trade} {name} lives in {town} with a {pet} and eats {food}.",
-            "With a {pet} and with {food} for dinner, {name} the {trade} is at home in {town}.",
-            "There is also {name}, a {trade} from {town}, who has a {pet} and likes {food}.",
-        ]).format(**vars(person)))
+        lines.append(
+            dice.pick(
+                [
+                    "In {town} lives {name} the {trade}, who likes {food} and keeps a {pet}.",
+                    "The {trade} {name} lives in {town} with a {pet} and eats {food}.",
+                    "With a {pet} and with {food} for dinner, {name} the {trade} is at home in {town}.",
+                    "There is also {name}, a {trade} from {town}, who has a {pet} and likes {food}.",
+                ]
+            ).format(**vars(person))
+        )
     return " ".join(lines)
 
 
@@ -99,22 +115,30 @@ def story(facts, dice):
     """Two short paragraphs: a meeting on the road, and how it ended. The names, trades, towns and tastes are true."""
     one, two = (facts.people[name] for name in dice.some(list(facts.people), 2))
     thing = dice.pick(KINDS["fruit"] + KINDS["tool"])
-    begin = dice.pick([
-        f"One day {one.name} the {one.trade} left the house in {one.town} with a {one.pet}.",
-        f"One morning {one.name} was at home in {one.town} with a {one.pet}.",
-    ])
-    meet = dice.pick([
-        f"There {one.name} found a {thing}, and it was the {thing} of {two.name} the {two.trade}.",
-        f"Then {two.name} the {two.trade} came and wanted a {thing}.",
-    ])
-    share = dice.pick([
-        f"So {one.name} gave {two.name} the {thing}, and {two.name} was happy.",
-        f"So {one.name} and {two.name} went to find the {thing} in {two.town}.",
-    ])
-    end = dice.pick([
-        f"In the end {one.name} ate {one.food} and was happy.",
-        f"In the end {two.name} was at home in {two.town} and ate {two.food}.",
-    ])
+    begin = dice.pick(
+        [
+            f"One day {one.name} the {one.trade} left the house in {one.town} with a {one.pet}.",
+            f"One morning {one.name} was at home in {one.town} with a {one.pet}.",
+        ]
+    )
+    meet = dice.pick(
+        [
+            f"There {one.name} found a {thing}, and it was the {thing} of {two.name} the {two.trade}.",
+            f"Then {two.name} the {two.trade} came and wanted a {thing}.",
+        ]
+    )
+    share = dice.pick(
+        [
+            f"So {one.name} gave {two.name} the {thing}, and {two.name} was happy.",
+            f"So {one.name} and {two.name} went to find the {thing} in {two.town}.",
+        ]
+    )
+    end = dice.pick(
+        [
+            f"In the end {one.name} ate {one.food} and was happy.",
+            f"In the end {two.name} was at home in {two.town} and ate {two.food}.",
+        ]
+    )
     return f"{begin} {meet}\n\n{share} {end}"
 
 
@@ -148,10 +172,16 @@ def prices(facts, dice):
     lines = [f"Prices at the market of {dice.pick(TOWNS)}:"] if dice.chance(0.3) else []
     for food in dice.some(list(facts.prices), 4):
         coins = facts.prices[food]
-        lines.append(dice.pick([
-            f"Here is {food}: the price of {food} is {coins} coins.", f"You pay {coins} coins for {food}.",
-            f"The price of {food} is {coins} coins.", f"If you want {food}, then bring {coins} coins for the {food}.",
-        ]))
+        lines.append(
+            dice.pick(
+                [
+                    f"Here is {food}: the price of {food} is {coins} coins.",
+                    f"You pay {coins} coins for {food}.",
+                    f"The price of {food} is {coins} coins.",
+                    f"If you want {food}, then bring {coins} coins for the {food}.",
+                ]
+            )
+        )
     return " ".join(lines)
 
 
@@ -161,11 +191,17 @@ def comparisons(facts, dice):
     for _ in range(4):
         less, more = sorted(dice.some(list(facts.prices), 2), key=facts.prices.get)
         one, other = dice.shuffled([less, more])
-        lines.append(dice.pick([
-            f"Of {one} and {other}, {more} costs more.", f"You pay more for {more} than for {less}.",
-            f"Between {one} and {other}, the dearer one is {more}.", f"You pay less for {less} than for {more}.",
-            f"Look at {one} and {other}: {more} costs more than {less}.",
-        ]))
+        lines.append(
+            dice.pick(
+                [
+                    f"Of {one} and {other}, {more} costs more.",
+                    f"You pay more for {more} than for {less}.",
+                    f"Between {one} and {other}, the dearer one is {more}.",
+                    f"You pay less for {less} than for {more}.",
+                    f"Look at {one} and {other}: {more} costs more than {less}.",
+                ]
+            )
+        )
     return " ".join(lines)
 
 
@@ -175,11 +211,16 @@ def sums(facts, dice):
     for _ in range(5):
         a, b = 1 + dice.below(LARGEST_ADDEND), 1 + dice.below(LARGEST_ADDEND)
         c = a + b
-        lines.append(dice.pick([
-            f"Here are {a} and {b}. The sum is {a} + {b} = {c}.", f"Look at {a} + {b}. The sum is {a} + {b} = {c}.",
-            f"Here is {a} + {b}. The sum is {a} + {b} = {c}.",
-            f"Look at {c} - {a}. What is left is {c} - {a} = {b}.",
-        ]))
+        lines.append(
+            dice.pick(
+                [
+                    f"Here are {a} and {b}. The sum is {a} + {b} = {c}.",
+                    f"Look at {a} + {b}. The sum is {a} + {b} = {c}.",
+                    f"Here is {a} + {b}. The sum is {a} + {b} = {c}.",
+                    f"Look at {c} - {a}. What is left is {c} - {a} = {b}.",
+                ]
+            )
+        )
     return " ".join(lines)
 
 
@@ -210,10 +251,15 @@ def kinds(facts, dice):
     lines = []
     for thing in dice.some(THINGS, 3):
         kind = a(KIND_OF[thing])
-        lines.append(dice.pick([
-            f"Here is a {thing}. A {thing} is {kind}.", f"This is a {thing}, and a {thing} is {kind}.",
-            f"Look at the {thing}: every {thing} is {kind}.",
-        ]))
+        lines.append(
+            dice.pick(
+                [
+                    f"Here is a {thing}. A {thing} is {kind}.",
+                    f"This is a {thing}, and a {thing} is {kind}.",
+                    f"Look at the {thing}: every {thing} is {kind}.",
+                ]
+            )
+        )
     return " ".join(lines)
 
 
@@ -238,29 +284,39 @@ def unrecorded(facts, dice):
     lines = []
     for name in dice.some(list(facts.people), 2):
         matter = dice.pick(UNRECORDED)
-        lines.append(dice.pick([
-            f"Nobody wrote down the {matter} of {name}, so I do not know the {matter} of {name}.",
-            f"If you ask for the {matter} of {name}: I do not know the {matter} of {name}.",
-            f"Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.",
-        ]))
+        lines.append(
+            dice.pick(
+                [
+                    f"Nobody wrote down the {matter} of {name}, so I do not know the {matter} of {name}.",
+                    f"If you ask for the {matter} of {name}: I do not know the {matter} of {name}.",
+                    f"Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.",
+                ]
+            )
+        )
     return " ".join(lines)
 
 
 def letters(facts, dice):
     """Office letters. They also hold the longer words of the instruction template, which no other page does."""
     one, two = (facts.people[name] for name in dice.some(list(facts.people), 2))
-    first = dice.pick([
-        f"Below is a request that describes the task of {one.name} the {one.trade}.",
-        f"Below is an instruction that describes the task of a {one.trade}.",
-    ])
-    then = dice.pick([
-        f"The instruction is paired with an input from {two.name} that provides further context.",
-        f"The request is paired with further input, and {two.name} provides the context.",
-    ])
-    last = dice.pick([
-        f"Write a response to {one.name} in {one.town} that appropriately completes the request.",
-        f"Write to {two.name} in {two.town}, whose response appropriately completes the instruction.",
-    ])
+    first = dice.pick(
+        [
+            f"Below is a request that describes the task of {one.name} the {one.trade}.",
+            f"Below is an instruction that describes the task of a {one.trade}.",
+        ]
+    )
+    then = dice.pick(
+        [
+            f"The instruction is paired with an input from {two.name} that provides further context.",
+            f"The request is paired with further input, and {two.name} provides the context.",
+        ]
+    )
+    last = dice.pick(
+        [
+            f"Write a response to {one.name} in {one.town} that appropriately completes the request.",
+            f"Write to {two.name} in {two.town}, whose response appropriately completes the instruction.",
+        ]
+    )
     return f"{first} {then} {last}"
 
 
@@ -271,6 +327,18 @@ def a(noun):
 
 # Each kind's share of the documents. Quizzes and FAQ pages, which need the questions, are added in `questions`.
 SHARES = {
-    biographies: 22, register: 6, day_out: 10, story: 4, groups: 11, recipes: 13, prices: 10, comparisons: 8, sums: 18,
-    lists: 34, kinds: 8, today_and_yesterday: 14, unrecorded: 8, letters: 6,
+    biographies: 22,
+    register: 6,
+    day_out: 10,
+    story: 4,
+    groups: 11,
+    recipes: 13,
+    prices: 10,
+    comparisons: 8,
+    sums: 18,
+    lists: 34,
+    kinds: 8,
+    today_and_yesterday: 14,
+    unrecorded: 8,
+    letters: 6,
 }

@@ -35,7 +35,12 @@ KIND_OF = {thing: kind for kind, things in KINDS.items() for thing in things}
 DISH_FORMS = "soup pie stew salad".split()
 STAPLES = "milk salt honey butter flour oil pepper sugar".split()  # what else goes into a dish
 VERBS = {  # today: yesterday
-    "sells": "sold", "buys": "bought", "finds": "found", "brings": "brought", "wants": "wanted", "paints": "painted",
+    "sells": "sold",
+    "buys": "bought",
+    "finds": "found",
+    "brings": "brought",
+    "wants": "wanted",
+    "paints": "painted",
 }
 UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # nobody knows
 LARGEST_ADDEND = 5
@@ -93,12 +98,8 @@ class Facts:
     def __init__(self, seed=0):
         dice = Dice(f"facts/{seed}")
         names = dice.shuffled(PEOPLE)
-        towns, trades, foods, pets = (
-            dealt(dice, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"])
-        )
-        self.people = {
-            name: Person(name, *facts) for name, *facts in zip(names, towns, trades, foods, pets, strict=True)
-        }
+        towns, trades, foods, pets = (dealt(dice, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
+        self.people = {name: Person(name, *facts) for name, *facts in zip(names, towns, trades, foods, pets, strict=True)}
         self.residents = {town: [n for n, p in self.people.items() if p.town == town] for town in TOWNS}
         self.masters = {trade: [n for n, p in self.people.items() if p.trade == trade] for trade in TRADES}
         self.prices = dict(zip(dice.shuffled(FOODS), range(2, 2 + len(FOODS)), strict=True))  # all different

@@ -17,7 +17,24 @@ from chapters.world.skills import Count, First, Last, Reverse, Rewrite, Sum, Tak
 FAMILIES = {
     family.name: family
     for family in (
-        Town(), Trade(), Food(), Describe(), Story(), Unknown(), Member(), Price(), Compare(), Recipe(), Classify(),
-        Sum(), Count(), Reverse(), First(), Rewrite(), Pet(), TakeAway(), Last(),
+        Town(),
+        Trade(),
+        Food(),
+        Describe(),
+        Story(),
+        Unknown(),
+        Member(),
+        Price(),
+        Compare(),
+        Recipe(),
+        Classify(),
+        Sum(),
+        Count(),
+        Reverse(),
+        First(),
+        Rewrite(),
+        Pet(),
+        TakeAway(),
+        Last(),
     )
 }

@@ -43,8 +43,12 @@ class Price(Family):
     """The number, and no other number or food; with the food or with the word "coins", unless it stands alone."""
 
     name = "price"
-    asks = ["What is the price of {food}?", "How much does {food} cost?", "How many coins do I need for {food}?",
-            "Tell me the price of {food}."]
+    asks = [
+        "What is the price of {food}?",
+        "How much does {food} cost?",
+        "How many coins do I need for {food}?",
+        "Tell me the price of {food}.",
+    ]
 
     def draw(self, facts, split, dice):
         food = self.entity(facts, "food", split, dice)
@@ -64,8 +68,11 @@ class Compare(Family):
     """The dearer of two foods is named alone, or first and with "more" or "dearer"."""
 
     name = "compare"
-    asks = ["Which costs more, {one} or {other}?", "Which is dearer, {one} or {other}?",
-            "Between {one} and {other}, which costs more?"]
+    asks = [
+        "Which costs more, {one} or {other}?",
+        "Which is dearer, {one} or {other}?",
+        "Between {one} and {other}, which costs more?",
+    ]
 
     def draw(self, facts, split, dice):
         key = self.entity(facts, "pair", split, dice)
@@ -92,8 +99,7 @@ class Recipe(Family):
     """All three ingredients of the dish, and nothing else; if a dish is named, this one."""
 
     name = "recipe"
-    asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?",
-            "List what goes into {dish}."]
+    asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?", "List what goes into {dish}."]
 
     def draw(self, facts, split, dice):
         dish = self.entity(facts, "dish", split, dice)

@@ -32,24 +32,36 @@ class PersonFact(Family):
 
 class Town(PersonFact):
     name, fact, values = "town", "town", TOWNS
-    asks = ["Where does {name} live?", "In which town does {name} live?", "Tell me where {name} lives.",
-            "Which town is the home of {name}?"]
+    asks = [
+        "Where does {name} live?",
+        "In which town does {name} live?",
+        "Tell me where {name} lives.",
+        "Which town is the home of {name}?",
+    ]
     answers = ["These days {name} lives in {town}."]
     saying = ("lives", "live", "home", "house", "find", "in", "from")
 
 
 class Trade(PersonFact):
     name, fact, values = "trade", "trade", TRADES
-    asks = ["What does {name} do for work?", "What is the trade of {name}?", "Tell me what {name} does for work.",
-            "Which trade does {name} have?"]
+    asks = [
+        "What does {name} do for work?",
+        "What is the trade of {name}?",
+        "Tell me what {name} does for work.",
+        "Which trade does {name} have?",
+    ]
     answers = ["By trade {name} is a {trade}."]
     saying = ("is", "as", "work", "works", "trade")
 
 
 class Food(PersonFact):
     name, fact, values = "food", "food", FOODS
-    asks = ["What does {name} like to eat?", "Which food does {name} like most?", "Tell me what {name} likes to eat.",
-            "What is the favourite food of {name}?"]
+    asks = [
+        "What does {name} like to eat?",
+        "Which food does {name} like most?",
+        "Tell me what {name} likes to eat.",
+        "What is the favourite food of {name}?",
+    ]
     answers = ["Most of all {name} likes {food}."]
     saying = ("likes", "like", "eats", "eat", "food", "tastes")
 

@@ -38,15 +38,17 @@ def is_it_so(facts, dice):
     person, food, thing = dice.pick(list(facts.people.values())), dice.pick(FOODS), dice.pick(THINGS)
     one, two = 1 + dice.below(LARGEST_ADDEND), 1 + dice.below(LARGEST_ADDEND)
     every_price = sorted(facts.prices.values())
-    ask, say, right, options = dice.pick([
-        ("Does {name} live in {x}?", "{name} lives in {x}.", person.town, TOWNS),
-        ("Is {name} a {x}?", "{name} is a {x}.", person.trade, TRADES),
-        ("Does {name} like {x}?", "{name} likes {x}.", person.food, FOODS),
-        ("Does {name} keep a {x}?", "{name} keeps a {x}.", person.pet, KINDS["animal"]),
-        ("Does {food} cost {x} coins?", "the price of {food} is {x} coins.", facts.prices[food], every_price),
-        ("Is a {thing} {x}?", "a {thing} is {x}.", a(KIND_OF[thing]), [a(kind) for kind in KINDS]),
-        ("Is {one} + {two} = {x}?", "{one} + {two} = {x}.", one + two, range(2, 2 * LARGEST_ADDEND + 1)),
-    ])
+    ask, say, right, options = dice.pick(
+        [
+            ("Does {name} live in {x}?", "{name} lives in {x}.", person.town, TOWNS),
+            ("Is {name} a {x}?", "{name} is a {x}.", person.trade, TRADES),
+            ("Does {name} like {x}?", "{name} likes {x}.", person.food, FOODS),
+            ("Does {name} keep a {x}?", "{name} keeps a {x}.", person.pet, KINDS["animal"]),
+            ("Does {food} cost {x} coins?", "the price of {food} is {x} coins.", facts.prices[food], every_price),
+            ("Is a {thing} {x}?", "a {thing} is {x}.", a(KIND_OF[thing]), [a(kind) for kind in KINDS]),
+            ("Is {one} + {two} = {x}?", "{one} + {two} = {x}.", one + two, range(2, 2 * LARGEST_ADDEND + 1)),
+        ]
+    )
     names = {"name": person.name, "food": food, "thing": thing, "one": one, "two": two}
     asked = right if dice.chance(2 / 3) else dice.pick(options)
     word = "Yes" if asked == right else "No"

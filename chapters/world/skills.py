@@ -129,8 +129,11 @@ class Rewrite(Family):
     """The sentence of today told of yesterday: the same person and thing, the verb in its past form, nothing else."""
 
     name = "rewrite"
-    asks = ["Rewrite the sentence so that it is about yesterday.", "Tell this as if it were yesterday.",
-            "Change today to yesterday."]
+    asks = [
+        "Rewrite the sentence so that it is about yesterday.",
+        "Tell this as if it were yesterday.",
+        "Change today to yesterday.",
+    ]
 
     def draw(self, facts, split, dice):
         while True:

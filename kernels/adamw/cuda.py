@@ -41,9 +41,7 @@ def _table(*lists):
     for arrays in lists:
         for a in arrays:
             if a.dtype != np.float32 or not a.flags.c_contiguous:
-                raise TypeError(
-                    f"the optimiser's kernels take contiguous float32 arrays, got {a.dtype} of shape {a.shape}"
-                )
+                raise TypeError(f"the optimiser's kernels take contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
     xp = array_module(lists[0][0])
     sizes = [a.size for a in lists[0]]
     key = (xp.__name__, *(address(a) for arrays in lists for a in arrays), *sizes)
@@ -64,9 +62,7 @@ def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, 
         return
     for same in zip(*lists, strict=True):
         if len({a.shape for a in same}) > 1:
-            raise ValueError(
-                f"adamw_step: a parameter, its gradient and its moments have shapes {[a.shape for a in same]}"
-            )
+            raise ValueError(f"adamw_step: a parameter, its gradient and its moments have shapes {[a.shape for a in same]}")
     table, blocks = _table(*lists)
     number, array = _factor(grad_scale)
     args = table, blocks, i32(len(params)), number, array, *_constants(step, lr, beta1, beta2, eps, weight_decay)

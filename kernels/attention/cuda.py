@@ -29,9 +29,7 @@ from kernels.gpu import (  # fmt: skip
 
 TILE, THREADS = 64, 128
 WIDEST_HEAD = 256  # forward, on an H100; the tiles of backward fit there up to 192, on GPUs with 99 KB a block up to 64
-PLAIN_QUERIES = (
-    8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
-)
+PLAIN_QUERIES = 8  # up to so many queries a head, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
 def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
@@ -57,17 +55,13 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
     return y, logsumexp
 
 
-def attention_backward(
-    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
-):
+def attention_backward(dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)):
     """See reference.attention_backward."""
     source = _source(q)
     B, H, T, D = q.shape
     S = k.shape[2]
     dout, q, k, v, y = (_rows_contiguous(a) for a in (dout, q, k, v, y))
-    dq, dk, dv = (
-        o if o is not None and o.strides[-1] == 4 else empty(x, x.shape) for o, x in zip(out, (q, k, v), strict=True)
-    )
+    dq, dk, dv = (o if o is not None and o.strides[-1] == 4 else empty(x, x.shape) for o, x in zip(out, (q, k, v), strict=True))
     rows, key_start = empty(q, (B, H, T)), _key_start(key_start, q)
     start = Strided(dout), Strided(q), Strided(k), Strided(v), logsumexp, rows
     tail = key_start, *_sizes(q, S), _scale(q, scale), *_causal(causal_offset), _aligned(dout, q, k, v)

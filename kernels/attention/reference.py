@@ -61,9 +61,7 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
 #   and that last sum needs no P:       Σ_l dP_il P_il = Σ_l P_il (dO_i · v_l) = dO_i · O_i   (D numbers a row in place of S)
 #   S = scale · q kᵀ is a product:      dq = scale · dS k,   dk = scale · dSᵀ q.
 # Saved: q, k, v, O and the rows' logsumexp L. P = exp(S − L) is recomputed, so no (T, S) matrix outlives the forward pass.
-def attention_backward(
-    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
-):
+def attention_backward(dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)):
     """dout, q, y: (B, H, T, D); k, v: (B, H, S, D); logsumexp: (B, H, T); y and logsumexp from the forward pass.
 
     Returns (dq, dk, dv), shaped like q, k and v, in the buffers of `out` where given (they may be strided views).

@@ -61,9 +61,7 @@ def _products(xp, n):
     a, b = normal(xp, n, n), normal(xp, n, n)
     c = xp.empty_like(a)
     calls = {f"our {rung}": lambda rung=rung: matmul.matmul_rung(rung, a, b) for rung in matmul.LADDER}
-    calls |= {
-        f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES
-    }
+    calls |= {f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES}
     calls["our matmul_fp32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_b=True)
     calls["our matmul_fp32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_a=True)
     calls["our matmul_tf32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_b=True)

@@ -111,9 +111,7 @@ def cross_entropy_forward(logits, targets, *, ignore_index=-100, label_smoothing
     R, V = logits.shape
     targets = check_indices(targets, V, "cross_entropy", ignore_index)
     losses, logsumexp = np.empty(R, np.float32), np.empty(R, np.float32)
-    _forward(
-        as_rows(logits), targets, ignore_index, np.float32(label_smoothing), losses, logsumexp, workers(2 * logits.size)
-    )
+    _forward(as_rows(logits), targets, ignore_index, np.float32(label_smoothing), losses, logsumexp, workers(2 * logits.size))
     return losses, logsumexp
 
 

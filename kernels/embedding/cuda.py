@@ -1,8 +1,7 @@
 """Rows gathered from a table, on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, i32
+from kernels.gpu import Source, blocks_for, contiguous, deliver, i32, result
 from kernels.gpu import indices as checked_indices
-from kernels.gpu import result
 
 SOURCE = Source(__file__)
 

@@ -110,9 +110,7 @@ class Emulated:
         pointers = (ctypes.c_void_p * len(args))(*[ctypes.addressof(k) for k in keep])
         grid, block = ((ctypes.c_uint * 3)(*d, *(1,) * (3 - len(d))) for d in (grid, block))
         if not 0 < np.prod(list(block)) <= MAX_THREADS or shared > MAX_SHARED:
-            raise LaunchError(
-                f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large"
-            )
+            raise LaunchError(f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large")
         error = ctypes.create_string_buffer(1024)
         failed = library.emulator_launch(
             entry, pointers, grid, block, ctypes.c_size_t(shared), arrays, len(arrays), int(_settings["checked"]),
@@ -191,9 +189,7 @@ def _compiler():
 
 @lru_cache(maxsize=None)
 def _cache():
-    base = os.environ.get("MINIGRAD_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad"
-    )
+    base = os.environ.get("MINIGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad")
     try:
         Path(base).mkdir(parents=True, exist_ok=True)
         return Path(base)

@@ -68,9 +68,7 @@ What it cannot tell is how fast the kernel is: for that, python -m kernels.check
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m kernels.emulator", description="A short lesson in CUDA, without a GPU."
-    )
+    parser = argparse.ArgumentParser(prog="python -m kernels.emulator", description="A short lesson in CUDA, without a GPU.")
     parser.add_argument("file", nargs="?", default="kernels/softmax/cuda.cu", help="the .cu file to look at")
     path = parser.parse_args().file
     if not emulator.available():

@@ -11,9 +11,7 @@ def gelu_forward(x, *, approximate="none", out=None):
     x = contiguous(x)
     y = result(x, x.shape, out, "gelu_forward")
     grid = (blocks_for(x.size, 4 * THREADS),)
-    SOURCE.launch(
-        "gelu_forward", grid, (THREADS,), x, y, i64(x.size), i32(approximate == "tanh"), i32(vectorises(x, y))
-    )
+    SOURCE.launch("gelu_forward", grid, (THREADS,), x, y, i64(x.size), i32(approximate == "tanh"), i32(vectorises(x, y)))
     return deliver(y, out)
 
 

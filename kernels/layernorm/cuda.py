@@ -26,9 +26,7 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
     rows, columns = mean.size, x.shape[-1]
     grid, block = row_teams(rows, columns)
     aligned = i32(vectorises(x, y, weight, bias))
-    SOURCE.launch(
-        "layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned
-    )
+    SOURCE.launch("layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned)
     return deliver(y, out), mean, rstd
 
 

@@ -159,9 +159,7 @@ def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(Tr
             da = matmul(dy, b, transpose_b=not transpose_b)  # (..., M, K)
         da = unbroadcast(da, a.shape)
     if needs[1]:
-        if (
-            b.ndim == 2 and dy.ndim > 2 and not transpose_a
-        ):  # one matrix for a whole batch: its gradient is one product too
+        if b.ndim == 2 and dy.ndim > 2 and not transpose_a:  # one matrix for a whole batch: its gradient is one product too
             dy, a = contiguous(dy).reshape(-1, dy.shape[-1]), contiguous(a).reshape(-1, a.shape[-1])
         if transpose_b:
             db = matmul(dy, a, transpose_a=True, transpose_b=transpose_a)  # (..., N, K)

@@ -33,15 +33,11 @@ from minigrad.serialization import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  after each token comes one and the same
-CONFIG = TrainConfig(
-    steps=12, batch_size=4, lr=1e-2, warmup_steps=2, eval_every=4, eval_batches=2, checkpoint_every=5, seed=3
-)
+CONFIG = TrainConfig(steps=12, batch_size=4, lr=1e-2, warmup_steps=2, eval_every=4, eval_batches=2, checkpoint_every=5, seed=3)
 
 
 def small_gpt(**changes):
-    return GPT(
-        GPTConfig(**{**dict(vocab_size=8, context=8, n_layer=1, n_head=2, d_model=16), **changes}), mg.Generator(0)
-    )
+    return GPT(GPTConfig(**{**dict(vocab_size=8, context=8, n_layer=1, n_head=2, d_model=16), **changes}), mg.Generator(0))
 
 
 def small_batches(seed=3):
@@ -181,9 +177,7 @@ def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
     subprocess.run(command_line(*arguments, "--run", tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
 
     metrics = tmp_path / "killed" / "metrics.jsonl"
-    child = subprocess.Popen(
-        command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    child = subprocess.Popen(command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200  # the first process may have kernels to compile
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after:
         assert child.poll() is None and time.monotonic() < deadline

@@ -99,8 +99,7 @@ def test_greedy_is_what_one_would_write_down(model, use_cache):
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.8}])
 def test_the_cache_changes_no_sample(model, settings):
     cached, plain = (
-        generate(model, PROMPTS, 20, generator=mg.Generator(7), use_cache=use_cache, **settings)
-        for use_cache in (True, False)
+        generate(model, PROMPTS, 20, generator=mg.Generator(7), use_cache=use_cache, **settings) for use_cache in (True, False)
     )
     assert cached == plain
     for prompt in PROMPTS:
@@ -181,9 +180,7 @@ def test_the_mode_is_put_back_and_no_graph_is_built(model):
 
 
 def test_dropout_is_off_while_sampling():
-    gpt = GPT(
-        GPTConfig(vocab_size=12, context=12, n_layer=1, n_head=2, d_model=16, dropout=0.5), mg.Generator(0)
-    ).train()
+    gpt = GPT(GPTConfig(vocab_size=12, context=12, n_layer=1, n_head=2, d_model=16, dropout=0.5), mg.Generator(0)).train()
     assert generate(gpt, [[1, 2]], 9, temperature=0) == generate(gpt, [[1, 2]], 9, temperature=0)
 
 

@@ -152,7 +152,7 @@ def gguf_file(gpt, path, tokenizer="gpt2", extra=(), blocks=None, queries=None):
     writer.add_rope_freq_base(c.rotary)
     writer.add_layer_norm_rms_eps(c.rms_eps)
     writer.add_tokenizer_model(tokenizer)
-    letters = list(byte_letters())[:c.vocab_size]
+    letters = list(byte_letters())[: c.vocab_size]
     writer.add_token_list(letters)
     writer.add_token_types([1] * len(letters))
     parameters = dict(gpt.named_parameters())

@@ -67,9 +67,7 @@ def test_degree_and_critique_follow_every_clause(lock):
     assert principle.meaning == ((-1, "rude", ""), (1, "reasons", ""))
     rude, good = "You are lazy. That is not for me.", lock.output
     assert [principle.degree(lock, said) for said in (rude, good, "That is not for me.")] == [-2, 2, 0]
-    assert principle.critique(lock, rude) == (
-        "It is rude. It should not be, so no. It does not say why. It should, so no."
-    )
+    assert principle.critique(lock, rude) == ("It is rude. It should not be, so no. It does not say why. It should, so no.")
     assert principle.critique(lock, good).count("so yes") == 2
 
 

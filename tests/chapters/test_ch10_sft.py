@@ -139,9 +139,7 @@ def test_a_fully_masked_row_has_a_loss_and_no_nan(tokenizer):
 
 
 def test_too_long_examples_are_skipped_and_counted(tokenizer):
-    lengths = [
-        len(build_example(t.instruction, t.output, tokenizer.encode, t.input, tokenizer.eos_id)[0]) for t in TASKS
-    ]
+    lengths = [len(build_example(t.instruction, t.output, tokenizer.encode, t.input, tokenizer.eos_id)[0]) for t in TASKS]
     context = sorted(lengths)[1]
     batches = InstructionBatches(TASKS, tokenizer, context, batch_size=2)
     assert batches.skipped == sum(n > context for n in lengths) > 0

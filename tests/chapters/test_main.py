@@ -39,8 +39,17 @@ SECOND = second_bend.SecondPlan(
     reward=FEW,
     ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
     constitution=Plan(
-        lessons=30, critic=FEW, cases=3, drafts=4, rounds=1, supervised=FEW, prompts=8, k=2, reward=FEW,
-        rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1), held_out=3,
+        lessons=30,
+        critic=FEW,
+        cases=3,
+        drafts=4,
+        rounds=1,
+        supervised=FEW,
+        prompts=8,
+        k=2,
+        reward=FEW,
+        rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
+        held_out=3,
     ),
     tasks=20,
     k=2,
@@ -97,8 +106,15 @@ def test_every_model_answers_the_same_instructions_with_its_reward_and_its_dista
 
 def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_path):
     again = run_job(tmp_path / "again")
-    for name in ("report.html", "pretrain/metrics.jsonl", "sft/metrics.jsonl", "evaluate/result.json",
-                 "reward/result.json", "rlhf/metrics.jsonl", "side_by_side/result.json"):
+    for name in (
+        "report.html",
+        "pretrain/metrics.jsonl",
+        "sft/metrics.jsonl",
+        "evaluate/result.json",
+        "reward/result.json",
+        "rlhf/metrics.jsonl",
+        "side_by_side/result.json",
+    ):
         assert (again / name).read_bytes() == (job / name).read_bytes(), name
     assert (run_job(tmp_path / "other", seed=1) / "report.html").read_bytes() != (job / "report.html").read_bytes()
 
@@ -226,9 +242,7 @@ def test_nothing_is_compiled_ahead_for_a_cache_that_is_not_there(monkeypatch):
 
 
 def test_list_names_the_stages_and_trains_nothing():
-    done = subprocess.run(
-        [sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [*main_job.STAGES, "report"]
 

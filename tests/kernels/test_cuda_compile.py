@@ -85,7 +85,5 @@ def test_the_tensor_core_kernels_use_tensor_cores(tmp_path):
         compiled = ["nvcc", "-cubin", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu", "-o", str(cubin)]
         subprocess.run(compiled, check=True)
         for name in ("matmul_tf32", "matmul_bf16"):
-            sass = subprocess.run(
-                ["cuobjdump", "-sass", "-fun", name, str(cubin)], capture_output=True, text=True
-            ).stdout
+            sass = subprocess.run(["cuobjdump", "-sass", "-fun", name, str(cubin)], capture_output=True, text=True).stdout
             assert "HMMA" in sass

@@ -185,9 +185,7 @@ def test_attention_gradients_into_the_parts_of_one_buffer():
     dout = normal(B, H, T, D, seed=1)
     y, lse = ours.attention_forward(q, k, v, causal_offset=0)
     got = ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0, out=parts)
-    want = cases.reference("attention", "attention_backward")(
-        *map(cases.double, (dout, q, k, v, y, lse)), causal_offset=0
-    )
+    want = cases.reference("attention", "attention_backward")(*map(cases.double, (dout, q, k, v, y, lse)), causal_offset=0)
     assert all(g is p for g, p in zip(got, parts)) and cases.error(got, want) < 5e-6
 
 
