@@ -12,10 +12,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from chapters import second_bend, stages
-from chapters.command import OnDevice, command
-from chapters.report import summary, write_report
-from chapters.schedule import STAGES, read_json, result_of, run_stages
+from chapters.main_job import first_bend, second_bend
+from chapters.main_job.report import summary, write_report
+from chapters.main_job.schedule import STAGES, read_json, result_of, run_stages
+from chapters.support.command import OnDevice, command
 from minigrad import processor
 from minigrad.serialization import write_atomically
 
@@ -53,7 +53,7 @@ def main(settings):
 
 def make_job(settings):
     plan = "quick" if settings.quick else "full"
-    return stages.Job(settings.out, settings.seed, stages.PLANS[plan], second_bend.PLANS[plan], settings.quick)
+    return first_bend.Job(settings.out, settings.seed, first_bend.PLANS[plan], second_bend.PLANS[plan], settings.quick)
 
 
 def processes(settings):
@@ -68,7 +68,7 @@ def claim(settings):
     mine = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
     if settings.device == "cpu":  # the order of sums depends on them
         mine |= {"threads": processor.get_num_threads(), "processes": processes(settings)}
-    path = stages.Run(settings.out) / "job.json"
+    path = first_bend.Run(settings.out) / "job.json"
     if not path.exists():
         if (settings.out / "model.safetensors").exists():
             raise ValueError(f"{settings.out} holds a training run, not a main job; choose another folder with --out.")

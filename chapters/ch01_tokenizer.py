@@ -21,7 +21,7 @@ from pathlib import Path
 import regex
 import tiktoken
 
-from chapters.ch01_files import (
+from chapters.support.tokenizer_files import (
     END_OF_TEXT,
     TokenizerError,
     check_ids,
@@ -329,7 +329,7 @@ def main(lesson):
     from chapters.world import World  # here, because only the lesson needs it: the world is no part of a tokenizer
 
     if lesson.text:
-        from chapters.ch02_dataset import read_text
+        from chapters.support.readers import read_text
 
         text = read_text(lesson.text)
     else:
@@ -360,6 +360,6 @@ def main(lesson):
 
 
 if __name__ == "__main__":
-    from chapters.command import command
+    from chapters.support.command import command
 
     command(main, Lesson, presets={"quick": {"num_bytes": 40_000, "vocab_size": 384}})

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from chapters.command import command
+from chapters.support.command import command
+from chapters.support.readers import read_text
 
 MAGIC = b"MGTOKENS"  # then the item size and the count, 8 bytes each, little-endian; then the ids
 
@@ -54,20 +55,6 @@ def load_tokens(path):
     if itemsize not in (2, 4) or size != 24 + itemsize * count:
         raise ValueError(f"{path} is damaged: its head promises {count} ids of {itemsize} bytes, the file has {size} bytes")
     return np.memmap(path, dtype=f"<u{itemsize}", mode="r", offset=24, shape=(count,))  # (N,)
-
-
-def read_text(path):
-    """The text of a file, refusing an empty or unreadable one in a sentence."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
-    if not text.strip():
-        raise ValueError(f"{path} is empty: there is nothing to learn from")
-    return text
 
 
 def train_validation_split(tokens, fraction=0.1):

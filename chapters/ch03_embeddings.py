@@ -14,7 +14,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.command import at_least_one, command
+from chapters.support.command import at_least_one, command
 
 
 def check_tokens(idx, vocab_size):
@@ -107,7 +107,7 @@ def cosines(vectors):
 
 def draw(vectors, letters, path):
     """The letters on the plane in which their vectors differ most (the first two principal components)."""
-    from chapters.figures import new_figure, save_figure
+    from chapters.support.figures import new_figure, save_figure
 
     centred = vectors - vectors.mean(axis=0)  # (V, C)
     _, _, axes_of_spread = np.linalg.svd(centred, full_matrices=False)  # (C, C)
@@ -139,7 +139,7 @@ class Settings:
 
 def main(settings):
     from chapters.ch01_tokenizer import Tokenizer
-    from chapters.ch02_dataset import read_text
+    from chapters.support.readers import read_text
 
     at_least_one(settings, "d_model", "steps")
     if settings.data:

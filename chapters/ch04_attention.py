@@ -16,7 +16,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.command import command
+from chapters.support.command import command
 
 
 def attention_by_hand(q, k, v):
@@ -117,22 +117,34 @@ def attention_maps(model, ids, layer):
         return block.attn.weights(block.ln_1(x))  # (H, T, T)
 
 
+def draw_heads(maps, tokens, titles, path):
+    """Draw attention weights, a list of (T, T), beside each other; tokens, titles: a list each.  Returns the path."""
+    from chapters.support.figures import heat_map, new_figure, save_figure
+
+    across = min(len(maps), 3)
+    down = -(-len(maps) // across)
+    figure, axes = new_figure(4.5 * across + 0.6, 4.5 * down, nrows=down, ncols=across, squeeze=False)
+    for place in axes.flat[len(maps) :]:
+        place.axis("off")
+    for place, weights, names, title in zip(axes.flat, maps, tokens, titles):
+        labels = [token.replace(" ", "␣") for token in names]
+        image = heat_map(place, weights, rows=labels, columns=labels, title=title)
+        place.set(ylabel="this position …", xlabel="… looks at")
+    figure.colorbar(image, ax=axes, shrink=0.5, label="weight")
+    return save_figure(figure, path)
+
+
 @dataclass
 class Settings:
     """Build one head of attention by hand, check it against the engine's, and draw who looks at whom."""
 
     text: str = "a rose is a rose is a rose"  # what the heads read
     run: Path = Path("runs/ch04")  # where the figure goes
-    model: Path | None = None  # a run folder of chapter 7: draw the heads of its model too
-    layer: int = 0  # which of its layers
     seed: int = 0  # of the numbers in the check
     quick: bool = False  # accepted as in every chapter; this one is quick already
 
 
 def main(settings):
-    from chapters.figures import heat_map, new_figure, save_figure
-    from chapters.run_folder import load_model
-
     if not settings.text:
         raise ValueError("the text is empty: give the heads something to read")
     q, k, v = (mg.randn(12, 8, generator=mg.Generator(settings.seed + i)) for i in range(3))  # (T, D) = (12, 8) each
@@ -142,25 +154,9 @@ def main(settings):
     rows, future = weights.numpy().sum(axis=1), np.triu(weights.numpy(), k=1)
     print(f"every row of weights sums to {rows.min():.6f}..{rows.max():.6f}; the future weighs {future.max()}")
 
-    maps, names = [head_that_looks_for_itself(settings.text)], [list(settings.text)]
-    titles = ["made by hand: the same letter"]
-    if settings.model:
-        model, tokenizer = load_model(settings.model)
-        ids = tokenizer.encode(settings.text)[: model.config.context]  # (T,)
-        learned = attention_maps(model, ids, settings.layer)  # (H, T, T)
-        maps, names = maps + list(learned), names + [[tokenizer.decode([i]) for i in ids]] * len(learned)
-        titles += [f"layer {settings.layer}, head {h}" for h in range(len(learned))]
-    across = min(len(maps), 3)
-    down = -(-len(maps) // across)
-    figure, axes = new_figure(4.5 * across + 0.6, 4.5 * down, nrows=down, ncols=across, squeeze=False)
-    for place in axes.flat[len(maps) :]:
-        place.axis("off")
-    for place, weights, tokens, title in zip(axes.flat, maps, names, titles):
-        labels = [token.replace(" ", "␣") for token in tokens]
-        image = heat_map(place, weights, rows=labels, columns=labels, title=title)
-        place.set(ylabel="this position …", xlabel="… looks at")
-    figure.colorbar(image, ax=axes, shrink=0.5, label="weight")
-    print(f"drawn in {save_figure(figure, settings.run / 'figures' / 'attention.png')}")
+    hand_made = head_that_looks_for_itself(settings.text)  # (T, T)
+    path = settings.run / "figures" / "attention.png"
+    print(f"drawn in {draw_heads([hand_made], [list(settings.text)], ['made by hand: the same letter'], path)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch04_attention import CausalSelfAttention
-from chapters.command import at_least_one, command
+from chapters.support.command import at_least_one, command
 
 
 class MLP(nn.Module):
@@ -102,7 +102,7 @@ def gradient_lengths(blocks, x, aim, residual):
 
 
 def draw(with_path, without_path, path):
-    from chapters.figures import new_figure, save_figure
+    from chapters.support.figures import new_figure, save_figure
 
     figure, axes = new_figure(6, 4)
     depth = range(1, len(with_path) + 1)

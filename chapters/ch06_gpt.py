@@ -6,8 +6,10 @@ The layout and the names are GPT-2's (Radford et al. 2019), so that chapter 9 ca
 class.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,10 +17,14 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
+from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch03_embeddings import check_tokens, positions
+from chapters.ch04_attention import attention_maps, draw_heads
 from chapters.ch05_block import Block, make_norm
-from chapters.command import at_least_one, command
+from chapters.support.command import at_least_one, command
+from chapters.support.run_folder import load_parameters
 from minigrad.checkpointing import checkpoint
+from minigrad.serialization import CheckpointError
 
 PRESETS = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
@@ -190,6 +196,51 @@ class GPT(nn.Module):
         return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last: chapter 10 unbolts it
 
 
+# ── a trained GPT as files in a run folder ──────────────────────────────────────────────────────────────────────────
+
+
+def save_model(run, model, tokenizer=None):
+    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into the run's folder."""
+    metadata = {"config": json.dumps(asdict(model.config))}
+    mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
+    if tokenizer is not None:
+        tokenizer.save(run / "tokenizer.tiktoken")
+
+
+def model_file(folder):
+    """The path of the model in a run's folder; raises FileNotFoundError where there is none."""
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no trained model in {folder}: python -m chapters leaves some in runs/main (pretrain, sft, assistant, "
+            f"rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
+        )
+    return path
+
+
+def load_model(folder):
+    """The (GPT, tokenizer) that save_model left in a run's folder, the model in eval mode."""
+    path = model_file(folder)
+    arrays, metadata = mg.serialization.load(path)
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} does not say what shape of GPT it holds; was it written by save_model?")
+    try:
+        config = GPTConfig(**json.loads(metadata["config"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
+    model = GPT(config)
+    load_parameters(model, arrays, path)
+    ranks = path.with_name("tokenizer.tiktoken")
+    if not ranks.exists():
+        raise FileNotFoundError(f"there is no tokenizer {ranks}: it belongs beside the model that was trained with it")
+    tokenizer = Tokenizer.load(ranks)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise CheckpointError(
+            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {config.vocab_size}: it is another model's"
+        )
+    return model.eval(), tokenizer
+
+
 # ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -224,10 +275,28 @@ class Settings:
     preset: Literal["tiny", "book", "gpt2"] = "tiny"  # which shape
     vocab_size: int | None = None  # tokens of the vocabulary; the preset's own where None
     seed: int = 0  # of the first weights
+    model: Path | None = None  # a run folder of chapter 7: draw who looks at whom in its model, and stop
+    text: str = "a rose is a rose is a rose"  # what that model reads
+    layer: int = 0  # the layer whose heads are drawn
+    run: Path = Path("runs/ch06")  # where that figure goes
     quick: bool = False  # counts, but does not run the model
 
 
+def draw_trained_heads(settings):
+    """The attention maps of one layer of a trained GPT, as chapter 4 draws its head made by hand."""
+    model, tokenizer = load_model(settings.model)
+    ids = tokenizer.encode(settings.text)[: model.config.context]  # (T,)
+    if not ids:
+        raise ValueError("the text is empty: give the heads something to read")
+    maps = attention_maps(model, ids, settings.layer)  # (H, T, T)
+    titles = [f"layer {settings.layer}, head {h}" for h in range(len(maps))]
+    tokens = [tokenizer.decode([i]) for i in ids]
+    print(f"drawn in {draw_heads(maps, [tokens] * len(maps), titles, settings.run / 'figures' / 'attention.png')}")
+
+
 def main(settings):
+    if settings.model:
+        return draw_trained_heads(settings)
     changes = {} if settings.vocab_size is None else {"vocab_size": settings.vocab_size}
     config = GPTConfig.preset(settings.preset, **changes)
     generator = mg.Generator(settings.seed)

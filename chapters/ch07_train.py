@@ -21,24 +21,13 @@ from tqdm import tqdm
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
-from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, read_text, train_validation_split, write_tokens
-from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split, write_tokens
+from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
-from chapters.checkpoint import Keeper
-from chapters.command import OnDevice, at_least_one, command
-from chapters.run_folder import History, Run, RunError, load_model, save_model
-
-__all__ = [
-    "History",
-    "Run",
-    "RunError",
-    "TrainConfig",
-    "evaluate",
-    "load_model",
-    "next_token_loss",
-    "save_model",
-    "train",
-]
+from chapters.support.checkpoint import Keeper
+from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.readers import read_text
+from chapters.support.run_folder import Run
 
 
 @dataclass

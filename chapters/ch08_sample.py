@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
-from chapters.ch06_gpt import KVCache
-from chapters.command import OnDevice, at_least_one, command
-from chapters.run_folder import load_model
+from chapters.ch06_gpt import KVCache, load_model
+from chapters.support.command import OnDevice, at_least_one, command
 
 
 def top_k_filter(logits, k):

@@ -20,7 +20,7 @@ FIRST, LAST = 128, 192  # tokens in the cache: from FIRST on, and at LAST back t
 def our_decoding(int8, texts=1):
     """A function that makes one token of each of some texts."""
     from chapters.ch06_gpt import GPT, GPTConfig
-    from chapters.ch09_decode import Decoder, step_together
+    from chapters.ch09.decoder import Decoder, step_together
     from minigrad import Generator
 
     first = Decoder(GPT(GPTConfig.preset("gpt2"), Generator(0)), int8)
@@ -81,7 +81,7 @@ WORK = {
 
 def run(limits, size=None):
     from chapters.ch06_gpt import GPT, GPTConfig
-    from chapters.ch09_decode import weight_bytes
+    from chapters.ch09.decode import weight_bytes
     from minigrad.nn import init
 
     with init.skipped():

@@ -16,7 +16,7 @@ HOW = ("every parameter", "every parameter, recomputed", "LoRA", "LoRA, recomput
 
 
 def our_fine_tuning(how):
-    from chapters.ch10_lora import add_lora
+    from chapters.ch10.lora import add_lora
 
     def change(model):
         model.checkpoint_activations = "recomputed" in how

@@ -1,4 +1,4 @@
-"""What transformers' GPT-2 makes of a text, stage by stage, stored for `python -m chapters.ch09_gpt2 --verify`.
+"""What transformers' GPT-2 makes of a text, stage by stage, stored for `python -m chapters.ch09.gpt2 --verify`.
 
 python -m kernels.bench.peer_gpt2 FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
 """

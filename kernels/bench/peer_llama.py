@@ -1,4 +1,4 @@
-"""What transformers makes of a GGUF file, for `python -m chapters.ch09_smollm2 --verify`: its logits, and its greedy answers.
+"""What transformers makes of a GGUF file, for `python -m chapters.ch09.smollm2 --verify`: its logits, and its greedy answers.
 
     python -m kernels.bench.peer_llama MODEL.gguf ASKED.json TOLD.safetensors
 

@@ -5,7 +5,7 @@ import pytest
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch10_sft import TEMPLATE, TEMPLATE_WITH_INPUT
+from chapters.ch10.sft import TEMPLATE, TEMPLATE_WITH_INPUT
 from chapters.world import World
 from chapters.world.requests import everything
 

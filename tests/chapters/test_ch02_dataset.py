@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from chapters.ch02_dataset import (
-    EveryTokenOnce,
-    NextTokenBatches,
-    load_tokens,
-    read_text,
-    train_validation_split,
-    write_tokens,
-)
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, load_tokens, train_validation_split, write_tokens
+from chapters.support.readers import read_text
 
 
 def test_targets_are_the_inputs_one_later():

@@ -15,20 +15,18 @@ import pytest
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
-from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch06_gpt import GPT, GPTConfig, load_model
 from chapters.ch07_train import (
-    Run,
-    RunError,
     TrainConfig,
     evaluate,
     forward_and_backward,
-    load_model,
     make_optimizer,
     next_token_loss,
     numbers,
     schedule,
     train,
 )
+from chapters.support.run_folder import Run, RunError
 from minigrad.serialization import CheckpointError
 
 ROOT = Path(__file__).parents[2]

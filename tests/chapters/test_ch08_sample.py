@@ -8,9 +8,9 @@ import pytest
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch07_train import Run, save_model
+from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch08_sample import choose, generate, generate_plainly, nucleus_filter, softmax, top_k_filter
+from chapters.support.run_folder import Run
 
 ROOT = Path(__file__).parents[2]
 INF = np.inf

@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch10_sft import TEMPLATE, build_example
+from chapters.ch10.sft import TEMPLATE, build_example
 
 CHAPTER = Path(__file__).parents[3] / "shared" / "book" / "chapter-10.txt"
 IMPORTS = {

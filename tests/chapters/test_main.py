@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 import chapters.__main__ as main_job
-from chapters import html, schedule, second_bend, stages
-from chapters.ch07_train import RunError, TrainConfig
-from chapters.ch10_constitution import Plan
-from chapters.ch10_rlhf import PPOConfig
+from chapters.ch07_train import TrainConfig
+from chapters.ch10.constitution.stage import Plan
+from chapters.ch10.rlhf import PPOConfig
+from chapters.main_job import first_bend, schedule, second_bend
+from chapters.support import html
+from chapters.support.run_folder import RunError
 from kernels import precompile
 from minigrad import processor
 
 ROOT = Path(__file__).parents[2]
 FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
-TINY = stages.Plan(
+TINY = first_bend.Plan(
     corpus_bytes=40_000,
     vocab_size=400,
     model=dict(n_layer=1, n_head=2, d_model=16, context=224),
@@ -59,12 +61,12 @@ SECOND = second_bend.SecondPlan(
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_plan():
-    before, threads = (stages.PLANS, second_bend.PLANS), processor.get_num_threads()
+    before, threads = (first_bend.PLANS, second_bend.PLANS), processor.get_num_threads()
     processor.set_num_threads(1)  # as a stage has it that shares the processor: the order of sums is the same
-    stages.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
+    first_bend.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
     second_bend.PLANS = {"full": SECOND, "quick": SECOND}
     yield
-    stages.PLANS, second_bend.PLANS = before
+    first_bend.PLANS, second_bend.PLANS = before
     processor.set_num_threads(threads)
 
 
@@ -138,9 +140,9 @@ def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    whole = stages.ch10_classify.train_classifier
+    whole = first_bend.classify.train_classifier
     with monkeypatch.context() as patch:
-        patch.setattr(stages.ch10_classify, "train_classifier", broken)
+        patch.setattr(first_bend.classify, "train_classifier", broken)
         with pytest.raises(KeyboardInterrupt):
             run_job(tmp_path / "job")
     assert not (tmp_path / "job" / "classify" / "result.json").exists()
@@ -276,7 +278,7 @@ POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from chapters.schedule import begin_worker
+from chapters.main_job.schedule import begin_worker
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker, (1,))
     print(pool.submit(os.getpid).result(), flush=True)

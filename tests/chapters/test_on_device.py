@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from chapters import ch10_critic, ch10_sft
-from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch07_train import Run, TrainConfig, save_model, train
+from chapters.ch06_gpt import GPT, GPTConfig, save_model
+from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch09_decode import Decoder
-from chapters.ch10_classify import train_classifier
-from chapters.ch10_constitution import supervise
-from chapters.ch10_dpo import train_dpo
-from chapters.ch10_lora import add_lora, merge_lora
-from chapters.ch10_reward import Ranking, ScalarModel, train_reward
-from chapters.ch10_rlhf import PPO, PPOConfig, optimise, scored_by
-from chapters.ch10_rloo import RLOO, RLOOConfig
-from chapters.ch10_rollout import log_probs_of, roll_out
+from chapters.ch09.decoder import Decoder
+from chapters.ch10 import sft as sft_lesson
+from chapters.ch10.classify import train_classifier
+from chapters.ch10.constitution.stage import critic as critic_lesson
+from chapters.ch10.constitution.stage import supervise
+from chapters.ch10.dpo import train_dpo
+from chapters.ch10.lora import add_lora, merge_lora
+from chapters.ch10.reward import Ranking, ScalarModel, train_reward
+from chapters.ch10.rlhf import PPO, PPOConfig, optimise, scored_by
+from chapters.ch10.rloo import RLOO, RLOOConfig
+from chapters.ch10.rollout import log_probs_of, roll_out
+from chapters.support.run_folder import Run
 from chapters.world import LABELS
 from kernels import emulator
 from kernels.emulator.memory import counting
@@ -59,7 +61,7 @@ def classify(make_gpt, tokenizer, world, run):
 
 
 def sft(make_gpt, tokenizer, world, run):
-    ch10_sft.fine_tune(make_gpt(), tokenizer, world.instructions("train", 8, seed=0), TWO_STEPS, run)
+    sft_lesson.fine_tune(make_gpt(), tokenizer, world.instructions("train", 8, seed=0), TWO_STEPS, run)
 
 
 def lora(make_gpt, tokenizer, world, run):
@@ -97,7 +99,7 @@ def rloo(make_gpt, tokenizer, world, run):
 
 
 def critic(make_gpt, tokenizer, world, run):
-    ch10_critic.train_critic(make_gpt(context=160), tokenizer, world, 8, TWO_STEPS, run)
+    critic_lesson.train_critic(make_gpt(context=160), tokenizer, world, 8, TWO_STEPS, run)
 
 
 def constitution(make_gpt, tokenizer, world, run):
@@ -219,9 +221,9 @@ def test_what_the_counter_counts():
 # ── the command lines ────────────────────────────────────────────────────────────────────────────────────────────────
 
 COMMANDS = [
-    "ch07_train ch08_sample ch09_gpt2 ch09_smollm2 ch09_decode chat __main__ ch10_classify ch10_sft ch10_lora ch10_exercises",
-    "ch10_demonstrations ch10_reward ch10_rlhf ch10_constitution ch10_reflex ch10_dpo ch10_rloo ch10_best_of_n",
-    "ch10_frontier ch10_headlines",
+    "ch07_train ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode ch09.chat __main__ ch10.classify ch10.sft ch10.lora ch10.exercises",
+    "ch10.demonstrations ch10.reward ch10.rlhf ch10.constitution.stage ch10.reflex ch10.dpo ch10.rloo ch10.best_of_n",
+    "ch10.frontier ch10.headlines.__main__",
 ]
 
 
@@ -229,7 +231,7 @@ COMMANDS = [
 def test_every_command_that_trains_or_samples_may_be_told_where(name):
     from importlib import import_module
 
-    from chapters.command import OnDevice
+    from chapters.support.command import OnDevice
 
     assert issubclass(import_module(f"chapters.{name}").Settings, OnDevice)
 
@@ -259,7 +261,7 @@ def test_the_sampler_on_the_emulated_device(precision, make_gpt, assistant_token
 
 
 def test_the_settings_hold_inside_the_command_alone():
-    from chapters.command import OnDevice, computing_on
+    from chapters.support.command import OnDevice, computing_on
 
     with computing_on(OnDevice(device="emulator", precision="tf32")):
         assert mg.zeros(2).device == mg.tensor([1.0]).device == small_gpt().wte.weight.device == "emulator"

@@ -1,0 +1,87 @@
+"""Chapter 9: what a token costs. Measures how fast any model reads and writes, in float32 and in eight bits.
+
+python -m chapters.ch09.decode --model smollm2            # tokens a second, in float32 and in eight bits
+python -m chapters.ch09.chat --model smollm2              # talk to it
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chapters.ch09.decoder import Decoder, step_together
+from chapters.ch09.load import load
+from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.readers import read_text
+
+
+def weight_bytes(gpt, int8=False):
+    """Bytes that one token must read: every matrix and vector once, but of the tables it enters by only a row."""
+    tables = {id(gpt.wte.weight)} | ({id(gpt.wpe.weight)} if gpt.wpe is not None else set())
+    total = 0
+    for parameter in [p for p in gpt.parameters() if id(p) not in tables] + [gpt.lm_head.weight]:
+        rows = len(parameter.array)
+        total += parameter.array.size + 4 * rows if int8 and parameter.ndim == 2 else parameter.array.nbytes
+    return total
+
+
+def loss_on(decoder, ids):
+    """The mean loss of a text, token by token, through the decoder's own step; ids: at least two, at most a context."""
+    logits, losses = decoder.read(ids[:1]), []
+    for target in ids[1:]:
+        top = logits.max()
+        losses.append(top + np.log(np.exp(logits.astype(np.float64) - top).sum()) - logits[target])
+        logits = decoder.step(target)
+    return float(np.mean(losses))
+
+
+def seconds_a_step(decoders, tokens):
+    """How long a token of every text takes, the mean of `tokens` of them."""
+    logits = step_together(decoders, [0] * len(decoders))  # (B, V)
+    begin = time.perf_counter()
+    for _ in range(tokens):
+        logits = step_together(decoders, logits.argmax(axis=1).tolist())  # (B, V)
+    return (time.perf_counter() - begin) / tokens
+
+
+@dataclass
+class Settings(OnDevice):
+    """Measure reading and writing, in float32 and in eight bits."""
+
+    model: str = "smollm2"  # smollm2, a published GPT-2, a folder of one, or a run folder
+    text: Path | None = None  # a real text, to see what eight bits cost in loss
+    tokens: int = 64  # tokens to write
+    texts: int = 8  # texts to write together, after the one that is written alone
+    quick: bool = False  # 8 tokens
+
+
+def main(settings):
+    at_least_one(settings, "tokens", "texts")
+    gpt, tokenizer = load(settings.model)
+    tokens = 8 if settings.quick else settings.tokens
+    text = read_text(settings.text) if settings.text else "Once upon a time there was a little town by the sea. " * 12
+    ids = tokenizer.encode(text)[: min(gpt.config.context - tokens - 1, 512)]
+    for int8 in (False, True) if settings.device == "cpu" else (False,):
+        decoder = Decoder(gpt, int8)
+        for _ in decoder.write(ids[:8], 4, temperature=0):  # compiles
+            pass
+        begin = time.perf_counter()
+        decoder.read(ids)
+        prefill = time.perf_counter() - begin
+        each = seconds_a_step([decoder], tokens)
+        others = [Decoder(gpt, beside=decoder, room=min(gpt.config.context, tokens + 9)) for _ in range(settings.texts)]
+        for other in others:
+            other.read(ids[:8])
+        together = settings.texts / seconds_a_step(others, tokens)
+        size = weight_bytes(gpt, int8)
+        loss = f", loss {loss_on(Decoder(gpt, int8), ids[:256]):.4f}" if settings.text else ""
+        print(
+            f"{'int8   ' if int8 else 'float32'} reads {len(ids) / prefill:7.0f} tokens/s, writes {1 / each:6.1f} tokens/s: "
+            f"{size / 1e6:.0f} MB a token at {size / each / 1e9:.1f} GB/s{loss}; "
+            f"{settings.texts} texts together {together:.1f} tokens/s"
+        )
+
+
+if __name__ == "__main__":
+    command(main, Settings)

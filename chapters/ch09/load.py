@@ -1,0 +1,30 @@
+"""A model by name: a run folder of ours, GPT-2 from its published files, or SmolLM2."""
+
+import json
+from pathlib import Path
+
+from chapters.ch06_gpt import load_model
+from chapters.ch09.gpt2 import NAMES, find, load_gpt2, load_tokenizer
+from chapters.ch09.smollm2 import load_smollm2
+
+
+def load(model):
+    """(GPT, tokenizer), the GPT in eval mode.  model: "smollm2", a .gguf file, a published GPT-2 or its folder, or a run.
+
+    Raises CheckpointError or FileNotFoundError, in one sentence.
+    """
+    folder = Path(model)
+    if str(model) == "smollm2" or folder.suffix == ".gguf":
+        return load_smollm2(None if str(model) == "smollm2" else folder)
+    if not folder.is_dir() and str(model) in NAMES or _describes_a_published_model(folder):
+        gpt = load_gpt2(model)
+        return gpt, load_tokenizer(find(model), gpt.config)
+    return load_model(folder)
+
+
+def _describes_a_published_model(folder):
+    """Whether config.json is one of Hugging Face's; a run folder of ours has another."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,7 @@
+"""`python -m chapters.ch10.constitution`: see stage.py."""
+
+from chapters.ch10.constitution.stage import PLANS, Settings, main
+from chapters.support.command import command
+
+if __name__ == "__main__":
+    command(main, Settings, presets={"quick": {"plan": PLANS["quick"]}})

@@ -1,0 +1,204 @@
+"""Chapter 10's figures: what is masked and graded, a confusion matrix, what pretraining bought, where a head looks."""
+
+import numpy as np
+
+from chapters.support.figures import new_figure, running_mean, save_figure
+
+PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
+MASKED, GRADED, SEAM = "masked", "graded", "seam"
+
+
+def kinds_of(labels, ignore_index=-100):
+    """What happens at each position: masked (no target), graded, or the seam: the first graded position after a masked
+    one, the last of the prompt, whose target opens the answer."""
+    kinds = [MASKED if label == ignore_index else GRADED for label in labels]
+    if MASKED in kinds and GRADED in kinds[kinds.index(MASKED) :]:
+        kinds[kinds.index(GRADED, kinds.index(MASKED))] = SEAM
+    return kinds
+
+
+def visible(piece):
+    """A token's bytes as something to look at: white space that ends a line becomes a sign, a control character "�"."""
+    text = piece.decode("utf-8", "replace").replace("\n", "↵").replace("\t", "⇥").replace("<|endoftext|>", "⟨end⟩")
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+# ── in the terminal ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def coloured(input_ids, labels, tokenizer, colour=True):
+    """One example as terminal text: masked tokens dim, graded ones gold, the seam blue; or in brackets."""
+    styles = {MASKED: ("\x1b[38;5;245m", ""), GRADED: ("\x1b[30;48;5;221m", "«»"), SEAM: ("\x1b[97;48;5;27m", "[]")}
+    out = []
+    for piece, kind in zip(tokenizer.pieces(input_ids), kinds_of(labels), strict=True):
+        style, brackets = styles[kind]
+        text = visible(piece)
+        if colour:
+            text = f"{style}{text}\x1b[0m"
+        elif brackets:
+            text = brackets[0] + text + brackets[1]
+        out.append(text + ("\n" if piece.endswith(b"\n") else ""))
+    return "".join(out)
+
+
+def table(input_ids, labels, tokenizer):
+    """input_ids next to labels, a line a position: what exercise 1 asks one to verify by eye."""
+    pieces = [visible(piece) for piece in tokenizer.pieces(input_ids)]
+    lines = [f"{'position':>8}  {'id':>6}  {'token':<18}{'label':>7}  target"]
+    for i, (token, label, kind) in enumerate(zip(input_ids, labels, kinds_of(labels), strict=True)):
+        target = "" if kind == MASKED else pieces[i + 1] + ("   ← the seam" if kind == SEAM else "")
+        lines.append(f"{i:>8}  {token:>6}  {pieces[i]:<18}{label:>7}  {target}".rstrip())
+    return "\n".join(lines)
+
+
+# ── as pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lay_out(pieces, width):
+    """Tokens as boxes on lines of at most `width` characters: [(row, column, text)] and the number of rows."""
+    boxes, row, column = [], 0, 0.0
+    for piece in pieces:
+        text = visible(piece)
+        if column + len(text) > width and column:
+            row, column = row + 1, 0.0
+        boxes.append((row, column, text))
+        column += len(text) + 0.75  # the box is half a character wider than its text, and a quarter is air
+        if piece.endswith(b"\n"):
+            row, column = row + 1, 0.0
+    return boxes, row + (column > 0)
+
+
+def draw_mask(path, input_ids, labels, tokenizer, width=86):
+    """The example as a page of token boxes: grey is masked, gold is graded, the blue seam stands between."""
+    pieces = tokenizer.pieces(input_ids)
+    boxes, rows = lay_out(pieces, width)
+    kinds = kinds_of(labels)
+    if SEAM in kinds:  # a wider line before the answer leaves room for the arrow
+        boxes = [(row + 0.5 * (i > kinds.index(SEAM)), column, text) for i, (row, column, text) in enumerate(boxes)]
+        rows += 0.5
+    figure, axes = new_figure(10.4, 0.4 * rows + 1.35)
+    figure.set_facecolor(PAPER)
+    axes.set(xlim=(-1, width + 1), ylim=(rows + 1.7, -1.6))
+    axes.axis("off")
+    title = "The prompt is masked, the answer is graded" if MASKED in kinds[:-1] else "Nothing is masked"
+    axes.text(0, -1.1, title, color=INK, fontsize=14, weight="bold", va="center")
+    for (row, column, text), kind in zip(boxes, kinds, strict=True):
+        token_box(axes, column, row, len(text) + 0.5, kind)
+        axes.text(column + len(text) / 2 + 0.25, row, text, color=FILLS[kind][1], family="DejaVu Sans Mono",
+                  fontsize=12, ha="center", va="center_baseline", parse_math=False)  # fmt: skip
+    if SEAM in kinds:
+        draw_seam(axes, boxes, kinds.index(SEAM))
+    legend = {
+        MASKED: (0, "masked: target −100, no loss"),
+        SEAM: (34, "the seam"),
+        GRADED: (50, "graded: predicts the next token"),
+    }
+    for kind, (column, words) in legend.items():
+        token_box(axes, column, rows + 1, 2, kind)
+        axes.text(column + 2.8, rows + 1, words, color=INK, fontsize=10.5, va="center_baseline")
+    return save_figure(figure, path)
+
+
+FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box, text
+
+
+def token_box(axes, column, row, wide, kind):
+    """One rounded box of a row, in its kind's colour."""
+    from matplotlib.patches import FancyBboxPatch
+
+    style = "round,pad=0,rounding_size=0.25"
+    box = FancyBboxPatch((column, row - 0.37), wide, 0.74, boxstyle=style, facecolor=FILLS[kind][0], edgecolor="none")
+    box.set_mutation_aspect(0.35)  # a row is higher than a character is wide: corners stay round
+    axes.add_patch(box)
+
+
+def draw_seam(axes, boxes, seam):
+    """An arrow from the last prompt token to the token that it must predict: the first of the answer."""
+    row, column, text = boxes[seam]
+    below, right, answer = boxes[seam + 1]
+    start, end = (column + len(text) / 2 + 0.25, row + 0.37), (right + len(answer) / 2 + 0.25, below - 0.37)
+    style = dict(arrowstyle="-|>", color=BLUE, linewidth=1.8, shrinkA=0, shrinkB=0, mutation_scale=13)
+    axes.annotate("", end, start, arrowprops=style)
+    words = "the last prompt position has to predict the first token of the answer"
+    axes.text(column + len(text) + 1.8, row, words, color=BLUE, fontsize=10.5, va="center_baseline", style="italic")
+
+
+def draw_confusion(path, result, title="held-out texts"):
+    """result: ch10/classify's scores. Rows are what is true, columns what was said, shaded by share of the row."""
+    confusion = np.array(result["confusion"])  # (C, C)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # (C, C)
+    figure, axes = new_figure(5.2, 4.4)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.ndindex(*confusion.shape):
+        axes.text(j, i, f"{confusion[i, j]}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=10,
+                  color="white" if share[i, j] > 0.5 else INK)  # fmt: skip
+    names = [str(label).replace(" ", "\n") for label in result["labels"]]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{title}: accuracy {result['accuracy']:.1%}", fontsize=11)
+    return save_figure(figure, path)
+
+
+def draw_gap(path, bars, title):
+    """bars: {name: share}, the last of them in gold: one bar each, its value above it."""
+    figure, axes = new_figure(1.6 + 1.15 * len(bars), 3.8)
+    colours = [DIM] * (len(bars) - 1) + [GOLD]
+    drawn = axes.bar(list(bars), list(bars.values()), color=colours, width=0.62)
+    axes.bar_label(drawn, [f"{value:.1%}" for value in bars.values()], padding=3, fontsize=11)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=11)
+    return save_figure(figure, path)
+
+
+def draw_families(path, families, title="held-out instructions accepted"):
+    """families: {family: {model: share}}: a group of horizontal bars a family."""
+    models = list(next(iter(families.values())))
+    figure, axes = new_figure(7.5, 0.32 * len(families) * max(len(models), 2) / 2 + 1.2)
+    colours = [DIM, GOLD, BLUE, "tab:green"]
+    thick = 0.8 / len(models)
+    places = np.arange(len(families))  # (F,)
+    for m, model in enumerate(models):
+        values = [families[family][model] for family in families]
+        axes.barh(places + (m - (len(models) - 1) / 2) * thick, values, thick, color=colours[m % 4], label=model)
+    axes.set_yticks(places, list(families))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.02)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), frameon=False)
+    axes.set_xlabel(title)
+    return save_figure(figure, path)
+
+
+def draw_curves(path, curves, title):
+    """curves: {name: History}: running means of the training losses on one pair of axes, validation losses as dots."""
+    figure, axes = new_figure(7, 3.6)
+    for (name, history), colour in zip(curves.items(), [BLUE, "#d99a12", DIM, "tab:green"], strict=False):
+        axes.plot(history.steps, running_mean(history.losses), color=colour, label=name)
+        axes.plot(history.validation_steps, history.validation_losses, "o", color=colour, markersize=4)
+    axes.set(xlabel="step", ylabel="loss (nats a graded token)", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return save_figure(figure, path)
+
+
+def draw_attention(path, weights, tokens):
+    """weights: (H, T, T), one layer's heads; tokens: T texts. A map a head: row t is where position t looks."""
+    from matplotlib.colors import PowerNorm
+
+    H, T, _ = weights.shape
+    rows, side = -(-H // 2), 0.16 * T + 1.2  # two maps beside each other, large enough to read the tokens
+    figure, axes = new_figure(2 * side + 0.8, rows * side, nrows=rows, ncols=min(H, 2), squeeze=False)
+    for place in axes.flat[H:]:
+        place.axis("off")
+    for h, place in enumerate(axes.flat[:H]):
+        image = place.imshow(weights[h], cmap="magma", norm=PowerNorm(0.5, 0, 1))  # the root, so that small weights show
+        place.set_title(f"head {h + 1}", fontsize=11)
+        place.set_xticks(range(T), tokens, rotation=90, fontsize=8, family="DejaVu Sans Mono")
+        place.set_yticks(range(T), tokens, fontsize=8, family="DejaVu Sans Mono")
+    figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight", ticks=[0, 0.05, 0.2, 0.5, 1])
+    return save_figure(figure, path)

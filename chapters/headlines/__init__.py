@@ -1,1 +1,0 @@
-"""The rows of `chapters.ch10_headlines`, a paper a file: what it measured and where, and the same in miniature."""

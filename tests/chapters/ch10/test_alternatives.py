@@ -1,0 +1,181 @@
+"""DPO, RLOO and best of n: PPO's alternatives in the same harness."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from chapters.ch06_gpt import load_model
+from chapters.ch07_train import TrainConfig
+from chapters.ch10.best_of_n import best_of_n, best_of_n_kl, curve
+from chapters.ch10.dpo import DPOBatches, dpo_loss, loss_with, shared, train_dpo
+from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
+from chapters.ch10.rlhf import optimise, snapshot
+from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
+from chapters.ch10.rollout import lay_out, log_probs_of
+from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.run_folder import Run
+from chapters.world.judge import Judge
+
+RANKINGS = [
+    Ranking([[5, 6, 7, 11], [5, 6, 8, 9, 11], [5, 6, 4, 11]], [(0, 1), (0, 2), (2, 1)], []),
+    Ranking([[3, 2, 1, 1, 1], [3, 2, 9]], [(1, 0)], []),
+]
+
+
+# ── DPO ──
+
+
+def test_dpos_loss_and_gradients_equal_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=5) for _ in range(4)]
+    ours = [mg.tensor(a, dtype=mg.float64, requires_grad=True) for a in arrays]
+    loss = dpo_loss(*ours, 0.3)
+    loss.backward()
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    c, r, ref_c, ref_r = theirs
+    their_loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        0.3 * (c - r - ref_c + ref_r), torch.ones(5, dtype=torch.float64)
+    )
+    their_loss.backward()
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-6)
+
+
+def test_dpos_loss_is_log_2_where_nothing_has_moved(make_gpt):
+    batches = DPOBatches(RANKINGS, make_gpt(), 4)
+    batch = [mg.from_numpy(a) for a in batches.batch(0)]
+    assert loss_with(0.5)(make_gpt(), *batch).item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_dpos_batches_hold_each_comparison_once_and_grade_only_what_differs(make_gpt):
+    gpt = make_gpt()
+    batches = DPOBatches(RANKINGS, gpt, 4)
+    inputs, targets, reference = batches.batch(0)
+    assert inputs.shape[0] == targets.shape[0] == len(reference) == 8
+    found = set()
+    for b in range(4):
+        rows = []
+        for i in (b, b + 4):
+            graded = np.flatnonzero(targets[i] != IGNORE_INDEX)
+            assert graded[0] == 1 and (np.diff(graded) == 1).all()  # the prompt has two tokens
+            row = [*inputs[i, :2].tolist(), *targets[i, graded].tolist()]
+            assert inputs[i, 1 : len(row)].tolist() == row[1:]
+            rollouts = lay_out([row[:2]], [row[2:]], [True])
+            assert reference[i] == pytest.approx(log_probs_of(gpt, rollouts).sum(), abs=1e-4)
+            rows.append(tuple(row))
+        found.add(tuple(rows))
+    assert found == {(tuple(k.rows[a]), tuple(k.rows[b])) for k in RANKINGS for a, b in k.pairs}
+
+
+def test_what_rows_share_leaves_each_a_token_of_its_own():
+    assert shared([[1, 2, 3], [1, 2, 4]]) == [1, 2]
+    assert shared([[1, 2], [1, 2, 3]]) == [1]
+
+
+def test_dpo_makes_what_was_chosen_likelier(make_gpt, assistant_tokenizer, tmp_path):
+    policy, reference = make_gpt(), make_gpt()
+    config = TrainConfig(steps=15, batch_size=4, lr=3e-3, warmup_steps=2)
+    history = train_dpo(policy, reference, assistant_tokenizer, RANKINGS, config, Run(tmp_path), beta=0.5)
+    assert history.losses[0] == pytest.approx(math.log(2), abs=1e-4) and history.losses[-1] < 0.4
+    gains = []
+    for ranking in RANKINGS:
+        prompts, responses = zip(*((row[:2], row[2:]) for row in ranking.rows), strict=True)
+        rollouts = lay_out(list(prompts), list(responses), [True] * len(prompts))
+        gain = (log_probs_of(policy, rollouts) - log_probs_of(reference, rollouts)).sum(axis=1)
+        gains += [gain[a] - gain[b] for a, b in ranking.pairs]
+    assert min(gains) > 0
+    load_model(tmp_path)
+
+
+def test_what_dpo_refuses(make_gpt, assistant_tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="no comparison"):
+        DPOBatches([], make_gpt(), 4)
+    with pytest.raises(ValueError, match="beta"):
+        train_dpo(make_gpt(), make_gpt(), assistant_tokenizer, RANKINGS, TrainConfig(), Run(tmp_path), beta=0)
+
+
+# ── RLOO ──
+
+
+def test_leave_one_out_is_the_reward_less_the_mean_of_the_others():
+    rewards = np.random.default_rng(0).normal(size=12)
+    for b, advantage in enumerate(leave_one_out(rewards, 4)):
+        group = [i for i in range(b - b % 4, b - b % 4 + 4) if i != b]
+        assert advantage == pytest.approx(rewards[b] - rewards[group].mean())
+
+
+def test_rloos_loss_and_gradient():
+    log_probs = mg.tensor([[-1.0, -2.0, 0.0], [-3.0, 0.0, 0.0]], dtype=mg.float64, requires_grad=True)
+    loss = rloo_loss(log_probs, mg.tensor([2.0, -1.0], dtype=mg.float64))
+    assert loss.item() == pytest.approx(-(2 * -3 + -1 * -3) / 2)
+    loss.backward()
+    np.testing.assert_allclose(log_probs.grad.numpy(), [[-1] * 3, [0.5] * 3])
+
+
+def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_tokenizer, tasks, tmp_path):
+    def score(asked, rollouts):
+        rollouts.ended[:] = True  # an untrained model hardly ever ends a response: a full one is as good as ended
+        return np.array([sum(token % 2 == 0 for token in response) for response in rollouts.responses], float)
+
+    config = RLOOConfig(iterations=20, prompts=24, max_new_tokens=8, lr=2e-2, warmup=1, kl_coefficient=0.0)
+    policy, run = make_gpt(), Run(tmp_path)
+    args = policy, make_gpt(), assistant_tokenizer, score, tasks, config, run, RLOO(policy, config)
+    records = optimise(*args, repeat=config.k)
+    assert records[-1]["reward"] > records[0]["reward"] + 2
+    assert all(abs(record["first_ratio"] - 1) < 1e-4 for record in records[:-1])
+
+
+def test_rloo_wants_groups():
+    for wrong in (dict(k=1), dict(k=3, prompts=16)):
+        with pytest.raises(ValueError, match="RLOO needs k"):
+            RLOOConfig(**wrong)
+
+
+# ── best of n ──
+
+
+def test_best_of_n_averages_over_all_draws():
+    rng = np.random.default_rng(0)
+    proxy, values = rng.normal(size=6), rng.normal(size=6)
+    assert best_of_n(proxy, values, 1) == pytest.approx(values.mean())
+    assert best_of_n(proxy, values, 6) == pytest.approx(values[proxy.argmax()])
+    for n in (2, 3, 5):
+        every = [values[max(draw, key=lambda i: proxy[i])] for draw in combinations(range(6), n)]
+        assert best_of_n(proxy, values, n) == pytest.approx(np.mean(every))
+    for n in (0, 7):
+        with pytest.raises(ValueError, match="between 1 and the 6"):
+            best_of_n(proxy, values, n)
+
+
+def test_best_of_n_kl():
+    assert best_of_n_kl(1) == 0
+    # n equally likely responses of N: the best of n under a random order, against 1/N, in the limit of many.
+    N, n = 2000, 8
+    ranks = np.arange(N)
+    p = ((ranks + 1) / N) ** n - (ranks / N) ** n
+    assert best_of_n_kl(n) == pytest.approx((p * np.log(p * N)).sum(), abs=0.01)
+
+
+def test_the_curve_rises_with_n_for_the_proxy(make_gpt, assistant_tokenizer, world, tasks):
+    reward_model = ScalarModel(make_gpt(2), mg.Generator(0))
+    args = make_gpt(), assistant_tokenizer, reward_model, Judge(world), tasks[:6], (1, 2, 4)
+    found = curve(*args, max_new_tokens=6)
+    assert found == curve(*args, max_new_tokens=6)
+    rewards = [one["reward"] for one in found]
+    assert rewards == sorted(rewards) and rewards[0] < rewards[-1]
+    assert [one["n"] for one in found] == [1, 2, 4] and found[0]["kl"] == 0
+    assert reward_scores(reward_model, [[1, 2]]).shape == (1,)
+
+
+def test_nothing_changes_the_reference(make_gpt, assistant_tokenizer, tmp_path):
+    reference = make_gpt()
+    before = snapshot(reference)
+    config = TrainConfig(steps=2, batch_size=4, lr=1e-2, warmup_steps=1)
+    train_dpo(make_gpt(), reference, assistant_tokenizer, RANKINGS, config, Run(tmp_path))
+    for a, b in zip(before, snapshot(reference), strict=True):
+        np.testing.assert_array_equal(a, b)

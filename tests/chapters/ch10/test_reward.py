@@ -1,0 +1,247 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+import minigrad.nn.functional as F
+from chapters.ch07_train import TrainConfig
+from chapters.ch10.reward import (
+    ComparisonBatches,
+    Ranking,
+    ScalarModel,
+    accuracy,
+    calibration,
+    collect,
+    demonstrated_rows,
+    from_pairs,
+    gaps_of,
+    load_scalar,
+    measure,
+    normalise,
+    rank,
+    response_start,
+    reward_loss,
+    reward_scores,
+    save_scalar,
+    train_reward,
+)
+from chapters.ch10.sft import format_prompt
+from chapters.support.readers import read_pairs
+from chapters.support.run_folder import Run
+from chapters.world.facts import Dice
+from chapters.world.judge import Judge
+from chapters.world.requests import everything
+
+PREFERENCES = Path(__file__).parents[4] / "shared" / "data" / "instruction-data-with-preference.json"
+RANKINGS = [
+    Ranking([[5, 6, 7], [5, 6, 8, 9], [5, 6, 4]], [(0, 1), (0, 2), (2, 1)], [0.9, 0.6, 0.7]),
+    Ranking([[3, 2, 1, 1, 1], [3, 2, 9]], [(1, 0)], [0.8]),
+]
+
+
+# ── the model and its loss ──
+
+
+def test_the_head_gives_one_number_a_position_and_padding_changes_none(make_gpt):
+    model = ScalarModel(make_gpt(), mg.Generator(1))
+    rows = [[5, 6, 7, 8], [9, 3]]
+    alone = [model(mg.tensor([row])).detach().numpy()[0] for row in rows]
+    assert alone[0].shape == (4,)
+    np.testing.assert_allclose(reward_scores(model, rows), [alone[0][-1], alone[1][-1]], atol=1e-5)
+
+
+def test_the_loss_is_minus_log_sigmoid_of_the_difference(make_gpt):
+    model = ScalarModel(make_gpt(), mg.Generator(1))
+    batch = ComparisonBatches(RANKINGS, 2).batch(0)
+    loss = reward_loss(model, *map(mg.from_numpy, batch)).item()
+    by_hand = []
+    for ranking in RANKINGS:
+        rewards = reward_scores(model, ranking.rows)
+        losses = [math.log(1 + math.exp(-(rewards[a] - rewards[b]))) for a, b in ranking.pairs]
+        by_hand.append(np.mean(losses))  # a prompt with many comparisons weighs no more
+    assert loss == pytest.approx(np.mean(by_hand), abs=1e-5)
+
+
+def test_all_comparisons_of_a_prompt_are_in_one_batch_and_each_response_is_read_once():
+    inputs, ends, chosen, rejected, weights = ComparisonBatches(RANKINGS, 2).batch(0)
+    assert inputs.shape == (5, 5) and len(chosen) == len(rejected) == 4
+    assert weights.sum() == pytest.approx(1)
+    rows = [row.tolist()[: end + 1] for row, end in zip(inputs, ends, strict=True)]
+    assert sorted(rows) == sorted(row for ranking in RANKINGS for row in ranking.rows)
+    pairs = {(tuple(rows[c]), tuple(rows[r])) for c, r in zip(chosen, rejected, strict=True)}
+    assert pairs == {(tuple(k.rows[a]), tuple(k.rows[b])) for k in RANKINGS for a, b in k.pairs}
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    one, two, other = (ComparisonBatches(RANKINGS, 1, seed) for seed in (0, 0, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(one.batch(5), two.batch(5), strict=True))
+    assert one.signature == two.signature != other.signature
+    with pytest.raises(ValueError, match="no comparison"):
+        ComparisonBatches([], 4)
+
+
+def test_normalising_moves_the_mean_to_zero_and_no_difference(make_gpt):
+    model = ScalarModel(make_gpt(), mg.Generator(1))
+    rows = [row for ranking in RANKINGS for row in ranking.rows]
+    before = reward_scores(model, rows)
+    normalise(model, rows)
+    after = reward_scores(model, rows)
+    assert after.mean() == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(after - after[0], before - before[0], atol=1e-5)
+
+
+def test_the_loss_equals_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    rewards, chosen, rejected = rng.normal(size=6), np.array([0, 3, 2]), np.array([1, 4, 5])
+    ours = mg.tensor(rewards, dtype=mg.float64, requires_grad=True)
+    loss = -F.logsigmoid(ours[chosen] - ours[rejected]).mean()
+    loss.backward()
+    theirs = torch.tensor(rewards, requires_grad=True)
+    their_loss = torch.nn.functional.softplus(theirs[rejected] - theirs[chosen]).mean()
+    their_loss.backward()
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-12)
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=1e-12)
+
+
+def test_saved_and_loaded(make_gpt, tmp_path):
+    model = ScalarModel(make_gpt(), mg.Generator(1))
+    save_scalar(Run(tmp_path), model)
+    np.testing.assert_array_equal(reward_scores(load_scalar(tmp_path), [[1, 2, 3]]), reward_scores(model, [[1, 2, 3]]))
+    with pytest.raises(FileNotFoundError, match="no reward model"):
+        load_scalar(tmp_path / "nowhere")
+
+
+# ── comparisons ──
+
+
+def test_the_labeller_compares_every_two_different_responses_once(world, tasks):
+    judge, task = Judge(world), tasks[0]
+    texts = ["Gladly. " + task.output, "You are lazy.", "Gladly. " + task.output, task.output]
+    ranking = rank(judge, task, [1, 2], [[3], [4], [3], [5]], texts, Dice(0))
+    assert ranking.rows == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
+    assert {frozenset(pair) for pair in ranking.pairs} == {frozenset(p) for p in [(0, 1), (0, 2), (1, 2)]}
+    kept = [texts[0], texts[1], texts[3]]
+    for (a, b), p in zip(ranking.pairs, ranking.probabilities, strict=True):
+        assert p == pytest.approx(judge.probability(task, kept[a], kept[b]))
+    assert rank(judge, task, [1], [[3], [3]], ["Yes.", "Yes."], Dice(0)) is None
+
+
+def test_comparisons_are_collected_from_the_policys_own_responses(make_gpt, assistant_tokenizer, world, tasks):
+    args = make_gpt(), assistant_tokenizer, Judge(world), tasks[:6], 3, 0
+    rankings = collect(*args, max_new_tokens=6)
+    assert rankings == collect(*args, max_new_tokens=6)
+    prompts = [assistant_tokenizer.encode(format_prompt(t.instruction, t.input)) for t in tasks[:6]]
+    for ranking in rankings:
+        assert 2 <= len(ranking.rows) <= 3
+        assert any(all(row[: len(p)] == p for row in ranking.rows) for p in prompts)
+    with pytest.raises(ValueError, match="at least 2"):
+        collect(*args[:4], 1, 0)
+
+
+def test_accuracy_and_the_share_of_the_ceiling(make_gpt):
+    assert accuracy(np.array([1.0, -2.0, 0.0, 3.0])) == pytest.approx(0.625)
+    model = ScalarModel(make_gpt(), mg.Generator(1))
+    found, gaps = measure(model, RANKINGS), gaps_of(model, RANKINGS)
+    p = np.array([0.9, 0.6, 0.7, 0.8])
+    assert found["ceiling"] == pytest.approx(0.75)
+    assert found["expected accuracy"] == pytest.approx(np.where(gaps > 0, p, 1 - p).mean())
+    assert found["comparisons"] == 4
+
+
+def test_calibration_of_one_who_knows_and_of_one_who_boasts():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 20000)
+    gaps = np.where(rng.random(20000) < 1 / (1 + np.exp(-logits)), logits, -logits)  # answered by the very model
+    table, error = calibration(gaps)
+    assert error < 0.02 and sum(n for _, _, n in table) == 40000
+    assert calibration(4 * gaps)[1] > 0.08
+
+
+# ── training ──
+
+
+def test_it_learns_what_the_labeller_likes(make_gpt, assistant_tokenizer, world, tmp_path):
+    judge, dice, rankings = Judge(world, noise=0.2), Dice(0), []
+    for task in everything(world, "train", 80, 0):
+        prompt = assistant_tokenizer.encode(format_prompt(task.instruction, task.input))
+        texts = ["Gladly. " + task.output, task.output, "You are lazy. " + task.output]
+        rankings.append(rank(judge, task, prompt, [assistant_tokenizer.encode(text) for text in texts], texts, dice))
+    config = TrainConfig(steps=40, batch_size=8, lr=3e-3, warmup_steps=5)
+    rows = demonstrated_rows(world, assistant_tokenizer, 20, 128, 0)
+    run = Run(tmp_path)
+    model = train_reward(make_gpt(), rankings[:64], rows, config, run)
+    found = measure(model, rankings[64:])
+    assert found["share of the ceiling"] > 0.9
+    assert reward_scores(model, rows).mean() == pytest.approx(0, abs=1e-4)
+    np.testing.assert_array_equal(reward_scores(load_scalar(tmp_path), rows), reward_scores(model, rows))
+    start = response_start(rows[0], assistant_tokenizer)
+    assert assistant_tokenizer.decode(rows[0][:start]).endswith("### Response:\n")
+
+
+# ── a file of pairs ──
+
+
+def write(path, records):
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+GOOD = {"instruction": "Say yes.", "input": "", "chosen": "Yes.", "rejected": "No."}
+
+
+def test_a_file_of_pairs(tmp_path, assistant_tokenizer):
+    same = {**GOOD, "rejected": "Yes."}
+    pairs, equal = read_pairs(write(tmp_path / "pairs.json", [GOOD, same, {**GOOD, "input": "now"}]))
+    assert len(pairs) == 2 and equal == 1
+    assert pairs[0][0].instruction == "Say yes." and pairs[0][1:] == ("Yes.", "No.") and pairs[1][0].input == "now"
+    rankings, long = from_pairs(pairs, assistant_tokenizer, 128)
+    assert long == 0 and rankings[0].pairs == [(0, 1)]
+    assert assistant_tokenizer.decode(rankings[0].rows[0][:-1]).endswith("Yes.")
+    assert rankings[0].rows[0][-1] == assistant_tokenizer.eos_id
+
+
+def test_responses_longer_than_the_context(tmp_path, assistant_tokenizer):
+    pairs, _ = read_pairs(write(tmp_path / "pairs.json", [GOOD, {**GOOD, "rejected": "No. " * 300}]))
+    rankings, long = from_pairs(pairs, assistant_tokenizer, 128)
+    assert len(rankings) == 1 and long == 1
+    with pytest.raises(ValueError, match=r"all 2 pairs are longer than the model's context of 8 tokens"):
+        from_pairs(pairs, assistant_tokenizer, 8)
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (b"", "holds no comparison"),
+        (b"[]", "holds no comparison"),
+        (b"{}", "holds no comparison"),
+        (b"[1]", "comparison 1 is of type int"),
+        (b'[{"instruction": "a", "chosen": "b"}]', "comparison 1 has no 'rejected'"),
+        (b'[{"instruction": "a", "chosen": "", "rejected": "b"}]', "comparison 1 has no 'chosen'"),
+        (b'[{"instruction": "a", "chosen": "b", "rejected": "b"}]', "every chosen response equals the rejected"),
+        (b'[{"instruction": "a", "chosen": "b"', "not whole JSON"),
+        (b"\xff\xfe\xff", "not UTF-8"),
+        (b'[{"instruction": "a", "input": 3, "chosen": "b", "rejected": "c"}]', "its 'input' is of type int"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(tmp_path, content, complaint):
+    path = tmp_path / "pairs.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=complaint) as error:
+        read_pairs(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_pairs(tmp_path / "nowhere.json")
+
+
+def test_the_published_file_of_pairs():
+    if not PREFERENCES.exists():
+        pytest.skip("the file of preferences is not here")
+    pairs, equal = read_pairs(PREFERENCES)
+    assert len(pairs) + equal == 1100 and equal == 6

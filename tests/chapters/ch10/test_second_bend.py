@@ -1,0 +1,148 @@
+"""The second bend's commands, one after the other, on a small untrained base: each finds what the last one left."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from chapters.ch06_gpt import load_model, save_model
+from chapters.ch07_train import TrainConfig
+from chapters.ch10 import best_of_n, demonstrations, dpo, frontier, rlhf, rloo
+from chapters.ch10 import reward as reward_lesson
+from chapters.ch10.demonstrations import sharpen
+from chapters.ch10.rlhf import PPOConfig, restore, snapshot
+from chapters.ch10.rloo import RLOOConfig
+from chapters.support.run_folder import Run
+
+FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
+PPO = PPOConfig(iterations=2, prompts=4)
+RLOO = RLOOConfig(iterations=2, prompts=4, k=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def assistant(runs, make_gpt, assistant_tokenizer, capsys):
+    if not (runs / "assistant").exists():
+        save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
+        demonstrations.main(demonstrations.Settings(
+            base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW))  # fmt: skip
+        assert "held out, sampled at temperature 1: the simulated judge's mean score" in capsys.readouterr().out
+    return runs / "assistant"
+
+
+@pytest.fixture
+def reward(runs, assistant, capsys):
+    if not (runs / "reward").exists():
+        settings = dict(sft=assistant, prompts=6, k=3, held_out=6, training=FEW)
+        for name in ("reward", "again"):
+            reward_lesson.main(reward_lesson.Settings(**settings, run=runs / name))
+        out = capsys.readouterr().out
+        assert "of the ceiling" in out and "simulated labeller" in out
+    return runs / "reward"
+
+
+def test_the_reward_command_is_the_same_byte_for_byte(runs, reward):
+    for name in ("scores.json", "metrics.jsonl", "reward.safetensors", "figures/calibration.png", "figures/tokens.png"):
+        assert (reward / name).read_bytes() == (runs / "again" / name).read_bytes(), name
+    found = json.loads((reward / "scores.json").read_text())
+    assert 0.5 <= found["ceiling"] <= 1 and found["comparisons"] > 0
+
+
+def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
+    record = {"instruction": "Say {}.", "input": "", "chosen": "Yes {}.", "rejected": "No {}."}
+    pairs = [{key: text.format(i) for key, text in record.items()} for i in range(12)]
+    pairs += [{**record, "rejected": record["chosen"]}, {**record, "rejected": "No. " * 200}]
+    (runs / "pairs.json").write_text(json.dumps(pairs))
+    reward_lesson.main(reward_lesson.Settings(sft=assistant, data=runs / "pairs.json", run=runs / "file", training=FEW))
+    out = capsys.readouterr().out
+    assert "12 pairs; left out: 1 of equal responses, 1 longer than 128 tokens" in out and "ceiling" not in out
+    settings = dict(sft=assistant, data=runs / "pairs.json", held_out=4, training=FEW)
+    dpo.main(dpo.Settings(**settings, run=runs / "dpo_file"))
+    assert "prefers DPO to SFT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["PPO", "RLOO"])
+def test_the_commands_that_train_against_the_reward_model(name, runs, assistant, reward, capsys):
+    module, config = {"PPO": (rlhf, PPO), "RLOO": (rloo, RLOO)}[name]
+    run = runs / name
+    module.main(module.Settings(sft=assistant, reward=reward, run=run, tasks=12, held_out=8, training=config))
+    assert f"prefers {name} to SFT" in capsys.readouterr().out
+    found = json.loads((run / "scores.json").read_text())
+    assert {"judge", "wins", "interval", "kl", "reward", "before"} <= set(found)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    load_model(run)
+
+
+def test_several_seeds_are_one_figure(runs, assistant, reward, capsys):
+    settings = dict(sft=assistant, reward=reward, run=runs / "seeds", tasks=12, held_out=6, training=PPO)
+    rlhf.main(rlhf.Settings(**settings, seed=3, seeds=2))
+    said = capsys.readouterr().out
+    assert "2 seeds: the simulated judge prefers PPO to SFT on" in said
+    each = [json.loads((runs / "seeds" / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 4)]
+    assert all(len(found["of each task"]) == 6 for found in each)
+    share = sum(sum(found["of each task"]) for found in each) / 12
+    assert f"on {share:.1%} of held-out tasks" in said
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        rlhf.main(rlhf.Settings(**settings, seeds=0))
+
+
+def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
+    settings = dict(sft=assistant, reward=reward, held_out=6)
+    best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
+    assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
+    frontier.main(frontier.Settings(
+        **settings, run=runs / "frontier", tasks=12, every=1, ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,),
+        comparisons=6, ns=(1, 2)))  # fmt: skip
+    found = json.loads((runs / "frontier" / "scores.json").read_text())
+    assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
+    assert found["PPO"][0]["wins"] == 0.5 and abs(found["PPO"][0]["kl"]) < 1e-6  # where all start
+    assert (runs / "frontier" / "figures" / "frontier.png").stat().st_size > 1000
+    assert "best of 2" in capsys.readouterr().out
+
+
+def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
+    class Numbered:
+        def __init__(self, name):
+            self.name = self.signature = name
+
+        def batch(self, step):
+            return self.name, step
+
+    batches = demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 3)
+    assert [batches.batch(i) for i in range(7)] == [
+        ("new", 0), ("new", 1), ("old", 0), ("new", 2), ("new", 3), ("old", 1), ("new", 4)]  # fmt: skip
+    assert "new" in batches.signature and "old" in batches.signature
+    with pytest.raises(ValueError, match="every=1"):
+        demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 1)
+
+
+def test_a_temperature_built_in_divides_the_logits(make_gpt):
+    model, ids = make_gpt(), mg.tensor([[1, 2, 3, 4]])
+    with mg.no_grad():
+        before = model(ids).numpy().copy()
+        sharpen(model, 0.5)
+        np.testing.assert_allclose(model(ids).numpy(), before / 0.5, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        sharpen(model, 0)
+
+
+def test_pretrainings_batches_are_pages_of_the_world(world, assistant_tokenizer):
+    batches = demonstrations.pretraining_batches(world, assistant_tokenizer, 32, 4, 0, n_bytes=5000)
+    inputs, targets = batches.batch(0)
+    assert inputs.shape == (4, 32) and (inputs[:, 1:] == targets[:, :-1]).all()
+    text = "\n".join(world.documents(5000, 0))
+    assert assistant_tokenizer.decode(inputs[0].tolist()).split("<|endoftext|>")[0].strip() in text
+
+
+def test_a_snapshot_is_a_copy(make_gpt):
+    gpt = make_gpt()
+    kept = snapshot(gpt)
+    gpt.wte.weight.array += 1
+    restore(gpt, kept)
+    for a, b in zip(kept, snapshot(make_gpt()), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
+from chapters.support.run_folder import History, Run, RunError
+from minigrad.serialization import CheckpointError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run's folder with a model and its tokenizer, and both as they were."""
+    config = GPTConfig(vocab_size=8, context=8, n_layer=1, n_head=2, d_model=16)
+    model, tokenizer = GPT(config, mg.Generator(0)).eval(), Tokenizer.characters("abcdefg")
+    save_model(Run(tmp_path), model, tokenizer)
+    return tmp_path, model, tokenizer
+
+
+def test_a_saved_model_comes_back(saved):
+    folder, model, tokenizer = saved
+    again, same = load_model(folder)
+    ids = mg.tensor([[1, 5, 2]])
+    np.testing.assert_array_equal(again(ids).detach().numpy(), model(ids).detach().numpy())
+    assert again.config == model.config and not again.training and again.lm_head.weight is again.wte.weight
+    assert same.encode("cab") == tokenizer.encode("cab")
+
+
+def test_a_model_that_is_not_there_or_damaged_is_refused(saved):
+    folder, _, _ = saved
+    with pytest.raises(FileNotFoundError, match="no trained model in"):
+        load_model(folder / "nowhere")
+    (folder / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError):
+        load_model(folder)
+
+
+def test_a_model_of_an_unknown_shape_is_refused(tmp_path):
+    mg.serialization.save(tmp_path / "model.safetensors", {"a": np.zeros(3)}, metadata={"config": '{"n_experts": 8}'})
+    with pytest.raises(CheckpointError, match="does not know.*n_experts"):
+        load_model(tmp_path)
+
+
+def test_a_tokenizer_that_is_missing_or_another_models_is_refused(saved):
+    folder, _, _ = saved
+    Tokenizer.characters("abc").save(folder / "tokenizer.tiktoken")
+    with pytest.raises(CheckpointError, match="has 4 ids, but the model beside it 8"):
+        load_model(folder)
+    (folder / "tokenizer.tiktoken").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no tokenizer .*tokenizer.tiktoken"):
+        load_model(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be written"):
+        Run(tmp_path / "file" / "run")
+
+
+def test_config_json_that_is_cut_short_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": {')
+    with pytest.raises(RunError, match="config.json is not whole JSON"):
+        Run(tmp_path).describe(training={"steps": 1})
+
+
+def test_history_reads_what_a_killed_run_left(tmp_path):
+    lines = [{"step": 0, "validation_loss": 3.0}, {"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}]
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 3, "lo')
+    history = History.read(Run(tmp_path))
+    assert (history.steps, history.losses) == ([1, 2], [2.5, 2.0])
+    assert (history.validation_steps, history.validation_losses, history.best) == ([0], [3.0], 3.0)
