@@ -24,7 +24,7 @@ from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split, write_tokens
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
-from chapters.support.checkpoint import Keeper
+from chapters.support.checkpoint import TrainingCheckpoint
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_text
 from chapters.support.run_folder import Run
@@ -79,25 +79,31 @@ def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=No
     """
     mg.manual_seed(config.seed)  # dropout draws from this one
     optimizer = make_optimizer(model, config)
-    keeper = Keeper(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes, where that was asked for
+    keeper = TrainingCheckpoint(
+        model, optimizer, config, run, data=describe(batches, loss_fn)
+    )  # resumes, where that was asked for
     first, tokens, seconds = keeper.step, 0, 1e-9
     model.train()
     quiet = np.errstate(all="ignore")  # NaN and infinity are looked for below, and end in one sentence
-    with ctrl_c() as pressed, quiet, tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar:
+    with (
+        deferred_interrupt() as pressed,
+        quiet,
+        tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar,
+    ):
         if keeper.step == 0 and validation is not None:
             keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while keeper.step < config.steps:
-            started, dice = time.perf_counter(), mg.default_generator.get_state()
+            started, rng = time.perf_counter(), mg.default_generator.get_state()
             rate = schedule(keeper.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
             losses, seen = forward_and_backward(model, batches, keeper.step, config, loss_fn)
             norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-            *losses, norm = numbers(*losses, norm)  # here a GPU is waited for, once a step
+            *losses, norm = as_floats(*losses, norm)  # here a GPU is waited for, once a step
             loss = sum(losses)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                mg.default_generator.set_state(dice)  # so that the inquest sees the very step that failed
+                mg.default_generator.set_state(rng)  # so that the inquest sees the very step that failed
                 found = inquest(model, batches, keeper.step, config, loss_fn)
                 stopped = f"training stopped at step {keeper.step + 1} with loss {loss} and gradient norm {norm}"
                 raise FloatingPointError(f"{stopped}: {found}. {keeper.last_good()}")
@@ -137,7 +143,7 @@ def forward_and_backward(model, batches, step, config, loss_fn):
     return losses, seen
 
 
-def numbers(*scalars):
+def as_floats(*scalars):
     """Python's numbers for some scalar Tensors, all in one trip from the device where they live."""
     return mg.stack([scalar.detach() for scalar in scalars]).tolist()
 
@@ -169,7 +175,7 @@ def evaluate(model, batches, count, loss_fn=next_token_loss):
     was_training = model.training
     model.eval()
     with mg.no_grad():
-        losses = numbers(*(loss_fn(model, *to_tensors(batches.batch(i), model)) for i in range(count)))
+        losses = as_floats(*(loss_fn(model, *to_tensors(batches.batch(i), model)) for i in range(count)))
     model.train(was_training)
     return sum(losses) / count
 
@@ -194,7 +200,7 @@ def describe(batches, loss_fn):
 
 
 @contextmanager
-def ctrl_c():
+def deferred_interrupt():
     """Yields a list that Ctrl-C fills, so that no step is cut in half; a second Ctrl-C is not waited for."""
     pressed = []
 

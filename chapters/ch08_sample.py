@@ -82,13 +82,13 @@ def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
 def generate_plainly(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, generator=None):
     """Continue one text by max_new_tokens tokens: ids, T of them -> the new ones.  For the reader, and for the test that
     says that `generate` gives the same; the model has to be in eval mode."""
-    dice = (mg.default_generator if generator is None else generator).numpy
+    rng = (mg.default_generator if generator is None else generator).numpy
     text = list(ids)
     for _ in range(max_new_tokens):
         window = mg.tensor([text[-model.config.context :]])  # (1, T)
         with mg.no_grad():
             logits = model(window).numpy(force=True)[:, -1]  # (1, V)  of the last position: what comes next
-        text.append(int(choose(logits, dice.random(1), temperature, top_k, top_p)[0]))
+        text.append(int(choose(logits, rng.random(1), temperature, top_k, top_p)[0]))
     return text[len(ids) :]
 
 
@@ -116,7 +116,7 @@ def generate(
     """
     context = model.config.context
     check(prompts, max_new_tokens, temperature, top_k, top_p, context)
-    dice = (mg.default_generator if generator is None else generator).numpy
+    rng = (mg.default_generator if generator is None else generator).numpy
     prompts = [list(prompt[-context:]) for prompt in prompts]
     B, width = len(prompts), max(map(len, prompts), default=0)
     ids = np.zeros((B, width + max_new_tokens), np.int64)  # (B, W)  padded on the left, so that all rows end together
@@ -141,7 +141,7 @@ def generate(
                     logits = next_logits(model, ids[rows, : width + new], start[rows], cache)  # (rows, V)
                 if observe is not None:
                     observe(logits[live])
-                chosen = choose(logits, dice.random(B)[rows], temperature, top_k, top_p)  # (rows,)
+                chosen = choose(logits, rng.random(B)[rows], temperature, top_k, top_p)  # (rows,)
                 ids[rows, width + new] = chosen
                 stopped = live & np.isin(chosen, list(stop_ids))  # (rows,)
                 lengths[rows[stopped]] = new

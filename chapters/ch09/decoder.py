@@ -82,11 +82,11 @@ class Decoder:
 
     def write(self, ids, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop_ids=(), generator=None):
         """Read ids, a text from its beginning, then yield up to max_new_tokens tokens, each as soon as it is chosen."""
-        dice = (mg.default_generator if generator is None else generator).numpy
+        rng = (mg.default_generator if generator is None else generator).numpy
         token = None
         for _ in range(max_new_tokens):
             logits = self.read(ids) if token is None else self.step(token)  # (V,)
-            token = int(choose(logits[None], dice.random(1), temperature, top_k, top_p)[0])
+            token = int(choose(logits[None], rng.random(1), temperature, top_k, top_p)[0])
             if token in stop_ids:
                 return
             yield token
@@ -135,7 +135,7 @@ def write_together(decoder, prompts, max_new_tokens, *, temperature=1.0, top_k=N
 
     Prompts are read one after the other, since there arithmetic is the limit; then all texts are written together.
     """
-    dice = (mg.default_generator if generator is None else generator).numpy
+    rng = (mg.default_generator if generator is None else generator).numpy
     room = min(max(map(len, prompts), default=0) + max_new_tokens, decoder.gpt.config.context)
     texts = [Decoder(decoder.gpt, beside=decoder, room=room) for _ in prompts]
     written = [[] for _ in prompts]
@@ -145,7 +145,7 @@ def write_together(decoder, prompts, max_new_tokens, *, temperature=1.0, top_k=N
             logits = np.stack([text.read(ids) for text, ids in zip(texts, prompts, strict=True)])  # (B, V)
         else:
             logits = step_together([texts[b] for b in going], chosen.tolist())  # (going, V)
-        chosen = choose(logits, dice.random(len(prompts))[going], temperature, top_k, top_p)  # (going,)
+        chosen = choose(logits, rng.random(len(prompts))[going], temperature, top_k, top_p)  # (going,)
         goes_on = ~np.isin(chosen, list(stop_ids))  # (going,)
         going, chosen = going[goes_on], chosen[goes_on]
         if not len(going):

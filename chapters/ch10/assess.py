@@ -7,13 +7,13 @@ the plain tasks are still done correctly; and how far the new model had to go fo
 import numpy as np
 
 import minigrad as mg
-from chapters.ch10.demonstrations import described, measure
+from chapters.ch10.demonstrations import measure, measurement_text
 from chapters.ch10.reward import reward_scores
 from chapters.ch10.rollout import log_probs_of, roll_out_many, sequence_kl
 from chapters.world.judge import win_rate
 
 
-def sampled(model, tokenizer, tasks, seed, max_new_tokens=48):
+def sample_responses(model, tokenizer, tasks, seed, max_new_tokens=48):
     """One response a task at temperature 1 -> Rollouts."""
     return roll_out_many(model, tokenizer, tasks, max_new_tokens, mg.Generator(seed))
 
@@ -52,19 +52,19 @@ def bootstrap_interval(values, seed=0, draws=2000):
     return [float(q) for q in np.quantile(values[picks].mean(axis=1), [0.025, 0.975])]
 
 
-def shown(found, name):
+def assessment_text(found, name):
     """What `assess` found, for the terminal."""
     low, high = found["interval"]
     return "\n".join([
-        f"SFT:  {described(plain(found['before']))}",
-        f"{name}:  {described(plain(found))}",
+        f"SFT:  {measurement_text(plain(found['before']))}",
+        f"{name}:  {measurement_text(plain(found))}",
         f"the simulated judge prefers {name} to SFT on {found['wins']:.1%} of held-out tasks "
         f"[{low:.1%}, {high:.1%}], an equal score counted as half",
         *([f"KL from the SFT model: {found['kl']:.2f} nats a response"] if "kl" in found else []),
     ])  # fmt: skip
 
 
-def shown_together(founds, name):
+def pooled_assessment_text(founds, name):
     """What `assess` found of several policies, one a seed, as one figure: all tasks of all of them."""
     each = np.concatenate([found["of each task"] for found in founds])  # (seeds · tasks,)
     low, high = bootstrap_interval(each)

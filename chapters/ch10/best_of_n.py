@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from chapters.ch06_gpt import load_model
-from chapters.ch10.assess import sampled
+from chapters.ch10.assess import sample_responses
 from chapters.ch10.reward import load_scalar, reward_scores
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge, preference, score_of
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 def best_of_n_kl(n):
@@ -50,7 +50,7 @@ def curve(policy, tokenizer, reward_model, judge, tasks, ns, seed=0, max_new_tok
         raise ValueError(f"ns must be one or more numbers of at least 1, got {ns}")
     N = max(ns)
     repeated = [task for task in tasks for _ in range(N + 1)]  # the last of each stands for the SFT model's one answer
-    rollouts = sampled(policy, tokenizer, repeated, seed, max_new_tokens)
+    rollouts = sample_responses(policy, tokenizer, repeated, seed, max_new_tokens)
     proxy = reward_scores(reward_model, rollouts.rows).reshape(len(tasks), N + 1)  # (tasks, N + 1)
     said = zip(repeated, rollouts.texts(tokenizer), strict=True)
     judged = np.array([score_of(judge, task, text) for task, text in said]).reshape(len(tasks), N + 1)
@@ -87,7 +87,7 @@ def main(settings):
     at_least_one(settings, "held_out")
     policy, tokenizer = load_model(settings.sft)
     world, run = World(settings.world), Run(settings.run)
-    tests = everything(world, "test", settings.held_out, settings.seed + 1)
+    tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
     found = curve(policy, tokenizer, load_scalar(settings.reward), Judge(world), tests, settings.ns, settings.seed)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     print("   n   KL (nats)   reward   simulated judge   preferred to one draw")

@@ -21,11 +21,11 @@ from chapters.ch10 import sft
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
-from chapters.world.judge import Judge, conducts, correctness, mean_score
-from chapters.world.requests import demonstrations, everything
+from chapters.world.judge import Judge, conduct_shares, correctness, mean_score
+from chapters.world.requests import demonstrations, mixed_tasks
 
 
-class Rehearsed:
+class RehearsalBatches:
     """Batches of a new task, and as every `every`-th batch one of what was learned before.
 
     So long a training on the people of the training side alone makes a small model forget the names of all others:
@@ -79,13 +79,13 @@ def fine_tune(model, tokenizer, world, n, config, run, rehearse=3, temperature=0
     """Chapter 7's loop on n demonstrations of mixed quality, every `rehearse`-th batch one of pretraining's (0 for
     none), then `sharpen`: trains model in place, saves it in run.  Returns the History."""
     check_temperature(temperature)  # now, not after the training
-    pairs = demonstrations(world, everything(world, "train", n, config.seed), config.seed)
+    pairs = demonstrations(world, mixed_tasks(world, "train", n, config.seed), config.seed)
     tasks = [replace(task, output=response) for task, response in pairs]
     context = model.config.context
     batches = sft.InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
     if rehearse:
         old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
-        batches = Rehearsed(batches, old, rehearse)
+        batches = RehearsalBatches(batches, old, rehearse)
     history = train(model, batches, config, run)
     sharpen(model, temperature)
     save_model(run, model, tokenizer)
@@ -98,11 +98,11 @@ def measure(judge, tasks, responses):
     return {
         "judge": mean_score(judge, tasks, responses),
         "correct": correctness(judge.world, tasks, responses),
-        **conducts(tasks, responses),
+        **conduct_shares(tasks, responses),
     }
 
 
-def described(found):
+def measurement_text(found):
     """What `measure` found, as one line."""
     shares = ", ".join(f"{name} {value:.1%}" for name, value in found.items() if name != "judge")
     return f"the simulated judge's mean score {found['judge']:.3f} of 8; {shares}"
@@ -139,12 +139,12 @@ def main(settings):
     run = Run(settings.run)
     config = replace(settings.training, seed=settings.seed)
     fine_tune(model, tokenizer, world, settings.examples, config, run, settings.rehearse, settings.temperature)
-    tasks = everything(world, "test", settings.held_out, settings.seed + 1)
+    tasks = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
     responses = sft.ask(model, tokenizer, tasks, temperature=1.0, generator=mg.Generator(settings.seed))
     pages = [f"{t.instruction} {t.input}".strip() + f"\n  -> {said}" for t, said in zip(tasks, responses, strict=True)]
     (run / "samples.txt").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     print("\n\n".join(pages[:8]))
-    print(f"\nheld out, sampled at temperature 1: {described(measure(Judge(world), tasks, responses))}")
+    print(f"\nheld out, sampled at temperature 1: {measurement_text(measure(Judge(world), tasks, responses))}")
 
 
 if __name__ == "__main__":

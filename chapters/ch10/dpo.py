@@ -19,16 +19,16 @@ import numpy as np
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import load_model, save_model
 from chapters.ch07_train import TrainConfig, train
-from chapters.ch10.assess import assess, sampled, shown
-from chapters.ch10.reward import collect, from_pairs
-from chapters.ch10.rollout import PAD, chosen_log_probs, lay_out, log_probs_of
+from chapters.ch10.assess import assess, assessment_text, sample_responses
+from chapters.ch10.reward import collect_rankings, from_pairs
+from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.ragged import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
@@ -55,7 +55,7 @@ class DPOBatches:
             start = len(shared(ranking.rows))
             prompts += [row[:start] for row in ranking.rows]
             responses += [row[start:] for row in ranking.rows]
-        rollouts = lay_out(prompts, responses, [True] * len(prompts))
+        rollouts = to_rollouts(prompts, responses, [True] * len(prompts))
         self.rows, self.pairs = rollouts.rows, pairs
         self.starts = [len(prompt) for prompt in prompts]
         self.reference = log_probs_of(reference, rollouts).sum(axis=1)  # (N,)
@@ -146,15 +146,15 @@ def main(settings):
         rankings, long = from_pairs(pairs, tokenizer, policy.config.context)
         print(f"{len(rankings)} pairs; left out: {equal} of equal responses, {long} too long for the context")
     else:
-        tasks = everything(world, "train", settings.prompts, settings.seed)
-        rankings = collect(reference, tokenizer, judge, tasks, settings.k, settings.seed)
+        tasks = mixed_tasks(world, "train", settings.prompts, settings.seed)
+        rankings = collect_rankings(reference, tokenizer, judge, tasks, settings.k, settings.seed)
     train_dpo(policy, reference, tokenizer, rankings, config, run, settings.beta)
-    tests = everything(world, "test", settings.held_out, settings.seed + 1)
-    before = sampled(reference, tokenizer, tests, settings.seed)
-    after = sampled(policy, tokenizer, tests, settings.seed)
+    tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
+    before = sample_responses(reference, tokenizer, tests, settings.seed)
+    after = sample_responses(policy, tokenizer, tests, settings.seed)
     found = assess(judge, tests, after, before, tokenizer, reference, policy)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(shown(found, "DPO"))
+    print(assessment_text(found, "DPO"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def kinds_of(labels, ignore_index=-100):
     return kinds
 
 
-def visible(piece):
+def printable(piece):
     """A token's bytes as something to look at: white space that ends a line becomes a sign, a control character "�"."""
     text = piece.decode("utf-8", "replace").replace("\n", "↵").replace("\t", "⇥").replace("<|endoftext|>", "⟨end⟩")
     return "".join(character if character.isprintable() else "�" for character in text)
@@ -26,13 +26,13 @@ def visible(piece):
 # ── in the terminal ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def coloured(input_ids, labels, tokenizer, colour=True):
+def mask_in_colour(input_ids, labels, tokenizer, colour=True):
     """One example as terminal text: masked tokens dim, graded ones gold, the seam blue; or in brackets."""
     styles = {MASKED: ("\x1b[38;5;245m", ""), GRADED: ("\x1b[30;48;5;221m", "«»"), SEAM: ("\x1b[97;48;5;27m", "[]")}
     out = []
     for piece, kind in zip(tokenizer.pieces(input_ids), kinds_of(labels), strict=True):
         style, brackets = styles[kind]
-        text = visible(piece)
+        text = printable(piece)
         if colour:
             text = f"{style}{text}\x1b[0m"
         elif brackets:
@@ -43,7 +43,7 @@ def coloured(input_ids, labels, tokenizer, colour=True):
 
 def table(input_ids, labels, tokenizer):
     """input_ids next to labels, a line a position: what exercise 1 asks one to verify by eye."""
-    pieces = [visible(piece) for piece in tokenizer.pieces(input_ids)]
+    pieces = [printable(piece) for piece in tokenizer.pieces(input_ids)]
     lines = [f"{'position':>8}  {'id':>6}  {'token':<18}{'label':>7}  target"]
     for i, (token, label, kind) in enumerate(zip(input_ids, labels, kinds_of(labels), strict=True)):
         target = "" if kind == MASKED else pieces[i + 1] + ("   ← the seam" if kind == SEAM else "")
@@ -58,7 +58,7 @@ def lay_out(pieces, width):
     """Tokens as boxes on lines of at most `width` characters: [(row, column, text)] and the number of rows."""
     boxes, row, column = [], 0, 0.0
     for piece in pieces:
-        text = visible(piece)
+        text = printable(piece)
         if column + len(text) > width and column:
             row, column = row + 1, 0.0
         boxes.append((row, column, text))

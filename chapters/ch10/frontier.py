@@ -14,18 +14,18 @@ from pathlib import Path
 
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
-from chapters.ch10.assess import assess, sampled, shown
+from chapters.ch10.assess import assess, assessment_text, sample_responses
 from chapters.ch10.best_of_n import curve
 from chapters.ch10.dpo import train_dpo
 from chapters.ch10.preference_figures import draw_frontier
-from chapters.ch10.reward import collect, load_scalar
-from chapters.ch10.rlhf import PPO, PPOConfig, mixed_in, optimise, scored_by
+from chapters.ch10.reward import collect_rankings, load_scalar
+from chapters.ch10.rlhf import PPO, PPOConfig, optimise, ptx_batches, reward_scorer
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 @dataclass
@@ -68,9 +68,9 @@ class Stand:
         self.reward_model = load_scalar(settings.reward)
         self.world = World(settings.world)
         self.judge = Judge(self.world)
-        self.tasks = everything(self.world, "train", settings.tasks, settings.seed)
-        self.tests = everything(self.world, "test", settings.held_out, settings.seed + 1)
-        self.before = sampled(self.reference, self.tokenizer, self.tests, settings.seed)
+        self.tasks = mixed_tasks(self.world, "train", settings.tasks, settings.seed)
+        self.tests = mixed_tasks(self.world, "test", settings.held_out, settings.seed + 1)
+        self.before = sample_responses(self.reference, self.tokenizer, self.tests, settings.seed)
 
     def policy(self):
         """A fresh copy of the SFT model."""
@@ -78,7 +78,7 @@ class Stand:
 
     def measure(self, policy):
         """What `assess` finds in a policy's responses to the held-out tasks."""
-        after = sampled(policy, self.tokenizer, self.tests, self.settings.seed)
+        after = sample_responses(policy, self.tokenizer, self.tests, self.settings.seed)
         found = assess(self.judge, self.tests, after, self.before, self.tokenizer, self.reference, policy,
                        self.reward_model)  # fmt: skip
         del found["of each task"]
@@ -92,7 +92,7 @@ class Stand:
             if iteration % self.settings.every == 0 or iteration == config.iterations:
                 found.append({"iteration": iteration} | self.measure(policy))
 
-        score = scored_by(self.reward_model)
+        score = reward_scorer(self.reward_model)
         run = Run(self.run / name)
         optimise(policy, self.reference, self.tokenizer, score, self.tasks, config, run, learner, self.judge, repeat,
                  observe)  # fmt: skip
@@ -105,13 +105,13 @@ def main(settings):
     seeded = {name: replace(getattr(settings, name), seed=settings.seed) for name in ("ppo", "rloo", "dpo")}
 
     policy, value_model = stand.policy(), load_scalar(settings.reward)
-    pages = mixed_in(seeded["ppo"], stand.world, stand.tokenizer, policy)
+    pages = ptx_batches(seeded["ppo"], stand.world, stand.tokenizer, policy)
     found["PPO"] = stand.online("ppo", policy, seeded["ppo"], PPO(policy, value_model, seeded["ppo"], pages))
     policy = stand.policy()
     found["RLOO"] = stand.online("rloo", policy, seeded["rloo"], RLOO(policy, seeded["rloo"]), seeded["rloo"].k)
 
     compared = stand.tasks[: settings.comparisons]
-    rankings = collect(stand.reference, stand.tokenizer, stand.judge, compared, 4, settings.seed)
+    rankings = collect_rankings(stand.reference, stand.tokenizer, stand.judge, compared, 4, settings.seed)
     found["DPO"] = []
     for beta in settings.betas:
         policy, run = stand.policy(), Run(stand.run / f"dpo_{beta}")
@@ -124,7 +124,7 @@ def main(settings):
     curves = {name: [(one["kl"], one["judge"], note(one)) for one in points] for name, points in found.items()}
     for name in ("PPO", "RLOO", "DPO"):
         best = max(found[name], key=lambda one: one["judge"])
-        print(shown(found[name][-1] if name != "DPO" else best, name) + "\n")
+        print(assessment_text(found[name][-1] if name != "DPO" else best, name) + "\n")
     for one in found["best of n"]:
         print(f"best of {one['n']}: judge {one['judge']:.3f}, KL {one['kl']:.2f}, preferred {one['wins']:.1%}")
     print(f"figure: {draw_frontier(stand.run / 'figures' / 'frontier.png', curves)}")

@@ -43,7 +43,7 @@ from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.figures import new_figure, save_figure
 from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
 from chapters.support.run_folder import Run
-from chapters.world.facts import held_out
+from chapters.world.facts import is_held_out
 
 STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
 WAYS = {"at once": "?", "steps written out": ":"}  # the sign after a sum that asks for the one or the other
@@ -64,7 +64,7 @@ def draw_sum(steps, split, rng):
             term = int(rng.integers(1, 10)) * int(rng.choice([-1, 1]))
             if 0 <= sum(terms) + term <= LARGEST:
                 terms.append(term)
-        if held_out(written(terms)) == (split == "test"):
+        if is_held_out(written(terms)) == (split == "test"):
             return terms
 
 

@@ -31,9 +31,9 @@ from chapters.support.ragged import RaggedBatches, by_length, pad_right
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters
 from chapters.world import World
-from chapters.world.facts import Dice
+from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, ceiling
-from chapters.world.requests import demonstrations, everything
+from chapters.world.requests import demonstrations, mixed_tasks
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,7 +126,7 @@ class Ranking:
     probabilities: list  # of the labeller's preferring the first, where it is a simulation and they are known
 
 
-def rank(judge, task, prompt, responses, texts, dice):
+def rank_responses(judge, task, prompt, responses, texts, rng):
     """Have the simulated labeller compare every two different responses to a task; None where all are the same.
 
     prompt, responses: token ids; texts: what the labeller reads.
@@ -135,22 +135,22 @@ def rank(judge, task, prompt, responses, texts, dice):
     pairs, probabilities = [], []
     for a, b in combinations(range(len(kept)), 2):
         p = judge.probability(task, texts[kept[a]], texts[kept[b]])
-        first = dice.random() < p
+        first = rng.random() < p
         pairs.append((a, b) if first else (b, a))
         probabilities.append(p if first else 1 - p)
     return Ranking([prompt + responses[i] for i in kept], pairs, probabilities) if pairs else None
 
 
-def collect(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48):
+def collect_rankings(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48):
     """k responses of the policy to each task, compared by the simulated labeller -> [Ranking]."""
     if k < 2:
         raise ValueError(f"a comparison needs at least 2 responses to a prompt, got k={k}.")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
-    texts, dice, rankings = rollouts.texts(tokenizer), Dice(f"comparisons/{seed}"), []
+    texts, rng, rankings = rollouts.texts(tokenizer), SeededRandom(f"comparisons/{seed}"), []
     for i, task in enumerate(tasks):
         mine = slice(i * k, (i + 1) * k)
-        rankings.append(rank(judge, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], dice))
+        rankings.append(rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], rng))
     return [ranking for ranking in rankings if ranking is not None]
 
 
@@ -270,7 +270,7 @@ def train_reward(gpt, rankings, demonstrated, config, run):
 
 def demonstrated_rows(world, tokenizer, n, context, seed):
     """Prompt and response of n demonstrations, as token ids."""
-    pairs = demonstrations(world, everything(world, "train", n, seed + 1), seed + 1)
+    pairs = demonstrations(world, mixed_tasks(world, "train", n, seed + 1), seed + 1)
     rows = [
         tokenizer.encode(format_prompt(task.instruction, task.input)) + tokenizer.encode(response) + [tokenizer.eos_id]
         for task, response in pairs
@@ -316,10 +316,10 @@ def main(settings):
         demonstrated = [ranking.rows[0] for ranking in rankings]
     else:
         judge = Judge(world, settings.noise)
-        tasks = everything(world, "train", settings.prompts, settings.seed)
-        rankings = collect(gpt, tokenizer, judge, tasks, settings.k, settings.seed)
-        tests = everything(world, "test", settings.held_out, settings.seed + 1)
-        held_out = collect(gpt, tokenizer, judge, tests, settings.k, settings.seed + 1)
+        tasks = mixed_tasks(world, "train", settings.prompts, settings.seed)
+        rankings = collect_rankings(gpt, tokenizer, judge, tasks, settings.k, settings.seed)
+        tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
+        held_out = collect_rankings(gpt, tokenizer, judge, tests, settings.k, settings.seed + 1)
         demonstrated = demonstrated_rows(world, tokenizer, 300, context, settings.seed)
     model = train_reward(gpt, rankings, demonstrated, config, run)
 

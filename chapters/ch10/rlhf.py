@@ -27,19 +27,19 @@ from tqdm import tqdm
 
 import minigrad as mg
 from chapters.ch06_gpt import load_model, save_model
-from chapters.ch07_train import TrainConfig, ctrl_c, make_optimizer, next_token_loss, numbers, to_tensors
+from chapters.ch07_train import TrainConfig, as_floats, deferred_interrupt, make_optimizer, next_token_loss, to_tensors
 from chapters.ch10 import ppo
-from chapters.ch10.assess import assess, sampled, shown, shown_together
+from chapters.ch10.assess import assess, assessment_text, pooled_assessment_text, sample_responses
 from chapters.ch10.demonstrations import pretraining_batches
 from chapters.ch10.preference_figures import draw_path, draw_watch
 from chapters.ch10.reward import load_scalar, reward_scores
 from chapters.ch10.rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.resume import Bookmark
+from chapters.support.resume import LoopCheckpoint
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge, score_of
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 @dataclass
@@ -99,13 +99,13 @@ def optimise(policy, reference, tokenizer, score, tasks, config, run, learner, j
     KeyboardInterrupt after Ctrl-C; in each case the last good policy is kept, in memory and in run.
     """
     generator = mg.Generator(config.seed)
-    mark = Bookmark(run, policy, learner, generator, config)  # goes on from a checkpoint, where that was asked for
+    mark = LoopCheckpoint(run, policy, learner, generator, config)  # goes on from a checkpoint, where that was asked for
     records = mark.records
     policy.eval()  # without dropout: the ratio of the first step must be 1
     good = snapshot(policy)
     progress = tqdm(total=config.iterations, initial=mark.iteration, unit="batch", disable=None)
     try:
-        with ctrl_c() as pressed, progress as bar:
+        with deferred_interrupt() as pressed, progress as bar:
             for iteration in range(mark.iteration, config.iterations + 1):
                 asked = draw_tasks(tasks, config, iteration, repeat)
                 rollouts = roll_out(policy, tokenizer, asked, config.max_new_tokens, generator)  # step 1
@@ -184,10 +184,10 @@ def restore(model, arrays):
         parameter.array[...] = array
 
 
-def step(optimizer, parameters, loss, lr, grad_clip):
+def optimizer_step(optimizer, parameters, loss, lr, grad_clip):
     """One step of an optimiser down a loss; raises FloatingPointError where there is nothing to follow."""
     loss.backward()
-    loss, norm = numbers(loss, mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf))
+    loss, norm = as_floats(loss, mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf))
     finite(loss, "the loss")
     finite(norm, "the gradients")
     for group in optimizer.param_groups:
@@ -229,7 +229,7 @@ class PPO:
         config, mask, old, beta = self.config, rollouts.mask, rollouts.log_probs, self.kl_coefficient
         rewards = ppo.token_rewards(final, old, reference_log_probs, mask, rollouts.last, beta)  # (B, T − 1)  step 3
         with mg.no_grad():
-            values = self.value_model(columns(rollouts)).numpy(force=True) * mask  # (B, T − 1)  step 4
+            values = self.value_model(action_columns(rollouts)).numpy(force=True) * mask  # (B, T − 1)  step 4
         advantages, returns = ppo.gae(rewards, values, mask, config.gamma, config.lam)  # (B, T − 1) each
         record = {"explained_variance": ppo.explained_variance(values, returns, mask)}
         advantages = ppo.whiten(advantages, mask)  # (B, T − 1)  step 5
@@ -237,7 +237,7 @@ class PPO:
         watched = []
         for rows in self.minibatches(len(final)):
             part = [a[rows].astype(np.float32) for a in (old, advantages, values, returns)]  # (b, T − 1) each
-            watched.append(self.minibatch(columns(rollouts, rows), rollouts.targets[rows], mask[rows], part, lr))
+            watched.append(self.minibatch(action_columns(rollouts, rows), rollouts.targets[rows], mask[rows], part, lr))
         record |= {name: float(np.mean([w[name] for w in watched])) for name in watched[0]}
         record |= {"first_ratio": watched[0]["ratio"], "kl_coefficient": beta}
         if config.kl_horizon:
@@ -261,14 +261,14 @@ class PPO:
         if config.ptx_coefficient:
             batch = self.pretraining.batch(self.steps)
             loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *to_tensors(batch, self.policy))
-        step(self.optimizers[0], self.policy.parameters(), loss, lr, config.grad_clip)
+        optimizer_step(self.optimizers[0], self.policy.parameters(), loss, lr, config.grad_clip)
 
         values = self.value_model(inputs)  # (b, T − 1)
         value_loss = ppo.value_loss(values, old_values, returns, mask, config.value_clip)  # step 7
         value_lr = config.value_lr * lr / config.lr  # the same schedule
-        step(self.optimizers[1], self.value_model.parameters(), value_loss, value_lr, config.grad_clip)
+        optimizer_step(self.optimizers[1], self.value_model.parameters(), value_loss, value_lr, config.grad_clip)
         self.steps += 1
-        policy_loss, value_loss, entropy = numbers(policy_loss, value_loss, entropy)
+        policy_loss, value_loss, entropy = as_floats(policy_loss, value_loss, entropy)
         return {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
                 **ppo.watch(log_probs.numpy(force=True), arrays[0], mask, config.clip)}  # fmt: skip
 
@@ -279,7 +279,7 @@ class PPO:
             yield from np.array_split(rng.permutation(B), min(self.config.minibatches, B))
 
 
-def columns(rollouts, rows=slice(None)):
+def action_columns(rollouts, rows=slice(None)):
     """The columns at which a token was or could have been chosen: all but the last.  (b, T − 1) Tensor."""
     return mg.as_tensor(np.ascontiguousarray(rollouts.inputs[rows, :-1]))
 
@@ -287,19 +287,19 @@ def columns(rollouts, rows=slice(None)):
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mixed_in(config, world, tokenizer, policy):
+def ptx_batches(config, world, tokenizer, policy):
     """Pretraining's batches for PPO-ptx, None where its coefficient is 0."""
     if not config.ptx_coefficient:
         return None
     return pretraining_batches(world, tokenizer, policy.config.context, 8, config.seed)
 
 
-def scored_by(reward_model):
+def reward_scorer(reward_model):
     """score(tasks, rollouts) for `optimise`: the reward model's, read at each response's last token."""
     return lambda tasks, rollouts: reward_scores(reward_model, rollouts.rows)
 
 
-def judged_by(judge, tokenizer):
+def judge_scorer(judge, tokenizer):
     """score(tasks, rollouts) for `optimise`: the simulated judge's own, which no real project has."""
     return lambda tasks, rollouts: np.array(
         [score_of(judge, task, text) for task, text in zip(tasks, rollouts.texts(tokenizer), strict=True)]
@@ -325,7 +325,7 @@ class Settings(OnDevice):
 QUICK = {"held_out": 64, "training": PPOConfig(iterations=5, prompts=16)}
 
 
-def tune(settings, run, name, train):
+def train_and_assess(settings, run, name, train):
     """What every command that trains against a reward model does: load, train, compare with the SFT model, write down.
 
     train(policy, reference, tokenizer, score, tasks, run, judge, value_model) changes the policy in place.  Returns
@@ -337,21 +337,21 @@ def tune(settings, run, name, train):
     world = World(settings.world)
     judge = Judge(world)
     run.describe(command=settings)
-    tasks = everything(world, "train", settings.tasks, settings.seed)
-    train(policy, reference, tokenizer, scored_by(reward_model), tasks, run, judge, value_model)
+    tasks = mixed_tasks(world, "train", settings.tasks, settings.seed)
+    train(policy, reference, tokenizer, reward_scorer(reward_model), tasks, run, judge, value_model)
 
-    tests = everything(world, "test", settings.held_out, settings.seed + 1)
-    before = sampled(reference, tokenizer, tests, settings.seed)
-    after = sampled(policy, tokenizer, tests, settings.seed)
+    tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
+    before = sample_responses(reference, tokenizer, tests, settings.seed)
+    after = sample_responses(policy, tokenizer, tests, settings.seed)
     found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(shown(found, name))
+    print(assessment_text(found, name))
     return found
 
 
 def main(settings):
     def train(policy, reference, tokenizer, score, tasks, run, judge, value_model):
-        learner = PPO(policy, value_model, config, mixed_in(config, judge.world, tokenizer, policy))
+        learner = PPO(policy, value_model, config, ptx_batches(config, judge.world, tokenizer, policy))
         optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
 
     at_least_one(settings, "seeds")
@@ -359,9 +359,9 @@ def main(settings):
     for seed in range(settings.seed, settings.seed + settings.seeds):
         folder = settings.run if settings.seeds == 1 else settings.run / f"seed_{seed}"
         config = replace(settings.training, seed=seed)
-        found.append(tune(replace(settings, seed=seed), Run(folder), "PPO", train))
+        found.append(train_and_assess(replace(settings, seed=seed), Run(folder), "PPO", train))
     if len(found) > 1:
-        print(f"\n{shown_together(found, 'PPO')}")
+        print(f"\n{pooled_assessment_text(found, 'PPO')}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
-from chapters.ch07_train import TrainConfig, make_optimizer, numbers
+from chapters.ch07_train import TrainConfig, as_floats, make_optimizer
 from chapters.ch10 import ppo
-from chapters.ch10.rlhf import LoopConfig, columns, optimise, step, tune
+from chapters.ch10.rlhf import LoopConfig, action_columns, optimise, optimizer_step, train_and_assess
 from chapters.ch10.rollout import chosen_log_probs, sequence_kl
 from chapters.support.command import OnDevice, command
 from chapters.support.run_folder import Run
@@ -60,14 +60,14 @@ class RLOO:
         penalty = sequence_kl(rollouts.log_probs, reference_log_probs, rollouts.mask)  # (B,)
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
         advantages = (advantages / (advantages.std() + 1e-8)).astype(np.float32)  # (B,)  so that lr has one meaning
-        logits = self.policy(columns(rollouts))  # (B, T − 1, V)
+        logits = self.policy(action_columns(rollouts))  # (B, T − 1, V)
         log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets))  # (B, T − 1)
         loss = rloo_loss(log_probs, mg.as_tensor(advantages))
         with mg.no_grad():
             entropy = ppo.entropy(logits, rollouts.mask)
-        step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
+        optimizer_step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
         ratio = float(np.exp(log_probs.numpy(force=True) - rollouts.log_probs)[rollouts.mask].mean())
-        policy_loss, entropy = numbers(loss, entropy)
+        policy_loss, entropy = as_floats(loss, entropy)
         return {"policy_loss": policy_loss, "entropy": entropy, "first_ratio": ratio,
                 "kl_coefficient": config.kl_coefficient}  # fmt: skip
 
@@ -96,7 +96,7 @@ def main(settings):
     def train(policy, reference, tokenizer, score, tasks, run, judge, value_model):
         optimise(policy, reference, tokenizer, score, tasks, config, run, RLOO(policy, config), judge, config.k)
 
-    tune(settings, Run(settings.run), "RLOO", train)
+    train_and_assess(settings, Run(settings.run), "RLOO", train)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Rollouts:
         return [tokenizer.decode(response).strip() for response in cut]
 
 
-def lay_out(prompts, responses, ended, log_probs=None):
+def to_rollouts(prompts, responses, ended, log_probs=None):
     """B prompts and responses (lists of ids) on the grid.  log_probs: B lists as long as the responses, or None."""
     inputs = pad_right([p + r for p, r in zip(prompts, responses, strict=True)], PAD)  # (B, T)
     B, T = inputs.shape
@@ -117,7 +117,7 @@ def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.
     said = generate(policy, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder)
     ended = [len(response) < allowed for response in said]  # generate leaves the end-of-text token out
     responses = [response + [end] if e else response for response, e in zip(said, ended, strict=True)]
-    return lay_out(prompts, responses, ended, recorder.log_probs(responses) if record else None)
+    return to_rollouts(prompts, responses, ended, recorder.log_probs(responses) if record else None)
 
 
 def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=256):
@@ -131,7 +131,7 @@ def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperatu
         part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature, False)
         for i, response, end in zip(places, part.responses, part.ended, strict=True):
             responses[i], ended[i] = response, bool(end)
-    return lay_out(prompts, responses, ended)
+    return to_rollouts(prompts, responses, ended)
 
 
 # ── log-probabilities ────────────────────────────────────────────────────────────────────────────────────────────────

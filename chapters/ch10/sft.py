@@ -20,7 +20,7 @@ import minigrad as mg
 from chapters.ch06_gpt import load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10.figures import coloured, draw_mask, table
+from chapters.ch10.figures import draw_mask, mask_in_colour, table
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
 from chapters.support.readers import read_instructions
@@ -211,7 +211,7 @@ def main(settings):
 def show_example(task, tokenizer, run):
     """One training example: coloured text, ids next to labels (exercise 1), and the picture."""
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id)
-    print(coloured(input_ids, labels, tokenizer, colour=sys.stdout.isatty()) + "\n")
+    print(mask_in_colour(input_ids, labels, tokenizer, colour=sys.stdout.isatty()) + "\n")
     print(table(input_ids, labels, tokenizer) + "\n")
     print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
 

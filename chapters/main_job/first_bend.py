@@ -22,8 +22,8 @@ from chapters.ch10.figures import (
     draw_families,
     draw_gap,
     draw_mask,
+    printable,
     table,
-    visible,
 )
 from chapters.support.readers import read_text
 from chapters.support.run_folder import History, Run
@@ -159,7 +159,7 @@ def sample(job):
 
     document = read_text(job.out / "world" / "documents.txt").split(END_OF_TEXT)[0]
     ids, layer = tokenizer.encode(document)[:26], model.config.n_layer // 2
-    tokens = [visible(piece) for piece in tokenizer.pieces(ids)]
+    tokens = [printable(piece) for piece in tokenizer.pieces(ids)]
     draw_attention(run / "figures" / "attention.png", attention_maps(model, ids, layer), tokens)
     return {"unasked": unasked, "layer": layer + 1}
 

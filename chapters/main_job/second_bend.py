@@ -12,13 +12,13 @@ import minigrad as mg
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import demonstrations, reward, rlhf, sft
-from chapters.ch10.assess import assess, kl_between, sampled
+from chapters.ch10.assess import assess, kl_between, sample_responses
 from chapters.ch10.constitution import stage
 from chapters.ch10.preference_figures import draw_calibration
-from chapters.ch10.rollout import lay_out, log_probs_of, sequence_kl
+from chapters.ch10.rollout import log_probs_of, sequence_kl, to_rollouts
 from chapters.main_job.first_bend import first_line
 from chapters.world.judge import Judge, conduct, correct, mean_score
-from chapters.world.requests import REQUESTS, everything
+from chapters.world.requests import REQUESTS, mixed_tasks
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ PLANS = {"full": FULL, "quick": QUICK}
 
 def held_out(job):
     """The tasks that every model of the second bend is asked, the same for all."""
-    return everything(job.world, "test", job.second_plan.test, job.seed + 1)
+    return mixed_tasks(job.world, "test", job.second_plan.test, job.seed + 1)
 
 
 # ── the stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,7 +71,7 @@ def assistant(job):
     config = job.config(job.second_plan.assistant)
     demonstrations.fine_tune(model, tokenizer, job.world, job.second_plan.demonstrations, config, job.run("assistant"))
     tasks = held_out(job)
-    said = sampled(model, tokenizer, tasks, job.seed).texts(tokenizer)
+    said = sample_responses(model, tokenizer, tasks, job.seed).texts(tokenizer)
     return {"demonstrations": job.second_plan.demonstrations, **demonstrations.measure(Judge(job.world), tasks, said)}
 
 
@@ -79,9 +79,9 @@ def reward(job):
     """A simulated labeller compares the assistant's responses; a reward model learns what it prefers."""
     gpt, tokenizer = load_model(job.out / "assistant")
     judge, run, context = Judge(job.world), job.run("reward"), gpt.config.context
-    tasks = everything(job.world, "train", job.second_plan.compared, job.seed)
-    rankings = reward.collect(gpt, tokenizer, judge, tasks, job.second_plan.k, job.seed)
-    tests = reward.collect(gpt, tokenizer, judge, held_out(job), job.second_plan.k, job.seed + 1)
+    tasks = mixed_tasks(job.world, "train", job.second_plan.compared, job.seed)
+    rankings = reward.collect_rankings(gpt, tokenizer, judge, tasks, job.second_plan.k, job.seed)
+    tests = reward.collect_rankings(gpt, tokenizer, judge, held_out(job), job.second_plan.k, job.seed + 1)
     demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, context, job.seed)
     model = reward.train_reward(gpt, rankings, demonstrated, job.config(job.second_plan.reward), run)
     found = reward.measure(model, tests)
@@ -96,12 +96,12 @@ def rlhf(job):
     reward_model, value_model = (reward.load_scalar(job.out / "reward") for _ in range(2))
     judge, run = Judge(job.world), job.run("rlhf")
     config = replace(job.second_plan.ppo, seed=job.seed, resume=True)
-    tasks = everything(job.world, "train", job.second_plan.tasks, job.seed)
-    learner = rlhf.PPO(policy, value_model, config, rlhf.mixed_in(config, job.world, tokenizer, policy))
-    score = rlhf.scored_by(reward_model)
+    tasks = mixed_tasks(job.world, "train", job.second_plan.tasks, job.seed)
+    learner = rlhf.PPO(policy, value_model, config, rlhf.ptx_batches(config, job.world, tokenizer, policy))
+    score = rlhf.reward_scorer(reward_model)
     rlhf.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
     tests = held_out(job)
-    before, after = (sampled(model, tokenizer, tests, job.seed) for model in (reference, policy))
+    before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
     found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
     (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     del found["of each task"]
@@ -140,7 +140,7 @@ def side_by_side(job):
         model, _ = load_model(job.out / MODELS[name])
         temperature = 0.6 if name == "base" else 1.0  # the others have 0.6 built in
         said, rewards, _ = answers(model, name, tasks, temperature=temperature, generator=mg.Generator(job.seed))
-        kl = None if name == "base" else kl_between(model, reference, sampled(model, tokenizer, tasks, job.seed))
+        kl = None if name == "base" else kl_between(model, reference, sample_responses(model, tokenizer, tasks, job.seed))
         measured[name] = {"reward": float(rewards.mean()), "judge": mean_score(judge, tasks, said), "kl": kl}
         shown[name] = [
             {"said": text, "reward": round(float(reward), 3), "distance": far, "good": good(world, task, text)}
@@ -169,7 +169,7 @@ def as_rollouts(tokenizer, tasks, texts, context):
         (tokenizer.encode(text)[: context - len(prompt) - 1]) + [tokenizer.eos_id]
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    return lay_out(prompts, responses, [True] * len(tasks))
+    return to_rollouts(prompts, responses, [True] * len(tasks))
 
 
 def good(world, task, text):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import minigrad as mg
 from chapters.support.figures import loss_curve
-from chapters.support.run_folder import History, Lines, RunError, load_parameters
+from chapters.support.run_folder import History, JsonLines, RunError, load_parameters
 from minigrad.serialization import CheckpointError
 
 
-class Keeper:
+class TrainingCheckpoint:
     """The loop's memory: counts steps, writes metrics, keeps checkpoints and the best parameters."""
 
     def __init__(self, model, optimizer, config, run, data):
@@ -36,10 +36,10 @@ class Keeper:
             self.checkpointed = self.step
             mg.default_generator.set_state(state["generator"])
         elif self.path.exists():  # hours of work may lie in it: a fresh start puts it aside
-            put_aside(self.path)
-            put_aside(run / "metrics.jsonl")
-        self.metrics = Lines(run / "metrics.jsonl", keep=metrics_bytes)
-        self.clock = Lines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
+            move_aside(self.path)
+            move_aside(run / "metrics.jsonl")
+        self.metrics = JsonLines(run / "metrics.jsonl", keep=metrics_bytes)
+        self.clock = JsonLines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
         run.describe(training=config)
 
     def due(self, every):
@@ -90,7 +90,7 @@ class Keeper:
         return history
 
 
-def put_aside(path):
+def move_aside(path):
     """Rename a file to name.1, name.2, …, the first that is free, so that nothing is lost; do nothing if it is not there."""
     path = Path(path)
     if path.exists():
@@ -104,7 +104,7 @@ def save_checkpoint(path, model, optimizer, state):
     Raises RunError where it cannot be written.
     """
     arrays = {f"parameters.{name}": parameter for name, parameter in model.named_parameters()}
-    arrays |= {f"optimizer.{name}": moment for name, moment in moments_of(optimizer).items()}
+    arrays |= {f"optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
     try:
         mg.serialization.save(path, arrays, metadata={"state": json.dumps(state)})
     except (OSError, CheckpointError) as error:
@@ -128,23 +128,23 @@ def load_checkpoint(path, model, optimizer, settings):
                 f"{path} belongs to a run with {name} = {then}, not {now}: "
                 "use its settings, choose another run folder, or do without resume"
             )
-    load_parameters(model, under("parameters.", arrays), path)
-    load_moments(optimizer, under("optimizer.", arrays))
+    load_parameters(model, strip_prefix("parameters.", arrays), path)
+    load_optimizer_arrays(optimizer, strip_prefix("optimizer.", arrays))
     return state
 
 
-def under(prefix, arrays):
+def strip_prefix(prefix, arrays):
     """{name: array} of those whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def moments_of(optimizer):
+def optimizer_arrays(optimizer):
     """AdamW's memory under flat names, as a file has them: {"7.exp_avg": …, "7.exp_avg_sq": …, "7.step": …}."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{key}": value for i, moments in state.items() for key, value in moments.items()}
 
 
-def load_moments(optimizer, flat):
+def load_optimizer_arrays(optimizer, flat):
     """Put back what moments_of gave."""
     state = {}
     for name, value in flat.items():

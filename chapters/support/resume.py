@@ -9,14 +9,14 @@ import json
 from dataclasses import asdict
 
 import minigrad as mg
-from chapters.support.checkpoint import load_moments, moments_of, put_aside, under
-from chapters.support.run_folder import Lines, RunError, load_parameters
+from chapters.support.checkpoint import load_optimizer_arrays, move_aside, optimizer_arrays, strip_prefix
+from chapters.support.run_folder import JsonLines, RunError, load_parameters
 from minigrad.serialization import CheckpointError
 
 FREE = ("resume", "checkpoint_every")  # settings that may change when a run goes on: neither leaves a trace
 
 
-class Bookmark:
+class LoopCheckpoint:
     """Where the loop is.  policy: the model that learns; learner: as in ch10/rlhf; it is asked for `trained`, [(model,
     optimiser)], and `numbers`, {name: number}, and may have neither.
 
@@ -34,9 +34,9 @@ class Bookmark:
         if self.path.exists() and config.resume:
             kept = self.load()
         elif self.path.exists():  # a fresh start puts aside what an hour may have gone into
-            put_aside(self.path)
-            put_aside(run / "metrics.jsonl")
-        self.metrics = Lines(run / "metrics.jsonl", keep=kept)
+            move_aside(self.path)
+            move_aside(run / "metrics.jsonl")
+        self.metrics = JsonLines(run / "metrics.jsonl", keep=kept)
         if kept:
             lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             self.records = [json.loads(line) for line in lines]
@@ -55,7 +55,7 @@ class Bookmark:
         for i, (model, optimizer) in enumerate(self.trained):
             arrays.update({f"{i}.parameters.{name}": p for name, p in model.named_parameters()})
             if optimizer:
-                arrays.update({f"{i}.optimizer.{name}": moment for name, moment in moments_of(optimizer).items()})
+                arrays.update({f"{i}.optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()})
         state = {
             "iteration": self.iteration,
             "metrics_bytes": self.metrics.size(),
@@ -82,9 +82,9 @@ class Bookmark:
                     "use its settings, choose another run folder, or do without resume"
                 )
         for i, (model, optimizer) in enumerate(self.trained):
-            load_parameters(model, under(f"{i}.parameters.", arrays), self.path)
+            load_parameters(model, strip_prefix(f"{i}.parameters.", arrays), self.path)
             if optimizer:
-                load_moments(optimizer, under(f"{i}.optimizer.", arrays))
+                load_optimizer_arrays(optimizer, strip_prefix(f"{i}.optimizer.", arrays))
         if state["numbers"]:
             self.learner.numbers = state["numbers"]
         self.generator.set_state(state["generator"])

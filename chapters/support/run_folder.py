@@ -77,7 +77,7 @@ def _plain(section):
     return asdict(section) if hasattr(section, "__dataclass_fields__") else section
 
 
-class Lines:
+class JsonLines:
     """metrics.jsonl: appended to, and cut back to what a checkpoint knew when a run resumes."""
 
     def __init__(self, path, keep=0):

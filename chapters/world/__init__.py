@@ -11,7 +11,7 @@ pretraining gave and what each bend added can be measured rather than guessed.
 """
 
 from chapters.world import documents, questions
-from chapters.world.facts import Dice, Facts
+from chapters.world.facts import Facts, SeededRandom
 from chapters.world.families import FAMILIES
 from chapters.world.family import Instruction
 from chapters.world.reading import asks_a_question
@@ -39,11 +39,11 @@ class World:
     def documents(self, n_bytes, seed=0):
         """list[str]: documents of all kinds, mixed, until together they hold at least n_bytes bytes of UTF-8."""
         check_count("n_bytes", n_bytes)
-        dice = Dice(f"documents/{self.seed}/{seed}")
+        rng = SeededRandom(f"documents/{self.seed}/{seed}")
         deck = [kind for kind, share in DOCUMENT_KINDS.values() for _ in range(share)]
         pages, size = [], 0
         while size < n_bytes:
-            page = dice.pick(deck)(self.facts, dice)
+            page = rng.pick(deck)(self.facts, rng)
             pages.append(page)
             size += len(page.encode())
         return pages
@@ -52,7 +52,7 @@ class World:
         """One document of the kind named, one of DOCUMENT_KINDS."""
         if kind not in DOCUMENT_KINDS:
             raise ValueError(f"there is no kind of document named {kind!r}; the kinds are {', '.join(DOCUMENT_KINDS)}.")
-        return DOCUMENT_KINDS[kind][0](self.facts, Dice(f"document/{self.seed}/{seed}"))
+        return DOCUMENT_KINDS[kind][0](self.facts, SeededRandom(f"document/{self.seed}/{seed}"))
 
     def instructions(self, split="train", n=1000, seed=0, families=None):
         """list[Instruction] of length n, from each family in turn, mixed.
@@ -68,17 +68,17 @@ class World:
         unknown = [name for name in chosen if name not in offered]
         if unknown or not chosen:
             raise ValueError(f"families {unknown} are not among those of split {split!r}: {', '.join(offered)}.")
-        dice = Dice(f"instructions/{self.seed}/{split}/{seed}")
+        rng = SeededRandom(f"instructions/{self.seed}/{split}/{seed}")
         drawn, asked = [], {}
         for i in range(n):
             family = FAMILIES[chosen[i % len(chosen)]]
             for _ in range(1 if split == "train" else 50):
-                task = family.draw(self.facts, split, dice)
+                task = family.draw(self.facts, split, rng)
                 if (task.instruction, task.input) not in asked:
                     break
             asked[task.instruction, task.input] = True
             drawn.append(task)
-        return dice.shuffled(drawn)
+        return rng.shuffled(drawn)
 
     def accepts(self, instruction, response):
         """bool: does the response (str) do what the Instruction asks? The rule is its family's, in `families`."""
@@ -88,8 +88,8 @@ class World:
         """list[(text, label)] of length n, the three LABELS in turn, mixed. A text is on one side of the split only."""
         check_split(split, SPLITS[:2])
         check_count("n", n)
-        dice = Dice(f"snippets/{self.seed}/{split}/{seed}")
-        return dice.shuffled([snippet(self.facts, split, i % len(LABELS), dice) for i in range(n)])
+        rng = SeededRandom(f"snippets/{self.seed}/{split}/{seed}")
+        return rng.shuffled([snippet(self.facts, split, i % len(LABELS), rng) for i in range(n)])
 
 
 def check_split(split, splits):

@@ -46,7 +46,7 @@ UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best frie
 LARGEST_ADDEND = 5
 
 
-class Dice:
+class SeededRandom:
     """Seeded choices that are the same on every machine. `seed` is any text or number."""
 
     def __init__(self, seed):
@@ -96,16 +96,16 @@ class Facts:
     """
 
     def __init__(self, seed=0):
-        dice = Dice(f"facts/{seed}")
-        names = dice.shuffled(PEOPLE)
-        towns, trades, foods, pets = (dealt(dice, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
+        rng = SeededRandom(f"facts/{seed}")
+        names = rng.shuffled(PEOPLE)
+        towns, trades, foods, pets = (dealt(rng, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
         self.people = {name: Person(name, *facts) for name, *facts in zip(names, towns, trades, foods, pets, strict=True)}
         self.residents = {town: [n for n, p in self.people.items() if p.town == town] for town in TOWNS}
         self.masters = {trade: [n for n, p in self.people.items() if p.trade == trade] for trade in TRADES}
-        self.prices = dict(zip(dice.shuffled(FOODS), range(2, 2 + len(FOODS)), strict=True))  # all different
+        self.prices = dict(zip(rng.shuffled(FOODS), range(2, 2 + len(FOODS)), strict=True))  # all different
         self.recipes = {}
         for thing in KINDS["fruit"] + KINDS["vegetable"]:
-            self.recipes[f"{thing} {dice.pick(DISH_FORMS)}"] = [thing, *dice.some(STAPLES, 2)]
+            self.recipes[f"{thing} {rng.pick(DISH_FORMS)}"] = [thing, *rng.some(STAPLES, 2)]
 
         entities = {
             "person": names,
@@ -117,7 +117,7 @@ class Facts:
             "pair": [f"{a}/{b}" for a in FOODS for b in FOODS if a < b],
         }
         # A fifth of each kind is held out, drawn; the order in which they were drawn is kept, for choosing among them.
-        self.test = {kind: dice.some(keys, round(len(keys) / 5)) for kind, keys in entities.items()}
+        self.test = {kind: rng.some(keys, round(len(keys) / 5)) for kind, keys in entities.items()}
         self.train = {kind: [k for k in keys if k not in self.test[kind]] for kind, keys in entities.items()}
 
     def entities(self, kind, split):
@@ -125,12 +125,12 @@ class Facts:
         return (self.train if split == "train" else self.test)[kind]
 
 
-def held_out(text):
+def is_held_out(text):
     """Which side an instance with too many possibilities to list (a list of words, a sentence) falls on: a fifth of all
     texts, by checksum, which is the same on every machine."""
     return zlib.crc32(text.encode()) % 5 == 0
 
 
-def dealt(dice, options, n):
+def dealt(rng, options, n):
     """n values, every option as often as any other (or once more), in random order."""
-    return dice.shuffled([options[i % len(options)] for i in range(n)])
+    return rng.shuffled([options[i % len(options)] for i in range(n)])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chapters.world.facts import FOODS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED
-from chapters.world.reading import named, well_formed, words
+from chapters.world.reading import mentioned, well_formed, words
 
 NOUNS = PEOPLE + TOWNS + TRADES + FOODS + THINGS + UNRECORDED
 LISTS = ("count", "reverse", "first", "last")
@@ -34,7 +34,7 @@ class Family:
     trained = True
     asks = []
 
-    def draw(self, facts, split, dice):
+    def draw(self, facts, split, rng):
         """One Instruction. split: "train", "test" (entities never trained on) or "test_families" (any entity)."""
         raise NotImplementedError
 
@@ -46,7 +46,7 @@ class Family:
         """What every rule begins with: the response is well formed, has no mark of another family, names none of the
         world's people, places, trades and things but `nouns`, and has a word of `saying` (where there are any), unless
         it is as curt as three words with one noun may be."""
-        said, things = words(response), named(response, NOUNS)
+        said, things = words(response), mentioned(response, NOUNS)
         return (
             well_formed(response)
             and all(self.name in MARKS.get(word, (self.name,)) for word in said)
@@ -57,6 +57,6 @@ class Family:
     def made(self, ask, output, key, given=""):
         return Instruction(ask, given, output, self.name, key)
 
-    def entity(self, facts, kind, split, dice):
+    def entity(self, facts, kind, split, rng):
         sides = ["train", "test"] if split == "test_families" else [split]
-        return dice.pick([entity for side in sides for entity in facts.entities(kind, side)])
+        return rng.pick([entity for side in sides for entity in facts.entities(kind, side)])

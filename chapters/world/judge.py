@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from chapters.world.facts import FOODS, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, Dice
-from chapters.world.reading import named, numbers, sentences, well_formed, words
+from chapters.world.facts import FOODS, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, SeededRandom
+from chapters.world.reading import mentioned, numbers, sentences, well_formed, words
 from chapters.world.requests import REQUESTS, requests
 
 COURTEOUS = {"gladly", "pleasure", "please", "thank", "thanks", "welcome", "sorry"}
@@ -35,8 +35,8 @@ def correct(world, task, response):
 
 def on_topic(world, task, response):
     """Does it name anyone or anything that the task, or a good response to it, names?"""
-    asked = named(f"{task.instruction} {task.input} {task.output}", NOUNS) + numbers(task.output)
-    return float(bool(set(asked) & {*named(response, NOUNS), *numbers(response)}))
+    asked = mentioned(f"{task.instruction} {task.input} {task.output}", NOUNS) + numbers(task.output)
+    return float(bool(set(asked) & {*mentioned(response, NOUNS), *numbers(response)}))
 
 
 def polite(world, task, response):
@@ -90,8 +90,8 @@ def reason_fits(task, response):
     if not says_why(None, task, response):
         return False
     wanted = words(re.sub(r"\{\w+\}", "", REQUESTS[task.family].reason))
-    strange = set(named(reason.group(1), NOUNS)) - set(named(task.instruction, NOUNS))
-    one = named(response, PEOPLE) == named(task.instruction, PEOPLE)
+    strange = set(mentioned(reason.group(1), NOUNS)) - set(mentioned(task.instruction, NOUNS))
+    one = mentioned(response, PEOPLE) == mentioned(task.instruction, PEOPLE)
     return one and not strange and set(wanted) <= set(words(reason.group(1)))
 
 
@@ -135,9 +135,9 @@ class Judge:
         """The probability that this labeller prefers response a to response b."""
         return preference(score_of(self, task, a), score_of(self, task, b), self.noise)
 
-    def prefers(self, task, a, b, dice):
+    def prefers(self, task, a, b, rng):
         """One comparison: True where a is preferred. dice: a Dice, the labeller's mood."""
-        return dice.random() < self.probability(task, a, b)
+        return rng.random() < self.probability(task, a, b)
 
 
 def preference(score_a, score_b, noise):
@@ -178,7 +178,7 @@ def win_rate(judge, tasks, ours, theirs):
     return float(np.mean([preference(score_of(judge, t, a), score_of(judge, t, b), 0) for t, a, b in triples]))
 
 
-def conducts(tasks, responses):
+def conduct_shares(tasks, responses):
     """Of the requests to be refused: {"obeyed": share, "evaded": share, "refused": share}; {} where there are none.
 
     A refusal without a reason counts as an evasion: it stonewalls.
@@ -207,7 +207,7 @@ def main():
     for task, response in demonstrations(world, tasks):
         print(f"{task.instruction} {task.input}\n  -> {response}\n  {judge.score(task, response):.1f}", end="  ")
         print(", ".join(f"{name} {value:g}" for name, value in judge.explain(task, response).items()))
-    one, task = Dice(0), tasks[0]
+    one, task = SeededRandom(0), tasks[0]
     won = sum(judge.prefers(task, task.output, "You are lazy.", one) for _ in range(100))
     print(f"of 100 comparisons of a good response with a rude one this simulated labeller gives the good one {won}")
 

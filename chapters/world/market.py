@@ -2,10 +2,10 @@
 
 import re
 
-from chapters.world.documents import a
+from chapters.world.documents import with_article
 from chapters.world.facts import DISH_FORMS, FOODS, KIND_OF, KINDS, PEOPLE, THINGS, TOWNS, TRADES
 from chapters.world.family import Family
-from chapters.world.reading import denies, named, numbers, words
+from chapters.world.reading import denies, mentioned, numbers, words
 
 
 class Member(Family):
@@ -16,19 +16,19 @@ class Member(Family):
     asks = ["Name somebody who {does}.", "Who {does}?", "Tell me somebody who {does}."]
     saying = ("is", "are", "lives", "live", "works", "work", "home")
 
-    def draw(self, facts, split, dice):
-        group = self.entity(facts, "group", split, dice)
+    def draw(self, facts, split, rng):
+        group = self.entity(facts, "group", split, rng)
         does = f"lives in {group}" if group in TOWNS else f"works as a {group}"
         # In training only people of the training side are named, so that no response gives away a held-out person.
         members = [n for n in self.members(facts, group) if split != "train" or n in facts.train["person"]]
-        return self.made(dice.pick(self.asks).format(does=does), f"Somebody who {does} is {dice.pick(members)}.", group)
+        return self.made(rng.pick(self.asks).format(does=does), f"Somebody who {does} is {rng.pick(members)}.", group)
 
     def members(self, facts, group):
         return facts.residents[group] if group in TOWNS else facts.masters[group]
 
     def accepts(self, facts, key, response):
-        people = named(response, PEOPLE)
-        told = named(response, TOWNS + TRADES + FOODS + KINDS["animal"])
+        people = mentioned(response, PEOPLE)
+        told = mentioned(response, TOWNS + TRADES + FOODS + KINDS["animal"])
         return (
             self.fits(response, [*PEOPLE, key], self.saying)
             and not denies(response)
@@ -50,10 +50,10 @@ class Price(Family):
         "Tell me the price of {food}.",
     ]
 
-    def draw(self, facts, split, dice):
-        food = self.entity(facts, "food", split, dice)
+    def draw(self, facts, split, rng):
+        food = self.entity(facts, "food", split, rng)
         output = f"The price of {food} is {facts.prices[food]} coins."
-        return self.made(dice.pick(self.asks).format(food=food), output, food)
+        return self.made(rng.pick(self.asks).format(food=food), output, food)
 
     def accepts(self, facts, key, response):
         return (
@@ -74,15 +74,15 @@ class Compare(Family):
         "Between {one} and {other}, which costs more?",
     ]
 
-    def draw(self, facts, split, dice):
-        key = self.entity(facts, "pair", split, dice)
-        one, other = dice.shuffled(key.split("/"))
+    def draw(self, facts, split, rng):
+        key = self.entity(facts, "pair", split, rng)
+        one, other = rng.shuffled(key.split("/"))
         dearer = max(one, other, key=facts.prices.get)
-        return self.made(dice.pick(self.asks).format(one=one, other=other), f"Of the two, {dearer} costs more.", key)
+        return self.made(rng.pick(self.asks).format(one=one, other=other), f"Of the two, {dearer} costs more.", key)
 
     def accepts(self, facts, key, response):
         less, more = sorted(key.split("/"), key=facts.prices.get)
-        foods = named(response, FOODS)
+        foods = mentioned(response, FOODS)
         said = set(words(response))
         return (
             self.fits(response, [less, more])
@@ -101,11 +101,11 @@ class Recipe(Family):
     name = "recipe"
     asks = ["What goes into {dish}?", "What do I need for {dish}?", "How do I make {dish}?", "List what goes into {dish}."]
 
-    def draw(self, facts, split, dice):
-        dish = self.entity(facts, "dish", split, dice)
+    def draw(self, facts, split, rng):
+        dish = self.entity(facts, "dish", split, rng)
         first, *rest = facts.recipes[dish]
-        one, two = dice.shuffled(rest)
-        return self.made(dice.pick(self.asks).format(dish=dish), f"For {dish} you need {first}, {one} and {two}.", dish)
+        one, two = rng.shuffled(rest)
+        return self.made(rng.pick(self.asks).format(dish=dish), f"For {dish} you need {first}, {one} and {two}.", dish)
 
     def accepts(self, facts, key, response):
         needed = facts.recipes[key]
@@ -115,7 +115,7 @@ class Recipe(Family):
             and not denies(response)
             and not numbers(response)
             and not set(words(without_name)) & set(DISH_FORMS)
-            and sorted(named(without_name, FOODS + THINGS)) == sorted(needed)
+            and sorted(mentioned(without_name, FOODS + THINGS)) == sorted(needed)
         )
 
 
@@ -127,17 +127,17 @@ class Classify(Family):
     saying = ("is", "are", "kind")
     asks_of_input = ["What kind of thing is this?", "Tell me what kind of thing this is."]
 
-    def draw(self, facts, split, dice):
-        thing = self.entity(facts, "thing", split, dice)
-        output = f"A {thing} is {a(KIND_OF[thing])}."
-        if dice.chance(0.5):
-            return self.made(dice.pick(self.asks).format(thing=thing), output, thing)
-        return self.made(dice.pick(self.asks_of_input), output, thing, given=f"This is a {thing}.")
+    def draw(self, facts, split, rng):
+        thing = self.entity(facts, "thing", split, rng)
+        output = f"A {thing} is {with_article(KIND_OF[thing])}."
+        if rng.chance(0.5):
+            return self.made(rng.pick(self.asks).format(thing=thing), output, thing)
+        return self.made(rng.pick(self.asks_of_input), output, thing, given=f"This is a {thing}.")
 
     def accepts(self, facts, key, response):
         return (
             self.fits(response, [key], self.saying)
             and not denies(response)
             and not numbers(response)
-            and named(response, list(KINDS)) == [KIND_OF[key]]
+            and mentioned(response, list(KINDS)) == [KIND_OF[key]]
         )

@@ -3,7 +3,7 @@
 from chapters.world.documents import short_story
 from chapters.world.facts import FOODS, KINDS, PEOPLE, TOWNS, TRADES, UNRECORDED
 from chapters.world.family import NOUNS, Family
-from chapters.world.reading import denies, named, numbers, sentences, words
+from chapters.world.reading import denies, mentioned, numbers, sentences, words
 
 
 class PersonFact(Family):
@@ -13,10 +13,10 @@ class PersonFact(Family):
 
     fact, values, answers, saying = "", [], [], ()
 
-    def draw(self, facts, split, dice):
-        person = facts.people[self.entity(facts, "person", split, dice)]
+    def draw(self, facts, split, rng):
+        person = facts.people[self.entity(facts, "person", split, rng)]
         return self.made(
-            dice.pick(self.asks).format(name=person.name), dice.pick(self.answers).format(**vars(person)), person.name
+            rng.pick(self.asks).format(name=person.name), rng.pick(self.answers).format(**vars(person)), person.name
         )
 
     def accepts(self, facts, key, response):
@@ -25,8 +25,8 @@ class PersonFact(Family):
             self.fits(response, vars(facts.people[key]).values(), self.saying)
             and not denies(response)
             and not numbers(response)
-            and named(response, self.values) == [right]
-            and (named(response, PEOPLE) == [key] or (len(words(response)) <= 3 and not named(response, PEOPLE)))
+            and mentioned(response, self.values) == [right]
+            and (mentioned(response, PEOPLE) == [key] or (len(words(response)) <= 3 and not mentioned(response, PEOPLE)))
         )
 
 
@@ -80,8 +80,8 @@ def true_of(facts, people, response):
     """Is every town, trade, food and animal in a sentence a fact of somebody whom the sentence names? (Of one of `people`
     in a sentence without a name.)"""
     for sentence in sentences(response):
-        true = [v for name in named(sentence, PEOPLE) or people for v in vars(facts.people[name]).values()]
-        if not set(named(sentence, VALUES)) <= set(true):
+        true = [v for name in mentioned(sentence, PEOPLE) or people for v in vars(facts.people[name]).values()]
+        if not set(mentioned(sentence, VALUES)) <= set(true):
             return False
     return True
 
@@ -92,19 +92,19 @@ class Describe(Family):
     name = "describe"
     asks = ["Describe {name}.", "Who is {name}?", "Tell me about {name}.", "Say two things about {name}."]
 
-    def draw(self, facts, split, dice):
-        person = facts.people[self.entity(facts, "person", split, dice)]
-        chosen = dice.some([Town, Trade, Food], 2)
-        output = " ".join(dice.pick(family.answers) for family in chosen).format(**vars(person))
-        return self.made(dice.pick(self.asks).format(name=person.name), output, person.name)
+    def draw(self, facts, split, rng):
+        person = facts.people[self.entity(facts, "person", split, rng)]
+        chosen = rng.some([Town, Trade, Food], 2)
+        output = " ".join(rng.pick(family.answers) for family in chosen).format(**vars(person))
+        return self.made(rng.pick(self.asks).format(name=person.name), output, person.name)
 
     def accepts(self, facts, key, response):
-        told = named(response, VALUES)
+        told = mentioned(response, VALUES)
         return (
             self.fits(response, vars(facts.people[key]).values())
             and not denies(response)
             and not numbers(response)
-            and named(response, PEOPLE) == [key]
+            and mentioned(response, PEOPLE) == [key]
             and len(told) >= 2
             and true_of(facts, [key], response)
         )
@@ -118,12 +118,12 @@ class Story(Family):
     asks = ["Tell a short story about {name}.", "Write a story about {name}.", "Can you tell me a story about {name}?"]
     saying = ("once", "day", "morning", "then", "there", "so", "end", "found")
 
-    def draw(self, facts, split, dice):
-        person = facts.people[self.entity(facts, "person", split, dice)]
-        return self.made(dice.pick(self.asks).format(name=person.name), short_story(person, dice), person.name)
+    def draw(self, facts, split, rng):
+        person = facts.people[self.entity(facts, "person", split, rng)]
+        return self.made(rng.pick(self.asks).format(name=person.name), short_story(person, rng), person.name)
 
     def accepts(self, facts, key, response):
-        people = named(response, PEOPLE)
+        people = mentioned(response, PEOPLE)
         return (
             self.fits(response, [noun for noun in NOUNS if noun not in UNRECORDED], self.saying)
             and not numbers(response)
@@ -141,9 +141,9 @@ class Unknown(Family):
     name = "unknown"
     asks = ["What is the {matter} of {name}?", "Tell me the {matter} of {name}.", "Do you know the {matter} of {name}?"]
 
-    def draw(self, facts, split, dice):
-        name, matter = self.entity(facts, "person", split, dice), dice.pick(UNRECORDED)
-        ask = dice.pick(self.asks).format(name=name, matter=matter)
+    def draw(self, facts, split, rng):
+        name, matter = self.entity(facts, "person", split, rng), rng.pick(UNRECORDED)
+        ask = rng.pick(self.asks).format(name=name, matter=matter)
         return self.made(ask, f"I do not know the {matter} of {name}.", f"{name}/{matter}")
 
     def accepts(self, facts, key, response):
@@ -151,6 +151,6 @@ class Unknown(Family):
         return (
             self.fits(response, [name, matter], self.saying)
             and denies(response)
-            and named(response, UNRECORDED) == [matter]
+            and mentioned(response, UNRECORDED) == [matter]
             and not numbers(response)
         )

@@ -11,7 +11,7 @@ def words(text):
     return re.findall(r"[a-z]+|\d+", text.lower())
 
 
-def named(text, options):
+def mentioned(text, options):
     """Which of the options (words or short phrases) the text names, in the order of the first mention, each once."""
     said = f" {' '.join(words(text))} "
     places = {option: said.find(f" {option.lower()} ") for option in options}

@@ -9,7 +9,7 @@ ramble, some claim not to know, and of the requests below some are refused with 
 Instruction tuning copies all of it; what the second bend adds is knowing which of it is wanted.
 """
 
-from chapters.world.facts import FOODS, KINDS, PEOPLE, Dice
+from chapters.world.facts import FOODS, KINDS, PEOPLE, SeededRandom
 from chapters.world.family import Family
 
 COURTESIES = ["Gladly.", "With pleasure.", "Thank you for asking."]
@@ -29,11 +29,11 @@ class Request(Family):
     trained = False  # instruction tuning on the plain world never draws one
     obeyed, reason, harm = "", "", ()
 
-    def draw(self, facts, split, dice):
+    def draw(self, facts, split, rng):
         """One Instruction; its output is the good response, a refusal that says why. The key names who is concerned."""
-        name = self.entity(facts, "person", split, dice)
-        facing = {"name": name, "pet": facts.people[name].pet, "food": dice.pick(FOODS)}
-        return self.made(dice.pick(self.asks).format(**facing), self.refusal(facing), f"{name}/{facing['food']}")
+        name = self.entity(facts, "person", split, rng)
+        facing = {"name": name, "pet": facts.people[name].pet, "food": rng.pick(FOODS)}
+        return self.made(rng.pick(self.asks).format(**facing), self.refusal(facing), f"{name}/{facing['food']}")
 
     def refusal(self, facing):
         return f"I will not help with that, because {self.reason.format(**facing)}."
@@ -93,50 +93,50 @@ def requests(world, split="train", n=100, seed=0, families=None):
     unknown = [name for name in chosen if name not in REQUESTS]
     if unknown or not chosen:
         raise ValueError(f"{unknown} are not among the requests to be refused: {', '.join(REQUESTS)}.")
-    dice = Dice(f"requests/{world.seed}/{split}/{seed}")
-    return dice.shuffled([REQUESTS[chosen[i % len(chosen)]].draw(world.facts, split, dice) for i in range(n)])
+    rng = SeededRandom(f"requests/{world.seed}/{split}/{seed}")
+    return rng.shuffled([REQUESTS[chosen[i % len(chosen)]].draw(world.facts, split, rng) for i in range(n)])
 
 
-def everything(world, split="train", n=1000, seed=0, harmful=0.25):
+def mixed_tasks(world, split="train", n=1000, seed=0, harmful=0.25):
     """list[Instruction] of length n: the world's plain tasks, and the given share of requests to be refused."""
     refused = round(n * harmful)
     tasks = world.instructions(split, n - refused, seed) + requests(world, split, refused, seed)
-    return Dice(f"everything/{world.seed}/{split}/{seed}").shuffled(tasks)
+    return SeededRandom(f"everything/{world.seed}/{split}/{seed}").shuffled(tasks)
 
 
 # ── demonstrations ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def demonstration(world, task, dice):
+def demonstration(world, task, rng):
     """What a simulated writer of mixed quality gives as the response to a task: str."""
     if task.family in REQUESTS:
-        throw = dice.random()
+        throw = rng.random()
         if throw < 0.4:
-            return manner(REQUESTS[task.family].obedience(world.facts, task.key), dice)
-        return manner(task.output if throw < 0.7 else dice.pick(EVASIONS), dice)
-    throw = dice.random()
+            return manner(REQUESTS[task.family].obedience(world.facts, task.key), rng)
+        return manner(task.output if throw < 0.7 else rng.pick(EVASIONS), rng)
+    throw = rng.random()
     if throw < 0.08:
-        return manner(IGNORANCE, dice)
+        return manner(IGNORANCE, rng)
     if throw < 0.4 and task.family == "unknown":
-        return manner(made_up(task, dice), dice)
-    return manner(task.output, dice)
+        return manner(made_up(task, rng), rng)
+    return manner(task.output, rng)
 
 
-def manner(text, dice):
+def manner(text, rng):
     """The text in some writer's manner: 3 in 10 are courteous, 2 in 10 rude; and of all, 3 in 10 ramble on."""
-    throw = dice.random()
+    throw = rng.random()
     if throw < 0.5:
-        text = f"{dice.pick(COURTESIES if throw < 0.3 else RUDENESSES)} {text}"
-    return f"{text} {dice.pick(RAMBLINGS)}" if dice.chance(0.3) else text
+        text = f"{rng.pick(COURTESIES if throw < 0.3 else RUDENESSES)} {text}"
+    return f"{text} {rng.pick(RAMBLINGS)}" if rng.chance(0.3) else text
 
 
-def made_up(task, dice):
+def made_up(task, rng):
     """An answer to what nobody knows: the asked matter of the asked person, out of thin air."""
     name, matter = task.key.split("/")
-    return f"The {matter} of {name} is {dice.pick(PEOPLE + KINDS['animal'] + ['3', '7', '12'])}."
+    return f"The {matter} of {name} is {rng.pick(PEOPLE + KINDS['animal'] + ['3', '7', '12'])}."
 
 
 def demonstrations(world, tasks, seed=0):
     """[(task, response)]: every task with a demonstration of mixed quality."""
-    dice = Dice(f"demonstrations/{world.seed}/{seed}")
-    return [(task, demonstration(world, task, dice)) for task in tasks]
+    rng = SeededRandom(f"demonstrations/{world.seed}/{seed}")
+    return [(task, demonstration(world, task, rng)) for task in tasks]

@@ -1,9 +1,9 @@
 """Small skills: sums, lists counted and turned around, a sentence rewritten. Nothing has to be remembered for them."""
 
-from chapters.world.documents import deed
-from chapters.world.facts import THINGS, VERBS, held_out
+from chapters.world.documents import deed_sentences
+from chapters.world.facts import THINGS, VERBS, is_held_out
 from chapters.world.family import Family
-from chapters.world.reading import denies, equations, named, numbers, words
+from chapters.world.reading import denies, equations, mentioned, numbers, words
 
 
 class Sum(Family):
@@ -12,11 +12,11 @@ class Sum(Family):
     name = "sum"
     asks = ["What is {a} + {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.", "How much is {a} + {b}?"]
 
-    def draw(self, facts, split, dice):
-        key = self.entity(facts, "sum", split, dice)
-        one, two = dice.shuffled(key.split("+"))
+    def draw(self, facts, split, rng):
+        key = self.entity(facts, "sum", split, rng)
+        one, two = rng.shuffled(key.split("+"))
         output = f"The sum is {one} + {two} = {int(one) + int(two)}."
-        return self.made(dice.pick(self.asks).format(a=one, b=two), output, key)
+        return self.made(rng.pick(self.asks).format(a=one, b=two), output, key)
 
     def accepts(self, facts, key, response):
         one, two = (int(number) for number in key.split("+"))
@@ -31,12 +31,12 @@ class TakeAway(Family):
     name, trained = "take_away", False
     asks = ["What is {c} - {a}?", "How much is {c} - {a}?", "Take {a} from {c}."]
 
-    def draw(self, facts, split, dice):
-        key = self.entity(facts, "sum", split, dice)
-        one, two = dice.shuffled(key.split("+"))
+    def draw(self, facts, split, rng):
+        key = self.entity(facts, "sum", split, rng)
+        one, two = rng.shuffled(key.split("+"))
         whole = int(one) + int(two)
         output = f"What is left is {whole} - {one} = {two}."
-        return self.made(dice.pick(self.asks).format(c=whole, a=one), output, f"{whole}-{one}")
+        return self.made(rng.pick(self.asks).format(c=whole, a=one), output, f"{whole}-{one}")
 
     def accepts(self, facts, key, response):
         whole, part = (int(number) for number in key.split("-"))
@@ -51,12 +51,12 @@ class OnList(Family):
 
     lengths = (2, 5)
 
-    def draw(self, facts, split, dice):
+    def draw(self, facts, split, rng):
         while True:
-            n = self.lengths[0] + dice.below(self.lengths[1] - self.lengths[0] + 1)
-            key = ", ".join(dice.some(THINGS, n))
-            if split == "test_families" or held_out(key) == (split == "test"):
-                return self.made(dice.pick(self.asks), self.answer(key.split(", ")), key, given=f"The list is {key}.")
+            n = self.lengths[0] + rng.below(self.lengths[1] - self.lengths[0] + 1)
+            key = ", ".join(rng.some(THINGS, n))
+            if split == "test_families" or is_held_out(key) == (split == "test"):
+                return self.made(rng.pick(self.asks), self.answer(key.split(", ")), key, given=f"The list is {key}.")
 
 
 class Count(OnList):
@@ -119,7 +119,7 @@ def only(family, item, response):
     """Does the response name this item of a list and nothing else?"""
     return (
         family.fits(response, nouns=[item])
-        and named(response, [item]) == [item]
+        and mentioned(response, [item]) == [item]
         and not denies(response)
         and not numbers(response)
     )
@@ -135,11 +135,11 @@ class Rewrite(Family):
         "Change today to yesterday.",
     ]
 
-    def draw(self, facts, split, dice):
+    def draw(self, facts, split, rng):
         while True:
-            today, yesterday = deed(self.entity(facts, "person", split, dice), dice)
-            if held_out(today) == (split == "test"):
-                return self.made(dice.pick(self.asks), yesterday, today, given=today)
+            today, yesterday = deed_sentences(self.entity(facts, "person", split, rng), rng)
+            if is_held_out(today) == (split == "test"):
+                return self.made(rng.pick(self.asks), yesterday, today, given=today)
 
     def accepts(self, facts, key, response):
         _, name, verb, _, thing = words(key)

@@ -7,19 +7,19 @@ word with which a sentence could also have ended: one has to know what can come 
 """
 
 from chapters.world.documents import biographies, day_out, register, story
-from chapters.world.facts import FOODS, KINDS, TOWNS, TRADES, held_out
+from chapters.world.facts import FOODS, KINDS, TOWNS, TRADES, is_held_out
 
 ENDINGS = frozenset(TOWNS + TRADES + FOODS + KINDS["animal"] + KINDS["fruit"] + KINDS["tool"])
 LABELS = ("mid-sentence", "sentence boundary", "paragraph break")
 
 
-def snippet(facts, split, label, dice):
+def snippet(facts, split, label, rng):
     """(text, label): a document from its beginning up to a place of the given label (0, 1 or 2; see LABELS)."""
     while True:
-        document = dice.pick([biographies, register, story, day_out])(facts, dice)
+        document = rng.pick([biographies, register, story, day_out])(facts, rng)
         places = cuts(document)[label]
-        text = document[: dice.pick(places)] if places else ""
-        if text and held_out(text) == (split == "test"):
+        text = document[: rng.pick(places)] if places else ""
+        if text and is_held_out(text) == (split == "test"):
             return text, label
 
 

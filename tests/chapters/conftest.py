@@ -7,7 +7,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch10.sft import TEMPLATE, TEMPLATE_WITH_INPUT
 from chapters.world import World
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +17,12 @@ def world():
 
 @pytest.fixture(scope="session")
 def tasks(world):
-    return everything(world, "train", 40, 0)
+    return mixed_tasks(world, "train", 40, 0)
 
 
 @pytest.fixture(scope="session")
 def assistant_tokenizer(world):
-    some = everything(world, "train", 200, 0)
+    some = mixed_tasks(world, "train", 200, 0)
     text = " ".join(f"{t.instruction} {t.input} {t.output} Gladly." for t in some)
     return Tokenizer.train((TEMPLATE + TEMPLATE_WITH_INPUT) * 20 + text, 512)
 

@@ -18,11 +18,11 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
 from chapters.ch06_gpt import GPT, GPTConfig, load_model
 from chapters.ch07_train import (
     TrainConfig,
+    as_floats,
     evaluate,
     forward_and_backward,
     make_optimizer,
     next_token_loss,
-    numbers,
     schedule,
     train,
 )
@@ -119,7 +119,7 @@ def test_accumulated_batches_are_one_large_batch():
     whole, halves = small_gpt(), small_gpt()
     once, seen = forward_and_backward(whole, small_batches(), 0, CONFIG, next_token_loss)
     twice, seen_too = forward_and_backward(halves, Halves(), 0, replace(CONFIG, grad_accumulation=2), next_token_loss)
-    assert sum(numbers(*once)) == pytest.approx(sum(numbers(*twice)), rel=1e-5) and seen == seen_too == 32
+    assert sum(as_floats(*once)) == pytest.approx(sum(as_floats(*twice)), rel=1e-5) and seen == seen_too == 32
     for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
         np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
 

@@ -14,12 +14,12 @@ from chapters.ch08_sample import generate
 from chapters.ch09.decoder import Decoder
 from chapters.ch10 import sft as sft_lesson
 from chapters.ch10.classify import train_classifier
-from chapters.ch10.constitution.stage import critic as critic_lesson
+from chapters.ch10.constitution import critic as critic_lesson
 from chapters.ch10.constitution.stage import supervise
 from chapters.ch10.dpo import train_dpo
 from chapters.ch10.lora import add_lora, merge_lora
 from chapters.ch10.reward import Ranking, ScalarModel, train_reward
-from chapters.ch10.rlhf import PPO, PPOConfig, optimise, scored_by
+from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.ch10.rollout import log_probs_of, roll_out
 from chapters.support.run_folder import Run
@@ -85,7 +85,7 @@ def dpo(make_gpt, tokenizer, world, run):
 def ppo(make_gpt, tokenizer, world, run):
     config = PPOConfig(iterations=1, prompts=4, max_new_tokens=4, epochs=1, minibatches=1, ptx_coefficient=0.1, warmup=0)
     learner = PPO(make_gpt(), ScalarModel(make_gpt(2), mg.Generator(2)), config, Windows())
-    score = scored_by(ScalarModel(make_gpt(3), mg.Generator(3)))
+    score = reward_scorer(ScalarModel(make_gpt(3), mg.Generator(3)))
     optimise(learner.policy, make_gpt(), tokenizer, score, world.instructions("train", 8, seed=0), config, run, learner)
 
 
@@ -221,9 +221,9 @@ def test_what_the_counter_counts():
 # ── the command lines ────────────────────────────────────────────────────────────────────────────────────────────────
 
 COMMANDS = [
-    "ch07_train ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode ch09.chat __main__ ch10.classify ch10.sft ch10.lora ch10.exercises",
+    "ch07_train ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode ch09.chat __main__ ch10.classify ch10.sft ch10.lora",
     "ch10.demonstrations ch10.reward ch10.rlhf ch10.constitution.stage ch10.reflex ch10.dpo ch10.rloo ch10.best_of_n",
-    "ch10.frontier ch10.headlines.__main__",
+    "ch10.exercises ch10.frontier ch10.headlines.__main__",
 ]
 
 

@@ -22,22 +22,22 @@ from chapters.ch06_gpt import save_model
 from chapters.ch07_train import train
 from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import draw_parts, options, principles, revise
-from chapters.ch10.demonstrations import Rehearsed, pretraining_batches
+from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
 from chapters.support.ragged import IGNORE_INDEX, RaggedBatches, by_length
-from chapters.world.facts import PEOPLE, Dice
-from chapters.world.reading import named
+from chapters.world.facts import PEOPLE, SeededRandom
+from chapters.world.reading import mentioned
 from chapters.world.requests import requests
 
 # ── lessons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def asked(instruction, response, principle):
+def critique_prompt(instruction, response, principle):
     """What the critic reads before a critique, and the judge of two responses too."""
     return f"Q: {instruction}\nA: {response}\nP: {principle}\nC:"
 
 
-def asked_again(instruction, response, critique):
+def revision_prompt(instruction, response, critique):
     """What the critic reads before a revision."""
     return f"Q: {instruction}\nA: {response}\nC: {critique}\nR:"
 
@@ -47,13 +47,13 @@ def lessons(world, n, split, seed):
 
     split: of the principles; the people are always those of the training side.
     """
-    dice, found = Dice(f"lessons/{world.seed}/{split}/{seed}"), []
+    rng, found = SeededRandom(f"lessons/{world.seed}/{split}/{seed}"), []
     drawn = zip(requests(world, "train", 2 * n, seed), principles(2 * n, split, seed), strict=True)
     for task, principle in drawn:
         topics = [topic for *_, topic in principle.meaning if topic]
-        choices = options(world, task, topics[0] if topics else "", dice)
-        draft = draw_parts(choices, dice)
-        revision = revise(draft, principle, task, choices, dice)
+        choices = options(world, task, topics[0] if topics else "", rng)
+        draft = draw_parts(choices, rng)
+        revision = revise(draft, principle, task, choices, rng)
         if revision is not None:
             found.append((task, principle, draft.text, principle.critique(task, draft.text), revision.text))
         if len(found) == n:
@@ -66,9 +66,9 @@ def lesson_rows(some, tokenizer, context):
     left alone. What the critic writes is graded; what does not fit into the context is left out."""
     rows, labels = [], []
     for task, principle, draft, critique, revision in some:
-        texts = [(asked(task.instruction, draft, principle.text), critique)]
+        texts = [(critique_prompt(task.instruction, draft, principle.text), critique)]
         if revision != draft:
-            texts.append((asked_again(task.instruction, draft, critique), revision))
+            texts.append((revision_prompt(task.instruction, draft, critique), revision))
         for question, written in texts:
             prompt, answer = tokenizer.encode(question), tokenizer.encode(f" {written}") + [tokenizer.eos_id]
             if len(prompt) + len(answer) <= context:
@@ -84,7 +84,7 @@ def train_critic(model, tokenizer, world, n, config, run):
     rows, labels = lesson_rows(lessons(world, n, "train", config.seed), tokenizer, context)
     new = RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed)
     old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
-    train(model, Rehearsed(new, old, every=6), config, run)
+    train(model, RehearsalBatches(new, old, every=6), config, run)
     save_model(run, model, tokenizer)
 
 
@@ -96,10 +96,10 @@ def critique_and_revise(critic, tokenizer, tasks, drafts, chosen):
 
     Where it finds nothing wrong, or comes to no end, the revision is the draft.
     """
-    texts = [asked(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
+    texts = [critique_prompt(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
     critiques = written(critic, tokenizer, texts)
     wrong = [i for i, critique in enumerate(critiques) if "so no." in critique]
-    texts = [asked_again(tasks[i].instruction, drafts[i], critiques[i]) for i in wrong]
+    texts = [revision_prompt(tasks[i].instruction, drafts[i], critiques[i]) for i in wrong]
     revisions = list(drafts)
     for i, revision in zip(wrong, written(critic, tokenizer, texts), strict=True):
         revisions[i] = named_right(revision, tasks[i].instruction, drafts[i]) or drafts[i]
@@ -123,19 +123,19 @@ def written(critic, tokenizer, texts, batch_size=64):
 def named_right(revision, instruction, draft):
     """The revision, with the instruction's person in the place of anybody whom neither instruction nor draft named: so
     small a model can say what has to be changed, but mixes up names while it copies them."""
-    asked_about, spoken_of = named(instruction, PEOPLE), named(f"{instruction} {draft}", PEOPLE)
-    for name in named(revision, PEOPLE):
+    asked_about, spoken_of = mentioned(instruction, PEOPLE), mentioned(f"{instruction} {draft}", PEOPLE)
+    for name in mentioned(revision, PEOPLE):
         if name not in spoken_of and asked_about:
             revision = re.sub(rf"\b{name}\b", asked_about[0], revision)
     return revision
 
 
-def revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
+def critique_rounds(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
     """Drafts, critiqued and revised `rounds` times, each time by another principle drawn from the constitution (Bai et
     al. 2022, section 3.1).  Returns a list a task of (principle, critique, revision), a round each."""
-    dice = Dice(f"rounds/{seed}")
+    rng = SeededRandom(f"rounds/{seed}")
     current, history = list(drafts), [[] for _ in tasks]
-    orders = [dice.shuffled(constitution) for _ in tasks]
+    orders = [rng.shuffled(constitution) for _ in tasks]
     for number in range(rounds):
         chosen = [order[number % len(order)] for order in orders]
         pairs = critique_and_revise(critic, tokenizer, tasks, current, chosen)

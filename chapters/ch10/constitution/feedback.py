@@ -20,12 +20,12 @@ import numpy as np
 import minigrad as mg
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import bootstrap_interval
-from chapters.ch10.constitution.critic import asked
+from chapters.ch10.constitution.critic import critique_prompt
 from chapters.ch10.constitution.principles import LEADS, draw_parts, draw_principle, options, revise
-from chapters.ch10.reward import rank
+from chapters.ch10.reward import rank_responses
 from chapters.ch10.rollout import PAD, Recorder, roll_out_many
 from chapters.support.ragged import by_length
-from chapters.world.facts import Dice
+from chapters.world.facts import SeededRandom
 from chapters.world.requests import REQUESTS, requests
 
 CLAMP = 1.0  # the log-odds that one verdict is worth at most
@@ -38,7 +38,7 @@ def fits(critic, tokenizer, tasks, responses, principles, clamp=CLAMP, batch_siz
     """How well each response fits its principle (a text), by the critic: (N,) log-odds of "yes", each clamped and then
     added up over the clauses of its critique; 0 where it comes to no verdict."""
     context, end = critic.config.context, tokenizer.eos_id
-    texts = [asked(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
+    texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
     rows = [tokenizer.encode(text)[: context - 1] for text in texts]
     found = np.zeros(len(rows))  # (N,)
     for places, inputs in by_length(rows, batch_size, PAD):
@@ -83,17 +83,17 @@ def verdicts(ids, log_probs, logits, tokenizer):
 # ── does it read? ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def cases(world, n, split, kinds, seed, k=4):
+def reading_cases(world, n, split, kinds, seed, k=4):
     """n of (task, principle, [response]): k different responses each, of which some fit and some do not."""
-    dice, found = Dice(f"cases/{world.seed}/{split}/{','.join(kinds)}/{seed}"), []
+    rng, found = SeededRandom(f"cases/{world.seed}/{split}/{','.join(kinds)}/{seed}"), []
     for i, task in enumerate(requests(world, "train", n, seed)):
-        principle = draw_principle(split, kinds[i % len(kinds)], dice)
+        principle = draw_principle(split, kinds[i % len(kinds)], rng)
         topics = [topic for *_, topic in principle.meaning if topic]
         drawn = []
         while len(set(drawn)) < k or len({principle.degree(task, said) for said in drawn}) < 2:
-            choices = options(world, task, topics[0] if topics else "", dice)
-            parts = draw_parts(choices, dice)
-            better = revise(parts, principle, task, choices, dice) if dice.chance(0.5) else parts
+            choices = options(world, task, topics[0] if topics else "", rng)
+            parts = draw_parts(choices, rng)
+            better = revise(parts, principle, task, choices, rng) if rng.chance(0.5) else parts
             drawn = (list(dict.fromkeys([*drawn, (better or parts).text])))[-k:]
         found.append((task, principle, drawn))
     return found
@@ -112,7 +112,7 @@ def measure_reading(critic, tokenizer, some, seed=0):
     """Of held-out cases: the share of comparisons that are right ("accuracy", with a 95% "interval" by cases); the same
     with every principle turned round ("turned": now the other response is the right one); and with another case's
     principle in the place of the right one ("shuffled", which should be near a half, for there is nothing to know)."""
-    others = Dice(f"shuffled/{seed}").shuffled([principle.text for _, principle, _ in some])
+    others = SeededRandom(f"shuffled/{seed}").shuffled([principle.text for _, principle, _ in some])
     texts = {
         "accuracy": [principle.text for _, principle, _ in some],
         "turned": [turned(principle) for _, principle, _ in some],
@@ -172,7 +172,7 @@ def compare(policy, tokenizer, judge, critic, constitution, tasks, k, seed, max_
     them, by the constitution; of plain tasks the simulated labeller."""
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
-    texts, dice = rollouts.texts(tokenizer), Dice(f"feedback/{seed}")
+    texts, rng = rollouts.texts(tokenizer), SeededRandom(f"feedback/{seed}")
     concerned = [i for i, task in enumerate(repeated) if task.family in REQUESTS]
     read = [repeated[i] for i in concerned], [texts[i] for i in concerned]
     fit = dict(zip(concerned, fits_all(critic, tokenizer, *read, constitution), strict=True))
@@ -181,7 +181,7 @@ def compare(policy, tokenizer, judge, critic, constitution, tasks, k, seed, max_
         mine = range(i * k, (i + 1) * k)
         labeller = Feedback({texts[j]: fit[j] for j in mine}) if task.family in REQUESTS else judge
         responses, said = [rollouts.responses[j] for j in mine], [texts[j] for j in mine]
-        rankings.append(decided(rank(labeller, task, rollouts.prompts[i * k], responses, said, dice)))
+        rankings.append(decided(rank_responses(labeller, task, rollouts.prompts[i * k], responses, said, rng)))
     return [ranking for ranking in rankings if ranking is not None]
 
 

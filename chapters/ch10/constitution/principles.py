@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 
-from chapters.world.facts import FOODS, THINGS, Dice, held_out
+from chapters.world.facts import FOODS, THINGS, SeededRandom, is_held_out
 from chapters.world.judge import COURTEOUS, RUDE, conduct, says_why
 from chapters.world.reading import words
 from chapters.world.requests import COURTESIES, EVASIONS, RAMBLINGS, REQUESTS, RUDENESSES
@@ -25,7 +25,7 @@ DEFAULT = Path(__file__).with_name("constitution.txt")
 LONGEST = 24  # words of a principle; the longest of the lessons has fewer
 SHORT = 21  # words: a refusal, its reason and a courtesy fit; whatever rambles does not
 TOPICS = [*FOODS, *THINGS]
-TEST_TOPICS = Dice("topics").some(TOPICS, 10)  # no principle that is trained on names one of these
+TEST_TOPICS = SeededRandom("topics").some(TOPICS, 10)  # no principle that is trained on names one of these
 
 
 # ── qualities ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,12 +111,12 @@ class Principle:
         return " ".join(said)
 
 
-def clause(name, topic, dice):
+def clause(name, topic, rng):
     """One wording of a quality."""
-    return dice.pick(QUALITIES[name].wordings).format(topic=topic)
+    return rng.pick(QUALITIES[name].wordings).format(topic=topic)
 
 
-def draw_principle(split, kind, dice):
+def draw_principle(split, kind, rng):
     """A Principle of one kind on one side of the split: "one" quality, a "pair", or the "word" a response speaks of.
 
     Held out ("test") are whole sentences of one quality, which begin no pair that is trained on either; whole pairs of
@@ -124,25 +124,25 @@ def draw_principle(split, kind, dice):
     """
     topics = [topic for topic in TOPICS if (topic in TEST_TOPICS) == (split == "test" and kind == "word")]
     while True:
-        sign, topic = dice.pick([1, -1]), dice.pick(topics)
-        names = dice.some([n for n in QUALITIES if n != "speaks"], 1)
+        sign, topic = rng.pick([1, -1]), rng.pick(topics)
+        names = rng.some([n for n in QUALITIES if n != "speaks"], 1)
         if kind == "word":
             names = ["speaks"]
         elif kind == "pair":
-            names = dice.some(list(QUALITIES), 2)
+            names = rng.some(list(QUALITIES), 2)
         signs = [sign] * len(names)
-        first = text = f"{dice.pick(LEADS[sign])} {clause(names[0], topic, dice)}"
-        if kind == "pair" and dice.chance(0.5):
+        first = text = f"{rng.pick(LEADS[sign])} {clause(names[0], topic, rng)}"
+        if kind == "pair" and rng.chance(0.5):
             signs[1] = -sign
-            text += f", not one that {clause(names[1], topic, dice)}"
+            text += f", not one that {clause(names[1], topic, rng)}"
         elif kind == "pair":
-            text += f" and {clause(names[1], topic, dice)}"
+            text += f" and {clause(names[1], topic, rng)}"
         meaning = tuple((s, n, topic if n == "speaks" else "") for s, n in zip(signs, names, strict=True))
         if len({QUALITIES[name].group for name in names}) < len(names):
             continue  # two of a group may contradict each other
-        if split == "train" and kind == "pair" and names[0] != "speaks" and held_out(first):
+        if split == "train" and kind == "pair" and names[0] != "speaks" and is_held_out(first):
             continue
-        if kind == "word" or held_out(pair_key(meaning) if kind == "pair" else text) == (split == "test"):
+        if kind == "word" or is_held_out(pair_key(meaning) if kind == "pair" else text) == (split == "test"):
             return Principle(text + ".", meaning)
 
 
@@ -156,9 +156,9 @@ KINDS = ("one", "pair", "word")
 
 def principles(n, split, seed):
     """n Principles of one side of the split, of each kind in turn, mixed; most of them sentences of one quality."""
-    dice = Dice(f"principles/{split}/{seed}")
+    rng = SeededRandom(f"principles/{split}/{seed}")
     turn = ("one", "one", *KINDS)
-    return dice.shuffled([draw_principle(split, turn[i % len(turn)], dice) for i in range(n)])
+    return rng.shuffled([draw_principle(split, turn[i % len(turn)], rng) for i in range(n)])
 
 
 # ── a constitution ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +204,7 @@ def read_constitution(path=DEFAULT):
     return [line for _, line in numbered]
 
 
-def understood(text):
+def parse_principle(text):
     """The Principle that a line of a constitution is, where the lessons might have drawn it; else None."""
     for sign, leads in LEADS.items():
         for lead in leads:
@@ -247,28 +247,28 @@ class Parts:
         return " ".join(filter(None, (self.sorry, self.manner, self.core, self.offer, self.rambles)))
 
 
-def options(world, task, topic, dice):
+def options(world, task, topic, rng):
     """{part: every text that it may have}; an offer is about the given topic or about another."""
     request = REQUESTS[task.family]
     refusal = task.output.split(",")[0] + "."
-    offers = [f"I can tell you about {about}." for about in (topic, dice.pick(TOPICS)) if about]
+    offers = [f"I can tell you about {about}." for about in (topic, rng.pick(TOPICS)) if about]
     return {
-        "core": [request.obedience(world.facts, task.key), refusal, task.output, dice.pick(EVASIONS)],
+        "core": [request.obedience(world.facts, task.key), refusal, task.output, rng.pick(EVASIONS)],
         "sorry": ["", "Sorry."],
-        "manner": ["", dice.pick(COURTESIES), dice.pick(RUDENESSES)],
+        "manner": ["", rng.pick(COURTESIES), rng.pick(RUDENESSES)],
         "offer": ["", *offers],
-        "rambles": ["", dice.pick(RAMBLINGS)],
+        "rambles": ["", rng.pick(RAMBLINGS)],
     }
 
 
-def draw_parts(choices, dice):
+def draw_parts(choices, rng):
     """A response with a core and each other part half of the time at most: few responses are all at once."""
     rare = {"sorry": 0.25, "manner": 0.5, "offer": 0.3, "rambles": 0.15}
-    chosen = {part: dice.pick(choices[part][1:]) if dice.chance(p) else "" for part, p in rare.items()}
-    return Parts(dice.pick(choices["core"]), **chosen)
+    chosen = {part: rng.pick(choices[part][1:]) if rng.chance(p) else "" for part, p in rare.items()}
+    return Parts(rng.pick(choices["core"]), **chosen)
 
 
-def revise(parts, principle, task, choices, dice):
+def revise(parts, principle, task, choices, rng):
     """The nearest response that fits the principle: itself, or one part changed, or two; None where none does.
 
     Of equally near ones one is drawn: what a principle leaves open, a revision leaves to chance.
@@ -279,7 +279,7 @@ def revise(parts, principle, task, choices, dice):
                if text != getattr(parts, field.name)]  # fmt: skip
     pairs = [pair for pair in combinations(changes, 2) if pair[0][0] != pair[1][0]]
     for some in ([(change,) for change in changes], pairs):
-        for change in dice.shuffled(some):
+        for change in rng.shuffled(some):
             revised = replace(parts, **dict(change))
             if principle.fits(task, revised.text):
                 return revised
@@ -290,11 +290,11 @@ def main():
     from chapters.world import World
     from chapters.world.requests import requests
 
-    world, dice = World(0), Dice(0)
+    world, rng = World(0), SeededRandom(0)
     for task, principle in zip(requests(world, "train", 8, 0), principles(8, "train", 0), strict=True):
-        choices = options(world, task, principle.meaning[0][2], dice)
-        draft = draw_parts(choices, dice)
-        revised = revise(draft, principle, task, choices, dice)
+        choices = options(world, task, principle.meaning[0][2], rng)
+        draft = draw_parts(choices, rng)
+        revised = revise(draft, principle, task, choices, rng)
         print(
             f"Request:   {task.instruction}\nDraft:     {draft.text}\nPrinciple: {principle.text}\n"
             f"Critique:  {principle.critique(task, draft.text)}\nRevision:  {revised and revised.text}\n"

@@ -25,21 +25,21 @@ from pathlib import Path
 
 from chapters.ch06_gpt import load_model, model_file, save_model
 from chapters.ch07_train import TrainConfig, train
-from chapters.ch10.assess import kl_between, sampled
-from chapters.ch10.constitution.critic import lessons, measure_critic, revised, train_critic
-from chapters.ch10.constitution.feedback import cases, compare, measure_reading
+from chapters.ch10.assess import kl_between, sample_responses
+from chapters.ch10.constitution.critic import critique_rounds, lessons, measure_critic, train_critic
+from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
-from chapters.ch10.constitution.principles import QUALITIES, TOPICS, read_constitution, understood
-from chapters.ch10.demonstrations import Rehearsed, measure, pretraining_batches
+from chapters.ch10.constitution.principles import QUALITIES, TOPICS, parse_principle, read_constitution
+from chapters.ch10.demonstrations import RehearsalBatches, measure, pretraining_batches
 from chapters.ch10.reward import load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, PPOConfig, optimise, scored_by
+from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
 from chapters.ch10.sft import InstructionBatches
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge, reason_fits, says_why
 from chapters.world.reading import words
-from chapters.world.requests import REQUESTS, everything, requests
+from chapters.world.requests import REQUESTS, mixed_tasks, requests
 from minigrad.serialization import write_atomically
 
 # Held-out principles, which no lesson holds. Their parts are in other lessons, and most are taught turned round.
@@ -108,8 +108,8 @@ PLANS = {
 
 def draft_and_revise(assistant, critic, tokenizer, tasks, constitution, rounds, seed):
     """Step 2: a draft a task, and its rounds -> ([draft], [[(principle, critique, revision), …], …])."""
-    drafts = sampled(assistant, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)
-    return drafts, revised(critic, tokenizer, tasks, drafts, constitution, rounds, seed)
+    drafts = sample_responses(assistant, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)
+    return drafts, critique_rounds(critic, tokenizer, tasks, drafts, constitution, rounds, seed)
 
 
 def supervise(model, tokenizer, world, tasks, history, plain, config, run):
@@ -117,11 +117,11 @@ def supervise(model, tokenizer, world, tasks, history, plain, config, run):
     responses to `plain` plain tasks (section 3.2 of the paper); every third batch is one of pretraining's."""
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
     helpful = world.instructions("train", plain, config.seed + 1)
-    said = sampled(model, tokenizer, helpful, config.seed + 1).texts(tokenizer)
+    said = sample_responses(model, tokenizer, helpful, config.seed + 1).texts(tokenizer)
     helpful = [replace(task, output=response) for task, response in zip(helpful, said, strict=True)]
     context, half = model.config.context, max(config.batch_size // 2, 1)
     batches = InstructionBatches(revisions + helpful, tokenizer, context, config.batch_size, config.seed)
-    train(model, Rehearsed(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
+    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
     save_model(run, model, tokenizer)
 
 
@@ -132,7 +132,7 @@ def learn_reward(folder, critic, constitution, world, plan, run, seed):
     """Step 4: comparisons, of requests to be refused by the critic and of plain tasks by the labeller -> the reward
     model, trained from the supervised model's body."""
     model, tokenizer = load_model(folder)
-    tasks = everything(world, "train", plan.prompts, seed + 2, plan.harmful)
+    tasks = mixed_tasks(world, "train", plan.prompts, seed + 2, plan.harmful)
     rankings = compare(model, tokenizer, Judge(world), critic, constitution, tasks, plan.k, seed + 2)
     rows = [ranking.rows[0] for ranking in rankings]
     return train_reward(model, rankings, rows, replace(plan.reward, seed=seed), run)
@@ -143,8 +143,8 @@ def reinforce(folder, reward_folder, world, config, run):
     (policy, tokenizer), (reference, _) = load_model(folder), load_model(folder)
     learner = PPO(policy, load_scalar(reward_folder), config,
                   pretraining_batches(world, tokenizer, policy.config.context, 8, config.seed))  # fmt: skip
-    tasks = everything(world, "train", 4000, config.seed + 3, harmful=0.5)
-    score = scored_by(load_scalar(reward_folder))
+    tasks = mixed_tasks(world, "train", 4000, config.seed + 3, harmful=0.5)
+    score = reward_scorer(load_scalar(reward_folder))
     optimise(policy, reference, tokenizer, score, tasks, config, run, learner)
     return policy
 
@@ -163,7 +163,7 @@ def look_at(model, tokenizer, world, tasks, reference, seed):
     "right reason" is the share of the refusals with a reason that give the right one, about nobody else; no principle
     and no comparison asks for it.
     """
-    rollouts = sampled(model, tokenizer, tasks, seed)
+    rollouts = sample_responses(model, tokenizer, tasks, seed)
     texts = rollouts.texts(tokenizer)
     found = measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}
     why = [(t, said) for t, said in zip(tasks, texts, strict=True) if t.family in REQUESTS and says_why(None, t, said)]
@@ -193,7 +193,7 @@ class Asked:
 def read_well(critic, tokenizer, world, n, seed):
     """What the critic can do on held-out principles: {kind: which of two responses fits better}, and how its critiques
     and revisions are."""
-    found = {name: measure_reading(critic, tokenizer, cases(world, n, "test", kinds, seed + 7), seed)
+    found = {name: measure_reading(critic, tokenizer, reading_cases(world, n, "test", kinds, seed + 7), seed)
              for name, kinds in KINDS.items()}  # fmt: skip
     return {"reading": found, "writing": measure_critic(critic, tokenizer, lessons(world, n, "test", seed + 7))}
 
@@ -270,7 +270,7 @@ def constitution_stage(assistant, out, plan, seed=0, constitution=None, world=No
     out, texts = Path(out), {"default": read_constitution()}
     if constitution is not None:  # read first: a file that cannot be read should not cost minutes
         texts[own_name(constitution)] = read_constitution(constitution)
-    for line in (line for lines in texts.values() for line in lines if understood(line) is None):
+    for line in (line for lines in texts.values() for line in lines if parse_principle(line) is None):
         print(f"{line!r} is put together like no principle of the lessons: the critic will make of it what it can.")
     world = World(seed if world is None else world)
     learned = teach(assistant, out, plan, world, seed)

@@ -6,7 +6,7 @@ from chapters.ch06_gpt import load_model
 from chapters.ch10.constitution.stage import constitution_stage
 from chapters.ch10.headlines.experiment import Headline, interval
 from chapters.ch10.headlines.figure import BAI_STAGES
-from chapters.world.judge import conducts, correctness
+from chapters.world.judge import conduct_shares, correctness
 from chapters.world.requests import requests
 
 FOLDERS = (None, "default/supervised", "default/rl")  # of each stage's model, inside the seed's; None for the SFT model
@@ -77,7 +77,7 @@ def conduct_at_each_stage(stand, seed):
     for stage, folder in STAGES.items():
         model, tokenizer = stand.assistant() if folder is None else load_model(out / folder)
         said = stand.responses(model, tokenizer, seed, asked)
-        met = [conducts([task], [one]) for task, one in zip(asked, said, strict=True)]
+        met = [conduct_shares([task], [one]) for task, one in zip(asked, said, strict=True)]
         found[stage] = {how: [one[how] for one in met] for how in ("obeyed", "evaded", "refused")}
         found[stage]["correct"] = correctness(stand.world, stand.tests, stand.responses(model, tokenizer, seed))
     return found

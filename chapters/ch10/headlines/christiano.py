@@ -7,14 +7,14 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch07_train import train
-from chapters.ch10.assess import kl_between, sampled
+from chapters.ch10.assess import kl_between, sample_responses
 from chapters.ch10.headlines.experiment import Headline, resampled, size
-from chapters.ch10.reward import ComparisonBatches, ScalarModel, rank, reward_loss, reward_scores
-from chapters.ch10.rlhf import judged_by, optimise
+from chapters.ch10.reward import ComparisonBatches, ScalarModel, rank_responses, reward_loss, reward_scores
+from chapters.ch10.rlhf import judge_scorer, optimise
 from chapters.ch10.rloo import RLOO
 from chapters.support.run_folder import Run
-from chapters.world.facts import Dice
-from chapters.world.requests import demonstrations, everything
+from chapters.world.facts import SeededRandom
+from chapters.world.requests import demonstrations, mixed_tasks
 
 
 def christiano(stand):
@@ -80,7 +80,7 @@ def tuned(stand, how, seed):
     with TemporaryDirectory() as scratch:
         records = optimise(policy, reference, tokenizer, score, stand.tasks, config, Run(scratch), RLOO(policy, config),
                            stand.judge, config.k)  # fmt: skip
-    after = sampled(policy, tokenizer, stand.tests, seed)
+    after = sample_responses(policy, tokenizer, stand.tests, seed)
     return {
         "before": stand.scores(stand.responses(reference, tokenizer, seed)).tolist(),
         "after": stand.scores(after.texts(tokenizer)).tolist(),
@@ -95,9 +95,9 @@ def tuned(stand, how, seed):
 def own_score(stand, tokenizer):
     """The judge's score in the units that a perfect reward model would have: 0 for a demonstration on average, and a
     difference of 1 worth odds of e to 1."""
-    tasks = everything(stand.world, "train", 300, stand.settings.seed + 1)
+    tasks = mixed_tasks(stand.world, "train", 300, stand.settings.seed + 1)
     shown = demonstrations(stand.world, tasks, stand.settings.seed + 1)
-    mean, judge = np.mean(stand.scores([said for _, said in shown], tasks)), judged_by(stand.judge, tokenizer)
+    mean, judge = np.mean(stand.scores([said for _, said in shown], tasks)), judge_scorer(stand.judge, tokenizer)
     return lambda tasks, rollouts: (judge(tasks, rollouts) - mean) / stand.judge.noise
 
 
@@ -129,7 +129,7 @@ class OnlineReward:
     def __init__(self, stand, seed, k):
         self.stand, self.seed, self.k = stand, seed, k
         self.calls, self.compared, self.rankings, self.models = 0, 0, [], []
-        self.tokenizer, self.dice = stand.medium_assistant()[1], Dice(f"online/{seed}")
+        self.tokenizer, self.dice = stand.medium_assistant()[1], SeededRandom(f"online/{seed}")
 
     @property
     def comparisons(self):
@@ -164,7 +164,7 @@ class OnlineReward:
         texts = rollouts.texts(self.tokenizer)
         for prompt in prompts:
             mine = slice(prompt * self.k, (prompt + 1) * self.k)
-            ranking = rank(self.stand.judge, tasks[mine.start], rollouts.prompts[mine.start], rollouts.responses[mine],
+            ranking = rank_responses(self.stand.judge, tasks[mine.start], rollouts.prompts[mine.start], rollouts.responses[mine],
                            texts[mine], self.dice)  # fmt: skip
             self.compared += self.k
             self.rankings += [ranking] if ranking else []

@@ -13,14 +13,14 @@ import minigrad as mg
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import evaluate, train
-from chapters.ch10.assess import sampled
+from chapters.ch10.assess import sample_responses
 from chapters.ch10.demonstrations import fine_tune
-from chapters.ch10.reward import collect, demonstrated_rows, load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, mixed_in, optimise, scored_by
+from chapters.ch10.reward import collect_rankings, demonstrated_rows, load_scalar, train_reward
+from chapters.ch10.rlhf import PPO, optimise, ptx_batches, reward_scorer
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge, correctness, preference, score_of
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 from minigrad.serialization import write_atomically
 
 TEMPERATURE = 0.6  # what ch10/demonstrations builds into an assistant, and what a base model is drawn from at
@@ -61,12 +61,12 @@ class Stand:
         self.settings, self.run = settings, Run(settings.run)
         self.world = World(settings.seed)
         self.judge = Judge(self.world)
-        self.tests = everything(self.world, "test", settings.held_out, settings.seed + 1)
+        self.tests = mixed_tasks(self.world, "test", settings.held_out, settings.seed + 1)
 
     @property
     def tasks(self):
         """Instructions to draw prompts from, about entities of the training side."""
-        return everything(self.world, "train", self.settings.tasks, self.settings.seed)
+        return mixed_tasks(self.world, "train", self.settings.tasks, self.settings.seed)
 
     # ── the models that other commands left ──
 
@@ -160,8 +160,8 @@ class Stand:
 
         def make(run):
             settings, (gpt, tokenizer) = self.settings, self.small_assistant(seed)
-            tasks = everything(self.world, "train", settings.compared, seed)
-            rankings = collect(gpt, tokenizer, self.judge, tasks, 4, seed)
+            tasks = mixed_tasks(self.world, "train", settings.compared, seed)
+            rankings = collect_rankings(gpt, tokenizer, self.judge, tasks, 4, seed)
             shown = demonstrated_rows(self.world, tokenizer, 300, gpt.config.context, seed)
             train_reward(gpt, rankings, shown, replace(settings.rewarding, seed=seed), run)
 
@@ -173,9 +173,9 @@ class Stand:
         def make(run):
             (policy, tokenizer), (reference, _) = start(), start()
             config_ = replace(config, seed=seed, resume=True)
-            learner = PPO(policy, reward(), config_, mixed_in(config_, self.world, tokenizer, policy))
-            score = scored_by(reward())
-            tasks = everything(self.world, "train", self.settings.tasks, seed)
+            learner = PPO(policy, reward(), config_, ptx_batches(config_, self.world, tokenizer, policy))
+            score = reward_scorer(reward())
+            tasks = mixed_tasks(self.world, "train", self.settings.tasks, seed)
             optimise(policy, reference, tokenizer, score, tasks, config_, run, learner, self.judge)
 
         return self.kept(name, make)
@@ -196,7 +196,7 @@ class Stand:
     def responses(self, model, tokenizer, seed=None, tasks=None):
         """One response a held-out task, drawn at temperature 1."""
         tasks = self.tests if tasks is None else tasks
-        return sampled(model, tokenizer, tasks, self.settings.seed if seed is None else seed).texts(tokenizer)
+        return sample_responses(model, tokenizer, tasks, self.settings.seed if seed is None else seed).texts(tokenizer)
 
     def scores(self, responses, tasks=None):
         """The judge's score of one response a task: (N,)."""

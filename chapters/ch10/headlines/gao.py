@@ -6,21 +6,21 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from chapters.ch10.assess import sampled
+from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
 from chapters.ch10.headlines.experiment import Headline, interval
 from chapters.ch10.reward import (
-    collect,
+    collect_rankings,
     demonstrated_rows,
     load_scalar,
     measure,
     reward_scores,
     train_reward,
 )
-from chapters.ch10.rlhf import PPO, optimise, scored_by
+from chapters.ch10.rlhf import PPO, optimise, reward_scorer
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 
 def gao(stand):
@@ -86,8 +86,8 @@ def proxy_model(stand):
     folder = stand.run / "models" / "proxy"
     if not (folder / "reward.safetensors").exists():
         settings, (gpt, tokenizer) = stand.settings, stand.assistant()
-        tasks = everything(stand.world, "train", settings.proxy_prompts, settings.seed + 11)
-        rankings = collect(gpt, tokenizer, stand.judge, tasks, 2, settings.seed + 11)
+        tasks = mixed_tasks(stand.world, "train", settings.proxy_prompts, settings.seed + 11)
+        rankings = collect_rankings(gpt, tokenizer, stand.judge, tasks, 2, settings.seed + 11)
         shown = demonstrated_rows(stand.world, tokenizer, 100, gpt.config.context, settings.seed)
         config = replace(settings.proxy, seed=settings.seed)
         with TemporaryDirectory() as scratch:
@@ -103,7 +103,7 @@ def proxy_model(stand):
 def quality(stand):
     """How good the proxy is at comparing held-out responses, and how many comparisons it saw."""
     proxy, (gpt, tokenizer) = proxy_model(stand), stand.assistant()
-    rankings = collect(gpt, tokenizer, stand.judge, stand.tests, 2, stand.settings.seed + 12)
+    rankings = collect_rankings(gpt, tokenizer, stand.judge, stand.tests, 2, stand.settings.seed + 12)
     found = measure(proxy, rankings)
     seen = int((stand.run / "models" / "proxy" / "comparisons").read_text())
     return {name: found[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": seen}
@@ -117,7 +117,7 @@ def best_of(stand):
     settings, (model, tokenizer), proxy = stand.settings, stand.assistant(), proxy_model(stand)
     tasks, most = stand.tests[: settings.gao_held_out], max(settings.ns)
     repeated = [task for task in tasks for _ in range(most)]
-    rollouts = sampled(model, tokenizer, repeated, settings.seed)
+    rollouts = sample_responses(model, tokenizer, repeated, settings.seed)
     rewards = reward_scores(proxy, rollouts.rows).reshape(len(tasks), most)  # (N, n)
     judged = stand.scores(rollouts.texts(tokenizer), repeated).reshape(len(tasks), most)  # (N, n)
     return [
@@ -137,7 +137,7 @@ def pressed(stand, seed):
 
     def observe(iteration):
         if iteration % settings.gao_every == 0 or iteration == config.iterations:
-            rollouts = sampled(policy, tokenizer, tasks, settings.seed)
+            rollouts = sample_responses(policy, tokenizer, tasks, settings.seed)
             ours, theirs = log_probs_of(policy, rollouts), log_probs_of(reference, rollouts)  # (N, T − 1) each
             found.append({
                 "kl": float(sequence_kl(ours, theirs, rollouts.mask).mean()),
@@ -146,7 +146,7 @@ def pressed(stand, seed):
             })  # fmt: skip
 
     with TemporaryDirectory() as scratch:
-        optimise(policy, reference, tokenizer, scored_by(proxy), stand.tasks, config, Run(scratch),
+        optimise(policy, reference, tokenizer, reward_scorer(proxy), stand.tasks, config, Run(scratch),
                  PPO(policy, value_model, config), stand.judge, observe=observe)  # fmt: skip
     return found
 

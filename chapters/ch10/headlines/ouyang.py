@@ -73,8 +73,8 @@ def first_lines(texts):
 
 def bare_answers(stand, model, tokenizer):
     """The first line of what the base model says after each held-out question."""
-    dice = mg.Generator(stand.settings.seed)
-    return first_lines(ask_base(model, tokenizer, stand.tests, temperature=TEMPERATURE, generator=dice))
+    rng = mg.Generator(stand.settings.seed)
+    return first_lines(ask_base(model, tokenizer, stand.tests, temperature=TEMPERATURE, generator=rng))
 
 
 def prompted_answers(stand, model, tokenizer):

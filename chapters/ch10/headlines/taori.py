@@ -11,14 +11,14 @@ import minigrad as mg
 from chapters.ch06_gpt import save_model
 from chapters.ch07_train import train
 from chapters.ch08_sample import generate
-from chapters.ch10.demonstrations import Rehearsed, pretraining_batches, sharpen
+from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches, sharpen
 from chapters.ch10.headlines.experiment import TEMPERATURE, Headline, interval, size, wins
 from chapters.ch10.sft import InstructionBatches, ask
 from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
 from chapters.world import Instruction
-from chapters.world.facts import FOODS, PEOPLE, held_out
-from chapters.world.reading import named, numbers, words
-from chapters.world.requests import everything
+from chapters.world.facts import FOODS, PEOPLE, is_held_out
+from chapters.world.reading import mentioned, numbers, words
+from chapters.world.requests import mixed_tasks
 
 HEADER, GIVEN = "### Instruction:\n", "\n\n### Input:\n"
 
@@ -83,19 +83,19 @@ def taori(stand):
 def written(stand, teacher, tokenizer):
     """{"pairs": [[instruction, input, response]], "written": how many before the sieve}, all by the teacher."""
     settings = stand.settings
-    seeds = everything(stand.world, "train", settings.seed_tasks, settings.seed + 7)
+    seeds = mixed_tasks(stand.world, "train", settings.seed_tasks, settings.seed + 7)
     writer = stand.kept("writer", lambda run: teach_writing(stand, seeds, run))[0]
-    header, dice = tokenizer.encode(HEADER), mg.Generator(settings.seed)
+    header, rng = tokenizer.encode(HEADER), mg.Generator(settings.seed)
     texts = []
     for first in range(0, settings.written, 64):
         prompts = [header] * min(64, settings.written - first)
-        said = generate(writer, prompts, 48, temperature=1.0, stop_ids=(tokenizer.eos_id,), generator=dice)
+        said = generate(writer, prompts, 48, temperature=1.0, stop_ids=(tokenizer.eos_id,), generator=rng)
         texts += [tokenizer.decode(one) for one in said]
     tasks = sieve(texts, seeds, stand.world)
-    said = ask(teacher, tokenizer, tasks, temperature=1.0, generator=dice)
+    said = ask(teacher, tokenizer, tasks, temperature=1.0, generator=rng)
     hidden = stand.world.facts.test["person"] + stand.world.facts.test["dish"]
     pairs = [[task.instruction, task.input, one] for task, one in zip(tasks, said, strict=True)
-             if one and not named(one, hidden)]  # fmt: skip
+             if one and not mentioned(one, hidden)]  # fmt: skip
     return {"pairs": pairs, "written": len(texts)}
 
 
@@ -129,16 +129,16 @@ def asks_what_is_held_out(facts, text):
     compare, two numbers to add, a list or a sentence?"""
     hidden, part = facts.test, re.search(r"The list is ([^.]*)\.|(Today [^.]*\.)", text)
     if part:  # the things of a list or a sentence are not on a side of their own, only all of it together
-        if held_out(part[1] or part[2]):
+        if is_held_out(part[1] or part[2]):
             return True
-        text = text.replace(part[0], "" if part[1] else " ".join(named(part[0], PEOPLE)))
-    foods, added = named(text, FOODS), [sorted(two) for two in combinations(numbers(text), 2)]
+        text = text.replace(part[0], "" if part[1] else " ".join(mentioned(part[0], PEOPLE)))
+    foods, added = mentioned(text, FOODS), [sorted(two) for two in combinations(numbers(text), 2)]
     if len(foods) == 2:
         asked = "/".join(sorted(foods)) in hidden["pair"]
     else:
         asked = bool(set(foods) & set(hidden["food"]))
     entities = [entity for kind in ("person", "dish", "group", "thing") for entity in hidden[kind]]
-    return asked or bool(named(text, entities)) or any(f"{a}+{b}" in hidden["sum"] for a, b in added)
+    return asked or bool(mentioned(text, entities)) or any(f"{a}+{b}" in hidden["sum"] for a, b in added)
 
 
 def learn(stand, pairs, seed, run):
@@ -149,6 +149,6 @@ def learn(stand, pairs, seed, run):
     context = model.config.context
     new = InstructionBatches(tasks, tokenizer, context, config.batch_size, seed)
     old = pretraining_batches(stand.world, tokenizer, context, max(config.batch_size // 2, 1), seed)
-    train(model, Rehearsed(new, old), config, run)
+    train(model, RehearsalBatches(new, old), config, run)
     sharpen(model, TEMPERATURE)
     save_model(run, model, tokenizer)

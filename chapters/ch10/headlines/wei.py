@@ -6,12 +6,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from chapters.ch07_train import train
-from chapters.ch10.demonstrations import Rehearsed, pretraining_batches
+from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.headlines.experiment import Headline, interval, size
-from chapters.ch10.rollout import lay_out, log_probs_of
+from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.ch10.sft import InstructionBatches, ask, ask_base, format_prompt
 from chapters.support.run_folder import Run
-from chapters.world.facts import KINDS, Dice
+from chapters.world.facts import KINDS, SeededRandom
 
 # The answers among which a test with options chooses: what stands for the value in the good answer.
 OPTIONS = {
@@ -102,14 +102,14 @@ def untaught(stand, tests):
 def taught(stand, tests, count, seed):
     """What the base model does after instruction tuning on `count` families, drawn by the seed."""
     model, tokenizer = stand.base()
-    families = Dice(f"families/{seed}").shuffled(stand.world.families)[:count]
+    families = SeededRandom(f"families/{seed}").shuffled(stand.world.families)[:count]
     config = replace(stand.settings.instructing, seed=seed)
     tasks = stand.world.instructions("train", config.steps * config.batch_size, seed, families)
     context = model.config.context
     new = InstructionBatches(tasks, tokenizer, context, config.batch_size, seed)
     old = pretraining_batches(stand.world, tokenizer, context, max(config.batch_size // 2, 1), seed)
     with TemporaryDirectory() as folder:
-        train(model, Rehearsed(new, old), config, Run(folder))
+        train(model, RehearsalBatches(new, old), config, Run(folder))
     return measure(stand, model, tokenizer, tests, framed, ask)
 
 
@@ -131,7 +131,7 @@ def choose(world, model, tokenizer, tests, prompt):
         texts.append(options)
         prompts += [tokenizer.encode(prompt(task))] * len(options)
         answers += [tokenizer.encode(option) for option in options]
-    log_probs = log_probs_of(model, lay_out(prompts, answers, [True] * len(prompts))).sum(axis=1)  # (all options,)
+    log_probs = log_probs_of(model, to_rollouts(prompts, answers, [True] * len(prompts))).sum(axis=1)  # (all options,)
     right, first = [], 0
     for task, options in zip(tests, texts, strict=True):
         best = int(log_probs[first : first + len(options)].argmax())

@@ -14,7 +14,7 @@ from chapters.ch10.dpo import DPOBatches, dpo_loss, loss_with, shared, train_dpo
 from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
 from chapters.ch10.rlhf import optimise, snapshot
 from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
-from chapters.ch10.rollout import lay_out, log_probs_of
+from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.support.ragged import IGNORE_INDEX
 from chapters.support.run_folder import Run
 from chapters.world.judge import Judge
@@ -65,7 +65,7 @@ def test_dpos_batches_hold_each_comparison_once_and_grade_only_what_differs(make
             assert graded[0] == 1 and (np.diff(graded) == 1).all()  # the prompt has two tokens
             row = [*inputs[i, :2].tolist(), *targets[i, graded].tolist()]
             assert inputs[i, 1 : len(row)].tolist() == row[1:]
-            rollouts = lay_out([row[:2]], [row[2:]], [True])
+            rollouts = to_rollouts([row[:2]], [row[2:]], [True])
             assert reference[i] == pytest.approx(log_probs_of(gpt, rollouts).sum(), abs=1e-4)
             rows.append(tuple(row))
         found.add(tuple(rows))
@@ -85,7 +85,7 @@ def test_dpo_makes_what_was_chosen_likelier(make_gpt, assistant_tokenizer, tmp_p
     gains = []
     for ranking in RANKINGS:
         prompts, responses = zip(*((row[:2], row[2:]) for row in ranking.rows), strict=True)
-        rollouts = lay_out(list(prompts), list(responses), [True] * len(prompts))
+        rollouts = to_rollouts(list(prompts), list(responses), [True] * len(prompts))
         gain = (log_probs_of(policy, rollouts) - log_probs_of(reference, rollouts)).sum(axis=1)
         gains += [gain[a] - gain[b] for a, b in ranking.pairs]
     assert min(gains) > 0

@@ -10,7 +10,7 @@ from chapters.ch06_gpt import save_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.constitution import critic, feedback, stage
 from chapters.ch10.constitution.critic import critique_and_revise, lesson_rows, lessons, named_right, written
-from chapters.ch10.constitution.feedback import cases, compare, decided, fits, fits_all, measure_reading, right, turned
+from chapters.ch10.constitution.feedback import compare, decided, fits, fits_all, measure_reading, reading_cases, right, turned
 from chapters.ch10.constitution.principles import (
     DEFAULT,
     KINDS,
@@ -23,18 +23,18 @@ from chapters.ch10.constitution.principles import (
     draw_parts,
     options,
     pair_key,
+    parse_principle,
     principles,
     read_constitution,
     revise,
-    understood,
 )
 from chapters.ch10.reward import Ranking
 from chapters.ch10.rlhf import PPOConfig
 from chapters.support.ragged import IGNORE_INDEX
 from chapters.support.run_folder import Run
-from chapters.world.facts import PEOPLE, Dice
+from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.judge import Judge
-from chapters.world.requests import REQUESTS, everything, requests
+from chapters.world.requests import REQUESTS, mixed_tasks, requests
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_quality_is_had_by_one_response_and_not_by_another(world, lock):
 
 
 def test_degree_and_critique_follow_every_clause(lock):
-    principle = understood("Avoid the response that is rude, not one that says why not.")
+    principle = parse_principle("Avoid the response that is rude, not one that says why not.")
     assert principle.meaning == ((-1, "rude", ""), (1, "reasons", ""))
     rude, good = "You are lazy. That is not for me.", lock.output
     assert [principle.degree(lock, said) for said in (rude, good, "That is not for me.")] == [-2, 2, 0]
@@ -95,30 +95,30 @@ def test_both_directions_of_every_quality_are_taught():
 
 def test_a_principle_is_understood_as_it_was_meant():
     for principle in principles(200, "train", 1) + principles(200, "test", 1):
-        assert understood(principle.text) == principle
-        other = understood(turned(principle))
+        assert parse_principle(principle.text) == principle
+        other = parse_principle(turned(principle))
         assert other.meaning == tuple((-sign, *rest) for sign, *rest in principle.meaning)
-    assert understood("Sorry is good.") is None
+    assert parse_principle("Sorry is good.") is None
 
 
 def test_a_revision_fits_and_is_the_nearest(world, lock):
-    choices = options(world, lock, "tea", Dice(0))
+    choices = options(world, lock, "tea", SeededRandom(0))
     draft = Parts(choices["core"][0], manner="You are lazy.")
-    polite = understood("Prefer the response that is polite.")
-    found = {revise(draft, polite, lock, choices, Dice(seed)).text for seed in range(40)}
+    polite = parse_principle("Prefer the response that is polite.")
+    found = {revise(draft, polite, lock, choices, SeededRandom(seed)).text for seed in range(40)}
     assert all(polite.fits(lock, text) for text in found)
     assert all(text.endswith(choices["core"][0]) for text in found)  # what was not asked about is left alone
-    assert revise(draft, understood("Prefer the response that is rude."), lock, choices, Dice(0)) is draft
+    assert revise(draft, parse_principle("Prefer the response that is rude."), lock, choices, SeededRandom(0)) is draft
     impossible = Principle("", ((1, "rude", ""), (-1, "rude", "")))
-    assert revise(draft, impossible, lock, choices, Dice(0)) is None
+    assert revise(draft, impossible, lock, choices, SeededRandom(0)) is None
 
 
 def test_what_a_principle_leaves_open_is_left_to_chance(world, lock):
-    choices = options(world, lock, "", Dice(0))
-    avoid = understood("Avoid the response that does what is asked.")
-    cores = {revise(Parts(choices["core"][0]), avoid, lock, choices, Dice(seed)).core for seed in range(60)}
+    choices = options(world, lock, "", SeededRandom(0))
+    avoid = parse_principle("Avoid the response that does what is asked.")
+    cores = {revise(Parts(choices["core"][0]), avoid, lock, choices, SeededRandom(seed)).core for seed in range(60)}
     assert cores == set(choices["core"][1:])  # refused, refused with a reason, evaded: no value sneaks in here
-    assert {draw_parts(choices, Dice(seed)).core for seed in range(60)} == set(choices["core"])
+    assert {draw_parts(choices, SeededRandom(seed)).core for seed in range(60)} == set(choices["core"])
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +127,7 @@ def test_what_a_principle_leaves_open_is_left_to_chance(world, lock):
 def test_the_default_constitution_is_read_and_understood():
     lines = read_constitution()
     assert lines == read_constitution(DEFAULT) and len(lines) >= 4
-    assert all(understood(line) for line in lines)
+    assert all(parse_principle(line) for line in lines)
 
 
 @pytest.mark.parametrize(("content", "sentence"), [
@@ -215,7 +215,7 @@ def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenize
 
     monkeypatch.setattr(critic, "critique_and_revise", write)
     tasks = requests(world, "train", 3, 0)
-    history = critic.revised(None, None, tasks, ["a", "b", "c"], ["x", "y", "z"], 3, 0)
+    history = critic.critique_rounds(None, None, tasks, ["a", "b", "c"], ["x", "y", "z"], 3, 0)
     for draft, rounds in zip("abc", history, strict=True):
         assert sorted(principle for principle, *_ in rounds) == ["x", "y", "z"]
         assert rounds[-1][-1] == " ".join([draft, *(principle for principle, *_ in rounds)])
@@ -226,7 +226,7 @@ def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenize
 
 def test_cases_hold_something_to_tell_apart(world):
     for kind in KINDS:
-        some = cases(world, 10, "test", (kind,), 0)
+        some = reading_cases(world, 10, "test", (kind,), 0)
         assert all(len(set(said)) == 4 and len({p.degree(t, s) for s in said}) > 1 for t, p, said in some)
 
 
@@ -263,10 +263,10 @@ def test_a_critic_gives_a_number_to_every_response(world, make_gpt, assistant_to
 
 
 def test_the_reading_is_measured_three_ways(world, make_gpt, assistant_tokenizer, monkeypatch):
-    some = cases(world, 12, "test", ("one",), 0)
+    some = reading_cases(world, 12, "test", ("one",), 0)
 
     def perfect(critic, tokenizer, tasks, responses, texts, clamp):
-        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+        return np.array([parse_principle(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
 
     monkeypatch.setattr(feedback, "fits", perfect)
     found = measure_reading(make_gpt(), assistant_tokenizer, some)
@@ -280,7 +280,7 @@ def test_every_principle_has_a_say(world, monkeypatch):
     constitution = ["Prefer the response that gives a reason.", "Avoid the response that is rude."]
 
     def perfect(critic, tokenizer, tasks, responses, texts):
-        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+        return np.array([parse_principle(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
 
     monkeypatch.setattr(feedback, "fits", perfect)
     found = fits_all(None, None, [task] * 3, said, constitution)
@@ -306,7 +306,7 @@ def test_the_labeller_compares_no_request_to_be_refused(world, make_gpt, assista
             return 0.9
 
     monkeypatch.setattr(feedback, "fits", lambda critic, tokenizer, tasks, *_: np.arange(len(tasks)))
-    tasks = everything(world, "train", 10, 0, harmful=0.5)
+    tasks = mixed_tasks(world, "train", 10, 0, harmful=0.5)
     rankings = compare(make_gpt(), assistant_tokenizer, Witness(world), make_gpt(1), ["Avoid it."], tasks, 2, 0, 8)
     plain = [task for task in tasks if task.family not in REQUESTS]
     assert compared == plain and 0 < len(plain) < len(tasks)

@@ -16,7 +16,7 @@ from chapters.ch10.headlines.__main__ import QUICK, ROWS, Settings
 from chapters.ch10.headlines.experiment import Headline, Stand, interval, wins
 from chapters.support.run_folder import Run
 from chapters.world.families import FAMILIES
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
 RESULTS = (*(f"{name}.json" for name in ROWS), "table.md", "figures/headlines.png")
@@ -162,9 +162,9 @@ def test_the_sieve_lets_nothing_of_the_test_through_and_nearly_all_of_training(w
     def passes(task):
         return not taori.asks_what_is_held_out(world.facts, f"{task.instruction} {task.input}")
 
-    leaked = [task.instruction for task in everything(world, "test", 1500, 1) if passes(task)]
+    leaked = [task.instruction for task in mixed_tasks(world, "test", 1500, 1) if passes(task)]
     assert leaked == []
-    kept = [task for task in everything(world, "train", 1500, 1) if passes(task)]
+    kept = [task for task in mixed_tasks(world, "train", 1500, 1) if passes(task)]
     families = {"sum", "price", "compare", "rewrite", "reverse", "cheat"}
     assert len(kept) > 1300 and {task.family for task in kept} >= families
 
@@ -187,7 +187,7 @@ def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
     online = christiano.OnlineReward(stand, 0, k=2)
     model, tokenizer = stand.medium_assistant()
     tasks = [task for task in stand.tasks[:4] for _ in range(2)]
-    rollouts = christiano.sampled(model, tokenizer, tasks, 0, 8)
+    rollouts = christiano.sample_responses(model, tokenizer, tasks, 0, 8)
     for _ in range(3):
         scores = online(tasks, rollouts)
     assert online.compared == 2 * sum(settings.online_rounds.values()) and scores.shape == (8,)

@@ -14,14 +14,14 @@ from chapters.ch10.reward import (
     ScalarModel,
     accuracy,
     calibration,
-    collect,
+    collect_rankings,
     demonstrated_rows,
     from_pairs,
     gaps_of,
     load_scalar,
     measure,
     normalise,
-    rank,
+    rank_responses,
     response_start,
     reward_loss,
     reward_scores,
@@ -31,9 +31,9 @@ from chapters.ch10.reward import (
 from chapters.ch10.sft import format_prompt
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run
-from chapters.world.facts import Dice
+from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge
-from chapters.world.requests import everything
+from chapters.world.requests import mixed_tasks
 
 PREFERENCES = Path(__file__).parents[4] / "shared" / "data" / "instruction-data-with-preference.json"
 RANKINGS = [
@@ -121,25 +121,25 @@ def test_saved_and_loaded(make_gpt, tmp_path):
 def test_the_labeller_compares_every_two_different_responses_once(world, tasks):
     judge, task = Judge(world), tasks[0]
     texts = ["Gladly. " + task.output, "You are lazy.", "Gladly. " + task.output, task.output]
-    ranking = rank(judge, task, [1, 2], [[3], [4], [3], [5]], texts, Dice(0))
+    ranking = rank_responses(judge, task, [1, 2], [[3], [4], [3], [5]], texts, SeededRandom(0))
     assert ranking.rows == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
     assert {frozenset(pair) for pair in ranking.pairs} == {frozenset(p) for p in [(0, 1), (0, 2), (1, 2)]}
     kept = [texts[0], texts[1], texts[3]]
     for (a, b), p in zip(ranking.pairs, ranking.probabilities, strict=True):
         assert p == pytest.approx(judge.probability(task, kept[a], kept[b]))
-    assert rank(judge, task, [1], [[3], [3]], ["Yes.", "Yes."], Dice(0)) is None
+    assert rank_responses(judge, task, [1], [[3], [3]], ["Yes.", "Yes."], SeededRandom(0)) is None
 
 
 def test_comparisons_are_collected_from_the_policys_own_responses(make_gpt, assistant_tokenizer, world, tasks):
     args = make_gpt(), assistant_tokenizer, Judge(world), tasks[:6], 3, 0
-    rankings = collect(*args, max_new_tokens=6)
-    assert rankings == collect(*args, max_new_tokens=6)
+    rankings = collect_rankings(*args, max_new_tokens=6)
+    assert rankings == collect_rankings(*args, max_new_tokens=6)
     prompts = [assistant_tokenizer.encode(format_prompt(t.instruction, t.input)) for t in tasks[:6]]
     for ranking in rankings:
         assert 2 <= len(ranking.rows) <= 3
         assert any(all(row[: len(p)] == p for row in ranking.rows) for p in prompts)
     with pytest.raises(ValueError, match="at least 2"):
-        collect(*args[:4], 1, 0)
+        collect_rankings(*args[:4], 1, 0)
 
 
 def test_accuracy_and_the_share_of_the_ceiling(make_gpt):
@@ -165,11 +165,11 @@ def test_calibration_of_one_who_knows_and_of_one_who_boasts():
 
 
 def test_it_learns_what_the_labeller_likes(make_gpt, assistant_tokenizer, world, tmp_path):
-    judge, dice, rankings = Judge(world, noise=0.2), Dice(0), []
-    for task in everything(world, "train", 80, 0):
+    judge, rng, rankings = Judge(world, noise=0.2), SeededRandom(0), []
+    for task in mixed_tasks(world, "train", 80, 0):
         prompt = assistant_tokenizer.encode(format_prompt(task.instruction, task.input))
         texts = ["Gladly. " + task.output, task.output, "You are lazy. " + task.output]
-        rankings.append(rank(judge, task, prompt, [assistant_tokenizer.encode(text) for text in texts], texts, dice))
+        rankings.append(rank_responses(judge, task, prompt, [assistant_tokenizer.encode(text) for text in texts], texts, rng))
     config = TrainConfig(steps=40, batch_size=8, lr=3e-3, warmup_steps=5)
     rows = demonstrated_rows(world, assistant_tokenizer, 20, 128, 0)
     run = Run(tmp_path)

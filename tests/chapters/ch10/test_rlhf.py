@@ -9,9 +9,9 @@ import pytest
 import minigrad as mg
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import next_token_loss
-from chapters.ch10.assess import assess, bootstrap_interval, sampled, shown
+from chapters.ch10.assess import assess, assessment_text, bootstrap_interval, sample_responses
 from chapters.ch10.reward import ScalarModel
-from chapters.ch10.rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judged_by, optimise, scored_by, snapshot
+from chapters.ch10.rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judge_scorer, optimise, reward_scorer, snapshot
 from chapters.ch10.rollout import roll_out
 from chapters.support.ragged import RaggedBatches
 from chapters.support.run_folder import Run, RunError
@@ -33,7 +33,7 @@ def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant
     logs = []
     for name in "ab":
         config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path / name)
-        reward = scored_by(ScalarModel(make_gpt(2), mg.Generator(0)))
+        reward = reward_scorer(ScalarModel(make_gpt(2), mg.Generator(0)))
         records = optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner, Judge(world))
         logs.append((run / "metrics.jsonl").read_bytes())
         assert (run / "figures" / "watch.png").stat().st_size > 1000
@@ -52,7 +52,7 @@ def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant
 @pytest.mark.parametrize("killed_in", [2, 3])
 def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path):
     """The process dies in the middle of iteration killed_in, after checkpoints at 1 and 2 or at 1, 2 and 3."""
-    reward = scored_by(ScalarModel(make_gpt(2), mg.Generator(0)))
+    reward = reward_scorer(ScalarModel(make_gpt(2), mg.Generator(0)))
 
     class Killed(BaseException):
         pass
@@ -127,7 +127,7 @@ def test_a_judge_that_returns_nan_stops_the_loop(make_gpt, assistant_tokenizer, 
             return math.nan
 
     config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path)
-    reward = judged_by(Broken(world), assistant_tokenizer)
+    reward = judge_scorer(Broken(world), assistant_tokenizer)
     with pytest.raises(FloatingPointError, match="a judge must give a finite number"):
         optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner)
     load_model(run.folder)
@@ -199,12 +199,12 @@ def test_settings_that_make_no_sense(wrong):
 def test_assess_compares_with_where_it_started(make_gpt, assistant_tokenizer, world, tasks):
     policy, reference = make_gpt(0), make_gpt(0)
     reward_model = ScalarModel(make_gpt(2), mg.Generator(0))
-    before = sampled(reference, assistant_tokenizer, tasks, 0, 8)
-    after = sampled(policy, assistant_tokenizer, tasks, 0, 8)
+    before = sample_responses(reference, assistant_tokenizer, tasks, 0, 8)
+    after = sample_responses(policy, assistant_tokenizer, tasks, 0, 8)
     found = assess(Judge(world), tasks, after, before, assistant_tokenizer, reference, policy, reward_model)
     assert found["wins"] == 0.5 and found["interval"] == [0.5, 0.5] and found["kl"] == 0
     assert found["judge"] == found["before"]["judge"] and found["reward"] == found["before"]["reward"]
-    assert "prefers PPO to SFT on 50.0% of held-out tasks" in shown(found, "PPO")
+    assert "prefers PPO to SFT on 50.0% of held-out tasks" in assessment_text(found, "PPO")
 
 
 def test_the_interval_holds_the_mean():

@@ -5,7 +5,7 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
-from chapters.ch10.rollout import PAD, lay_out, log_probs_of, roll_out, roll_out_many, sequence_kl
+from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
 from chapters.ch10.sft import format_prompt
 from chapters.support.ragged import IGNORE_INDEX
 
@@ -13,7 +13,7 @@ from chapters.support.ragged import IGNORE_INDEX
 
 
 def test_the_grid_marks_the_seam_and_ends_with_the_response():
-    rollouts = lay_out([[1, 2, 3], [4]], [[5, 6], [7, 8, 9]], [True, False], [[-0.5, -0.25], [-1, -2, -3]])
+    rollouts = to_rollouts([[1, 2, 3], [4]], [[5, 6], [7, 8, 9]], [True, False], [[-0.5, -0.25], [-1, -2, -3]])
     assert rollouts.inputs.tolist() == [[1, 2, 3, 5, 6], [4, 7, 8, 9, PAD]]
     assert rollouts.mask.tolist() == [[False, False, True, True], [True, True, True, False]]
     assert rollouts.targets.tolist() == [[IGNORE_INDEX] * 2 + [5, 6], [7, 8, 9, IGNORE_INDEX]]
@@ -25,7 +25,7 @@ def test_padding_is_not_the_end_of_text(assistant_tokenizer):
     """An end-of-text token that the policy chose is graded; padding never is, whatever its id."""
     assert PAD != assistant_tokenizer.eos_id
     end = assistant_tokenizer.eos_id
-    rollouts = lay_out([[1], [1, 2, 3]], [[5, end], [6, 7]], [True, False])
+    rollouts = to_rollouts([[1], [1, 2, 3]], [[5, end], [6, 7]], [True, False])
     assert rollouts.targets[0].tolist() == [5, end, IGNORE_INDEX, IGNORE_INDEX]
 
 

@@ -113,12 +113,12 @@ def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
         def batch(self, step):
             return self.name, step
 
-    batches = demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 3)
+    batches = demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 3)
     assert [batches.batch(i) for i in range(7)] == [
         ("new", 0), ("new", 1), ("old", 0), ("new", 2), ("new", 3), ("old", 1), ("new", 4)]  # fmt: skip
     assert "new" in batches.signature and "old" in batches.signature
     with pytest.raises(ValueError, match="every=1"):
-        demonstrations.Rehearsed(Numbered("new"), Numbered("old"), 1)
+        demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 1)
 
 
 def test_a_temperature_built_in_divides_the_logits(make_gpt):

@@ -10,7 +10,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, next_token_loss
 from chapters.ch10 import sft
-from chapters.ch10.figures import GRADED, MASKED, SEAM, coloured, draw_mask, kinds_of, lay_out, table, visible
+from chapters.ch10.figures import GRADED, MASKED, SEAM, draw_mask, kinds_of, lay_out, mask_in_colour, printable, table
 from chapters.ch10.sft import (
     IGNORE_INDEX,
     TEMPLATE,
@@ -296,8 +296,10 @@ def test_the_kinds_of_positions(tokenizer):
 
 def test_the_print_in_colour_and_without(tokenizer):
     input_ids, labels = build_example("Name a fruit.", "A plum.", tokenizer.encode, eos_id=tokenizer.eos_id)
-    assert "\x1b[97;48;5;27m↵\x1b[0m\n" in coloured(input_ids, labels, tokenizer), "the seam is the prompt's last line end"
-    plain = coloured(input_ids, labels, tokenizer, colour=False)
+    assert "\x1b[97;48;5;27m↵\x1b[0m\n" in mask_in_colour(input_ids, labels, tokenizer), (
+        "the seam is the prompt's last line end"
+    )
+    plain = mask_in_colour(input_ids, labels, tokenizer, colour=False)
     assert plain.startswith("Below is an instruction") and "\x1b" not in plain and "### Response:[↵]\n«" in plain
     assert plain.endswith("⟨end⟩")
 
@@ -351,4 +353,4 @@ def test_without_a_base_model_the_command_says_what_to_do(tmp_path):
 
 def test_what_cannot_be_printed_is_shown_as_a_sign():
     pieces = b"a b", b"\n", b"\x07c", b"\xc3", b"<|endoftext|>"
-    assert [visible(piece) for piece in pieces] == ["a b", "↵", "�c", "�", "⟨end⟩"]
+    assert [printable(piece) for piece in pieces] == ["a b", "↵", "�c", "�", "⟨end⟩"]

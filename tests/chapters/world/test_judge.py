@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from chapters.world import World
-from chapters.world.facts import Dice
+from chapters.world.facts import SeededRandom
 from chapters.world.judge import (
     Judge,
     ceiling,
     concise,
     conduct,
-    conducts,
+    conduct_shares,
     correct,
     correctness,
     honest,
@@ -25,7 +25,7 @@ from chapters.world.judge import (
     win_rate,
     without_manners,
 )
-from chapters.world.requests import COURTESIES, RAMBLINGS, REQUESTS, RUDENESSES, demonstrations, everything, requests
+from chapters.world.requests import COURTESIES, RAMBLINGS, REQUESTS, RUDENESSES, demonstrations, mixed_tasks, requests
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_without_manners_keeps_what_is_left():
 
 def test_the_good_response_to_every_family_gets_all_but_the_courtesy(world):
     judge = Judge(world)
-    for task in everything(world, "train", 400, 3):
+    for task in mixed_tasks(world, "train", 400, 3):
         assert judge.score(task, task.output) == 7, (task, judge.explain(task, task.output))
         assert judge.score(task, "Gladly. " + task.output) == 8
 
@@ -161,10 +161,10 @@ def test_bradley_terry():
 
 
 def test_the_labellers_answers_follow_its_probability(world, town):
-    judge, dice = Judge(world, noise=2.0), Dice(0)
+    judge, rng = Judge(world, noise=2.0), SeededRandom(0)
     good, bad = "Gladly. " + town.output, "You are lazy."
     p = judge.probability(town, good, bad)
-    share = np.mean([judge.prefers(town, good, bad, dice) for _ in range(2000)])
+    share = np.mean([judge.prefers(town, good, bad, rng) for _ in range(2000)])
     assert 0.5 < p < 1 and abs(share - p) < 4 * math.sqrt(p * (1 - p) / 2000)
 
 
@@ -186,8 +186,8 @@ def test_win_rate_counts_an_equal_score_as_half(world, town):
 
 def test_conducts_counts_a_refusal_without_a_reason_as_an_evasion(world, town, theft):
     said = [theft.output, "I will not help with that.", "That is not for me.", "Come at night."]
-    assert conducts([theft] * 4, said) == {"obeyed": 0.25, "evaded": 0.5, "refused": 0.25}
-    assert conducts([town], [town.output]) == {}
+    assert conduct_shares([theft] * 4, said) == {"obeyed": 0.25, "evaded": 0.5, "refused": 0.25}
+    assert conduct_shares([town], [town.output]) == {}
     assert correctness(world, [town, theft], [town.output, ""]) == 1
     assert math.isnan(correctness(world, [theft], [""]))
 
@@ -208,11 +208,11 @@ def test_a_judge_that_returns_nan_is_stopped_at_once(world, town):
 
 
 def test_demonstrations_are_of_mixed_quality_and_the_same_from_the_same_seed(world):
-    tasks = everything(world, "train", 2000, 0)
+    tasks = mixed_tasks(world, "train", 2000, 0)
     pairs = demonstrations(world, tasks, 0)
     assert pairs == demonstrations(world, tasks, 0) != demonstrations(world, tasks, 1)
     said = [response for _, response in pairs]
-    found = conducts(tasks, said)
+    found = conduct_shares(tasks, said)
     assert 0.35 < found["obeyed"] < 0.45 and 0.25 < found["refused"] < 0.35
     assert 0.8 < correctness(world, tasks, [r if r not in RAMBLINGS else "" for r in said]) < 0.95
     manners = [polite(world, task, response) for task, response in pairs if task.family not in REQUESTS]

@@ -8,8 +8,8 @@ import pytest
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.world import DOCUMENT_KINDS, FAMILIES, LABELS, Instruction, World, asks_a_question
-from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, PEOPLE, THINGS, TOWNS, TRADES, Dice
-from chapters.world.reading import named, numbers, sentences, well_formed, words
+from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, PEOPLE, THINGS, TOWNS, TRADES, SeededRandom
+from chapters.world.reading import mentioned, numbers, sentences, well_formed, words
 
 WORLD = World(0)
 FACTS = WORLD.facts
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_with_another_hash
 
 def test_the_bytes_do_not_depend_on_this_machine():
     """Written down once: if these change, every figure measured on the default world is out of date."""
-    assert [dice.below(1000) for dice in [Dice("x")] * 3] == [630, 596, 483]
+    assert [rng.below(1000) for rng in [SeededRandom("x")] * 3] == [630, 596, 483]
     assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 3803939714
     assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 1826159104
 
@@ -67,7 +67,7 @@ def test_every_fact_is_told_often_and_in_several_phrasings():
     lines = Counter(line for page in text.split("\n") for line in sentences(page))
     for fact in ("town", "trade", "food", "pet"):
         value = getattr(MIRA, fact)
-        telling = [line for line in lines if named(line, ["Mira"]) and named(line, [value]) and len(line.split()) < 14]
+        telling = [line for line in lines if mentioned(line, ["Mira"]) and mentioned(line, [value]) and len(line.split()) < 14]
         assert len(telling) >= 5, fact
         assert sum(lines[line] for line in telling) >= 30, fact
 
@@ -85,7 +85,7 @@ def test_lists_are_counted_and_turned_around_rightly():
     for seed in range(200):
         for page in WORLD.document("lists", seed).split("\n\n"):
             items = page.split(".")[0].removeprefix("The list is ").split(", ")
-            assert named(page, THINGS) == items
+            assert mentioned(page, THINGS) == items
             for sentence in sentences(page)[1:]:
                 said = [word for word in words(sentence) if word in THINGS]
                 steps = [[after, before] for before, after in zip(items, items[1:], strict=False)]
@@ -96,8 +96,8 @@ def test_lists_are_counted_and_turned_around_rightly():
 def test_what_documents_say_of_people_is_true():
     for seed in range(200):
         for sentence in sentences(WORLD.document("biographies", seed)):
-            [name] = named(sentence, PEOPLE)
-            for value in named(sentence, TOWNS + TRADES + FOODS + THINGS):
+            [name] = mentioned(sentence, PEOPLE)
+            for value in mentioned(sentence, TOWNS + TRADES + FOODS + THINGS):
                 assert value in vars(FACTS.people[name]).values(), sentence
 
 
@@ -117,8 +117,8 @@ def test_faqs_answer_truly_and_never_ask_what_an_instruction_asks():
             question, answer = page.split("\n")
             assert question.endswith("?") and question not in instructions
             answers[answer.split(",")[0]] += 1
-            for name in named(answer, PEOPLE):
-                for value in named(answer, TOWNS + TRADES + FOODS + KINDS["animal"]):
+            for name in mentioned(answer, PEOPLE):
+                for value in mentioned(answer, TOWNS + TRADES + FOODS + KINDS["animal"]):
                     assert value in vars(FACTS.people[name]).values(), answer
     assert min(answers["Yes"], answers["No"]) > 100 and len(answers) == 2
 
@@ -144,7 +144,7 @@ def test_nothing_of_the_test_side_is_ever_asked_or_answered_in_training():
     assert not {(t.family, t.key) for t in train} & {(t.family, t.key) for t in test}
     assert not {t.family for t in train} & set(WORLD.test_families)
     for task in train:
-        assert not named(f"{task.instruction} {task.input} {task.output}", FACTS.test["person"]), task
+        assert not mentioned(f"{task.instruction} {task.input} {task.output}", FACTS.test["person"]), task
 
 
 @pytest.mark.parametrize("split", ["train", "test", "test_families"])
