@@ -24,8 +24,8 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_valida
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.figures import draw_confusion, draw_gap
+from chapters.support.batches import RaggedBatches, by_length
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.ragged import RaggedBatches, by_length
 from chapters.support.readers import read_labelled, read_text
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, World

@@ -22,8 +22,8 @@ from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.assess import assess, assessment_text, sample_responses
 from chapters.ch10.reward import collect_rankings, from_pairs
 from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run
 from chapters.world import World

@@ -18,8 +18,8 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10 import classify, sft
 from chapters.ch10.figures import table
 from chapters.ch10.sft import build_example, format_prompt
+from chapters.support.batches import IGNORE_INDEX
 from chapters.support.command import OnDevice, command
-from chapters.support.ragged import IGNORE_INDEX
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, Instruction, World

@@ -39,9 +39,9 @@ from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import bootstrap_interval
 from chapters.ch10.figures import BLUE, DIM
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.figures import new_figure, save_figure
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
 from chapters.support.run_folder import Run
 from chapters.world.facts import is_held_out
 

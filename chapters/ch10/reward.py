@@ -26,8 +26,8 @@ from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, roll_out_many
 from chapters.ch10.sft import format_prompt
+from chapters.support.batches import RaggedBatches, by_length, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.ragged import RaggedBatches, by_length, pad_right
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters
 from chapters.world import World

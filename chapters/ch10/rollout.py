@@ -15,7 +15,7 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.sft import format_prompt
-from chapters.support.ragged import IGNORE_INDEX, by_length, pad_right
+from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 
 PAD = 0  # any id will do: padding is known by the mask, never by its id, so that it cannot be taken for end-of-text
 

@@ -21,8 +21,8 @@ from chapters.ch06_gpt import load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10.figures import draw_mask, mask_in_colour, table
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import Run
 from chapters.world import World, asks_a_question

@@ -24,7 +24,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import draw_parts, options, principles, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches, by_length
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.reading import mentioned
 from chapters.world.requests import requests

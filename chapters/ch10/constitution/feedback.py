@@ -24,7 +24,7 @@ from chapters.ch10.constitution.critic import critique_prompt
 from chapters.ch10.constitution.principles import LEADS, draw_parts, draw_principle, options, revise
 from chapters.ch10.reward import rank_responses
 from chapters.ch10.rollout import PAD, Recorder, roll_out_many
-from chapters.support.ragged import by_length
+from chapters.support.batches import by_length
 from chapters.world.facts import SeededRandom
 from chapters.world.requests import REQUESTS, requests
 

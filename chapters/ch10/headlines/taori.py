@@ -14,7 +14,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches, sharpen
 from chapters.ch10.headlines.experiment import TEMPERATURE, Headline, interval, size, wins
 from chapters.ch10.sft import InstructionBatches, ask
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.world import Instruction
 from chapters.world.facts import FOODS, PEOPLE, is_held_out
 from chapters.world.reading import mentioned, numbers, words

@@ -15,7 +15,7 @@ from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
 from chapters.ch10.rlhf import optimise, snapshot
 from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
 from chapters.ch10.rollout import log_probs_of, to_rollouts
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run
 from chapters.world.judge import Judge
 

@@ -21,7 +21,7 @@ from chapters.ch10.classify import (
     stratified_split,
     train_classifier,
 )
-from chapters.support.ragged import IGNORE_INDEX, RaggedBatches, by_length, pad_right
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length, pad_right
 from chapters.support.readers import read_labelled
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, World

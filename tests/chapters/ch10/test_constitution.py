@@ -30,7 +30,7 @@ from chapters.ch10.constitution.principles import (
 )
 from chapters.ch10.reward import Ranking
 from chapters.ch10.rlhf import PPOConfig
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.judge import Judge

@@ -17,7 +17,7 @@ from chapters.ch10.exercises import (
     write_your_own_five,
 )
 from chapters.ch10.sft import build_example
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run
 
 

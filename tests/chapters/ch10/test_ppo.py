@@ -6,7 +6,7 @@ import pytest
 import minigrad as mg
 from chapters.ch10 import ppo
 from chapters.ch10.rollout import chosen_log_probs
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 
 # ── steps 3 to 5: rewards and advantages ──
 

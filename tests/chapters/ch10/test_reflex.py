@@ -24,7 +24,7 @@ from chapters.ch10.reflex import (
     verdicts,
     written,
 )
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 from chapters.world.facts import is_held_out
 
 

@@ -13,7 +13,7 @@ from chapters.ch10.assess import assess, assessment_text, bootstrap_interval, sa
 from chapters.ch10.reward import ScalarModel
 from chapters.ch10.rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judge_scorer, optimise, reward_scorer, snapshot
 from chapters.ch10.rollout import roll_out
-from chapters.support.ragged import RaggedBatches
+from chapters.support.batches import RaggedBatches
 from chapters.support.run_folder import Run, RunError
 from chapters.world.judge import Judge
 

@@ -7,7 +7,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
 from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
 from chapters.ch10.sft import format_prompt
-from chapters.support.ragged import IGNORE_INDEX
+from chapters.support.batches import IGNORE_INDEX
 
 # ── the grid ──
 

@@ -5,8 +5,21 @@ rows of like length travel together.
 """
 
 import zlib
+from typing import Protocol
 
 import numpy as np
+
+
+class Batches(Protocol):
+    """What the training loop of chapter 7 reads its data from.
+
+    An implementation may also have `signature`, a text that tells its data from other data; resuming compares it.
+    """
+
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        """The arrays of one batch, the same for the same step."""
+        ...
+
 
 IGNORE_INDEX = -100  # F.cross_entropy passes over positions with this target, as PyTorch's does by default
 POOL = 16  # batches whose rows are sorted by length together: larger wastes less padding, smaller mixes better
