@@ -1,0 +1,1 @@
+"""Chapter 10: both bends of a pretrained model."""
