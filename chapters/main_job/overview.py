@@ -14,7 +14,7 @@ from chapters.support.run_folder import History, Run
 
 # Okabe and Ito's colours, which differ without colour vision, too.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
-ACCEPTED = {"base": "base model", "sft_unmasked": "tuned,\nno mask", "sft": "tuned,\nprompt masked"}
+ACCEPTED = {"base": "base model", "sft_unmasked": "tuned,\nunmasked", "sft": "tuned,\nmasked"}
 CONDUCT = {
     "obeyed": ("obeyed", ORANGE),
     "evaded": ("evaded, or no reason given", GREY),
