@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 import kernels
-from minigrad.tensor import Tensor, no_grad
+from minigrad.engine import no_grad
+from minigrad.tensor import Tensor
 
 STEP = 1e-5
 DIRECTIONS = 4

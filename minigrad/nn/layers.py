@@ -3,10 +3,10 @@
 import math
 
 from minigrad.devices import zeros
+from minigrad.dtypes import float32
 from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.module import Module, Parameter
-from minigrad.tensor import float32
 
 
 def _empty(*shape, dtype=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.tensor import topological_order
+from minigrad.engine import topological_order
 
 
 def leaf(*shape, seed=0):
@@ -181,7 +181,7 @@ def test_backward_of_many_numbers_needs_a_gradient():
         (x * 2).backward()
     (x * 2).backward(mg.tensor([1.0, 0.0, 2.0]))
     np.testing.assert_allclose(x.grad.array, [2, 0, 4])
-    with pytest.raises(RuntimeError, match="must agree"):
+    with pytest.raises(RuntimeError, match=r"backward: expected a gradient of shape \(3,\), got \(2,\)"):
         (x * 2).backward(mg.ones(2))
 
 
@@ -273,7 +273,7 @@ def test_a_wrong_backward_is_named():
         def backward(ctx, dy):
             return dy[:1], dy
 
-    with pytest.raises(RuntimeError, match="Short.* has 2 inputs, but its backward returned 1"):
+    with pytest.raises(RuntimeError, match="Short.*: expected a gradient for each of 2 inputs, got 1"):
         Short.apply(leaf(2), leaf(2)).sum().backward()
     with pytest.raises(RuntimeError, match=r"Misshapen.* gradient of shape \(1,\) for input 0 of shape \(2,\)"):
         Misshapen.apply(leaf(2), leaf(2)).sum().backward()
@@ -304,11 +304,11 @@ def test_anomaly_detection_names_the_operation():
     (lambda: mg.ones(2)[5], IndexError, r"shape \(2,\)"),
     (lambda: mg.ones(2).fft(), AttributeError, "no 'fft'"),
     (lambda: mg.einsum("ij->i", mg.ones(2, 2)), AttributeError, "no 'einsum'"),
-    (lambda: mg.ones(2) + "a", TypeError, "add takes tensors and numbers"),
+    (lambda: mg.ones(2) + "a", TypeError, "add: expected tensors and numbers, got str"),
     (lambda: mg.cat([mg.ones(2, 3), mg.ones(3, 2)]), RuntimeError, "cat along dim 0"),
     (lambda: mg.ones(3).split([1, 1]), RuntimeError, "add up to 2"),
     (lambda: mg.ones(2, 2).sum(3), IndexError, "dim=3"),
-    (lambda: mg.tensor([1, 2]).mean(), RuntimeError, "mean of a tensor of dtype int64"),
+    (lambda: mg.tensor([1, 2]).mean(), RuntimeError, "mean: expected a floating-point tensor, got int64"),
     (lambda: mg.tensor([[1], [1, 2]]), ValueError, "ragged"),
     (lambda: mg.ones(2).to("tpu"), TypeError, "device"),
     (lambda: mg.Tensor([1, 2]), TypeError, "NumPy or CuPy array"),
@@ -333,10 +333,10 @@ def test_anomaly_detection_names_the_operation():
     (lambda: mg.ones(2, 3).gather(3, mg.tensor([[0]])), IndexError, "gather: dim=3"),
     (lambda: mg.ones(2) & mg.ones(2), TypeError, "make masks with comparisons"),
     (lambda: -mg.tensor([True]), TypeError, "use ~"),
-    (lambda: mg.ones(3).tril(), RuntimeError, "tril needs at least 2"),
+    (lambda: mg.ones(3).tril(), RuntimeError, "tril: expected at least 2"),
     (lambda: mg.ones(2).clamp(min=mg.zeros(2)), TypeError, "numbers as bounds"),
-    (lambda: mg.tensor([1, 2]).softmax(-1), TypeError, "softmax needs floating-point"),
-    (lambda: mg.ones(2, requires_grad=True).backward([1, 2]), TypeError, "must be a tensor"),
+    (lambda: mg.tensor([1, 2]).softmax(-1), TypeError, "softmax: expected floating-point"),
+    (lambda: mg.ones(2, requires_grad=True).backward([1, 2]), TypeError, "backward: expected a tensor as the gradient, got list"),
     (lambda: mg.optim.SGD([]), AttributeError, "no 'SGD'"),
 ])  # fmt: skip
 def test_errors_say_what_was_wrong(act, error, words):
