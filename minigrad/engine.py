@@ -184,8 +184,8 @@ class Node:
         for version, version_then, shape in self.watched:
             if version[0] != version_then:
                 raise RuntimeError(
-                    f"backward: {self} saved a tensor of shape {shape} that was changed in place since, so its gradient would be "
-                    "wrong; call backward() before changing it, or change a .clone()"
+                    f"backward: {self} saved a tensor of shape {shape} that was changed in place since, which would make "
+                    "its gradient wrong; call backward() before changing it, or change a .clone()"
                 )
         xp = self.ctx.xp
         grads = [xp.zeros(s, d) if g is None else g for g, (s, d) in zip(output_grads, self.outputs)]
@@ -194,18 +194,15 @@ class Node:
         self.ctx.sums = None
         result = result if isinstance(result, tuple) else (result,)
         if len(result) != len(self.inputs):
-            raise RuntimeError(
-                f"{self}: expected a gradient for each of {len(self.inputs)} inputs, backward returned {len(result)}"
-            )
+            expected = f"expected a gradient for each of {len(self.inputs)} inputs"
+            raise RuntimeError(f"backward of {self}: {expected}, got {len(result)}")
         pairs = enumerate(zip(self.inputs, result))
         return [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
 
     def _checked(self, i, tensor, grad):
         grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars
         if grad.shape != tensor.shape:
-            raise RuntimeError(
-                f"backward of {self}: got a gradient of shape {grad.shape} for input {i} of shape {tensor.shape}"
-            )
+            raise RuntimeError(f"backward of {self}: gradient of shape {grad.shape} for input {i} of shape {tensor.shape}")
         if Mode.detect_anomaly and not self.ctx.xp.isfinite(grad).all():
             raise FloatingPointError(f"the backward of {self} made NaN or infinity for its input {i} of shape {tensor.shape}")
         return grad if grad.dtype == tensor.dtype else grad.astype(tensor.dtype)

@@ -273,7 +273,7 @@ def test_a_wrong_backward_is_named():
         def backward(ctx, dy):
             return dy[:1], dy
 
-    with pytest.raises(RuntimeError, match="Short.*: expected a gradient for each of 2 inputs, got 1"):
+    with pytest.raises(RuntimeError, match="backward of <Short>: expected a gradient for each of 2 inputs, got 1"):
         Short.apply(leaf(2), leaf(2)).sum().backward()
     with pytest.raises(RuntimeError, match=r"Misshapen.* gradient of shape \(1,\) for input 0 of shape \(2,\)"):
         Misshapen.apply(leaf(2), leaf(2)).sum().backward()
@@ -336,7 +336,7 @@ def test_anomaly_detection_names_the_operation():
     (lambda: mg.ones(3).tril(), RuntimeError, "tril: expected at least 2"),
     (lambda: mg.ones(2).clamp(min=mg.zeros(2)), TypeError, "numbers as bounds"),
     (lambda: mg.tensor([1, 2]).softmax(-1), TypeError, "softmax: expected floating-point"),
-    (lambda: mg.ones(2, requires_grad=True).backward([1, 2]), TypeError, "backward: expected a tensor as the gradient, got list"),
+    (lambda: mg.ones(2, requires_grad=True).backward([1, 2]), TypeError, "backward: expected a tensor .*, got list"),
     (lambda: mg.optim.SGD([]), AttributeError, "no 'SGD'"),
 ])  # fmt: skip
 def test_errors_say_what_was_wrong(act, error, words):
