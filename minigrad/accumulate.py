@@ -19,7 +19,7 @@ array and read and write all three each time. Two measures avoid that; both must
    backward pass reads.
 """
 
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 
 class _Sum:
@@ -48,12 +48,12 @@ class GradientSums:
 
     def __init__(self, in_place: bool = True):
         self._in_place = in_place
-        self._sums: dict[Any, list[Optional[_Sum]]] = {}  # node -> the sum for each of its outputs
+        self._sums: dict[Any, list[_Sum | None]] = {}  # node -> the sum for each of its outputs
         self._node: Any = None  # the node whose backward pass is running …
         self._output_grads: list[Any] = []
         self._taken: set[int] = set()  # … and the ids of the tensors whose sums it took
 
-    def pop(self, node: Any) -> Optional[list[Any]]:
+    def pop(self, node: Any) -> list[Any] | None:
         """The gradients of a node's outputs, which are complete now; None if none arrived."""
         sums = self._sums.pop(node, None)
         if sums is None:

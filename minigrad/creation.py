@@ -4,7 +4,7 @@ Where a function takes `device`, None means the default device (set_default_devi
 backward() computes a gradient for.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from minigrad.random import Generator, default_generator
 from minigrad.tensor import Tensor
 
 
-def tensor(data: Any, dtype: Any = None, device: Optional[str] = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of `data`: a number, nested lists, an array or a tensor.
 
     Args:
@@ -41,7 +41,7 @@ def tensor(data: Any, dtype: Any = None, device: Optional[str] = None, requires_
     return Tensor(kernels.to_device(np.asarray(array) if np.isscalar(array) else array, device), requires_grad)
 
 
-def as_tensor(data: Any, dtype: Any = None, device: Optional[str] = None) -> Tensor:
+def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor:
     """Like tensor(), but sharing the memory of an array or tensor if nothing has to change."""
     if isinstance(data, np.ndarray):
         data = Tensor(placed(data, device))
@@ -55,23 +55,21 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(array)
 
 
-def _on_device(array: Any, dtype: Any, device: Optional[str], requires_grad: bool = False) -> Tensor:
+def _on_device(array: Any, dtype: Any, device: str | None, requires_grad: bool = False) -> Tensor:
     return Tensor(placed(np.asarray(array, dtype), device), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = float32, device: Optional[str] = None, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; sizes as zeros(2, 3) or zeros((2, 3))."""
     return Tensor(zeros_on_device(as_sizes(size), dtype, device), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = float32, device: Optional[str] = None, requires_grad: bool = False) -> Tensor:
+def ones(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones; sizes as ones(2, 3) or ones((2, 3))."""
     return _on_device(np.ones(as_sizes(size)), dtype, device, requires_grad)
 
 
-def full(
-    size: Any, fill_value: Number, *, dtype: Any = None, device: Optional[str] = None, requires_grad: bool = False
-) -> Tensor:
+def full(size: Any, fill_value: Number, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of one number, repeated."""
     if dtype is None:
         dtype = np.asarray(fill_value).dtype
@@ -79,7 +77,7 @@ def full(
     return _on_device(np.full(size, fill_value), dtype, device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = float32, device: Optional[str] = None, requires_grad: bool = False) -> Tensor:
+def empty(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros: minigrad hands out no uninitialised memory."""
     return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
@@ -100,7 +98,7 @@ def full_like(input: Tensor, fill_value: Number, dtype: Any = None) -> Tensor:
 
 
 def arange(
-    start: Number, end: Optional[Number] = None, step: Number = 1, *, dtype: Any = None, device: Optional[str] = None
+    start: Number, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
 ) -> Tensor:
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
     xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
@@ -108,22 +106,18 @@ def arange(
     return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
 
 
-def linspace(start: float, end: float, steps: int, *, dtype: Any = float32, device: Optional[str] = None) -> Tensor:
+def linspace(start: float, end: float, steps: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
     """`steps` numbers from start to end, both included, at equal distances."""
     return _on_device(np.linspace(start, end, steps), dtype, device)
 
 
-def eye(n: int, *, dtype: Any = float32, device: Optional[str] = None) -> Tensor:
+def eye(n: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
     """The identity matrix, (n, n)."""
     return _on_device(np.eye(n), dtype, device)
 
 
 def randn(
-    *size: Any,
-    generator: Optional[Generator] = None,
-    dtype: Any = float32,
-    device: Optional[str] = None,
-    requires_grad: bool = False,
+    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal numbers, drawn from `generator` (the default generator if None)."""
     numbers = (generator or default_generator).numpy.standard_normal(as_sizes(size))
@@ -131,11 +125,7 @@ def randn(
 
 
 def rand(
-    *size: Any,
-    generator: Optional[Generator] = None,
-    dtype: Any = float32,
-    device: Optional[str] = None,
-    requires_grad: bool = False,
+    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Uniform numbers in [0, 1), drawn from `generator` (the default generator if None)."""
     numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=dtype)
@@ -147,9 +137,9 @@ def randint(
     high: Any = None,
     size: Any = None,
     *,
-    generator: Optional[Generator] = None,
+    generator: Generator | None = None,
     dtype: Any = int64,
-    device: Optional[str] = None,
+    device: str | None = None,
 ) -> Tensor:
     """Uniform integers in [low, high), or in [0, low) when called as randint(high, size)."""
     if size is None:
@@ -157,7 +147,7 @@ def randint(
     return _on_device((generator or default_generator).numpy.integers(low, high, size), dtype, device)
 
 
-def randperm(n: int, *, generator: Optional[Generator] = None, dtype: Any = int64, device: Optional[str] = None) -> Tensor:
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64, device: str | None = None) -> Tensor:
     """The numbers 0 … n − 1 in random order."""
     return _on_device((generator or default_generator).numpy.permutation(n), dtype, device)
 

@@ -1,6 +1,6 @@
 """The default device of new tensors, and the precision of a GPU's matrix products."""
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -62,11 +62,11 @@ class device(str):  # PyTorch's name
         set_default_device(previous)
 
 
-def placed(array: Any, device: Optional[str] = None) -> Any:
+def placed(array: Any, device: str | None = None) -> Any:
     """The array on `device`; on the default device if None."""
     return kernels.to_device(array, device or _default)
 
 
-def zeros(shape: tuple[int, ...], dtype: Any, device: Optional[str] = None) -> Any:
+def zeros(shape: tuple[int, ...], dtype: Any, device: str | None = None) -> Any:
     """An array of zeros, made on `device`; on the default device if None."""
     return kernels.require(device or _default).zeros(shape, dtype)

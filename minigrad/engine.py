@@ -8,7 +8,7 @@ This file knows no operation. Operations are Functions (function.py and ops/), a
 """
 
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar, Iterator, Optional, Sequence, TypeVar
+from typing import Any, ClassVar, Iterator, Sequence, TypeVar
 
 import numpy as np
 
@@ -41,9 +41,9 @@ class TensorBase:
         self,
         array: Any,
         requires_grad: bool = False,
-        node: Optional["Node"] = None,
+        node: "Node | None" = None,
         index: int = 0,
-        version: Optional[list[int]] = None,
+        version: list[int] | None = None,
     ):
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
@@ -73,7 +73,7 @@ class TensorBase:
         """Count a write to this tensor's memory, so that no gradient is computed from overwritten values."""
         self.version[0] += 1
 
-    def backward(self, gradient: Optional["TensorBase"] = None, retain_graph: bool = False) -> None:
+    def backward(self, gradient: "TensorBase | None" = None, retain_graph: bool = False) -> None:
         """Add the derivative of this tensor with respect to every leaf to the leaf's .grad.
 
         Args:
@@ -149,7 +149,7 @@ class Node:
 
     __slots__ = ("function", "ctx", "inputs", "outputs", "watched", "__weakref__")
 
-    def __init__(self, function: Any, ctx: Any, inputs: Sequence[Optional[TensorBase]], outputs: Sequence[Any]):
+    def __init__(self, function: Any, ctx: Any, inputs: Sequence[TensorBase | None], outputs: Sequence[Any]):
         self.function, self.ctx, self.inputs = function, ctx, inputs
         self.outputs = [(a.shape, a.dtype) for a in outputs]
         self.watched: Sequence[tuple] = ()
@@ -166,7 +166,7 @@ class Node:
         """Let go of everything the forward pass saved."""
         self.ctx, self.inputs, self.watched = None, (), ()
 
-    def backward(self, output_grads: Sequence[Any], sums: Optional[GradientSums] = None) -> list[Any]:
+    def backward(self, output_grads: Sequence[Any], sums: GradientSums | None = None) -> list[Any]:
         """Compute the gradients of the inputs.
 
         Args:

@@ -1,6 +1,6 @@
 """Function: a differentiable operation as a pair, forward and backward, and the Context that carries arrays between the two."""
 
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import kernels
 from minigrad.accumulate import GradientSums
@@ -21,7 +21,7 @@ class Context:
     def __init__(self, array: Any, needs: tuple[bool, ...]):
         self.xp, self.needs = kernels.array_module(array), needs
         self.saved: tuple = ()
-        self.sums: Optional[GradientSums] = None  # set while backward runs
+        self.sums: GradientSums | None = None  # set while backward runs
         self._array, self._kernels = array, None
 
     @property

@@ -17,7 +17,7 @@ The relative error of an input is its largest disagreement over the largest entr
 
 import argparse
 import sys
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -65,9 +65,9 @@ def gradcheck(
     function: Callable[..., Any],
     inputs: Sequence[Any],
     *,
-    tolerance: Optional[float] = None,
+    tolerance: float | None = None,
     dtype: str = "float64",
-    kernel_set: Optional[str] = None,
+    kernel_set: str | None = None,
     seed: int = 0,
 ) -> bool:
     """Check that backward() agrees with central differences.
@@ -98,12 +98,7 @@ def gradcheck(
 
 
 def measure(
-    function: Callable[..., Any],
-    inputs: Sequence[Any],
-    *,
-    dtype: str = "float64",
-    kernel_set: Optional[str] = None,
-    seed: int = 0,
+    function: Callable[..., Any], inputs: Sequence[Any], *, dtype: str = "float64", kernel_set: str | None = None, seed: int = 0
 ) -> list[Disagreement]:
     """Compare backward() with central differences, and return the largest disagreement for each input.
 
@@ -202,7 +197,7 @@ def _faulty_element(difference, grad, rng):
     return tuple(int(k) for k in np.unravel_index(candidates[0], grad.shape))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m minigrad.gradcheck", description="Check every hand-written backward pass against finite differences."

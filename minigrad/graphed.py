@@ -1,6 +1,6 @@
 """A training step's loss and gradients as one launch, for models so small that the GPU waits for the CPU's launches."""
 
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable
 
 import kernels
 from kernels import gpu
@@ -37,7 +37,7 @@ def graphed(loss_fn: Callable[..., Tensor], parameters: Iterable[Tensor]) -> Cal
         TypeError: from step, without inputs.
     """
     parameters = list(parameters)
-    recorded: dict[tuple, Optional[_RecordedStep]] = {}  # precision and inputs' shapes -> the recording; None: seen once
+    recorded: dict[tuple, _RecordedStep | None] = {}  # precision and inputs' shapes -> the recording; None: seen once
     recorded_addresses = None  # the parameters' arrays that the recordings read
 
     def compute(*inputs):

@@ -2,7 +2,7 @@
 
 import math
 from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any, Iterable, Mapping, Union
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class AdamW:
 
     def __init__(
         self,
-        params: Union[Iterable[Tensor], Iterable[dict[str, Any]]],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -157,7 +157,7 @@ def zero_grads(parameters: Iterable[Tensor], set_to_none: bool = True) -> None:
 
 
 def clip_grad_norm_(
-    parameters: Union[Tensor, Iterable[Tensor]], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
     """Scale all gradients by one factor so that their common Euclidean norm is at most max_norm.
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
-from typing import Any, Iterator, Mapping, Optional, Union
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 import kernels
 from minigrad.engine import TensorBase
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = str | os.PathLike[str]
 
 
 class CheckpointError(RuntimeError):
@@ -48,7 +48,7 @@ def write_atomically(path: PathLike, data: Any) -> None:
                 os.unlink(temporary)
 
 
-def save(path: PathLike, tensors: Mapping[str, Any], metadata: Optional[Mapping[str, str]] = None) -> None:
+def save(path: PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors and metadata to a .safetensors file, atomically.
 
     The arrays are written one after the other, so a second copy of them all never exists.
@@ -74,7 +74,7 @@ _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", 
 _NAMES |= {"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}
 
 
-def _file_pieces(arrays: Mapping[str, Any], metadata: Optional[Mapping[str, str]]) -> Iterator[Any]:
+def _file_pieces(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None) -> Iterator[Any]:
     """The bytes of a .safetensors file: the header's length, the header in JSON, then each array's bytes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0

@@ -5,7 +5,7 @@ together and adds the rest: facts about a tensor, conversion to Python, NumPy an
 """
 
 import builtins
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         """The number of axes."""
         return self.array.ndim
 
-    def size(self, dim: Optional[int] = None) -> Any:
+    def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one axis."""
         if dim is not None and not -self.ndim <= dim < self.ndim:
             raise IndexError(f"size: dim={dim} is out of range for a tensor of shape {self.shape}")
@@ -117,7 +117,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
             raise RuntimeError("numpy: expected a tensor on the CPU; call .cpu().numpy()")
         return self.array
 
-    def __array__(self, dtype: Any = None, copy: Optional[builtins.bool] = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __float__(self) -> builtins.float:
@@ -249,7 +249,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         """self /= other."""
         return self._assign("div_", div, other)
 
-    def clamp_(self: SelfT, min: Optional[Number] = None, max: Optional[Number] = None) -> SelfT:
+    def clamp_(self: SelfT, min: Number | None = None, max: Number | None = None) -> SelfT:
         """Limit each element to [min, max]."""
         return self._assign("clamp_", clamp, min, max)
 

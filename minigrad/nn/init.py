@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator
 
 import kernels
 from minigrad.engine import TensorT
@@ -32,17 +32,17 @@ def _fill(tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) -> TensorT:
     return tensor
 
 
-def normal_(tensor: TensorT, mean: float = 0.0, std: float = 1.0, generator: Optional[Generator] = None) -> TensorT:
+def normal_(tensor: TensorT, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with normal numbers of this mean and standard deviation."""
     return _fill(tensor, lambda shape: (generator or default_generator).numpy.standard_normal(shape) * std + mean)
 
 
-def uniform_(tensor: TensorT, a: float = 0.0, b: float = 1.0, generator: Optional[Generator] = None) -> TensorT:
+def uniform_(tensor: TensorT, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with uniform numbers in [a, b)."""
     return _fill(tensor, lambda shape: (generator or default_generator).numpy.uniform(a, b, shape))
 
 
-def kaiming_uniform_(tensor: TensorT, a: float = 0.0, generator: Optional[Generator] = None) -> TensorT:
+def kaiming_uniform_(tensor: TensorT, a: float = 0.0, generator: Generator | None = None) -> TensorT:
     """Fill with uniform numbers within ±√(6 / ((1 + a²) fan_in)).  tensor: (fan_out, fan_in).
 
     Source: He et al. 2015 (arXiv:1502.01852), §2.2.

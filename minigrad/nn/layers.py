@@ -1,7 +1,7 @@
 """The layers of a GPT. They start with PyTorch's initial values, drawn from `generator` (the default generator if None)."""
 
 import math
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Sequence
 
 from minigrad.devices import zeros
 from minigrad.dtypes import float32
@@ -20,16 +20,10 @@ class Linear(Module):
     """y = x Wᵀ + b.  x: (..., in_features) -> (..., out_features);  weight: (out_features, in_features)."""
 
     weight: Parameter
-    bias: Optional[Parameter]
+    bias: Parameter | None
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        dtype: Any = None,
-        generator: Optional[Generator] = None,
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None, generator: Generator | None = None
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -40,7 +34,7 @@ class Linear(Module):
             bound = 1 / math.sqrt(in_features) if in_features else 0
             init.uniform_(self.bias, -bound, bound, generator=generator)
 
-    def forward(self, input: Tensor, activation: Optional[str] = None) -> Tensor:
+    def forward(self, input: Tensor, activation: str | None = None) -> Tensor:
         """F.linear; PyTorch's layer has no `activation`."""
         return F.linear(input, self.weight, self.bias, activation)
 
@@ -60,7 +54,7 @@ class Embedding(Module):
         padding_idx: None = None,
         *,
         dtype: Any = None,
-        generator: Optional[Generator] = None,
+        generator: Generator | None = None,
     ):
         super().__init__()
         if padding_idx is not None:
@@ -79,12 +73,12 @@ class Embedding(Module):
 class LayerNorm(Module):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift it by a learned weight and bias."""
 
-    weight: Optional[Parameter]
-    bias: Optional[Parameter]
+    weight: Parameter | None
+    bias: Parameter | None
 
     def __init__(
         self,
-        normalized_shape: Union[int, Sequence[int]],
+        normalized_shape: int | Sequence[int],
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
@@ -107,12 +101,12 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """Scale the last axis to a root mean square of 1, then by a learned weight."""
 
-    weight: Optional[Parameter]
+    weight: Parameter | None
 
     def __init__(
         self,
-        normalized_shape: Union[int, Sequence[int]],
-        eps: Optional[float] = None,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
         elementwise_affine: bool = True,
         *,
         dtype: Any = None,
@@ -132,7 +126,7 @@ class RMSNorm(Module):
 class Dropout(Module):
     """While training, zero each element with probability p and scale the others by 1/(1 − p)."""
 
-    def __init__(self, p: float = 0.5, *, generator: Optional[Generator] = None):
+    def __init__(self, p: float = 0.5, *, generator: Generator | None = None):
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: expected p between 0 and 1, got {p}")

@@ -1,6 +1,6 @@
 """Module: a tree of layers, whose leaves are parameters."""
 
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, TypeVar
 
 import kernels
 from minigrad.optim import zero_grads
@@ -84,11 +84,11 @@ class Module:
                 return
         object.__delattr__(self, name)
 
-    def register_parameter(self, name: str, param: Optional[Parameter]) -> None:
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter by name; None reserves the name (a layer without bias)."""
         self._parameters[name] = param
 
-    def register_buffer(self, name: str, tensor: Optional[Tensor], persistent: bool = True) -> None:
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that belongs to the state but is not trained."""
         if not persistent:
             raise NotImplementedError("register_buffer: persistent=False is not implemented")

@@ -1,6 +1,6 @@
 """Activations, softmax and dropout."""
 
-from typing import Any, Optional
+from typing import Any
 
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
@@ -169,7 +169,7 @@ def gelu(input: TensorT, approximate: str = "none") -> TensorT:
     return GELU.apply(input, approximate)
 
 
-def _along(function: type[Function], name: str, input: TensorT, dim: Optional[int], dtype: Any) -> TensorT:
+def _along(function: type[Function], name: str, input: TensorT, dim: int | None, dtype: Any) -> TensorT:
     if dim is None:
         raise TypeError(f"{name}: expected dim=…, the axis to normalise over (usually -1)")
     input = input if dtype is None else to_dtype(input, dtype)
@@ -178,7 +178,7 @@ def _along(function: type[Function], name: str, input: TensorT, dim: Optional[in
     return function.apply(input, axis) if input.ndim else reshape(function.apply(reshape(input, 1), 0), ())
 
 
-def softmax(input: TensorT, dim: Optional[int] = None, dtype: Any = None) -> TensorT:
+def softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
     """exp(x) / Σ exp(x) along `dim`.
 
     >>> import minigrad as mg
@@ -188,13 +188,13 @@ def softmax(input: TensorT, dim: Optional[int] = None, dtype: Any = None) -> Ten
     return _along(Softmax, "softmax", input, dim, dtype)
 
 
-def log_softmax(input: TensorT, dim: Optional[int] = None, dtype: Any = None) -> TensorT:
+def log_softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
     """x − log Σ exp(x) along `dim`."""
     return _along(LogSoftmax, "log_softmax", input, dim, dtype)
 
 
 def dropout(
-    input: TensorT, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Optional[Generator] = None
+    input: TensorT, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
 ) -> TensorT:
     """While training, zero each element with probability p and scale the others by 1/(1 − p).
 

@@ -1,7 +1,7 @@
 """Elementwise arithmetic with broadcasting: one expression forward, one line of calculus back."""
 
 import numbers
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -274,7 +274,7 @@ def square(input: TensorT) -> TensorT:
     return mul(input, input)
 
 
-def clamp(input: TensorT, min: Optional[Number] = None, max: Optional[Number] = None) -> TensorT:
+def clamp(input: TensorT, min: Number | None = None, max: Number | None = None) -> TensorT:
     """Each element limited to [min, max]; None leaves one side open."""
     if min is None and max is None:
         raise ValueError("clamp: expected min, max or both, got neither")

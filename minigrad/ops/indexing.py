@@ -1,7 +1,7 @@
 """Indexing, selecting and looking up. An element that is read several times gets the sum of its gradients."""
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def setitem(input: TensorBase, index: Any, value: Any) -> None:
 
 def where(condition: Any, input: Operand, other: Operand) -> Any:
     """input where condition is True, other elsewhere."""
-    beside: Optional[TensorBase] = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
+    beside: TensorBase | None = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
     condition = condition if beside is None else array_on_device(beside, condition, "where")
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")

@@ -1,7 +1,7 @@
 """Operations of the models after GPT-2: RMSNorm, rotary positions, gated MLPs."""
 
 from functools import lru_cache
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class SwiGLU(Function):
 
 
 def rms_norm(
-    input: TensorT, normalized_shape: Union[int, Sequence[int]], weight: Optional[TensorT] = None, eps: Optional[float] = None
+    input: TensorT, normalized_shape: int | Sequence[int], weight: TensorT | None = None, eps: float | None = None
 ) -> TensorT:
     """x / √(mean of x² + eps) over the last axis, then scaled by weight.
 

@@ -1,6 +1,6 @@
 """Losses: cross-entropy fused with its softmax, negative log-likelihood, and squared error."""
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def mse_loss(
     return squared if reduction == "none" else sum(squared) if reduction == "sum" else mean(squared)
 
 
-def _check_settings(name: str, reduction: str, **unsupported: Optional[Any]) -> None:
+def _check_settings(name: str, reduction: str, **unsupported: Any | None) -> None:
     if any(value is not None for value in unsupported.values()):
         raise NotImplementedError(f"{name}: {', '.join(unsupported)} are not implemented; use reduction=…")
     if reduction not in ("mean", "sum", "none"):

@@ -6,7 +6,7 @@ Every check raises an error that names the operation and the shapes.
 
 import numbers
 import operator
-from typing import Any, Iterable, Optional, Union
+from typing import Any, Iterable
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from minigrad.dtypes import float32, int64
 from minigrad.engine import TensorBase, TensorT, is_grad_enabled, wrap
 from minigrad.function import Function, check_one_device
 
-Number = Union[bool, int, float, np.generic]
-Operand = Union[TensorBase, Number, np.ndarray]
-Dim = Union[int, Iterable[int], None]  # None: all axes
+Number = bool | int | float | np.generic
+Operand = TensorBase | Number | np.ndarray
+Dim = int | Iterable[int] | None  # None: all axes
 
 # ── dtypes ──
 
@@ -91,7 +91,7 @@ def common_dtype(*values: Any) -> np.dtype:
     return dtype
 
 
-def need_float(name: str, *tensors: Optional[TensorBase]) -> None:
+def need_float(name: str, *tensors: TensorBase | None) -> None:
     """Raise TypeError unless all tensors hold floats of one dtype. None is skipped."""
     dtypes = {t.dtype for t in tensors if t is not None}
     names = " and ".join(sorted(map(str, dtypes)))
@@ -140,7 +140,7 @@ def as_sizes(sizes: tuple) -> tuple[int, ...]:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(map(operator.index, sizes))
 
 
-def check_normalized(name: str, input: TensorBase, normalized_shape: Any, **parameters: Optional[TensorBase]) -> None:
+def check_normalized(name: str, input: TensorBase, normalized_shape: Any, **parameters: TensorBase | None) -> None:
     """Raise unless a normalisation is over the last axis, and its weight and bias fit."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if len(shape) != 1:

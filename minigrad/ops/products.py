@@ -1,7 +1,7 @@
 """Matrix products, the linear layer, layer normalisation and attention: where a transformer spends its time."""
 
 import math
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def matmul(input: TensorT, other: TensorBase) -> TensorT:
     return y
 
 
-def linear(input: TensorT, weight: TensorBase, bias: Optional[TensorBase] = None, activation: Optional[str] = None) -> TensorT:
+def linear(input: TensorT, weight: TensorBase, bias: TensorBase | None = None, activation: str | None = None) -> TensorT:
     """input Wᵀ + bias, followed by an activation.
 
     Args:
@@ -144,9 +144,9 @@ def linear(input: TensorT, weight: TensorBase, bias: Optional[TensorBase] = None
 
 def layer_norm(
     input: TensorT,
-    normalized_shape: Union[int, Sequence[int]],
-    weight: Optional[TensorBase] = None,
-    bias: Optional[TensorBase] = None,
+    normalized_shape: int | Sequence[int],
+    weight: TensorBase | None = None,
+    bias: TensorBase | None = None,
     eps: float = 1e-5,
 ) -> TensorT:
     """(x − mean) / √(variance + eps) over the last axis, then scaled by weight and shifted by bias.
@@ -167,13 +167,13 @@ def scaled_dot_product_attention(
     query: TensorT,
     key: TensorT,
     value: TensorT,
-    attn_mask: Optional[TensorBase] = None,
+    attn_mask: TensorBase | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: Optional[float] = None,
+    scale: float | None = None,
     enable_gqa: bool = False,
     *,
-    causal_offset: Optional[int] = None,
+    causal_offset: int | None = None,
     key_start: Any = None,
 ) -> TensorT:
     """softmax(scale · q kᵀ) v. The (T, S) matrix of weights never exists in memory, unless a mask or dropout needs it.
@@ -227,7 +227,7 @@ def _for_every_query(x: TensorT, H: int) -> TensorT:
     return x if G == H else reshape(expand(unsqueeze(x, 2), B, G, H // G, S, D), B, H, S, D)
 
 
-def _attention_weights(scores: TensorT, visible: Optional[np.ndarray], attn_mask: Optional[TensorBase]) -> TensorT:
+def _attention_weights(scores: TensorT, visible: np.ndarray | None, attn_mask: TensorBase | None) -> TensorT:
     """softmax(scores), zero where a key is hidden.  scores: (B, H, T, S); visible and attn_mask broadcast to them."""
     if visible is not None:
         scores = masked_fill(scores, wrap(kernels.to_device(~visible, scores.device)), -math.inf)

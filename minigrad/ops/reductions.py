@@ -1,7 +1,7 @@
 """Reductions: sums, means, extremes. The gradient is spread back over the reduced axes."""
 
 import math
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import kernels
 from minigrad.engine import TensorBase, TensorT, wrap
@@ -86,7 +86,7 @@ def _count(input: TensorBase, axes: tuple[int, ...]) -> int:
 
 
 def var(
-    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: Optional[int] = None
+    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> TensorT:
     """The variance over `dim`: Σ (x − mean)² / (N − correction). If None, correction is 1 (unbiased) or 0."""
     axes = several_axes("var", input, dim)
@@ -97,7 +97,7 @@ def var(
 
 
 def std(
-    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: Optional[int] = None
+    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> TensorT:
     """The standard deviation over `dim`, √ of `var`."""
     return RootOfSquares.apply(var(input, dim, unbiased, keepdim, correction=correction))
@@ -120,17 +120,17 @@ def amin(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     return Extreme.apply(input, several_axes("amin", input, dim), keepdim, False)
 
 
-def argmax(input: TensorT, dim: Optional[int] = None, keepdim: bool = False) -> TensorT:
+def argmax(input: TensorT, dim: int | None = None, keepdim: bool = False) -> TensorT:
     """The index of the first largest element along `dim`, or of the flattened tensor; int64, without a gradient."""
     return _index_of("argmax", input, dim, keepdim)
 
 
-def argmin(input: TensorT, dim: Optional[int] = None, keepdim: bool = False) -> TensorT:
+def argmin(input: TensorT, dim: int | None = None, keepdim: bool = False) -> TensorT:
     """The index of the first smallest element along `dim`, or of the flattened tensor; int64, without a gradient."""
     return _index_of("argmin", input, dim, keepdim)
 
 
-def _index_of(name: str, input: TensorT, dim: Optional[int], keepdim: bool) -> TensorT:
+def _index_of(name: str, input: TensorT, dim: int | None, keepdim: bool) -> TensorT:
     axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
     xp = kernels.array_module(input.array)
     return wrap(xp.asarray(getattr(xp, name)(input.array, axis=axis, keepdims=keepdim)))
@@ -143,7 +143,7 @@ class ValuesAndIndices(NamedTuple):
     indices: Any
 
 
-def max(input: TensorT, dim: Union[int, TensorBase, None] = None, keepdim: bool = False) -> Any:
+def max(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
     """max(x) is the largest element, max(x, dim) is (values, indices) along dim, and max(x, y) is maximum(x, y)."""
     if isinstance(dim, TensorBase):
         return maximum(input, dim)
@@ -152,7 +152,7 @@ def max(input: TensorT, dim: Union[int, TensorBase, None] = None, keepdim: bool 
     return _values_and_indices(input, one_axis("max", input, dim), argmax(input, dim, keepdim=True), keepdim)
 
 
-def min(input: TensorT, dim: Union[int, TensorBase, None] = None, keepdim: bool = False) -> Any:
+def min(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
     """min(x) is the smallest element, min(x, dim) is (values, indices) along dim, and min(x, y) is minimum(x, y)."""
     if isinstance(dim, TensorBase):
         return minimum(input, dim)

@@ -1,7 +1,7 @@
 """Shapes: views and joins. The gradient of a view is the inverse view; the gradient of a join is split again."""
 
 import math
-from typing import Any, Iterable, Sequence, Union
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 
@@ -236,7 +236,7 @@ def stack(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
     return cat([unsqueeze(t, axis) for t in tensors], axis)
 
 
-def split(input: TensorT, split_size_or_sections: Union[int, Sequence[int]], dim: int = 0) -> tuple[TensorT, ...]:
+def split(input: TensorT, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[TensorT, ...]:
     """Cut along `dim` into views, of one size (the last may be smaller) or of the listed sizes."""
     if not input.ndim:
         raise RuntimeError("split: a tensor of no dimensions cannot be cut")
