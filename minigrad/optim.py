@@ -1,7 +1,7 @@
 """AdamW, gradient clipping, and the learning-rate schedule."""
 
 import math
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import typing as _typing
 from typing import Any, Iterable, Mapping
 
 import numpy as np
@@ -161,16 +161,8 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients by one factor so that their common Euclidean norm is at most max_norm.
 
-    Args:
-        parameters: tensors; only their gradients are read and changed.
-        max_norm: the largest norm allowed.
-        norm_type: must be 2.
-        error_if_nonfinite: raise RuntimeError if the norm is NaN or infinite.
-
-    Returns:
-        The norm before scaling, a tensor of one number.
-
-    Source: Pascanu et al. 2013 (arXiv:1211.5063), §3.2.
+    Returns the norm before scaling, a tensor of one number. If it is NaN or infinite, error_if_nonfinite=True raises
+    RuntimeError.  Source: Pascanu et al. 2013 (arXiv:1211.5063), §3.2.
     """
     if norm_type != 2:
         raise NotImplementedError(f"clip_grad_norm_: only the Euclidean norm (norm_type 2) is implemented, got {norm_type}")
@@ -192,16 +184,8 @@ def clip_grad_norm_(
 def warmup_cosine(step: int, *, lr: float, min_lr: float = 0.0, warmup_steps: int = 0, total_steps: int) -> float:
     """The learning rate of a step: a linear warm-up to lr, then half a cosine down to min_lr.
 
-    The first step has lr / warmup_steps rather than zero, which would waste it. The last step (total_steps − 1) has min_lr if
-    the warm-up leaves room for a descent, and later steps stay there.
-
-    Args:
-        step: counted from 0.
-        lr: the peak learning rate.
-        min_lr: the last learning rate.
-        warmup_steps: steps of the warm-up.
-        total_steps: steps of the whole training.
-
+    Steps count from 0. The first step has lr / warmup_steps rather than zero, which would waste it. The last step
+    (total_steps − 1) has min_lr if the warm-up leaves room for a descent, and later steps stay there.
     Source: Loshchilov, Hutter 2016 (arXiv:1608.03983), eq. 5.
     """
     if step < warmup_steps:
@@ -211,7 +195,7 @@ def warmup_cosine(step: int, *, lr: float, min_lr: float = 0.0, warmup_steps: in
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-if not _TYPE_CHECKING:
+if not _typing.TYPE_CHECKING:
 
     def __getattr__(name):
         raise AttributeError(f"minigrad.optim has no {name!r}; it has AdamW, clip_grad_norm_ and warmup_cosine")

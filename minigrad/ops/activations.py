@@ -155,13 +155,9 @@ def relu(input: TensorT) -> TensorT:
 
 
 def gelu(input: TensorT, approximate: str = "none") -> TensorT:
-    """x Φ(x), elementwise, where Φ is the normal distribution function.
+    """x Φ(x), where Φ is the normal distribution function.  Source: Hendrycks, Gimpel 2016 (arXiv:1606.08415).
 
-    Args:
-        input: floats.
-        approximate: "none" for the exact function, "tanh" for GPT-2's approximation.
-
-    Source: Hendrycks, Gimpel 2016 (arXiv:1606.08415).
+    approximate: "none" for the exact function, "tanh" for GPT-2's approximation.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: expected approximate='none' or 'tanh', got {approximate!r}")
@@ -198,12 +194,7 @@ def dropout(
 ) -> TensorT:
     """While training, zero each element with probability p and scale the others by 1/(1 − p).
 
-    Args:
-        input: floats.
-        p: the probability of zeroing an element.
-        training: without it, the result is the input.
-        inplace: not implemented.
-        generator: the seed of the mask is drawn from it; the default generator if None.
+    The seed of the mask is drawn from `generator` (the default generator if None). inplace=True is not implemented.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: expected p between 0 and 1, got {p}")

@@ -219,14 +219,7 @@ def gather(input: TensorT, dim: int, index: Any) -> TensorT:
 
 
 def embedding(input: Any, weight: TensorT) -> TensorT:
-    """Look up rows of a table.
-
-    Args:
-        input: integer ids, (...,).
-        weight: the table, (V, C).
-
-    Returns:
-        (..., C).
+    """Rows of a table.  input: integer ids, (...,), weight: (V, C) -> (..., C).
 
     Raises:
         IndexError: for an id outside 0…V − 1 (on the CPU).

@@ -56,15 +56,9 @@ class SwiGLU(Function):
 def rms_norm(
     input: TensorT, normalized_shape: int | Sequence[int], weight: TensorT | None = None, eps: float | None = None
 ) -> TensorT:
-    """x / √(mean of x² + eps) over the last axis, then scaled by weight.
+    """x / √(mean of x² + eps) over the last axis, then scaled by weight.  Source: Zhang, Sennrich 2019 (arXiv:1910.07467).
 
-    Args:
-        input: (..., C).
-        normalized_shape: C, or (C,).
-        weight: (C,).
-        eps: the precision of the dtype if None, as in PyTorch.
-
-    Source: Zhang, Sennrich 2019 (arXiv:1910.07467).
+    input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the precision of the dtype if None, as in PyTorch.
     """
     check_normalized("rms_norm", input, normalized_shape, weight=weight)
     return RMSNorm.apply(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
@@ -77,18 +71,9 @@ def _angles(start: int, T: int, D: int, base: float, dtype: np.dtype, device: st
 
 
 def rotary(input: TensorT, start: int = 0, base: float = 10000.0) -> TensorT:
-    """Rotate queries or keys by their positions start, start + 1, … (not in PyTorch).
+    """Rotate queries or keys by their positions start, start + 1, … (not in PyTorch).  input: (B, H, T, D), D even.
 
-    Elements j and j + D/2 of a row are a point in a plane, which is rotated by position · base^(−2j/D).
-
-    Args:
-        input: (B, H, T, D) with an even D.
-        start: the position of the first row.
-        base: the base of the frequencies.
-
-    Returns:
-        The same shape.
-
+    Elements j and j + D/2 of a row are a point in a plane, which is rotated by the angle position · base^(−2j/D).
     Source: Su et al. 2021 (arXiv:2104.09864).
     """
     if input.ndim != 4 or input.shape[-1] % 2:
@@ -99,13 +84,7 @@ def rotary(input: TensorT, start: int = 0, base: float = 10000.0) -> TensorT:
 
 
 def swiglu(input: TensorT) -> TensorT:
-    """SiLU(gate) · up of the two halves of the last axis (not in PyTorch).
-
-    Args:
-        input: (..., 2F), gates first.
-
-    Returns:
-        (..., F).
+    """SiLU(gate) · up (not in PyTorch).  input: (..., 2F), the gates first -> (..., F).
 
     Source: Shazeer 2020 (arXiv:2002.05202), eq. 6.
     """

@@ -105,12 +105,7 @@ def nll_loss(
     reduce: None = None,
     reduction: str = "mean",
 ) -> TensorT:
-    """−input[target] for log-probabilities; the arguments are those of cross_entropy.
-
-    Args:
-        input: log-probabilities, (R, V).
-        target: class indices, (R,).
-    """
+    """−input[target].  input: log-probabilities, (R, V), target: (R,); the other arguments are those of cross_entropy."""
     _check_settings("nll_loss", reduction, weight=weight, size_average=size_average, reduce=reduce)
     _check_tensors("nll_loss", input, target)
     if input.ndim != 2 or target.shape != input.shape[:1]:

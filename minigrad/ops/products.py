@@ -95,15 +95,7 @@ class Attention(Function):
 
 
 def matmul(input: TensorT, other: TensorBase) -> TensorT:
-    """input @ other.
-
-    Args:
-        input: (..., M, K), or (K,).
-        other: (..., K, N), or (K,); leading axes broadcast.
-
-    Returns:
-        (..., M, N); without M or N where a vector came in.
-    """
+    """input @ other.  (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast; either side may be a vector, (K,)."""
     if not isinstance(input, TensorBase) or not isinstance(other, TensorBase):
         raise TypeError(f"matmul: expected two tensors, got {type(input).__name__} and {type(other).__name__}")
     if input.dtype != other.dtype:
@@ -121,16 +113,9 @@ def matmul(input: TensorT, other: TensorBase) -> TensorT:
 
 
 def linear(input: TensorT, weight: TensorBase, bias: TensorBase | None = None, activation: str | None = None) -> TensorT:
-    """input Wᵀ + bias, followed by an activation.
+    """input Wᵀ + bias.  input: (..., I), weight: (O, I), bias: (O,) -> (..., O).
 
-    Args:
-        input: (..., I).
-        weight: (O, I).
-        bias: (O,).
-        activation: None, "gelu" or "gelu_tanh", which the same kernel applies (not in PyTorch).
-
-    Returns:
-        (..., O).
+    activation: None, "gelu" or "gelu_tanh" applies that to the result in the same kernel (not in PyTorch).
     """
     if weight.ndim != 2 or input.shape[-1:] != weight.shape[1:]:
         raise RuntimeError(f"linear: input {input.shape} needs a last axis as long as the second of weight {weight.shape}")
@@ -151,13 +136,7 @@ def layer_norm(
 ) -> TensorT:
     """(x − mean) / √(variance + eps) over the last axis, then scaled by weight and shifted by bias.
 
-    Args:
-        input: (..., C).
-        normalized_shape: C, or (C,).
-        weight, bias: (C,).
-        eps: keeps the root away from zero.
-
-    Source: Ba et al. 2016 (arXiv:1607.06450).
+    input: (..., C), normalized_shape: C or (C,), weight and bias: (C,).  Source: Ba et al. 2016 (arXiv:1607.06450).
     """
     check_normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     return LayerNorm.apply(input, weight, bias, eps)
