@@ -49,9 +49,10 @@ class GradientSums:
     def __init__(self, in_place: bool = True):
         self._in_place = in_place
         self._sums: dict[Any, list[_Sum | None]] = {}  # node -> the sum for each of its outputs
-        self._node: Any = None  # the node whose backward pass is running …
-        self._output_grads: list[Any] = []
-        self._taken: set[int] = set()  # … and the ids of the tensors whose sums it took
+        self._node: Any = None  # the node whose backward pass is running or has just run
+        self._output_grads: list[Any] = []  # its output gradients
+        self._taken: set[int] = set()  # the ids of the tensors whose sums it took
+        self._arrays: list[int] = []  # the ids of the arrays that it read and returned
 
     def pop(self, node: Any) -> list[Any] | None:
         """The gradients of a node's outputs, which are complete now; None if none arrived."""
@@ -62,16 +63,14 @@ class GradientSums:
         self._taken.clear()
         return self._output_grads
 
-    def add(self, tensor: Any, grad: Any, arrays: Sequence[int] = ()) -> None:
-        """Add a gradient to what the tensor has received.
+    def returned(self, input_grads: Sequence[Any]) -> None:
+        """Note which arrays the node's backward pass read and returned, to tell which of them are owned."""
+        self._arrays = [id(a) for a in (*self._output_grads, *self._node.ctx.saved, *input_grads)]
 
-        Args:
-            tensor: the tensor that `grad` is the gradient of.
-            grad: an array of the tensor's shape and dtype; the whole sum if the backward pass took the sum so far.
-            arrays: the ids of all arrays that the backward pass read or returned. `grad` is owned if it is there once.
-        """
-        owned = grad.base is None and arrays.count(id(grad)) == 1
-        taken = id(tensor) in self._taken
+    def add(self, tensor: Any, grad: Any) -> None:
+        """Add a gradient, an array of the tensor's shape and dtype, to what the tensor has received."""
+        owned = grad.base is None and self._arrays.count(id(grad)) == 1
+        taken = id(tensor) in self._taken  # then grad is the whole sum
         if tensor.node is None or tensor.retains_grad:
             if tensor.grad is None:
                 tensor.grad = tensor.result_class(grad if owned and tensor.node is None else grad.copy())

@@ -94,11 +94,9 @@ class TensorBase:
                 output_grads = sums.pop(node)
                 if output_grads is None:
                     continue  # no gradient reached this node
-                input_grads = node.backward(output_grads, sums)
-                arrays = [id(a) for a in (*output_grads, *node.ctx.saved, *input_grads)]
-                for tensor, grad in zip(node.inputs, input_grads):
+                for tensor, grad in zip(node.inputs, node.backward(output_grads, sums)):
                     if grad is not None:
-                        sums.add(tensor, grad, arrays)
+                        sums.add(tensor, grad)
                 if not retain_graph:
                     node.release()
 
@@ -171,7 +169,7 @@ class Node:
 
         Args:
             output_grads: an array for each output, or None for zeros.
-            sums: what Context.take may take from (see accumulate.py).
+            sums: the gradients so far, which a kernel may add to (see accumulate.py).
 
         Returns:
             For each input its gradient, or None if it needs none.
@@ -197,7 +195,10 @@ class Node:
             expected = f"expected a gradient for each of {len(self.inputs)} inputs"
             raise RuntimeError(f"backward of {self}: {expected}, got {len(result)}")
         pairs = enumerate(zip(self.inputs, result))
-        return [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
+        input_grads = [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
+        if sums is not None:
+            sums.returned(input_grads)
+        return input_grads
 
     def _checked(self, i, tensor, grad):
         grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars

@@ -94,11 +94,12 @@ def common_dtype(*values: Any) -> np.dtype:
 def need_float(name: str, *tensors: TensorBase | None) -> None:
     """Raise TypeError unless all tensors hold floats of one dtype. None is skipped."""
     dtypes = {t.dtype for t in tensors if t is not None}
+    if len(dtypes) == 1 and next(iter(dtypes)).kind == "f":
+        return
     names = " and ".join(sorted(map(str, dtypes)))
     if any(d.kind != "f" for d in dtypes):
         raise TypeError(f"{name}: expected floating-point tensors, got {names}; convert with .float()")
-    if len(dtypes) > 1:
-        raise TypeError(f"{name}: expected one dtype for all tensors, got {names}; convert with .to(dtype)")
+    raise TypeError(f"{name}: expected one dtype for all tensors, got {names}; convert with .to(dtype)")
 
 
 # ── shapes and axes ──
