@@ -8,6 +8,7 @@ import sys
 import weakref
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ class Stream:
         assert non_blocking  # the legacy stream cannot be recorded
 
     def __enter__(self):
-        self.recording = memory.recording()
+        self.recording: Any = memory.recording()
 
     def __exit__(self, *_):
         assert self.recording is None  # the capture was ended
@@ -183,16 +184,24 @@ class StandIn(ModuleType):
         super().__init__("cupy")
         self.folder, self.compiled, self.freed = folder, [], False
         runtime = SimpleNamespace(
-            getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22),
+            getDeviceCount=lambda: 1,
+            CUDARuntimeError=RuntimeError,
+            memGetInfo=lambda: (2**20, 2**22),
             getDeviceProperties=lambda id: {"name": b"a stand-in"},
-        )  # fmt: skip
+        )
         attributes = {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlockOptin": 227 << 10}
         device = SimpleNamespace(id=0, compute_capability="90", attributes=attributes)
         self.cuda = SimpleNamespace(
-            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device,
-            Stream=Stream, Memory=Memory, MemoryPool=MemoryPool, UnownedMemory=UnownedMemory,
-            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem), using_allocator=self.using_allocator,
-        )  # fmt: skip
+            runtime=runtime,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            Device=lambda: device,
+            Stream=Stream,
+            Memory=Memory,
+            MemoryPool=MemoryPool,
+            UnownedMemory=UnownedMemory,
+            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem),
+            using_allocator=self.using_allocator,
+        )
 
     def __getattr__(self, name):
         return getattr(memory, name)
@@ -240,10 +249,11 @@ def cupy(monkeypatch, tmp_path):
     stand_in = StandIn(tmp_path)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     gpu.source_with.cache_clear()
-    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)  # the stand-in's arrays are the emulated device's
+    modules: dict[Any, Any] = arrays._MODULE_OF_TYPE
+    modules.pop(memory.ndarray, None)  # the stand-in's arrays are the emulated device's
     yield stand_in
     gpu.source_with.cache_clear()
-    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)
+    modules.pop(memory.ndarray, None)
     for name, module in sys.modules.items():  # what they compiled was the stand-in's
         if name.startswith("kernels.") and hasattr(module, "SOURCE"):
             module.SOURCE._functions, module.SOURCE._module = {}, None
