@@ -81,7 +81,7 @@ class Attention(Function):
         return y
 
     # The three gradients are written side by side, (B, T, 3, H, D). If one projection made q, k and v, that buffer is already
-    # the gradient of its output, and nothing has to be joined (see _rejoined in shape.py).
+    # the gradient of its output, and nothing has to be joined (see _join in shape.py).
     @staticmethod
     def backward(ctx, dy):
         q, k, v, y, logsumexp, settings = ctx.saved

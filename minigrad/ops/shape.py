@@ -31,7 +31,7 @@ class Permute(Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return dy.transpose(_undoing(ctx.saved[0])), None
+        return dy.transpose(_inverse(ctx.saved[0])), None
 
 
 class Expand(Function):
@@ -65,7 +65,7 @@ class Split(Function):
 
     @staticmethod
     def backward(ctx, *dys):
-        return _rejoined(dys, ctx.saved[0], ctx.xp), None, None
+        return _join(dys, ctx.saved[0], ctx.xp), None, None
 
 
 class Copy(Function):
@@ -90,7 +90,7 @@ class Triangle(Function):
         return ctx.saved[0](dy), None
 
 
-def _undoing(order):
+def _inverse(order):
     """The inverse of a permutation. Axis i of y is axis order[i] of x, so sorting `order` tells where each axis of x went."""
     return sorted(range(len(order)), key=order.__getitem__)
 
@@ -103,7 +103,7 @@ def _pieces(array, sizes, dim):
         begin += size
 
 
-def _rejoined(pieces, dim, xp):
+def _join(pieces, dim, xp):
     """The pieces joined along `dim`, without a copy if they lie side by side in one buffer already.
 
     The gradients of a block's q, k and v do: Attention.backward writes them there.
@@ -113,7 +113,7 @@ def _rejoined(pieces, dim, xp):
     shape[dim] = sum(p.shape[dim] for p in pieces)
     if base is not None and all(p.base is base for p in pieces) and base.size == math.prod(shape):
         order = sorted(range(len(shape)), key=lambda i: -strides[i])  # the axes, in memory order
-        whole = base.reshape([shape[i] for i in order]).transpose(_undoing(order))
+        whole = base.reshape([shape[i] for i in order]).transpose(_inverse(order))
         parts = list(_pieces(whole, [p.shape[dim] for p in pieces], dim))
         if all(kernels.same_memory(p, q) for p, q in zip(parts, pieces)):
             return whole
