@@ -255,17 +255,21 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     def copy_(self: SelfT, other: Operand) -> SelfT:
         """Overwrite the elements with those of another tensor."""
-        return self._assign("copy_", lambda _, y: y if isinstance(y, Tensor) else wrap(np.asarray(y)), other)
+        return self._assign("copy_", _as_tensor, other)
 
     def fill_(self: SelfT, value: Operand) -> SelfT:
         """Overwrite every element with one number."""
-        return self.copy_(value)
+        return self._assign("fill_", _as_tensor, value)
 
     def zero_(self: SelfT) -> SelfT:
         """Overwrite every element with 0."""
-        return self.copy_(0)
+        return self._assign("zero_", lambda x: wrap(np.asarray(0)))
 
     __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+
+
+def _as_tensor(_: Tensor, value: Operand) -> TensorBase:
+    return value if isinstance(value, TensorBase) else wrap(np.asarray(value))
 
 
 TensorBase.result_class = Tensor

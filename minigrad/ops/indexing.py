@@ -113,7 +113,7 @@ class Embedding(Function):
         return ctx.kernels.embedding_backward(dy, indices, num_embeddings, out=out, accumulate=out is not None), None
 
 
-# An index, step by step: first made plain (slices, ints, None, Ellipsis and arrays), then split where NumPy and PyTorch differ.
+# An index becomes a tuple of slices, ints, None, Ellipsis and arrays, and is split where NumPy and PyTorch differ.
 
 
 def _plain_index(index, device):
