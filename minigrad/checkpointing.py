@@ -1,45 +1,49 @@
-"""Activation checkpointing: forget what a part of the model computed, and compute it again when its backward pass comes.
+"""Activation checkpointing: drop what a part of the model computed, and compute it again during the backward pass.
 
-A block's backward pass needs what its forward pass made along the way, some thirty arrays of the size of its input. Kept for
-all blocks that is most of a training step's memory. Here only each block's input is kept; the price is a second forward pass.
+A block's backward pass needs some thirty arrays of the size of its input, which the forward pass made. Kept for every block,
+they are most of a training step's memory. A checkpoint keeps the block's input only, and pays with a second forward pass.
+
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost" (arXiv:1604.06174). PyTorch: torch.utils.checkpoint.
 """
 
+from typing import Callable
+
+from minigrad.engine import enable_grad, is_grad_enabled, no_grad
 from minigrad.function import Function
 from minigrad.random import default_generator
-from minigrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
+from minigrad.tensor import Tensor
 
 
 class Checkpoint(Function):
     @staticmethod
-    def forward(ctx, x, function, dice):
-        ctx.save(x, function, dice)
+    def forward(ctx, x, function, generator_state):
+        ctx.save(x, function, generator_state)
         with no_grad():
             return function(Tensor(x)).array
 
-    # y = f(x), with f's own operations: they are recorded now, on the same input and with the same dice (dropout), and their
-    # backward pass adds to the gradients of the parameters that f uses. What is left to return is dx.
+    # y = f(x). The backward pass runs f again, recorded this time, on the same input and with the generator in the same state
+    # (for dropout). Its own backward() adds to the gradients of the parameters inside f; dx is what this function returns.
     @staticmethod
     def backward(ctx, dy):
-        x, function, dice = ctx.saved
-        x, now = Tensor(x, True), default_generator.get_state()
-        default_generator.set_state(dice)
+        x, function, generator_state = ctx.saved
+        x, state_now = Tensor(x, True), default_generator.get_state()
+        default_generator.set_state(generator_state)
         try:
             with enable_grad():
                 y = function(x)
         finally:
-            default_generator.set_state(now)
+            default_generator.set_state(state_now)
         y.backward(Tensor(dy))
         return x.grad.array, None, None
 
 
-def checkpoint(function, input):
-    """function(input), a tensor from a tensor, remembering only the input until the backward pass.
+def checkpoint(function: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """function(input), keeping only the input until the backward pass.
 
-    Dropout inside must draw from the default generator, as nn.Dropout does unless told otherwise.
+    Dropout inside must draw from the default generator, as nn.Dropout does by default.
     """
     if not is_grad_enabled():
         return function(input)
-    if not input.requires_grad:  # frozen before this point: parameters inside may still be trained
+    if not input.requires_grad:  # layers before this point may be frozen while parameters inside are trained
         input = input.detach().requires_grad_()
     return Checkpoint.apply(input, function, default_generator.get_state())

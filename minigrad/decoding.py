@@ -1,11 +1,13 @@
-"""The short way for one token: a model's layers handed to kernels/decode, past the graph and its calls.
+"""Fast decoding: one token through all layers of a model in one compiled call (kernels/decode), without a graph.
 
     from minigrad import decoding
     layers = [decoding.Layer(decoding.norm(b.ln_1), decoding.matrix(b.attn.c_attn), …) for b in gpt.h]
     decoder = decoding.decoder(layers, decoding.norm(gpt.ln_f), decoding.matrix(gpt.lm_head), n_head=12, …)
 
-The weights are shared with the model, unless they are asked for in eight bits.
+The decoder shares the model's weights, except where int8=True makes a copy in eight bits.
 """
+
+from typing import Any, Sequence
 
 import kernels
 from kernels.decode.reference import Layer, Matrix, Norm
@@ -13,32 +15,33 @@ from kernels.decode.reference import Layer, Matrix, Norm
 __all__ = ["Layer", "decoder", "matrix", "norm"]
 
 
-def _served(array):
-    """The kernels that decode this array.  Raises DeviceError, in one sentence, where there are none."""
-    if kernels.device_of(array) != "cpu" or kernels.serving(array).module == "cuda":
-        raise kernels.DeviceError(
-            "decoding past the graph is made for the CPU: move the model there with .cpu(), and not into the emulator"
-        )
-    return kernels.serving(array)
-
-
-def matrix(linear, int8=False):
-    """The weight and bias of an nn.Linear; with int8, rounded to eight bits and a scale a row."""
+def matrix(linear: Any, int8: bool = False) -> Matrix:
+    """The weight and bias of an nn.Linear; with int8, rounded to eight bits with a scale for each row."""
     weight, bias = linear.weight.array, None if linear.bias is None else linear.bias.array
     if not int8:
         return Matrix(weight, None, bias)
-    return Matrix(*_served(weight).quantize_rows(weight), bias)
+    quantized, scale = _kernels_for(weight).quantize_rows(weight)
+    return Matrix(quantized, scale, bias)
 
 
-def norm(module):
+def norm(module: Any) -> Norm:
     """The weight and bias of an nn.LayerNorm or nn.RMSNorm."""
     bias = getattr(module, "bias", None)
     return Norm(module.weight.array, None if bias is None else bias.array)
 
 
-def decoder(layers, norm, head, **shape):
-    """The decoder that serves these arrays; see kernels/decode/reference.py for its step(x, caches, lengths, turn).
+def decoder(layers: Sequence[Layer], norm: Norm, head: Matrix, **shape: Any) -> Any:
+    """The decoder for these weights; kernels/decode/reference.py describes its step(x, caches, lengths, turn).
 
-    Raises DeviceError for arrays on a GPU or in the emulator, where a model's own forward pass with a cache is the way.
+    Raises:
+        DeviceError: for weights on a GPU or in the emulator; there, use the model's forward pass with a cache.
     """
-    return _served(norm.weight).Decoder(layers, norm, head, **shape)
+    return _kernels_for(norm.weight).Decoder(layers, norm, head, **shape)
+
+
+def _kernels_for(array: Any) -> Any:
+    if kernels.device_of(array) != "cpu" or kernels.serving(array).module == "cuda":
+        raise kernels.DeviceError(
+            "decoding: the compiled decoder is made for the CPU; move the model with .cpu(), out of the emulator too"
+        )
+    return kernels.serving(array)

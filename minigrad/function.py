@@ -1,117 +1,127 @@
-"""Function: an operation as a pair, forward and backward, and the Context that carries what passes between the two."""
+"""Function: a differentiable operation as a pair, forward and backward, and the Context that carries arrays between the two."""
+
+from typing import Any, Sequence
 
 import kernels
-from minigrad.tensor import Node, Tensor, _Mode
+from minigrad.accumulate import GradientSums
+from minigrad.engine import Mode, Node, TensorBase
 
 
 class Context:
     """What a forward pass leaves for its backward pass.
 
-    xp: numpy or cupy.  needs: for each positional argument, whether its gradient is wanted (work for the others can be
-    skipped).  saved: whatever `save` was given.  kernels: the kernel set that serves these arrays, forward and backward.
-    waiting: see `take`.
+    Attributes:
+        xp: numpy or cupy, whichever made the arrays.
+        needs: for each positional argument, whether it needs a gradient; a backward pass may skip the others.
+        saved: the values that the forward pass gave to `save`.
     """
 
-    __slots__ = ("xp", "needs", "saved", "waiting", "_array", "_kernels")
+    __slots__ = ("xp", "needs", "saved", "sums", "_array", "_kernels")
 
-    def __init__(self, array, needs):
-        self.xp, self.needs, self.saved = kernels.array_module(array), needs, ()
-        self.waiting = ()
+    def __init__(self, array: Any, needs: tuple[bool, ...]):
+        self.xp, self.needs = kernels.array_module(array), needs
+        self.saved: tuple = ()
+        self.sums: GradientSums | None = None  # set while backward runs
         self._array, self._kernels = array, None
 
     @property
-    def kernels(self):
+    def kernels(self) -> Any:
+        """The kernel set that serves these arrays, in both passes."""
         if self._kernels is None:
             self._kernels, self._array = kernels.serving(self._array), None
         return self._kernels
 
-    def save(self, *values):
+    def save(self, *values: Any) -> None:
+        """Keep values for the backward pass."""
         self.saved = values
 
-    def take(self, i, to_write=False):
-        """The gradient of input i that has come from the other uses of that tensor so far, or None.
+    def take(self, i: int, to_write: bool = False) -> Any:
+        """The gradient that input i has received from its other uses so far, or None.
 
-        to_write: only if it may be written to, since nobody else holds it.
+        A backward pass whose kernel can add calls this, and returns the sum. For all others the engine adds the result.
 
-        Gradients add up, and an addition by itself reads and writes much memory for little work. A backward pass whose kernel
-        can add on its way takes what is waiting and returns the sum; of one that does not ask, the engine adds the result.
+        Args:
+            i: the number of the input.
+            to_write: return only an array that the kernel may write to.
         """
-        if i not in self.waiting or (to_write and not self.waiting[i][1]):
-            return None
-        return self.waiting.pop(i)[0]
+        return None if self.sums is None else self.sums.take(i, to_write)
 
 
 class Function:
-    """A differentiable operation. Subclasses write two static methods and do no arithmetic of weight themselves:
+    """A differentiable operation. A subclass writes two static methods and leaves the heavy arithmetic to the kernels:
 
         forward(ctx, *args, **settings) -> array, or a tuple of arrays
-        backward(ctx, *output_grads)    -> one gradient (or None) for each positional argument of forward
+        backward(ctx, *output_grads)    -> for each positional argument of forward its gradient, or None
 
-    `forward` is given raw arrays where the caller passed tensors. `backward` returns new arrays, or views of the gradients it
-    was given; it never writes into those or into what was saved. Then `TheFunction.apply(...)` computes and records.
+    `TheFunction.apply(...)` then computes the operation and records it. `forward` receives arrays in place of tensors.
+    `backward` returns new arrays or views of the gradients it received. It never writes to those, nor to saved arrays.
 
-    creates_values: False for an operation that only selects among given values, and is not to blame for an infinity there.
-    adds_up: True for one whose backward pass asks for the gradients that are waiting (Context.take).
+    creates_values: False for an operation that only selects among its inputs; detect_anomaly does not blame it.
     """
 
-    creates_values, adds_up = True, False
+    creates_values = True
 
     @staticmethod
-    def forward(ctx, *args, **settings):
+    def forward(ctx: Context, *args: Any, **settings: Any) -> Any:
         raise NotImplementedError
 
     @staticmethod
-    def backward(ctx, *output_grads):
+    def backward(ctx: Context, *output_grads: Any) -> Any:
         raise NotImplementedError
 
     @classmethod
-    def apply(cls, *args, **settings):
-        given = [a for a in args if isinstance(a, Tensor)]
-        if not given:
-            raise TypeError(f"{cls.__name__} needs at least one Tensor, got {', '.join(type(a).__name__ for a in args)}")
-        check_one_device(cls.__name__, given)
-        floats = [t.array for t in given if t.array.dtype.kind == "f"]
-        needs = tuple([_Mode.grad_enabled and isinstance(a, Tensor) and a.requires_grad for a in args])
-        ctx = Context(floats[0] if floats else given[0].array, needs)
+    def apply(cls, *args: Any, **settings: Any) -> Any:
+        """Run forward, and record a Node if an argument requires a gradient.
 
-        result = cls.forward(ctx, *[a.array if isinstance(a, Tensor) else a for a in args], **settings)
-        outputs = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # NumPy's scalars too
-        if _Mode.detect_anomaly:
-            _check_finite(cls, ctx.xp, given, outputs)
-        node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], outputs) if True in needs else None
-        made = [_made(a, node, i, _shared_version(a, given)) for i, a in enumerate(outputs)]
+        Returns:
+            A Tensor, or a tuple of Tensors if forward returns a tuple.
+        """
+        tensors = [a for a in args if isinstance(a, TensorBase)]
+        if not tensors:
+            raise TypeError(f"{cls.__name__}: expected at least one tensor, got {', '.join(type(a).__name__ for a in args)}")
+        check_one_device(cls.__name__, tensors)
+        floats = [t.array for t in tensors if t.array.dtype.kind == "f"]
+        needs = tuple([Mode.grad_enabled and isinstance(a, TensorBase) and a.requires_grad for a in args])
+        ctx = Context(floats[0] if floats else tensors[0].array, needs)
+
+        result = cls.forward(ctx, *[a.array if isinstance(a, TensorBase) else a for a in args], **settings)
+        arrays = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # NumPy's scalars too
+        if Mode.detect_anomaly:
+            _check_finite(cls, ctx.xp, tensors, arrays)
+        node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], arrays) if True in needs else None
+        outputs = [_output(a, node, i, _shared_version(a, tensors)) for i, a in enumerate(arrays)]
         if node is not None:
-            node.watch(given + made)
-        return tuple(made) if isinstance(result, tuple) else made[0]
+            node.watch(tensors + outputs)
+        return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
 
-def _made(array, node, index, version):
+def _output(array, node, index, version):
     if node is None or array.dtype.kind != "f":
-        return Tensor(array, version=version)
-    return Tensor(array, True, node, index, version)
+        return TensorBase.result_class(array, version=version)
+    return TensorBase.result_class(array, True, node, index, version)
 
 
-def check_one_device(name, tensors):
-    """Raise RuntimeError, naming the operation and the shapes, where the tensors do not all live on one device."""
-    kinds = [type(t.array) for t in tensors]
-    if kinds.count(kinds[0]) < len(kinds) and len({kernels.array_module(t.array) for t in tensors}) > 1:
-        shapes = ", ".join(f"{t.shape} on {t.device}" for t in tensors)
-        raise RuntimeError(f"{name} was given tensors on different devices ({shapes}); move them with .to(device)")
-
-
-def _shared_version(array, given):
-    """The version of the tensor that `array` is a view of, None if it has memory of its own."""
+def _shared_version(array, tensors):
+    """The version of the tensor that `array` is a view of; None if it has memory of its own."""
     owner = array if array.base is None else array.base
-    for t in given:
+    for t in tensors:
         if owner is t.array or owner is t.array.base:
             return t.version
     return None
 
 
-def _check_finite(function, xp, given, outputs):
+def _check_finite(function, xp, tensors, outputs):
     if not function.creates_values or all(xp.isfinite(a).all() for a in outputs):
         return
-    if not all(xp.isfinite(t.array).all() for t in given):
-        return  # it was given the bad value
-    shapes = ", ".join(str(t.shape) for t in given)
+    if not all(xp.isfinite(t.array).all() for t in tensors):
+        return  # the inputs held NaN or infinity already
+    shapes = ", ".join(str(t.shape) for t in tensors)
     raise FloatingPointError(f"{function.__name__} made NaN or infinity out of finite inputs of shapes {shapes}")
+
+
+def check_one_device(name: str, tensors: Sequence[TensorBase]) -> None:
+    """Raise RuntimeError, naming the operation and the shapes, unless all tensors are on one device."""
+    types = [type(t.array) for t in tensors]
+    if types.count(types[0]) < len(types) and len({kernels.array_module(t.array) for t in tensors}) > 1:
+        shapes = ", ".join(f"{t.shape} on {t.device}" for t in tensors)
+        raise RuntimeError(f"{name}: the tensors are on different devices ({shapes}); move them with .to(device)")

@@ -1,6 +1,6 @@
-"""The CPU kernels' threads, compiling ahead, starting processes: chapters reach kernels through minigrad alone.
+"""The CPU kernels' threads and compiler, so that chapters reach the kernels through minigrad alone.
 
-These are not among minigrad's own names, because they import the kernels' compiler, Numba, which `import minigrad` leaves.
+`import minigrad` leaves this module out, because it imports Numba.
 """
 
 from kernels.launch import get_num_threads, set_num_threads

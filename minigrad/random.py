@@ -1,43 +1,47 @@
-"""Seeded generators. Everything random in the project is drawn from one that is passed along, or from the default one."""
+"""Seeded generators. Everything random in the project comes from a generator that is passed along, or from the default one."""
+
+from typing import Any
 
 import numpy as np
 
 
 class Generator:
-    """A seeded source of random numbers, with a state that can be saved and restored.
+    """A seeded source of random numbers, whose state can be saved and restored.
 
-    numpy: the numpy.random.Generator (PCG64) inside, to draw from directly. Numbers are always drawn on the CPU, so that a
-    seed means the same thing on every device.
+    It draws on the CPU, so a seed gives the same numbers on every device. The attribute `numpy` is the
+    numpy.random.Generator (PCG64) inside.
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0):
         self.manual_seed(seed)
 
-    def manual_seed(self, seed):
+    def manual_seed(self, seed: int) -> "Generator":
+        """Start again from a seed."""
         if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ValueError(f"a seed is a whole number of at least 0, got {seed!r}")
+            raise ValueError(f"manual_seed: expected a whole number of at least 0, got {seed!r}")
         self.numpy = np.random.Generator(np.random.PCG64(int(seed)))
         return self
 
-    def draw_seed(self):
-        """A fresh 64-bit seed, for what generates its own numbers from one (dropout)."""
+    def draw_seed(self) -> int:
+        """A fresh 64-bit seed, for an operation that generates its own numbers (dropout)."""
         return int(self.numpy.integers(2**64, dtype=np.uint64))
 
-    def get_state(self):
+    def get_state(self) -> Any:
         """The state as a dict that JSON can hold."""
         return self.numpy.bit_generator.state
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> "Generator":
+        """Restore a state from get_state()."""
         try:
             self.numpy.bit_generator.state = state
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is not a generator state as get_state() returns it: {error}") from error
+            raise ValueError(f"set_state: expected a state from get_state(), got another value: {error}") from error
         return self
 
 
 default_generator = Generator(0)
 
 
-def manual_seed(seed):
-    """Seed the default generator, and return it to be passed along."""
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator, and return it."""
     return default_generator.manual_seed(seed)

@@ -1,19 +1,21 @@
-"""Initial values, written into a tensor in place and drawn from a seeded generator."""
+"""Initial values, drawn from a seeded generator (the default generator if None) and written into a tensor in place."""
 
 import math
 from contextlib import contextmanager
+from typing import Any, Callable, Iterator
 
 import kernels
-from minigrad.random import default_generator
+from minigrad.engine import TensorT
+from minigrad.random import Generator, default_generator
 
 _skipping = False
 
 
 @contextmanager
-def skipped():
-    """Inside `with nn.init.skipped():` nothing is drawn: layers are made of zeros, whose memory is not touched yet.
+def skipped() -> Iterator[None]:
+    """Inside `with nn.init.skipped():` layers start as zeros and nothing is drawn, so their memory is not even touched.
 
-    For a model whose parameters are about to be loaded (torch.nn.utils.skip_init is PyTorch's way).
+    For a model whose parameters are loaded next, like torch.nn.utils.skip_init.
     """
     global _skipping
     before, _skipping = _skipping, True
@@ -23,38 +25,44 @@ def skipped():
         _skipping = before
 
 
-def _fill(tensor, draw):
+def _fill(tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) -> TensorT:
     if not _skipping:
         tensor.array[...] = kernels.to_device(draw(tensor.shape).astype(tensor.dtype), tensor.device)
         tensor.changed()
     return tensor
 
 
-def normal_(tensor, mean=0.0, std=1.0, generator=None):
-    """Normal numbers with this mean and standard deviation."""
+def normal_(tensor: TensorT, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> TensorT:
+    """Fill with normal numbers of this mean and standard deviation."""
     return _fill(tensor, lambda shape: (generator or default_generator).numpy.standard_normal(shape) * std + mean)
 
 
-def uniform_(tensor, a=0.0, b=1.0, generator=None):
-    """Uniform numbers in [a, b)."""
+def uniform_(tensor: TensorT, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> TensorT:
+    """Fill with uniform numbers in [a, b)."""
     return _fill(tensor, lambda shape: (generator or default_generator).numpy.uniform(a, b, shape))
 
 
-def kaiming_uniform_(tensor, a=0.0, generator=None):
-    """He et al. 2015 (arXiv:1502.01852), §2.2: uniform within ±√(6 / ((1 + a²) fan_in)).  tensor: (fan_out, fan_in)."""
+def kaiming_uniform_(tensor: TensorT, a: float = 0.0, generator: Generator | None = None) -> TensorT:
+    """Fill with uniform numbers within ±√(6 / ((1 + a²) fan_in)).  tensor: (fan_out, fan_in).
+
+    Source: He et al. 2015 (arXiv:1502.01852), §2.2.
+    """
     bound = math.sqrt(6 / ((1 + a * a) * tensor.shape[1]))
     return uniform_(tensor, -bound, bound, generator)
 
 
-def constant_(tensor, val):
+def constant_(tensor: TensorT, val: float) -> TensorT:
+    """Fill with one number."""
     tensor.array[...] = val
     tensor.changed()
     return tensor
 
 
-def zeros_(tensor):
+def zeros_(tensor: TensorT) -> TensorT:
+    """Fill with 0."""
     return constant_(tensor, 0)
 
 
-def ones_(tensor):
+def ones_(tensor: TensorT) -> TensorT:
+    """Fill with 1."""
     return constant_(tensor, 1)

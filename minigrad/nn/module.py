@@ -1,42 +1,57 @@
 """Module: a tree of layers, whose leaves are parameters."""
 
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, TypeVar
+
 import kernels
+from minigrad.optim import zero_grads
 from minigrad.tensor import Tensor
+
+ModuleT = TypeVar("ModuleT", bound="Module")
 
 
 class Parameter(Tensor):
-    """A tensor that a Module registers and an optimiser updates; it requires grad unless told otherwise."""
+    """A tensor that a Module registers and an optimizer updates; it requires grad by default."""
 
     __slots__ = ()
 
-    def __init__(self, data, requires_grad=True):
+    def __init__(self, data: Any, requires_grad: bool = True):
         super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
 
 
-class Module:
-    """Base of all layers: assign Parameters, Tensors (with register_buffer) and Modules as attributes, and write forward().
+class LoadResult(NamedTuple):
+    """The names that load_state_dict did not find in the state, and the names in it that the module lacks."""
 
-    An attribute can be replaced by another later, or by None: `gpt.lm_head = nn.Identity()`.
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base of all layers. Assign Parameters, Modules and (with register_buffer) Tensors as attributes, and write forward().
+
+    An attribute can be replaced by another or by None later: `gpt.lm_head = nn.Identity()`.
     """
 
-    def __init__(self):
+    training: bool
+
+    def __init__(self) -> None:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_buffers", {})
         object.__setattr__(self, "_modules", {})
         object.__setattr__(self, "training", True)
 
-    def forward(self, *args, **kwargs):
-        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The computation of this module; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__}: forward() is not defined")
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
-    # attributes: parameters, buffers and modules live in three dicts, everything else is an ordinary attribute
+    # ── attributes: three dicts hold parameters, buffers and modules; everything else is an ordinary attribute ──
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before assigning {name!r}")
         holders = (self._parameters, self._modules, self._buffers)
@@ -46,10 +61,9 @@ class Module:
         if home is None and value is None:
             home = next((h for h in holders if name in h), None)
         if home is None:
-            if name in self._parameters:
-                raise TypeError(f"{name!r} is a parameter; assign a Parameter or None, not {type(value).__name__}")
-            if name in self._modules:
-                raise TypeError(f"{name!r} is a module; assign a Module or None, not {type(value).__name__}")
+            for holder, expected in ((self._parameters, "Parameter"), (self._modules, "Module")):
+                if name in holder:
+                    raise TypeError(f"{name}: expected a {expected} or None, got {type(value).__name__}")
             return object.__setattr__(self, name, value)
         for holder in holders:
             if holder is not home:
@@ -57,155 +71,160 @@ class Module:
         self.__dict__.pop(name, None)
         home[name] = value
 
-    def __getattr__(self, name):  # only reached where there is no ordinary attribute
+    def __getattr__(self, name: str) -> Any:  # only called where there is no ordinary attribute
         for holder in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__.get(holder, ()):
                 return self.__dict__[holder][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def __delattr__(self, name):
+    def __delattr__(self, name: str) -> None:
         for holder in (self._parameters, self._buffers, self._modules):
             if name in holder:
                 del holder[name]
                 return
         object.__delattr__(self, name)
 
-    def register_parameter(self, name, param):
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter by name; None reserves the name (a layer without bias)."""
         self._parameters[name] = param
 
-    def register_buffer(self, name, tensor, persistent=True):
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that belongs to the state but is not trained."""
         if not persistent:
-            raise NotImplementedError("register_buffer: only persistent buffers are implemented")
+            raise NotImplementedError("register_buffer: persistent=False is not implemented")
         self._buffers[name] = tensor
 
-    # the tree
+    # ── the tree ──
 
-    def children(self):
+    def children(self) -> Iterator["Module"]:
+        """The modules directly below this one."""
         return (module for module in self._modules.values() if module is not None)
 
-    def named_modules(self, prefix="", seen=None):
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Every module of the tree with its dotted name, each once, this one first."""
-        seen = set() if seen is None else seen
-        if id(self) in seen:
-            return
-        seen.add(id(self))
+        seen = set()
+        for name, module in self._paths(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def _paths(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Every path through the tree and the module at its end; a shared module is there several times."""
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
-                yield from module.named_modules(f"{prefix}.{name}" if prefix else name, seen)
+                yield from module._paths(_dotted(prefix, name))
 
-    def modules(self):
+    def modules(self) -> Iterator["Module"]:
+        """Every module of the tree, each once, this one first."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self):
-        """Every parameter with its dotted name; one that is shared by two layers is listed once, under its first name."""
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter with its dotted name; a parameter shared by two layers comes once, under its first name."""
         seen = set()
         for prefix, module in self.named_modules():
             for name, param in module._parameters.items():
                 if param is not None and id(param) not in seen:
                     seen.add(id(param))
-                    yield f"{prefix}.{name}" if prefix else name, param
+                    yield _dotted(prefix, name), param
 
-    def parameters(self):
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter, each once."""
         return (param for _, param in self.named_parameters())
 
-    def apply(self, function):
+    def apply(self: ModuleT, function: Callable[["Module"], Any]) -> ModuleT:
         """Call function(module) on every module, children before parents."""
         for module in self.children():
             module.apply(function)
         function(self)
         return self
 
-    # modes, devices, gradients
+    # ── modes, gradients, devices ──
 
-    def train(self, mode=True):
+    def train(self: ModuleT, mode: bool = True) -> ModuleT:
+        """Switch every module to training (dropout on) or, with mode=False, to evaluation."""
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
-    def eval(self):
+    def eval(self: ModuleT) -> ModuleT:
+        """Switch every module to evaluation (dropout off)."""
         return self.train(False)
 
-    def requires_grad_(self, requires_grad=True):
+    def requires_grad_(self: ModuleT, requires_grad: bool = True) -> ModuleT:
+        """Train every parameter, or with False freeze them."""
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
 
-    def zero_grad(self, set_to_none=True):
-        for param in self.parameters():
-            if set_to_none:
-                param.grad = None
-            elif param.grad is not None:
-                param.grad.zero_()
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop every parameter's gradient, or with set_to_none=False overwrite it with zeros."""
+        zero_grads(self.parameters(), set_to_none)
 
-    def to(self, *where):
+    def to(self: ModuleT, *targets: Any) -> ModuleT:
         """Move every parameter and buffer, in place, to a device ("cpu", "cuda", "emulator") and/or a float dtype."""
-        devices = [w for w in where if isinstance(w, str) and w in kernels.DEVICES]
-        dtypes = [w for w in where if w not in devices]
+        devices = [target for target in targets if isinstance(target, str) and target in kernels.DEVICES]
+        dtypes = [target for target in targets if target not in devices]
         for module in self.modules():
-            for holder in (module._parameters, module._buffers):
-                for tensor in holder.values():
-                    if tensor is not None:
-                        moved = tensor.detach().to(*devices)
-                        tensor.data = moved.to(*dtypes) if tensor.dtype.kind == "f" else moved
+            for _, tensor in module._state():
+                moved = tensor.detach().to(*devices)
+                tensor.data = moved.to(*dtypes) if tensor.dtype.kind == "f" else moved
         return self
 
-    def cuda(self):
+    def cuda(self: ModuleT) -> ModuleT:
+        """Move to the GPU."""
         return self.to("cuda")
 
-    def cpu(self):
+    def cpu(self: ModuleT) -> ModuleT:
+        """Move to the CPU."""
         return self.to("cpu")
 
-    def float(self):
+    def float(self: ModuleT) -> ModuleT:
+        """Convert to float32."""
         return self.to("float32")
 
-    def double(self):
+    def double(self: ModuleT) -> ModuleT:
+        """Convert to float64."""
         return self.to("float64")
 
-    # state
+    # ── state ──
 
-    def state_dict(self):
-        """Dotted name -> tensor (sharing memory), for every parameter and buffer; shared ones under each of their names."""
-        state = {}
-        for prefix, module in self._named_modules_with_repeats():
-            for holder in (module._parameters, module._buffers):
-                for name, tensor in holder.items():
-                    if tensor is not None:
-                        state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
-        return state
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """The parameters and buffers of this module alone."""
+        for holder in (self._parameters, self._buffers):
+            yield from ((name, tensor) for name, tensor in holder.items() if tensor is not None)
 
-    def _named_modules_with_repeats(self, prefix=""):
-        yield prefix, self
-        for name, module in self._modules.items():
-            if module is not None:
-                yield from module._named_modules_with_repeats(f"{prefix}.{name}" if prefix else name)
+    def state_dict(self) -> dict[str, Tensor]:
+        """Dotted name -> tensor, sharing memory, for every parameter and buffer. A shared tensor has several names."""
+        return {_dotted(path, name): t.detach() for path, module in self._paths() for name, t in module._state()}
 
-    def load_state_dict(self, state_dict, strict=True):
-        """Copy values (tensors or arrays) into the parameters and buffers of the same names.
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy values into the parameters and buffers of the same names.
 
-        A parameter that two layers share may be given under either of its names, or both. Raises RuntimeError, before
-        anything is changed, for a wrong shape, and with strict=True for missing or unexpected names.
-        Returns (missing names, unexpected names).
+        Args:
+            state_dict: name -> tensor or array. A shared parameter may come under any of its names.
+            strict: refuse missing and unexpected names.
+
+        Raises:
+            RuntimeError: before anything is changed, for a wrong shape or, if strict, a wrong name.
         """
         own = self.state_dict()
         for name, value in state_dict.items():
             if not hasattr(value, "dtype"):
-                raise TypeError(f"load_state_dict takes tensors or arrays, but {name} is a {type(value).__name__}")
-        given = {id(own[name].version) for name in own if name in state_dict}
-        missing = [name for name in own if name not in state_dict and id(own[name].version) not in given]
+                raise TypeError(f"load_state_dict: expected tensors or arrays, but {name} is a {type(value).__name__}")
+        shared = [name for name in own if name in state_dict]
+        loaded = {id(own[name].version) for name in shared}  # names of one tensor share its version
+        missing = [name for name in own if id(own[name].version) not in loaded]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:
-            problems.append("missing " + _some(missing))
+            problems.append("missing " + _first_names(missing))
         if strict and unexpected:
-            problems.append("unexpected " + _some(unexpected))
-        shared = [name for name in own if name in state_dict]
-        wrong = [n for n in shared if tuple(state_dict[n].shape) != own[n].shape]
-        if wrong:
-            n = wrong[0]
-            problems.append(f"{n} has shape {tuple(state_dict[n].shape)} in the file but {own[n].shape} in the model")
+            problems.append("unexpected " + _first_names(unexpected))
+        misshapen = next((name for name in shared if tuple(state_dict[name].shape) != own[name].shape), None)
+        if misshapen is not None:
+            shape = tuple(state_dict[misshapen].shape)
+            problems.append(f"{misshapen} has shape {shape} in the file but {own[misshapen].shape} in the model")
         if problems:
             raise RuntimeError(f"cannot load this state into {type(self).__name__}: {'; '.join(problems)}")
         for name in shared:
@@ -213,72 +232,75 @@ class Module:
             value = value.array if isinstance(value, Tensor) else value
             own[name].array[...] = kernels.to_device(value, own[name].device)
             own[name].changed()
-        return missing, unexpected
+        return LoadResult(missing, unexpected)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
+        """The settings that repr() shows in the parentheses."""
         return ""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
 
-def _some(names, most=3):
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _dotted(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
-class Sequential(Module):
-    """Modules applied one after the other, given one by one or as one dict that names them."""
+def _first_names(names: list[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
-    def __init__(self, *modules):
+
+class _Modules(Module):
+    """Modules in an order, registered as "0", "1", … or by name."""
+
+    def _add(self, name: str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} holds Modules, not {type(module).__name__}")
+        setattr(self, name, module)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.children()
+
+
+class Sequential(_Modules):
+    """Modules applied one after the other; pass them one by one, or as one dict that names them."""
+
+    def __init__(self, *modules: Any):
         super().__init__()
-        named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
+        named: dict = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
         for name, module in named.items():
-            setattr(self, str(name), _must_be_module(self, module))
+            self._add(str(name), module)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         for module in self.children():
             x = module(x)
         return x
 
-    def __len__(self):
-        return len(self._modules)
-
-    def __iter__(self):
-        return self.children()
-
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         chosen = list(self._modules.values())[i]
         return Sequential(*chosen) if isinstance(i, slice) else chosen
 
 
-def _must_be_module(holder, module):
-    if not isinstance(module, Module):
-        raise TypeError(f"{type(holder).__name__} holds Modules, not {type(module).__name__}")
-    return module
-
-
-class ModuleList(Module):
+class ModuleList(_Modules):
     """A list of modules that registers them; it has no forward()."""
 
-    def __init__(self, modules=()):
+    def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()
         for module in modules:
             self.append(module)
 
-    def append(self, module):
-        setattr(self, str(len(self)), _must_be_module(self, module))
+    def append(self, module: Module) -> "ModuleList":
+        """Add a module at the end."""
+        self._add(str(len(self)), module)
         return self
 
-    def __len__(self):
-        return len(self._modules)
-
-    def __iter__(self):
-        return iter(self._modules.values())
-
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         chosen = list(self._modules.values())[i]
         return ModuleList(chosen) if isinstance(i, slice) else chosen

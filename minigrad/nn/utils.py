@@ -1,4 +1,4 @@
-"""PyTorch keeps gradient clipping here; ours lives in minigrad.optim."""
+"""Gradient clipping under PyTorch's module name; it lives in minigrad.optim."""
 
 from minigrad.optim import clip_grad_norm_
 

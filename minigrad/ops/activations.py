@@ -1,9 +1,12 @@
 """Activations, softmax and dropout."""
 
+from typing import Any
+
+from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.arithmetic import _floating
-from minigrad.ops.axes import need_float, one_axis
-from minigrad.random import default_generator
+from minigrad.ops.operands import need_float, one_axis, to_dtype, to_float
+from minigrad.ops.shape import reshape
+from minigrad.random import Generator, default_generator
 
 
 class Sigmoid(Function):
@@ -60,7 +63,7 @@ class ReLU(Function):
         ctx.save(y)
         return y
 
-    # y = max(x, 0):  dx = dy where y > 0; 0 at x = 0, as PyTorch has it.
+    # y = max(x, 0):  dx = dy where y > 0; 0 at x = 0, as in PyTorch.
     @staticmethod
     def backward(ctx, dy):
         (y,) = ctx.saved
@@ -68,6 +71,8 @@ class ReLU(Function):
 
 
 class GELU(Function):
+    """Derivation: kernels/gelu/reference.py, gelu_backward."""
+
     @staticmethod
     def forward(ctx, x, approximate):
         ctx.save(x, approximate)
@@ -85,6 +90,8 @@ def _last(x, dim):
 
 
 class Softmax(Function):
+    """Derivation: kernels/softmax/reference.py, softmax_backward."""
+
     @staticmethod
     def forward(ctx, x, dim):
         y = ctx.kernels.softmax_forward(_last(x, dim))
@@ -98,6 +105,8 @@ class Softmax(Function):
 
 
 class LogSoftmax(Function):
+    """Derivation: kernels/softmax/reference.py, log_softmax_backward."""
+
     @staticmethod
     def forward(ctx, x, dim):
         y = ctx.kernels.log_softmax_forward(_last(x, dim))
@@ -111,75 +120,96 @@ class LogSoftmax(Function):
 
 
 class Dropout(Function):
+    """Derivation: kernels/dropout/reference.py. The backward pass draws the same mask again, from the seed."""
+
     @staticmethod
     def forward(ctx, x, p, seed):
         ctx.save(p, seed)
         return ctx.kernels.dropout(x, p, seed)
 
-    # The mask is made again from the seed: see kernels/dropout.
     @staticmethod
     def backward(ctx, dy):
         p, seed = ctx.saved
         return ctx.kernels.dropout(dy, p, seed), None, None
 
 
-def sigmoid(input):
+def sigmoid(input: TensorT) -> TensorT:
     """1 / (1 + exp(−x)), elementwise."""
-    return Sigmoid.apply(_floating(input))
+    return Sigmoid.apply(to_float(input))
 
 
-def logsigmoid(input):
-    """log sigmoid(x), elementwise, exact where sigmoid itself rounds to 0 or 1."""
+def logsigmoid(input: TensorT) -> TensorT:
+    """log sigmoid(x), elementwise; exact also where sigmoid itself rounds to 0 or 1."""
     need_float("logsigmoid", input)
     return LogSigmoid.apply(input)
 
 
-def tanh(input):
-    return Tanh.apply(_floating(input))
+def tanh(input: TensorT) -> TensorT:
+    """The hyperbolic tangent, elementwise."""
+    return Tanh.apply(to_float(input))
 
 
-def relu(input):
+def relu(input: TensorT) -> TensorT:
+    """max(x, 0), elementwise."""
     return ReLU.apply(input)
 
 
-def gelu(input, approximate="none"):
-    """x Φ(x), exactly ("none") or in GPT-2's form ("tanh").  Hendrycks, Gimpel 2016 (arXiv:1606.08415)."""
+def gelu(input: TensorT, approximate: str = "none") -> TensorT:
+    """x Φ(x), where Φ is the normal distribution function.  Source: Hendrycks, Gimpel 2016 (arXiv:1606.08415).
+
+    approximate: "none" for the exact function, "tanh" for GPT-2's approximation.
+    """
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+        raise ValueError(f"gelu: expected approximate='none' or 'tanh', got {approximate!r}")
     need_float("gelu", input)
     return GELU.apply(input, approximate)
 
 
-def _along(function, name, input, dim, dtype):
+def _along(function: type[Function], name: str, input: TensorT, dim: int | None, dtype: Any) -> TensorT:
     if dim is None:
-        raise TypeError(f"{name} needs dim=…, the axis to normalise over (usually -1)")
-    input = input if dtype is None else input.to(dtype)
+        raise TypeError(f"{name}: expected dim=…, the axis to normalise over (usually -1)")
+    input = input if dtype is None else to_dtype(input, dtype)
     need_float(name, input)
     axis = one_axis(name, input, dim)
-    return function.apply(input, axis) if input.ndim else function.apply(input.reshape(1), 0).reshape(())
+    return function.apply(input, axis) if input.ndim else reshape(function.apply(reshape(input, 1), 0), ())
 
 
-def softmax(input, dim=None, dtype=None):
-    """exp(x) / Σ exp(x) along `dim`."""
+def softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
+    """exp(x) / Σ exp(x) along `dim`.
+
+    >>> import minigrad as mg
+    >>> mg.tensor([0.0, 1.0, 2.0]).softmax(-1)
+    tensor([0.09  , 0.2447, 0.6652])
+    """
     return _along(Softmax, "softmax", input, dim, dtype)
 
 
-def log_softmax(input, dim=None, dtype=None):
+def log_softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
     """x − log Σ exp(x) along `dim`."""
     return _along(LogSoftmax, "log_softmax", input, dim, dtype)
 
 
-def dropout(input, p=0.5, training=True, inplace=False, *, generator=None):
-    """While training, zero each element with probability p and scale the rest by 1/(1 − p).
+def dropout(
+    input: TensorT, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
+) -> TensorT:
+    """While training, zero each element with probability p and scale the others by 1/(1 − p).
 
-    The mask comes from one number drawn from `generator` (the default generator unless given).
+    The seed of the mask is drawn from `generator` (the default generator if None). inplace=True is not implemented.
     """
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
+        raise ValueError(f"dropout: expected p between 0 and 1, got {p}")
     if inplace:
-        raise NotImplementedError("dropout: inplace=True is not supported; use the result")
+        raise NotImplementedError("dropout: inplace=True is not implemented; use the result")
     need_float("dropout", input)
     if not training or p == 0:
         return input
-    seed = (generator or default_generator).draw_seed()
-    return Dropout.apply(input, p, seed)
+    return Dropout.apply(input, p, (generator or default_generator).draw_seed())
+
+
+class ActivationMethods(TensorBase):
+    """The functions above as methods."""
+
+    __slots__ = ()
+
+    sigmoid, logsigmoid, tanh, relu = sigmoid, logsigmoid, tanh, relu
+    softmax, log_softmax = softmax, log_softmax

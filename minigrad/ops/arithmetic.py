@@ -1,80 +1,22 @@
-"""Elementwise arithmetic with broadcasting: one expression forward, one line of calculus back.
-
-A number that Python or NumPy brings along does not change a tensor's dtype: float32 stays float32.
-"""
+"""Elementwise arithmetic with broadcasting: one expression forward, one line of calculus back."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 
 import kernels
 from kernels import unbroadcast
+from minigrad.dtypes import float32
+from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
-from minigrad.ops.axes import broadcast
-from minigrad.tensor import Tensor, float32
-
-
-def _pair(a, b, name):
-    """Make two operands of the same float dtype out of tensors and numbers, by PyTorch's promotion rules."""
-    for value in (a, b):
-        if not isinstance(value, (Tensor, numbers.Number, np.ndarray)):
-            raise TypeError(f"{name} takes tensors and numbers, not {type(value).__name__}")
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        raise TypeError(f"{name} needs at least one tensor, got {type(a).__name__} and {type(b).__name__}")
-    xp = kernels.array_module(a.array if isinstance(a, Tensor) else b.array)
-    a, b = (_as_tensor(value, xp) for value in (a, b))
-    target = common_dtype(a, b)
-    broadcast(name, _shape(a), _shape(b))
-    return _cast(a, target), _cast(b, target)
-
-
-def _as_tensor(value, xp):
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray) and value.ndim:
-        return Tensor(xp.asarray(value))
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
-
-
-def common_dtype(*values):
-    """The wider category (bool < int < float) decides; within one, tensors with dimensions outrank those without."""
-    rank = {"b": 0, "i": 1, "u": 1, "f": 2}
-    tensors = [t for t in values if isinstance(t, Tensor)]
-    ranked = [(rank[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]
-    top = max(r for r, _, _ in ranked)
-    best = [(has_dims, d) for r, has_dims, d in ranked if r == top]
-    dims = max(h for h, _ in best)
-    dtype = np.result_type(*(d for h, d in best if h == dims))
-    for number in (v for v in values if not isinstance(v, Tensor)):
-        if isinstance(number, float) and dtype.kind != "f":
-            dtype = float32
-        elif dtype.kind == "b" and not isinstance(number, bool):
-            dtype = np.dtype("int64")
-    return dtype
-
-
-def _cast(value, dtype):
-    return to_dtype(value, dtype) if isinstance(value, Tensor) else dtype.type(value)
-
-
-def _shape(x):
-    return getattr(x, "shape", ())
-
-
-class Cast(Function):
-    @staticmethod
-    def forward(ctx, x, dtype):
-        return x.astype(dtype)
-
-    @staticmethod
-    def backward(ctx, dy):
-        return dy, None  # the engine casts a gradient to its tensor's dtype
+from minigrad.ops.operands import Number, Operand, array_module_of, common_dtype, promote_pair, shape_of, to_dtype, to_float
 
 
 class Add(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(_shape(a), _shape(b))
+        ctx.save(shape_of(a), shape_of(b))
         return a + b
 
     # y = a + b:  da = dy,  db = dy, summed over what was broadcast.
@@ -88,7 +30,7 @@ class Add(Function):
 class Sub(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(_shape(a), _shape(b))
+        ctx.save(shape_of(a), shape_of(b))
         return a - b
 
     # y = a − b:  da = dy,  db = −dy.
@@ -109,8 +51,8 @@ class Mul(Function):
     @staticmethod
     def backward(ctx, dy):
         a, b = ctx.saved
-        da = unbroadcast(dy * b, _shape(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * a, _shape(b)) if ctx.needs[1] else None
+        da = unbroadcast(dy * b, shape_of(a)) if ctx.needs[0] else None
+        return da, unbroadcast(dy * a, shape_of(b)) if ctx.needs[1] else None
 
 
 class Div(Function):
@@ -124,8 +66,8 @@ class Div(Function):
     @staticmethod
     def backward(ctx, dy):
         a, b = ctx.saved
-        da = unbroadcast(dy / b, _shape(a)) if ctx.needs[0] else None
-        return da, unbroadcast(-dy * a / (b * b), _shape(b)) if ctx.needs[1] else None
+        da = unbroadcast(dy / b, shape_of(a)) if ctx.needs[0] else None
+        return da, unbroadcast(-dy * a / (b * b), shape_of(b)) if ctx.needs[1] else None
 
 
 class Pow(Function):
@@ -144,9 +86,9 @@ class Pow(Function):
         da = db = None
         with np.errstate(divide="ignore", invalid="ignore"):
             if ctx.needs[0]:
-                da = unbroadcast(dy * xp.where(b == 0, xp.zeros_like(y), b * a ** (b - 1)), _shape(a))
+                da = unbroadcast(dy * xp.where(b == 0, xp.zeros_like(y), b * a ** (b - 1)), shape_of(a))
             if ctx.needs[1]:
-                db = unbroadcast(dy * xp.where(a == 0, xp.zeros_like(y), y * xp.log(a)), _shape(b))
+                db = unbroadcast(dy * xp.where(a == 0, xp.zeros_like(y), y * xp.log(a)), shape_of(b))
         return da, db
 
 
@@ -156,14 +98,14 @@ class Extremum(Function):
         ctx.save(a, b, larger)
         return ctx.xp.maximum(a, b) if larger else ctx.xp.minimum(a, b)
 
-    # y = max(a, b) or min(a, b): the one that is taken gets the gradient; equal ones share it, as PyTorch has it.
+    # y = max(a, b) or min(a, b): the larger (smaller) element gets the gradient; equal elements share it, as in PyTorch.
     @staticmethod
     def backward(ctx, dy):
         a, b, larger = ctx.saved
         half = dy.dtype.type(0.5)
         to_a = (a > b if larger else a < b) + half * (a == b)
-        da = unbroadcast(dy * to_a.astype(dy.dtype), _shape(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * (1 - to_a).astype(dy.dtype), _shape(b)) if ctx.needs[1] else None, None
+        da = unbroadcast(dy * to_a.astype(dy.dtype), shape_of(a)) if ctx.needs[0] else None
+        return da, unbroadcast(dy * (1 - to_a).astype(dy.dtype), shape_of(b)) if ctx.needs[1] else None, None
 
 
 class Neg(Function):
@@ -241,7 +183,7 @@ class Clamp(Function):
         ctx.save(x, low, high)
         return ctx.xp.clip(x, low, high)
 
-    # Inside the bounds (and on them) y = x, outside y is constant.
+    # Between the bounds, and on them, y = x; outside, y is constant.
     @staticmethod
     def backward(ctx, dy):
         x, low, high = ctx.saved
@@ -253,123 +195,224 @@ class Clamp(Function):
         return dy * inside, None, None
 
 
-def to_dtype(input, dtype):
-    """The tensor in another dtype; itself if it has that dtype already. Gradients return in the original dtype."""
-    dtype = np.dtype(dtype)
-    return input if input.dtype == dtype else Cast.apply(input, dtype)
+def add(input: TensorT, other: Operand) -> TensorT:
+    """input + other, elementwise."""
+    return Add.apply(*promote_pair(input, other, "add"))
 
 
-def add(input, other):
-    return Add.apply(*_pair(input, other, "add"))
+def sub(input: TensorT, other: Operand) -> TensorT:
+    """input − other, elementwise."""
+    return Sub.apply(*promote_pair(input, other, "sub"))
 
 
-def sub(input, other):
-    return Sub.apply(*_pair(input, other, "sub"))
+def mul(input: TensorT, other: Operand) -> TensorT:
+    """input · other, elementwise."""
+    return Mul.apply(*promote_pair(input, other, "mul"))
 
 
-def mul(input, other):
-    return Mul.apply(*_pair(input, other, "mul"))
+def div(input: TensorT, other: Operand) -> TensorT:
+    """input / other, elementwise; integers are divided as float32, as in PyTorch."""
+    return _div(input, other)
 
 
-def div(input, other):
-    """input / other; integers are divided as float32, as in PyTorch."""
-    a, b = _pair(input, other, "div")
-    if (a.dtype if isinstance(a, Tensor) else b.dtype).kind != "f":
-        a, b = (to_dtype(t, float32) if isinstance(t, Tensor) else float32.type(t) for t in (a, b))
+def _div(dividend: Operand, divisor: Operand) -> Any:
+    a, b = promote_pair(dividend, divisor, "div")
+    if (a.dtype if isinstance(a, TensorBase) else b.dtype).kind != "f":
+        a, b = (to_dtype(t, float32) if isinstance(t, TensorBase) else float32.type(t) for t in (a, b))
     return Div.apply(a, b)
 
 
-def pow(input, exponent):
-    return Pow.apply(*_pair(input, exponent, "pow"))
+def pow(input: TensorT, exponent: Operand) -> TensorT:
+    """input to the power of exponent, elementwise."""
+    return Pow.apply(*promote_pair(input, exponent, "pow"))
 
 
-def maximum(input, other):
-    return Extremum.apply(*_pair(input, other, "maximum"), True)
+def maximum(input: TensorT, other: Operand) -> TensorT:
+    """The larger of two elements; equal elements share the gradient."""
+    return Extremum.apply(*promote_pair(input, other, "maximum"), True)
 
 
-def minimum(input, other):
-    return Extremum.apply(*_pair(input, other, "minimum"), False)
+def minimum(input: TensorT, other: Operand) -> TensorT:
+    """The smaller of two elements; equal elements share the gradient."""
+    return Extremum.apply(*promote_pair(input, other, "minimum"), False)
 
 
-def neg(input):
+def neg(input: TensorT) -> TensorT:
+    """−input, elementwise."""
     if input.dtype.kind == "b":
-        raise TypeError("neg of a boolean tensor is not defined; use ~ to invert a mask")
+        raise TypeError("neg: expected numbers, got a boolean tensor; use ~ to invert a mask")
     return Neg.apply(input)
 
 
-def _floating(input):
-    return input if input.dtype.kind == "f" else to_dtype(input, float32)
+def exp(input: TensorT) -> TensorT:
+    """e to the power of each element."""
+    return Exp.apply(to_float(input))
 
 
-def exp(input):
-    return Exp.apply(_floating(input))
+def log(input: TensorT) -> TensorT:
+    """The natural logarithm of each element."""
+    return Log.apply(to_float(input))
 
 
-def log(input):
-    return Log.apply(_floating(input))
+def sqrt(input: TensorT) -> TensorT:
+    """The square root of each element."""
+    return Sqrt.apply(to_float(input))
 
 
-def sqrt(input):
-    return Sqrt.apply(_floating(input))
+def rsqrt(input: TensorT) -> TensorT:
+    """1 / √input, elementwise."""
+    return _div(1.0, sqrt(input))
 
 
-def rsqrt(input):
-    return div(1.0, sqrt(input))
-
-
-def abs(input):
+def abs(input: TensorT) -> TensorT:
+    """The absolute value of each element."""
     return Abs.apply(input)
 
 
-def square(input):
+def square(input: TensorT) -> TensorT:
+    """The square of each element."""
     return mul(input, input)
 
 
-def clamp(input, min=None, max=None):
-    """Limit every element to [min, max]; either may be None, not both."""
+def clamp(input: TensorT, min: Number | None = None, max: Number | None = None) -> TensorT:
+    """Each element limited to [min, max]; None leaves one side open."""
     if min is None and max is None:
-        raise ValueError("clamp needs min, max or both")
+        raise ValueError("clamp: expected min, max or both, got neither")
     bounds = [bound for bound in (min, max) if bound is not None]
     if not all(isinstance(bound, numbers.Number) for bound in bounds):
-        raise TypeError("clamp takes numbers as bounds; for tensors use minimum() and maximum()")
+        raise TypeError("clamp: expected numbers as bounds; for tensors use minimum() and maximum()")
     input = to_dtype(input, common_dtype(input, *(b.item() if isinstance(b, np.generic) else b for b in bounds)))
     return Clamp.apply(input, *(None if b is None else input.dtype.type(b) for b in (min, max)))
 
 
-# Comparisons have no gradient.
+# Comparisons and logic, which have no gradient.
 
 
-def _compare(name):
-    def compare(input, other):
-        a, b = _pair(input, other, name)
-        a, b = (t.array if isinstance(t, Tensor) else t for t in (a, b))
-        xp = kernels.array_module(input.array if isinstance(input, Tensor) else other.array)
-        try:
-            return Tensor(xp.asarray(getattr(xp, name)(a, b)))
-        except TypeError:
-            raise TypeError(f"{name} is not defined for {a.dtype}; make masks with comparisons") from None
-
-    compare.__name__ = name
-    compare.__doc__ = f"{name}, elementwise; without a gradient."
-    return compare
+def _pairwise(ufunc: str, input: Operand, other: Operand) -> Any:
+    """NumPy's or CuPy's `ufunc` of two promoted operands."""
+    a, b = (t.array if isinstance(t, TensorBase) else t for t in promote_pair(input, other, ufunc))
+    xp = array_module_of(input, other)
+    try:
+        return wrap(xp.asarray(getattr(xp, ufunc)(a, b)))
+    except TypeError:
+        raise TypeError(f"{ufunc}: expected integers or booleans, got {a.dtype}; make masks with comparisons") from None
 
 
-eq, ne, lt, le, gt, ge = map(_compare, ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"))
-logical_and, logical_or = map(_compare, ("logical_and", "logical_or"))
-bitwise_and, bitwise_or = map(_compare, ("bitwise_and", "bitwise_or"))
+def eq(input: TensorT, other: Operand) -> TensorT:
+    """input == other, elementwise."""
+    return _pairwise("equal", input, other)
 
 
-def bitwise_not(input):
-    return Tensor(kernels.array_module(input.array).invert(input.array))
+def ne(input: TensorT, other: Operand) -> TensorT:
+    """input != other, elementwise."""
+    return _pairwise("not_equal", input, other)
 
 
-def logical_not(input):
-    return Tensor(kernels.array_module(input.array).logical_not(input.array))
+def lt(input: TensorT, other: Operand) -> TensorT:
+    """input < other, elementwise."""
+    return _pairwise("less", input, other)
 
 
-def isnan(input):
-    return Tensor(kernels.array_module(input.array).isnan(input.array))
+def le(input: TensorT, other: Operand) -> TensorT:
+    """input <= other, elementwise."""
+    return _pairwise("less_equal", input, other)
 
 
-def isfinite(input):
-    return Tensor(kernels.array_module(input.array).isfinite(input.array))
+def gt(input: TensorT, other: Operand) -> TensorT:
+    """input > other, elementwise."""
+    return _pairwise("greater", input, other)
+
+
+def ge(input: TensorT, other: Operand) -> TensorT:
+    """input >= other, elementwise."""
+    return _pairwise("greater_equal", input, other)
+
+
+def logical_and(input: TensorT, other: Operand) -> TensorT:
+    """Whether both elements are nonzero."""
+    return _pairwise("logical_and", input, other)
+
+
+def logical_or(input: TensorT, other: Operand) -> TensorT:
+    """Whether at least one of two elements is nonzero."""
+    return _pairwise("logical_or", input, other)
+
+
+def bitwise_and(input: TensorT, other: Operand) -> TensorT:
+    """input & other, for masks and integers."""
+    return _pairwise("bitwise_and", input, other)
+
+
+def bitwise_or(input: TensorT, other: Operand) -> TensorT:
+    """input | other, for masks and integers."""
+    return _pairwise("bitwise_or", input, other)
+
+
+def bitwise_not(input: TensorT) -> TensorT:
+    """~input, for masks and integers."""
+    return wrap(kernels.array_module(input.array).invert(input.array))
+
+
+def logical_not(input: TensorT) -> TensorT:
+    """Whether each element is zero."""
+    return wrap(kernels.array_module(input.array).logical_not(input.array))
+
+
+def isnan(input: TensorT) -> TensorT:
+    """Whether each element is NaN."""
+    return wrap(kernels.array_module(input.array).isnan(input.array))
+
+
+def isfinite(input: TensorT) -> TensorT:
+    """Whether each element is neither NaN nor infinite."""
+    return wrap(kernels.array_module(input.array).isfinite(input.array))
+
+
+class ArithmeticMethods(TensorBase):
+    """The functions above as methods and operators: x.exp() is exp(x), and x + y is add(x, y)."""
+
+    __slots__ = ()
+
+    add, sub, mul, div, pow, neg = add, sub, mul, div, pow, neg
+    exp, log, sqrt, rsqrt, abs, square = exp, log, sqrt, rsqrt, abs, square
+    clamp, maximum, minimum = clamp, maximum, minimum
+    eq, ne, lt, le, gt, ge = eq, ne, lt, le, gt, ge
+    logical_and, logical_or, logical_not = logical_and, logical_or, logical_not
+    isnan, isfinite = isnan, isfinite
+
+    __add__ = add
+    __sub__ = sub
+    __mul__ = mul
+    __truediv__ = div
+    __pow__ = pow
+    __neg__ = neg
+    __abs__ = abs
+    __and__ = bitwise_and
+    __or__ = bitwise_or
+    __invert__ = bitwise_not
+    __lt__ = lt
+    __le__ = le
+    __gt__ = gt
+    __ge__ = ge
+    __hash__ = object.__hash__  # == compares elements, so a tensor is hashed by identity
+
+    def __eq__(self, other: Any) -> Any:
+        return eq(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return ne(self, other)
+
+    def __radd__(self: TensorT, other: Number) -> TensorT:
+        return Add.apply(*promote_pair(other, self, "add"))
+
+    def __rsub__(self: TensorT, other: Number) -> TensorT:
+        return Sub.apply(*promote_pair(other, self, "sub"))
+
+    def __rmul__(self: TensorT, other: Number) -> TensorT:
+        return Mul.apply(*promote_pair(other, self, "mul"))
+
+    def __rtruediv__(self: TensorT, other: Number) -> TensorT:
+        return _div(other, self)
+
+    def __rpow__(self: TensorT, other: Number) -> TensorT:
+        return Pow.apply(*promote_pair(other, self, "pow"))

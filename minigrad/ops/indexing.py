@@ -1,56 +1,25 @@
-"""Indexing, selecting and looking up. What was read once gets its gradient; what was read twice gets the sum of both."""
+"""Indexing, selecting and looking up. An element that is read several times gets the sum of its gradients."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 import kernels
-from minigrad.function import Function, check_one_device
-from minigrad.ops.arithmetic import _pair
-from minigrad.ops.axes import broadcast, one_axis
-from minigrad.tensor import Tensor, float32, is_grad_enabled
-
-
-def _plain(index, device):
-    """An index as a tuple of slices, ints, None, Ellipsis and arrays, these on `device`."""
-    return tuple(_plain_part(p, device) for p in (index if isinstance(index, tuple) else (index,)))
-
-
-def _plain_part(part, device):
-    if isinstance(part, list):
-        part = np.asarray(part) if part else np.zeros(0, np.int64)
-    part = part.array if isinstance(part, Tensor) else part
-    if hasattr(part, "dtype"):
-        if part.dtype.kind not in "iub":
-            raise TypeError(f"indices must be integers or booleans, not {part.dtype}")
-        if part.ndim == 0 and part.dtype.kind != "b":
-            return int(part)
-        return kernels.to_device(np.asarray(part) if isinstance(part, np.generic) else part, device)
-    return part
-
-
-def _is_basic(index):
-    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in index)
-
-
-def _two_steps(index):
-    """Split an index that mixes ints with arrays into a basic one and one of arrays.
-
-    NumPy counts an int among the arrays, which moves their axes to the front: x[0, :, ids] is (ids, :). PyTorch, and we,
-    take the int first: x[0] and then [:, ids].
-    """
-    if not any(isinstance(p, (int, np.integer)) for p in index) or _is_basic(index):
-        return None, index
-    first, then = [], []
-    for p in index:
-        if hasattr(p, "dtype"):
-            first += [slice(None)] * (p.ndim if p.dtype.kind == "b" else 1)
-            then.append(p)
-        else:
-            first.append(p)
-            if not isinstance(p, (int, np.integer)):
-                then.append(Ellipsis if p is Ellipsis else slice(None))
-    return tuple(first), tuple(then)
+from minigrad.dtypes import float32
+from minigrad.engine import TensorBase, TensorT, is_grad_enabled, wrap
+from minigrad.function import Function
+from minigrad.ops.operands import (
+    Operand,
+    array_on_device,
+    broadcast,
+    check_ids,
+    check_in_place,
+    one_axis,
+    promote_pair,
+    shape_of,
+)
+from minigrad.ops.shape import reshape
 
 
 class Index(Function):
@@ -59,8 +28,8 @@ class Index(Function):
         ctx.save(x.shape, index)
         return x[index]
 
-    # y = x[index]. Slices and ints read each element at most once, so dy is written into its place among zeros. Arrays may
-    # name an element several times, and each time counts: there the gradient is added, not written.
+    # y = x[index]. Slices and ints read each element at most once, so dx is zeros with dy written into its place. Arrays may
+    # read an element several times, and every time counts: there dy is added.
     @staticmethod
     def backward(ctx, dy):
         shape, index = ctx.saved
@@ -68,16 +37,21 @@ class Index(Function):
         if _is_basic(index):
             dx[index] = dy
         elif ctx.xp is not np and all(getattr(p, "dtype", np.dtype(bool)).kind in "iu" for p in index):
-            return _added_rows(ctx, dy, shape, index), None
+            return _add_rows(ctx, dy, shape, index), None
         else:
             ctx.xp.add.at(dx, index, dy)
         return dx, None
 
 
-def _added_rows(ctx, dy, shape, index):
-    """What add.at does, for a GPU, whose add.at adds in no fixed order: the kernel of a table's gradient keeps to one."""
+def _is_basic(index):
+    """Whether an index holds no arrays."""
+    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in index)
+
+
+def _add_rows(ctx, dy, shape, index):
+    """add.at for a GPU, where CuPy's adds in no fixed order; the kernel of an embedding's gradient adds in one order."""
     rows, width = shape[: len(index)], math.prod(shape[len(index) :])
-    places = 0
+    places: Any = 0
     for part, n in zip(index, rows):
         places = places * n + part % n
     dx = ctx.kernels.embedding_backward(dy.reshape(*places.shape, width), places, math.prod(rows))  # (rows, width)
@@ -89,7 +63,7 @@ class Where(Function):
 
     @staticmethod
     def forward(ctx, a, b, condition):
-        ctx.save(condition, np.shape(a), np.shape(b))
+        ctx.save(condition, shape_of(a), shape_of(b))
         return ctx.xp.where(condition, a, b)
 
     @staticmethod
@@ -105,9 +79,9 @@ class Gather(Function):
     @staticmethod
     def forward(ctx, x, indices, dim):
         ctx.save(x.shape, indices, dim)
-        return ctx.xp.take_along_axis(x[_within(x, indices, dim)], indices, axis=dim)
+        return ctx.xp.take_along_axis(x[_read_by_gather(x, indices, dim)], indices, axis=dim)
 
-    # y[…, j, …] = x[…, indices[…, j, …], …]: each dy is added to the place that it was read from.
+    # y[…, j, …] = x[…, indices[…, j, …], …]: each dy is added where its y was read.
     @staticmethod
     def backward(ctx, dy):
         shape, indices, dim = ctx.saved
@@ -118,13 +92,13 @@ class Gather(Function):
         return dx, None, None
 
 
-def _within(x, indices, dim):
-    """gather reads only the leading part of every other axis that is as long as the indices."""
+def _read_by_gather(x, indices, dim):
+    """The part of x that gather reads: along every axis but `dim`, as many elements as there are indices."""
     return tuple(slice(None) if i == dim % x.ndim else slice(n) for i, n in enumerate(indices.shape))
 
 
 class Embedding(Function):
-    adds_up = True
+    """Derivation: kernels/embedding/reference.py, embedding_backward."""
 
     @staticmethod
     def forward(ctx, weight, indices):
@@ -134,110 +108,135 @@ class Embedding(Function):
     @staticmethod
     def backward(ctx, dy):
         indices, num_embeddings = ctx.saved
-        # Where the matrix already has a gradient (it is tied to the head, or an earlier batch left one) only few rows change.
+        # A matrix that is tied to the head, or used in an earlier batch, has a gradient already: add to the few rows in use.
         out = ctx.take(0, to_write=True)
         return ctx.kernels.embedding_backward(dy, indices, num_embeddings, out=out, accumulate=out is not None), None
 
 
-def getitem(input, index):
+# An index becomes a tuple of slices, ints, None, Ellipsis and arrays, and is split where NumPy and PyTorch differ.
+
+
+def _plain_index(index, device):
+    return tuple(_plain_part(p, device) for p in (index if isinstance(index, tuple) else (index,)))
+
+
+def _plain_part(part, device):
+    if isinstance(part, list):
+        part = np.asarray(part) if part else np.zeros(0, np.int64)
+    part = part.array if isinstance(part, TensorBase) else part
+    if hasattr(part, "dtype"):
+        if part.dtype.kind not in "iub":
+            raise TypeError(f"indexing: indices must be integers or booleans, got {part.dtype}")
+        if part.ndim == 0 and part.dtype.kind != "b":
+            return int(part)
+        return kernels.to_device(np.asarray(part) if isinstance(part, np.generic) else part, device)
+    return part
+
+
+def _two_steps(index):
+    """Split an index that mixes ints with arrays into a basic index and an index of arrays.
+
+    NumPy counts an int among the arrays, which moves their axes to the front: x[0, :, ids] has shape (ids, :). PyTorch, and
+    we, apply the int first: x[0], and then [:, ids].
+    """
+    if not any(isinstance(p, (int, np.integer)) for p in index) or _is_basic(index):
+        return None, index
+    basic, arrays = [], []
+    for p in index:
+        if hasattr(p, "dtype"):
+            basic += [slice(None)] * (p.ndim if p.dtype.kind == "b" else 1)
+            arrays.append(p)
+        else:
+            basic.append(p)
+            if not isinstance(p, (int, np.integer)):
+                arrays.append(Ellipsis if p is Ellipsis else slice(None))
+    return tuple(basic), tuple(arrays)
+
+
+def getitem(input: TensorT, index: Any) -> TensorT:
     """input[index] with slices, ints, None, …, integer arrays or boolean masks, as in PyTorch."""
-    first, index = _two_steps(_plain(index, input.device))
+    basic, index = _two_steps(_plain_index(index, input.device))
     try:
-        return Index.apply(input if first is None else Index.apply(input, first), index)
+        return Index.apply(input if basic is None else Index.apply(input, basic), index)
     except IndexError as error:
         raise IndexError(f"indexing a tensor of shape {input.shape}: {error}") from None
 
 
-def setitem(input, index, value):
-    """input[index] = value, in place; only where autograd tracks neither."""
+def setitem(input: TensorBase, index: Any, value: Any) -> None:
+    """input[index] = value, in place; only where neither is tracked by autograd."""
     check_in_place("item assignment", input, value)
-    first, index = _two_steps(_plain(index, input.device))
-    place = input.array if first is None else input.array[first]
+    basic, index = _two_steps(_plain_index(index, input.device))
+    place = input.array if basic is None else input.array[basic]
     try:
-        place[index] = _beside(input, value, "item assignment") if hasattr(value, "dtype") else value
+        place[index] = array_on_device(input, value, "item assignment") if hasattr(value, "dtype") else value
     except (IndexError, ValueError) as error:
         raise type(error)(f"item assignment to a tensor of shape {input.shape}: {error}") from None
     input.changed()
 
 
-def check_in_place(what, input, *values):
-    """Raise unless writing `values` into `input` leaves every recorded gradient right."""
-    if is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (input, *values)):
-        raise RuntimeError(
-            f"{what} in place, where a tensor requires grad, is not recorded; make a new tensor (a = a + b), or use no_grad()"
-        )
-
-
-def _beside(input, value, what):
-    """The array of a mask or an index, on input's device: one of NumPy's is sent there, a tensor has to be there."""
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"{what} takes a tensor or an array, not {type(value).__name__}")
-    if not isinstance(value, Tensor):
-        return kernels.to_device(value, input.device)
-    check_one_device(what, (input, value))
-    return value.array
-
-
-def where(condition, input, other):
-    """input where condition, other elsewhere."""
-    beside = next((t for t in (input, other, condition) if isinstance(t, Tensor)), None)
-    condition = condition if beside is None else _beside(beside, condition, "where")
+def where(condition: Any, input: Operand, other: Operand) -> Any:
+    """input where condition is True, other elsewhere."""
+    beside: TensorBase | None = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
+    condition = condition if beside is None else array_on_device(beside, condition, "where")
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
-    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
-        input = Tensor(kernels.array_module(condition).asarray(input, float32 if isinstance(input, float) else None))
-    a, b = _pair(input, other, "where")
-    broadcast("where", condition.shape, np.shape(a), np.shape(b))
+    if not isinstance(input, TensorBase) and not isinstance(other, TensorBase):
+        input = wrap(kernels.array_module(condition).asarray(input, float32 if isinstance(input, float) else None))
+    a, b = promote_pair(input, other, "where")
+    broadcast("where", condition.shape, shape_of(a), shape_of(b))
     return Where.apply(a, b, condition)
 
 
-def masked_fill(input, mask, value):
+def masked_fill(input: TensorT, mask: Any, value: Operand) -> TensorT:
     """`value`, a number, where mask is True; input elsewhere."""
-    mask = _beside(input, mask, "masked_fill")
+    mask = array_on_device(input, mask, "masked_fill")
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask must be boolean, got {mask.dtype}")
-    if isinstance(value, Tensor):
+    if isinstance(value, TensorBase):
         if value.requires_grad and is_grad_enabled():
-            raise NotImplementedError("masked_fill: a value that requires grad is not supported; use where()")
-        value = value.item()
+            raise NotImplementedError("masked_fill: a value that requires grad is not implemented; use where()")
+        value = value.array.item()
     broadcast("masked_fill", mask.shape, input.shape)
     return Where.apply(input.dtype.type(value), input, mask)
 
 
-def gather(input, dim, index):
+def gather(input: TensorT, dim: int, index: Any) -> TensorT:
     """out[i][j] = input[index[i][j]][j] for dim 0, input[i][index[i][j]] for dim 1, and so on."""
-    index = _beside(input, index, "gather")
+    index = array_on_device(input, index, "gather")
     if index.dtype.kind not in "iu":
         raise TypeError(f"gather: the index must hold integers, got {index.dtype}")
     dim = one_axis("gather", input, dim)
     if index.ndim != input.ndim or any(n > m for i, (n, m) in enumerate(zip(index.shape, input.shape)) if i != dim):
         raise RuntimeError(
-            f"gather: index has shape {index.shape} and input {input.shape}; it needs as many axes, none longer but dim"
+            f"gather: expected an index with as many axes as {input.shape}, none but dim {dim} longer, got {index.shape}"
         )
     if not input.ndim:
-        return gather(input.reshape(1), 0, index.reshape(1)).reshape(())
+        return reshape(gather(reshape(input, 1), 0, index.reshape(1)), ())
     length = input.shape[dim]
     if input.device == "cpu" and index.size and not (0 <= index.min() and index.max() < length):
         raise IndexError(f"gather: an index lies outside 0…{length - 1} along dim {dim} of a tensor of shape {input.shape}")
     return Gather.apply(input, index, dim)
 
 
-def embedding(input, weight):
-    """Rows of a table.  input: (...,) integer ids, weight: (V, C) -> (..., C).  Raises IndexError for an id outside 0…V−1."""
-    ids = _beside(weight, input if isinstance(input, Tensor) else np.asarray(input), "embedding")
+def embedding(input: Any, weight: TensorT) -> TensorT:
+    """Rows of a table.  input: integer ids, (...,), weight: (V, C) -> (..., C).
+
+    Raises:
+        IndexError: for an id outside 0…V − 1 (on the CPU).
+    """
+    ids = array_on_device(weight, input if isinstance(input, TensorBase) else np.asarray(input), "embedding")
     if weight.ndim != 2:
-        raise RuntimeError(f"embedding: the table must be (V, C), got shape {weight.shape}")
+        raise RuntimeError(f"embedding: expected a table (V, C), got shape {weight.shape}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, got {ids.dtype}")
-    check_ids(ids, len(weight), "embedding: id")
+    check_ids(ids, weight.shape[0], "embedding: id")
     return Embedding.apply(weight, ids)
 
 
-def check_ids(ids, count, what):
-    """Raise IndexError, naming the first culprit, unless all ids lie in 0…count−1.
+class IndexingMethods(TensorBase):
+    """The functions above as methods, and x[index]."""
 
-    Not on a GPU: looking would stop the CPU until the GPU has caught up. There the kernels answer a wrong id with NaN.
-    """
-    if isinstance(ids, np.ndarray) and ids.size and not (0 <= ids.min() and ids.max() < count):
-        wrong = ids[(ids < 0) | (ids >= count)].flat[0]
-        raise IndexError(f"{what} {wrong} is outside 0…{count - 1}")
+    __slots__ = ()
+
+    masked_fill, gather = masked_fill, gather
+    __getitem__, __setitem__ = getitem, setitem

@@ -1,16 +1,19 @@
-"""Reductions: sums, means, extremes; a gradient is spread back over what was reduced."""
+"""Reductions: sums, means, extremes. The gradient is spread back over the reduced axes."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import kernels
+from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.ops.arithmetic import Sqrt, add, div, exp, log, maximum, minimum, mul, sub
-from minigrad.ops.axes import need_float, one_axis, several_axes
-from minigrad.tensor import Tensor
+from minigrad.ops.indexing import gather
+from minigrad.ops.operands import Dim, need_float, one_axis, several_axes
+from minigrad.ops.shape import clone, squeeze
 
 
-def _reduced(array, axes, shape):
-    """Give `array` back its reduced axes, with length one, so that it broadcasts against `shape`."""
+def _with_axes(array, axes, shape):
+    """A reduced array with its axes back, each of length one, so that it broadcasts against `shape`."""
     return array.reshape([1 if i in axes else n for i, n in enumerate(shape)])
 
 
@@ -24,11 +27,11 @@ class Sum(Function):
     @staticmethod
     def backward(ctx, dy):
         shape, axes = ctx.saved
-        return ctx.xp.broadcast_to(_reduced(dy, axes, shape), shape), None, None
+        return ctx.xp.broadcast_to(_with_axes(dy, axes, shape), shape), None, None
 
 
 class Extreme(Function):
-    """The largest or smallest over axes; elements that attain it share the gradient equally, as PyTorch's amax has it."""
+    """The largest or smallest element over axes. Elements that tie share the gradient equally, as in PyTorch's amax."""
 
     @staticmethod
     def forward(ctx, x, axes, keepdim, largest):
@@ -39,122 +42,17 @@ class Extreme(Function):
     @staticmethod
     def backward(ctx, dy):
         x, y, axes = ctx.saved
-        winner = (x == _reduced(y, axes, x.shape)).astype(x.dtype)
-        return _reduced(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None, None
+        winner = (x == _with_axes(y, axes, x.shape)).astype(x.dtype)
+        return _with_axes(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None, None
 
 
 class RootOfSquares(Sqrt):
-    """√ of a sum of squares: a norm or a deviation. Its slope at 0 is infinite; PyTorch takes 0 there, and so do we."""
+    """√ of a sum of squares: a norm or a deviation. Its slope at 0 is infinite; like PyTorch, we take 0 there."""
 
     @staticmethod
     def backward(ctx, dy):
         (y,) = ctx.saved
         return ctx.xp.where(y == 0, 0, dy / (2 * ctx.xp.where(y == 0, 1, y)))
-
-
-def sum(input, dim=None, keepdim=False):
-    """The sum over `dim` (an int, several, or all). Booleans are counted."""
-    return Sum.apply(input, several_axes("sum", input, dim), keepdim)
-
-
-def _count(input, axes):
-    count = 1
-    for axis in axes:
-        count *= input.shape[axis]
-    return count
-
-
-def mean(input, dim=None, keepdim=False):
-    if input.dtype.kind != "f":
-        raise RuntimeError(f"mean of a tensor of dtype {input.dtype} is not defined; convert it with .float() first")
-    axes = several_axes("mean", input, dim)
-    return div(Sum.apply(input, axes, keepdim), _count(input, axes))
-
-
-def var(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
-    """The variance over `dim`, divided by N − correction; correction is 1 (unbiased) unless told otherwise."""
-    axes = several_axes("var", input, dim)
-    correction = (1 if unbiased else 0) if correction is None else correction
-    freedom = _count(input, axes) - correction
-    centred = sub(input, mean(input, axes, keepdim=True))
-    return div(Sum.apply(mul(centred, centred), axes, keepdim), freedom if freedom > 0 else 0)
-
-
-def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
-    return RootOfSquares.apply(var(input, dim, unbiased, keepdim, correction=correction))
-
-
-def norm(input, p=2, dim=None, keepdim=False):
-    """The Euclidean norm over `dim`."""
-    if p != 2:
-        raise NotImplementedError(f"norm: only p=2 is implemented, got {p}")
-    return RootOfSquares.apply(Sum.apply(mul(input, input), several_axes("norm", input, dim), keepdim))
-
-
-def amax(input, dim=None, keepdim=False):
-    """The largest element over `dim`; equal ones share the gradient."""
-    return Extreme.apply(input, several_axes("amax", input, dim), keepdim, True)
-
-
-def amin(input, dim=None, keepdim=False):
-    """The smallest element over `dim`; equal ones share the gradient."""
-    return Extreme.apply(input, several_axes("amin", input, dim), keepdim, False)
-
-
-class ValuesAndIndices(NamedTuple):
-    values: Tensor
-    indices: Tensor
-
-
-def _extreme(name, over_axes, arg, elementwise):
-    def extreme(input, dim=None, keepdim=False):
-        if isinstance(dim, Tensor):
-            return elementwise(input, dim)
-        if dim is None or not input.ndim:
-            best = over_axes(input)
-            return best if dim is None else ValuesAndIndices(best, arg(input))
-        axis = one_axis(name, input, dim)
-        indices = arg(input, axis, keepdim=True)
-        values = input.gather(axis, indices)
-        if not keepdim:
-            values, indices = values.squeeze(axis), indices.squeeze(axis)
-        return ValuesAndIndices(values, indices)
-
-    extreme.__name__ = name
-    extreme.__doc__ = f"{name}(x): the extreme of all. {name}(x, dim): (values, indices) along dim. {name}(x, y): elementwise."
-    return extreme
-
-
-def _arg(name):
-    def arg(input, dim=None, keepdim=False):
-        axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
-        found = getattr(kernels.array_module(input.array), name)(input.array, axis=axis, keepdims=keepdim)
-        return Tensor(kernels.array_module(input.array).asarray(found))
-
-    arg.__name__ = name
-    arg.__doc__ = f"The index of the first extreme element along dim, or of all, flattened; int64, without a gradient ({name})."
-    return arg
-
-
-argmax, argmin = _arg("argmax"), _arg("argmin")
-max = _extreme("max", amax, argmax, maximum)
-min = _extreme("min", amin, argmin, minimum)
-
-
-def logsumexp(input, dim, keepdim=False):
-    """log Σ exp(x) over `dim`, with the maximum taken out first so that exp cannot overflow."""
-    need_float("logsumexp", input)
-    axes = several_axes("logsumexp", input, dim)
-    top = Tensor(input.array.max(axis=axes, keepdims=True))
-    top.array[~kernels.array_module(top.array).isfinite(top.array)] = 0
-    total = add(log(Sum.apply(exp(sub(input, top)), axes, True)), top)
-    return total if keepdim else total.squeeze(axes)
-
-
-def cumsum(input, dim):
-    """Running sums along `dim`."""
-    axis = one_axis("cumsum", input, dim)
-    return CumSum.apply(input, axis) if input.ndim else input.clone()
 
 
 class CumSum(Function):
@@ -170,13 +68,137 @@ class CumSum(Function):
         return ctx.xp.flip(ctx.xp.flip(dy, axis).cumsum(axis=axis), axis), None
 
 
-def all(input, dim=None, keepdim=False):
-    """Whether every element is true (nonzero), over `dim` or altogether; without a gradient."""
+def sum(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """The sum over `dim` (an int, several, or all). The sum of booleans counts them."""
+    return Sum.apply(input, several_axes("sum", input, dim), keepdim)
+
+
+def mean(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """The mean over `dim`."""
+    if input.dtype.kind != "f":
+        raise RuntimeError(f"mean: expected a floating-point tensor, got {input.dtype}; convert it with .float()")
+    axes = several_axes("mean", input, dim)
+    return div(Sum.apply(input, axes, keepdim), _count(input, axes))
+
+
+def _count(input: TensorBase, axes: tuple[int, ...]) -> int:
+    return math.prod(input.shape[axis] for axis in axes)
+
+
+def var(
+    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> TensorT:
+    """The variance over `dim`: Σ (x − mean)² / (N − correction). If None, correction is 1 (unbiased) or 0."""
+    axes = several_axes("var", input, dim)
+    correction = (1 if unbiased else 0) if correction is None else correction
+    freedom = _count(input, axes) - correction
+    centred = sub(input, mean(input, axes, keepdim=True))
+    return div(Sum.apply(mul(centred, centred), axes, keepdim), freedom if freedom > 0 else 0)
+
+
+def std(
+    input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> TensorT:
+    """The standard deviation over `dim`, √ of `var`."""
+    return RootOfSquares.apply(var(input, dim, unbiased, keepdim, correction=correction))
+
+
+def norm(input: TensorT, p: float = 2, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """The Euclidean norm over `dim`."""
+    if p != 2:
+        raise NotImplementedError(f"norm: expected p=2, got {p}; other norms are not implemented")
+    return RootOfSquares.apply(Sum.apply(mul(input, input), several_axes("norm", input, dim), keepdim))
+
+
+def amax(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """The largest element over `dim`; elements that tie share the gradient."""
+    return Extreme.apply(input, several_axes("amax", input, dim), keepdim, True)
+
+
+def amin(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """The smallest element over `dim`; elements that tie share the gradient."""
+    return Extreme.apply(input, several_axes("amin", input, dim), keepdim, False)
+
+
+def argmax(input: TensorT, dim: int | None = None, keepdim: bool = False) -> TensorT:
+    """The index of the first largest element along `dim`, or of the flattened tensor; int64, without a gradient."""
+    return _index_of("argmax", input, dim, keepdim)
+
+
+def argmin(input: TensorT, dim: int | None = None, keepdim: bool = False) -> TensorT:
+    """The index of the first smallest element along `dim`, or of the flattened tensor; int64, without a gradient."""
+    return _index_of("argmin", input, dim, keepdim)
+
+
+def _index_of(name: str, input: TensorT, dim: int | None, keepdim: bool) -> TensorT:
+    axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
+    xp = kernels.array_module(input.array)
+    return wrap(xp.asarray(getattr(xp, name)(input.array, axis=axis, keepdims=keepdim)))
+
+
+class ValuesAndIndices(NamedTuple):
+    """The extreme elements along an axis, and where they are."""
+
+    values: Any
+    indices: Any
+
+
+def max(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
+    """max(x) is the largest element, max(x, dim) is (values, indices) along dim, and max(x, y) is maximum(x, y)."""
+    if isinstance(dim, TensorBase):
+        return maximum(input, dim)
+    if dim is None or not input.ndim:
+        return amax(input) if dim is None else ValuesAndIndices(amax(input), argmax(input))
+    return _values_and_indices(input, one_axis("max", input, dim), argmax(input, dim, keepdim=True), keepdim)
+
+
+def min(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
+    """min(x) is the smallest element, min(x, dim) is (values, indices) along dim, and min(x, y) is minimum(x, y)."""
+    if isinstance(dim, TensorBase):
+        return minimum(input, dim)
+    if dim is None or not input.ndim:
+        return amin(input) if dim is None else ValuesAndIndices(amin(input), argmin(input))
+    return _values_and_indices(input, one_axis("min", input, dim), argmin(input, dim, keepdim=True), keepdim)
+
+
+def _values_and_indices(input: TensorT, axis: int, indices: TensorT, keepdim: bool) -> ValuesAndIndices:
+    values = gather(input, axis, indices)
+    return ValuesAndIndices(values, indices) if keepdim else ValuesAndIndices(squeeze(values, axis), squeeze(indices, axis))
+
+
+def logsumexp(input: TensorT, dim: Dim, keepdim: bool = False) -> TensorT:
+    """log Σ exp(x) over `dim`. The maximum is subtracted first, so that exp cannot overflow."""
+    need_float("logsumexp", input)
+    axes = several_axes("logsumexp", input, dim)
+    top = wrap(input.array.max(axis=axes, keepdims=True))
+    top.array[~kernels.array_module(top.array).isfinite(top.array)] = 0
+    total = add(log(Sum.apply(exp(sub(input, top)), axes, True)), top)
+    return total if keepdim else squeeze(total, axes)
+
+
+def cumsum(input: TensorT, dim: int) -> TensorT:
+    """Running sums along `dim`."""
+    axis = one_axis("cumsum", input, dim)
+    return CumSum.apply(input, axis) if input.ndim else clone(input)
+
+
+def all(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """Whether every element over `dim` is nonzero; without a gradient."""
     axes = several_axes("all", input, dim)
-    return Tensor(kernels.array_module(input.array).asarray(input.array.all(axis=axes, keepdims=keepdim)))
+    return wrap(kernels.array_module(input.array).asarray(input.array.all(axis=axes, keepdims=keepdim)))
 
 
-def any(input, dim=None, keepdim=False):
-    """Whether some element is true (nonzero), over `dim` or altogether; without a gradient."""
+def any(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
+    """Whether some element over `dim` is nonzero; without a gradient."""
     axes = several_axes("any", input, dim)
-    return Tensor(kernels.array_module(input.array).asarray(input.array.any(axis=axes, keepdims=keepdim)))
+    return wrap(kernels.array_module(input.array).asarray(input.array.any(axis=axes, keepdims=keepdim)))
+
+
+class ReductionMethods(TensorBase):
+    """The functions above as methods: x.sum(0) is sum(x, 0)."""
+
+    __slots__ = ()
+
+    sum, mean, var, std, norm, logsumexp, cumsum = sum, mean, var, std, norm, logsumexp, cumsum
+    max, min, amax, amin, argmax, argmin = max, min, amax, amin, argmax, argmin
+    all, any = all, any

@@ -1,19 +1,15 @@
-"""Shapes: views and joins. A view's gradient is the inverse view; what was joined is split again."""
+"""Shapes: views and joins. The gradient of a view is the inverse view; the gradient of a join is split again."""
 
 import math
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 
 import kernels
 from kernels.graph import concatenate
+from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.arithmetic import common_dtype, to_dtype
-from minigrad.ops.axes import one_axis
-
-
-def _dims(args):
-    """Sizes given as f(2, 3) or f((2, 3))."""
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else tuple(int(a) for a in args)
+from minigrad.ops.operands import Dim, as_sizes, common_dtype, one_axis, to_dtype
 
 
 class Reshape(Function):
@@ -35,7 +31,7 @@ class Permute(Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return dy.transpose(_undoing(ctx.saved[0])), None
+        return dy.transpose(_inverse(ctx.saved[0])), None
 
 
 class Expand(Function):
@@ -69,7 +65,7 @@ class Split(Function):
 
     @staticmethod
     def backward(ctx, *dys):
-        return _rejoined(dys, ctx.saved[0], ctx.xp), None, None
+        return _join(dys, ctx.saved[0], ctx.xp), None, None
 
 
 class Copy(Function):
@@ -82,8 +78,20 @@ class Copy(Function):
         return dy
 
 
-def _undoing(order):
-    """The permutation that undoes this one. Axis i of y is axis order[i] of x; sorting order says where each axis went."""
+class Triangle(Function):
+    @staticmethod
+    def forward(ctx, x, cut):
+        ctx.save(cut)
+        return cut(x)
+
+    # A zeroed element has no influence on the loss, so its gradient is zero.
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.saved[0](dy), None
+
+
+def _inverse(order):
+    """The inverse of a permutation. Axis i of y is axis order[i] of x, so sorting `order` tells where each axis of x went."""
     return sorted(range(len(order)), key=order.__getitem__)
 
 
@@ -95,48 +103,49 @@ def _pieces(array, sizes, dim):
         begin += size
 
 
-def _rejoined(pieces, dim, xp):
-    """The pieces joined along `dim`: without a copy where they already lie side by side in one buffer.
+def _join(pieces, dim, xp):
+    """The pieces joined along `dim`, without a copy if they lie side by side in one buffer already.
 
-    The gradients of a block's q, k and v do: attention writes them there, see Attention.backward.
+    The gradients of a block's q, k and v do: Attention.backward writes them there.
     """
     base, strides = pieces[0].base, pieces[0].strides
     shape = list(pieces[0].shape)
     shape[dim] = sum(p.shape[dim] for p in pieces)
     if base is not None and all(p.base is base for p in pieces) and base.size == math.prod(shape):
-        order = sorted(range(len(shape)), key=lambda i: -strides[i])  # the axes as they follow one another in the buffer
-        whole = base.reshape([shape[i] for i in order]).transpose(_undoing(order))
+        order = sorted(range(len(shape)), key=lambda i: -strides[i])  # the axes, in memory order
+        whole = base.reshape([shape[i] for i in order]).transpose(_inverse(order))
         parts = list(_pieces(whole, [p.shape[dim] for p in pieces], dim))
         if all(kernels.same_memory(p, q) for p, q in zip(parts, pieces)):
             return whole
     return concatenate(xp, pieces, dim)
 
 
-def reshape(input, *shape):
-    """The same elements in another shape, one size may be -1; a view where the memory allows it, a copy elsewhere."""
-    shape = _dims(shape)
+def reshape(input: TensorT, *shape: Any) -> TensorT:
+    """The same elements in another shape, of which one size may be -1. A view if the memory layout allows it, else a copy."""
+    shape = as_sizes(shape)
     try:
         return Reshape.apply(input, shape)
     except ValueError:
-        raise RuntimeError(f"cannot reshape a tensor of shape {input.shape} ({input.numel()} elements) to {shape}") from None
+        raise RuntimeError(f"reshape: cannot reshape {input.shape} ({input.array.size} elements) to {shape}") from None
 
 
-def view(input, *shape):
-    """reshape that never copies: raises where the memory layout would need it, as PyTorch does."""
+def view(input: TensorT, *shape: Any) -> TensorT:
+    """reshape without a copy; raises RuntimeError where the memory layout would need one, as PyTorch does."""
     result = reshape(input, *shape)
-    if input.device == "cpu" and input.numel() and not np.may_share_memory(result.array, input.array):
+    if input.device == "cpu" and input.array.size and not np.may_share_memory(result.array, input.array):
         raise RuntimeError(
-            f"view: a tensor of shape {input.shape} that is not contiguous cannot be seen as {result.shape} without a copy; "
-            "use .reshape(...) or .contiguous() first"
+            f"view: a tensor of shape {input.shape} that is not contiguous cannot be viewed as {result.shape} without a copy; "
+            "use .reshape(…) or .contiguous() first"
         )
     return result
 
 
-def view_as(input, other):
+def view_as(input: TensorT, other: TensorBase) -> TensorT:
+    """view in the shape of another tensor."""
     return view(input, other.shape)
 
 
-def flatten(input, start_dim=0, end_dim=-1):
+def flatten(input: TensorT, start_dim: int = 0, end_dim: int = -1) -> TensorT:
     """Merge the axes start_dim … end_dim into one."""
     start, end = one_axis("flatten", input, start_dim), one_axis("flatten", input, end_dim)
     if start > end:
@@ -145,14 +154,15 @@ def flatten(input, start_dim=0, end_dim=-1):
     return reshape(input, (*input.shape[:start], merged, *input.shape[end + 1 :]))
 
 
-def permute(input, *dims):
-    order = tuple(one_axis("permute", input, d) for d in _dims(dims))
+def permute(input: TensorT, *dims: Any) -> TensorT:
+    """Put the axes in another order (a view)."""
+    order = tuple(one_axis("permute", input, d) for d in as_sizes(dims))
     if sorted(order) != list(range(input.ndim)):
-        raise RuntimeError(f"permute: {dims} is not an order of the {input.ndim} axes of a tensor of shape {input.shape}")
+        raise RuntimeError(f"permute: expected an order of the axes of shape {input.shape}, got {dims}")
     return Permute.apply(input, order)
 
 
-def transpose(input, dim0, dim1):
+def transpose(input: TensorT, dim0: int, dim1: int) -> TensorT:
     """Swap two axes (a view)."""
     a, b = one_axis("transpose", input, dim0), one_axis("transpose", input, dim1)
     order = list(range(input.ndim))
@@ -161,53 +171,55 @@ def transpose(input, dim0, dim1):
     return Permute.apply(input, tuple(order))
 
 
-def t(input):
+def t(input: TensorT) -> TensorT:
+    """The transpose of a matrix (a view)."""
     if input.ndim > 2:
-        raise RuntimeError(f"t() needs at most 2 dimensions, this tensor has shape {input.shape}; use .mT or .transpose()")
+        raise RuntimeError(f"t: expected at most 2 dimensions, got shape {input.shape}; use .mT or .transpose()")
     return permute(input, *range(input.ndim)[::-1])
 
 
-def squeeze(input, dim=None):
-    """Drop axes of length one: all, or those named."""
+def squeeze(input: TensorT, dim: Dim = None) -> TensorT:
+    """Drop axes of length one: all, or only the named ones."""
     dims = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
     drop = {one_axis("squeeze", input, d) for d in dims}
     return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in drop or n != 1))
 
 
-def unsqueeze(input, dim):
-    """Insert an axis of length one at `dim`."""
+def unsqueeze(input: TensorT, dim: int) -> TensorT:
+    """Insert an axis of length one."""
     shape = list(input.shape)
     shape.insert(one_axis("unsqueeze", input, dim, room=1), 1)
     return reshape(input, tuple(shape))
 
 
-def expand(input, *sizes):
-    """Repeat axes of length one (-1 leaves an axis as it is) without copying."""
-    sizes = _dims(sizes)
+def expand(input: TensorT, *sizes: Any) -> TensorT:
+    """Repeat axes of length one without copying; a size of -1 leaves the axis as it is."""
+    sizes = as_sizes(sizes)
     new = len(sizes) - input.ndim
-    given = (1,) * new + input.shape
-    shape = tuple(n if s == -1 else s for s, n in zip(sizes, given))
-    if new < 0 or any(n not in (1, s) for s, n in zip(shape, given)) or -1 in sizes[: max(new, 0)]:
+    old = (1,) * new + input.shape
+    shape = tuple(n if s == -1 else s for s, n in zip(sizes, old))
+    if new < 0 or any(n not in (1, s) for s, n in zip(shape, old)) or -1 in sizes[: max(new, 0)]:
         raise RuntimeError(f"expand: a tensor of shape {input.shape} cannot be expanded to {sizes}")
     return Expand.apply(input, shape)
 
 
-def contiguous(input):
+def contiguous(input: TensorT) -> TensorT:
+    """The tensor itself if its memory is in row-major order, else a copy that is."""
     return input if input.array.flags.c_contiguous else clone(input)
 
 
-def clone(input):
+def clone(input: TensorT) -> TensorT:
     """A copy in fresh memory, still part of the graph."""
     return Copy.apply(input)
 
 
-def cat(tensors, dim=0):
-    """Join along an existing axis."""
+def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
+    """Join tensors along an existing axis."""
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError("cat needs at least one tensor")
+        raise RuntimeError("cat: expected at least one tensor, got none")
     if any(t.ndim == 0 for t in tensors):
-        raise RuntimeError("cat cannot join tensors of no dimensions; use stack()")
+        raise RuntimeError("cat: cannot join tensors of no dimensions; use stack()")
     axis, dtype = one_axis("cat", tensors[0], dim), common_dtype(*tensors)
     if len({(t.ndim, *t.shape[:axis], None, *t.shape[axis + 1 :]) for t in tensors}) > 1:
         shapes = ", ".join(str(t.shape) for t in tensors)
@@ -215,8 +227,8 @@ def cat(tensors, dim=0):
     return Cat.apply(axis, *(to_dtype(t, dtype) for t in tensors))
 
 
-def stack(tensors, dim=0):
-    """Join along a new axis."""
+def stack(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
+    """Join tensors of one shape along a new axis."""
     tensors = list(tensors)
     if len({t.shape for t in tensors}) > 1:
         raise RuntimeError(f"stack: all shapes must agree, got {', '.join(str(t.shape) for t in tensors)}")
@@ -224,8 +236,8 @@ def stack(tensors, dim=0):
     return cat([unsqueeze(t, axis) for t in tensors], axis)
 
 
-def split(input, split_size_or_sections, dim=0):
-    """Cut along `dim` into pieces of one size (the last may be smaller) or of the sizes listed. The pieces are views."""
+def split(input: TensorT, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[TensorT, ...]:
+    """Cut along `dim` into views, of one size (the last may be smaller) or of the listed sizes."""
     if not input.ndim:
         raise RuntimeError("split: a tensor of no dimensions cannot be cut")
     dim = one_axis("split", input, dim)
@@ -233,7 +245,7 @@ def split(input, split_size_or_sections, dim=0):
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size < 1:
-            raise RuntimeError(f"split: the size of a piece must be at least 1, got {size}")
+            raise RuntimeError(f"split: expected a size of at least 1, got {size}")
         sizes = [min(size, length - i) for i in range(0, length, size)] or [0]
     else:
         sizes = list(split_size_or_sections)
@@ -242,37 +254,48 @@ def split(input, split_size_or_sections, dim=0):
     return Split.apply(input, sizes, dim)
 
 
-def chunk(input, chunks, dim=0):
-    """Cut along `dim` into at most `chunks` pieces of equal size (the last may be smaller)."""
+def chunk(input: TensorT, chunks: int, dim: int = 0) -> tuple[TensorT, ...]:
+    """Cut along `dim` into at most `chunks` views of equal size (the last may be smaller)."""
     if chunks < 1:
-        raise RuntimeError(f"chunk: the number of chunks must be at least 1, got {chunks}")
+        raise RuntimeError(f"chunk: expected at least 1 chunk, got {chunks}")
     length = input.shape[one_axis("chunk", input, dim)] if input.ndim else 0
     return split(input, max(-(-length // chunks), 1), dim)
 
 
-class Triangle(Function):
-    @staticmethod
-    def forward(ctx, x, keep):
-        ctx.save(keep)
-        return keep(x)
-
-    # What was zeroed has no influence: its gradient is zeroed, too.
-    @staticmethod
-    def backward(ctx, dy):
-        return ctx.saved[0](dy), None
+def tril(input: TensorT, diagonal: int = 0) -> TensorT:
+    """The last two axes with everything above the diagonal set to zero."""
+    return _triangle("tril", input, diagonal)
 
 
-def _triangle(name):
-    def triangle(input, diagonal=0):
-        if input.ndim < 2:
-            raise RuntimeError(f"{name} needs at least 2 dimensions, got shape {input.shape}")
-        cut = getattr(kernels.array_module(input.array), name)
-        return Triangle.apply(input, lambda x: cut(x, diagonal))
-
-    triangle.__name__ = name
-    side = "above" if name == "tril" else "below"
-    triangle.__doc__ = f"The last two axes with everything {side} the given diagonal set to zero ({name})."
-    return triangle
+def triu(input: TensorT, diagonal: int = 0) -> TensorT:
+    """The last two axes with everything below the diagonal set to zero."""
+    return _triangle("triu", input, diagonal)
 
 
-tril, triu = _triangle("tril"), _triangle("triu")
+def _triangle(name: str, input: TensorT, diagonal: int) -> TensorT:
+    if input.ndim < 2:
+        raise RuntimeError(f"{name}: expected at least 2 dimensions, got shape {input.shape}")
+    cut = getattr(kernels.array_module(input.array), name)
+    return Triangle.apply(input, lambda x: cut(x, diagonal))
+
+
+class ShapeMethods(TensorBase):
+    """The functions above as methods: x.reshape(2, 3) is reshape(x, 2, 3)."""
+
+    __slots__ = ()
+
+    reshape, view, view_as, flatten = reshape, view, view_as, flatten
+    permute, transpose, t = permute, transpose, t
+    squeeze, unsqueeze, expand = squeeze, unsqueeze, expand
+    contiguous, clone = contiguous, clone
+    split, chunk, tril, triu = split, chunk, tril, triu
+
+    @property
+    def T(self: TensorT) -> TensorT:
+        """The transpose of a matrix (a view)."""
+        return t(self)
+
+    @property
+    def mT(self: TensorT) -> TensorT:
+        """The last two axes swapped (a view)."""
+        return transpose(self, -1, -2)

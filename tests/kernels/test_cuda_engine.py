@@ -1,4 +1,4 @@
-"""The engine on the CUDA kernels: on the emulated device, and on a stand-in for CuPy, the same numbers as on the CPU."""
+"""The engine on the CUDA kernels, emulated or behind a stand-in for CuPy, gives the CPU's numbers."""
 
 import gc
 import hashlib
@@ -8,6 +8,7 @@ import sys
 import weakref
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,42 +29,42 @@ def losses_of_training(device, steps=20):
     config = GPTConfig(vocab_size=61, context=24, n_layer=2, n_head=2, d_model=32, dropout=0.1)
     mg.manual_seed(0)
     model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
-    optimiser = mg.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = mg.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(steps):
         ids = rng.integers(0, 61, (4, 25))
         inputs, targets = (mg.as_tensor(np.ascontiguousarray(a), device=device) for a in (ids[:, :-1], ids[:, 1:]))
         loss = F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         mg.optim.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return np.array(losses)
 
 
-def test_twenty_steps_of_training_give_the_cpus_losses():
+def test_twenty_training_steps_give_the_cpus_losses():
     on_cpu, emulated = losses_of_training("cpu"), losses_of_training("emulator")
     assert on_cpu[-1] < on_cpu[0]
     assert np.abs(on_cpu - emulated).max() < 1e-3
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_how_many_kernels_a_training_step_launches(layers):
-    """A launch costs the CPU microseconds, whatever it computes: 27 of ours a block, and 17 besides."""
+def test_the_number_of_launches_in_a_training_step(layers):
+    """A launch costs the CPU microseconds, whatever it computes. A step has 27 of our kernels for each block, and 17 more."""
     with mg.device("emulator"):
         config = GPTConfig(vocab_size=61, context=16, n_layer=layers, n_head=2, d_model=32)
         model = GPT(config, mg.Generator(0))
-        optimiser = make_optimizer(model, TrainConfig())
+        optimizer = make_optimizer(model, TrainConfig())
         ids = np.random.default_rng(0).integers(0, 61, (2, 17))
         inputs, targets = mg.as_tensor(ids[:, :-1].copy()), mg.as_tensor(ids[:, 1:].copy())
-        for _ in range(2):  # the first step also makes the moments
+        for _ in range(2):  # the first step also allocates the moments
             with memory.counting() as traffic:
                 loss = F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
                 loss.backward()
                 norm = mg.optim.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
-                optimiser.zero_grad()
+                optimizer.step()
+                optimizer.zero_grad()
                 numbers(loss, norm)
     assert sum(traffic.launches.values()) <= 17 + 27 * layers
     assert sum(traffic.elementwise.values()) <= 19 + 2 * layers  # the two additions to the residual stream
@@ -74,7 +75,7 @@ def graphed_steps(device, graph, steps=20):
     """Losses of training on batches of two shapes, and what each step launched."""
     config = GPTConfig(vocab_size=61, context=24, n_layer=1, n_head=2, d_model=32)
     model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
-    optimiser, losses, launched = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
+    optimizer, losses, launched = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
 
     def loss_fn(inputs, targets):
         return F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
@@ -90,24 +91,24 @@ def graphed_steps(device, graph, steps=20):
                 loss = loss_fn(*batch)
                 loss.backward()
             mg.optim.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         launched.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
         assert not traffic.to_host
         losses.append(loss.item())
     return losses, launched
 
 
-def test_a_recorded_step_gives_the_same_numbers_by_one_launch():
+def test_a_recorded_step_gives_the_same_numbers_in_one_launch():
     plain, launched = graphed_steps("emulator", False)
-    recorded, launched_now = graphed_steps("emulator", True)
-    assert plain == recorded  # to the bit, and on the CPU nothing is recorded:
+    recorded, launched_recorded = graphed_steps("emulator", True)
+    assert plain == recorded  # to the bit; on the CPU nothing is recorded:
     assert graphed_steps("cpu", True, 5)[0] == graphed_steps("cpu", False, 5)[0]
-    assert launched[-1] > 50 and set(launched_now[6:]) == {12}  # the graph, two inputs, clipping and AdamW
+    assert launched[-1] > 50 and set(launched_recorded[6:]) == {12}  # the graph, two inputs, clipping and AdamW
 
 
-def test_rows_read_twice_add_up_in_one_order():
-    """CuPy's add.at does it with atomics, in any order; on a device the kernel of a table's gradient takes its place."""
+def test_gradients_of_repeated_rows_add_up_in_a_fixed_order():
+    """CuPy's add.at uses atomics, in any order; on a device the kernel of an embedding's gradient replaces it."""
     grads = {}
     places = np.array([2, 0, 2, 2, -1]), np.array([1, 1, 1, 0, 3])
     for device in ("cpu", "emulator"):
@@ -122,7 +123,7 @@ def test_rows_read_twice_add_up_in_one_order():
     np.testing.assert_allclose(grads["emulator"], grads["cpu"], rtol=1e-6)
 
 
-# ── a stand-in for CuPy: what gpu.py asks of it, over the emulator ──
+# ── a stand-in for CuPy: the part that gpu.py uses, on top of the emulator ──
 
 
 class OutOfMemoryError(MemoryError):
@@ -140,7 +141,7 @@ class UnownedMemory:
 
 
 class MemoryPool:
-    """Hands out memory that does not keep the pool alive, and gives all of it back where it can."""
+    """Hands out memory that does not keep the pool alive."""
 
     def __init__(self, allocate):
         self.allocate = allocate
@@ -154,16 +155,16 @@ class MemoryPool:
 
 
 class Stream:
-    """Records what is launched between begin_capture and end_capture, where it is the current stream."""
+    """While it is the current stream, records the launches between begin_capture and end_capture."""
 
     def __init__(self, non_blocking):
         assert non_blocking  # the legacy stream cannot be recorded
 
     def __enter__(self):
-        self.recording = memory.recording()
+        self.recording: Any = memory.recording()
 
     def __exit__(self, *_):
-        assert self.recording is None  # the capture was ended
+        assert self.recording is None  # end_capture was called
 
     def begin_capture(self):
         self.work = self.recording.__enter__()
@@ -175,7 +176,7 @@ class Stream:
 
 
 class StandIn(ModuleType):
-    """A module named cupy. Its memory holds `room` bytes at most in one array."""
+    """A module named cupy, in which an array may have at most `room` bytes."""
 
     room = 1 << 30
 
@@ -183,22 +184,30 @@ class StandIn(ModuleType):
         super().__init__("cupy")
         self.folder, self.compiled, self.freed = folder, [], False
         runtime = SimpleNamespace(
-            getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**20, 2**22),
+            getDeviceCount=lambda: 1,
+            CUDARuntimeError=RuntimeError,
+            memGetInfo=lambda: (2**20, 2**22),
             getDeviceProperties=lambda id: {"name": b"a stand-in"},
-        )  # fmt: skip
+        )
         attributes = {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlockOptin": 227 << 10}
         device = SimpleNamespace(id=0, compute_capability="90", attributes=attributes)
         self.cuda = SimpleNamespace(
-            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: device,
-            Stream=Stream, Memory=Memory, MemoryPool=MemoryPool, UnownedMemory=UnownedMemory,
-            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem), using_allocator=self.using_allocator,
-        )  # fmt: skip
+            runtime=runtime,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            Device=lambda: device,
+            Stream=Stream,
+            Memory=Memory,
+            MemoryPool=MemoryPool,
+            UnownedMemory=UnownedMemory,
+            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem),
+            using_allocator=self.using_allocator,
+        )
 
     def __getattr__(self, name):
         return getattr(memory, name)
 
     def using_allocator(self, malloc):
-        assert self.freed  # what the usual pool did not need
+        assert self.freed  # the default pool gave its free blocks back before
         self.malloc = malloc
         return nullcontext()
 
@@ -229,8 +238,8 @@ class StandIn(ModuleType):
             def __call__(self, grid, block, args, shared_mem=0):
                 assert all(isinstance(n, int) for n in (*grid, *block))
                 assert shared_mem <= self.max_dynamic_shared_size_bytes
-                held = [None if a is gpu._NULL else getattr(a, "held", a) for a in args]
-                memory.do(lambda: emulated.launch(self.name, grid, block, held, shared_mem))
+                arguments = [None if a is gpu._NULL else getattr(a, "held", a) for a in args]
+                memory.do(lambda: emulated.launch(self.name, grid, block, arguments, shared_mem))
 
         return SimpleNamespace(get_function=Function)
 
@@ -240,27 +249,28 @@ def cupy(monkeypatch, tmp_path):
     stand_in = StandIn(tmp_path)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     gpu.source_with.cache_clear()
-    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)  # the stand-in's arrays are the emulated device's
+    modules: dict[Any, Any] = arrays._MODULE_OF_TYPE
+    modules.pop(memory.ndarray, None)  # the stand-in's arrays are the emulated device's
     yield stand_in
     gpu.source_with.cache_clear()
-    arrays._MODULE_OF_TYPE.pop(memory.ndarray, None)
-    for name, module in sys.modules.items():  # what they compiled was the stand-in's
+    modules.pop(memory.ndarray, None)
+    for name, module in sys.modules.items():  # drop what the stand-in compiled
         if name.startswith("kernels.") and hasattr(module, "SOURCE"):
             module.SOURCE._functions, module.SOURCE._module = {}, None
 
 
 def test_training_through_cupys_own_interface(cupy):
-    """The code that only runs where CuPy is: RawModule, options, null pointers, the device named "cuda"."""
+    """Runs the code that needs CuPy: RawModule, options, null pointers, the device named "cuda"."""
     on_cpu, on_cuda = losses_of_training("cpu", 3), losses_of_training("cuda", 3)
     assert np.abs(on_cpu - on_cuda).max() < 1e-4
-    assert len(set(cupy.compiled)) >= 7  # every operation of a GPT's
+    assert len(set(cupy.compiled)) >= 7  # one for each operation of a GPT
 
 
 def test_a_step_recorded_through_cupys_own_interface(cupy):
     assert graphed_steps("cuda", True, 8)[0] == graphed_steps("emulator", False, 8)[0]
 
 
-def test_a_graphs_memory_lasts_as_long_as_the_graph_and_its_arrays(cupy, monkeypatch):
+def test_a_graphs_memory_lasts_as_long_as_the_graph_or_its_arrays(cupy, monkeypatch):
     blocks = []
 
     class Block(Memory):
@@ -281,7 +291,7 @@ def test_a_graphs_memory_lasts_as_long_as_the_graph_and_its_arrays(cupy, monkeyp
     assert blocks[0]() is None
 
 
-def test_what_cupy_refuses_while_it_records_is_a_graph_error(cupy, monkeypatch):
+def test_an_error_of_cupy_while_recording_is_a_graph_error(cupy, monkeypatch):
     def refuse(self):
         if memory._recorded is not None:
             raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
@@ -297,7 +307,7 @@ def test_what_cupy_refuses_while_it_records_is_a_graph_error(cupy, monkeypatch):
         x, a = (mg.tensor(np.ones(3, np.float32), device="cuda", requires_grad=r) for r in (True, False))
 
         def loss_fn(a, x=x):
-            (a * x).sum().backward()  # a first gradient, before it fails
+            (a * x).sum().backward()  # records a gradient before it fails
             return (a * x).sum() * (x.sum().item() + 1)
 
         step = mg.graphed(loss_fn, [x])
@@ -308,7 +318,7 @@ def test_what_cupy_refuses_while_it_records_is_a_graph_error(cupy, monkeypatch):
         assert x.grad is None and not capturing()
 
 
-def test_out_of_memory_says_what_was_asked_what_is_free_and_what_to_lower(cupy):
+def test_the_out_of_memory_message(cupy):
     cupy.room = 1000
     x = kernels.to_device(np.zeros((100, 100), np.float32), "cuda")
     with pytest.raises(gpu.DeviceMemoryError, match=r"\(100, 100\) \(0 MiB\): 1 of 4 MiB are free; lower the batch size"):
@@ -321,7 +331,7 @@ def test_gradcheck_through_the_cuda_kernels():
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_the_check_for_gpu_machines_runs_without_one(tmp_path):
+def test_the_check_for_gpu_machines_runs_on_the_emulator(tmp_path):
     command = [sys.executable, "-m", "kernels.check", "--device", "emulator", "--out", str(tmp_path), "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "0 failed" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
@@ -340,7 +350,7 @@ esac
 """
 
 
-def test_a_sanitizer_that_does_not_end_is_stopped_and_all_four_are_reported(tmp_path, monkeypatch):
+def test_a_sanitizer_that_hangs_is_stopped_and_all_four_are_reported(tmp_path, monkeypatch):
     tool = tmp_path / "compute-sanitizer"
     tool.write_text(TOOL)
     tool.chmod(0o755)
@@ -348,15 +358,15 @@ def test_a_sanitizer_that_does_not_end_is_stopped_and_all_four_are_reported(tmp_
     monkeypatch.setattr(check, "SHORTEST_TIME", 1)
     report = check.Report(tmp_path, "a stand-in")
     check.sanitize(report, kernels.SETS["emulator"], np.asarray, tmp_path, tool)
-    found = json.loads((tmp_path / "check.json").read_text())
-    verdicts = found["sections"]["sanitize"]
+    result = json.loads((tmp_path / "check.json").read_text())
+    verdicts = result["sections"]["sanitize"]
     assert verdicts["memcheck"].startswith("clean, 1 cases") and verdicts["racecheck"].startswith("clean, 1 cases")
     assert verdicts["synccheck"].startswith("stopped, 1 cases")
     assert verdicts["initcheck"].startswith("1 lines of complaint, 1 cases")
-    assert len(found["failed"]) == 1 and "Uninitialized" in found["failed"][0] and found["seconds"] < 30
+    assert len(result["failed"]) == 1 and "Uninitialized" in result["failed"][0] and result["seconds"] < 30
 
 
-def test_without_a_gpu_one_sentence_says_what_is_missing():
+def test_the_check_without_a_gpu_says_what_is_missing():
     done = subprocess.run([sys.executable, "-m", "kernels.check", "--device", "cuda"], capture_output=True, text=True)
     if done.returncode == 0:
         pytest.skip("there is a GPU here")

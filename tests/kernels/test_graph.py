@@ -1,4 +1,4 @@
-"""Graphs on the emulated device: what can be recorded, what is refused, and when a step is recorded anew."""
+"""Graphs on the emulated device: what can be recorded, what is refused, and when a step is recorded again."""
 
 import numpy as np
 import pytest
@@ -13,22 +13,22 @@ from kernels.graph import Graph, capturing
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
 
 
-def test_what_a_graph_cannot_hold_is_refused():
+def test_work_that_a_graph_cannot_hold_is_refused():
     x = mg.tensor(np.ones((3, 4), np.float32), device="emulator", requires_grad=True)
-    looking = mg.graphed(lambda a: (a * x).sum() * (x.sum().item() + 1), [x])
-    dropping = mg.graphed(lambda a: F.dropout(a * x, 0.5).sum(), [x])
-    for step, says in ((looking, "item: what is recorded .* can neither wait for the GPU"), (dropping, "dropout")):
+    reading = mg.graphed(lambda a: (a * x).sum() * (x.sum().item() + 1), [x])
+    dropout = mg.graphed(lambda a: F.dropout(a * x, 0.5).sum(), [x])
+    for step, message in ((reading, "item: what is recorded .* can neither wait for the GPU"), (dropout, "dropout")):
         a = mg.tensor(np.ones((3, 4), np.float32), device="emulator")
         step(a)
         x.grad = None
-        with pytest.raises(mg.GraphError, match=says):
+        with pytest.raises(mg.GraphError, match=message):
             step(a)
         assert x.grad is None and not capturing()
     with pytest.raises(TypeError, match="without inputs"):
-        looking()
+        reading()
 
 
-def test_only_what_makes_one_array_is_recorded_on_the_emulated_device():
+def test_the_emulated_device_records_only_work_that_makes_one_array():
     x = kernels.to_device(np.array([2, 1, 3], np.float32), "emulator")
     for work in (lambda: x.sort(), lambda: memory.split(x + 1, 3), lambda: memory.divmod(x, 2)):
         with pytest.raises(mg.GraphError, match="one array"), Graph(memory).capture():
@@ -45,12 +45,12 @@ def test_an_input_that_requires_a_gradient_gets_it_every_time():
         x.grad = None
 
 
-def test_parameters_in_a_new_place_are_recorded_anew():
+def test_new_parameter_arrays_are_recorded_again():
     x = mg.tensor(np.ones(3, np.float32), device="emulator", requires_grad=True)
     a = mg.tensor(np.ones(3, np.float32), device="emulator")
-    step, arrays_so_far = mg.graphed(lambda a: (a * x).sum(), [x]), []
+    step, earlier_arrays = mg.graphed(lambda a: (a * x).sum(), [x]), []
     for n in range(1, 8):  # more than MOST_SHAPES
-        arrays_so_far.append(x.array)
+        earlier_arrays.append(x.array)
         x.array = x.array.__class__(np.full(3, n, np.float32))
         for call in range(3):
             with memory.counting() as traffic:
@@ -59,7 +59,7 @@ def test_parameters_in_a_new_place_are_recorded_anew():
             assert loss.item() == 3 * n and traffic.launches["graph"] == (call > 0)
 
 
-def test_joining_is_recorded_piece_by_piece():
+def test_a_concatenation_is_recorded_piece_by_piece():
     x = mg.tensor(np.ones((2, 3), np.float32), device="emulator", requires_grad=True)
     step = mg.graphed(lambda a: (mg.cat([a, x * 2, a * x], 1).split([5, 4], 1)[0] * a[:, :1]).sum(), [x])
     for n in (1.0, 2.0, 3.0):
@@ -68,7 +68,7 @@ def test_joining_is_recorded_piece_by_piece():
         x.grad = None
 
 
-def test_gradients_that_are_there_are_added_to():
+def test_existing_gradients_are_added_to():
     x = mg.tensor(np.ones(4, np.float32), device="emulator", requires_grad=True)
     a = mg.tensor(np.arange(4, dtype=np.float32), device="emulator")
     step = mg.graphed(lambda a: (a * x).sum(), [x])

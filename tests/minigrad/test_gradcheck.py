@@ -1,8 +1,9 @@
-"""Every operation's backward against central differences, and proof that the check can fail."""
+"""Every operation's backward pass against central differences, and faults that the check must find."""
 
 import numpy as np
 import pytest
 
+import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from kernels.attention import reference as attention
@@ -23,25 +24,25 @@ def test_float32_through_the_default_kernels(case):
     assert gradcheck(case.function, case.inputs(2), seed=2, dtype="float32", tolerance=2e-4)
 
 
-def _plant(monkeypatch, kernel_module, name, spoil):
-    """Put a wrong backward in place of a kernel's, in the reference kernels and in what dispatch has looked up."""
-    right = getattr(kernel_module, name)
+def _plant_fault(monkeypatch, kernel_module, name, spoil):
+    """Replace a reference kernel by one whose result is spoiled, in its module and in the kernel set's cache."""
+    original = getattr(kernel_module, name)
 
-    def wrong(*args, **kwargs):
-        return spoil(right(*args, **kwargs))
+    def faulty(*args, **kwargs):
+        return spoil(original(*args, **kwargs))
 
-    monkeypatch.setattr(kernel_module, name, wrong)
-    monkeypatch.setattr(mg._kernels.SETS["reference"], name, wrong, raising=False)
+    monkeypatch.setattr(kernel_module, name, faulty)
+    monkeypatch.setattr(kernels.SETS["reference"], name, faulty, raising=False)
 
 
-PLANTED = [
-    # a dk that is not transposed back correctly: one element is off by a thousandth
+FAULTS = [
+    # one element of dk is off by a thousandth
     (attention, "attention_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "attention", "causal, T = 35"),
     (attention, "attention_backward", lambda g: (g[0] * 1.00001, g[1], g[2]), 0, "attention", "left padding"),
-    # the mean of dn forgotten
+    # dx is off by a constant, as without the mean of dn
     (layernorm, "layernorm_backward", lambda g: (g[0] + 1e-3, g[1], g[2]), 0, "layer_norm", "(2, 3, 33)"),
     (layernorm, "layernorm_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "layer_norm", "(2, 3, 33)"),
-    # the one-hot subtracted at half strength
+    # one element is off; the one-hot vector is subtracted at half strength
     (cross_entropy, "cross_entropy_backward", lambda g: g + _bump(g), 0, "cross_entropy", "none"),
     (cross_entropy, "cross_entropy_backward", lambda g: np.where(g < 0, g / 2, g), 0, "cross_entropy", "one row, 129 classes"),
 ]
@@ -53,18 +54,18 @@ def _bump(g):
     return bump
 
 
-@pytest.mark.parametrize("kernel_module, name, spoil, wrong_input, op, label", PLANTED)
-def test_a_planted_wrong_backward_is_caught(monkeypatch, kernel_module, name, spoil, wrong_input, op, label):
+@pytest.mark.parametrize("kernel_module, name, spoil, faulty_input, op, label", FAULTS)
+def test_a_planted_fault_is_found(monkeypatch, kernel_module, name, spoil, faulty_input, op, label):
     case = next(c for c in CASES if (c.op, c.label) == (op, label))
     inputs = case.inputs(0)
     assert gradcheck(case.function, inputs)
-    _plant(monkeypatch, kernel_module, name, spoil)
-    with pytest.raises(GradcheckError, match=f"input {wrong_input}"):
+    _plant_fault(monkeypatch, kernel_module, name, spoil)
+    with pytest.raises(GradcheckError, match=f"input {faulty_input}"):
         gradcheck(case.function, inputs)
 
 
 def test_an_all_ones_upstream_would_miss_a_wrong_softmax():
-    """Why the upstream is random: with ones, even a backward that returns zeros passes."""
+    """With an upstream gradient of ones, even a backward pass that returns zeros would pass the check."""
     x = mg.tensor(np.random.default_rng(0).standard_normal((3, 5)), requires_grad=True)
     F.softmax(x, -1).sum().backward()
     assert np.abs(x.grad.array).max() < 1e-15
@@ -103,7 +104,7 @@ def test_a_forgotten_gradient_is_wrong():
     rng = np.random.default_rng(0)
     with pytest.raises(GradcheckError, match="input 1"):
         gradcheck(Forgetful.apply, [rng.standard_normal(3), rng.standard_normal(3)])
-    assert gradcheck(lambda a, b: a * 2, [np.ones(2), np.ones(2)])  # no influence, no gradient: right
+    assert gradcheck(lambda a, b: a * 2, [np.ones(2), np.ones(2)])  # no influence, so no gradient
 
 
 def test_a_nan_gradient_is_wrong():
@@ -122,15 +123,15 @@ def test_a_nan_gradient_is_wrong():
 
 
 def test_measure_reports_every_input():
-    found = measure(lambda a, b: a @ b, [np.ones((2, 3)), np.ones((3, 4))])
-    assert [w.input for w in found] == [0, 1] and all(w.error < 1e-9 for w in found)
+    results = measure(lambda a, b: a @ b, [np.ones((2, 3)), np.ones((3, 4))])
+    assert [r.input for r in results] == [0, 1] and all(r.error < 1e-9 for r in results)
 
 
 def test_the_command(capsys, monkeypatch):
     assert main(["--op", "softmax", "--op", "gelu"]) == 0
     out = capsys.readouterr().out
     assert out.count("softmax") == 2 and "4 checks in float64" in out and "all agree" in out
-    _plant(monkeypatch, layernorm, "layernorm_backward", lambda g: (g[0] * 1.5, g[1], g[2]))
+    _plant_fault(monkeypatch, layernorm, "layernorm_backward", lambda g: (g[0] * 1.5, g[1], g[2]))
     assert main(["--op", "layer_norm"]) == 1
     out = capsys.readouterr().out
     assert "WRONG" in out and "input 0[" in out

@@ -1,4 +1,4 @@
-"""Gradients that wait are added by the kernels that make the rest (Context.take): every sum must come out as if added apart."""
+"""Kernels that add to a waiting gradient (Context.take): every sum must equal the sum of separate backward passes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def tensors(dtype, *shapes, seed=0):
 
 
 def grads_of(loss, *leaves):
-    """The gradients of one loss alone."""
+    """The gradients of the leaves for one loss."""
     for leaf in leaves:
         leaf.grad = None
     loss().backward()
@@ -43,14 +43,14 @@ def test_residual_path_around_a_layernorm(name, dtype, interior):
 
 
 @pytest.mark.parametrize("name, dtype", SETS)
-def test_retained_gradient_counts_nothing_twice(name, dtype):
+def test_a_retained_gradient_counts_nothing_twice(name, dtype):
     with kernels.use(name):
         (x,) = tensors(dtype, (4, 6))
         h = x * 1.0
         h.retain_grad()
         (h + F.layer_norm(h, (6,))).sum().backward()
     np.testing.assert_allclose(h.grad.numpy(), x.grad.numpy(), rtol=1e-5)
-    np.testing.assert_allclose(x.grad.numpy(), 1.0, atol=1e-5)  # a layernorm's outputs sum to zero whatever x is
+    np.testing.assert_allclose(x.grad.numpy(), 1.0, atol=1e-5)  # the outputs of a layernorm sum to zero for every x
 
 
 @pytest.mark.parametrize("name, dtype", SETS)
@@ -67,59 +67,59 @@ def test_tied_matrix_and_a_second_batch(name, dtype):
 
         apart = grads_of(looked_up, w)[0] + grads_of(projected, w)[0]
         together = grads_of(lambda: looked_up() + projected(), w)[0]
-        kept = w.grad.array
+        array = w.grad.array
         (looked_up() + projected()).backward()
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
-    assert w.grad.array is kept  # whoever holds the gradient's array sees the sum
+    assert w.grad.array is array  # added in place
     np.testing.assert_allclose(w.grad.numpy(), 2 * apart, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name, dtype", SETS)
-def test_an_upstream_gradient_that_is_the_gradient_itself_is_not_written_to(name, dtype):
+def test_an_upstream_gradient_that_is_a_leafs_gradient_is_not_overwritten(name, dtype):
     with kernels.use(name):
         x, w = tensors(dtype, (5, 5), (5, 5))
         F.linear(x, w).sum().backward()
         first, upstream = w.grad.numpy().copy(), w.grad
         F.linear(x, w).backward(upstream)
-        want = first + first.T @ x.detach().numpy()
-    np.testing.assert_allclose(w.grad.numpy(), want, rtol=1e-4, atol=1e-5)
+        expected = first + first.T @ x.detach().numpy()
+    np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_weight_that_is_computed_keeps_the_shared_gradient_of_its_other_use():
+def test_a_shared_gradient_is_not_overwritten_by_a_kernel_that_adds():
     w, x, up = tensors(mg.float64, (4, 3), (4, 3), (4, 4))
     v = w * 2.0
     (F.linear(x, v) * up.detach()).sum().backward()
     alone = w.grad.numpy().copy()
     w.grad = None
     v = w * 2.0
-    s = v + w  # hands one and the same gradient to v and w
+    s = v + w  # v and w receive the same array as gradient
     ((F.linear(x, v) * up.detach()).sum() + s.sum()).backward()
     np.testing.assert_allclose(w.grad.numpy(), alone + 3.0, rtol=1e-12)
 
 
-def test_the_kernels_do_the_adding(monkeypatch):
-    taken, take = [], mg.Context.take
+def test_kernels_add_to_waiting_gradients(monkeypatch):
+    taken_shapes, take = [], mg.Context.take
 
-    def noted(self, i, to_write=False):
+    def recording_take(self, i, to_write=False):
         waiting = take(self, i, to_write)
-        taken.append(None if waiting is None else waiting.shape)
+        taken_shapes.append(None if waiting is None else waiting.shape)
         return waiting
 
-    monkeypatch.setattr(mg.Context, "take", noted)
+    monkeypatch.setattr(mg.Context, "take", recording_take)
     x, w = tensors(mg.float32, (2, 4), (9, 4))
     h = x * 1.0
     (h + F.layer_norm(h, (4,))).sum().backward()
-    assert taken == [(2, 4)]
+    assert taken_shapes == [(2, 4)]
     (F.linear(x, w).sum() + F.embedding(mg.tensor([1, 1]), w).sum()).backward()
-    assert taken[1:].count((9, 4)) == 1  # of the matrix's two uses the second adds to what the first made
+    assert taken_shapes[1:].count((9, 4)) == 1  # the second use of the matrix adds to the gradient from the first
     with mg.autograd.detect_anomaly():
         F.linear(x, w).sum().backward()
-    assert taken[-1] is None  # there a backward pass that is refused must leave the gradient as it was
+    assert taken_shapes[-1] is None  # a backward pass that raises must leave the gradient as it was
 
 
-def test_the_leafs_own_array_holds_the_sum():
+def test_a_leafs_gradient_is_added_to_in_place():
     (x,) = tensors(mg.float32, (3, 4))
     (x * 2).sum().backward()
-    held = x.grad.numpy()
+    grad = x.grad.numpy()
     F.layer_norm(x, (4,)).sum().backward()
-    np.testing.assert_allclose(held, 2.0, atol=1e-5)
+    np.testing.assert_allclose(grad, 2.0, atol=1e-5)

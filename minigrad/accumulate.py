@@ -1,0 +1,108 @@
+"""Adding gradients up in place. A reader of engine.py can skip this file: it computes the same sums as `+`, only faster.
+
+A tensor that was used several times receives several gradients, and they add up. `total = total + grad` would allocate a new
+array and read and write all three each time. Two measures avoid that; both must know who else may see an array.
+
+1. Add in place. `total += grad` is right only if no one else reads `total`. The first gradient to arrive may belong to someone
+   else: the backward pass of a + b hands one array to both inputs, and a reshape hands on a view. An array is *owned* if it
+   has memory of its own and the backward pass that returned it neither read it nor returned it twice. The first addition to
+   an array that is not owned makes a new array, which is owned from then on.
+
+2. Let the kernel add. Most kernels can add their result to an array while they write it, which saves a pass over memory. The
+   backward pass of such an operation calls `ctx.take(i)`. It gets the sum so far for input i, and must return the new sum:
+
+       x + f(layer_norm(x))      the gradient along the residual path waits, and layernorm's backward adds its own to it
+       tied embedding and head   the second use of the matrix adds to the gradient of the first, in place
+       a second batch            a parameter's .grad from the first batch is added to where it lies
+
+   With to_write=True, take() returns only an array that the kernel may write to: owned, and apart from everything that the
+   backward pass reads.
+"""
+
+from typing import Any, Sequence
+
+
+class _Sum:
+    """The gradients of one tensor, added up."""
+
+    __slots__ = ("array", "owned")
+
+    def __init__(self, array, owned):
+        self.array, self.owned = array, owned
+
+    def add(self, grad):
+        if self.owned:
+            self.array += grad
+        else:
+            self.array, self.owned = self.array + grad, True
+
+
+class GradientSums:
+    """The gradients that have arrived during one backward(), summed for each tensor.
+
+    A leaf's sum is its .grad. An interior tensor's sum waits here until the tensor's node runs.
+    (The parameters named tensor and node are an engine.TensorBase and an engine.Node; engine imports this file.)
+
+    in_place: whether Context.take is served. Under detect_anomaly a refused backward pass must leave .grad as it was.
+    """
+
+    def __init__(self, in_place: bool = True):
+        self._in_place = in_place
+        self._sums: dict[Any, list[_Sum | None]] = {}  # node -> the sum for each of its outputs
+        self._node: Any = None  # the node whose backward pass is running or has just run
+        self._output_grads: list[Any] = []  # its output gradients
+        self._taken: set[int] = set()  # the ids of the tensors whose sums it took
+        self._arrays: list[int] = []  # the ids of the arrays that it read and returned
+
+    def pop(self, node: Any) -> list[Any] | None:
+        """The gradients of a node's outputs, which are complete now; None if none arrived."""
+        sums = self._sums.pop(node, None)
+        if sums is None:
+            return None
+        self._node, self._output_grads = node, [None if s is None else s.array for s in sums]
+        self._taken.clear()
+        return self._output_grads
+
+    def returned(self, input_grads: Sequence[Any]) -> None:
+        """Note which arrays the node's backward pass read and returned, to tell which of them are owned."""
+        self._arrays = [id(a) for a in (*self._output_grads, *self._node.ctx.saved, *input_grads)]
+
+    def add(self, tensor: Any, grad: Any) -> None:
+        """Add a gradient, an array of the tensor's shape and dtype, to what the tensor has received."""
+        owned = grad.base is None and self._arrays.count(id(grad)) == 1
+        taken = id(tensor) in self._taken  # then grad is the whole sum
+        if tensor.node is None or tensor.retains_grad:
+            if tensor.grad is None:
+                tensor.grad = tensor.result_class(grad if owned and tensor.node is None else grad.copy())
+            elif not taken:
+                tensor.grad.array += grad
+            elif grad is not tensor.grad.array:  # else the kernel has already added to it
+                tensor.grad.array[...] = grad
+        if tensor.node is not None:
+            sums = self._sums.setdefault(tensor.node, [None] * len(tensor.node.outputs))
+            earlier = sums[tensor.index]
+            if taken or earlier is None:
+                sums[tensor.index] = _Sum(grad, owned)
+            else:
+                earlier.add(grad)
+
+    def take(self, i: int, to_write: bool) -> Any:
+        """The sum so far for input i of the running node, or None; see Context.take."""
+        inputs = self._node.inputs
+        tensor = inputs[i]
+        if not self._in_place or tensor is None or tensor.retains_grad or sum(tensor is t for t in inputs) > 1:
+            return None
+        if tensor.node is not None:
+            earlier = self._sums.get(tensor.node, [None] * (tensor.index + 1))[tensor.index]
+        else:
+            earlier = None if tensor.grad is None else _Sum(tensor.grad.array, True)
+        if earlier is None or to_write and not (earlier.owned and self._is_apart(earlier.array)):
+            return None
+        self._taken.add(id(tensor))
+        return earlier.array
+
+    def _is_apart(self, array: Any) -> bool:
+        """Whether an array shares no memory with what the running backward pass reads."""
+        ctx = self._node.ctx
+        read = [a for a in (*self._output_grads, *ctx.saved) if isinstance(a, type(array))]
+        return not any(ctx.xp.may_share_memory(array, a) for a in read)

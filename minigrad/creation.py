@@ -1,0 +1,163 @@
+"""New tensors: from data, filled with a number, in a sequence, or random.
+
+Where a function takes `device`, None means the default device (set_default_device). `requires_grad` makes a leaf that
+backward() computes a gradient for.
+"""
+
+from typing import Any
+
+import numpy as np
+
+import kernels
+from minigrad.devices import get_default_device, placed
+from minigrad.devices import zeros as zeros_on_device
+from minigrad.dtypes import float32, float64, int64
+from minigrad.ops.operands import Number, as_sizes
+from minigrad.random import Generator, default_generator
+from minigrad.tensor import Tensor
+
+
+def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of `data`: a number, nested lists, an array or a tensor.
+
+    If dtype is None, Python floats become float32 and ints int64. If device is None, a tensor's copy stays on its device.
+    """
+    device = device or (data.device if isinstance(data, Tensor) else get_default_device())
+    array = data.array if isinstance(data, Tensor) else data
+    if not hasattr(array, "dtype"):
+        try:
+            array = np.array(array)
+        except ValueError:
+            raise ValueError("tensor: expected rows of equal length, got ragged nested lists") from None
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"tensor: expected numbers, got {array.dtype}")
+        if dtype is None and array.dtype == np.float64:
+            dtype = float32
+    array = array.astype(array.dtype if dtype is None else dtype)  # always a copy
+    return Tensor(kernels.to_device(np.asarray(array) if np.isscalar(array) else array, device), requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor:
+    """Like tensor(), but sharing the memory of an array or tensor if nothing has to change."""
+    if isinstance(data, np.ndarray):
+        data = Tensor(placed(data, device))
+    if not isinstance(data, Tensor):
+        return tensor(data, dtype, device)
+    return data.to(*(target for target in (device, dtype) if target is not None))
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares the array's memory and has its dtype; on the CPU, whatever the default device."""
+    return Tensor(array)
+
+
+def _on_device(array: Any, dtype: Any, device: str | None, requires_grad: bool = False) -> Tensor:
+    return Tensor(placed(np.asarray(array, dtype), device), requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros; sizes as zeros(2, 3) or zeros((2, 3))."""
+    return Tensor(zeros_on_device(as_sizes(size), dtype, device), requires_grad)
+
+
+def ones(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones; sizes as ones(2, 3) or ones((2, 3))."""
+    return _on_device(np.ones(as_sizes(size)), dtype, device, requires_grad)
+
+
+def full(size: Any, fill_value: Number, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of one number, repeated."""
+    if dtype is None:
+        dtype = np.asarray(fill_value).dtype
+        dtype = float32 if dtype == float64 else dtype
+    return _on_device(np.full(size, fill_value), dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros: minigrad hands out no uninitialised memory."""
+    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def zeros_like(input: Tensor, dtype: Any = None) -> Tensor:
+    """Zeros of the shape, dtype and device of another tensor."""
+    return Tensor(kernels.array_module(input.array).zeros_like(input.array, dtype=dtype))
+
+
+def ones_like(input: Tensor, dtype: Any = None) -> Tensor:
+    """Ones of the shape, dtype and device of another tensor."""
+    return Tensor(kernels.array_module(input.array).ones_like(input.array, dtype=dtype))
+
+
+def full_like(input: Tensor, fill_value: Number, dtype: Any = None) -> Tensor:
+    """One number, repeated in the shape, dtype and device of another tensor."""
+    return Tensor(kernels.array_module(input.array).full_like(input.array, fill_value, dtype=dtype))
+
+
+def arange(
+    start: Number, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
+) -> Tensor:
+    """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
+    xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
+    values = xp.arange(start, step=step) if end is None else xp.arange(start, end, step)
+    return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
+
+
+def linspace(start: float, end: float, steps: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
+    """`steps` numbers from start to end, both included, at equal distances."""
+    return _on_device(np.linspace(start, end, steps), dtype, device)
+
+
+def eye(n: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
+    """The identity matrix, (n, n)."""
+    return _on_device(np.eye(n), dtype, device)
+
+
+def randn(
+    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Standard normal numbers, drawn from `generator` (the default generator if None)."""
+    numbers = (generator or default_generator).numpy.standard_normal(as_sizes(size))
+    return _on_device(numbers, dtype, device, requires_grad)
+
+
+def rand(
+    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Uniform numbers in [0, 1), drawn from `generator` (the default generator if None)."""
+    numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=dtype)
+    return _on_device(numbers, dtype, device, requires_grad)
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = int64,
+    device: str | None = None,
+) -> Tensor:
+    """Uniform integers in [low, high), or in [0, low) when called as randint(high, size)."""
+    if size is None:
+        low, high, size = 0, low, high
+    return _on_device((generator or default_generator).numpy.integers(low, high, size), dtype, device)
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64, device: str | None = None) -> Tensor:
+    """The numbers 0 … n − 1 in random order."""
+    return _on_device((generator or default_generator).numpy.permutation(n), dtype, device)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a Tensor."""
+    return isinstance(value, Tensor)
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Whether all elements agree to within atol + rtol · |other|."""
+    return np.allclose(input.array, other.array, rtol, atol)
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape and elements."""
+    return input.shape == other.shape and (input.array == other.array).all().item()

@@ -1,0 +1,254 @@
+"""The engine: a graph of operations, and the walk back through it that computes gradients.
+
+Every operation on a tensor that requires a gradient leaves a Node behind, which remembers the operation's inputs. A result
+points to its node, so the loss holds the whole graph. `loss.backward()` visits the nodes from the loss towards the leaves. Each
+node turns the gradients of its outputs into gradients of its inputs, and the gradients that reach a tensor are added up.
+
+This file knows no operation. Operations are Functions (function.py and ops/), and Tensor (tensor.py) adds them as methods.
+"""
+
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, Iterator, Sequence, TypeVar
+
+import numpy as np
+
+import kernels
+from minigrad.accumulate import GradientSums
+
+TensorT = TypeVar("TensorT", bound="TensorBase")  # an operation on a Tensor returns a Tensor
+
+
+class TensorBase:
+    """An array that can be differentiated through. Tensor is the class to use: it adds the operations.
+
+    Attributes:
+        array: the NumPy or CuPy array.
+        requires_grad: whether backward() computes a gradient for this tensor.
+        grad: the gradient, a tensor of the same shape and dtype; None before backward().
+        node, index: the Node that computed this tensor, and which of its outputs it is. A leaf has no node.
+        version: [how many times this memory was written to]. Tensors that view the same memory share the list. Code
+            that writes to `array` directly must call changed().
+        retains_grad: whether an interior tensor stores its gradient too.
+    """
+
+    __slots__ = ("array", "requires_grad", "grad", "node", "index", "version", "retains_grad", "__weakref__")
+
+    # The class of every result: Tensor, also where an operand is of a subclass (parameter * 2 is no Parameter). tensor.py sets
+    # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
+    result_class: ClassVar[type] = object
+
+    def __init__(
+        self,
+        array: Any,
+        requires_grad: bool = False,
+        node: "Node | None" = None,
+        index: int = 0,
+        version: list[int] | None = None,
+    ):
+        kernels.array_module(array)  # raises TypeError for anything but an array
+        if requires_grad and array.dtype.kind != "f":
+            raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")
+        self.array, self.requires_grad, self.node, self.index = array, requires_grad, node, index
+        self.grad: Any = None
+        self.retains_grad = False
+        self.version = [0] if version is None else version
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def device(self) -> str:
+        return kernels.device_of(self.array)
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    def changed(self) -> None:
+        """Count a write to this tensor's memory, so that no gradient is computed from overwritten values."""
+        self.version[0] += 1
+
+    def backward(self, gradient: "TensorBase | None" = None, retain_graph: bool = False) -> None:
+        """Add the derivative of this tensor with respect to every leaf to the leaf's .grad.
+
+        Args:
+            gradient: the upstream gradient, shaped like this tensor; a tensor of one element may leave it out (it is 1).
+            retain_graph: keep what the operations saved, so that backward can run again.
+
+        >>> import minigrad as mg
+        >>> x = mg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        tensor([2., 4., 6.])
+        """
+        upstream = self._upstream(gradient)
+        with no_grad():
+            sums = GradientSums(in_place=not Mode.detect_anomaly)  # the gradients that have arrived so far
+            sums.add(self, upstream)
+            for node in topological_order(self):  # each node after all nodes that used its outputs
+                output_grads = sums.pop(node)
+                if output_grads is None:
+                    continue  # no gradient reached this node
+                for tensor, grad in zip(node.inputs, node.backward(output_grads, sums)):
+                    if grad is not None:
+                        sums.add(tensor, grad)
+                if not retain_graph:
+                    node.release()
+
+    def _upstream(self, gradient):
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor does not require grad; compute it from a tensor with requires_grad=True")
+        if gradient is None:
+            if self.array.size != 1:
+                raise RuntimeError(f"backward: a tensor of shape {self.shape} needs a gradient of that shape; pass gradient=…")
+            return kernels.array_module(self.array).ones_like(self.array)
+        if not isinstance(gradient, TensorBase):
+            raise TypeError(f"backward: expected a tensor as the gradient, got {type(gradient).__name__}")
+        if gradient.shape != self.shape:
+            raise RuntimeError(f"backward: expected a gradient of shape {self.shape}, got {gradient.shape}")
+        return gradient.array.astype(self.dtype, copy=False)
+
+
+def topological_order(root: TensorBase) -> list["Node"]:
+    """The nodes behind `root`, each before the nodes that computed its inputs.
+
+    This is a depth-first walk with a stack of its own: a graph of 100,000 nodes would exceed Python's recursion limit. A node
+    joins the list after all nodes behind it; the reversed list is the order.
+    """
+    order, seen = [], set()
+    stack = [(root.node, False)] if root.node is not None else []
+    while stack:
+        node, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((t.node, False) for t in node.inputs if t is not None and t.node is not None)
+    return order[::-1]
+
+
+class Node:
+    """One operation that ran.
+
+    Attributes:
+        function: the Function, whose backward pass this node calls.
+        ctx: its Context, with everything the forward pass saved; None once the node is released.
+        inputs: for each positional argument the tensor, if it needs a gradient, or None.
+        outputs: the shape and dtype of each result.
+        watched: (version list, version at the forward pass, shape) of every saved tensor. A saved array that is written to
+            before the backward pass would give a wrong gradient, so backward() refuses.
+    """
+
+    __slots__ = ("function", "ctx", "inputs", "outputs", "watched", "__weakref__")
+
+    def __init__(self, function: Any, ctx: Any, inputs: Sequence[TensorBase | None], outputs: Sequence[Any]):
+        self.function, self.ctx, self.inputs = function, ctx, inputs
+        self.outputs = [(a.shape, a.dtype) for a in outputs]
+        self.watched: Sequence[tuple] = ()
+
+    def watch(self, tensors: Sequence[TensorBase]) -> None:
+        """Remember the versions of the tensors among these whose arrays the Function saved."""
+        saved = {id(a) for a in self.ctx.saved}
+        self.watched = [(t.version, t.version[0], t.shape) for t in tensors if id(t.array) in saved]
+
+    def __repr__(self) -> str:
+        return f"<{self.function.__name__}>"
+
+    def release(self) -> None:
+        """Let go of everything the forward pass saved."""
+        self.ctx, self.inputs, self.watched = None, (), ()
+
+    def backward(self, output_grads: Sequence[Any], sums: GradientSums | None = None) -> list[Any]:
+        """Compute the gradients of the inputs.
+
+        Args:
+            output_grads: an array for each output, or None for zeros.
+            sums: the gradients so far, which a kernel may add to (see accumulate.py).
+
+        Returns:
+            For each input its gradient, or None if it needs none.
+        """
+        if self.ctx is None:
+            raise RuntimeError(
+                f"backward: {self} was already differentiated and has freed what it saved; "
+                "call the first backward with retain_graph=True"
+            )
+        for version, version_then, shape in self.watched:
+            if version[0] != version_then:
+                raise RuntimeError(
+                    f"backward: {self} saved a tensor of shape {shape} that was changed in place since, which would make "
+                    "its gradient wrong; call backward() before changing it, or change a .clone()"
+                )
+        xp = self.ctx.xp
+        grads = [xp.zeros(s, d) if g is None else g for g, (s, d) in zip(output_grads, self.outputs)]
+        self.ctx.sums = sums
+        result = self.function.backward(self.ctx, *grads)
+        self.ctx.sums = None
+        result = result if isinstance(result, tuple) else (result,)
+        if len(result) != len(self.inputs):
+            expected = f"expected a gradient for each of {len(self.inputs)} inputs"
+            raise RuntimeError(f"backward of {self}: {expected}, got {len(result)}")
+        pairs = enumerate(zip(self.inputs, result))
+        input_grads = [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
+        if sums is not None:
+            sums.returned(input_grads)
+        return input_grads
+
+    def _checked(self, i, tensor, grad):
+        grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars
+        if grad.shape != tensor.shape:
+            raise RuntimeError(f"backward of {self}: gradient of shape {grad.shape} for input {i} of shape {tensor.shape}")
+        if Mode.detect_anomaly and not self.ctx.xp.isfinite(grad).all():
+            raise FloatingPointError(f"the backward of {self} made NaN or infinity for its input {i} of shape {tensor.shape}")
+        return grad if grad.dtype == tensor.dtype else grad.astype(tensor.dtype)
+
+
+def wrap(array: Any) -> Any:
+    """A Tensor around an array, outside the graph."""
+    return TensorBase.result_class(array)
+
+
+class Mode:
+    """Two switches that change how operations run. Only the context managers below set them."""
+
+    grad_enabled = True
+    detect_anomaly = False
+
+
+@contextmanager
+def _switched(name: str, value: bool) -> Iterator[None]:
+    before = getattr(Mode, name)
+    setattr(Mode, name, value)
+    try:
+        yield
+    finally:
+        setattr(Mode, name, before)
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Inside `with no_grad():` operations build no graph: for evaluation, sampling and parameter updates."""
+    return _switched("grad_enabled", False)
+
+
+def enable_grad() -> AbstractContextManager[None]:
+    """Inside `with enable_grad():` operations build the graph, even within a no_grad block."""
+    return _switched("grad_enabled", True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations build the graph."""
+    return Mode.grad_enabled
+
+
+def detect_anomaly() -> AbstractContextManager[None]:
+    """Inside `with detect_anomaly():` the first operation that makes NaN or infinity raises FloatingPointError with its name.
+
+    Forward results and gradients are both checked. An operation whose inputs were not finite is not blamed.
+    """
+    return _switched("detect_anomaly", True)
