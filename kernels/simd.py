@@ -9,7 +9,7 @@ An `intrinsic` function emits LLVM instructions that Python has no syntax for. A
 """
 
 import os
-from typing import NamedTuple
+from collections import namedtuple
 
 import llvmlite.binding as llvm
 import numba
@@ -43,11 +43,8 @@ WIDTH = _vector_width()
 VECTOR = ir.VectorType(FLOAT, WIDTH)
 
 
-class Rows(NamedTuple):
-    """A matrix in memory whose rows are contiguous: the address of row 0, and the floats from one row to the next."""
-
-    address: int
-    step: int
+# A matrix in memory whose rows are contiguous: the address of row 0, and the floats from one row to the next.
+Rows = namedtuple("Rows", "address step")
 
 
 @inner

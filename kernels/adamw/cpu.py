@@ -6,8 +6,8 @@ threads, one pass over memory. It reads four arrays and writes three; everything
 """
 
 import math
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numba import prange, types
@@ -16,16 +16,8 @@ from kernels.adamw import reference
 from kernels.launch import address, inner, kernel, threads_for
 from kernels.simd import load, next_task, store
 
-
-class Settings(NamedTuple):
-    """The numbers of a step: decay factor 1 − lr · weight_decay, bias-corrected learning rate and eps, and the rest."""
-
-    decay: float
-    beta1: float
-    beta2: float
-    rate: float
-    eps: float
-    grad_scale: float
+# The numbers of a step: decay factor 1 − lr · weight_decay, learning rate and eps with both bias corrections, and the rest.
+Settings = namedtuple("Settings", "decay beta1 beta2 rate eps grad_scale")
 
 
 def naive_adamw(param: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, s: Settings) -> None:

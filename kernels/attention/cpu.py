@@ -6,8 +6,8 @@ Source: Milakov, Gimelshein 2018, Online normalizer calculation for softmax (arX
 """
 
 import math
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numba import prange, types
@@ -60,52 +60,14 @@ _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
 _MINUS_INFINITY = -np.inf
 
 
-class Problem(NamedTuple):
-    """Sizes, mask and scale, the same for every head. With `causal`, query t sees the keys up to t + offset."""
-
-    B: int
-    H: int
-    T: int
-    S: int
-    D: int
-    causal: bool
-    offset: int
-    scale: float
-
-
-class Head(NamedTuple):
-    """One head: q, y: (T, D); k, v: (S, D); the address of its T logsumexps; the first key that is not padding."""
-
-    q: Rows
-    k: Rows
-    v: Rows
-    y: Rows
-    logsumexp: int
-    start: int
-
-
-class NextHead(NamedTuple):
-    """The head to prefetch: its arrays and their steps, (n,) each; (1,) rows prefetched so far; rows and floats in a row."""
-
-    arrays: np.ndarray
-    steps: np.ndarray
-    progress: np.ndarray
-    T: int
-    D: int
-
-
-class ForwardRoom(NamedTuple):
-    """Addresses in a thread's scratch memory: packed keys and values of a head, then what a panel of queries needs."""
-
-    keys: int
-    values: int
-    Q: int
-    P: int
-    O: int
-    top: int
-    total: int
-    rescale: int
-    end: int
+# What all heads have in common. Query t sees the keys up to t + offset if `causal`, else all.
+Problem = namedtuple("Problem", "B H T S D causal offset scale")
+# One head. q, y: Rows (T, D); k, v: Rows (S, D); the address of its T logsumexps; the first key that is not padding.
+Head = namedtuple("Head", "q k v y logsumexp start")
+# The head to prefetch: its arrays' addresses and steps, (n,) each; rows prefetched so far, (1,); its rows and floats in a row.
+NextHead = namedtuple("NextHead", "arrays steps progress T D")
+# Addresses in a thread's scratch memory: a head's packed keys and values, then what a panel of queries needs.
+ForwardRoom = namedtuple("ForwardRoom", "keys values Q P O top total rescale end")
 
 
 @inner
@@ -353,38 +315,11 @@ _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the s
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
 
-class Gradients(NamedTuple):
-    """dout, dq: (T, D) and dk, dv: (S, D) of one head."""
-
-    dout: Rows
-    dq: Rows
-    dk: Rows
-    dv: Rows
-
-
-class BackwardRoom(NamedTuple):
-    """Addresses in a thread's scratch memory.
-
-    K, K_features, V: the packed keys (in two orders) and values of a head. Q, Q_up, dO, dO_up: a block of queries and of
-    upstream gradients (in two orders each). P, dP: a block of weights and of their gradients. dQ, dK, dV: sums. logsumexp,
-    row: of the block's queries.
-    """
-
-    K: int
-    K_features: int
-    V: int
-    Q: int
-    Q_up: int
-    dO: int
-    dO_up: int
-    P: int
-    dP: int
-    dQ: int
-    dK: int
-    dV: int
-    logsumexp: int
-    row: int
-    end: int
+# Of one head. dout, dq: Rows (T, D); dk, dv: Rows (S, D).
+Gradients = namedtuple("Gradients", "dout dq dk dv")
+# Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and of upstream
+# gradients (in two orders each); a block of weights and of their gradients; sums; logsumexp and row of the block's queries.
+BackwardRoom = namedtuple("BackwardRoom", "K K_features V Q Q_up dO dO_up P dP dQ dK dV logsumexp row end")
 
 
 @inner

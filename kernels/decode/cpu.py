@@ -1,16 +1,16 @@
-"""One token of each text through a whole GPT on the CPU: the reference's Decoder in float32, in one call of a compiled function.
+"""One token of each text through a whole GPT on the CPU: the reference's Decoder in float32, as one compiled function.
 
 Its time is the time of the matrix products, `naive_rows` below, which are bound by reading the weights. The fast version
 differs in three ways:
 
 - All threads read each matrix once, and each multiplies its rows of the matrix by the x of every text.
-- Four rows are in flight at a time, so that the loads of one hide behind the additions of another. For the second text, the rows
-  come from the cache.
+- Four rows are in flight at a time, so that the loads of one hide behind the additions of another. For the second text, the
+  rows come from the cache.
 - int8 weights become floats in the registers, so memory delivers a quarter of the bytes.
 """
 
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -40,47 +40,14 @@ AHEAD = 4096  # bytes to prefetch ahead; the processor's own prefetching stops a
 NORM_1, QKV, MERGE, NORM_2, WIDEN, NARROW = 0, 2, 5, 8, 10, 13  # where a layer's addresses begin in its row of the table
 
 
-class Weights(NamedTuple):
-    """A linear layer: addresses of weight (rows, columns), of int8's scales (0 for float32) and of the bias (0 for none)."""
-
-    weight: int
-    scale: int
-    bias: int
-    rows: int
-    columns: int
-
-
-class NormWeights(NamedTuple):
-    """The addresses of a norm's weight and bias (0 for none), and its form."""
-
-    weight: int
-    bias: int
-    eps: float
-    rms: bool
-
-
-class Sizes(NamedTuple):
-    """C = H · D channels, H and G heads of queries and of keys, W rows of the widening matrix, V logits, tokens in a cache."""
-
-    C: int
-    H: int
-    G: int
-    W: int
-    V: int
-    context: int
-
-
-class Attention(NamedTuple):
-    """One text's attention: addresses of q, k, v and y, of the layer's keys and values, of the angles (0 for none), and room."""
-
-    qkv: int
-    keys: int
-    values: int
-    length: int
-    cos: int
-    sin: int
-    weights: int
-    y: int
+# A linear layer: the addresses of its weight (rows, columns), of int8's scales (0 for float32) and of its bias (0 for none).
+Weights = namedtuple("Weights", "weight scale bias rows columns")
+# The addresses of a norm's weight and bias (0 for none), and its form.
+NormWeights = namedtuple("NormWeights", "weight bias eps rms")
+# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, tokens in a cache.
+Sizes = namedtuple("Sizes", "C H G W V context")
+# One text's attention: addresses of the new q, k, v, of cached keys and values, of angles (0 for none), of scores and result.
+Attention = namedtuple("Attention", "qkv keys values length cos sin scores y")
 
 
 @intrinsic
@@ -206,7 +173,7 @@ def _group(g, text, sizes):
         q = text.qkv + 4 * h * D
         if text.cos != 0:
             _rotate(q, text.cos, text.sin, D)
-        _attend(q, keys, values, text.length + 1, D, scale, text.weights + 4 * h * context, text.y + 4 * h * D)
+        _attend(q, keys, values, text.length + 1, D, scale, text.scores + 4 * h * context, text.y + 4 * h * D)
 
 
 @inner
@@ -242,19 +209,14 @@ def _share_of_rows(w, x, y, B, add, gelu, tasks, threads):
 
 @kernel
 def _token(table, caches, lengths, last, numbers, form, room, team):
-    """All layers and the output layer.
+    """All layers and the output layer. Addresses of 0 stand for None.
 
-    Args:
-        table: (layers, 16) addresses: of weight and bias of norm_1; weight, scale and bias of qkv and merge; likewise of norm_2,
-            widen and narrow. 0 stands for none.
-        caches: (B, layers, 2) addresses of keys and values.
-        lengths: (B,) tokens in each text so far.
-        last: addresses of the last norm's weight and bias, and of the output layer's weight and scale.
-        numbers: a Sizes.
-        form: eps, rms, gated.
-        room: addresses of x (B, C), which is overwritten, of the angles' cos and sin (0 for none), of the logits (B, V), and of
-            scratch memory, C + (C + 2GD) + C + W + H · context floats for each text.
-        team: the number of threads, and the address of zeroed task counters, five for each layer and one.
+    table: (layers, 16), the addresses of each Layer's arrays, in order; caches: (B, layers, 2), of keys and values.
+    lengths: (B,) tokens in each text; last: addresses of the last norm's weight and bias, and of the output layer's weight and
+    scale; numbers: a Sizes; form: eps, rms, gated.
+    room: addresses of x (B, C), which is overwritten, of the angles' cos and sin, of the logits, and of scratch memory for
+    C + (C + 2GD) + C + W + H · context floats a text.
+    team: the number of threads, and the address of zeroed task counters, five a layer and one.
     """
     sizes = Sizes(*numbers)
     C, H, G, W, V, context = numbers

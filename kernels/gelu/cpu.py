@@ -135,7 +135,7 @@ def _add_row(x, sums):
 
 @kernel
 def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (threads, C), zeros
-    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and each thread's column sums while rows are in the cache."""
+    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and each thread's column sums while a row is cached."""
     threads = len(sums)
     for thread in prange(threads):
         first, last = share(len(dy), thread, threads)

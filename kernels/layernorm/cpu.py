@@ -7,7 +7,7 @@ backward pass also prefetches the next row of dx for writing.
 """
 
 import math
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba import prange, types
@@ -69,23 +69,10 @@ def _forward(x, weight, bias, eps, y, mean, rstd, threads):  # x, y: (R, C)  wei
             mean[r], rstd[r] = _forward_row(x_0 + row, weight_0, bias_0, C, eps, y_0 + row)
 
 
-class Row(NamedTuple):
-    """Addresses for the backward pass of a row; `plus` is 0 if there is nothing to add to dx."""
-
-    dy: int
-    x: int
-    weight: int
-    plus: int
-    dx: int
-
-
-class Statistics(NamedTuple):
-    """A row's mean and rstd, and the two means of its derivation: shift = mean(dn), stretch = mean(dn · n)."""
-
-    mean: float
-    rstd: float
-    shift: float
-    stretch: float
+# Addresses for the backward pass of a row; plus is 0 if there is nothing to add to dx.
+Row = namedtuple("Row", "dy x weight plus dx")
+# A row's mean and rstd, and the two means of the derivation in reference.py: shift = mean(dn), stretch = mean(dn · n).
+Statistics = namedtuple("Statistics", "mean rstd shift stretch")
 
 
 @inner

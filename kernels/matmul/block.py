@@ -5,7 +5,7 @@ off. If A's rows run across k, a column of a tile is a small piece of a cache li
 the panels that follow. (Packing it beforehand kept the multiply-adds waiting for up to a tenth of the time.)
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba import types
 
@@ -27,33 +27,13 @@ _pack = packer(ROWS)
 _add_bias, _copy = add_row(COLUMNS), copy_row(COLUMNS)
 
 
-class Operand(NamedTuple):
-    """A or B: its address, and the floats from one row and from one column to the next."""
-
-    address: int
-    row_step: int
-    column_step: int
-
-
-class Piece(NamedTuple):
-    """A piece of C: its address, the floats from one row to the next, and its size."""
-
-    address: int
-    step: int
-    rows: int
-    columns: int
-
-
-class Epilogue(NamedTuple):
-    """What follows the product: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation.
-
-    bias and preactivation are addresses; 0 stands for none, in each field.
-    """
-
-    bias: int
-    preactivation: int
-    step: int
-    activation: int
+# A or B: its address, and the floats from one row and from one column to the next.
+Operand = namedtuple("Operand", "address row_step column_step")
+# A piece of C: its address, the floats from one row to the next, and its size.
+Piece = namedtuple("Piece", "address step rows columns")
+# What follows the product: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation. Two
+# addresses and a number; 0 stands for none.
+Epilogue = namedtuple("Epilogue", "bias preactivation step activation")
 
 
 @inner
