@@ -32,6 +32,7 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numba  # noqa: E402
+import numba.extending  # noqa: E402
 import numpy as np  # noqa: E402
 from llvmlite.binding import Linkage  # noqa: E402
 from numba.core import event  # noqa: E402
@@ -47,10 +48,10 @@ SAFE = {"reassoc", "contract", "nsz"}
 # "numpy": division by zero gives inf or NaN. No wrapper for callers written in C: nothing needs it, and it would take an eighth
 # of the compile time.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
-inner = numba.njit(fastmath=SAFE, **_OPTIONS)
-exact = numba.njit(
-    fastmath={"contract"}, forceinline=True, **_OPTIONS
-)  # keeps the order of operations: polynomials, bit tricks
+njit: Any = numba.njit  # Any: compiled functions are called with other arguments than type checkers expect
+intrinsic: Any = numba.extending.intrinsic
+inner = njit(fastmath=SAFE, **_OPTIONS)
+exact = njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)  # keeps the order of operations: polynomials, bit tricks
 
 kernel_lock = threading.RLock()  # held while a kernel runs, and by callers of `scratch` while they use that memory
 
@@ -170,7 +171,7 @@ class kernel:  # noqa: N801  (used as a decorator)
         update_wrapper(self, function)
         # No fusion: Numba might join two adjacent parallel loops, because it cannot see that the second reads addresses which
         # the first writes. The end of a prange loop must stay a barrier.
-        compiled = numba.njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
+        compiled = njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
         self.compiled = _cache_on_disk(compiled)
         _KERNELS.add(self.compiled)
 
@@ -179,7 +180,7 @@ class kernel:  # noqa: N801  (used as a decorator)
             return self.compiled(*args)
 
 
-_KERNELS = set()
+_KERNELS: set[Any] = set()
 
 
 class _Announcer(event.Listener):
@@ -202,7 +203,8 @@ event.register("numba:compile", _Announcer())
 def get_num_threads() -> int:
     """How many threads a kernel may use."""
     # numba.get_num_threads() takes two locks in case the threads have not started; once they have, its C library answers.
-    return parallel._get_num_threads() if parallel._is_initialized else numba.get_num_threads()
+    library: Any = parallel
+    return library._get_num_threads() if library._is_initialized else numba.get_num_threads()
 
 
 def set_num_threads(threads: int) -> None:
@@ -248,7 +250,7 @@ def as_flat(x: np.ndarray) -> np.ndarray:
 
 
 @_cache_on_disk
-@numba.njit
+@njit
 def address(array):
     """The memory address of the array's first element. The caller must keep the array alive while it uses the address.
 

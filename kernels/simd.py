@@ -15,9 +15,8 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from kernels.launch import exact, inner
+from kernels.launch import exact, inner, intrinsic
 
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
@@ -32,8 +31,9 @@ def _vector_width() -> int:
         if setting not in ("4", "8", "16"):
             raise ValueError(f"MINIGRAD_VECTOR_WIDTH: must be 4, 8 or 16, got {setting!r}")
         return int(setting)
-    if numba.config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES="+avx2,…" compiles for that processor
-        features = {feature[1:] for feature in numba.config.CPU_FEATURES.split(",") if feature.startswith("+")}
+    forced = getattr(numba.config, "CPU_FEATURES", None)  # NUMBA_CPU_FEATURES="+avx2,…" compiles for that processor
+    if forced is not None:
+        features = {feature[1:] for feature in forced.split(",") if feature.startswith("+")}
     else:
         features = {name for name, present in llvm.get_host_cpu_features().items() if present}
     return 16 if "avx512f" in features else 8 if "avx" in features else 4

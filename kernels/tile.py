@@ -25,9 +25,8 @@ import platform
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from kernels.launch import inner
+from kernels.launch import inner, intrinsic
 from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, emit_prefetch, load, prefetch, store
 
 _32_REGISTERS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))

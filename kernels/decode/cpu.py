@@ -15,11 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import intrinsic
 
 from kernels.decode.reference import Cache, Layer, Matrix, Norm, quantize_rows  # noqa: F401  (re-exported for the kernel set)
 from kernels.gelu.cpu import gelu_tanh
-from kernels.launch import address, as_flat, inner, kernel, threads_for
+from kernels.launch import address, as_flat, inner, intrinsic, kernel, threads_for
 from kernels.simd import FLOAT, add_rows, dot, dot_products, exp, four_dots, load, maximum, next_task, prefetch, store
 
 
@@ -272,6 +271,12 @@ def _contiguous_matrix(matrix: Matrix) -> Matrix:
     return Matrix(weight, *(None if a is None else as_flat(a) for a in (matrix.scale, matrix.bias)))
 
 
+def _contiguous_layer(layer: Layer) -> Layer:
+    norm_1, qkv, merge, norm_2, widen, narrow = layer
+    attention = _contiguous_norm(norm_1), _contiguous_matrix(qkv), _contiguous_matrix(merge)
+    return Layer(*attention, _contiguous_norm(norm_2), _contiguous_matrix(widen), _contiguous_matrix(narrow))
+
+
 class Decoder:
     """See kernels/decode/reference.py. It keeps the arrays and uses their addresses, so they must stay in place."""
 
@@ -287,10 +292,7 @@ class Decoder:
         rms: bool = False,
         gated: bool = False,
     ) -> None:
-        ready = [
-            Layer(*(_contiguous_norm(part) if isinstance(part, Norm) else _contiguous_matrix(part) for part in layer))
-            for layer in layers
-        ]
+        ready = [_contiguous_layer(layer) for layer in layers]
         norm, head = _contiguous_norm(norm), _contiguous_matrix(head)
         self.arrays = ready, norm, head  # keeps them alive
         table = [[_address(a) for part in layer for a in part] for layer in ready]

@@ -5,10 +5,11 @@ function, and its tanh approximation, with which GPT-2 was trained.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-_erf = np.frompyfunc(math.erf, 1, 1)  # NumPy has no erf; the standard library's is slow, and exact to the last bit or two
+_erf: Any = np.frompyfunc(math.erf, 1, 1)  # NumPy has no erf; the standard library's is slow, and exact to the last bit or two
 TANH_SCALE = math.sqrt(2 / math.pi)
 TANH_CUBIC = 0.044715
 

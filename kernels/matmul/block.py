@@ -43,12 +43,6 @@ def operand_at(a, i, k):
 
 
 @inner
-def piece_at(c, i, j):
-    """The rest of a piece, from row i and column j on."""
-    return Piece(c.address + 4 * (i * c.step + j), c.step, c.rows - i, c.columns - j)
-
-
-@inner
 def epilogue_at(epilogue, i, j):
     """The epilogue of the piece of C that begins at row i, column j."""
     bias, pre, step, activation = epilogue

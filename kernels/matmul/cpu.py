@@ -12,17 +12,7 @@ from numba import prange
 
 from kernels.buffers import copy_to_out, result, write
 from kernels.gelu.cpu import FORMS, slopes_and_sums
-from kernels.launch import (
-    CACHE_GAP,
-    address,
-    as_flat,
-    as_rows,
-    kernel,
-    kernel_lock,
-    scratch,
-    share,
-    threads_for,
-)
+from kernels.launch import CACHE_GAP, address, as_flat, as_rows, kernel, kernel_lock, scratch, share, threads_for
 from kernels.matmul import few_rows, reference
 from kernels.matmul.block import (
     DEEPEST,
@@ -35,7 +25,6 @@ from kernels.matmul.block import (
     epilogue_at,
     finish,
     operand_at,
-    piece_at,
 )
 from kernels.simd import Rows, next_task
 from kernels.tile import COLUMNS, ROWS, packer
@@ -123,17 +112,10 @@ def _product(a, b, c, K, begins, add, epilogue, team):
                     i, below = begins[block], begins[block + 1]
                     left = panels * strip // strips * COLUMNS
                     right = min(columns, panels * (strip + 1) // strips * COLUMNS)
-                    here = piece_at(c, i, j0 + left)
-                    block_product(
-                        operand_at(a, i, k0),
-                        packed + 4 * left * depth,
-                        depth,
-                        Piece(here.address, here.step, below - i, right - left),
-                        add or k0 > 0,
-                        k0 + depth == K,
-                        epilogue_at(after, i, j0 + left),
-                        rooms + 4 * ROOM * thread,
-                    )
+                    piece = Piece(c.address + 4 * (i * c.step + j0 + left), c.step, below - i, right - left)
+                    a_here, b_here, then = operand_at(a, i, k0), packed + 4 * left * depth, epilogue_at(after, i, j0 + left)
+                    room, last_step = rooms + 4 * ROOM * thread, k0 + depth == K
+                    block_product(a_here, b_here, depth, piece, add or k0 > 0, last_step, then, room)
                     task = next_task(tasks)
             tasks += 8
 
@@ -320,7 +302,7 @@ def matmul(
     if out is not None and out.shape != shape:
         raise ValueError(f"matmul: out has shape {out.shape} but the product has shape {shape}")
     c = out if out is not None and _fits(out, shape) else np.empty(shape, np.float32)
-    if accumulate and c is not out:
+    if accumulate and out is not None and c is not out:
         c[...] = out
     pre = preactivation if preactivation is None or _fits(preactivation, shape) else np.empty(shape, np.float32)
     bias = None if bias is None else as_flat(bias)
@@ -337,7 +319,7 @@ def matmul(
     else:
         a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
         _each_into(c, a, b, add, bias, pre, code)
-    if preactivation is not None and pre is not preactivation:
+    if preactivation is not None and pre is not None and pre is not preactivation:
         preactivation[...] = pre
     return copy_to_out(c, out)
 

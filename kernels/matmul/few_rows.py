@@ -7,7 +7,7 @@ of C is the sum of B's rows weighted by row m of x.
 from numba import types
 
 from kernels.launch import CACHE_GAP, inner
-from kernels.matmul.block import Piece, piece_at
+from kernels.matmul.block import Piece
 from kernels.simd import Rows, add_rows, dot, four_dots, load, row_of, store
 
 _F = types.float32
@@ -75,6 +75,6 @@ def add_slices(c, partial_sums):
     for s in range(SLICES - 1):
         for m in range(c.rows):
             part = partial_sums + 4 * (s * (c.rows * c.columns + CACHE_GAP) + m * c.columns)
-            row = piece_at(c, m, 0)
+            row = row_of(c, m)
             for j in range(c.columns):
-                store(row.address, j, load(row.address, j) + load(part, j))
+                store(row, j, load(row, j) + load(part, j))

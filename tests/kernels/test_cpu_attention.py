@@ -58,7 +58,8 @@ def test_forward_and_backward(B, H, T, S, D, options):
     close(into, want[0])
 
     (dout,) = heads(B, H, T, D, 2)
-    want_grads = reference.attention_backward(*exact(dout, q, k, v), *want, **options)
+    dout64, q64, k64, v64 = exact(dout, q, k, v)
+    want_grads = reference.attention_backward(dout64, q64, k64, v64, *want, **options)
     saved = [w.astype(np.float32) for w in want]
     buffers = (*heads(B, H, T, D, 6), *heads(B, H, S, D, 7, parts=2))
     for grads in (
@@ -77,15 +78,15 @@ def test_scale_and_awkward_strides():
     ):
         close(got, want)
     y, lse = reference.attention_forward(q, k, v, scale=0.3)
-    out = tuple(np.empty((2, 2, 10, 12), np.float32)[..., ::2] for _ in range(3))
-    grads = cpu.attention_backward(y, q, k, v, y, lse, scale=0.3, out=out)
+    dq, dk, dv = (np.empty((2, 2, 10, 12), np.float32)[..., ::2] for _ in range(3))
+    grads = cpu.attention_backward(y, q, k, v, y, lse, scale=0.3, out=(dq, dk, dv))
     for got, want in zip(grads, reference.attention_backward(*exact(y, q, k, v, y, lse), scale=0.3), strict=True):
         close(got, want, 2e-5)
 
 
 def test_a_query_that_sees_no_key_gives_zeros():
     (q,), (k, v) = heads(2, 1, 20, 8, 0), heads(2, 1, 20, 8, 1, parts=2)
-    options = {"causal_offset": 0, "key_start": np.array([0, 7])}
+    options: dict = {"causal_offset": 0, "key_start": np.array([0, 7])}
     y, lse = cpu.attention_forward(q, k, v, **options)
     assert not y[1, :, :7].any() and np.isneginf(lse[1, :, :7]).all() and np.isfinite(lse[1, :, 7:]).all()
     dq, dk, dv = cpu.attention_backward(normal(2, 1, 20, 8), q, k, v, y, lse, **options)

@@ -149,8 +149,8 @@ def test_linear(shape, out_features, activation):
         close(got, exactly, 400)
     buffers = np.empty_like(x), normal(*weight.shape, seed=5), normal(*bias.shape, seed=6)
     before = [np.zeros_like(x), buffers[1].copy(), buffers[2].copy()]
-    got = cpu.linear_backward(dy, x, weight, z, activation=activation, out=buffers, accumulate=True)
-    for g, buffer, exactly, start in zip(got, buffers, want, before, strict=True):
+    grads = cpu.linear_backward(dy, x, weight, z, activation=activation, out=buffers, accumulate=True)
+    for g, buffer, exactly, start in zip(grads, buffers, want, before, strict=True):
         assert g is buffer
         close(g, exactly + start, 400)
     assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)

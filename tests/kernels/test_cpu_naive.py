@@ -48,7 +48,7 @@ CASES = {
     ),
     "cross_entropy": lambda: (
         cross_entropy.cross_entropy_forward(X, INDICES)[0],
-        [cross_entropy.naive_cross_entropy(x, target) for x, target in zip(X, INDICES, strict=True)],
+        np.array([cross_entropy.naive_cross_entropy(x, target) for x, target in zip(X, INDICES, strict=True)]),
     ),
     "gelu": lambda: (gelu.gelu_forward(X), by_row(gelu.naive_gelu, X)),
     "gelu_tanh": lambda: (gelu.gelu_forward(X, approximate="tanh"), by_row(gelu.naive_gelu, X, "tanh")),
@@ -72,7 +72,8 @@ def test_adamw_equals_the_naive_loop():
     adamw.adamw_step(
         *([a] for a in fast), step=10**6, lr=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.5, grad_scale=2.0
     )
-    adamw.naive_adamw(*naive, adamw.Settings(decay=0.95, beta1=0.9, beta2=0.95, rate=0.1, eps=1e-8, grad_scale=2.0))
+    param, grad, m, v = naive
+    adamw.naive_adamw(param, grad, m, v, adamw.Settings(decay=0.95, beta1=0.9, beta2=0.95, rate=0.1, eps=1e-8, grad_scale=2.0))
     for a, b in zip(fast, naive, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -88,7 +89,7 @@ def test_the_decoders_output_layer_equals_the_naive_loop():
     )
     layer = decode.Layer(norm, zeros[0], zeros[1], norm, zeros[2], zeros[3])
     decoder = decode.Decoder([layer], norm, decode.Matrix(weight, scale), n_head=1, n_kv_head=1, eps=1e-5)
-    caches = [[tuple(np.zeros((1, 1, 3, C), np.float32) for _ in "kv")] for _ in x]
+    caches = [[(np.zeros((1, 1, 3, C), np.float32), np.zeros((1, 1, 3, C), np.float32))] for _ in x]
     normalized = layernorm.layernorm_forward(x)[0]
     want = decode.naive_rows(weight, scale, np.zeros(11, np.float32), normalized)
     np.testing.assert_allclose(decoder.step(x, caches, [0, 0]), want, rtol=1e-4, atol=1e-4)
