@@ -52,10 +52,7 @@ CASES = {
     ),
     "gelu": lambda: (gelu.gelu_forward(X), by_row(gelu.naive_gelu, X)),
     "gelu_tanh": lambda: (gelu.gelu_forward(X, approximate="tanh"), by_row(gelu.naive_gelu, X, "tanh")),
-    "embedding": lambda: (
-        embedding.embedding_backward(X, INDICES, 4),
-        embedding.naive_embedding_backward(X, INDICES, 4),
-    ),
+    "embedding": lambda: (embedding.embedding_backward(X, INDICES, 4), embedding.naive_embedding_backward(X, INDICES, 4)),
     "dropout": lambda: (dropout.dropout(WEIGHT, 0.4, 2**63 + 5), dropout.naive_dropout(WEIGHT, 0.4, 2**63 + 5)),
 }
 
