@@ -160,7 +160,7 @@ class _Compiler(Compiler):
         return super().define_pipelines()
 
 
-class kernel:  # noqa: N801  (used as a decorator)
+class kernel:  # lower case: used as a decorator
     """Compile a function for all cores at its first call. Calls from several Python threads wait for one another.
 
     Related numbers travel as plain tuples (`sizes = B, H, T, S, D`), and the kernel names them: `sizes = Sizes(*numbers)`.
