@@ -1,18 +1,17 @@
-"""How the CPU kernels are compiled, cached and run: the one place for Numba's settings.
+"""How the CPU kernels are compiled, cached and run. All of Numba's settings are in this file.
 
-A kernel is a Python function that Numba turns into machine code the first time it is called:
+Numba compiles a Python function to machine code at its first call. Two decorators mark such functions:
 
-    @inner                            a piece of a kernel, compiled into its callers
-    @kernel                           the outermost function, called from Python; its loops over `prange` run on all cores
+    @kernel     the outermost function, called from Python; its loops over `prange` run on all cores
+    @inner      a helper that is compiled into the kernels that call it
 
-Threads. A parallel loop is always `for worker in prange(workers)`; each worker takes a task by its number, computes elements
-that belong to that task alone, and takes the next. Which worker computed an element therefore never changes its value: the
-results have the same bytes from run to run. `NUMBA_NUM_THREADS=2 python …` or numba.set_num_threads(2) sets the number.
-The threads are OpenMP's where Numba finds it, else Numba's own pool, which must not be entered from two Python threads at
-once: the lock `running` sees to that.
+Threads. Every parallel loop reads `for thread in prange(threads)`. Each thread computes elements that no other thread computes,
+so the result has the same bytes whichever thread computed an element. NUMBA_NUM_THREADS=2 or `set_num_threads(2)` sets the
+number of threads. They are OpenMP's if Numba finds OpenMP. Numba's own thread pool is the fallback; two Python threads must not
+enter it at once, and `kernel_lock` prevents that.
 
-Compiled code is cached on disk (in __pycache__, or in NUMBA_CACHE_DIR). Where nothing can be written, kernels are compiled
-in memory, with one warning. What is compiled says so once on stderr, because the first run of a kernel takes about a second.
+Cache. Compiled code is stored on disk, in __pycache__ or NUMBA_CACHE_DIR. If neither is writable, kernels are compiled in
+memory after one warning. Compiling a kernel takes seconds, so a line on stderr announces it.
 """
 
 import ctypes
@@ -21,16 +20,19 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
+from typing import Any
 
-# A thread with nothing to do looks out for work for a while, some 0.2 ms, before it sleeps. That bridges the Python between two
-# kernels: to be woken takes longer, and a step of a tiny GPT 3 % more. But on a machine busy with something else, a thread
-# that looks out keeps the one it waits for from running: GNU OpenMP's own 300,000 rounds make a step take 9 times as long
-# there, these 10,000 less than twice. (Read when Numba first starts its threads.)
+# An idle OpenMP thread spins for about 0.2 ms before it sleeps. This bridges the Python code between two kernels: waking a
+# thread takes longer, and would slow the training step of a tiny GPT by 3 %. Spinning longer hurts on a busy machine, where
+# the spinning thread keeps a working thread off its core: with GNU OpenMP's default of 300,000 rounds a step takes 9 times as
+# long there, with 10,000 less than twice. OpenMP reads this variable when Numba starts its threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numba  # noqa: E402
+import numba.extending  # noqa: E402
 import numpy as np  # noqa: E402
 from llvmlite.binding import Linkage  # noqa: E402
 from numba.core import event  # noqa: E402
@@ -39,17 +41,27 @@ from numba.core.codegen import JITCodeLibrary  # noqa: E402
 from numba.core.compiler import Compiler  # noqa: E402
 from numba.np.ufunc import parallel  # noqa: E402
 
-# What the compiler may do to floating-point arithmetic: reorder sums (that is what lets a sum use the vector unit), fuse a
-# product and a sum, ignore the sign of zero. It may not assume that there is no NaN and no infinity.
+# The compiler may reorder sums (vector instructions need that), fuse a product with a sum, and ignore the sign of zero.
+# It must not assume that NaN and infinity never occur.
 SAFE = {"reassoc", "contract", "nsz"}
 
+# "numpy": division by zero gives inf or NaN. No wrapper for callers written in C: nothing needs it, and it would take an eighth
+# of the compile time.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
+njit: Any = numba.njit  # Any: compiled functions are called with other arguments than type checkers expect
+intrinsic: Any = numba.extending.intrinsic
+inner = njit(fastmath=SAFE, **_OPTIONS)
+exact = njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)  # keeps the order of operations: polynomials, bit tricks
 
-def _keep_freed_memory():
-    """Ask the C library to keep the memory of freed arrays for the next ones, in place of returning it to the system.
+kernel_lock = threading.RLock()  # held while a kernel runs, and by callers of `scratch` while they use that memory
 
-    A training step makes and frees the same large arrays again and again. By default each new one is fetched from the system,
-    which clears it, page by page, at first touch: of a tiny GPT's step that is a quarter of the time. Peak memory is the same.
-    (GNU C library only, whose limit for this is 32 MiB an array; MALLOC_MMAP_THRESHOLD_ in the environment takes precedence.)
+
+def _reuse_freed_memory() -> None:
+    """Tell the C library to keep freed arrays' memory for the next arrays.
+
+    A training step allocates and frees the same large arrays again and again. By default the operating system supplies and
+    clears their pages each time, which takes a quarter of a tiny GPT's step. Peak memory stays the same.
+    GNU C library only, for arrays up to its limit of 32 MiB. MALLOC_MMAP_THRESHOLD_ in the environment takes precedence.
     """
     if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return
@@ -60,25 +72,16 @@ def _keep_freed_memory():
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-_keep_freed_memory()
-running = threading.RLock()
+_reuse_freed_memory()
 
-# Of the options: a division by zero gives inf or NaN, as in NumPy; and no entry for callers in C, which nobody asks for (it
-# would be an eighth of the compiling).
-_OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}
-inner = numba.njit(fastmath=SAFE, **_OPTIONS)
-# Arithmetic whose order matters (the polynomials, the bit tricks): products and sums may be fused, nothing is reordered.
-exact = numba.njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)
-
-
-# The files whose functions are compiled into the kernels of other files.
+# Files whose functions are compiled into the kernels of other files.
 _SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py", "matmul/block.py")
 
 
-def _fingerprint():
-    """A digest of the shared files and of the setting that changes what they mean.
+def _fingerprint() -> str:
+    """A digest of the shared files and of MINIGRAD_VECTOR_WIDTH.
 
-    Numba's cache looks only at the file of the outermost function; a change in a function compiled into it would go unseen.
+    Numba's cache checks only the kernel's own file. With the digest in its key, it also notices a change in a shared file.
     """
     digest = hashlib.sha256(os.environ.get("MINIGRAD_VECTOR_WIDTH", "").encode())
     for name in _SHARED:
@@ -90,24 +93,24 @@ _FINGERPRINT = _fingerprint()
 _warned = False
 
 
-def _warn_uncached(reason):
+def _warn_uncached(reason: Exception) -> None:
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
             f"compiled kernels cannot be cached on disk ({reason}), so every start compiles them again; "
-            "set NUMBA_CACHE_DIR to a folder that can be written",
+            "set NUMBA_CACHE_DIR to a writable folder",
             stacklevel=3,
         )
 
 
-def cached():
-    """Whether what is compiled is kept on disk, as far as is known."""
+def cached() -> bool:
+    """Whether compiled kernels are cached on disk: True until a write fails."""
     return not _warned
 
 
 class _Cache(FunctionCache):
-    """Numba's cache on disk, which also notices changes in other files, and does without the disk where it fails."""
+    """Numba's disk cache with `_FINGERPRINT` in its key; disk errors become one warning."""
 
     def _index_key(self, sig, codegen):
         return (*super()._index_key(sig, codegen), _FINGERPRINT)
@@ -125,22 +128,22 @@ class _Cache(FunctionCache):
             _warn_uncached(error)
 
 
-def _kept_on_disk(compiled):
-    """Keep on disk what Numba compiles of this function, where that can be done."""
+def _cache_on_disk(dispatcher):
+    """Attach the disk cache to a Numba function, if there is a writable folder."""
     try:
-        compiled._cache = _Cache(compiled.py_func)
-    except (RuntimeError, OSError) as error:  # Numba found no folder that it may write to
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:  # Numba found no writable folder
         _warn_uncached(error)
-    return compiled
+    return dispatcher
 
 
 class _SelfContained(JITCodeLibrary):
-    """A kernel's machine code, all of it private: what is kept on disk is the very code that runs, here and wherever loaded.
+    """A kernel's machine code with all its functions private, so that compiled and loaded kernels run the same code.
 
-    Numba translates each inner function by itself, then once more in every function that uses it, and gives all translations
-    the same name. Of several with one name, the loader takes the first that it met: in the process that compiles a kernel a
-    piece from along the way, in one that loads it the kernel's own, optimised once more, whose last bits may differ. (And two
-    processes may give one name to two different functions.) A private function is seen by its own kernel only.
+    Numba translates an inner function once by itself and once more inside every caller, all under one name. Among functions
+    with one name the loader picks the first it met. In the process that compiles, that is the stand-alone translation; in a
+    process that loads the kernel, it is the kernel's own, which was optimised once more and may differ in the last bits.
+    (Two processes may also give one name to two different functions.) Only its own kernel sees a private function.
     """
 
     def _optimize_final_module(self):
@@ -157,128 +160,127 @@ class _Compiler(Compiler):
         return super().define_pipelines()
 
 
-class kernel:  # noqa: N801  (it is used as a decorator)
-    """Compile a function for all cores, when it is first called; calls from several Python threads wait for one another."""
+class kernel:  # lower case: used as a decorator
+    """Compile a function for all cores at its first call. Calls from several Python threads wait for one another.
 
-    def __init__(self, function):
+    Related numbers travel as plain tuples (`sizes = B, H, T, S, D`), and the kernel names them: `sizes = Sizes(*numbers)`.
+    Numba accepts a NamedTuple from Python as well, but takes 2 µs longer to unpack one.
+    """
+
+    def __init__(self, function: Callable):
         update_wrapper(self, function)
-        # Numba may join two parallel loops that follow one another, but of what is done by address it sees no dependence: the
-        # end of a loop over prange has to stay the place where all workers wait for one another.
-        made = numba.njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
-        self.compiled = _kept_on_disk(made)
-        _OUTERMOST.add(self.compiled)
+        # No fusion: Numba might join two adjacent parallel loops, because it cannot see that the second reads addresses which
+        # the first writes. The end of a prange loop must stay a barrier.
+        compiled = njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
+        self.compiled = _cache_on_disk(compiled)
+        _KERNELS.add(self.compiled)
 
     def __call__(self, *args):
-        with running:
+        with kernel_lock:
             return self.compiled(*args)
 
 
-_OUTERMOST = set()
+_KERNELS: set[Any] = set()
 
 
-class _Announce(event.Listener):
-    """Says on stderr what is being compiled; a kernel loaded from the cache is not mentioned."""
+class _Announcer(event.Listener):
+    """Prints the name of each kernel that is being compiled to stderr. Kernels loaded from the cache are not mentioned."""
 
-    def on_start(self, happening):
-        dispatcher = happening.data["dispatcher"]
-        if dispatcher in _OUTERMOST:
+    def on_start(self, event):
+        dispatcher = event.data["dispatcher"]
+        if dispatcher in _KERNELS:
             function = dispatcher.py_func
             folder, name = function.__module__.split(".")[1], function.__name__.strip("_")
             print(f"compiling the {folder} kernel {name!r} for this processor", file=sys.stderr, flush=True)
 
-    def on_end(self, happening):
+    def on_end(self, event):
         pass
 
 
-event.register("numba:compile", _Announce())
+event.register("numba:compile", _Announcer())
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """How many threads a kernel may use."""
-    # Asking Numba's C library itself: numba.get_num_threads() takes two locks first, in case the threads are not there yet.
-    return parallel._get_num_threads() if parallel._is_initialized else numba.get_num_threads()
+    # numba.get_num_threads() takes two locks in case the threads have not started; once they have, its C library answers.
+    library: Any = parallel
+    return library._get_num_threads() if library._is_initialized else numba.get_num_threads()
 
 
-def set_num_threads(threads):
-    """Let kernels that are called from this Python thread use so many; ValueError unless there are so many."""
+def set_num_threads(threads: int) -> None:
+    """Limit the threads of kernels called from this Python thread; ValueError if there are fewer."""
     numba.set_num_threads(threads)
 
 
-# Floats, a little over a page of 4 kB, to leave between what two threads write again and again. Cores hand each other whole
-# cache lines, and a core fetches lines ahead of those it reads, though not beyond the page: were the other's numbers among
-# them, the two would wait for each other all the time. (Where the cores have no cache in common, that can halve the speed.)
-APART = 1056
+def threads_for(work: int) -> int:
+    """How many threads should share `work`, counted in elements touched.
 
-
-def workers(work):
-    """How many threads to share `work` among, counted in elements touched.
-
-    Starting the threads costs 2 to 20 µs, in which one core touches some 32,000 elements: smaller work stays on one thread.
+    Starting the threads takes 2 to 20 µs. One core touches about 32,000 elements in that time, so less work stays on one
+    thread.
     """
     return 1 if work < 32768 else get_num_threads()
 
 
-def as_rows(x):
-    """x: (..., C) as a C-contiguous, writable float32 array (R, C): the one layout that the row kernels are compiled for.
+@inner
+def share(n, thread, threads):
+    """(first, last) of one thread's share of n items: all threads together cover 0…n−1 once."""
+    return n * thread // threads, n * (thread + 1) // threads
 
-    A view wherever x allows it. (Numba compiles a kernel again for every combination of layouts; one is enough.)
+
+# Floats between two memory areas that different threads keep writing: a little over a page of 4 kB. Cores exchange whole cache
+# lines and prefetch the lines that follow, up to the end of the page. Without the gap the threads would wait for each other;
+# on cores without a common cache that can halve the speed.
+CACHE_GAP = 1056
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """x: (..., C) as a writable C-contiguous float32 array (R, C); a view if possible.
+
+    Numba compiles a kernel anew for each combination of array layouts, so the row kernels accept only this one.
     """
     columns = x.shape[-1] if x.ndim else 1
     rows = np.ascontiguousarray(x, np.float32).reshape(x.size // columns if columns else int(np.prod(x.shape[:-1])), columns)
     return rows if rows.flags.writeable else rows.copy()
 
 
-def as_flat(x):
-    """x as a C-contiguous, writable float32 array of one dimension, a view wherever x allows it."""
+def as_flat(x: np.ndarray) -> np.ndarray:
+    """x as a writable C-contiguous float32 array of one dimension; a view if possible."""
     flat = np.ascontiguousarray(x, np.float32).reshape(-1)
     return flat if flat.flags.writeable else flat.copy()
 
 
-def result(out, shape):
-    """A C-contiguous float32 array of this shape to compute into: `out` itself if it is one, else a new one."""
-    if out is not None and out.shape != tuple(shape):
-        raise ValueError(f"out has shape {out.shape} but the result has shape {tuple(shape)}")
-    if out is not None and out.dtype == np.float32 and out.flags.c_contiguous:
-        return out
-    return np.empty(shape, np.float32)
-
-
-def delivered(y, out):
-    """y, or `out` after y was copied into it, where `out` was given and could not be computed into directly."""
-    if out is None or out is y:
-        return y
-    out[...] = y
-    return out
-
-
-@_kept_on_disk
-@numba.njit
+@_cache_on_disk
+@njit
 def address(array):
-    """Where the array's first element lies in memory. Keep the array alive for as long as the number is used.
+    """The memory address of the array's first element. The caller must keep the array alive while it uses the address.
 
-    (Compiled, it answers in 0.1 µs; NumPy's own two ways take 1.5 µs, and a training step asks some 900 times.)
+    A training step asks some 900 times. Compiled, this takes 0.1 µs; NumPy's own two ways take 1.5 µs.
     """
     return array.ctypes.data
 
 
-def check_indices(indices, n, what, ignore_index=None):
-    """indices as a contiguous int64 array; IndexError if one of them is outside 0…n−1 (and is not ignore_index)."""
+def check_indices(indices: np.ndarray, n: int, operation: str, ignore_index: int | None = None) -> np.ndarray:
+    """The indices as a contiguous int64 array.
+
+    Raises:
+        IndexError: if an index is outside 0…n−1 and is not `ignore_index`.
+    """
     indices = np.ascontiguousarray(indices, np.int64)
     wrong = (indices < 0) | (indices >= n)
     if ignore_index is not None:
         wrong &= indices != ignore_index
     if wrong.any():
-        raise IndexError(f"{what}: index {indices[wrong].flat[0]} is out of range; it must be in 0…{n - 1}")
+        raise IndexError(f"{operation}: expected indices in 0…{n - 1}, got {indices[wrong].flat[0]}")
     return indices if indices.flags.writeable else indices.copy()
 
 
 _scratch = np.empty(0, np.float32)
 
 
-def scratch(floats):
-    """The address of room for this many floats, on a cache line's boundary; valid while the caller holds `running`.
+def scratch(floats: int) -> int:
+    """The address of scratch memory for this many floats, aligned to a cache line; valid while the caller holds `kernel_lock`.
 
-    It is the same memory each time: fresh memory would have to be fetched from the operating system, page by page.
+    Every call returns the same memory: the operating system would have to supply fresh memory page by page.
     """
     global _scratch
     if _scratch.size < floats + 16:

@@ -1,13 +1,20 @@
-"""The register tile: the small matrix product that all the large ones are made of, and the packing that feeds it.
+"""The register tile, the small matrix product inside all large ones, and the packing that feeds it.
 
 A multiply-add needs two numbers and a place for the sum. If each came from memory, memory would set the pace. So the innermost
-loop holds a whole tile of C in vector registers, `rows` by `vectors` of them, and for every k reads one column of A and one
-row of B: rows + vectors loads for rows · vectors multiply-adds, each on WIDTH numbers. The larger the tile, the fewer loads for
-each multiply-add, until the registers run out: AVX-512 and NEON have 32, AVX2 and SSE 16.
+loop holds a tile of C in vector registers, `rows` by `vectors`. For each k it reads a column of A and a row of B: that is
+rows + vectors loads for rows · vectors multiply-adds, each on WIDTH numbers. A larger tile needs fewer loads for each
+multiply-add, until the registers run out: AVX-512 and NEON have 32, AVX2 and SSE 16.
 
-Packing copies A and B, a block at a time, into the order in which the tile reads them: no strides, no half-used cache lines,
-no page touched twice. It is also where a transposed operand is put right, with vector shuffles, so that none is ever copied
-whole. A block is packed once and used many times.
+The tile equals this loop:
+
+    for k in range(K):
+        for r in range(rows):
+            for c in range(vectors * WIDTH):
+                C[r, c] += A[r, k] * B[k, c]
+
+Packing copies blocks of A and B into the order in which the tile reads them: no strides, no half-used cache lines, no page
+touched twice. A transposed operand is transposed here too, with vector shuffles, so it is never copied whole. A block is packed
+once and used many times.
 
     A: panels of `rows` rows, stored column after column       a[k · rows + r]
     B: panels of `columns` columns, stored row after row       b[k · columns + c]
@@ -18,33 +25,32 @@ import platform
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from kernels.launch import inner
+from kernels.launch import inner, intrinsic
 from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, emit_prefetch, load, prefetch, store
 
-_SPACIOUS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))  # 32 vector registers
+_32_REGISTERS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))
 
-# rows, vectors: the sums take rows · vectors registers; a few more hold the operands.
-ROWS, VECTORS = (8, 3) if _SPACIOUS else (4, 3)
+# The sums take rows · vectors registers, and the operands a few more.
+ROWS, VECTORS = (8, 3) if _32_REGISTERS else (4, 3)
 COLUMNS = VECTORS * WIDTH
 
-# Packing waits for memory more than for anything else, since it reads far too few bytes from one place for the processor to
-# guess what comes next. So it says so: it asks for what it will read a little later, and by then it is there.
+# Packing mostly waits for memory: it reads too few bytes from one place for the processor to guess what comes next. So it
+# prefetches what it will read a little later.
 LINE = 16  # floats in a cache line
-AHEAD = 16  # rows
+AHEAD = 16  # rows to prefetch ahead
 
 _FLOAT_POINTER, _VECTOR_POINTER = FLOAT.as_pointer(), VECTOR.as_pointer()
-
-
-_TAKEN = [types.int64] * 5 + [types.boolean]  # the addresses of A, B and C; K, c_row, add
+_TILE_ARGUMENTS = [types.int64] * 5 + [types.boolean]  # the addresses of A, B and C; K, c_row, add
 
 
 def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
-    """Make the product of a tile:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH),  or += with `add`.
+    """Make a tile product:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH),  or += if `add`.
 
-    Element (r, k) of A lies at a[r · a_row + k · a_column], row k of B at b[k · b_row]; by default both are packed.
-    Returned is a function of (address of A, of B, of C, K ≥ 1, floats from one row of C to the next, add).
+    Element (r, k) of A is at a[r · a_row + k · a_column], row k of B at b[k · b_row]; by default both are packed.
+
+    Returns:
+        A function of (addresses of A, B and C, K ≥ 1, floats from one row of C to the next, add).
     """
     steps = LONG(a_row), LONG(rows if a_column is None else a_column)
 
@@ -53,28 +59,28 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
         def emit(context, builder, signature, args):
             return _emit_tile(context, builder, rows, vectors, b_row, args, *steps)
 
-        return types.void(*_TAKEN), emit
+        return types.void(*_TILE_ARGUMENTS), emit
 
     return tile
 
 
 def tile_in_place(rows, vectors, b_row=None):
-    """A register tile that reads A where it lies: its function takes a_row and a_column too, last, at each call."""
+    """A register tile that reads A in place: the function also takes a_row and a_column, last."""
 
     @intrinsic
     def tile(typing, a, b, c, K, c_row, add, a_row, a_column):
         def emit(context, builder, signature, args):
             return _emit_tile(context, builder, rows, vectors, b_row, args[:6], *args[6:])
 
-        return types.void(*_TAKEN, types.int64, types.int64), emit
+        return types.void(*_TILE_ARGUMENTS, types.int64, types.int64), emit
 
     return tile
 
 
 def packing_tile(rows, vectors):
-    """A register tile that also packs A, whose rows lie across (a_row is 1), for the tiles to come, behind the multiply-adds.
+    """A register tile that also packs A, whose rows run across k (a_row is 1), for later tiles, behind the multiply-adds.
 
-    Its function takes a_column and the address to pack to, last, at each call.
+    The function also takes a_column and the address to pack to, last.
     """
 
     @intrinsic
@@ -82,13 +88,13 @@ def packing_tile(rows, vectors):
         def emit(context, builder, signature, args):
             return _emit_tile(context, builder, rows, vectors, None, args[:6], LONG(1), args[6], packed=args[7])
 
-        return types.void(*_TAKEN, types.int64, types.int64), emit
+        return types.void(*_TILE_ARGUMENTS, types.int64, types.int64), emit
 
     return tile
 
 
 def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, packed=None):
-    """LLVM's instructions for a tile.  args: those of register_tile's function; a_row … packed: see there and packing_tile."""
+    """Emit a tile's instructions.  args: the arguments of register_tile's function; the rest as in the three makers above."""
     a, b, c = (builder.inttoptr(x, _FLOAT_POINTER) for x in args[:3])
     K, c_row, add = args[3:]
     b_row = LONG(vectors * WIDTH if b_row is None else b_row)
@@ -98,7 +104,7 @@ def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, pa
     def vector(start, offset):
         return builder.bitcast(builder.gep(start, [offset]), _VECTOR_POINTER)
 
-    def everywhere(number):  # the same number in all lanes
+    def broadcast(number):  # the same number in all lanes
         lane = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, INT(0))
         return builder.shuffle_vector(lane, lane, ir.Constant(ir.VectorType(INT, WIDTH), [0] * WIDTH))
 
@@ -119,7 +125,7 @@ def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, pa
     sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
     b_vectors = [builder.load(vector(b_k, LONG(v * WIDTH)), align=4) for v in range(vectors)]
     for r in range(rows):
-        number = everywhere(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
+        number = broadcast(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
         for v in range(vectors):
             more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
             sums[r][v].add_incoming(zeros, before)
@@ -148,9 +154,9 @@ def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, pa
 
 
 def _prefetch_tile(builder, c, c_row, rows, columns):
-    """Ask for the lines of a tile of C, to be written. It is wanted only after the last k, and by then has come from memory.
+    """Prefetch a tile of C for writing: it is needed only after the last k, and memory delivers it meanwhile.
 
-    A row's last number is asked for too: a row that does not begin where a line begins ends in one line more.
+    The last number of a row is prefetched too, because a row that does not begin at a cache line's start touches one line more.
     """
     for r in range(rows):
         for column in (*range(0, columns, LINE), columns - 1):
@@ -158,13 +164,14 @@ def _prefetch_tile(builder, c, c_row, rows, columns):
 
 
 def transpose_block(rows):
-    """Make a transposition in registers: `rows` rows of WIDTH floats become WIDTH rows, of which the first `rows` floats count.
+    """Make a transposition in registers: `rows` rows of WIDTH floats become WIDTH rows, whose first `rows` floats are valid.
 
-    It works by halves. Cut the block into four quarters and exchange the two off the diagonal; then do so within each quarter;
-    and so on. Exchanging blocks of 2ᵖ between row i and row i + 2ᵖ takes two vector shuffles for each pair of rows.
+    Cut the block into four quarters and exchange the two off the diagonal, then do the same within each quarter, and so on.
+    Exchanging blocks of 2ᵖ between row i and row i + 2ᵖ takes two vector shuffles for each pair of rows.
 
-    Returned is a function of (source, floats from one source row to the next, target, floats from one target row to the next).
-    It writes WIDTH floats a row: where the target rows are closer, each is completed by the next one's writing, in this order.
+    Returns:
+        A function of (source, floats from one source row to the next, target, floats from one target row to the next).
+        It writes WIDTH floats a row, in order. If target rows are closer, each overwrites the invalid end of the row before.
     """
 
     @intrinsic
@@ -200,9 +207,9 @@ def transpose_block(rows):
 
 
 def copy_row(width):
-    """Make a copy of `width` floats from one address to another: all loads before the first store.
+    """Make a copy of `width` floats from one address to another, all loads before the first store.
 
-    (In a plain loop the compiler must allow for the target to overlap the source, and copies one number at a time.)
+    (In a plain loop the compiler must assume that target and source overlap, and copies one number at a time.)
     """
 
     @intrinsic
@@ -222,7 +229,7 @@ def _emit_copy(builder, width, source, target):
 
 
 def add_row(width):
-    """Make an addition of `width` floats at one address to those at another, likewise."""
+    """Make an addition of `width` floats at one address to the floats at another, all loads before the first store."""
 
     @intrinsic
     def add(typing, source, target):
@@ -241,32 +248,32 @@ def add_row(width):
 def packer(width):
     """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of source.
 
-    Element (i, k), i < count and k < K ≤ depth, lies at source[i · i_step + k · k_step], where one of the two steps is 1. Where
-    the last panel is incomplete, zeros take the missing rows' places: they add nothing to a product. Up to WIDTH floats after
-    the last panel are overwritten.
+    Element (i, k), for i < count and k < K ≤ depth, is at source[i · i_step + k · k_step], where one of the two steps is 1. An
+    incomplete last panel is filled with zeros, which add nothing to a product. Up to WIDTH floats after the last panel are
+    overwritten.
     """
     if width % WIDTH and width > WIDTH:
-        raise ValueError(f"a panel must be narrower than a vector or a multiple of it, got {width} for {WIDTH}")
-    transposed, copied, singly = _panel_transposer(width), copy_row(width), _edge_packer(width)
+        raise ValueError(f"packer: expected a panel narrower than a vector ({WIDTH}) or a multiple of it, got {width}")
+    transpose_panel, copy, pack_rest = _panel_transposer(width), copy_row(width), _rest_packer(width)
 
     @inner
     def pack(source, i_step, k_step, count, K, depth, target):
         whole = count // width
-        if i_step == 1 and k_step != 1:  # the rows lie across: copy, along the source's memory through all panels
+        if i_step == 1 and k_step != 1:  # the rows run across k: copy, in the order of the source's memory
             for k in range(K):
                 for p in range(whole):
                     here = source + 4 * (k * k_step + p * width)
                     for line in range(0, width, LINE):
                         prefetch(here + 4 * (AHEAD * k_step + line))
-                    copied(here, target + 4 * (p * depth + k) * width)
+                    copy(here, target + 4 * (p * depth + k) * width)
         else:
             for p in range(whole):
                 panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
-                done = transposed(panel, i_step, K, place) if k_step == 1 else 0
-                singly(panel, i_step, k_step, width, done, K, place)
+                done = transpose_panel(panel, i_step, K, place) if k_step == 1 else 0
+                pack_rest(panel, i_step, k_step, width, done, K, place)
         if count > whole * width:
-            rim, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
-            singly(rim, i_step, k_step, count - whole * width, 0, K, place)
+            rest, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
+            pack_rest(rest, i_step, k_step, count - whole * width, 0, K, place)
 
     return pack
 
@@ -276,8 +283,8 @@ def _panel_transposer(width):
     transpose = transpose_block(height)
 
     @inner
-    def transposed(source, i_step, K, target):
-        """A whole panel whose rows lie along k: WIDTH columns at a time, in registers. Returns how many columns that made."""
+    def transpose_panel(source, i_step, K, target):
+        """Pack a whole panel whose rows run along k, WIDTH columns at a time; return the number of columns packed."""
         done = 0
         while done + WIDTH <= K:
             for i in range(width):
@@ -287,20 +294,20 @@ def _panel_transposer(width):
             done += WIDTH
         return done
 
-    return transposed
+    return transpose_panel
 
 
-def _edge_packer(width):
+def _rest_packer(width):
     @inner
-    def singly(source, i_step, k_step, count, first, K, target):
-        """What is left at the edges, a number at a time."""
+    def pack_rest(source, i_step, k_step, count, first, K, target):
+        """Pack the columns from `first` on, one number at a time."""
         for k in range(first, K):
             for i in range(count):
                 store(target, k * width + i, load(source, i * i_step + k * k_step))
             for i in range(count, width):
                 store(target, k * width + i, types.float32(0.0))
 
-    return singly
+    return pack_rest
 
 
 _transpose = transpose_block(WIDTH)
@@ -308,7 +315,7 @@ _transpose = transpose_block(WIDTH)
 
 @inner
 def unpack(source, source_row, n, D, target, target_row):
-    """target[i, d] = source[d, i] for i < n, d < D: columns back to rows, a square of a vector's width at a time."""
+    """target[i, d] = source[d, i] for i < n, d < D, in squares of WIDTH by WIDTH."""
     for i in range(0, n, WIDTH):
         for d in range(0, D, WIDTH):
             if i + WIDTH <= n and d + WIDTH <= D:

@@ -1,1 +1,1 @@
-"""The AdamW update and the gradient norm, over a list of arrays in one call."""
+"""The AdamW update and the gradient norm, for a whole list of arrays in one call."""

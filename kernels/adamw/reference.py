@@ -1,41 +1,58 @@
 """AdamW and the gradient norm over a list of arrays: the specification, in NumPy, for any float dtype.
 
-Source: Loshchilov, Hutter 2017, "Decoupled Weight Decay Regularization" (arXiv:1711.05101), Algorithm 2, with PyTorch's
-convention that the decay is multiplied by the learning rate.
+Source: Loshchilov, Hutter 2017, Decoupled Weight Decay Regularization (arXiv:1711.05101), Algorithm 2; as in PyTorch, the decay
+is multiplied by the learning rate.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, eps, weight_decay, grad_scale=1.0):
-    """One update of every array in the list, in place.
+def adamw_step(
+    params: Sequence[np.ndarray],
+    grads: Sequence[np.ndarray],
+    exp_avgs: Sequence[np.ndarray],
+    exp_avg_sqs: Sequence[np.ndarray],
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    grad_scale: float = 1.0,
+) -> None:
+    """Update every array θ in `params` and its moments m and v, in place.
 
-    params, grads, exp_avgs, exp_avg_sqs: lists of arrays of equal shapes; step counts from 1.
-        θ ← θ (1 − lr · weight_decay)                  the decay acts on the weights, not through the moments
+        θ ← θ (1 − lr · weight_decay)                  the decay acts on the weights directly, not through the moments
         m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
-        θ ← θ − lr · m̂ / (√v̂ + eps)                    m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ): both start at zero
-    g is the gradient times grad_scale (what clipping multiplies by), which leaves the gradients themselves untouched.
+        θ ← θ − lr · m̂ / (√v̂ + eps)                    m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ): both moments start at zero
+
+    Args:
+        params, grads, exp_avgs, exp_avg_sqs: lists of θ, g, m, v, of the same shapes.
+        step: t, counted from 1.
+        grad_scale: factor on g, as from clipping; the gradient arrays stay untouched.
     """
     correction1, correction2 = 1 - beta1**step, math.sqrt(1 - beta2**step)
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        kind = param.dtype.type
-        g = grad * kind(grad_scale)
-        param *= kind(1 - lr * weight_decay)
-        m *= kind(beta1)
-        m += kind(1 - beta1) * g
-        v *= kind(beta2)
-        v += kind(1 - beta2) * g * g
-        param -= kind(lr / correction1) * m / (np.sqrt(v) / kind(correction2) + kind(eps))
+        number = param.dtype.type
+        g = grad * number(grad_scale)
+        param *= number(1 - lr * weight_decay)
+        m *= number(beta1)
+        m += number(1 - beta1) * g
+        v *= number(beta2)
+        v += number(1 - beta2) * g * g
+        param -= number(lr / correction1) * m / (np.sqrt(v) / number(correction2) + number(eps))
 
 
-def global_norm(arrays):
+def global_norm(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """√(Σ of all squares) over a list of arrays, summed in float64.  Returns a float64 array of no dimensions."""
     return np.sqrt(np.sum([np.square(a, dtype=np.float64).sum() for a in arrays], dtype=np.float64))
 
 
-def scale_arrays(arrays, factor):
-    """Multiply every array of the list by the number `factor`, in place, keeping its dtype."""
+def scale_arrays(arrays: Sequence[np.ndarray], factor: float) -> None:
+    """Multiply every array of the list by a factor, in place, in its dtype."""
     for a in arrays:
         np.multiply(a, a.dtype.type(factor), out=a)

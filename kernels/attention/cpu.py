@@ -1,56 +1,113 @@
-"""Attention on the CPU: the reference's signatures, float32, and never a (T, S) matrix.
+"""Attention on the CPU in float32, without ever storing the (T, S) matrix of scores.
 
-The score matrix of one head is computed in blocks of a few dozen queries by some keys that stay in the nearest cache. The
-softmax goes along (Milakov, Gimelshein 2018, arXiv:1805.02867): for each query a running maximum and a running sum are kept,
-and what was summed so far is rescaled when the maximum grows. Memory is linear in T.
-
-Everything is turned on its side. A block holds the scores as Sᵀ: a row for each key, a column for each query. Then
-
-- the softmax over keys runs down the columns: maximum and sum of WIDTH queries at a time, none across a vector register;
-- the block, as the register tile wrote it, is in the very order in which the tile wants the second operand of Oᵀ = Vᵀ Pᵀ,
-  so between the two products nothing is rearranged.
-
-Blocks that no query may see (causal) are skipped, not masked. Tasks are heads, or ranges of queries where heads are few.
-While one head is computed, memory is asked for the rows of the next: packing them would otherwise wait for each.
+The kernels equal `naive_attention` below: one pass over the keys keeps a running maximum and a running sum for each query, and
+rescales what was summed before whenever the maximum grows. Memory is linear in T.
+Source: Milakov, Gimelshein 2018, Online normalizer calculation for softmax (arXiv:1805.02867), Algorithm 3.
 """
 
 import math
+from collections import namedtuple
+from collections.abc import Sequence
 
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import APART, address, delivered, inner, kernel, result, running, scratch, workers
-from kernels.simd import WIDTH, add_rows, dot, exp_to_zero, load, maximum, prefetch_numbers, store, take_number
+from kernels.buffers import copy_to_out, result
+from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, threads_for
+from kernels.simd import WIDTH, Rows, add_rows, dot, exp_to_zero, load, maximum, next_task, prefetch_floats, row_of, store
 from kernels.tile import ROWS, packer, register_tile, unpack
+
+
+def naive_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
+    """softmax(scale · q kᵀ) v of one head.  q: (T, D), k and v: (S, D) -> (T, D)."""
+    y = np.zeros_like(q)  # (T, D)
+    for t in range(len(q)):
+        top, total = -math.inf, 0.0
+        for s in range(len(k)):
+            score = scale * float(q[t] @ k[s])
+            new_top = max(top, score)
+            rescale, weight = math.exp(top - new_top), math.exp(score - new_top)
+            total = total * rescale + weight
+            y[t] = y[t] * rescale + weight * v[s]
+            top = new_top
+        y[t] /= total
+    return y
+
+
+# What the kernels do differently:
+#
+# - They take a block of queries and a block of keys at a time, small enough for the first-level cache, so that both products
+#   are matrix products for the register tile (kernels/tile.py).
+# - A block holds the transposed scores Sᵀ: a row for each key, a column for each query. The maximum and the sum over keys then
+#   run down the columns, WIDTH queries at a time. And the tile writes Pᵀ in just the order in which Oᵀ = Vᵀ Pᵀ reads it.
+# - They skip blocks that the causal mask hides completely.
+# - A task is a head, or a range of queries if there are few heads. Threads draw tasks until none is left.
+# - While one head is computed, they prefetch the rows of the next, because packing those rows would otherwise wait for memory.
+#
+# Numbers in memory are named by their byte addresses (4 bytes for a float32). Capitals follow the papers: Q, P, O, dQ …
 
 _F = types.float32
 
-QUERIES = 2 * WIDTH  # in a panel: two vectors
+QUERIES = 2 * WIDTH  # queries in a panel: two vectors
 BLOCK = 2 * QUERIES  # queries in a block of the backward pass
-KEYS = 256  # in a block of the forward pass: 32 kB of scores with AVX-512
-KEYS_BACK = 64  # in a block of the backward pass, which holds two such blocks
-AT_ONCE = 2  # rows of the next head to ask for at a time
-FEW = 4  # queries, up to which keys and values are read in place, once
+KEYS = 256  # keys in a block of the forward pass: 32 kB of scores with AVX-512
+KEYS_BACKWARD = 64  # keys in a block of the backward pass, which holds two blocks of scores
+PREFETCH_ROWS = 2  # rows of the next head to prefetch at a time
+FEW_QUERIES = 4  # up to this many queries read keys and values in place
 
-_tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, Oᵀ += Vᵀ Pᵀ, and what resembles them in the backward pass
+_tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, Oᵀ += Vᵀ Pᵀ, dPᵀ = V dOᵀ
 _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
 _MINUS_INFINITY = -np.inf
 
 
-@inner
-def _head(addresses, steps, number, H):
-    """Where the arrays of head `number` of all B · H begin."""
-    return addresses + 4 * (number // H * steps[:, 0] + number % H * steps[:, 1])
+# What all heads have in common. Query t sees the keys up to t + offset if `causal`, else all.
+Problem = namedtuple("Problem", "B H T S D causal offset scale")
+# One head. q, y: Rows (T, D); k, v: Rows (S, D); the address of its T logsumexps; the first key that is not padding.
+Head = namedtuple("Head", "q k v y logsumexp start")
+# The head to prefetch: its arrays' addresses and steps, (n,) each; rows prefetched so far, (1,); its rows and floats in a row.
+NextHead = namedtuple("NextHead", "arrays steps progress T D")
+# Addresses in a thread's scratch memory: a head's packed keys and values, then what a panel of queries needs.
+ForwardRoom = namedtuple("ForwardRoom", "keys values Q P O top total rescale end")
 
 
 @inner
-def _ask(ahead):
-    """Ask memory for the next head's next few rows.  ahead: its arrays, floats from row to row of each, asked, rows, width."""
-    arrays, steps, asked, T, D = ahead
-    for t in range(asked[0], min(T, asked[0] + AT_ONCE)):
-        for i in range(len(arrays)):
-            prefetch_numbers(arrays[i] + 4 * t * steps[i], D)
-    asked[0] += AT_ONCE
+def _forward_room(start, S, D):
+    S_padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
+    values = start + 4 * (S_padded * D + WIDTH)
+    Q = values + 4 * (S_padded * D_padded + WIDTH)
+    P = Q + 4 * D * QUERIES
+    O = P + 4 * KEYS * QUERIES
+    top = O + 4 * D_padded * QUERIES
+    total = top + 4 * QUERIES
+    rescale = total + 4 * QUERIES
+    return ForwardRoom(start, values, Q, P, O, top, total, rescale, rescale + 4 * (QUERIES + CACHE_GAP))
+
+
+@inner
+def _rows(views, i, head, H):
+    """The rows of array i in one of all B · H heads.  views: (n, 4), see _views."""
+    return Rows(views[i, 0] + 4 * (head // H * views[i, 1] + head % H * views[i, 2]), views[i, 3])
+
+
+@inner
+def _next_head(views, head, H, T, D):
+    arrays = views[:, 0] + 4 * (head // H * views[:, 1] + head % H * views[:, 2])
+    return NextHead(arrays, views[:, 3], np.zeros(1, np.int64), T, D)
+
+
+@inner
+def _prefetch(ahead):
+    """Prefetch the next few rows of the next head."""
+    for t in range(ahead.progress[0], min(ahead.T, ahead.progress[0] + PREFETCH_ROWS)):
+        for i in range(len(ahead.arrays)):
+            prefetch_floats(ahead.arrays[i] + 4 * t * ahead.steps[i], ahead.D)
+    ahead.progress[0] += PREFETCH_ROWS
+
+
+@inner
+def _visible_end(problem, t):
+    """Where the keys end that queries before t can see."""
+    return min(problem.S, max(0, t + problem.offset)) if problem.causal else problem.S
 
 
 @inner
@@ -66,14 +123,6 @@ def _scale(target, n, factor):
 
 
 @inner
-def _copy_rows(source, source_row, n, D, factor, target, target_row):
-    """n rows of D floats, multiplied by the factor."""
-    for i in range(n):
-        for d in range(D):
-            store(target, i * target_row + d, load(source, i * source_row + d) * factor)
-
-
-@inner
 def _scale_columns(target, rows, factors):
     """Multiply each of QUERIES columns by its own factor, four rows at a time."""
     for r in range(0, rows, 4):
@@ -83,16 +132,19 @@ def _scale_columns(target, rows, factors):
 
 
 @inner
-def _pack_features(v, v_row, S, D, padded, target):
-    """S rows of D features, in panels of ROWS features: target[panel][key][feature]; `padded` keys each, zeros beyond S."""
-    _pack_rows(v, 1, v_row, D, S, padded, target)
+def _pack_features(rows, S, padded, D, target):
+    """Pack S rows of D features as target[panel][key][feature], ROWS features a panel, `padded` keys, zeros beyond S."""
+    _pack_rows(rows.address, 1, rows.step, D, S, padded, target)
     for d in range(0, D, ROWS):
         _fill(target + 4 * (d * padded + S * ROWS), (padded - S) * ROWS, _F(0.0))
 
 
 @inner
 def _softmax_step(P, keys, top, total, rescale):
-    """exp(P − new maximum), column by column, four keys at a time; top, total: of each query; rescale: of what came before."""
+    """Turn scores into exp(score − new maximum), four keys at a time, and update the running values of each query (column).
+
+    top: maximum so far; total: sum so far; rescale: the factor by which the earlier terms shrink.
+    """
     for i in range(QUERIES):
         store(rescale, i, load(top, i))
     for j in range(0, keys, 4):
@@ -102,7 +154,7 @@ def _softmax_step(P, keys, top, total, rescale):
             b = maximum(load(row, 2 * QUERIES + i), load(row, 3 * QUERIES + i))
             store(top, i, maximum(load(top, i), maximum(a, b)))
     for i in range(QUERIES):
-        shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # nothing seen yet: exp(-inf − 0) = 0
+        shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # no visible key yet: exp(-inf − 0) = 0
         store(rescale, i, exp_to_zero(load(rescale, i) - shift))
         store(total, i, load(total, i) * load(rescale, i))
     for j in range(0, keys, 4):
@@ -119,45 +171,47 @@ def _softmax_step(P, keys, top, total, rescale):
 
 
 @inner
-def _forward_panel(q, q_row, n, D, first_query, start, S, offset, causal, scale, padded, out, out_row, lse, room, ahead):
-    """A panel of n ≤ QUERIES queries over the keys start…S−1.  room: (9,), see _forward_places; ahead: see _ask."""
-    packed_k, packed_v, Q, P, O, top, total, rescale, _ = room  # noqa: E741  (the paper's name)
-    _pack_queries(q, q_row, 1, n, D, D, Q)
-    _scale(Q, D * QUERIES, scale)
-    _fill(top, QUERIES, _F(_MINUS_INFINITY))
-    _fill(total, QUERIES, _F(0.0))
-    end = min(S, max(0, first_query + n + offset)) if causal else S
-    first = start // ROWS * ROWS
-    _fill(O, -(-D // ROWS) * ROWS * QUERIES, _F(0.0))
+def _forward_panel(head, first_query, n, problem, room, ahead):
+    """Attention of n ≤ QUERIES queries of a head whose keys and values are packed."""
+    D, padded = problem.D, -(-problem.S // ROWS) * ROWS
+    _pack_queries(row_of(head.q, first_query), head.q.step, 1, n, D, D, room.Q)
+    _scale(room.Q, D * QUERIES, problem.scale)
+    _fill(room.top, QUERIES, _F(_MINUS_INFINITY))
+    _fill(room.total, QUERIES, _F(0.0))
+    end = _visible_end(problem, first_query + n)
+    first = head.start // ROWS * ROWS
+    _fill(room.O, -(-D // ROWS) * ROWS * QUERIES, _F(0.0))
     for k0 in range(first, end, KEYS):
         keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
         for j in range(0, keys, ROWS):
-            _ask(ahead)
-            _tile(packed_k + 4 * (k0 + j) * D, Q, P + 4 * j * QUERIES, D, QUERIES, False)
+            _prefetch(ahead)
+            _tile(room.keys + 4 * (k0 + j) * D, room.Q, room.P + 4 * j * QUERIES, D, QUERIES, False)
         for j in range(keys):
-            hidden = k0 + j - offset - first_query if causal else 0  # so many of the queries do not see this key
-            if k0 + j < start or k0 + j >= end:
+            hidden = k0 + j - problem.offset - first_query if problem.causal else 0  # this many queries do not see the key
+            if k0 + j < head.start or k0 + j >= end:
                 hidden = QUERIES
-            _fill(P + 4 * j * QUERIES, hidden, _F(_MINUS_INFINITY))
-        _softmax_step(P, keys, top, total, rescale)
+            _fill(room.P + 4 * j * QUERIES, hidden, _F(_MINUS_INFINITY))
+        _softmax_step(room.P, keys, room.top, room.total, room.rescale)
         if k0 > first:
-            _scale_columns(O, D, rescale)
+            _scale_columns(room.O, D, room.rescale)
         for d in range(0, D, ROWS):
-            _tile(packed_v + 4 * (d * padded + k0 * ROWS), P, O + 4 * d * QUERIES, keys, QUERIES, True)
+            _tile(room.values + 4 * (d * padded + k0 * ROWS), room.P, room.O + 4 * d * QUERIES, keys, QUERIES, True)
     for i in range(QUERIES):
-        store(rescale, i, _F(1.0) / load(total, i) if load(total, i) != _F(0.0) else _F(0.0))
-    _scale_columns(O, D, rescale)
-    unpack(O, QUERIES, n, D, out, out_row)
+        store(room.rescale, i, _F(1.0) / load(room.total, i) if load(room.total, i) != _F(0.0) else _F(0.0))
+    _scale_columns(room.O, D, room.rescale)
+    unpack(room.O, QUERIES, n, D, row_of(head.y, first_query), head.y.step)
     for i in range(n):
-        store(lse, i, _F(math.log(load(total, i))) + load(top, i))
+        store(head.logsumexp, first_query + i, _F(math.log(load(room.total, i))) + load(room.top, i))
 
 
 @inner
-def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
-    """One query over the keys start…end−1, which are read in place: a step of generation, bound by that reading."""
+def _one_query(head, t, problem, scores):
+    """Attention of query t, which reads keys and values in place. A step of text generation is bound by that reading."""
+    D, start, end = problem.D, head.start, _visible_end(problem, t + 1)
+    q, y = row_of(head.q, t), row_of(head.y, t)
     top, total = _F(_MINUS_INFINITY), _F(0.0)
     for j in range(start, end):
-        score = dot(q, k + 4 * j * k_row, D) * scale
+        score = dot(q, row_of(head.k, j), D) * problem.scale
         store(scores, j, score)
         top = maximum(top, score)
     shift = top if top != _F(_MINUS_INFINITY) else _F(0.0)
@@ -165,236 +219,269 @@ def _one_query(q, D, start, end, scale, k, k_row, v, v_row, out, lse, scores):
         p = exp_to_zero(load(scores, j) - shift)
         store(scores, j, p)
         total += p
-    _fill(out, D, _F(0.0))
-    add_rows(scores + 4 * start, v + 4 * start * v_row, v_row, end - start, D, out)
+    _fill(y, D, _F(0.0))
+    add_rows(scores + 4 * start, row_of(head.v, start), head.v.step, end - start, D, y)
     if total != _F(0.0):
-        _scale(out, D, _F(1.0) / total)
-    store(lse, 0, _F(math.log(total)) + top)
-
-
-def _forward_places(S, D):
-    """Where in a thread's room lies what _forward_panel works with, counted in floats; last, how large the room is."""
-    padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
-    head = padded * D + WIDTH, padded * D_padded + WIDTH  # packed keys and values
-    panel = D * QUERIES, KEYS * QUERIES, D_padded * QUERIES, QUERIES, QUERIES, QUERIES + APART  # Q, P, O, top, total, rescale
-    return np.cumsum((0, *head, *panel))
+        _scale(y, D, _F(1.0) / total)
+    store(head.logsumexp, t, _F(math.log(total)) + top)
 
 
 @kernel
-def _forward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, chunk, room, places, tasks, parts):
-    """addresses: (4,) and steps: (4, 3), floats from batch to batch, head to head, row to row, of q, k, v, out."""
-    rows = steps[:, 2]
-    chunks = (T + chunk - 1) // chunk
-    padded = -(-S // ROWS) * ROWS
-    for worker in prange(parts):
-        own = room + 4 * (places + places[-1] * worker)
-        task = take_number(tasks)
-        while task < B * H * chunks:
-            # The last queries see the most keys: they are the longest tasks and come first.
-            head, t0 = task // chunks, (chunks - 1 - task % chunks) * chunk
-            t1 = min(T, t0 + chunk)
-            q, k, v, out = _head(addresses, steps, head, H)
-            lse_head, start = lse + 4 * head * T, min(S, max(0, starts[head // H]))
-            if T <= FEW:
+def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
+    """views: (4, 4), of q, k, v, y; starts: (B,); numbers: a Problem; chunk: queries in a task; tasks: a zeroed counter."""
+    problem = Problem(*numbers)
+    H, T, S, D = problem.H, problem.T, problem.S, problem.D
+    heads, chunks = problem.B * H, (T + chunk - 1) // chunk
+    for thread in prange(threads):
+        room = _forward_room(memory + thread * _forward_room(0, S, D).end, S, D)
+        task = next_task(tasks)
+        while task < heads * chunks:
+            # The last queries see the most keys, so their tasks take longest and come first.
+            i, t0 = task // chunks, (chunks - 1 - task % chunks) * chunk
+            t1, start = min(T, t0 + chunk), min(S, max(0, starts[i // H]))
+            q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
+            head = Head(q, k, v, y, logsumexp + 4 * i * T, start)
+            if T <= FEW_QUERIES:
                 for t in range(t0, t1):
-                    _one_query(
-                        q + 4 * t * rows[0], D, start, min(S, t + offset + 1) if causal else S, scale,
-                        k, rows[1], v, rows[2], out + 4 * t * rows[3], lse_head + 4 * t, own[0],
-                    )  # fmt: skip
+                    _one_query(head, t, problem, room.keys)
             else:
-                end = min(S, max(0, t1 + offset)) if causal else S
-                _pack_rows(k, rows[1], 1, end, D, D, own[0])  # [panel][d][key]
-                _pack_features(v, rows[2], end, D, padded, own[1])
-                following = min(B * H - 1, (task + parts) // chunks)  # the thread's next head, if all go in step
-                ahead = (_head(addresses, steps, following, H), rows, np.zeros(1, np.int64), T, D)
+                end = _visible_end(problem, t1)
+                _pack_rows(k.address, k.step, 1, end, D, D, room.keys)  # [panel][d][key]
+                _pack_features(v, end, -(-S // ROWS) * ROWS, D, room.values)
+                ahead = _next_head(views, min(heads - 1, (task + threads) // chunks), H, T, D)  # if threads advance in step
                 for t in range(t0, t1, QUERIES):
-                    _forward_panel(
-                        q + 4 * t * rows[0], rows[0], min(QUERIES, t1 - t), D, t, start, S, offset, causal, scale,
-                        padded, out + 4 * t * rows[3], rows[3], lse_head + 4 * t, own, ahead,
-                    )  # fmt: skip
-            task = take_number(tasks)
+                    _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
+            task = next_task(tasks)
 
 
-def _rows(x):
-    """x if its last axis has unit steps, else a contiguous copy."""
+def _with_unit_steps(x: np.ndarray) -> np.ndarray:
+    """x if each row is contiguous, else a contiguous copy."""
     fits = x.dtype == np.float32 and (x.strides[-1] == 4 or x.shape[-1] == 1) and not any(s % 4 for s in x.strides)
     return x if fits else np.ascontiguousarray(x, np.float32)
 
 
-def _steps(*arrays):
-    return np.array([[s // 4 for s in x.strides[:3]] for x in arrays], np.int64)
+def _views(*arrays: np.ndarray) -> np.ndarray:
+    """(n, 4): the address of each array (B, H, rows, D), and the floats from one batch, head and row to the next."""
+    return np.array([(address(x), *(s // 4 for s in x.strides[:3])) for x in arrays], np.int64)
 
 
-def _starts(key_start, B):
+def _starts(key_start, B: int) -> np.ndarray:
     return np.zeros(B, np.int64) if key_start is None else np.array(np.broadcast_to(key_start, (B,)), np.int64)
 
 
-def _buffer(out, shape):
-    """`out` if it can be written row by row, else a new array."""
-    fits = out is not None and out.shape == shape and _rows(out) is out
-    return out if fits else result(None, shape)
+def _problem(q: np.ndarray, S: int, causal_offset: int | None, scale: float | None) -> Problem:
+    B, H, T, D = q.shape
+    factor = np.float32(1 / math.sqrt(D) if scale is None else scale)
+    return Problem(B, H, T, S, D, causal_offset is not None, int(causal_offset or 0), factor)
 
 
-def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
+def _buffer(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """`out` if the kernel can write it row by row, else a new array."""
+    return out if out is not None and out.shape == shape and _with_unit_steps(out) is out else result(None, shape)
+
+
+def attention_forward(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    scale: float | None = None,
+    causal_offset: int | None = None,
+    key_start: Sequence[int] | np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
-    y, lse = _buffer(out, q.shape), np.empty((B, H, T), np.float32)
+    y, logsumexp = _buffer(out, q.shape), np.empty((B, H, T), np.float32)
     if not S or not y.size:
-        y[...], lse[...] = 0, -np.inf
-        return delivered(y, out), lse
-    q, k, v = _rows(q), _rows(k), _rows(v)
-    parts, places = workers(B * H * T * S * D // 8), _forward_places(S, D)
-    # A task is a head, unless there are too few of them to keep all threads busy to the end.
-    chunk = T if B * H >= 4 * parts or T <= FEW else -(-T // (-(-4 * parts // (B * H)) * QUERIES)) * QUERIES
-    addresses, tasks = np.array([address(x) for x in (q, k, v, y)], np.int64), np.zeros(1, np.int64)
-    with running:
-        room = scratch(parts * int(places[-1]))
-        _forward(
-            addresses, _steps(q, k, v, y), _starts(key_start, B), address(lse),
-            B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
-            np.float32(1 / math.sqrt(D) if scale is None else scale), chunk, room, places, address(tasks), parts,
-        )  # fmt: skip
-    return delivered(y, out), lse
+        y[...], logsumexp[...] = 0, -np.inf
+        return copy_to_out(y, out), logsumexp
+    views = [*map(_with_unit_steps, (q, k, v)), y]
+    threads, tasks = threads_for(B * H * T * S * D // 8), np.zeros(1, np.int64)
+    # A task is a head, unless there are too few heads to keep all threads busy to the end.
+    chunk = T if B * H >= 4 * threads or T <= FEW_QUERIES else -(-T // (-(-4 * threads // (B * H)) * QUERIES)) * QUERIES
+    numbers = tuple(_problem(q, S, causal_offset, scale))
+    with kernel_lock:
+        memory = scratch(threads * _forward_room.py_func(0, S, D).end // 4)
+        _forward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, chunk, memory, address(tasks), threads)
+    return copy_to_out(y, out), logsumexp
 
 
-# The backward pass computes, for each block of queries and each block of keys, again with keys as rows:
+# The backward pass computes for each block of queries and each block of keys, again with a row for each key:
 #   Sᵀ = K Qᵀ,   Pᵀ = exp(Sᵀ − L),   dPᵀ = V dOᵀ,   dSᵀ = Pᵀ (dPᵀ − row),
 #   dV += Pᵀ dO,   dK += dSᵀ Q,   dQᵀ += Kᵀ dSᵀ.
-# The first operand of the dV and dK products is the block as it stands: the register tile takes any distance between rows.
+# The dV and dK products read their first operand from the block in place; the tile accepts any distance between rows.
 _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
 
+# Of one head. dout, dq: Rows (T, D); dk, dv: Rows (S, D).
+Gradients = namedtuple("Gradients", "dout dq dk dv")
+# Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and of upstream
+# gradients (in two orders each); a block of weights and of their gradients; sums; logsumexp and row of the block's queries.
+BackwardRoom = namedtuple("BackwardRoom", "K K_features V Q Q_up dO dO_up P dP dQ dK dV logsumexp row end")
+
+
 @inner
-def _pack_block(x, x_row, n, D, sideways, upright):
-    """A block of n ≤ BLOCK rows in both orders: sideways[panel][d][row], upright[panel][row][d]; filled up with zeros."""
+def _backward_room(start, S, D):
+    S_padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
+    K_features = start + 4 * (S_padded * D + WIDTH)
+    V = K_features + 4 * (S_padded * D_padded + WIDTH)
+    Q = V + 4 * (S_padded * D + WIDTH)
+    Q_up = Q + 4 * BLOCK * D
+    dO = Q_up + 4 * BLOCK * D_wide
+    dO_up = dO + 4 * BLOCK * D
+    P = dO_up + 4 * BLOCK * D_wide
+    dP = P + 4 * BLOCK * KEYS_BACKWARD
+    dQ = dP + 4 * BLOCK * KEYS_BACKWARD
+    dK = dQ + 4 * BLOCK * D_padded
+    dV = dK + 4 * S_padded * D_wide
+    logsumexp = dV + 4 * S_padded * D_wide
+    row = logsumexp + 4 * BLOCK
+    end = row + 4 * (BLOCK + CACHE_GAP)
+    return BackwardRoom(start, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, logsumexp, row, end)
+
+
+@inner
+def _pack_block(x, x_step, n, D, sideways, upright):
+    """Pack n ≤ BLOCK rows in both orders: sideways[panel][d][row] and upright[panel][row][d], zeros beyond n."""
     _fill(sideways + 4 * (n // QUERIES * QUERIES) * D, (BLOCK - n // QUERIES * QUERIES) * D, _F(0.0))
-    _pack_queries(x, x_row, 1, n, D, D, sideways)
-    _pack_queries(x, 1, x_row, D, n, BLOCK, upright)
+    _pack_queries(x, x_step, 1, n, D, D, sideways)
+    _pack_queries(x, 1, x_step, D, n, BLOCK, upright)
     for d in range(0, D, QUERIES):
         _fill(upright + 4 * (d * BLOCK + n * QUERIES), (BLOCK - n) * QUERIES, _F(0.0))
 
 
 @inner
-def _weights(P, dP, lse, row):
-    """In place, for ROWS keys and a panel of queries: P = exp(S − lse) from the scores, dS = P (dP − row) from dP."""
+def _weights(P, dP, logsumexp, row):
+    """In place, for ROWS keys and a panel of queries: P = exp(S − logsumexp), then dS = P (dP − row) where dP was."""
     for r in range(ROWS):
         p_row, d_row = P + 4 * r * BLOCK, dP + 4 * r * BLOCK
         for i in range(QUERIES):
-            p = exp_to_zero(load(p_row, i) - load(lse, i))
+            p = exp_to_zero(load(p_row, i) - load(logsumexp, i))
             store(p_row, i, p)
             store(d_row, i, p * (load(d_row, i) - load(row, i)))
 
 
 @inner
-def _backward_block(room, k0, keys, first_query, start, end, offset, causal, D, D_wide, padded, ahead):
-    """One block of queries with one block of keys: adds to dQᵀ, dK and dV.  room: as in _backward_head; ahead: see _ask."""
-    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse, row, _ = room
-    before = k0 - offset - first_query if causal else -keys  # so many of the queries do not see key k0, one more not the next
+def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
+    """Add what one block of queries and one block of keys contribute to dQᵀ, dK and dV."""
+    D, D_wide, padded = problem.D, -(-problem.D // QUERIES) * QUERIES, -(-problem.S // ROWS) * ROWS
+    # The first `before` queries do not see key k0; one query more does not see the next key, and so on.
+    before = k0 - problem.offset - first_query if problem.causal else -keys
     for j in range(0, keys, ROWS):
         first = max(0, before + j) // QUERIES * QUERIES
         for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
-            _ask(ahead)
-            _tile(K + 4 * (k0 + j) * D, Q + 4 * i * D, P + place, D, BLOCK, False)
-            _tile(V + 4 * (k0 + j) * D, dO + 4 * i * D, dP + place, D, BLOCK, False)
+            _prefetch(ahead)
+            _tile(room.K + 4 * (k0 + j) * D, room.Q + 4 * i * D, room.P + place, D, BLOCK, False)
+            _tile(room.V + 4 * (k0 + j) * D, room.dO + 4 * i * D, room.dP + place, D, BLOCK, False)
         for r in range(j, j + ROWS):
             hidden = before + r if start <= k0 + r < end else BLOCK
             if hidden > first:
-                _fill(P + 4 * (r * BLOCK + first), hidden - first, _F(_MINUS_INFINITY))
+                _fill(room.P + 4 * (r * BLOCK + first), hidden - first, _F(_MINUS_INFINITY))
         for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
-            _weights(P + place, dP + place, lse + 4 * i, row + 4 * i)
+            _weights(room.P + place, room.dP + place, room.logsumexp + 4 * i, room.row + 4 * i)
     for i in range(0, BLOCK, QUERIES):
-        seen = min(keys, i + QUERIES - before)
-        if seen > 0:
+        visible = min(keys, i + QUERIES - before)
+        if visible > 0:
             for d in range(0, D, ROWS):
-                place = 4 * (d * BLOCK + i)
-                _queries_tile(K_features + 4 * (d * padded + k0 * ROWS), dP + 4 * i, dQ + place, seen, BLOCK, True)
+                features, sums = room.K_features + 4 * (d * padded + k0 * ROWS), room.dQ + 4 * (d * BLOCK + i)
+                _queries_tile(features, room.dP + 4 * i, sums, visible, BLOCK, True)
     for d in range(0, D, QUERIES):
         for j in range(0, keys, ROWS):
             first = max(0, before + j)  # less than BLOCK: the last query sees the last key
             block, place = 4 * (j * BLOCK + first), 4 * ((k0 + j) * D_wide + d)
             up = 4 * (d * BLOCK + first * QUERIES)
-            _keys_tile(P + block, dO_up + up, dV + place, BLOCK - first, D_wide, True)
-            _keys_tile(dP + block, Q_up + up, dK + place, BLOCK - first, D_wide, True)
-
-
-def _backward_places(S, D):
-    """Where in a thread's room lies what _backward_head works with, counted in floats; last, how large the room is."""
-    padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
-    head = padded * D + WIDTH, padded * D_padded + WIDTH, padded * D + WIDTH  # K, K_features, V
-    block = 2 * (BLOCK * D, BLOCK * D_wide) + 2 * (BLOCK * KEYS_BACK,)  # Q, Q_up, dO, dO_up, P, dP
-    sums = BLOCK * D_padded, padded * D_wide, padded * D_wide  # dQ, dK, dV
-    return np.cumsum((0, *head, *block, *sums, BLOCK, BLOCK + APART))  # lse, row
+            _keys_tile(room.P + block, room.dO_up + up, room.dV + place, BLOCK - first, D_wide, True)
+            _keys_tile(room.dP + block, room.Q_up + up, room.dK + place, BLOCK - first, D_wide, True)
 
 
 @inner
-def _backward_head(head, lse, rows, start, T, S, D, causal, offset, scale, room, ahead):
-    """head: (8,) addresses, rows: (8,) floats from row to row, of dout, q, k, v, y, dq, dk, dv; room: see _backward_places."""
-    dout, q, k, v, y, dq, dk, dv = head
+def _write_sums(sums, step, S, D, factor, target):
+    """target: (S, D) = sums · factor."""
+    for s in range(S):
+        for d in range(D):
+            store(target.address, s * target.step + d, load(sums, s * step + d) * factor)
+
+
+@inner
+def _backward_head(head, gradients, problem, room, ahead):
+    (q, k, v, y, logsumexp, start), dout = head, gradients.dout
+    T, S, D, scale = problem.T, problem.S, problem.D, problem.scale
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
-    K, K_features, V, Q, Q_up, dO, dO_up, P, dP, dQ, dK, dV, lse_block, row_block, _ = room
-    _pack_rows(k, rows[2], 1, S, D, D, K)
-    _pack_features(k, rows[2], S, D, padded, K_features)
-    _pack_rows(v, rows[3], 1, S, D, D, V)
-    _fill(dK, padded * D_wide, _F(0.0))
-    _fill(dV, padded * D_wide, _F(0.0))
+    _pack_rows(k.address, k.step, 1, S, D, D, room.K)
+    _pack_features(k, S, padded, D, room.K_features)
+    _pack_rows(v.address, v.step, 1, S, D, D, room.V)
+    _fill(room.dK, padded * D_wide, _F(0.0))
+    _fill(room.dV, padded * D_wide, _F(0.0))
     for t in range(0, T, BLOCK):
         n = min(BLOCK, T - t)
-        _pack_block(q + 4 * t * rows[1], rows[1], n, D, Q, Q_up)
-        _scale(Q, BLOCK * D, scale)
-        _pack_block(dout + 4 * t * rows[0], rows[0], n, D, dO, dO_up)
-        _fill(lse_block, BLOCK, _F(np.inf))  # queries beyond the last: exp(0 − inf) = 0, they weigh nothing
-        _fill(row_block, BLOCK, _F(0.0))
+        _pack_block(row_of(q, t), q.step, n, D, room.Q, room.Q_up)
+        _scale(room.Q, BLOCK * D, scale)
+        _pack_block(row_of(dout, t), dout.step, n, D, room.dO, room.dO_up)
+        _fill(room.logsumexp, BLOCK, _F(np.inf))  # queries beyond the last one: exp(0 − inf) = 0, so they weigh nothing
+        _fill(room.row, BLOCK, _F(0.0))
         for i in range(n):
-            value = load(lse, t + i)
-            store(lse_block, i, value if value != _F(_MINUS_INFINITY) else _F(0.0))
-            store(row_block, i, dot(dout + 4 * (t + i) * rows[0], y + 4 * (t + i) * rows[4], D))
-        _fill(dQ, D_padded * BLOCK, _F(0.0))
-        end = min(S, max(0, t + n + offset)) if causal else S
-        for k0 in range(start // ROWS * ROWS, end, KEYS_BACK):
-            keys = -(-(min(end, k0 + KEYS_BACK) - k0) // ROWS) * ROWS
-            _backward_block(room, k0, keys, t, start, end, offset, causal, D, D_wide, padded, ahead)
-        _scale(dQ, D * BLOCK, scale)
-        unpack(dQ, BLOCK, n, D, dq + 4 * t * rows[5], rows[5])
-    _copy_rows(dK, D_wide, S, D, scale, dk, rows[6])
-    _copy_rows(dV, D_wide, S, D, _F(1.0), dv, rows[7])
+            value = load(logsumexp, t + i)
+            store(room.logsumexp, i, value if value != _F(_MINUS_INFINITY) else _F(0.0))
+            store(room.row, i, dot(row_of(dout, t + i), row_of(y, t + i), D))
+        _fill(room.dQ, D_padded * BLOCK, _F(0.0))
+        end = _visible_end(problem, t + n)
+        for k0 in range(start // ROWS * ROWS, end, KEYS_BACKWARD):
+            keys = -(-(min(end, k0 + KEYS_BACKWARD) - k0) // ROWS) * ROWS
+            _backward_block(k0, keys, t, start, end, problem, room, ahead)
+        _scale(room.dQ, D * BLOCK, scale)
+        unpack(room.dQ, BLOCK, n, D, row_of(gradients.dq, t), gradients.dq.step)
+    _write_sums(room.dK, D_wide, S, D, scale, gradients.dk)
+    _write_sums(room.dV, D_wide, S, D, _F(1.0), gradients.dv)
 
 
 @kernel
-def _backward(addresses, steps, starts, lse, B, H, T, S, D, causal, offset, scale, room, places, tasks, parts):
-    """addresses: (8,) and steps: (8, 3) of dout, q, k, v, y, dq, dk, dv."""
-    for worker in prange(parts):
-        own = room + 4 * (places + places[-1] * worker)
-        task = take_number(tasks)
-        while task < B * H:
-            until = T if T <= 512 else 0  # of a longer head, the cache would not keep the rows until their turn
-            ahead = (_head(addresses, steps, min(B * H - 1, task + parts), H)[:5], steps[:, 2], np.zeros(1, np.int64), until, D)
-            _backward_head(
-                _head(addresses, steps, task, H), lse + 4 * task * T, steps[:, 2], min(S, max(0, starts[task // H])),
-                T, S, D, causal, offset, scale, own, ahead,
-            )  # fmt: skip
-            task = take_number(tasks)
+def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
+    """views: (8, 4), of q, k, v, y, dout, dq, dk, dv; the rest as in _forward. A task is a head."""
+    problem = Problem(*numbers)
+    H, T, S, D = problem.H, problem.T, problem.S, problem.D
+    heads = problem.B * H
+    for thread in prange(threads):
+        room = _backward_room(memory + thread * _backward_room(0, S, D).end, S, D)
+        i = next_task(tasks)
+        while i < heads:
+            rows = T if T <= 512 else 0  # the cache could not hold a longer head's rows until they are needed
+            ahead = _next_head(views[:5], min(heads - 1, i + threads), H, rows, D)
+            q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
+            dout, dq, dk, dv = _rows(views, 4, i, H), _rows(views, 5, i, H), _rows(views, 6, i, H), _rows(views, 7, i, H)
+            head = Head(q, k, v, y, logsumexp + 4 * i * T, min(S, max(0, starts[i // H])))
+            _backward_head(head, Gradients(dout, dq, dk, dv), problem, room, ahead)
+            i = next_task(tasks)
 
 
-def attention_backward(dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)):
+def attention_backward(
+    dout: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    y: np.ndarray,
+    logsumexp: np.ndarray,
+    *,
+    scale: float | None = None,
+    causal_offset: int | None = None,
+    key_start: Sequence[int] | np.ndarray | None = None,
+    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+) -> tuple[np.ndarray, ...]:
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
     grads = [_buffer(o, x.shape) for o, x in zip(out, (q, k, v), strict=True)]
     if not T or not S or not q.size:
         for grad in grads:
             grad[...] = 0
-        return tuple(delivered(g, o) for g, o in zip(grads, out, strict=True))
-    arrays = [*map(_rows, (dout, q, k, v, y)), *grads]
-    lse = np.ascontiguousarray(logsumexp, np.float32)
-    addresses, tasks = np.array([address(x) for x in arrays], np.int64), np.zeros(1, np.int64)
-    parts, places = min(workers(B * H * T * S * D // 8), B * H), _backward_places(S, D)
-    with running:
-        room = scratch(parts * int(places[-1]))
-        _backward(
-            addresses, _steps(*arrays), _starts(key_start, B), address(lse),
-            B, H, T, S, D, causal_offset is not None, int(causal_offset or 0),
-            np.float32(1 / math.sqrt(D) if scale is None else scale), room, places, address(tasks), parts,
-        )  # fmt: skip
-    return tuple(delivered(g, o) for g, o in zip(grads, out, strict=True))
+        return tuple(copy_to_out(g, o) for g, o in zip(grads, out, strict=True))
+    views = [*map(_with_unit_steps, (q, k, v, y, dout)), *grads]
+    logsumexp, tasks = np.ascontiguousarray(logsumexp, np.float32), np.zeros(1, np.int64)
+    threads = min(threads_for(B * H * T * S * D // 8), B * H)
+    numbers = tuple(_problem(q, S, causal_offset, scale))
+    with kernel_lock:
+        memory = scratch(threads * _backward_room.py_func(0, S, D).end // 4)
+        _backward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
+    return tuple(copy_to_out(g, o) for g, o in zip(grads, out, strict=True))

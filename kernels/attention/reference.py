@@ -1,16 +1,19 @@
 """Scaled dot-product attention: the specification, in NumPy, for any float dtype.
 
-Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), eq. 1. What is saved for the backward pass (the
-output and one number a row, never the weights) follows Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), Appendix B.2.
+Source: Vaswani et al. 2017, Attention Is All You Need (arXiv:1706.03762), eq. 1. As in Dao et al. 2022, FlashAttention
+(arXiv:2205.14135), Appendix B.2, the forward pass saves its output and one number for each row, never the weights.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from kernels.buffers import write
 
-def visible_keys(T, S, causal_offset, key_start):
-    """Which query sees which key: a boolean array that broadcasts to (B, 1, T, S), or None where all see all."""
+
+def visible_keys(T: int, S: int, causal_offset: int | None, key_start: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
+    """Which query sees which key: booleans that broadcast to (B, 1, T, S), or None if every query sees every key."""
     visible = None
     if causal_offset is not None:
         visible = np.arange(S) <= np.arange(T)[:, None] + causal_offset  # (T, S)
@@ -30,51 +33,79 @@ def _default_scale(q, scale):
     return q.dtype.type(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
 
 
-def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
-    """out = softmax(scale · q kᵀ) v, each query over the keys that it may see.
+def attention_forward(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    scale: float | None = None,
+    causal_offset: int | None = None,
+    key_start: Sequence[int] | np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """y = softmax(scale · q kᵀ) v, where each query weighs the keys that it sees.
 
-    q: (B, H, T, D); k, v: (B, H, S, D).  scale: 1/√D unless given.
-    causal_offset: None (every query sees every key), or an int: query i sees the keys j ≤ i + causal_offset. Training passes 0;
-    decoding with P past keys passes P, so that the T newest queries see the past and one another's past.
-    key_start: (B,) ints or None: the keys before key_start[b] are padding and are not seen by row b.
     A query that sees no key gives zeros.
 
-    Returns out: (B, H, T, D) and logsumexp: (B, H, T), log Σ_j exp(score_ij), -inf where no key is seen.
+    Args:
+        q: (B, H, T, D).
+        k, v: (B, H, S, D).
+        scale: factor on q·k; 1/√D if None.
+        causal_offset: query i sees the keys j ≤ i + causal_offset; None means every key. Training passes 0; decoding after P
+            tokens passes P.
+        key_start: (B,) ints or None; the keys before key_start[b] are padding, invisible in row b of the batch.
+
+    Returns:
+        y: (B, H, T, D), and logsumexp: (B, H, T), log Σ_j exp(score_ij), -inf for a query that sees no key.
     """
     scores = _scores(q, k, _default_scale(q, scale), causal_offset, key_start)  # (B, H, T, S)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)  # (B, H, T, 1)
-    top = np.where(np.isneginf(top), 0, top).astype(q.dtype)  # a row that sees nothing: exp(-inf - 0) = 0, not NaN
+    top = np.where(np.isneginf(top), 0, top).astype(q.dtype)  # no visible key: exp(-inf − 0) = 0, not NaN
     weights = np.exp(scores - top)  # (B, H, T, S)
     total = weights.sum(axis=-1, keepdims=True)  # (B, H, T, 1)
     with np.errstate(divide="ignore"):
         logsumexp = (np.log(total) + top)[..., 0]  # (B, H, T)
     y = (weights / np.where(total == 0, 1, total)) @ v  # (B, H, T, D)
-    if out is None:
-        return y, logsumexp
-    out[...] = y
-    return out, logsumexp
+    return write(y, out), logsumexp
 
 
-# The forward pass was, for one head:   S = scale · q kᵀ,   P = softmax(S) over visible keys,   O = P v.
-#   O = P v is a product:               dv = Pᵀ dO,   dP = dO vᵀ.
+# The forward pass was, for one head:   S = scale · q kᵀ,   P = softmax(S) over the visible keys,   O = P v.
+#   O = P v is a product:               dv = Pᵀ dO,   dP = dO vᵀ
 #   P = softmax(S), row by row:         dS_ij = P_ij (dP_ij − Σ_l dP_il P_il)
-#   and that last sum needs no P:       Σ_l dP_il P_il = Σ_l P_il (dO_i · v_l) = dO_i · O_i   (D numbers a row in place of S)
-#   S = scale · q kᵀ is a product:      dq = scale · dS k,   dk = scale · dSᵀ q.
-# Saved: q, k, v, O and the rows' logsumexp L. P = exp(S − L) is recomputed, so no (T, S) matrix outlives the forward pass.
-def attention_backward(dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)):
-    """dout, q, y: (B, H, T, D); k, v: (B, H, S, D); logsumexp: (B, H, T); y and logsumexp from the forward pass.
+#   That sum needs no P:                Σ_l dP_il P_il = Σ_l P_il (dO_i · v_l) = dO_i · O_i   (D terms in place of S)
+#   S = scale · q kᵀ is a product:      dq = scale · dS k,   dk = scale · dSᵀ q
+# Saved: q, k, v, O and the rows' logsumexp L. The backward pass recomputes P = exp(S − L), so no (T, S) matrix is kept.
+def attention_backward(
+    dout: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    y: np.ndarray,
+    logsumexp: np.ndarray,
+    *,
+    scale: float | None = None,
+    causal_offset: int | None = None,
+    key_start: Sequence[int] | np.ndarray | None = None,
+    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+) -> tuple[np.ndarray, ...]:
+    """Gradient of scaled dot-product attention.
 
-    Returns (dq, dk, dv), shaped like q, k and v, in the buffers of `out` where given (they may be strided views).
+    Args:
+        dout: gradient of y, (B, H, T, D).
+        q, k, v: the forward inputs, (B, H, T, D) and twice (B, H, S, D).
+        y, logsumexp: the forward results, (B, H, T, D) and (B, H, T).
+        scale, causal_offset, key_start: as in the forward pass.
+        out: a buffer or None for each gradient; buffers may be strided views.
+
+    Returns:
+        (dq, dk, dv), shaped like q, k, v.
+
+    Source: Dao et al. 2022, FlashAttention (arXiv:2205.14135), Appendix B.2.
     """
-    scale = _default_scale(q, scale)
+    factor = _default_scale(q, scale)
     lse = np.where(np.isneginf(logsumexp), 0, logsumexp).astype(q.dtype)[..., None]  # (B, H, T, 1)
-    P = np.exp(_scores(q, k, scale, causal_offset, key_start) - lse)  # (B, H, T, S)
+    P = np.exp(_scores(q, k, factor, causal_offset, key_start) - lse)  # (B, H, T, S)
     row = (dout * y).sum(axis=-1, keepdims=True)  # (B, H, T, 1)
     dS = P * (dout @ v.swapaxes(-1, -2) - row)  # (B, H, T, S)
-    grads = dS @ k * scale, dS.swapaxes(-1, -2) @ q * scale, P.swapaxes(-1, -2) @ dout
-    return tuple(g if o is None else _filled(o, g) for g, o in zip(grads, out))
-
-
-def _filled(out, value):
-    out[...] = value
-    return out
+    grads = dS @ k * factor, dS.swapaxes(-1, -2) @ q * factor, P.swapaxes(-1, -2) @ dout
+    return tuple(write(gradient, buffer) for gradient, buffer in zip(grads, out))

@@ -1,7 +1,8 @@
-"""Cross-entropy on the CPU: the reference's signatures, float32, whole rows shared among the threads.
+"""Cross-entropy on the CPU in float32.
 
-The loss and its softmax are one kernel: no array of probabilities is ever made. A row of logits comes from memory once, a piece
-of it while the piece before is being worked on, and most of it is looked at only once. Rows that are not graded are not read.
+The kernels equal `naive_cross_entropy`, applied to every row that is not ignored. Loss and softmax are one kernel, so no array
+of probabilities exists. The threads share whole rows. A row of logits is read from memory once, a piece at a time, and the
+kernel prefetches ahead; it looks at most numbers only once, because it needs no exact maximum (see _logsumexp).
 """
 
 import math
@@ -9,13 +10,23 @@ import math
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import as_flat, as_rows, check_indices, delivered, inner, kernel, result, workers
+from kernels.buffers import copy_to_out, result
+from kernels.launch import as_flat, as_rows, check_indices, inner, kernel, threads_for
 from kernels.simd import exp_to_zero, load, maximum, prefetch
 
+
+def naive_cross_entropy(x: np.ndarray, target: int) -> float:
+    """The loss of one row.  x: (V,)."""
+    top, total = max(x), 0.0
+    for value in x:
+        total += math.exp(value - top)
+    return math.log(total) + top - x[target]
+
+
 _F = types.float32
-PIECE, SPAN = 4096, 128  # numbers of a row that are summed up together, and how many at a time
-AHEAD = 2048  # numbers, 8 kB: so far ahead memory is asked for, in small portions
-_HIGHEST, _ENOUGH = 88.0, 1e26  # e^88 is the last that float32 holds; a sum below e^60 contains nothing near it
+PIECE, SPAN = 4096, 128  # numbers of a row with one shift, and numbers to process at a time
+AHEAD = 2048  # numbers to prefetch ahead: 8 kB, in small portions
+_HIGHEST, _ENOUGH = 88.0, 1e26  # e^88 is the largest that float32 holds; a sum below e^60 contains no term near it
 _LOWEST = -3.4028235e38
 
 
@@ -29,10 +40,10 @@ def _maximum(x, n):
 
 @inner
 def _exponentials(x, n, shift):
-    """Σ exp(min(x − shift, 88)) over n numbers; what lies AHEAD of them is asked for meanwhile.
+    """Σ exp(min(x − shift, 88)) over n numbers, while the numbers AHEAD of them are prefetched.
 
-    Left to itself the processor fetches ahead only within a page of 4 kB, too little for arithmetic that takes about as long as
-    its memory.
+    The processor by itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
+    about equally long.
     """
     total = _F(0.0)
     for first in range(0, n, SPAN):
@@ -49,9 +60,8 @@ def _exponentials(x, n, shift):
 def _logsumexp(x, n):
     """log Σ eˣ = shift + log Σ exp(x − shift), a piece of the row at a time.
 
-    The shift has to keep the sum from overflowing and from vanishing, no more: it need not be the row's maximum, for which
-    every number would have to be looked at twice. The maximum of the first piece serves, as long as no sum says that it is
-    too low.
+    The shift only has to keep the sum from overflowing and from vanishing. The row's maximum would do that, but to find it
+    every number must be read twice. The maximum of the first piece serves until a sum shows that it is too low.
     """
     total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
@@ -77,9 +87,9 @@ def _forward_row(x, target, smoothing):
 
 
 @kernel
-def _forward(logits, targets, ignore_index, smoothing, losses, logsumexp, parts):  # logits: (R, V), the rest: (R,)
-    for part in prange(parts):
-        for r in range(part, len(logits), parts):  # every parts-th row, since ignored rows often lie together
+def _forward(logits, targets, ignore_index, smoothing, losses, logsumexp, threads):  # logits: (R, V), the rest: (R,)
+    for thread in prange(threads):
+        for r in range(thread, len(logits), threads):  # interleaved, because ignored rows are often neighbours
             if targets[r] == ignore_index:
                 losses[r], logsumexp[r] = _F(0.0), _F(0.0)
             else:
@@ -95,33 +105,45 @@ def _backward_row(dloss, x, target, lse, smoothing, dx):
 
 
 @kernel
-def _backward(dlosses, logits, targets, logsumexp, ignore_index, smoothing, dlogits, in_place, parts):
-    for part in prange(parts):
-        for r in range(part, len(logits), parts):
+def _backward(dlosses, logits, targets, logsumexp, ignore, smoothing, dlogits, threads):
+    """ignore: the index of ignored rows, and whether dlogits is `logits` itself."""
+    ignore_index, in_place = ignore
+    for thread in prange(threads):
+        for r in range(thread, len(logits), threads):
             if targets[r] == ignore_index:
                 dlogits[r] = _F(0.0)
-            elif in_place:  # said openly, so that the compiler knows and may still use vectors
+            elif in_place:  # a case of its own, so that the compiler knows that the rows are the same and can vectorise
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, logits[r])
             else:
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, dlogits[r])
 
 
-def cross_entropy_forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0):
+def cross_entropy_forward(
+    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """See kernels/cross_entropy/reference.py."""
     R, V = logits.shape
     targets = check_indices(targets, V, "cross_entropy", ignore_index)
     losses, logsumexp = np.empty(R, np.float32), np.empty(R, np.float32)
-    _forward(as_rows(logits), targets, ignore_index, np.float32(label_smoothing), losses, logsumexp, workers(2 * logits.size))
+    smoothing = np.float32(label_smoothing)
+    _forward(as_rows(logits), targets, ignore_index, smoothing, losses, logsumexp, threads_for(2 * logits.size))
     return losses, logsumexp
 
 
-def cross_entropy_backward(dlosses, logits, targets, logsumexp, *, ignore_index=-100, label_smoothing=0.0, out=None):
+def cross_entropy_backward(
+    dlosses: np.ndarray,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    logsumexp: np.ndarray,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """See kernels/cross_entropy/reference.py."""
     targets = check_indices(targets, logits.shape[1], "cross_entropy", ignore_index)
     dlogits = result(out, logits.shape)
-    x = as_rows(logits)
-    _backward(
-        as_flat(dlosses), x, targets, as_flat(logsumexp), ignore_index, np.float32(label_smoothing),
-        dlogits, dlogits is logits, workers(2 * logits.size),
-    )  # fmt: skip
-    return delivered(dlogits, out)
+    x, ignore, smoothing = as_rows(logits), (ignore_index, dlogits is logits), np.float32(label_smoothing)
+    threads = threads_for(2 * logits.size)
+    _backward(as_flat(dlosses), x, targets, as_flat(logsumexp), ignore, smoothing, dlogits, threads)
+    return copy_to_out(dlogits, out)

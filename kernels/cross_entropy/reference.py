@@ -1,17 +1,24 @@
 """Cross-entropy of logits against class indices: the specification, in NumPy, for any float dtype.
 
-Source: the negative log-likelihood of softmax(logits); label smoothing as in Szegedy et al. 2015 (arXiv:1512.00567), §7.
+It is the negative log-likelihood of softmax(logits).
+Source of label smoothing: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.00567), §7.
 """
 
 import numpy as np
 
 
-def cross_entropy_forward(logits, targets, *, ignore_index=-100, label_smoothing=0.0):
-    """loss_r = log Σ_c exp(logits_rc) − logits_r,target, one number a row.
+def cross_entropy_forward(
+    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """loss_r = log Σ_c exp(logits_rc) − logits_r,target for each row r.
 
-    logits: (R, V); targets: (R,) ints in 0…V−1, or ignore_index for a row that is not graded: its loss is 0 and its logits
-    are never read. With label smoothing ε the target distribution is (1 − ε) on the target plus ε/V on every class.
-    Returns losses: (R,) and logsumexp: (R,) (0 where ignored), both of the logits' dtype.
+    Args:
+        logits: (R, V).
+        targets: (R,) ints in 0…V−1. A row with `ignore_index` has loss 0, and its logits are never read.
+        label_smoothing: ε; the target distribution is 1 − ε on the target plus ε/V on every class.
+
+    Returns:
+        losses and logsumexp, (R,) each, in the dtype of the logits; 0 in ignored rows.
     """
     losses, logsumexp = np.zeros(len(logits), logits.dtype), np.zeros(len(logits), logits.dtype)
     graded = np.flatnonzero(targets != ignore_index)  # (G,)
@@ -25,18 +32,33 @@ def cross_entropy_forward(logits, targets, *, ignore_index=-100, label_smoothing
     return losses, logsumexp
 
 
-# In the forward pass, for one graded row:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
-# with q the target distribution: one at the target, or (1 − ε) there and ε/V everywhere under label smoothing.
-#   dL/dx_c = exp(x_c − L) = p_c,   so   dx_c = dloss (p_c − q_c).
-# An ignored row has loss 0 whatever its logits: its gradient is written once, as zeros, and nothing of it is computed.
-# Saved: the logits, which the forward pass was given anyway, and L, one number a row. No (R, V) array of probabilities is kept.
-def cross_entropy_backward(dlosses, logits, targets, logsumexp, *, ignore_index=-100, label_smoothing=0.0, out=None):
-    """dlosses, targets, logsumexp: (R,); logits: (R, V).  Returns dlogits: (R, V).
+# The forward pass was, for one graded row:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
+# with the target distribution q: 1 at the target, or with label smoothing 1 − ε there plus ε/V everywhere.
+#   ∂L/∂x_c = exp(x_c − L) = p_c,   so   dx_c = dloss (p_c − q_c).
+# An ignored row has loss 0 whatever its logits are, so its gradient is zero.
+# Saved: the logits, and L, one number for each row. No (R, V) array of probabilities is kept.
+def cross_entropy_backward(
+    dlosses: np.ndarray,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    logsumexp: np.ndarray,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gradient of cross-entropy.
 
-    `out` may be the logits' own buffer, when nobody needs them again: the gradient then overwrites them in place.
+    Args:
+        dlosses: gradient of the losses, (R,).
+        logits, targets, logsumexp: the forward inputs and result, (R, V), (R,) and (R,).
+        out: may be `logits`, which the gradient then overwrites in place.
+
+    Returns:
+        dlogits: (R, V).
     """
     dlogits = np.empty_like(logits) if out is None else out
-    for r in range(len(logits)):  # a row at a time, so that nothing larger than a row is made besides the result
+    for r in range(len(logits)):  # one row at a time, so that no second (R, V) array is made
         if targets[r] == ignore_index:
             dlogits[r] = 0
             continue

@@ -1,1 +1,1 @@
-"""A token of some texts through all blocks of a transformer, what they said remembered; matrices in float32 or eight bits."""
+"""One decoding step: the next token of each text through all blocks of a transformer; matrices in float32 or int8."""

@@ -1,33 +1,57 @@
-"""One token of each text through a whole GPT on the CPU: the reference's Decoder, float32, one call of a compiled function.
+"""One token of each text through a whole GPT on the CPU: the reference's Decoder in float32, as one compiled function.
 
-Each matrix is read once, by all threads together, each multiplying some of its rows with the x of every text. Four rows are
-under way at a time, so that the loads of one hide behind the additions of another; for the second text they come from the
-cache. Rows of int8 become floats in the registers, after they came from memory: a quarter of the bytes.
+Its time is the time of the matrix products, `naive_rows` below, which are bound by reading the weights. The fast version
+differs in three ways:
+
+- All threads read each matrix once, and each multiplies its rows of the matrix by the x of every text.
+- Four rows are in flight at a time, so that the loads of one hide behind the additions of another. For the second text, the
+  rows come from the cache.
+- int8 weights become floats in the registers, so memory delivers a quarter of the bytes.
 """
+
+from collections import namedtuple
+from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import intrinsic
 
-from kernels.decode.reference import Layer, Matrix, Norm, quantize_rows  # noqa: F401  (part of this set, too)
+from kernels.decode.reference import Cache, Layer, Matrix, Norm, quantize_rows  # noqa: F401  (re-exported for the kernel set)
 from kernels.gelu.cpu import gelu_tanh
-from kernels.launch import address, as_flat, inner, kernel, workers
-from kernels.simd import FLOAT, add_rows, dot, dot_products, exp, four_dots, load, maximum, prefetch, store, take_number
+from kernels.launch import address, as_flat, inner, intrinsic, kernel, threads_for
+from kernels.simd import FLOAT, add_rows, dot, dot_products, exp, four_dots, load, maximum, next_task, prefetch, store
+
+
+def naive_rows(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """y = x Wᵀ + bias with W = scale · weight.  weight: (N, K) int8, scale and bias: (N,), x: (B, K) -> (B, N)."""
+    y = np.zeros((len(x), len(weight)), np.float32)
+    for n in range(len(weight)):
+        for b in range(len(x)):
+            for k in range(weight.shape[1]):
+                y[b, n] += x[b, k] * weight[n, k]
+            y[b, n] = y[b, n] * scale[n] + bias[n]
+    return y
+
 
 _F = types.float32
-TASK = 1 << 15  # weights of a matrix that a thread takes at a time: some microseconds of reading
-AHEAD = 4096  # bytes: the processor's own prefetching stops at every row's end, and at every page's
-LINEAR, GELU = 0, 1
+TASK = 1 << 15  # weights of a short task, some microseconds of reading
+AHEAD = 4096  # bytes to prefetch ahead; the processor's own prefetching stops at every row's end, and at every page's
+NORM_1, QKV, MERGE, NORM_2, WIDEN, NARROW = 0, 2, 5, 8, 10, 13  # where a layer's addresses begin in its row of the table
 
-# A layer as a row of addresses; 0 stands for what is not there.
-(NORM_1, NORM_1_BIAS, QKV, QKV_SCALE, QKV_BIAS, MERGE, MERGE_SCALE, MERGE_BIAS, NORM_2, NORM_2_BIAS, WIDEN, WIDEN_SCALE,
- WIDEN_BIAS, NARROW, NARROW_SCALE, NARROW_BIAS) = range(16)  # fmt: skip
+
+# A linear layer: the addresses of its weight (rows, columns), of int8's scales (0 for float32) and of its bias (0 for none).
+Weights = namedtuple("Weights", "weight scale bias rows columns")
+# The addresses of a norm's weight and bias (0 for none), and its form.
+NormWeights = namedtuple("NormWeights", "weight bias eps rms")
+# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, tokens in a cache.
+Sizes = namedtuple("Sizes", "C H G W V context")
+# One text's attention: addresses of the new q, k, v, of cached keys and values, of angles (0 for none), of scores and result.
+Attention = namedtuple("Attention", "qkv keys values length cos sin scores y")
 
 
 @intrinsic
 def load_byte(typing, address, index):
-    """The int8 number `index` of those that start at `address`, as a float32."""
+    """Read the int8 number `index` of an array that starts at `address`, as a float32."""
 
     def emit(context, builder, signature, args):
         pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
@@ -40,60 +64,61 @@ _byte_dot, _four_byte_dots = dot_products(load_byte, 1)
 
 
 @inner
-def _rows(w, scale, bias, x, K, first, last, y, N, B, add, bend):
-    """y[:, first:last] (+)= x W[first:last]ᵀ + bias, bent by GELU where that is asked for.  x: (B, K), y: (B, N)"""
+def _rows(w, first, last, x, y, B, add, gelu):
+    """y[:, first:last] = x W[first:last]ᵀ + bias, or += if `add`, then GELU if `gelu`.  w: Weights; x: (B, K); y: (B, N)."""
+    weight, scale, bias, N, K = w
     r, width = first, K if scale != 0 else 4 * K  # bytes of a row
     while r < last:
         n = 4 if r + 4 <= last else 1
         if n == 4:
             for i in range(0, 4 * width, 64):
-                prefetch(w + r * width + AHEAD + i)
+                prefetch(weight + r * width + AHEAD + i)
         for b in range(B):
             here, place = x + 4 * b * K, b * N + r
             if n == 4:
-                s = _four_byte_dots(here, w + r * K, K, K) if scale != 0 else four_dots(here, w + 4 * r * K, K, K)
+                s = _four_byte_dots(here, weight + r * K, K, K) if scale != 0 else four_dots(here, weight + 4 * r * K, K, K)
             else:
-                one = _byte_dot(here, w + r * K, K) if scale != 0 else dot(here, w + 4 * r * K, K)
-                s = (one, one, one, one)
+                product = _byte_dot(here, weight + r * K, K) if scale != 0 else dot(here, weight + 4 * r * K, K)
+                s = (product, product, product, product)
             for i in range(n):
                 value = s[i] * load(scale, r + i) if scale != 0 else s[i]
                 if bias != 0:
                     value += load(bias, r + i)
                 store(y, place + i, value + load(y, place + i) if add else value)
         r += n
-    if bend == GELU:
+    if gelu:
         for b in range(B):
             for i in range(b * N + first, b * N + last):
                 store(y, i, gelu_tanh(load(y, i)))
 
 
 @inner
-def _norms(x, weight, bias, C, eps, rms, y, B):
+def _norms(x, norm, C, y, B):
     """x, y: (B, C)"""
     for b in range(B):
-        _norm(x + 4 * b * C, weight, bias, C, eps, rms, y + 4 * b * C)
+        _norm(x + 4 * b * C, norm, C, y + 4 * b * C)
 
 
 @inner
-def _norm(x, weight, bias, C, eps, rms, y):
+def _norm(x, norm, C, y):
     mean = _F(0.0)
-    if not rms:
+    if not norm.rms:
         for c in range(C):
             mean += load(x, c)
         mean /= _F(C)
     square = _F(0.0)
     for c in range(C):
         square += (load(x, c) - mean) * (load(x, c) - mean)
-    rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
+    rstd = _F(1.0) / np.sqrt(square / _F(C) + norm.eps)
     for c in range(C):
-        store(y, c, (load(x, c) - mean) * rstd * load(weight, c))
-    if bias != 0:
+        store(y, c, (load(x, c) - mean) * rstd * load(norm.weight, c))
+    if norm.bias != 0:
         for c in range(C):
-            store(y, c, load(y, c) + load(bias, c))
+            store(y, c, load(y, c) + load(norm.bias, c))
 
 
 @inner
-def _turn(x, cos, sin, D):
+def _rotate(x, cos, sin, D):
     half = D // 2
     for j in range(half):
         a, b = load(x, j), load(x, j + half)
@@ -103,7 +128,7 @@ def _turn(x, cos, sin, D):
 
 @inner
 def _attend(q, k, v, S, D, scale, weights, y):
-    """One head: q: (D,) against k, v: (S, D); weights: room for S numbers."""
+    """One head.  q, y: (D,); k, v: (S, D); weights: room for S numbers."""
     s = 0
     while s + 4 <= S:
         a, b, c, d = four_dots(q, k + 4 * s * D, D, D)
@@ -131,26 +156,28 @@ def _attend(q, k, v, S, D, scale, weights, y):
 
 
 @inner
-def _group(g, qkv, k_cache, v_cache, context, H, G, D, length, cos, sin, weights, y):
-    """The heads that share keys and values g: these are turned and remembered first."""
-    k, v = qkv + 4 * (H + g) * D, qkv + 4 * (H + G + g) * D
-    if cos != 0:
-        _turn(k, cos, sin, D)
-    place = 4 * g * context * D
+def _group(g, text, sizes):
+    """Rotate and cache the new keys and values of group g, then compute its heads.  text: an Attention."""
+    C, H, G, _, _, context = sizes
+    D = C // H
+    k, v = text.qkv + 4 * (H + g) * D, text.qkv + 4 * (H + G + g) * D
+    if text.cos != 0:
+        _rotate(k, text.cos, text.sin, D)
+    keys, values = text.keys + 4 * g * context * D, text.values + 4 * g * context * D
     for d in range(D):
-        store(k_cache + place, length * D + d, load(k, d))
-        store(v_cache + place, length * D + d, load(v, d))
+        store(keys, text.length * D + d, load(k, d))
+        store(values, text.length * D + d, load(v, d))
     scale = _F(1.0) / np.sqrt(_F(D))
     for h in range(g * (H // G), (g + 1) * (H // G)):
-        q = qkv + 4 * h * D
-        if cos != 0:
-            _turn(q, cos, sin, D)
-        _attend(q, k_cache + place, v_cache + place, length + 1, D, scale, weights + 4 * h * context, y + 4 * h * D)
+        q = text.qkv + 4 * h * D
+        if text.cos != 0:
+            _rotate(q, text.cos, text.sin, D)
+        _attend(q, keys, values, text.length + 1, D, scale, text.scores + 4 * h * context, text.y + 4 * h * D)
 
 
 @inner
 def _gate(x, F, B):
-    """(B, 2F) becomes (B, F) in the same place: SiLU(x[:, :F]) · x[:, F:], SiLU(g) = g / (1 + e⁻ᵍ)."""
+    """Turn (B, 2F) into (B, F) in place: SiLU(x[:, :F]) · x[:, F:], SiLU(g) = g / (1 + e⁻ᵍ)."""
     for b in range(B):
         gate, up = x + 8 * b * F, x + 8 * b * F + 4 * F
         for i in range(F):
@@ -158,127 +185,157 @@ def _gate(x, F, B):
 
 
 @inner
-def _share(w, scale, bias, x, K, N, y, B, add, bend, parts, tasks):
-    """One thread's share of y (+)= x Wᵀ + bias: a long run of W's rows, then short ones, until all N are taken.
-
-    A long run comes from memory fastest; the short ones are there for whoever is done first.
-    """
-    long, short = N * 3 // (4 * parts) // 4 * 4, max(4, TASK // K // 4 * 4)
-    task = take_number(tasks)
-    while True:
-        first = task * long if task < parts else parts * long + (task - parts) * short
-        if first >= N:
-            break
-        _rows(w, scale, bias, x, K, first, min(N, first + (long if task < parts else short)), y, N, B, add, bend)
-        task = take_number(tasks)
+def _weights(table, i, rows, columns):
+    """The linear layer whose three addresses begin at table[i]."""
+    return Weights(table[i], table[i + 1], table[i + 2], rows, columns)
 
 
 @inner
-def _share_of_heads(qkv, caches, i, context, H, G, D, B, lengths, cos, sin, weights, y, tasks):
-    """One thread's share of layer i's attention, of every text b to what it has said itself."""
-    C, task = H * D, take_number(tasks)
-    while task < B * G:
-        b, g = task // G, task % G
-        turn = 4 * b * (D // 2)
-        _group(
-            g, qkv + 4 * b * (C + 2 * G * D), caches[b, i, 0], caches[b, i, 1], context, H, G, D, lengths[b],
-            cos + turn if cos != 0 else 0, sin + turn, weights + 4 * b * H * context, y + 4 * b * C,
-        )  # fmt: skip
-        task = take_number(tasks)
+def _share_of_rows(w, x, y, B, add, gelu, tasks, threads):
+    """One thread's share of y (+)= x Wᵀ + bias: a long run of W's rows, then short runs until none is left.
+
+    Memory delivers a long run fastest. The short runs go to threads that finish early.
+    """
+    N, long, short = w.rows, w.rows * 3 // (4 * threads) // 4 * 4, max(4, TASK // w.columns // 4 * 4)
+    task = next_task(tasks)
+    while True:
+        first = task * long if task < threads else threads * long + (task - threads) * short
+        if first >= N:
+            break
+        _rows(w, first, min(N, first + (long if task < threads else short)), x, y, B, add, gelu)
+        task = next_task(tasks)
 
 
 @kernel
-def _token(
-    table, caches, norm, norm_bias, head, head_scale, V, x, C, H, G, W, context, lengths, cos, sin, eps, rms, gated, room,
-    logits, tasks, parts,
-):  # fmt: skip
-    """All layers and the head.  table: (layers, 16) and caches: (B, layers, 2), addresses; x: (B, C), changed on the way.
+def _token(table, caches, lengths, last, numbers, form, room, team):
+    """All layers and the output layer. Addresses of 0 stand for None.
 
-    W: rows of the widening matrix; room: C + (C + 2GD) + C + W + H · context floats a text; tasks: zeroed counters, five a
-    layer and one.
+    table: (layers, 16), the addresses of each Layer's arrays, in order; caches: (B, layers, 2), of keys and values.
+    lengths: (B,) tokens in each text; last: addresses of the last norm's weight and bias, and of the output layer's weight and
+    scale; numbers: a Sizes; form: eps, rms, gated.
+    room: addresses of x (B, C), which is overwritten, of the angles' cos and sin, of the logits, and of scratch memory for
+    C + (C + 2GD) + C + W + H · context floats a text.
+    team: the number of threads, and the address of zeroed task counters, five a layer and one.
     """
+    sizes = Sizes(*numbers)
+    C, H, G, W, V, context = numbers
+    eps, rms, gated = form
+    x, cos, sin, logits, h = room
+    threads, tasks = team
     D, B = C // H, len(lengths)
-    h, qkv = room, room + 4 * B * C
-    y = qkv + 4 * B * (C + 2 * G * D)
+    QKV_WIDTH = C + 2 * G * D
+    qkv = h + 4 * B * C
+    y = qkv + 4 * B * QKV_WIDTH
     wide = y + 4 * B * C
     weights = wide + 4 * B * W
-    F, bend = (W // 2, LINEAR) if gated else (W, GELU)
+    F = W // 2 if gated else W
     for i in range(len(table)):
         t = table[i]
-        _norms(x, t[NORM_1], t[NORM_1_BIAS], C, eps, rms, h, B)
-        for _ in prange(parts):
-            _share(t[QKV], t[QKV_SCALE], t[QKV_BIAS], h, C, C + 2 * G * D, qkv, B, False, LINEAR, parts, tasks)
-        for _ in prange(parts):
-            _share_of_heads(qkv, caches, i, context, H, G, D, B, lengths, cos, sin, weights, y, tasks + 8)
-        for _ in prange(parts):
-            _share(t[MERGE], t[MERGE_SCALE], t[MERGE_BIAS], y, C, C, x, B, True, LINEAR, parts, tasks + 16)
-        _norms(x, t[NORM_2], t[NORM_2_BIAS], C, eps, rms, h, B)
-        for _ in prange(parts):
-            _share(t[WIDEN], t[WIDEN_SCALE], t[WIDEN_BIAS], h, C, W, wide, B, False, bend, parts, tasks + 24)
+        _norms(x, NormWeights(t[NORM_1], t[NORM_1 + 1], eps, rms), C, h, B)
+        for _ in prange(threads):
+            _share_of_rows(_weights(t, QKV, QKV_WIDTH, C), h, qkv, B, False, False, tasks, threads)
+        for _ in prange(threads):
+            task = next_task(tasks + 8)
+            while task < B * G:
+                b, g = task // G, task % G
+                turn, scores = 4 * b * (D // 2) if cos != 0 else 0, weights + 4 * b * H * context
+                keys, values, q = caches[b, i, 0], caches[b, i, 1], qkv + 4 * b * QKV_WIDTH
+                _group(g, Attention(q, keys, values, lengths[b], cos + turn, sin + turn, scores, y + 4 * b * C), sizes)
+                task = next_task(tasks + 8)
+        for _ in prange(threads):
+            _share_of_rows(_weights(t, MERGE, C, C), y, x, B, True, False, tasks + 16, threads)
+        _norms(x, NormWeights(t[NORM_2], t[NORM_2 + 1], eps, rms), C, h, B)
+        for _ in prange(threads):
+            _share_of_rows(_weights(t, WIDEN, W, C), h, wide, B, False, not gated, tasks + 24, threads)
         if gated:
             _gate(wide, F, B)
-        for _ in prange(parts):
-            _share(t[NARROW], t[NARROW_SCALE], t[NARROW_BIAS], wide, F, C, x, B, True, LINEAR, parts, tasks + 32)
+        for _ in prange(threads):
+            _share_of_rows(_weights(t, NARROW, C, F), wide, x, B, True, False, tasks + 32, threads)
         tasks += 40
-    _norms(x, norm, norm_bias, C, eps, rms, h, B)
-    for _ in prange(parts):
-        _share(head, head_scale, 0, h, C, V, logits, B, False, LINEAR, parts, tasks)
+    norm, norm_bias, head, head_scale = last
+    _norms(x, NormWeights(norm, norm_bias, eps, rms), C, h, B)
+    for _ in prange(threads):
+        _share_of_rows(Weights(head, head_scale, 0, V, C), h, logits, B, False, False, tasks, threads)
+
+
+def _address(array: np.ndarray | None) -> int:
+    return 0 if array is None else address(array)
+
+
+def _contiguous_norm(norm: Norm) -> Norm:
+    return Norm(as_flat(norm.weight), None if norm.bias is None else as_flat(norm.bias))
+
+
+def _contiguous_matrix(matrix: Matrix) -> Matrix:
+    weight = np.ascontiguousarray(matrix.weight, np.float32 if matrix.scale is None else np.int8)
+    return Matrix(weight, *(None if a is None else as_flat(a) for a in (matrix.scale, matrix.bias)))
+
+
+def _contiguous_layer(layer: Layer) -> Layer:
+    norm_1, qkv, merge, norm_2, widen, narrow = layer
+    attention = _contiguous_norm(norm_1), _contiguous_matrix(qkv), _contiguous_matrix(merge)
+    return Layer(*attention, _contiguous_norm(norm_2), _contiguous_matrix(widen), _contiguous_matrix(narrow))
 
 
 class Decoder:
-    """See kernels/decode/reference.py. The arrays given are kept, and must be contiguous: their addresses are used."""
+    """See kernels/decode/reference.py. It keeps the arrays and uses their addresses, so they must stay in place."""
 
-    def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False):
-        layers = [Layer(*(self._ready(part) for part in layer)) for layer in layers]
-        self.kept = layers, self._ready(norm), self._ready(head)
-        self.table = np.array([self._addresses(*layer) for layer in layers], np.int64)  # (layers, 16)
-        (V, C), W = head.weight.shape, len(layers[0].widen.weight)
-        D = C // n_head
-        self.V, self.C, self.H, self.G, self.W, self.eps, self.rms, self.gated = V, C, n_head, n_kv_head, W, eps, rms, gated
-        self.room_without_weights = 3 * C + 2 * n_kv_head * D + W
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        norm: Norm,
+        head: Matrix,
+        *,
+        n_head: int,
+        n_kv_head: int,
+        eps: float,
+        rms: bool = False,
+        gated: bool = False,
+    ) -> None:
+        ready = [_contiguous_layer(layer) for layer in layers]
+        norm, head = _contiguous_norm(norm), _contiguous_matrix(head)
+        self.arrays = ready, norm, head  # keeps them alive
+        table = [[_address(a) for part in layer for a in part] for layer in ready]
+        self.table = np.array(table, np.int64)  # (layers, 16)
+        self.last = _address(norm.weight), _address(norm.bias), _address(head.weight), _address(head.scale)
+        (V, C), W = head.weight.shape, len(ready[0].widen.weight)
+        self.C, self.H, self.G, self.W, self.V = C, n_head, n_kv_head, W, V
+        self.form = np.float32(eps), bool(rms), bool(gated)
+        self.threads = threads_for(C * W * len(ready))
+        self.cache_arrays: list[np.ndarray] = []
+        self.cache_table = np.empty((0, 0, 2), np.int64)
         self.room = np.empty(0, np.float32)
-        self.caches = None, None
-        self.parts = workers(C * W * len(layers))
 
-    @staticmethod
-    def _ready(part):
-        flat = tuple(None if a is None else as_flat(a) for a in part if a is None or a.ndim == 1)
-        if isinstance(part, Norm):
-            return Norm(*flat)
-        kind = np.int8 if part.scale is not None else np.float32
-        return Matrix(np.ascontiguousarray(part.weight, kind), *flat)
-
-    @staticmethod
-    def _addresses(norm_1, qkv, merge, norm_2, widen, narrow):
-        return [0 if a is None else address(a) for part in (norm_1, qkv, merge, norm_2, widen, narrow) for a in part]
-
-    def _cache_addresses(self, caches):
-        """The table of where keys and values are, (B, layers, 2); made anew where the arrays are others than last time."""
+    def _addresses_of(self, caches: Sequence[Cache]) -> np.ndarray:
+        """The addresses of keys and values, (B, layers, 2); computed anew only if the arrays differ from the last step's."""
         arrays = [a for text in caches for pair in text for a in pair]
-        known, table = self.caches
-        if known is None or len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays)):
+        known = self.cache_arrays
+        if len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays)):
             shape = arrays[0].shape
             if any(not a.flags.c_contiguous or a.dtype != np.float32 or a.shape != shape for a in arrays):
                 raise ValueError("Decoder.step: the caches must be contiguous float32 arrays (1, G, context, D)")
-            table = np.array([address(a) for a in arrays], np.int64).reshape(len(caches), -1, 2)
-            self.caches = arrays, table
-            self.room = np.empty(len(caches) * (self.room_without_weights + self.H * shape[2]), np.float32)
-        return table
+            self.cache_arrays = arrays
+            self.cache_table = np.array([address(a) for a in arrays], np.int64).reshape(len(caches), -1, 2)
+            floats = 3 * self.C + 2 * self.G * (self.C // self.H) + self.W + self.H * shape[2]  # for each text
+            self.room = np.empty(len(caches) * floats, np.float32)
+        return self.cache_table
 
-    def step(self, x, caches, lengths, turn=None):
+    def step(
+        self,
+        x: np.ndarray,
+        caches: Sequence[Cache],
+        lengths: Sequence[int] | np.ndarray,
+        turn: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """See kernels/decode/reference.py."""
-        table, context = self._cache_addresses(caches), caches[0][0][0].shape[2]
+        table, context = self._addresses_of(caches), caches[0][0][0].shape[2]
         lengths = np.array(lengths, np.int64)
         if not (0 <= lengths.min() and lengths.max() < context):
             raise ValueError(f"Decoder.step: the cache has room for {context} tokens and holds {lengths.max()}")
         x, logits = np.array(x, np.float32, order="C"), np.empty((len(lengths), self.V), np.float32)
         cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
         tasks = np.zeros(5 * table.shape[1] + 1, np.int64)
-        _, norm, head = self.kept
-        _token(
-            self.table, table, address(norm.weight), 0 if norm.bias is None else address(norm.bias),
-            address(head.weight), 0 if head.scale is None else address(head.scale), self.V, address(x), self.C, self.H, self.G,
-            self.W, context, lengths, 0 if turn is None else address(cos), 0 if turn is None else address(sin),
-            np.float32(self.eps), self.rms, self.gated, address(self.room), address(logits), address(tasks), self.parts,
-        )  # fmt: skip
+        sizes = self.C, self.H, self.G, self.W, self.V, context
+        room = address(x), _address(cos), _address(sin), address(logits), address(self.room)
+        _token(self.table, table, lengths, self.last, sizes, self.form, room, (self.threads, address(tasks)))
         return logits

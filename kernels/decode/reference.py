@@ -1,14 +1,15 @@
-"""One token of each of some texts through a whole GPT: the specification, in NumPy.
+"""One token of each text through a whole GPT: the specification, in NumPy.
 
-Decoding multiplies one row (of several texts, one each) with every matrix of the model, so its time is the time to read the
-weights, and they are read once for all texts together. What is needed beside them (a norm, a few heads' attention) is little
-work, if it does not cost a call each: so the unit here is the token. The result is that of the model's own forward pass on
-one token with a cache; this adds no formula of its own but one.
+Decoding multiplies one row of each text by every matrix of the model, so its time is the time to read the weights. All texts
+share one reading. The rest (norms, a few heads' attention) is little work, unless every operation costs a call of its own: that
+is why this kernel computes a whole token. The result is that of the model's forward pass on one token with a cache.
 
-Eight bits: a matrix may be kept as int8 with one scale a row, w ≈ scale · q, scale = max|w| / 127, a quarter of the bytes.
-(Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, §2, "row-wise"; of weights alone here, the row x stays in float32.)
+Eight bits: a matrix may be stored as int8 with one scale for each row, w ≈ scale · q with scale = max|w| / 127. That is a
+quarter of the bytes. The activations stay in float32.
+Source: Dettmers et al. 2022, LLM.int8() (arXiv:2208.07339), §2, row-wise quantization, here of the weights only.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,27 +23,27 @@ from kernels.swiglu.reference import swiglu_forward
 
 
 class Matrix(NamedTuple):
-    """y = x Wᵀ + bias.  weight: (O, I), floats, or int8 with scale: (O,); bias: (O,) or None."""
+    """A linear layer, y = x Wᵀ + bias.  weight: (O, I) floats, or int8 with scale: (O,); bias: (O,) or None."""
 
     weight: np.ndarray
     scale: np.ndarray | None = None
     bias: np.ndarray | None = None
 
-    def times(self, x):
+    def times(self, x: np.ndarray) -> np.ndarray:
         y = x @ self.weight.astype(x.dtype).T  # (B, O)
         y = y if self.scale is None else y * self.scale
         return y if self.bias is None else y + self.bias
 
 
 class Norm(NamedTuple):
-    """weight, bias: (C,); without bias it is RMSNorm where the decoder says so."""
+    """The parameters of a norm: weight (C,), bias (C,) or None."""
 
     weight: np.ndarray
     bias: np.ndarray | None = None
 
 
 class Layer(NamedTuple):
-    """A block: norm_1, qkv (C -> C + 2GD), merge (C -> C), norm_2, widen (C -> 4C, or 2F with a gate), narrow (-> C)."""
+    """A block: norm_1, qkv (C -> C + 2GD), merge (C -> C), norm_2, widen (C -> 4C, or 2F if gated), narrow (4C or F -> C)."""
 
     norm_1: Norm
     qkv: Matrix
@@ -52,56 +53,95 @@ class Layer(NamedTuple):
     narrow: Matrix
 
 
-def quantize_rows(weight):
-    """weight: (O, I) floats -> int8 (O, I) and float32 scale (O,), so that scale · q is within scale / 2 of the weight."""
+Cache = Sequence[tuple[np.ndarray, np.ndarray]]  # one text's keys and values for each layer, (1, G, context, D) each
+
+
+def quantize_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize each row to int8.
+
+    Args:
+        weight: (O, I) floats.
+
+    Returns:
+        q: int8 (O, I), and scale: float32 (O,); scale · q differs from the weight by at most scale / 2.
+    """
     scale = np.maximum(np.abs(weight).max(axis=1, initial=0), np.float32(1e-30)).astype(np.float32) / np.float32(127)
     quantized = np.empty(weight.shape, np.int8)
-    for start in range(0, len(weight), 4096):  # the rounded floats of a few rows at a time
+    for start in range(0, len(weight), 4096):  # a few rows at a time, to keep the rounded floats small
         rows = slice(start, start + 4096)
         quantized[rows] = np.rint(weight[rows] / scale[rows, None])
     return quantized, scale
 
 
 class Decoder:
-    """A GPT's weights, ready to take one token after the other, of one text or of several."""
+    """The weights of a GPT, ready to take the next token of one or several texts."""
 
-    def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False):
-        """layers: [Layer]; norm: the last Norm; head: Matrix (V, C).  D = C / n_head; n_head is a multiple of n_kv_head = G.
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        norm: Norm,
+        head: Matrix,
+        *,
+        n_head: int,
+        n_kv_head: int,
+        eps: float,
+        rms: bool = False,
+        gated: bool = False,
+    ) -> None:
+        """Store the weights.
 
-        rms: norms are RMSNorm, else LayerNorm.  gated: the MLP is SwiGLU, else GELU in its tanh form.
+        Args:
+            norm, head: the last norm and the output layer (V, C).
+            n_head, n_kv_head: H and G, heads of queries and of keys; H is a multiple of G, and D = C / H.
+            eps: added to the variance in the norms.
+            rms: the norms are RMSNorm, else LayerNorm.
+            gated: the MLP is SwiGLU, else GELU in its tanh form.
         """
         self.layers, self.norm, self.head = layers, norm, head
         self.n_head, self.n_kv_head, self.eps, self.rms, self.gated = n_head, n_kv_head, eps, rms, gated
 
-    def _normed(self, x, norm):
+    def _normalize(self, x: np.ndarray, norm: Norm) -> np.ndarray:
         if self.rms:
             return rms_norm_forward(x, norm.weight, eps=self.eps)[0]
         return layernorm_forward(x, norm.weight, norm.bias, eps=self.eps)[0]
 
-    def step(self, x, caches, lengths, turn=None):
-        """x: (B, C), the embedding of the next token of each of B texts.  lengths: (B,) ints, how long the texts are so far.
+    def step(
+        self,
+        x: np.ndarray,
+        caches: Sequence[Cache],
+        lengths: Sequence[int] | np.ndarray,
+        turn: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Take the next token of each of B texts; write its keys and values to the caches.
 
-        caches: [[(k, v)] a layer] a text, (1, G, context, D) each, filled up to its text's length.
-        turn: None, or the cosines and sines of the B positions, (B, D/2) each, by which queries and keys are turned.
-        Writes these tokens' keys and values where their texts end.  Returns the logits, (B, V).
+        Args:
+            x: the tokens' embeddings, (B, C).
+            caches: for each text and layer the keys and values, (1, G, context, D) each, filled up to the text's length.
+            lengths: tokens in each text so far, (B,).
+            turn: cosines and sines of the rotary angles at the B positions, (B, D/2) each, or None.
+
+        Returns:
+            The logits, (B, V).
         """
         H, G, D = self.n_head, self.n_kv_head, x.shape[1] // self.n_head
         for i, layer in enumerate(self.layers):
-            qkv = layer.qkv.times(self._normed(x, layer.norm_1))  # (B, C + 2GD)
+            qkv = layer.qkv.times(self._normalize(x, layer.norm_1))  # (B, C + 2GD)
             q, k, v = (part.reshape(len(x), -1, 1, D) for part in np.split(qkv, [H * D, (H + G) * D], axis=1))
             if turn is not None:
                 q, k = (rotary(a, turn[0][:, None, None], turn[1][:, None, None]) for a in (q, k))  # (B, H or G, 1, D)
             y = [self._attend(q[b], k[b], v[b], text[i], lengths[b]) for b, text in enumerate(caches)]
             x = x + layer.merge.times(np.stack(y))  # (B, C)
-            h = layer.widen.times(self._normed(x, layer.norm_2))  # (B, 4C) or (B, 2F)
+            h = layer.widen.times(self._normalize(x, layer.norm_2))  # (B, 4C) or (B, 2F)
             h = swiglu_forward(h) if self.gated else gelu_forward(h, approximate="tanh")  # (B, 4C) or (B, F)
             x = x + layer.narrow.times(h)  # (B, C)
-        return self.head.times(self._normed(x, self.norm))  # (B, V)
+        return self.head.times(self._normalize(x, self.norm))  # (B, V)
 
-    def _attend(self, q, k, v, cache, length):
-        """One text's attention to what it has said, and now says: q: (H, 1, D), k, v: (G, 1, D) -> (C,)."""
+    def _attend(
+        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, cache: tuple[np.ndarray, np.ndarray], length: int
+    ) -> np.ndarray:
+        """One text's attention over its past and the new token.  q: (H, 1, D), k, v: (G, 1, D) -> (C,)."""
         for array, newest in zip(cache, (k, v), strict=True):
             array[0, :, length] = newest[:, 0]
-        seen = (a[:, :, : length + 1].repeat(self.n_head // self.n_kv_head, axis=1) for a in cache)  # (1, H, S, D) each
-        y, _ = attention_forward(q[None], *seen)  # (1, H, 1, D)
+        past = (a[:, :, : length + 1].repeat(self.n_head // self.n_kv_head, axis=1) for a in cache)  # (1, H, S, D) each
+        y, _ = attention_forward(q[None], *past)  # (1, H, 1, D)
         return y.reshape(-1)

@@ -1,1 +1,1 @@
-"""Dropout whose mask is a function of a seed and a position, so that it is never stored."""
+"""Dropout whose mask is computed from a seed and a position, and never stored."""

@@ -1,13 +1,29 @@
-"""Dropout on the CPU: the reference's signature and the very same mask, float32, one pass over memory.
+"""Dropout on the CPU in float32, with the mask of the reference, in one pass over memory.
 
-Element i of the mask depends on the seed and on i alone, so each thread computes it where it is needed.
+The kernel equals `naive_dropout`. Element i of the mask depends on the seed and on i alone, so each thread computes it on the
+spot, and the loop vectorises.
 """
 
 import numpy as np
 from numba import prange, types
 
+from kernels.buffers import copy_to_out, result
 from kernels.dropout.reference import GAMMA, MIX1, MIX2
-from kernels.launch import as_flat, delivered, inner, kernel, result, workers
+from kernels.launch import as_flat, inner, kernel, share, threads_for
+
+
+def naive_dropout(x: np.ndarray, p: float, seed: int) -> np.ndarray:
+    """x: (N,) -> (N,)."""
+    y = np.zeros_like(x)
+    for i in range(len(x)):
+        z = (seed + (i + 1) * int(GAMMA)) % 2**64  # SplitMix64
+        z = (z ^ (z >> 30)) * int(MIX1) % 2**64
+        z = (z ^ (z >> 27)) * int(MIX2) % 2**64
+        z = z ^ (z >> 31)
+        if (z >> 40) / 2**24 >= np.float32(p):
+            y[i] = x[i] / (1 - p)
+    return y
+
 
 _F, _U = types.float32, types.uint64
 
@@ -15,7 +31,7 @@ _F, _U = types.float32, types.uint64
 @inner
 def _span(x, p, scale, seed, y):
     for i in range(len(x)):
-        z = _U(i + 1) * GAMMA + seed  # SplitMix64, see reference.py
+        z = _U(i + 1) * GAMMA + seed
         z = (z ^ (z >> _U(30))) * MIX1
         z = (z ^ (z >> _U(27))) * MIX2
         z = z ^ (z >> _U(31))
@@ -24,16 +40,16 @@ def _span(x, p, scale, seed, y):
 
 
 @kernel
-def _dropout(x, p, scale, seed, y, parts):  # x, y: (N,)
-    for part in prange(parts):
-        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
-        # The element's number is counted in the seed, seed + i · γ, so that the loop over a span may start from zero.
+def _dropout(x, p, scale, seed, y, threads):  # x, y: (N,)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
+        # Adding first · γ to the seed lets the loop over a span count from zero.
         _span(x[first:last], p, scale, seed + _U(first) * GAMMA, y[first:last])
 
 
-def dropout(x, p, seed, *, out=None):
+def dropout(x: np.ndarray, p: float, seed: int, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/dropout/reference.py."""
     y = result(out, x.shape)
     scale = np.float32(0 if p >= 1 else 1 / (1 - p))
-    _dropout(as_flat(x), np.float32(p), scale, np.uint64(seed), y.reshape(-1), workers(4 * x.size))
-    return delivered(y, out)
+    _dropout(as_flat(x), np.float32(p), scale, np.uint64(seed), y.reshape(-1), threads_for(4 * x.size))
+    return copy_to_out(y, out)

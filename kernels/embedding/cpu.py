@@ -1,9 +1,24 @@
-"""Embedding on the CPU: the reference's signatures, float32; rows gathered by all threads, and scattered without a race."""
+"""Embedding on the CPU in float32: all threads gather rows, and scatter their gradients without a race.
+
+The backward kernel equals `naive_embedding_backward`. Two threads must not add to the same row of the table at once. So the
+indices are sorted first, and each run of equal indices belongs to one thread.
+"""
 
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import as_rows, check_indices, delivered, inner, kernel, result, workers
+from kernels.buffers import copy_to_out, result
+from kernels.launch import as_rows, check_indices, inner, kernel, share, threads_for
+
+
+def naive_embedding_backward(dy: np.ndarray, indices: np.ndarray, num_embeddings: int) -> np.ndarray:
+    """dy: (R, C), indices: (R,) -> (num_embeddings, C)."""
+    dweight = np.zeros((num_embeddings, dy.shape[1]), dy.dtype)
+    for r, index in enumerate(indices):
+        for c in range(dy.shape[1]):
+            dweight[index, c] += dy[r, c]
+    return dweight
+
 
 _F = types.float32
 
@@ -21,15 +36,16 @@ def _add(x, y):
 
 
 @kernel
-def _forward(weight, indices, y, parts):  # weight: (V, C)  indices: (R,)  y: (R, C)
-    for part in prange(parts):
-        for r in range(len(y) * part // parts, len(y) * (part + 1) // parts):
+def _forward(weight, indices, y, threads):  # weight: (V, C)  indices: (R,)  y: (R, C)
+    for thread in prange(threads):
+        first, last = share(len(y), thread, threads)
+        for r in range(first, last):
             _copy(weight[indices[r]], y[r])
 
 
 @inner
 def _scatter(rows, indices, order, dweight, first, last):
-    """Add the rows order[first:last]. A run of equal indices belongs whole to the part in which it begins."""
+    """Add the rows order[first:last]. A run of equal indices belongs to the thread in whose share it begins."""
     R = len(order)
     while 0 < first < R and indices[order[first]] == indices[order[first - 1]]:
         first += 1
@@ -40,33 +56,36 @@ def _scatter(rows, indices, order, dweight, first, last):
 
 
 @kernel
-def _backward(rows, indices, order, dweight, zero, parts):  # rows: (R, C)  indices, order: (R,)  dweight: (V, C)
+def _backward(rows, indices, order, dweight, zero, threads):  # rows: (R, C)  indices, order: (R,)  dweight: (V, C)
     if zero:
-        for part in prange(parts):
-            for v in range(len(dweight) * part // parts, len(dweight) * (part + 1) // parts):
+        for thread in prange(threads):
+            first, last = share(len(dweight), thread, threads)
+            for v in range(first, last):
                 dweight[v] = _F(0.0)
-    for part in prange(parts):
-        _scatter(rows, indices, order, dweight, len(order) * part // parts, len(order) * (part + 1) // parts)
+    for thread in prange(threads):
+        first, last = share(len(order), thread, threads)
+        _scatter(rows, indices, order, dweight, first, last)
 
 
-def embedding_forward(weight, indices, *, out=None):
+def embedding_forward(weight: np.ndarray, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/embedding/reference.py."""
     indices = check_indices(indices, len(weight), "embedding")
     y = result(out, (*indices.shape, weight.shape[1]))
-    _forward(as_rows(weight), indices.reshape(-1), y.reshape(indices.size, weight.shape[1]), workers(y.size))
-    return delivered(y, out)
+    _forward(as_rows(weight), indices.reshape(-1), y.reshape(indices.size, weight.shape[1]), threads_for(y.size))
+    return copy_to_out(y, out)
 
 
-def embedding_backward(dy, indices, num_embeddings, *, out=None, accumulate=False):
+def embedding_backward(
+    dy: np.ndarray, indices: np.ndarray, num_embeddings: int, *, out: np.ndarray | None = None, accumulate: bool = False
+) -> np.ndarray:
     """See kernels/embedding/reference.py."""
     flat = check_indices(indices, num_embeddings, "embedding").reshape(-1)  # (R,)
-    C = dy.shape[-1]
     direct = out is not None and out.dtype == np.float32 and out.flags.c_contiguous
-    dweight = out if direct else np.empty((num_embeddings, C), np.float32)
+    dweight = out if out is not None and direct else np.empty((num_embeddings, dy.shape[-1]), np.float32)
     if accumulate and out is not None and not direct:
         dweight[...] = out
-    # A stable sort brings the copies of a row together in their first order, so that every sum has one owner and one order.
+    # The sort is stable, so the copies of a row keep their order, and every sum has one owner and one order.
     order = np.argsort(flat, kind="stable")  # (R,)
     zero = not (accumulate and out is not None)
-    _backward(as_rows(dy), flat, order, dweight, zero, workers(dy.size + dweight.size * zero))
-    return delivered(dweight, out)
+    _backward(as_rows(dy), flat, order, dweight, zero, threads_for(dy.size + dweight.size * zero))
+    return copy_to_out(dweight, out)

@@ -3,16 +3,29 @@
 import numpy as np
 
 
-def embedding_forward(weight, indices, *, out=None):
-    """y = weight[indices].  weight: (V, C); indices: (...,) ints in 0…V−1.  Returns y: (..., C)."""
+def embedding_forward(weight: np.ndarray, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """y = weight[indices].  weight: (V, C); indices: (...,) ints in 0…V−1 -> y: (..., C)."""
     return np.take(weight, indices, axis=0, out=out)
 
 
-# The forward pass copied row indices[r] of the table to y[r]; a row copied twice has two influences, and they add:
+# The forward pass copied row indices[r] of the table to y[r]. A row copied twice has two influences, and they add:
 #   dweight[v] = Σ_{r : indices[r] = v} dy[r].
-# Saved: the indices. Sorting them (stably) brings the copies of a row together, so that each sum is one contiguous run.
-def embedding_backward(dy, indices, num_embeddings, *, out=None, accumulate=False):
-    """dy: (..., C); indices: (...,).  Returns dweight: (num_embeddings, C); rows never looked up get zeros."""
+# A stable sort of the indices brings the copies of a row together, so that each sum is one contiguous run.
+# Saved: the indices.
+def embedding_backward(
+    dy: np.ndarray, indices: np.ndarray, num_embeddings: int, *, out: np.ndarray | None = None, accumulate: bool = False
+) -> np.ndarray:
+    """Gradient of the table.
+
+    Args:
+        dy: gradient of y, (..., C).
+        indices: as in the forward pass, (...,).
+        num_embeddings: V.
+        accumulate: add to `out` in place of overwriting it.
+
+    Returns:
+        dweight: (V, C), zero in rows that were never looked up.
+    """
     rows = dy.reshape(-1, dy.shape[-1])  # (R, C)
     flat = indices.reshape(-1)  # (R,)
     dweight = np.zeros((num_embeddings, rows.shape[1]), dy.dtype) if out is None else out
@@ -20,6 +33,6 @@ def embedding_backward(dy, indices, num_embeddings, *, out=None, accumulate=Fals
         dweight[...] = 0
     if len(flat):
         order = np.argsort(flat, kind="stable")  # (R,)
-        seen, first = np.unique(flat[order], return_index=True)  # both (U,)
-        dweight[seen] += np.add.reduceat(rows[order], first, axis=0)  # (U, C)
+        distinct, first = np.unique(flat[order], return_index=True)  # both (U,)
+        dweight[distinct] += np.add.reduceat(rows[order], first, axis=0)  # (U, C)
     return dweight

@@ -1,32 +1,47 @@
-"""GELU on the CPU: the reference's signatures, float32, one pass over memory.
+"""GELU on the CPU in float32, in one pass over memory.
 
-The tanh form needs no tanh. With σ(v) = 1 / (1 + e⁻ᵛ) the logistic function,   (1 + tanh u) / 2 = σ(2u),   so
+The kernels equal `naive_gelu`. They use a polynomial exp, which LLVM can vectorise, in place of the library's tanh and erf. The
+tanh form needs no tanh: with the logistic function σ(v) = 1 / (1 + e⁻ᵛ),   (1 + tanh u) / 2 = σ(2u),   so
 
     y = x/2 (1 + tanh u) = x σ(2u)
 
-which costs one exp, and unlike 1 + tanh u keeps its relative precision where tanh is close to −1.
+which costs one exp and, unlike 1 + tanh u, keeps its relative precision where tanh is close to −1.
 """
 
 import math
 
+import numpy as np
 from numba import prange, types
 
+from kernels.buffers import copy_to_out, result
 from kernels.gelu.reference import TANH_CUBIC, TANH_SCALE
-from kernels.launch import as_flat, delivered, exact, inner, kernel, result, workers
+from kernels.launch import as_flat, exact, inner, kernel, share, threads_for
 from kernels.simd import clipped_exp, exp
+
+
+def naive_gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
+    """x: (N,) -> (N,)."""
+    y = np.empty_like(x)
+    for i, value in enumerate(x):
+        if approximate == "tanh":
+            y[i] = value / 2 * (1 + math.tanh(TANH_SCALE * (value + TANH_CUBIC * value**3)))
+        else:
+            y[i] = value / 2 * (1 + math.erf(value / math.sqrt(2)))
+    return y
+
 
 _F = types.float32
 _TWO_S, _C, _THREE_C = 2 * TANH_SCALE, TANH_CUBIC, 3 * TANH_CUBIC
 _DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
-FORMS = {"none": 1, "tanh": 2}
+FORMS: dict[str | None, int] = {"none": 1, "tanh": 2}
 
 
 @exact
 def gelu_tanh(x):
     """x σ(2u), u = √(2/π) (x + 0.044715 x³): GPT-2's GELU of one number, absolute error below 5e-7 · max(1, |x|)."""
     u2 = _F(_TWO_S) * (x + _F(_C) * x * x * x)
-    # Below -20 the result is 0 in float32, where a clipped e^-u2 would not be large enough; 0 · -inf is NaN, as in NumPy.
+    # Below -20 the float32 result is 0, but a clipped e^-u2 is too small to make it so; 0 · -inf gives NaN, as in NumPy.
     return x / (_F(1.0) + clipped_exp(-u2)) if x > _F(-20.0) else x * _F(0.0)
 
 
@@ -40,10 +55,10 @@ def gelu_tanh_slope(x):
 
 @exact
 def _normal_tail(z, bell):
-    """The chance that a normal number exceeds z ≥ 0, given bell = exp(−z²/2); relative error below 1e-6.
+    """The probability that a normal number exceeds z ≥ 0, for bell = exp(−z²/2); relative error below 1e-6.
 
-    The ratio of tail to bell is smooth: a polynomial of degree 8 in 1/(1 + 0.3 z) follows it to 1.5e-7, for all z up to 14,
-    where float32 ends. Fitted by least squares with weights that even out the error; form of Abramowitz, Stegun, 7.1.26.
+    The ratio of tail to bell is smooth. A polynomial of degree 8 in 1/(1 + 0.3 z) fits it to 1.5e-7 for all z up to 14, where
+    float32 ends (weighted least squares; form of Abramowitz, Stegun, 7.1.26).
     """
     t = _F(1.0) / (_F(1.0) + _F(0.3) * z)
     p = _F(0.035676791580011934)
@@ -66,7 +81,7 @@ def gelu(x):
 
 @exact
 def gelu_slope(x):
-    """Φ(x) + x φ(x): both need the same exp(−x²/2)."""
+    """Φ(x) + x φ(x), both from the same exp(−x²/2)."""
     bell = exp(_F(-0.5) * x * x)
     tail = _normal_tail(abs(x), bell)
     return (_F(1.0) - tail if x > _F(0.0) else tail) + x * bell * _F(_DENSITY_AT_ZERO)
@@ -83,9 +98,9 @@ def _forward_span(x, y, form):
 
 
 @kernel
-def _forward(x, y, form, parts):  # x, y: (N,)
-    for part in prange(parts):
-        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+def _forward(x, y, form, threads):  # x, y: (N,)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
         _forward_span(x[first:last], y[first:last], form)
 
 
@@ -100,9 +115,9 @@ def _backward_span(dy, x, dx, form):
 
 
 @kernel
-def _backward(dy, x, dx, form, parts):  # dy, x, dx: (N,)
-    for part in prange(parts):
-        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+def _backward(dy, x, dx, form, threads):  # dy, x, dx: (N,)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
         _backward_span(dy[first:last], x[first:last], dx[first:last], form)
 
 
@@ -119,27 +134,28 @@ def _add_row(x, sums):
 
 
 @kernel
-def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (parts, C), zeros
-    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and its column sums while each row is in the cache."""
-    parts = len(sums)
-    for part in prange(parts):
-        for r in range(len(dy) * part // parts, len(dy) * (part + 1) // parts):
-            if form == 1:  # a number the compiler knows: one loop for each form, without a choice inside
+def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (threads, C), zeros
+    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and each thread's column sums while a row is cached."""
+    threads = len(sums)
+    for thread in prange(threads):
+        first, last = share(len(dy), thread, threads)
+        for r in range(first, last):
+            if form == 1:  # a constant form: each loop is compiled without a branch inside
                 _slope_row(dy[r], z[r], dz[r], 1)
             elif form == 2:
                 _slope_row(dy[r], z[r], dz[r], 2)
-            _add_row(dz[r], sums[part])
+            _add_row(dz[r], sums[thread])
 
 
-def gelu_forward(x, *, approximate="none", out=None):
+def gelu_forward(x: np.ndarray, *, approximate: str = "none", out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/gelu/reference.py."""
     y = result(out, x.shape)
-    _forward(as_flat(x), y.reshape(-1), FORMS[approximate], workers(8 * x.size))
-    return delivered(y, out)
+    _forward(as_flat(x), y.reshape(-1), FORMS[approximate], threads_for(8 * x.size))
+    return copy_to_out(y, out)
 
 
-def gelu_backward(dy, x, *, approximate="none", out=None):
+def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str = "none", out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/gelu/reference.py."""
     dx = result(out, x.shape)
-    _backward(as_flat(dy), as_flat(x), dx.reshape(-1), FORMS[approximate], workers(8 * x.size))
-    return delivered(dx, out)
+    _backward(as_flat(dy), as_flat(x), dx.reshape(-1), FORMS[approximate], threads_for(8 * x.size))
+    return copy_to_out(dx, out)

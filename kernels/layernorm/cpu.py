@@ -1,19 +1,35 @@
-"""Layer normalisation on the CPU: the reference's signatures, float32, whole rows shared among the threads.
+"""Layer normalisation on the CPU in float32.
 
-A row of C numbers fits the first-level cache, so the second and third look at it cost no memory traffic: the forward pass reads
-x once and writes y once, the backward pass reads dy and x once and writes dx once, whatever is computed in between.
-While a row is written, the next one is asked for, or else the memory would stand idle for that time; backward, the room
-for the next row of dx is asked for as well.
+The kernels equal `naive_layernorm`, applied to every row. The threads share whole rows. A row of C numbers fits the first-level
+cache, so only its first reading costs memory traffic: the forward pass reads x once and writes y once, the backward pass reads
+dy and x once and writes dx once. While a row is written, the next row is prefetched, so that memory never sits idle. The
+backward pass also prefetches the next row of dx for writing.
 """
+
+import math
+from collections import namedtuple
 
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
-from kernels.simd import load, prefetch_numbers, prefetch_room, store
+from kernels.buffers import copy_to_out, result, write
+from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
+from kernels.simd import load, prefetch_floats, prefetch_for_writing, store
+
+
+def naive_layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """One row.  x, weight, bias: (C,) -> (C,)."""
+    C, y = len(x), np.empty_like(x)
+    mean = sum(x) / C
+    variance = sum((value - mean) ** 2 for value in x) / C
+    for c in range(C):
+        y[c] = (x[c] - mean) / math.sqrt(variance + eps) * weight[c] + bias[c]
+    return y
+
 
 _F = types.float32
-SPAN = 128  # numbers of a row that are written, and of the next that are asked for, at a time
+SPAN = 128  # numbers of a row to write, and of the next row to prefetch, at a time
+_NO_ROWS = np.empty((0, 0), np.float32)
 
 
 @inner
@@ -30,12 +46,12 @@ def _forward_row(x, weight, bias, C, eps, y):
     mean = total / _F(C)
     square = _F(0.0)
     for c in range(C):
-        square += (load(x, c) - mean) * (load(x, c) - mean)  # the mean goes first: Σx² − mean² would cancel
+        square += (load(x, c) - mean) * (load(x, c) - mean)  # subtract the mean first: Σx² − mean² would cancel
     rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
     for first in range(0, C, SPAN):
         at = 4 * first
-        prefetch_numbers(x + 4 * C + at, SPAN)
-        if C - first >= SPAN:  # a number the compiler knows: no loop remainders
+        prefetch_floats(x + 4 * C + at, SPAN)
+        if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, SPAN)
         else:
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, C - first)
@@ -43,65 +59,80 @@ def _forward_row(x, weight, bias, C, eps, y):
 
 
 @kernel
-def _forward(x, weight, bias, eps, y, mean, rstd, parts):  # x, y: (R, C)  weight, bias: (C,)  mean, rstd: (R,)
+def _forward(x, weight, bias, eps, y, mean, rstd, threads):  # x, y: (R, C)  weight, bias: (C,)  mean, rstd: (R,)
     R, C = x.shape
     x_0, weight_0, bias_0, y_0 = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, y.ctypes.data
-    for part in prange(parts):
-        for r in range(R * part // parts, R * (part + 1) // parts):
+    for thread in prange(threads):
+        first, last = share(R, thread, threads)
+        for r in range(first, last):
             row = 4 * C * r
             mean[r], rstd[r] = _forward_row(x_0 + row, weight_0, bias_0, C, eps, y_0 + row)
 
 
+# Addresses for the backward pass of a row; plus is 0 if there is nothing to add to dx.
+Row = namedtuple("Row", "dy x weight plus dx")
+# A row's mean and rstd, and the two means of the derivation in reference.py: shift = mean(dn), stretch = mean(dn · n).
+Statistics = namedtuple("Statistics", "mean rstd shift stretch")
+
+
 @inner
-def _backward_span(dy, x, weight, mean, rstd, shift, stretch, plus, dx, n):
-    if plus != 0:
+def _backward_span(row, first, n, s):
+    """dx of n numbers from column `first` on."""
+    dy, x, weight, dx = row.dy + 4 * first, row.x + 4 * first, row.weight + 4 * first, row.dx + 4 * first
+    if row.plus != 0:
+        plus = row.plus + 4 * first
         for c in range(n):
-            normal = (load(x, c) - mean) * rstd
-            store(dx, c, rstd * (load(dy, c) * load(weight, c) - shift - normal * stretch) + load(plus, c))
+            normal = (load(x, c) - s.mean) * s.rstd
+            store(dx, c, s.rstd * (load(dy, c) * load(weight, c) - s.shift - normal * s.stretch) + load(plus, c))
     else:
         for c in range(n):
-            normal = (load(x, c) - mean) * rstd
-            store(dx, c, rstd * (load(dy, c) * load(weight, c) - shift - normal * stretch))
+            normal = (load(x, c) - s.mean) * s.rstd
+            store(dx, c, s.rstd * (load(dy, c) * load(weight, c) - s.shift - normal * s.stretch))
 
 
 @inner
-def _backward_row(dy, x, weight, C, mean, rstd, plus, dx, dweight, dbias):
+def _backward_row(row, C, mean, rstd, dweight, dbias):
     shift, stretch = _F(0.0), _F(0.0)
-    for c in range(C):  # here the row comes from memory, and all that can be done meanwhile costs nothing: the sums over rows
-        normal = (load(x, c) - mean) * rstd
-        slope = load(dy, c) * load(weight, c)
+    for c in range(C):  # this loop waits for memory, so the sums over rows cost no time here
+        normal = (load(row.x, c) - mean) * rstd
+        slope = load(row.dy, c) * load(row.weight, c)
         shift += slope
         stretch += slope * normal
-        dweight[c] += load(dy, c) * normal
-        dbias[c] += load(dy, c)
-    shift /= _F(C)
-    stretch /= _F(C)
+        dweight[c] += load(row.dy, c) * normal
+        dbias[c] += load(row.dy, c)
+    statistics = Statistics(mean, rstd, shift / _F(C), stretch / _F(C))
     for first in range(0, C, SPAN):
-        at = 4 * first
-        prefetch_numbers(x + 4 * C + at, SPAN)
-        prefetch_numbers(dy + 4 * C + at, SPAN)
-        prefetch_room(dx + 4 * C + at, SPAN)
-        plus_here = plus + at if plus != 0 else 0
+        following = 4 * (C + first)
+        prefetch_floats(row.x + following, SPAN)
+        prefetch_floats(row.dy + following, SPAN)
+        prefetch_for_writing(row.dx + following, SPAN)
         if C - first >= SPAN:
-            _backward_span(dy + at, x + at, weight + at, mean, rstd, shift, stretch, plus_here, dx + at, SPAN)
+            _backward_span(row, first, SPAN, statistics)
         else:
-            _backward_span(dy + at, x + at, weight + at, mean, rstd, shift, stretch, plus_here, dx + at, C - first)
+            _backward_span(row, first, C - first, statistics)
 
 
 @kernel
-def _backward(dy, x, weight, mean, rstd, plus, add, dx, dweight, dbias):  # dweight, dbias: (parts, C + APART), a row a part
-    (R, C), parts = x.shape, len(dweight)
+def _backward(dy, x, weight, mean, rstd, plus, dx, sums):
+    """dy, x, dx: (R, C); plus: (R, C) or no rows; sums: (2, threads, C + CACHE_GAP), dweight and dbias of each thread."""
+    (R, C), threads = x.shape, sums.shape[1]
     dy_0, x_0, weight_0, dx_0, plus_0 = dy.ctypes.data, x.ctypes.data, weight.ctypes.data, dx.ctypes.data, plus.ctypes.data
-    for part in prange(parts):
-        for r in range(R * part // parts, R * (part + 1) // parts):
-            row = 4 * C * r
-            _backward_row(
-                dy_0 + row, x_0 + row, weight_0, C, mean[r], rstd[r], plus_0 + row if add else 0, dx_0 + row,
-                dweight[part], dbias[part],
-            )  # fmt: skip
+    for thread in prange(threads):
+        first, last = share(R, thread, threads)
+        for r in range(first, last):
+            at = 4 * C * r
+            row = Row(dy_0 + at, x_0 + at, weight_0, plus_0 + at if len(plus) > 0 else 0, dx_0 + at)
+            _backward_row(row, C, mean[r], rstd[r], sums[0, thread], sums[1, thread])
 
 
-def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
+def layernorm_forward(
+    x: np.ndarray,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    *,
+    eps: float = 1e-5,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """See kernels/layernorm/reference.py."""
     C = x.shape[-1]
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
@@ -109,33 +140,33 @@ def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
     y = result(out, x.shape)
     rows = as_rows(x)  # (R, C)
     mean, rstd = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    _forward(rows, weight, bias, np.float32(eps), y.reshape(rows.shape), mean, rstd, workers(2 * x.size))
-    return delivered(y, out), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
+    _forward(rows, weight, bias, np.float32(eps), y.reshape(rows.shape), mean, rstd, threads_for(2 * x.size))
+    return copy_to_out(y, out), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
 def layernorm_backward(
-    dy, x, weight, mean, rstd, *, plus=None, needs=(True, True, True), out=(None, None, None), accumulate=False
-):
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    rstd: np.ndarray,
+    *,
+    plus: np.ndarray | None = None,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+    accumulate: bool = False,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """See kernels/layernorm/reference.py."""
     C = x.shape[-1]
     dx = result(out[0], x.shape)
     rows = as_rows(x)  # (R, C)
-    # The sums over rows must not meet in one place: every part sums its own rows, and the parts are added up afterwards.
-    sums = np.zeros((2, workers(2 * x.size), C + APART), np.float32)
+    sums = np.zeros((2, threads_for(2 * x.size), C + CACHE_GAP), np.float32)  # each thread sums its own rows
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
-    dy, add = as_rows(dy), plus is not None
-    plus = as_rows(plus) if add else dy
-    _backward(dy, rows, weight, as_flat(mean), as_flat(rstd), plus, add, dx.reshape(rows.shape), sums[0], sums[1])
+    plus = _NO_ROWS if plus is None else as_rows(plus)
+    _backward(as_rows(dy), rows, weight, as_flat(mean), as_flat(rstd), plus, dx.reshape(rows.shape), sums)
     dweight, dbias = sums[..., :C].sum(axis=1)  # (C,) each
     return (
-        delivered(dx, out[0]) if needs[0] else None,
-        _store(dweight, out[1], accumulate) if needs[1] else None,
-        _store(dbias, out[2], accumulate) if needs[2] else None,
+        copy_to_out(dx, out[0]) if needs[0] else None,
+        write(dweight, out[1], accumulate) if needs[1] else None,
+        write(dbias, out[2], accumulate) if needs[2] else None,
     )
-
-
-def _store(value, out, accumulate):
-    if out is None:
-        return value
-    out[...] = out + value if accumulate else value
-    return out

@@ -1,1 +1,1 @@
-"""Matrix products: plain, and as the linear layer with its bias and GELU fused."""
+"""Matrix products, and the linear layer with its bias and GELU fused."""

@@ -1,9 +1,11 @@
-"""A block of a product: some rows of A against packed panels of B, tile by tile, and what follows while C is in the cache.
+"""A block of a product: some rows of A times packed panels of B, tile by tile, then bias and GELU while C is in the cache.
 
-An A whose rows lie along k is read where it is, if only by a few panels: a tile's rows are then as many streams of memory. More
-panels are faster with a packed one. Where the rows lie across, so that a tile's column is a small piece of a line, the tiles of
-the first panel pack it for the others. (Packed before, it kept the multiply-adds waiting for up to a tenth of the time.)
+If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first pays
+off. If A's rows run across k, a column of a tile is a small piece of a cache line. Then the tiles of the first panel pack A for
+the panels that follow. (Packing it beforehand kept the multiply-adds waiting for up to a tenth of the time.)
 """
+
+from collections import namedtuple
 
 from numba import types
 
@@ -14,105 +16,133 @@ from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, pack
 
 _F = types.float32
 
-DEEPEST = 512  # of K in one piece
-TALLEST = 96  # rows of A in one piece
-FEW_PANELS = 16  # of B, that read A where it is
-ROOM = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats that block_of needs: a packed piece of A, and an edge tile
+DEEPEST = 512  # most columns of A in one step
+TALLEST = 96  # most rows of A in one block
+FEW_PANELS = 16  # most panels of B for which A is read in place
+ROOM = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats of scratch memory for block_product: packed A, an edge tile
 
 _tile, _packing_tile = register_tile(ROWS, VECTORS), packing_tile(ROWS, VECTORS)
 _tile_of_three, _tile_of_two, _tile_of_one = (tile_in_place(ROWS, n, b_row=COLUMNS) for n in (VECTORS, 2, 1))
 _pack = packer(ROWS)
-_add_bias, _keep = add_row(COLUMNS), copy_row(COLUMNS)
+_add_bias, _copy = add_row(COLUMNS), copy_row(COLUMNS)
+
+
+# A or B: its address, and the floats from one row and from one column to the next.
+Operand = namedtuple("Operand", "address row_step column_step")
+# A piece of C: its address, the floats from one row to the next, and its size.
+Piece = namedtuple("Piece", "address step rows columns")
+# What follows the product: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation. Two
+# addresses and a number; 0 stands for none.
+Epilogue = namedtuple("Epilogue", "bias preactivation step activation")
 
 
 @inner
-def finish(z, z_row, rows, columns, bias, pre, pre_row, activation):
-    """Add the bias (unless 0), keep a copy in `pre` (unless 0), apply the activation: to a piece of C, in place."""
-    for r in range(rows):
-        here, kept = z + 4 * r * z_row, pre + 4 * r * pre_row
-        for c in range(0, columns, COLUMNS):
-            if c + COLUMNS <= columns:
+def operand_at(a, i, k):
+    """The same operand from element (i, k) on."""
+    return Operand(a.address + 4 * (i * a.row_step + k * a.column_step), a.row_step, a.column_step)
+
+
+@inner
+def epilogue_at(epilogue, i, j):
+    """The epilogue of the piece of C that begins at row i, column j."""
+    bias, pre, step, activation = epilogue
+    return Epilogue(bias + 4 * j if bias != 0 else 0, pre + 4 * (i * step + j) if pre != 0 else 0, step, activation)
+
+
+@inner
+def finish(c, epilogue):
+    """Apply an epilogue to a piece of C, in place."""
+    bias, pre, step, activation = epilogue
+    for r in range(c.rows):
+        z, z_copy = c.address + 4 * r * c.step, pre + 4 * r * step
+        for j in range(0, c.columns, COLUMNS):
+            if j + COLUMNS <= c.columns:
                 if bias != 0:
-                    _add_bias(bias + 4 * c, here + 4 * c)
+                    _add_bias(bias + 4 * j, z + 4 * j)
                 if pre != 0:
-                    _keep(here + 4 * c, kept + 4 * c)
+                    _copy(z + 4 * j, z_copy + 4 * j)
             else:
-                for i in range(c, columns):
-                    store(here, i, load(here, i) + (load(bias, i) if bias != 0 else _F(0.0)))
+                for i in range(j, c.columns):
+                    store(z, i, load(z, i) + (load(bias, i) if bias != 0 else _F(0.0)))
                     if pre != 0:
-                        store(kept, i, load(here, i))
+                        store(z_copy, i, load(z, i))
         if activation == 1:
-            for c in range(columns):
-                store(here, c, gelu(load(here, c)))
+            for j in range(c.columns):
+                store(z, j, gelu(load(z, j)))
         elif activation == 2:
-            for c in range(columns):
-                store(here, c, gelu_tanh(load(here, c)))
+            for j in range(c.columns):
+                store(z, j, gelu_tanh(load(z, j)))
 
 
 @inner
-def _rim(a, a_i, a_k, b, K, c, c_row, rows, columns, add, edge):
-    """A tile that hangs over the rim of C: computed whole, aside; then what belongs to C is copied."""
-    _tile_of_three(a, b, edge, K, COLUMNS, False, a_i, a_k)
-    for r in range(rows):
-        for j in range(columns):
-            before = load(c, r * c_row + j) if add else _F(0.0)
-            store(c, r * c_row + j, before + load(edge, r * COLUMNS + j))
+def _edge_product(a, b, K, c, add, edge_tile):
+    """A tile that extends beyond C: computed whole in `edge_tile`, from which C's part is copied."""
+    _tile_of_three(a.address, b, edge_tile, K, COLUMNS, False, a.row_step, a.column_step)
+    for r in range(c.rows):
+        for j in range(c.columns):
+            before = load(c.address, r * c.step + j) if add else _F(0.0)
+            store(c.address, r * c.step + j, before + load(edge_tile, r * COLUMNS + j))
 
 
 @inner
-def _packing_panel(a, a_k, packed, b, K, c, c_row, rows, add):
-    """A panel of B against whole tiles of an A whose rows lie across, which is packed on the way for the panels to come."""
-    for i in range(0, rows, ROWS):
-        _packing_tile(a + 4 * i, b, c + 4 * i * c_row, K, c_row, add, a_k, packed + 4 * i * K)
+def _packing_panel(a, packed, b, K, c, add):
+    """Whole tiles of A, whose rows run across k, times a panel of B; packs A on the way for the panels that follow."""
+    for i in range(0, c.rows, ROWS):
+        _packing_tile(a.address + 4 * i, b, c.address + 4 * i * c.step, K, c.step, add, a.column_step, packed + 4 * i * K)
 
 
 @inner
-def _panel(a, a_i, a_k, a_tile, b, K, c, c_row, rows, columns, add, edge):
-    """A panel of B against whole tiles of A, into `rows` by `columns` of C; the tile from row i on begins at a + i · a_tile."""
-    for i in range(0, rows, ROWS):
-        tile, here = a + 4 * i * a_tile, c + 4 * i * c_row
-        if columns == COLUMNS and a_k == ROWS:
-            _tile(tile, b, here, K, c_row, add)
-        elif columns == COLUMNS:
-            _tile_of_three(tile, b, here, K, c_row, add, a_i, a_k)
-        elif columns == 2 * WIDTH:  # 128, 512, 1024 columns end in a panel that is only partly filled
-            _tile_of_two(tile, b, here, K, c_row, add, a_i, a_k)
-        elif columns == WIDTH:
-            _tile_of_one(tile, b, here, K, c_row, add, a_i, a_k)
+def _panel(a, tile_step, b, K, c, add, edge_tile):
+    """Whole tiles of A times a panel of B.  tile_step: floats from one row of A to the next row, from tile to tile."""
+    for i in range(0, c.rows, ROWS):
+        tile, target = a.address + 4 * i * tile_step, c.address + 4 * i * c.step
+        if c.columns == COLUMNS and a.column_step == ROWS:
+            _tile(tile, b, target, K, c.step, add)
+        elif c.columns == COLUMNS:
+            _tile_of_three(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+        elif c.columns == 2 * WIDTH:  # 128, 512 and 1024 columns end in a panel that is partly filled
+            _tile_of_two(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+        elif c.columns == WIDTH:
+            _tile_of_one(tile, b, target, K, c.step, add, a.row_step, a.column_step)
         else:
-            _rim(tile, a_i, a_k, b, K, here, c_row, ROWS, columns, add, edge)
+            a_tile = Operand(tile, a.row_step, a.column_step)
+            _edge_product(a_tile, b, K, Piece(target, c.step, ROWS, c.columns), add, edge_tile)
 
 
 @inner
-def block_of(a, a_i, a_k, b_packed, K, c, c_row, rows, columns, add, last, bias, pre, pre_row, activation, room):
-    """rows by columns of C from K columns of A and K packed rows of B, a piece of K at a time; finished if `last`.
+def block_product(a, b_packed, K, c, add, last, epilogue, room):
+    """C = A B, or += if `add`, DEEPEST columns of A at a time, and the epilogue if `last`.
 
-    Rows that do not fill a tile are packed, with zeros below them.
+    a: Operand (rows, K); b_packed: address of K packed rows of B; c: Piece; room: address of ROOM floats. Rows that do not fill
+    a tile are packed with zeros below them.
     """
-    pieces = (K + DEEPEST - 1) // DEEPEST
-    whole, edge = rows // ROWS * ROWS, room + 4 * (TALLEST * DEEPEST + WIDTH)
-    in_place = a_k == 1 and columns <= FEW_PANELS * COLUMNS
-    on_the_way = a_k != 1 and columns >= COLUMNS
-    for piece in range(pieces):
-        k0, k1 = K * piece // pieces, K * (piece + 1) // pieces
-        depth, here, sum_up = k1 - k0, a + 4 * k0 * a_k, add or piece > 0
-        tiles, step_i, step_k, a_tile = (here, a_i, 1, a_i) if in_place else (room, 1, ROWS, depth)
-        rim = room + 4 * whole * depth
-        if not in_place and not on_the_way:
-            _pack(here, a_i, a_k, whole, depth, depth, room)
-        if whole < rows:
-            _pack(here + 4 * whole * a_i, a_i, a_k, rows - whole, depth, depth, rim)
-        for j in range(0, columns, COLUMNS):
-            width, panel, z = min(COLUMNS, columns - j), b_packed + 4 * (j * K + k0 * COLUMNS), c + 4 * j
-            if on_the_way and j == 0:
-                _packing_panel(here, a_k, room, panel, depth, z, c_row, whole, sum_up)
+    steps = (K + DEEPEST - 1) // DEEPEST
+    whole, edge_tile = c.rows // ROWS * ROWS, room + 4 * (TALLEST * DEEPEST + WIDTH)
+    in_place = a.column_step == 1 and c.columns <= FEW_PANELS * COLUMNS
+    packed_on_the_way = a.column_step != 1 and c.columns >= COLUMNS
+    for step in range(steps):
+        k0, k1 = K * step // steps, K * (step + 1) // steps
+        depth, add_now, part = k1 - k0, add or step > 0, operand_at(a, 0, k0)
+        tiles = Operand(part.address, a.row_step, 1) if in_place else Operand(room, 1, ROWS)
+        tile_step = a.row_step if in_place else depth
+        remainder = Operand(room + 4 * whole * depth, 1, ROWS)  # packed rows that do not fill a tile
+        if not in_place and not packed_on_the_way:
+            _pack(part.address, a.row_step, a.column_step, whole, depth, depth, room)
+        if whole < c.rows:
+            below = operand_at(part, whole, 0)
+            _pack(below.address, a.row_step, a.column_step, c.rows - whole, depth, depth, remainder.address)
+        for j in range(0, c.columns, COLUMNS):
+            width, panel = min(COLUMNS, c.columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
+            here = c.address + 4 * j
+            if packed_on_the_way and j == 0:
+                _packing_panel(part, room, panel, depth, Piece(here, c.step, whole, width), add_now)
             else:
-                _panel(tiles, step_i, step_k, a_tile, panel, depth, z, c_row, whole, width, sum_up, edge)
-            if whole < rows:
-                _rim(rim, 1, ROWS, panel, depth, z + 4 * whole * c_row, c_row, rows - whole, width, sum_up, edge)
-            if last and piece == pieces - 1:
-                bias_j, pre_j = bias + 4 * j if bias != 0 else 0, pre + 4 * j if pre != 0 else 0
-                if width == COLUMNS:  # a number the compiler knows: no loop remainders
-                    finish(z, c_row, rows, COLUMNS, bias_j, pre_j, pre_row, activation)
+                _panel(tiles, tile_step, panel, depth, Piece(here, c.step, whole, width), add_now, edge_tile)
+            if whole < c.rows:
+                rest = Piece(here + 4 * whole * c.step, c.step, c.rows - whole, width)
+                _edge_product(remainder, panel, depth, rest, add_now, edge_tile)
+            if last and step == steps - 1:
+                if width == COLUMNS:  # a constant width: the vectorised loops have no remainders
+                    finish(Piece(here, c.step, c.rows, COLUMNS), epilogue_at(epilogue, 0, j))
                 else:
-                    finish(z, c_row, rows, width, bias_j, pre_j, pre_row, activation)
+                    finish(Piece(here, c.step, c.rows, width), epilogue_at(epilogue, 0, j))

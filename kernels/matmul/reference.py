@@ -1,15 +1,20 @@
-"""Matrix products: the specification, in NumPy, for any float dtype."""
+"""Matrix products and the linear layer: the specification, in NumPy, for any float dtype."""
+
+from collections.abc import Callable
 
 import numpy as np
 
 from kernels.arrays import unbroadcast
+from kernels.buffers import write
 from kernels.gelu.reference import gelu_backward, gelu_forward
 
-ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # by the name that gelu knows the form by
+ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # the activation's name -> GELU's `approximate`
+
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]  # dx, dweight, dbias, or a buffer for each
 
 
-def check_epilogue(activation, accumulate, out):
-    """Raise ValueError unless a product can do this with its result, on any device."""
+def check_epilogue(activation: str | None, accumulate: bool, out: np.ndarray | None) -> None:
+    """Raise ValueError if a product cannot do this with its result, on any device."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
     if accumulate and (out is None or activation is not None):
@@ -17,17 +22,31 @@ def check_epilogue(activation, accumulate, out):
 
 
 def matmul(
-    a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
-):
-    """op(a) @ op(b), then what often follows it.
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    preactivation: np.ndarray | None = None,
+    accumulate: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Compute activation(op(a) @ op(b) + bias), where op transposes the last two axes if asked to.
 
-    a: (..., M, K), or (..., K, M) with transpose_a.  b: (..., K, N), or (..., N, K) with transpose_b.  Leading axes broadcast.
-    bias: (N,), added to every row.  activation: None, "gelu" or "gelu_tanh", applied last; `preactivation`, if given, is a
-    buffer like the result that receives what went into it (training needs it for the backward pass, inference does not).
-    accumulate: add to `out`, which must be given (not together with an activation).
-    Returns (..., M, N), in `out` if given.
+    No operand is copied to transpose it. A linear layer needs that: x Wᵀ forward, dy W and dyᵀ x backward.
 
-    The operands are never copied to transpose them: a linear layer needs x Wᵀ forward, and dy W and dyᵀ x backward.
+    Args:
+        a: (..., M, K), or (..., K, M) with transpose_a. Leading axes broadcast.
+        b: (..., K, N), or (..., N, K) with transpose_b.
+        bias: (N,), added to every row.
+        activation: None, "gelu" or "gelu_tanh".
+        preactivation: buffer (..., M, N) that receives the activation's input, which the backward pass needs.
+        accumulate: add to `out` in place of overwriting it; needs `out` and no activation.
+
+    Returns:
+        (..., M, N), in `out` if given.
     """
     check_epilogue(activation, accumulate, out)
     a = a.swapaxes(-1, -2) if transpose_a else a  # (..., M, K)
@@ -39,23 +58,38 @@ def matmul(
         preactivation[...] = z
     if activation is not None:
         z = gelu_forward(z, approximate=ACTIVATIONS[activation])
-    if out is None:
-        return z
-    if accumulate:
+    if out is not None and accumulate:
         out += z
-    else:
-        out[...] = z
-    return out
+        return out
+    return write(z, out)
 
 
-# Y = A B, so Y_ij = Σ_k A_ik B_kj. The element A_ik reaches every Y_ij of its row through B_kj, hence
-#   dA_ik = Σ_j dY_ij B_kj   that is   dA = dY Bᵀ      and likewise      dB = Aᵀ dY.
-# If A entered transposed (Y = Aᵀ B), transpose its gradient:  dA = (dY Bᵀ)ᵀ = B dYᵀ;  likewise dB = dYᵀ A.
-# Leading axes that were broadcast are summed over. Saved: the operands themselves; nothing else is needed.
-def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(True, True), matmul=matmul):
-    """dy: (..., M, N); a and b as given to matmul.  Returns (da, db), None where `needs` says no.
+# The forward pass was   Y = A B,   that is   Y_ij = Σ_k A_ik B_kj.
+# The element A_ik reaches every Y_ij of its row, through B_kj:
+#   dA_ik = Σ_j dY_ij B_kj,   so   dA = dY Bᵀ   and likewise   dB = Aᵀ dY.
+# If A entered transposed (Y = Aᵀ B), so does its gradient:   dA = (dY Bᵀ)ᵀ = B dYᵀ;   likewise   dB = dYᵀ A.
+# Broadcasting copied a matrix, so its gradient is the sum over the broadcast axes.
+# Saved: A and B.
+def matmul_backward(
+    dy: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    needs: tuple[bool, bool] = (True, True),
+    matmul: Callable[..., np.ndarray] = matmul,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Gradients of `matmul` without an epilogue.
 
-    matmul: the product to compute them with; the CPU's backward is this one with the CPU's product.
+    Args:
+        dy: gradient of the product, (..., M, N).
+        a, b: the operands, as passed to matmul.
+        needs: which of the two gradients to compute.
+        matmul: the product to compute them with; cpu.py passes its own.
+
+    Returns:
+        (da, db), shaped like a and b; None where `needs` is False.
     """
     da = db = None
     if needs[0]:
@@ -73,48 +107,68 @@ def matmul_backward(dy, a, b, *, transpose_a=False, transpose_b=False, needs=(Tr
     return da, db
 
 
-def linear_forward(x, weight, bias=None, *, activation=None, out=None):
-    """y = activation(x Wᵀ + bias).
+def linear_forward(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The linear layer: y = activation(x Wᵀ + bias).
 
-    x: (..., I), weight: (O, I), bias: (O,) or None.  activation: None, "gelu" or "gelu_tanh".
-    Returns y: (..., O) and z: (..., O), what the activation was given, or None without an activation.
+    Args:
+        x: (..., I).
+        weight, bias: (O, I) and (O,) or None.
+        activation: None, "gelu" or "gelu_tanh".
+
+    Returns:
+        y: (..., O), and z: (..., O), the activation's input, or None without an activation.
     """
     rows = x.reshape(-1, x.shape[-1])  # (R, I)
     shape = (*x.shape[:-1], len(weight))
     z = None if activation is None else np.empty((len(rows), len(weight)), x.dtype)
-    y = matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z).reshape(shape)
-    if out is not None:
-        out[...] = y
-    return y if out is None else out, None if z is None else z.reshape(shape)
+    y = matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z)  # (R, O)
+    return write(y.reshape(shape), out), None if z is None else z.reshape(shape)
 
 
 # The forward pass was   z = x Wᵀ + bias,   y = g(z).
-# With dz = dy · g'(z) (dz = dy without an activation), the product's rule above gives   dx = dz W   and   dW = dzᵀ x;
-# the bias was copied to every row, so its gradient is the sum over rows:                dbias = Σ_rows dz.
-# Saved: x and W, which live anyway, and z where there is an activation (recomputing it would cost the whole product again).
+# The activation:     dz = dy · g'(z)     (dz = dy without one)
+# The product's rule: dx = dz W,   dW = dzᵀ x
+# Every row received the bias, so its gradient is the sum over rows:   dbias = Σ_rows dz.
+# Saved: x and W, which exist anyway, and z if there is an activation (recomputing z would cost the whole product again).
 def linear_backward(
-    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
-):
-    """dy: (..., O), x: (..., I), weight: (O, I), z: (..., O) from linear_forward.
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray,
+    z: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    out: Gradients = (None, None, None),
+    accumulate: bool = False,
+) -> Gradients:
+    """Gradients of the linear layer.
 
-    Returns (dx: (..., I), dweight: (O, I), dbias: (O,)), None where `needs` says no. `out` holds a buffer or None for each;
-    with accumulate=True the buffers of dweight and dbias are added to (dx is always overwritten).
+    Args:
+        dy: gradient of y, (..., O).
+        x, weight, z: the forward inputs and the saved z: (..., I), (O, I), (..., O).
+        needs: which of the three gradients to compute.
+        out: a buffer or None for each gradient.
+        accumulate: add to the buffers of dweight and dbias; dx is always overwritten.
+
+    Returns:
+        (dx, dweight, dbias): (..., I), (O, I), (O,); None where `needs` is False.
     """
-    if activation is not None:
+    if z is not None and activation is not None:
         dy = gelu_backward(dy, z, approximate=ACTIVATIONS[activation])
     dz = dy.reshape(-1, dy.shape[-1])  # (R, O)
     rows = x.reshape(-1, x.shape[-1])  # (R, I)
     dx = dweight = dbias = None
     if needs[0]:
-        dx = matmul(dz, weight).reshape(x.shape)
-        if out[0] is not None:
-            out[0][...] = dx
-            dx = out[0]
+        dx = write(matmul(dz, weight).reshape(x.shape), out[0])
     if needs[1]:
         dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
     if needs[2]:
-        dbias = dz.sum(axis=0)  # (O,)
-        if out[2] is not None:
-            out[2][...] = out[2] + dbias if accumulate else dbias
-            dbias = out[2]
+        dbias = write(dz.sum(axis=0), out[2], accumulate)  # (O,)
     return dx, dweight, dbias

@@ -1,13 +1,26 @@
-"""Root mean square normalisation on the CPU: the reference's signatures, float32, whole rows shared among the threads.
+"""Root mean square normalisation on the CPU in float32.
 
-As in layernorm/cpu.py a row stays in the first-level cache between the two looks at it; there is one sum less.
+The kernels equal `naive_rms_norm`, applied to every row. As in layernorm/cpu.py, the threads share whole rows, and a row stays
+in the first-level cache between the two loops over it.
 """
+
+import math
 
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import APART, as_flat, as_rows, delivered, inner, kernel, result, workers
-from kernels.layernorm.reference import _store
+from kernels.buffers import copy_to_out, result, write
+from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
+
+
+def naive_rms_norm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """One row.  x, weight: (C,) -> (C,)."""
+    y = np.empty_like(x)
+    mean_square = sum(value * value for value in x) / len(x)
+    for c in range(len(x)):
+        y[c] = x[c] / math.sqrt(mean_square + eps) * weight[c]
+    return y
+
 
 _F = types.float32
 
@@ -25,9 +38,10 @@ def _forward_row(x, weight, eps, y):
 
 
 @kernel
-def _forward(x, weight, eps, y, rstd, parts):  # x, y: (R, C)  weight: (C,)  rstd: (R,)
-    for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
+def _forward(x, weight, eps, y, rstd, threads):  # x, y: (R, C)  weight: (C,)  rstd: (R,)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
+        for r in range(first, last):
             rstd[r] = _forward_row(x[r], weight, eps, y[r])
 
 
@@ -35,7 +49,7 @@ def _forward(x, weight, eps, y, rstd, parts):  # x, y: (R, C)  weight: (C,)  rst
 def _backward_row(dy, x, weight, rstd, dx, dweight):
     C = len(x)
     stretch = _F(0.0)
-    for c in range(C):  # the sum over rows is made here, where the row comes from memory and time passes anyway
+    for c in range(C):  # this loop waits for memory, so the sum over rows costs no time here
         stretch += dy[c] * weight[c] * x[c]
         dweight[c] += dy[c] * x[c] * rstd
     stretch *= rstd / _F(C)
@@ -44,32 +58,44 @@ def _backward_row(dy, x, weight, rstd, dx, dweight):
 
 
 @kernel
-def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (parts, C + APART), a row for every part
-    parts = len(dweight)
-    for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
-            _backward_row(dy[r], x[r], weight, rstd[r], dx[r], dweight[part])
+def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (threads, C + CACHE_GAP), a row for each thread
+    threads = len(dweight)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
+        for r in range(first, last):
+            _backward_row(dy[r], x[r], weight, rstd[r], dx[r], dweight[thread])
 
 
-def rms_norm_forward(x, weight=None, *, eps=1e-5, out=None):
+def rms_norm_forward(
+    x: np.ndarray, weight: np.ndarray | None = None, *, eps: float = 1e-5, out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """See kernels/rms_norm/reference.py."""
     weight = np.ones(x.shape[-1], np.float32) if weight is None else as_flat(weight)
     y = result(out, x.shape)
     rows = as_rows(x)  # (R, C)
     rstd = np.empty(len(rows), np.float32)
-    _forward(rows, weight, np.float32(eps), y.reshape(rows.shape), rstd, workers(2 * x.size))
-    return delivered(y, out), rstd.reshape(x.shape[:-1])
+    _forward(rows, weight, np.float32(eps), y.reshape(rows.shape), rstd, threads_for(2 * x.size))
+    return copy_to_out(y, out), rstd.reshape(x.shape[:-1])
 
 
-def rms_norm_backward(dy, x, weight, rstd, *, needs=(True, True), out=(None, None), accumulate=False):
+def rms_norm_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    rstd: np.ndarray,
+    *,
+    needs: tuple[bool, bool] = (True, True),
+    out: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    accumulate: bool = False,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """See kernels/rms_norm/reference.py."""
     dx = result(out[0], x.shape)
     rows = as_rows(x)  # (R, C)
     C = x.shape[-1]
-    sums = np.zeros((workers(2 * x.size), C + APART), np.float32)  # every part sums its own rows
+    sums = np.zeros((threads_for(2 * x.size), C + CACHE_GAP), np.float32)  # each thread sums its own rows
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
     _backward(as_rows(dy), rows, weight, as_flat(rstd), dx.reshape(rows.shape), sums)
     return (
-        delivered(dx, out[0]) if needs[0] else None,
-        _store(sums[:, :C].sum(axis=0), out[1], accumulate) if needs[1] else None,
+        copy_to_out(dx, out[0]) if needs[0] else None,
+        write(sums[:, :C].sum(axis=0), out[1], accumulate) if needs[1] else None,
     )

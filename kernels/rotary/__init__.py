@@ -1,1 +1,1 @@
-"""Rotary positions: pairs of numbers turned by angles."""
+"""Rotary positions: pairs of numbers rotated by angles that grow with the position."""

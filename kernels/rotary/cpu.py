@@ -1,19 +1,31 @@
-"""Rotary positions on the CPU: the reference's signature, float32, one pass over memory.
+"""Rotary positions on the CPU in float32, in one pass over memory.
 
-The rows of x may lie anywhere (queries and keys are views of one projection's output); the kernel is told where.
+The kernel equals `naive_rotary`, applied to every row. The rows of x may lie anywhere, because queries and keys are views of
+one projection's output.
 """
 
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import address, delivered, inner, kernel, result, workers
+from kernels.buffers import copy_to_out, result
+from kernels.launch import address, inner, kernel, share, threads_for
 from kernels.simd import load, store
+
+
+def naive_rotary(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """One row.  x: (D,), cos and sin: (D/2,) -> (D,)."""
+    y, half = np.empty_like(x), len(x) // 2
+    for j in range(half):
+        y[j] = x[j] * cos[j] - x[j + half] * sin[j]
+        y[j + half] = x[j + half] * cos[j] + x[j] * sin[j]
+    return y
+
 
 _F = types.float32
 
 
 @inner
-def _turn(x, cos, sin, y, half, sign):
+def _rotate(x, cos, sin, y, half, sign):
     for j in range(half):
         a, b, c, s = load(x, j), load(x, j + half), load(cos, j), load(sin, j) * sign
         store(y, j, a * c - b * s)
@@ -21,23 +33,27 @@ def _turn(x, cos, sin, y, half, sign):
 
 
 @kernel
-def _rotary(x, steps, cos, sin, y, B, H, T, D, sign, parts):  # steps: (3,), bytes from row to row along B, H and T
-    for part in prange(parts):
-        for r in range(B * H * T * part // parts, B * H * T * (part + 1) // parts):
+def _rotary(x, steps, cos, sin, y, sizes, sign, threads):
+    """x, cos, sin, y: addresses; steps: (3,), bytes from row to row of x along B, H and T; sizes: B, H, T, D."""
+    B, H, T, D = sizes
+    for thread in prange(threads):
+        first, last = share(B * H * T, thread, threads)
+        for r in range(first, last):
             b, h, t = r // (H * T), r // T % H, r % T
-            row = x + b * steps[0] + h * steps[1] + t * steps[2]
-            _turn(row, cos + 4 * t * (D // 2), sin + 4 * t * (D // 2), y + 4 * r * D, D // 2, sign)
+            row, angles = x + b * steps[0] + h * steps[1] + t * steps[2], 4 * t * (D // 2)
+            _rotate(row, cos + angles, sin + angles, y + 4 * r * D, D // 2, sign)
 
 
-def rotary(x, cos, sin, *, inverse=False, out=None):
+def rotary(
+    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, inverse: bool = False, out: np.ndarray | None = None
+) -> np.ndarray:
     """See kernels/rotary/reference.py."""
-    B, H, T, D = x.shape
+    T, D = x.shape[2:]
     if D % 2 or cos.shape != (T, D // 2) or sin.shape != (T, D // 2):
         raise ValueError(f"rotary: cos and sin must be (T, D/2) for x {x.shape}, D even, got {cos.shape} and {sin.shape}")
     x = x if x.strides[-1] == 4 and x.dtype == np.float32 else np.ascontiguousarray(x, np.float32)
-    y = result(None if out is x else out, x.shape)  # a pair is read before it is written, but rows of a view may overlap y's
+    y = result(None if out is x else out, x.shape)  # not into x: the rows of a view may overlap rows that are still to be read
     cos, sin = np.ascontiguousarray(cos, np.float32), np.ascontiguousarray(sin, np.float32)
-    steps = np.array(x.strides[:3], np.int64)
-    sign = np.float32(-1 if inverse else 1)
-    _rotary(address(x), steps, address(cos), address(sin), address(y), B, H, T, D, sign, workers(2 * x.size))
-    return delivered(y, out)
+    steps, sign = np.array(x.strides[:3], np.int64), np.float32(-1 if inverse else 1)
+    _rotary(address(x), steps, address(cos), address(sin), address(y), x.shape, sign, threads_for(2 * x.size))
+    return copy_to_out(y, out)

@@ -1,25 +1,34 @@
 """Rotary positions: the specification, in NumPy, for any float dtype.
 
-Source: Su et al. 2021, "RoFormer" (arXiv:2104.09864), eq. 15 and 34; the two numbers of a pair stand half a head apart, as in
-Llama. Each pair of a query or key is a point on a plane, turned by an angle that grows with its position: t · base^(−2j/D) for
-pair j. The product of a query and a key then depends on how far they are apart, and not on where they are.
+A pair of numbers in a query or key is a point in a plane. Pair j at position t is rotated by the angle t · base^(−2j/D). The
+product of a query and a key then depends on the distance between them, not on their positions.
+Source: Su et al. 2021, RoFormer (arXiv:2104.09864), eq. 15 and 34; the two numbers of a pair are half a head apart, as in
+Llama.
 """
 
 import numpy as np
 
 
-def rotary(x, cos, sin, *, inverse=False, out=None):
-    """Turn the pairs (x_j, x_{j + D/2}) of every row by the angle whose cosine and sine are given (back, if inverse).
+def rotary(
+    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, inverse: bool = False, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Rotate the pairs (x_j, x_{j + D/2}) of every row.
 
-    x: (B, H, T, D), D even; cos, sin: (T, D/2).  Returns y: (B, H, T, D).
+    Args:
+        x: (B, H, T, D) with an even D.
+        cos, sin: cosines and sines of the angles, (T, D/2).
+        inverse: rotate back.
+
+    Returns:
+        (B, H, T, D), in `out` if given; `out` may be x.
     """
     sin = -sin if inverse else sin
     a, b = np.split(x, 2, axis=-1)  # (B, H, T, D/2) each
     y = np.empty_like(x) if out is None else out
-    turned = a * cos - b * sin, b * cos + a * sin  # both before either is written: out may be x
-    np.concatenate(turned, axis=-1, out=y)
+    rotated = a * cos - b * sin, b * cos + a * sin  # compute both before writing either: out may be x
+    np.concatenate(rotated, axis=-1, out=y)
     return y
 
 
-# A rotation R is linear and orthogonal: y = R x, so dx = Rᵀ dy = R⁻¹ dy, the same function with inverse=True. Nothing is saved
-# but the angles.
+# A rotation R is linear and orthogonal: y = R x, so dx = Rᵀ dy = R⁻¹ dy. The backward pass is the same function with
+# inverse=True. Saved: the angles.

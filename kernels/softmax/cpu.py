@@ -1,8 +1,8 @@
-"""Softmax and log-softmax on the CPU: the reference's signatures, float32, whole rows shared among the threads.
+"""Softmax and log-softmax on the CPU in float32.
 
-A row is read from memory once and then stays in the cache for the second and third look at it, so that the cost is one read
-and one write of the array, as long as the arithmetic in between is short. Most of it is exp, a polynomial that LLVM can put
-into vector registers, here in the shorter form that is enough below a maximum (kernels/simd.py).
+The kernels equal `naive_softmax`, applied to every row. The threads share whole rows. A row is read from memory once and stays
+in the cache for the second and third loop, so the cost is one read and one write of the array, if the arithmetic is fast
+enough. Most of it is exp, here in the short form that suffices below a maximum (kernels/simd.py).
 """
 
 import math
@@ -10,11 +10,24 @@ import math
 import numpy as np
 from numba import prange, types
 
-from kernels.launch import as_rows, delivered, inner, kernel, result, workers
-from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_numbers, raised_exp, store
+from kernels.buffers import copy_to_out, result
+from kernels.launch import as_rows, inner, kernel, share, threads_for
+from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_floats, scaled_exp, store
+
+
+def naive_softmax(x: np.ndarray) -> np.ndarray:
+    """One row.  x: (C,) -> (C,)."""
+    y, top, total = np.empty_like(x), max(x), 0.0
+    for c in range(len(x)):
+        y[c] = math.exp(x[c] - top)
+        total += y[c]
+    for c in range(len(x)):
+        y[c] /= total
+    return y
+
 
 _F = types.float32
-SPAN = 256  # numbers of a row whose exponentials are summed, and of the next row that are asked for, at a time
+SPAN = 256  # numbers of a row to process, and of the next row to prefetch, at a time
 
 
 @inner
@@ -27,10 +40,10 @@ def row_maximum(x):
 
 @inner
 def _exponentials(x, y, n, top):
-    """y = 2⁶⁴ exp(x − top), and its sum: of n numbers from these addresses."""
+    """Write 2⁶⁴ exp(x − top) to y and return the sum.  x, y: addresses of n numbers."""
     total = _F(0.0)
     for c in range(n):
-        value = raised_exp(load(x, c) - top)
+        value = scaled_exp(load(x, c) - top)
         store(y, c, value)
         total += value
     return total
@@ -40,9 +53,9 @@ def _exponentials(x, y, n, top):
 def _softmax_row(x, y):
     C, x_0, y_0 = len(x), x.ctypes.data, y.ctypes.data
     top, total = row_maximum(x), _F(0.0)
-    for first in range(0, C, SPAN):  # arithmetic on what the cache holds: meanwhile the next row can come from memory
-        prefetch_numbers(x_0 + 4 * (C + first), SPAN)
-        if C - first >= SPAN:  # a number the compiler knows: no loop remainders
+    for first in range(0, C, SPAN):  # this arithmetic reads the cache, so memory can deliver the next row meanwhile
+        prefetch_floats(x_0 + 4 * (C + first), SPAN)
+        if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
             total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, SPAN, top)
         else:
             total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, C - first, top)
@@ -57,7 +70,7 @@ def _log_softmax_row(x, y):
     for c in range(len(x)):
         total += exp_to_zero(x[c] - top)
     shift = top + _F(math.log(total))
-    if math.isinf(top):  # the row's +inf, or its every -inf, must become NaN, as inf − inf does
+    if math.isinf(top):  # a row with +inf, or of -inf only, becomes NaN, as inf − inf does
         shift = _F(np.nan)
     for c in range(len(x)):
         y[c] = x[c] - shift
@@ -65,11 +78,11 @@ def _log_softmax_row(x, y):
 
 @inner
 def _softmax_backward_row(dy, y, dx):
-    along = _F(0.0)
+    weighted = _F(0.0)
     for c in range(len(y)):
-        along += dy[c] * y[c]
+        weighted += dy[c] * y[c]
     for c in range(len(y)):
-        dx[c] = y[c] * (dy[c] - along)
+        dx[c] = y[c] * (dy[c] - weighted)
 
 
 @inner
@@ -82,9 +95,10 @@ def _log_softmax_backward_row(dy, y, dx):
 
 
 @kernel
-def _forward(x, y, log, parts):  # x, y: (R, C)
-    for part in prange(parts):
-        for r in range(len(x) * part // parts, len(x) * (part + 1) // parts):
+def _forward(x, y, log, threads):  # x, y: (R, C)
+    for thread in prange(threads):
+        first, last = share(len(x), thread, threads)
+        for r in range(first, last):
             if log:
                 _log_softmax_row(x[r], y[r])
             else:
@@ -92,44 +106,45 @@ def _forward(x, y, log, parts):  # x, y: (R, C)
 
 
 @kernel
-def _backward(dy, y, dx, log, parts):  # dy, y, dx: (R, C)
-    for part in prange(parts):
-        for r in range(len(y) * part // parts, len(y) * (part + 1) // parts):
+def _backward(dy, y, dx, log, threads):  # dy, y, dx: (R, C)
+    for thread in prange(threads):
+        first, last = share(len(y), thread, threads)
+        for r in range(first, last):
             if log:
                 _log_softmax_backward_row(dy[r], y[r], dx[r])
             else:
                 _softmax_backward_row(dy[r], y[r], dx[r])
 
 
-def _run_forward(x, out, log):
+def _run_forward(x: np.ndarray, out: np.ndarray | None, log: bool) -> np.ndarray:
     y = result(out, x.shape)
     rows = as_rows(x)
-    _forward(rows, y.reshape(rows.shape), log, min(workers(4 * x.size), max(1, len(rows))))
-    return delivered(y, out)
+    _forward(rows, y.reshape(rows.shape), log, min(threads_for(4 * x.size), max(1, len(rows))))
+    return copy_to_out(y, out)
 
 
-def _run_backward(dy, y, out, log):
+def _run_backward(dy: np.ndarray, y: np.ndarray, out: np.ndarray | None, log: bool) -> np.ndarray:
     dx = result(out, y.shape)
     rows = as_rows(y)
-    _backward(as_rows(dy), rows, dx.reshape(rows.shape), log, min(workers(2 * y.size), max(1, len(rows))))
-    return delivered(dx, out)
+    _backward(as_rows(dy), rows, dx.reshape(rows.shape), log, min(threads_for(2 * y.size), max(1, len(rows))))
+    return copy_to_out(dx, out)
 
 
-def softmax_forward(x, *, out=None):
+def softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/softmax/reference.py."""
     return _run_forward(x, out, False)
 
 
-def softmax_backward(dy, y, *, out=None):
+def softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/softmax/reference.py."""
     return _run_backward(dy, y, out, False)
 
 
-def log_softmax_forward(x, *, out=None):
+def log_softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/softmax/reference.py."""
     return _run_forward(x, out, True)
 
 
-def log_softmax_backward(dy, y, *, out=None):
+def log_softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/softmax/reference.py."""
     return _run_backward(dy, y, out, True)

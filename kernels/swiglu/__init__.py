@@ -1,1 +1,1 @@
-"""The middle of a gated MLP: SiLU(gate) · up."""
+"""SwiGLU, the middle of a gated MLP: SiLU(gate) · up."""

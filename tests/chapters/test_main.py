@@ -214,7 +214,7 @@ from chapters.ch08_sample import generate
 from kernels import SETS, launch, precompile
 
 def compiled():
-    return {(f.py_func.__module__, f.py_func.__name__): set(f.signatures) for f in launch._OUTERMOST if f.signatures}
+    return {(f.py_func.__module__, f.py_func.__name__): set(f.signatures) for f in launch._KERNELS if f.signatures}
 
 for share in precompile.SHARES:
     precompile.main([share])

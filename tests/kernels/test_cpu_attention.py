@@ -1,4 +1,4 @@
-"""The CPU attention against the float64 reference: ragged sizes, causal offsets, left padding, strided heads, extremes."""
+"""CPU attention against the float64 reference: ragged sizes, causal offsets, left padding, strided heads, extreme values."""
 
 import tracemalloc
 
@@ -8,10 +8,8 @@ import pytest
 from kernels.attention import cpu, reference
 
 # B, H, T, S, D: one query, few queries, panels with and without remainders, several blocks of keys, odd head widths
-SIZES = [
-    (1, 1, 1, 1, 1), (2, 3, 1, 70, 16), (2, 1, 3, 9, 5), (1, 2, 7, 7, 33), (2, 3, 40, 40, 20), (1, 2, 65, 65, 64),
-    (1, 1, 100, 300, 24), (1, 1, 300, 260, 8), (3, 2, 129, 129, 32), (1, 1, 5, 600, 40),
-]  # fmt: skip
+SIZES = [(1, 1, 1, 1, 1), (2, 3, 1, 70, 16), (2, 1, 3, 9, 5), (1, 2, 7, 7, 33), (2, 3, 40, 40, 20), (1, 2, 65, 65, 64)]
+SIZES += [(1, 1, 100, 300, 24), (1, 1, 300, 260, 8), (3, 2, 129, 129, 32), (1, 1, 5, 600, 40)]
 MASKS = [{}, {"causal_offset": 0}, {"causal_offset": "past"}, {"key_start": True}, {"causal_offset": "past", "key_start": True}]
 
 
@@ -20,7 +18,7 @@ def normal(*shape, seed=0):
 
 
 def heads(B, H, T, D, seed, parts=1):
-    """`parts` arrays (B, H, T, D) that are views of one joint projection (B, T, parts · H · D), as in a GPT."""
+    """`parts` arrays (B, H, T, D), views of one joint projection (B, T, parts · H · D) as in a GPT."""
     joint = normal(B, T, parts, H, D, seed=seed)
     return [joint[:, :, i].transpose(0, 2, 1, 3) for i in range(parts)]
 
@@ -39,7 +37,7 @@ def exact(*arrays):
 
 
 def close(got, want, tolerance=1e-5):
-    """Relative to the largest entry: sums over up to 600 keys, and exp at 2e-7."""
+    """Compare relative to the largest entry. The tolerance covers sums over up to 600 keys and an exp accurate to 2e-7."""
     assert got.dtype == np.float32 and got.shape == want.shape
     finite = np.isfinite(want)
     scale = max(1.0, np.abs(want[finite]).max(initial=0))
@@ -60,7 +58,8 @@ def test_forward_and_backward(B, H, T, S, D, options):
     close(into, want[0])
 
     (dout,) = heads(B, H, T, D, 2)
-    want_grads = reference.attention_backward(*exact(dout, q, k, v), *want, **options)
+    dout64, q64, k64, v64 = exact(dout, q, k, v)
+    want_grads = reference.attention_backward(dout64, q64, k64, v64, *want, **options)
     saved = [w.astype(np.float32) for w in want]
     buffers = (*heads(B, H, T, D, 6), *heads(B, H, S, D, 7, parts=2))
     for grads in (
@@ -79,15 +78,15 @@ def test_scale_and_awkward_strides():
     ):
         close(got, want)
     y, lse = reference.attention_forward(q, k, v, scale=0.3)
-    out = tuple(np.empty((2, 2, 10, 12), np.float32)[..., ::2] for _ in range(3))
-    grads = cpu.attention_backward(y, q, k, v, y, lse, scale=0.3, out=out)
+    dq, dk, dv = (np.empty((2, 2, 10, 12), np.float32)[..., ::2] for _ in range(3))
+    grads = cpu.attention_backward(y, q, k, v, y, lse, scale=0.3, out=(dq, dk, dv))
     for got, want in zip(grads, reference.attention_backward(*exact(y, q, k, v, y, lse), scale=0.3), strict=True):
         close(got, want, 2e-5)
 
 
-def test_a_query_that_sees_nothing_gives_zeros():
+def test_a_query_that_sees_no_key_gives_zeros():
     (q,), (k, v) = heads(2, 1, 20, 8, 0), heads(2, 1, 20, 8, 1, parts=2)
-    options = {"causal_offset": 0, "key_start": np.array([0, 7])}
+    options: dict = {"causal_offset": 0, "key_start": np.array([0, 7])}
     y, lse = cpu.attention_forward(q, k, v, **options)
     assert not y[1, :, :7].any() and np.isneginf(lse[1, :, :7]).all() and np.isfinite(lse[1, :, 7:]).all()
     dq, dk, dv = cpu.attention_backward(normal(2, 1, 20, 8), q, k, v, y, lse, **options)
@@ -100,7 +99,7 @@ def test_a_query_that_sees_nothing_gives_zeros():
 def test_large_scores_and_nan(T):
     (q,), (k, v) = heads(1, 1, T, 16, 0), heads(1, 1, T, 16, 1, parts=2)
     want = reference.attention_forward(*exact(q * 300, k * 300, v))
-    close(cpu.attention_forward(q * 300, k * 300, v)[0], want[0], 2e-3)  # scores of 10⁵: float32 leaves 0.01 of them
+    close(cpu.attention_forward(q * 300, k * 300, v)[0], want[0], 2e-3)  # scores of 10⁵, which float32 resolves to 0.01
     k[0, 0, 1, 3] = np.nan
     y, lse = cpu.attention_forward(q, k, v)
     assert np.isnan(y).all() and np.isnan(lse).all()  # every query sees that key
@@ -123,7 +122,7 @@ def test_no_keys_at_all():
 
 
 def test_memory_is_linear_in_T():
-    """Twice the length may take twice the memory, and a (T, T) matrix would take far more than all of it."""
+    """All of attention takes far less memory than one (T, T) matrix would."""
     T = 2048
     (q,), (k, v) = heads(1, 2, T, 32, 0), heads(1, 2, T, 32, 1, parts=2)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""How kernels are compiled and cached; and the ladders, which must reach the reference on every rung."""
+"""How kernels are compiled and cached, and the ladders, whose every rung must give the reference's result."""
 
 import os
 import subprocess
@@ -26,11 +26,11 @@ def test_compiling_is_announced_once_and_cached(tmp_path):
     assert cold.stderr.count("compiling the gelu kernel 'forward'") == 1
     assert warm.stderr == "" and warm.stdout == cold.stdout
     narrow = python(GELU, NUMBA_CACHE_DIR=str(tmp_path), MINIGRAD_VECTOR_WIDTH="4")
-    assert "compiling" in narrow.stderr  # a cache made for another width is not used
+    assert "compiling" in narrow.stderr  # the cache of another width is not used
 
 
 def test_a_kernel_has_the_same_bytes_compiled_here_or_loaded_from_disk(tmp_path):
-    """Attention's forward is the largest chain of inner functions, of which Numba makes several translations."""
+    """Attention's forward pass is the longest chain of inner functions, which Numba translates several times."""
     code = """
 import hashlib, numpy as np
 from kernels.attention.cpu import attention_forward
@@ -44,7 +44,7 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in attention_forward(q, k, v, ca
 
 @pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
 def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_path):
-    """A read-only installation fails when Numba looks for a folder, a full disk when it saves."""
+    """A read-only installation fails when Numba looks for a folder, a full disk fails when Numba saves."""
     broken = f"import numba.core.caching as c\ndef fails(*_): raise OSError(28, 'No space left on device')\nc.{fails} = fails\n"
     result = python(broken + GELU, NUMBA_CACHE_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -52,7 +52,7 @@ def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_pa
     assert result.stderr.count("cannot be cached on disk") == 1
 
 
-def test_wrong_width_is_refused():
+def test_an_impossible_width_is_refused():
     result = python("import kernels.simd", MINIGRAD_VECTOR_WIDTH="7")
     assert "must be 4, 8 or 16" in result.stderr
 

@@ -1,4 +1,4 @@
-"""The CPU kernels of RMSNorm, rotary positions and SwiGLU against their float64 references."""
+"""CPU kernels of RMSNorm, rotary positions and SwiGLU against their float64 references."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_rotary_in_place_and_back(served):
     np.testing.assert_array_equal(same, want)
 
 
-def test_rotary_reads_only_angles_that_are_there():
+def test_rotary_refuses_angles_of_another_shape():
     x, angles = normal(2, 3, 5, 8), normal(5, 4)
     for cos, sin in ((angles[:4], angles), (angles, angles[:, :3]), (angles.T, angles.T)):
         with pytest.raises(ValueError, match=r"cos and sin must be \(T, D/2\)"):

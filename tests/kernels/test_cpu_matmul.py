@@ -1,4 +1,4 @@
-"""The CPU matrix products against the float64 reference: all transpose forms, ragged shapes, strides, batches, epilogues."""
+"""CPU matrix products against the float64 reference: all transpose forms, ragged shapes, strides, batches, epilogues."""
 
 import itertools
 
@@ -11,11 +11,10 @@ from kernels.matmul.block import DEEPEST, FEW_PANELS, TALLEST
 from kernels.simd import WIDTH
 from kernels.tile import COLUMNS, ROWS
 
-# One row, few rows, tiles and blocks with and without remainders, K over several pieces.
-SHAPES = [
-    (1, 1, 1), (1, 7, 5), (1, 770, 131), (1, 520, 2100), (3, 33, 50), (5, 600, 1), (8, 384, 96), (9, 1, 1), (16, 5, 48),
-    (17, 16, 49), (40, 385, 47), (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100),
-]  # fmt: skip
+# M, K, N: one row, few rows, tiles and blocks with and without remainders, K in several steps
+SHAPES = [(1, 1, 1), (1, 7, 5), (1, 770, 131), (1, 520, 2100), (3, 33, 50), (5, 600, 1), (8, 384, 96), (9, 1, 1)]
+SHAPES += [(16, 5, 48), (17, 16, 49), (40, 385, 47), (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100)]
+BATCHES = [((3,), (3,)), ((2, 5), (2, 5)), ((4,), ()), ((), (4,)), ((2, 1), (1, 3)), ((2, 3), (3,)), ((1,), (1,)), ((0,), (0,))]
 FORMS = list(itertools.product([False, True], repeat=2))
 
 
@@ -30,7 +29,7 @@ def operands(M, K, N, transpose_a, transpose_b, batch_a=(), batch_b=()):
 
 
 def close(got, want, K):
-    """Rounding of a sum of K products of standard normal numbers: far below 3e-7 · √K · a few."""
+    """The tolerance covers the rounding of a sum of K products of standard normal numbers, a few times 3e-7 · √K."""
     assert got.dtype == np.float32 and got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=0, atol=4e-6 * np.sqrt(K) + 1e-6)
 
@@ -46,7 +45,7 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
     a, b = operands(M, K, N, transpose_a, transpose_b)
     want = reference.matmul(*exact(a, b), **form)
     close(cpu.matmul(a, b, **form), want, K)
-    wide = np.full((M, N + 5), 7, np.float32)  # a buffer whose rows lie apart
+    wide = np.full((M, N + 5), 7, np.float32)  # a buffer with gaps between its rows
     assert cpu.matmul(a, b, **form, out=wide[:, 2:-3]).base is wide
     close(wide[:, 2:-3], want, K)
     assert (wide[:, :2] == 7).all() and (wide[:, -3:] == 7).all()
@@ -57,8 +56,8 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("panels", [1, FEW_PANELS, FEW_PANELS + 1])
 @pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
-def test_rows_of_a_in_place_packed_before_and_on_the_way(transpose_a, panels, missing):
-    """On both sides of FEW_PANELS; several pieces of K, rows that do not fill a tile, a last panel only partly filled."""
+def test_a_read_in_place_packed_before_and_packed_on_the_way(transpose_a, panels, missing):
+    """Both sides of FEW_PANELS, several steps of K, rows that do not fill a tile, a last panel that is partly filled."""
     M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEEPEST + 5, panels * COLUMNS - missing
     a, b = operands(M, K, N, transpose_a, True)
     bias, z, start = normal(N, seed=2), np.empty((M, N), np.float32), normal(M, N, seed=3)
@@ -77,14 +76,12 @@ def test_epilogues(M, K, N, activation):
     want = reference.matmul(*exact(a, b), transpose_b=True, bias=bias, activation=activation, preactivation=want_z)
     close(cpu.matmul(a, b, transpose_b=True, bias=bias, activation=activation, preactivation=z), want, K)
     close(z, want_z, K)
-    close(cpu.matmul(a, b, transpose_b=True, activation=activation), reference.matmul(
-        *exact(a, b), transpose_b=True, activation=activation), K)  # fmt: skip
+    want = reference.matmul(*exact(a, b), transpose_b=True, activation=activation)
+    close(cpu.matmul(a, b, transpose_b=True, activation=activation), want, K)
 
 
 @pytest.mark.parametrize("transpose_a, transpose_b", FORMS)
-@pytest.mark.parametrize("batch_a, batch_b", [
-    ((3,), (3,)), ((2, 5), (2, 5)), ((4,), ()), ((), (4,)), ((2, 1), (1, 3)), ((2, 3), (3,)), ((1,), (1,)), ((0,), (0,)),
-])  # fmt: skip
+@pytest.mark.parametrize("batch_a, batch_b", BATCHES)
 def test_batches_broadcast(batch_a, batch_b, transpose_a, transpose_b):
     form = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     for M, K, N in ((1, 3, 5), (20, 70, 33), (130, 50, 110)):
@@ -92,8 +89,8 @@ def test_batches_broadcast(batch_a, batch_b, transpose_a, transpose_b):
         want = reference.matmul(*exact(a, b), **form)
         close(cpu.matmul(a, b, **form), want, K)
         bias, z = normal(N, seed=2), np.empty(want.shape, np.float32)
-        close(cpu.matmul(a, b, **form, bias=bias, preactivation=z, activation="gelu_tanh"), reference.matmul(
-            *exact(a, b), **form, bias=bias, activation="gelu_tanh"), K)  # fmt: skip
+        want_y = reference.matmul(*exact(a, b), **form, bias=bias, activation="gelu_tanh")
+        close(cpu.matmul(a, b, **form, bias=bias, preactivation=z, activation="gelu_tanh"), want_y, K)
         close(z, want + bias, K)
         dy = normal(*want.shape, seed=3)
         for got, exactly in zip(
@@ -108,7 +105,7 @@ def test_views_of_every_kind():
     close(cpu.matmul(q, k, transpose_b=True), reference.matmul(*exact(q, k), transpose_b=True), 16)
     every_second = normal(30, 60)[::-2, ::3]
     close(cpu.matmul(every_second, every_second, transpose_b=True), every_second.astype(float) @ every_second.T, 20)
-    column = normal(5, 100)[:, :1]  # an axis of length 1 has steps too, here of one number: they mean nothing
+    column = normal(5, 100)[:, :1]  # the strides of an axis of length 1 mean nothing
     for M in (3, 20):
         close(cpu.matmul(normal(M, 1), column, transpose_b=True), normal(M, 1).astype(float) @ column.T, 1)
     frozen = normal(20, 20)
@@ -121,7 +118,7 @@ def test_views_of_every_kind():
 
 
 @pytest.mark.parametrize("M", [2, 50])
-def test_nan_and_infinity_reach_exactly_their_rows(M):
+def test_nan_and_infinity_stay_in_their_rows(M):
     a, b = normal(M, 30), normal(30, 40)
     a[1, 3] = np.nan
     a[0, 4] = np.inf
@@ -152,8 +149,8 @@ def test_linear(shape, out_features, activation):
         close(got, exactly, 400)
     buffers = np.empty_like(x), normal(*weight.shape, seed=5), normal(*bias.shape, seed=6)
     before = [np.zeros_like(x), buffers[1].copy(), buffers[2].copy()]
-    got = cpu.linear_backward(dy, x, weight, z, activation=activation, out=buffers, accumulate=True)
-    for g, buffer, exactly, start in zip(got, buffers, want, before, strict=True):
+    grads = cpu.linear_backward(dy, x, weight, z, activation=activation, out=buffers, accumulate=True)
+    for g, buffer, exactly, start in zip(grads, buffers, want, before, strict=True):
         assert g is buffer
         close(g, exactly + start, 400)
     assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)
@@ -162,7 +159,7 @@ def test_linear(shape, out_features, activation):
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("M, N", [(1, 2101), (3, 200), (3, 2101), (300, 200), (20, 17 * COLUMNS)])
 def test_the_same_bytes_on_one_thread_and_on_all(M, N, transpose_b):
-    """Few rows by slices of B, and by columns, whose borders move; blocks of rows; one block, whose columns are shared out."""
+    """Few rows with slices of B; few rows with shared columns; several blocks of rows; one block with shared columns."""
     a, b = operands(M, 550, N, False, transpose_b)
     everyone = cpu.matmul(a, b, transpose_b=transpose_b).tobytes()
     before = numba.get_num_threads()

@@ -1,0 +1,34 @@
+"""Output buffers on the CPU: what `out=` and `accumulate=` mean for a NumPy array."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def write(value: np.ndarray, out: np.ndarray | None, accumulate: bool = False) -> np.ndarray:
+    """Write `value` into `out`, or add it if `accumulate`, and return `out`; without a buffer, return `value`."""
+    if out is None:
+        return value
+    out[...] = out + value if accumulate else value
+    return out
+
+
+def result(out: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
+    """A C-contiguous float32 array to compute into: `out` if it is suitable, else a new array.
+
+    Raises:
+        ValueError: if `out` has another shape.
+    """
+    if out is not None and out.shape != tuple(shape):
+        raise ValueError(f"out has shape {out.shape} but the result has shape {tuple(shape)}")
+    if out is not None and out.dtype == np.float32 and out.flags.c_contiguous:
+        return out
+    return np.empty(shape, np.float32)
+
+
+def copy_to_out(y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return `out`, filled with y if y was computed elsewhere; y itself if there is no `out`."""
+    if out is None or out is y:
+        return y
+    out[...] = y
+    return out
