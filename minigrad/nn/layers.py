@@ -20,7 +20,7 @@ class Linear(Module):
     """y = x Wᵀ + b.  x: (..., in_features) -> (..., out_features);  weight: (out_features, in_features)."""
 
     weight: Parameter
-    bias: Parameter | None
+    bias: Any  # a Parameter, or None
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None, generator: Generator | None = None
@@ -74,7 +74,7 @@ class LayerNorm(Module):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift it by a learned weight and bias."""
 
     weight: Parameter | None
-    bias: Parameter | None
+    bias: Any  # a Parameter, or None
 
     def __init__(
         self,
