@@ -59,7 +59,9 @@ def to_device(array: Array, device: str) -> Array:
     source_device = device_of(array)
     if device == source_device:
         return array
-    on_host = array if source_device == "cpu" else array.get()  # type: ignore[attr-defined]
+    on_host: Any = array
+    if source_device != "cpu":
+        on_host = on_host.get()
     return on_host if device == "cpu" else require(device).asarray(on_host)
 
 

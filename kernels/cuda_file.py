@@ -1,7 +1,7 @@
 """Reading a .cu file: its text, with the headers it includes, and the parameters of its kernels.
 
-`read` is the only place that resolves `#include "..."`, so CuPy's run-time compiler and the emulator's g++ receive the same text,
-and every cache that is keyed by that text notices a change of a header. nvcc follows the include directive itself.
+Only `read` resolves `#include "..."`. So CuPy's run-time compiler and the emulator's g++ receive the same text, and the caches,
+which are keyed by that text, notice a change of a header. nvcc follows the directive itself.
 """
 
 import re

@@ -70,7 +70,7 @@ class Source:
             grid, block: up to three sizes, in blocks and in threads. An empty grid launches nothing.
             args: one argument for each of the kernel's parameters; None is a null pointer.
             shared: bytes of dynamic shared memory for each block.
-            reach: arrays that the kernel reaches through addresses stored in another array; the emulator checks accesses to them.
+            reach: arrays whose addresses the kernel finds in another array; the emulator checks accesses to them.
 
         Raises:
             TypeError: if an argument does not fit its parameter.
@@ -94,7 +94,7 @@ class Source:
         if self._emulated is None:
             self._emulated = Emulated(self.path, self.defines)
         emulated = self._emulated
-        args, reach = ([getattr(a, "held", a) for a in arrays] for arrays in (args, reach))
+        args, reach = ([getattr(a, "storage", a) for a in arrays] for arrays in (args, reach))
         memory.do(lambda: emulated.launch(name, grid, block, args, shared, reach))
 
     def _compiled(self, xp):
@@ -108,15 +108,15 @@ class Source:
         expected = self._expected[name]
         if len(args) != len(expected):
             raise TypeError(f"kernel {name}: expected {len(expected)} arguments, got {len(args)}")
-        xp = array_type = None
+        xp, array_type = None, np.ndarray
         for i, arg in enumerate(args):  # a training step comes here thousands of times
             pointer, kind = expected[i]
             if not pointer:
                 if type(arg) is not kind:
                     raise TypeError(_mismatch(name, self.signatures[name][i], arg, xp))
             elif arg is not None:
-                strided = type(arg) is Strided
-                array: Any = arg.array if strided else arg  # type: ignore[union-attr]
+                strided = isinstance(arg, Strided)
+                array: Any = arg.array if isinstance(arg, Strided) else arg
                 if xp is None:
                     xp = array_module(array)
                     array_type = xp.ndarray

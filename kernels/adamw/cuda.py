@@ -7,6 +7,7 @@ factor there, and the CPU never waits for the norm.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from kernels.gpu import Source, address, blocks_for, elementwise, empty, f32, i3
 SOURCE = Source(__file__)
 BLOCK = (256,)
 CHUNK = 4096  # elements of a block, as in cuda.cu
-_tables: dict[tuple, tuple[Array, Array]] = {}  # addresses and lengths of lists of arrays -> their (table, blocks) on the device
+_tables: dict[tuple, tuple[Array, Array]] = {}  # addresses and lengths of arrays -> (table, blocks) on the device
 
 
 @lru_cache(maxsize=64)
@@ -27,9 +28,10 @@ def _constants(step: int, lr: float, beta1: float, beta2: float, eps: float, wei
 
 def _factor(value: float | Array) -> tuple[np.float32, Array | None]:
     """The kernels' two arguments for one factor: a number, and an array or None; the factor is their product."""
-    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
-        return f32(1), value.astype(np.float32)  # type: ignore[union-attr]  # queued, like everything else
-    return f32(value), None
+    array: Any = value
+    if getattr(array, "shape", None) == () and not isinstance(array, np.generic):
+        return f32(1), array.astype(np.float32)  # queued, like everything else
+    return f32(array), None
 
 
 def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:

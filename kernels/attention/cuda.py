@@ -1,7 +1,7 @@
 """Scaled dot-product attention on a GPU: reference.py's signatures over the kernels in cuda.cu.
 
-q, k and v may be any views whose last axis is contiguous, such as the three parts of one projection, because the kernels take
-strides. The result lies in memory as (B, T, H, D) and is returned as its (B, H, T, D) view, so joining the heads copies nothing.
+q, k and v may be any views whose last axis is contiguous, such as the three parts of one projection, since the kernels take
+strides. The result is a (B, H, T, D) view of memory ordered (B, T, H, D), so joining the heads copies nothing.
 
 kernels.gpu.set_matmul_precision applies here too. In "bf16" attention still rounds to TF32: the tiles lie in shared memory as
 float32 either way, so shorter numbers would gain nothing.
@@ -91,9 +91,9 @@ def attention_backward(
     settings = *_settings(q, k, scale, causal_offset, key_start), _aligned_rows(dout, q, k, v)
     shared = _shared_bytes(source, q, 4)
     for name, length, grads in (("keys", k.shape[2], (dk, dv)), ("queries", T, (dq,))):
-        outputs = *map(Strided, grads), _strides(dout, q, k, v, *grads)
+        outputs, strides = [Strided(grad) for grad in grads], _strides(dout, q, k, v, *grads)
         grid = (blocks_for(length, TILE), B * H)
-        source.launch(f"attention_backward_{name}", grid, (THREADS,), *inputs, *outputs, *settings, shared=shared)
+        source.launch(f"attention_backward_{name}", grid, (THREADS,), *inputs, *outputs, strides, *settings, shared=shared)
     results = []
     for grad, buffer in zip((dq, dk, dv), out, strict=True):
         if buffer is not None and buffer is not grad:

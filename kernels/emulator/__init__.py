@@ -105,7 +105,8 @@ class Emulated:
         """
         checked = bool(_settings["checked"])
         library = self._library(checked)
-        passed, extents = [], (_Extent * (len(args) + len(reach)))()  # `passed` keeps the bytes alive during the launch
+        extents = (_Extent * (len(args) + len(reach)))()
+        passed: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
         for i, (arg, parameter) in enumerate(zip(args, self.signatures[name], strict=True)):
             if arg is None:
                 passed.append(ctypes.c_void_p(0))

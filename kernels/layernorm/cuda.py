@@ -64,7 +64,7 @@ def layernorm_backward(
         dx = output_buffer(x, x.shape, out[0], "layernorm_backward")
         args = dy, x, weight, mean, rstd, plus, dx
         if need_sums and columns % 4 == 0 and columns <= WIDEST_FUSED and rows:
-            strips = _fused_backward(args, rows, columns)
+            strips = _fused_backward(x, args, rows, columns)
         else:
             SOURCE.launch("layernorm_backward_input", *row_teams(rows, columns), *args, i32(rows), i32(columns))
         dx = finish_output(dx, out[0])
@@ -75,19 +75,19 @@ def layernorm_backward(
     return dx, *_add_strips(*strips, needs[1:], out[1:], accumulate)
 
 
-def _fused_backward(args: tuple[Array | None, ...], rows: int, columns: int) -> tuple[Array, Array]:
+def _fused_backward(x: Array, args: tuple[Array | None, ...], rows: int, columns: int) -> tuple[Array, Array]:
     """Write dx. Returns the partial sums of dweight and dbias, (strips, columns) each.
 
     A thread has 16 numbers of each array if a warp has the whole row, else 8. The grid has as many teams as the GPU runs at
     once, and each team leaves one strip, so the number of strips does not grow with the rows.
     """
-    _, x, weight, _, _, plus, dx = args
     wide = columns > 512
     block = (32 * blocks_for(columns, 256), 1) if wide else (32, 4)
     threads_at_once = (1024 if wide else 512) * device(x).multiprocessors
     teams = blocks_for(min(rows, threads_at_once // block[0]), block[1]) * block[1]
     dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
-    sizes = i32(rows), i32(columns), aligned(args[0], x, weight, plus, dx)
+    dy, _, weight, _, _, plus, dx = args
+    sizes = i32(rows), i32(columns), aligned(dy, x, weight, plus, dx)
     kernel = "layernorm_backward_wide" if wide else "layernorm_backward"
     SOURCE.launch(kernel, (teams // block[1],), block, *args, dweights, dbiases, *sizes)
     return dweights, dbiases

@@ -123,16 +123,16 @@ def _product(
     grid = blocks_for(M, tile), blocks_for(N, tile), n_batch * shares
     target, first_epilogue = (c, epilogue) if shares == 1 else (empty(c, (shares, M, N)), _Epilogue())
     strides = i32(a.pitch), i32(b.pitch), i32(a.transpose), i32(b.transpose), i64(a.stride), i64(b.stride)
-    args = Strided(a.array), Strided(b.array), target, i32(M), i32(N), i32(K), *strides, i32(shares)
+    product = Strided(a.array), Strided(b.array), target, i32(M), i32(N), i32(K), *strides, i32(shares)
     alignment = a.aligned, b.aligned, _aligned_output(target, first_epilogue)
-    SOURCE.launch(kernel, grid, (threads,), *args, *first_epilogue, *alignment, shared=4 * STAGES * 2 * SLAB.get(kernel, 0))
+    SOURCE.launch(kernel, grid, (threads,), *product, *first_epilogue, *alignment, shared=4 * STAGES * 2 * SLAB.get(kernel, 0))
     if shares > 1:
-        args = target, c, i32(shares), i32(M), i32(N), *epilogue, _aligned_output(c, epilogue)
-        SOURCE.launch("matmul_add_shares", (blocks_for(N, 512), M), (128,), *args)
+        total = target, c, i32(shares), i32(M), i32(N), *epilogue, _aligned_output(c, epilogue)
+        SOURCE.launch("matmul_add_shares", (blocks_for(N, 512), M), (128,), *total)
 
 
 def _plan(like: Array, M: int, N: int, K: int, n_batch: int, kernel: str | None) -> tuple[str, int]:
-    """(kernel, number of shares of k). Large tiles do the most arithmetic per read if there are enough of them to fill the GPU."""
+    """(kernel, number of shares of k). Large tiles do the most arithmetic per read, if enough of them exist to fill the GPU."""
     precision, fill = matmul_precision(), device(like).multiprocessors
     blocks = blocks_for(M, 128) * blocks_for(N, 128) * n_batch
     shares = 1

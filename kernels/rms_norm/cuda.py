@@ -45,8 +45,8 @@ def rms_norm_backward(
     dx = dweight = None
     if needs[0]:
         dx = output_buffer(x, x.shape, out[0], "rms_norm_backward")
-        args = dy, x, weight, rstd, dx, i32(rows), i32(columns)
-        SOURCE.launch("rms_norm_backward_input", *row_teams(rows, columns), *args)
+        arrays = dy, x, weight, rstd, dx
+        SOURCE.launch("rms_norm_backward_input", *row_teams(rows, columns), *arrays, i32(rows), i32(columns))
         dx = finish_output(dx, out[0])
     if needs[1]:
         n_strips, rows_of_strip = row_strips(rows, 4 * device(x).multiprocessors)
