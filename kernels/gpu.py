@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from kernels import cuda_file
 from kernels.arrays import Array, address, array_module, device_of
-from kernels.cuda_file import Parameter, signatures
+from kernels.cuda_file import Parameter, read, signatures
 from kernels.emulator import MAX_SHARED, Emulated, memory
 
 i32, i64, f32, f64, u64 = np.int32, np.int64, np.float32, np.float64, np.uint64
@@ -35,6 +34,7 @@ class Strided(NamedTuple):
 
 
 Argument: TypeAlias = Array | Strided | np.generic | None
+Size: TypeAlias = tuple[int, ...]
 OptionalArray = TypeVar("OptionalArray", bound=Array | None)
 
 
@@ -44,7 +44,7 @@ class Source:
     def __init__(self, path: str | Path, **defines: int) -> None:
         self.path = Path(path).with_suffix(".cu")
         self.defines = defines
-        self.text = cuda_file.read(self.path)
+        self.text = read(self.path)
         self.signatures = signatures(self.text)
         self._expected = {
             name: [(p.pointer, p.dtype if p.pointer else p.type) for p in parameters]
@@ -54,15 +54,7 @@ class Source:
         self._module: Any = None
         self._emulated: Emulated | None = None
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        *args: Argument,
-        shared: int = 0,
-        reach: Sequence[Array] = (),
-    ) -> None:
+    def launch(self, name: str, grid: Size, block: Size, *args: Argument, shared: int = 0, reach: Sequence[Array] = ()) -> None:
         """Queue kernel `name`.
 
         Args:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from kernels import gpu
 from kernels.arrays import Array, array_module
-from kernels.gpu import Source, address, blocks_for, elementwise, empty, f32, i32, i64
+from kernels.gpu import Source, empty, f32, i32, i64
 
 SOURCE = Source(__file__)
 BLOCK = (256,)
@@ -44,33 +45,20 @@ def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:
         if a.dtype != np.float32 or not a.flags.c_contiguous:
             raise TypeError(f"optimiser kernels: expected contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
     xp, sizes = array_module(lists[0][0]), [a.size for a in lists[0]]
-    key = (xp.__name__, *(address(a) for arrays in lists for a in arrays), *sizes)
+    key = (xp.__name__, *(gpu.address(a) for arrays in lists for a in arrays), *sizes)
     if key not in _tables:
         if len(_tables) > 64:
             _tables.clear()
-        blocks = [(i, j) for i, size in enumerate(sizes) for j in range(blocks_for(size, CHUNK))]
+        blocks = [(i, j) for i, size in enumerate(sizes) for j in range(gpu.blocks_for(size, CHUNK))]
         table = np.array(key[1:], np.int64)
         _tables[key] = xp.asarray(table), xp.asarray(np.array(blocks, np.int32).reshape(-1, 2))
     return _tables[key]
 
 
-def adamw_plain(
-    param: Array,
-    grad: Array,
-    m: Array,
-    v: Array,
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    grad_scale: float = 1.0,
-) -> None:
-    """adamw_step for one array by the plain kernel, for reading and measuring."""
-    constants = _constants(step, lr, beta1, beta2, eps, weight_decay)
-    SOURCE.launch("adamw_plain", *elementwise(param.size), param, grad, m, v, i64(param.size), f32(grad_scale), *constants)
+def adamw_plain(param: Array, grad: Array, m: Array, v: Array, *, grad_scale: float = 1.0, **settings: Any) -> None:
+    """adamw_step for one array by the plain kernel, for reading and measuring; `settings` are those of adamw_step."""
+    args = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
+    SOURCE.launch("adamw_plain", *gpu.elementwise(param.size), *args)
 
 
 def adamw_step(
@@ -96,7 +84,8 @@ def adamw_step(
         if len(set(shapes)) > 1:
             raise ValueError(f"adamw_step: expected equal shapes of parameter, gradient and moments, got {shapes}")
     table, blocks = _table(*lists)
-    args = table, blocks, i32(len(params)), *_factor(grad_scale), *_constants(step, lr, beta1, beta2, eps, weight_decay)
+    constants = _constants(step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    args = table, blocks, i32(len(params)), *_factor(grad_scale), *constants
     SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=[a for arrays in lists for a in arrays])
 
 

@@ -14,21 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from kernels import gpu
 from kernels.arrays import Array, array_module
-from kernels.gpu import (
-    Argument,
-    Source,
-    Strided,
-    address,
-    blocks_for,
-    device,
-    empty,
-    f32,
-    i32,
-    matmul_precision,
-    require_tensor_cores,
-    source_with,
-)
+from kernels.gpu import Argument, Source, Strided, empty, f32, i32
 
 TILE, THREADS = 64, 128
 WIDEST_HEAD = 256  # for forward on an H100. Backward's tiles fit there up to 192, and up to 64 on GPUs with 99 KB a block
@@ -58,7 +46,7 @@ def attention_forward(
     if T <= PLAIN_QUERIES:
         source.launch("attention_plain", (T, B * H), (256,), *arrays, *settings)
     else:
-        grid, shared = (blocks_for(T, TILE), B * H), _shared_bytes(source, q, 3)
+        grid, shared = (gpu.blocks_for(T, TILE), B * H), _shared_bytes(source, q, 3)
         source.launch("attention_forward", grid, (THREADS,), *arrays, *settings, _aligned_rows(q, k, v), shared=shared)
     if out is not None and y is not out:
         out[...] = y
@@ -86,13 +74,13 @@ def attention_backward(
     dq, dk, dv = (o if o is not None and o.strides[-1] == 4 else empty(x, x.shape) for o, x in zip(out, (q, k, v), strict=True))
     row_dots = empty(q, (B, H, T))
     args = Strided(dout), Strided(y), row_dots, _strides(dout, y), i32(H), i32(T), i32(D)
-    source.launch("attention_row_dots", (blocks_for(T, 4), B * H), (32, 4), *args)
+    source.launch("attention_row_dots", (gpu.blocks_for(T, 4), B * H), (32, 4), *args)
     inputs = Strided(dout), Strided(q), Strided(k), Strided(v), logsumexp, row_dots
     settings = *_settings(q, k, scale, causal_offset, key_start), _aligned_rows(dout, q, k, v)
     shared = _shared_bytes(source, q, 4)
     for name, length, grads in (("keys", k.shape[2], (dk, dv)), ("queries", T, (dq,))):
         outputs, strides = [Strided(grad) for grad in grads], _strides(dout, q, k, v, *grads)
-        grid = (blocks_for(length, TILE), B * H)
+        grid = (gpu.blocks_for(length, TILE), B * H)
         source.launch(f"attention_backward_{name}", grid, (THREADS,), *inputs, *outputs, strides, *settings, shared=shared)
     results = []
     for grad, buffer in zip((dq, dk, dv), out, strict=True):
@@ -107,10 +95,10 @@ def _source(q: Array) -> Source:
     D = q.shape[-1]
     if D > WIDEST_HEAD:
         raise ValueError(f"attention on a GPU: expected heads of up to {WIDEST_HEAD} numbers, got {D}")
-    tensor_cores = matmul_precision() != "fp32"
+    tensor_cores = gpu.matmul_precision() != "fp32"
     if tensor_cores:
-        require_tensor_cores(q, matmul_precision())
-    return source_with(Path(__file__), HEAD_DIM=16 * max(1, blocks_for(D, 16)), TENSOR_CORES=int(tensor_cores))
+        gpu.require_tensor_cores(q, gpu.matmul_precision())
+    return gpu.source_with(Path(__file__), HEAD_DIM=16 * max(1, gpu.blocks_for(D, 16)), TENSOR_CORES=int(tensor_cores))
 
 
 def _rows_contiguous(x: Array) -> Array:
@@ -128,7 +116,7 @@ def _settings(
 
 
 def _aligned_rows(*arrays: Array) -> np.int32:
-    return i32(all(address(a) % 16 == 0 and all(s % 16 == 0 for s in a.strides[:-1]) for a in arrays))
+    return i32(all(gpu.address(a) % 16 == 0 and all(s % 16 == 0 for s in a.strides[:-1]) for a in arrays))
 
 
 def _shared_bytes(source: Source, q: Array, tiles: int) -> int:
@@ -138,11 +126,11 @@ def _shared_bytes(source: Source, q: Array, tiles: int) -> int:
         ValueError: if q's device cannot give a block that much.
     """
     pitch = source.defines["HEAD_DIM"] + (8 if source.defines["TENSOR_CORES"] else 4)
-    needed, gpu = 4 * TILE * (tiles * pitch + TILE + 4), device(q)
-    if needed > gpu.shared:
+    needed, limit = 4 * TILE * (tiles * pitch + TILE + 4), gpu.device(q)
+    if needed > limit.shared:
         raise ValueError(
             f"attention {'forward' if tiles == 3 else 'backward'} over heads of {q.shape[-1]} numbers needs {needed:,} bytes "
-            f"of shared memory a block, and {gpu.name} has {gpu.shared:,}; use narrower heads"
+            f"of shared memory a block, and {limit.name} has {limit.shared:,}; use narrower heads"
         )
     return needed
 

@@ -1,20 +1,8 @@
 """Cross-entropy on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
+from kernels import gpu
 from kernels.arrays import Array
-from kernels.gpu import (
-    Source,
-    aligned,
-    blocks_for,
-    checked_indices,
-    contiguous,
-    empty,
-    f32,
-    finish_output,
-    i32,
-    i64,
-    output_buffer,
-    row_teams,
-)
+from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, i64, output_buffer
 
 SOURCE = Source(__file__)
 
@@ -23,10 +11,10 @@ def cross_entropy_plain(logits: Array, targets: Array, ignore_index: int = -100)
     """cross_entropy_forward by the plain kernel, for reading and measuring."""
     logits = contiguous(logits)
     rows, classes = logits.shape
-    targets = checked_indices(targets, classes, "cross_entropy_plain", ignore_index)
+    targets = gpu.checked_indices(targets, classes, "cross_entropy_plain", ignore_index)
     losses, logsumexp = empty(logits, rows), empty(logits, rows)
     args = logits, targets, losses, logsumexp, i32(rows), i32(classes), i64(ignore_index)
-    SOURCE.launch("cross_entropy_plain", (blocks_for(rows, 128),), (128,), *args)
+    SOURCE.launch("cross_entropy_plain", (gpu.blocks_for(rows, 128),), (128,), *args)
     return losses, logsumexp
 
 
@@ -36,10 +24,10 @@ def cross_entropy_forward(
     """See reference.cross_entropy_forward; logits are float32. On a GPU a target out of range gives a loss of NaN."""
     logits = contiguous(logits)
     rows, classes = logits.shape
-    targets = checked_indices(targets, classes, "cross_entropy_forward", ignore_index)
+    targets = gpu.checked_indices(targets, classes, "cross_entropy_forward", ignore_index)
     losses, logsumexp = empty(logits, rows), empty(logits, rows)
-    settings = i32(rows), i32(classes), i64(ignore_index), f32(label_smoothing), aligned(logits)
-    SOURCE.launch("cross_entropy_forward", *row_teams(rows, classes), logits, targets, losses, logsumexp, *settings)
+    settings = i32(rows), i32(classes), i64(ignore_index), f32(label_smoothing), gpu.aligned(logits)
+    SOURCE.launch("cross_entropy_forward", *gpu.row_teams(rows, classes), logits, targets, losses, logsumexp, *settings)
     return losses, logsumexp
 
 
@@ -56,9 +44,9 @@ def cross_entropy_backward(
     """See reference.cross_entropy_backward; `out` may be the logits' own buffer."""
     dlosses, logits, logsumexp = contiguous(dlosses), contiguous(logits), contiguous(logsumexp)
     rows, classes = logits.shape
-    targets = checked_indices(targets, classes, "cross_entropy_backward", ignore_index)
+    targets = gpu.checked_indices(targets, classes, "cross_entropy_backward", ignore_index)
     dlogits = output_buffer(logits, logits.shape, out, "cross_entropy_backward")
     arrays = dlosses, logits, targets, logsumexp, dlogits
-    settings = i32(rows), i32(classes), i64(ignore_index), f32(label_smoothing), aligned(logits, dlogits)
-    SOURCE.launch("cross_entropy_backward", *row_teams(rows, classes), *arrays, *settings)
+    settings = i32(rows), i32(classes), i64(ignore_index), f32(label_smoothing), gpu.aligned(logits, dlogits)
+    SOURCE.launch("cross_entropy_backward", *gpu.row_teams(rows, classes), *arrays, *settings)
     return finish_output(dlogits, out)

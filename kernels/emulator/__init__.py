@@ -30,10 +30,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from kernels import cuda_file
+from kernels.cuda_file import read, signatures
 
 HERE = Path(__file__).parent
 FLAGS = "-std=gnu++17 -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -fno-strict-aliasing -fno-stack-protector".split()
@@ -44,6 +45,10 @@ MAX_THREADS, MAX_SHARED = 1024, 227 * 1024  # limits for a block: threads, and b
 
 # A place in the source, as the runtime encodes it (checker.inc): a code address, or this bit, a bit for the header, and a line.
 AT_LINE, IN_HEADER = 1 << 31, 1 << 20
+
+Array: TypeAlias = np.ndarray
+Arguments: TypeAlias = Sequence[Array | np.generic | None]
+Size: TypeAlias = tuple[int, ...]
 
 _settings = {"checked": 0, "seed": 0}
 
@@ -84,20 +89,12 @@ class Emulated:
 
     def __init__(self, path: str | Path, defines: Mapping[str, object] | None = None) -> None:
         self.path = Path(path)
-        self.text = cuda_file.read(self.path)
+        self.text = read(self.path)
         self.defines = dict(defines or {})
-        self.signatures = cuda_file.signatures(self.text)
+        self.signatures = signatures(self.text)
         self._libraries: dict[bool, ctypes.CDLL] = {}
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        args: Sequence[np.ndarray | np.generic | None],
-        shared: int = 0,
-        reach: Sequence[np.ndarray] = (),
-    ) -> None:
+    def launch(self, name: str, grid: Size, block: Size, args: Arguments, shared: int = 0, reach: Sequence[Array] = ()) -> None:
         """Run kernel `name` and return when it has ended. kernels.gpu.Source.launch describes and checks the arguments.
 
         Raises:

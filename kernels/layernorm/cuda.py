@@ -1,20 +1,8 @@
 """Layer normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
+from kernels import gpu
 from kernels.arrays import Array
-from kernels.gpu import (
-    Source,
-    aligned,
-    blocks_for,
-    contiguous,
-    device,
-    empty,
-    f32,
-    finish_output,
-    i32,
-    output_buffer,
-    row_strips,
-    row_teams,
-)
+from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
 WIDEST_FUSED = 8 * 512  # columns that the largest team keeps in registers in layernorm_backward_wide
@@ -25,7 +13,7 @@ def layernorm_plain(x: Array, weight: Array | None, bias: Array | None, eps: flo
     x = contiguous(x)
     y, mean, rstd = empty(x, x.shape), empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
     args = x, weight, bias, y, mean, rstd, i32(mean.size), i32(x.shape[-1]), f32(eps)
-    SOURCE.launch("layernorm_plain", (blocks_for(mean.size, 128),), (128,), *args)
+    SOURCE.launch("layernorm_plain", (gpu.blocks_for(mean.size, 128),), (128,), *args)
     return y, mean, rstd
 
 
@@ -37,8 +25,8 @@ def layernorm_forward(
     y = output_buffer(x, x.shape, out, "layernorm_forward")
     mean, rstd = empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
     rows, columns = mean.size, x.shape[-1]
-    args = x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned(x, y, weight, bias)
-    SOURCE.launch("layernorm_forward", *row_teams(rows, columns), *args)
+    args = x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), gpu.aligned(x, y, weight, bias)
+    SOURCE.launch("layernorm_forward", *gpu.row_teams(rows, columns), *args)
     return finish_output(y, out), mean, rstd
 
 
@@ -66,7 +54,7 @@ def layernorm_backward(
         if need_sums and columns % 4 == 0 and columns <= WIDEST_FUSED and rows:
             strips = _fused_backward(x, args, rows, columns)
         else:
-            SOURCE.launch("layernorm_backward_input", *row_teams(rows, columns), *args, i32(rows), i32(columns))
+            SOURCE.launch("layernorm_backward_input", *gpu.row_teams(rows, columns), *args, i32(rows), i32(columns))
         dx = finish_output(dx, out[0])
     if not need_sums:
         return dx, None, None
@@ -82,22 +70,22 @@ def _fused_backward(x: Array, args: tuple[Array | None, ...], rows: int, columns
     once, and each team leaves one strip, so the number of strips does not grow with the rows.
     """
     wide = columns > 512
-    block = (32 * blocks_for(columns, 256), 1) if wide else (32, 4)
-    threads_at_once = (1024 if wide else 512) * device(x).multiprocessors
-    teams = blocks_for(min(rows, threads_at_once // block[0]), block[1]) * block[1]
+    block = (32 * gpu.blocks_for(columns, 256), 1) if wide else (32, 4)
+    threads_at_once = (1024 if wide else 512) * gpu.device(x).multiprocessors
+    teams = gpu.blocks_for(min(rows, threads_at_once // block[0]), block[1]) * block[1]
     dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
     dy, _, weight, _, _, plus, dx = args
-    sizes = i32(rows), i32(columns), aligned(dy, x, weight, plus, dx)
+    sizes = i32(rows), i32(columns), gpu.aligned(dy, x, weight, plus, dx)
     kernel = "layernorm_backward_wide" if wide else "layernorm_backward"
     SOURCE.launch(kernel, (teams // block[1],), block, *args, dweights, dbiases, *sizes)
     return dweights, dbiases
 
 
 def _weight_sums(dy: Array, x: Array, mean: Array, rstd: Array, rows: int, columns: int) -> tuple[Array, Array]:
-    n_strips, rows_of_strip = row_strips(rows, 4 * device(x).multiprocessors)
+    n_strips, rows_of_strip = gpu.row_strips(rows, 4 * gpu.device(x).multiprocessors)
     dweights, dbiases = empty(x, (n_strips, columns)), empty(x, (n_strips, columns))
     args = dy, x, mean, rstd, dweights, dbiases, i32(rows), i32(columns), i32(rows_of_strip)
-    SOURCE.launch("layernorm_weight_sums", (blocks_for(columns, 32), n_strips), (32, 32), *args)
+    SOURCE.launch("layernorm_weight_sums", (gpu.blocks_for(columns, 32), n_strips), (32, 32), *args)
     return dweights, dbiases
 
 
@@ -108,7 +96,7 @@ def _add_strips(
     n, columns = dweights.shape
     sums = [output_buffer(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
     in_place = [i32(accumulate and total is o) for total, o in zip(sums, out)]
-    grid = blocks_for(columns, 32), 2
+    grid = gpu.blocks_for(columns, 32), 2
     SOURCE.launch("layernorm_add_strips", grid, (32, 32), dweights, dbiases, *sums, i32(n), i32(columns), *in_place)
     dweight, dbias = (None if total is None else finish_output(total, o, accumulate) for total, o in zip(sums, out))
     return dweight, dbias

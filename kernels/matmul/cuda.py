@@ -4,25 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels import gpu
 from kernels.arrays import Array, unbroadcast
 from kernels.gelu.cuda import gelu_backward
-from kernels.gpu import (
-    Source,
-    Strided,
-    address,
-    aligned,
-    blocks_for,
-    contiguous,
-    device,
-    empty,
-    finish_output,
-    i32,
-    i64,
-    matmul_precision,
-    output_buffer,
-    require_tensor_cores,
-    row_strips,
-)
+from kernels.gpu import Source, Strided, contiguous, empty, finish_output, i32, i64, output_buffer
 from kernels.matmul.reference import check_epilogue
 
 SOURCE = Source(__file__)
@@ -43,7 +28,7 @@ def matmul_rung(name: str, a: Array, b: Array) -> Array:
     (M, K), N = a.shape, b.shape[1]
     c = empty(a, (M, N))
     block, (rows, columns), rows_first = LADDER[name]
-    grid = blocks_for(M, rows), blocks_for(N, columns)
+    grid = gpu.blocks_for(M, rows), gpu.blocks_for(N, columns)
     SOURCE.launch(name, grid if rows_first else grid[::-1], block, a, b, c, i32(M), i32(N), i32(K))
     return c
 
@@ -59,7 +44,7 @@ class _Operand(NamedTuple):
     @property
     def aligned(self) -> np.int32:
         """1 if every row starts at a multiple of 16 bytes, so that a kernel may copy four elements at a time."""
-        return i32(address(self.array) % 16 == 0 and self.pitch % 4 == 0 and self.stride % 4 == 0)
+        return i32(gpu.address(self.array) % 16 == 0 and self.pitch % 4 == 0 and self.stride % 4 == 0)
 
 
 class _Epilogue(NamedTuple):
@@ -120,7 +105,7 @@ def _product(
     M, N, K = sizes
     kernel, shares = _plan(c, M, N, K, n_batch, kernel)
     tile, threads = TILES[kernel]
-    grid = blocks_for(M, tile), blocks_for(N, tile), n_batch * shares
+    grid = gpu.blocks_for(M, tile), gpu.blocks_for(N, tile), n_batch * shares
     target, first_epilogue = (c, epilogue) if shares == 1 else (empty(c, (shares, M, N)), _Epilogue())
     strides = i32(a.pitch), i32(b.pitch), i32(a.transpose), i32(b.transpose), i64(a.stride), i64(b.stride)
     product = Strided(a.array), Strided(b.array), target, i32(M), i32(N), i32(K), *strides, i32(shares)
@@ -128,13 +113,13 @@ def _product(
     SOURCE.launch(kernel, grid, (threads,), *product, *first_epilogue, *alignment, shared=4 * STAGES * 2 * SLAB.get(kernel, 0))
     if shares > 1:
         total = target, c, i32(shares), i32(M), i32(N), *epilogue, _aligned_output(c, epilogue)
-        SOURCE.launch("matmul_add_shares", (blocks_for(N, 512), M), (128,), *total)
+        SOURCE.launch("matmul_add_shares", (gpu.blocks_for(N, 512), M), (128,), *total)
 
 
 def _plan(like: Array, M: int, N: int, K: int, n_batch: int, kernel: str | None) -> tuple[str, int]:
     """(kernel, number of shares of k). Large tiles do the most arithmetic per read, if enough of them exist to fill the GPU."""
-    precision, fill = matmul_precision(), device(like).multiprocessors
-    blocks = blocks_for(M, 128) * blocks_for(N, 128) * n_batch
+    precision, fill = gpu.matmul_precision(), gpu.device(like).multiprocessors
+    blocks = gpu.blocks_for(M, 128) * gpu.blocks_for(N, 128) * n_batch
     shares = 1
     if blocks < fill and n_batch == 1 and M < 65536:
         shares = max(1, min(K // 256, 2 * fill // blocks))
@@ -142,10 +127,10 @@ def _plan(like: Array, M: int, N: int, K: int, n_batch: int, kernel: str | None)
         kernel = f"matmul_{precision}"
         if precision == "fp32" and (min(M, N) <= 64 or 2 * blocks * shares < fill):
             kernel = "matmul_registers_2d"
-            small_blocks = blocks_for(M, 64) * blocks_for(N, 64) * n_batch
+            small_blocks = gpu.blocks_for(M, 64) * gpu.blocks_for(N, 64) * n_batch
             shares = max(1, min(K // 256, 2 * fill // small_blocks)) if shares > 1 else 1
     if kernel in ("matmul_tf32", "matmul_bf16"):
-        require_tensor_cores(like, kernel[-4:])
+        gpu.require_tensor_cores(like, kernel[-4:])
     return kernel, shares
 
 
@@ -171,7 +156,7 @@ def _operand(x: Array, batch: tuple[int, ...], transpose: bool) -> _Operand:
 
 
 def _aligned_output(c: Array, epilogue: _Epilogue) -> np.int32:
-    return aligned(c, epilogue.bias, epilogue.preactivation) if c.shape[-1] % 4 == 0 else i32(0)
+    return gpu.aligned(c, epilogue.bias, epilogue.preactivation) if c.shape[-1] % 4 == 0 else i32(0)
 
 
 # reference.py derives the three functions below; here the same products go through this file's matmul.
@@ -252,11 +237,11 @@ def _column_sums(x: Array, out: Array | None, accumulate: bool) -> Array:
     total = output_buffer(x, x.shape[1:], out, "linear_backward")
     in_place = accumulate and total is out
     rows, columns = x.shape
-    n_strips, rows_of_strip = row_strips(rows, 64)
+    n_strips, rows_of_strip = gpu.row_strips(rows, 64)
     if n_strips > 1:
-        grid, strips = (blocks_for(columns, 32), n_strips), empty(x, (n_strips, columns))
+        grid, strips = (gpu.blocks_for(columns, 32), n_strips), empty(x, (n_strips, columns))
         SOURCE.launch("column_sums", grid, (32, 32), x, strips, i32(rows), i32(columns), i32(rows_of_strip), i32(0))
         x, rows = strips, n_strips
-    grid = (blocks_for(columns, 32), 1)
+    grid = (gpu.blocks_for(columns, 32), 1)
     SOURCE.launch("column_sums", grid, (32, 32), x, total, i32(rows), i32(columns), i32(max(rows, 1)), i32(in_place))
     return finish_output(total, out, accumulate)

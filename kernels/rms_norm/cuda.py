@@ -1,19 +1,8 @@
 """Root mean square normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
+from kernels import gpu
 from kernels.arrays import Array
-from kernels.gpu import (
-    Source,
-    blocks_for,
-    contiguous,
-    device,
-    empty,
-    f32,
-    finish_output,
-    i32,
-    output_buffer,
-    row_strips,
-    row_teams,
-)
+from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
 
@@ -25,7 +14,7 @@ def rms_norm_forward(
     x, weight = contiguous(x), contiguous(weight)
     y, rstd = output_buffer(x, x.shape, out, "rms_norm_forward"), empty(x, x.shape[:-1])
     rows, columns = rstd.size, x.shape[-1]
-    SOURCE.launch("rms_norm_forward", *row_teams(rows, columns), x, weight, y, rstd, i32(rows), i32(columns), f32(eps))
+    SOURCE.launch("rms_norm_forward", *gpu.row_teams(rows, columns), x, weight, y, rstd, i32(rows), i32(columns), f32(eps))
     return finish_output(y, out), rstd
 
 
@@ -46,17 +35,17 @@ def rms_norm_backward(
     if needs[0]:
         dx = output_buffer(x, x.shape, out[0], "rms_norm_backward")
         arrays = dy, x, weight, rstd, dx
-        SOURCE.launch("rms_norm_backward_input", *row_teams(rows, columns), *arrays, i32(rows), i32(columns))
+        SOURCE.launch("rms_norm_backward_input", *gpu.row_teams(rows, columns), *arrays, i32(rows), i32(columns))
         dx = finish_output(dx, out[0])
     if needs[1]:
-        n_strips, rows_of_strip = row_strips(rows, 4 * device(x).multiprocessors)
+        n_strips, rows_of_strip = gpu.row_strips(rows, 4 * gpu.device(x).multiprocessors)
         strips = empty(x, (n_strips, columns))
         sizes = i32(rows), i32(columns), i32(rows_of_strip)
-        SOURCE.launch("rms_norm_weight_sums", (blocks_for(columns, 32), n_strips), (32, 32), dy, x, rstd, strips, *sizes)
+        SOURCE.launch("rms_norm_weight_sums", (gpu.blocks_for(columns, 32), n_strips), (32, 32), dy, x, rstd, strips, *sizes)
         accumulate = accumulate and out[1] is not None
         dweight = output_buffer(x, (columns,), out[1], "rms_norm_backward")
         in_place = i32(accumulate and dweight is out[1])
         args = strips, dweight, i32(n_strips), i32(columns), in_place
-        SOURCE.launch("rms_norm_add_strips", (blocks_for(columns, 128),), (128,), *args)
+        SOURCE.launch("rms_norm_add_strips", (gpu.blocks_for(columns, 128),), (128,), *args)
         dweight = finish_output(dweight, out[1], accumulate)
     return dx, dweight

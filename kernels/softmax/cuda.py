@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from kernels import gpu
 from kernels.arrays import Array
-from kernels.gpu import Source, aligned, blocks_for, contiguous, empty, finish_output, i32, output_buffer, row_teams
+from kernels.gpu import Source, contiguous, empty, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
 
@@ -13,7 +14,7 @@ def softmax_plain(x: Array) -> Array:
     x = contiguous(x)
     y = empty(x, x.shape)
     rows, columns = _rows(x)
-    SOURCE.launch("softmax_plain", (blocks_for(rows, 128),), (128,), x, y, i32(rows), i32(columns))
+    SOURCE.launch("softmax_plain", (gpu.blocks_for(rows, 128),), (128,), x, y, i32(rows), i32(columns))
     return y
 
 
@@ -45,7 +46,7 @@ def _forward(x: Array, out: Array | None, log_form: np.int32) -> Array:
     x = contiguous(x)
     y = output_buffer(x, x.shape, out, "softmax_forward")
     rows, columns = _rows(x)
-    SOURCE.launch("softmax_forward", *row_teams(rows, columns), x, y, i32(rows), i32(columns), log_form, aligned(x, y))
+    SOURCE.launch("softmax_forward", *gpu.row_teams(rows, columns), x, y, i32(rows), i32(columns), log_form, gpu.aligned(x, y))
     return finish_output(y, out)
 
 
@@ -54,5 +55,5 @@ def _backward(dy: Array, y: Array, out: Array | None, log_form: np.int32) -> Arr
     dx = output_buffer(y, y.shape, out, "softmax_backward")
     rows, columns = _rows(y)
     sizes = i32(rows), i32(columns)
-    SOURCE.launch("softmax_backward", *row_teams(rows, columns), dy, y, dx, *sizes, log_form, aligned(dy, y, dx))
+    SOURCE.launch("softmax_backward", *gpu.row_teams(rows, columns), dy, y, dx, *sizes, log_form, gpu.aligned(dy, y, dx))
     return finish_output(dx, out)
