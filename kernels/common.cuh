@@ -10,9 +10,9 @@
 #endif
 
 // ---- Quads: four neighbouring numbers in one 16-byte access ---------------------------------------------------------------
-// Quad i … i + 3 of an array. Numbers outside lo … hi − 1 belong to neighbouring rows: a load yields `fill` for them, and a store
-// leaves them alone. `aligned` says that the array starts at a multiple of 16 bytes. Then so does every quad whose i is a multiple
-// of 4, and callers count i from the start of the array, since a row of odd length starts anywhere.
+// Quad i … i + 3 of an array. Numbers outside lo … hi − 1 belong to neighbouring rows: a load yields `fill` for them, and a
+// store leaves them alone. `aligned` says that the array starts at a multiple of 16 bytes. Then so does every quad whose i is a
+// multiple of 4, and callers count i from the start of the array, since a row of odd length starts anywhere.
 __device__ __forceinline__ float4 load4(const float* x, long long i, long long lo, long long hi, float fill, int aligned) {
     if (aligned && i >= lo && i + 3 < hi) return *(const float4*)(x + i);
     return make_float4(i >= lo && i < hi ? x[i] : fill, i + 1 >= lo && i + 1 < hi ? x[i + 1] : fill,
@@ -31,12 +31,17 @@ __device__ __forceinline__ void store4(float* y, long long i, long long lo, long
 }
 
 // The same for an array (or a row) of n numbers, with i ≥ 0.
-__device__ __forceinline__ float4 load4(const float* x, long long i, long long n, int aligned) { return load4(x, i, i, n, 0.0f, aligned); }
-__device__ __forceinline__ void store4(float* y, long long i, long long n, int aligned, float4 v) { store4(y, i, i, n, aligned, v); }
+__device__ __forceinline__ float4 load4(const float* x, long long i, long long n, int aligned) {
+    return load4(x, i, i, n, 0.0f, aligned);
+}
+
+__device__ __forceinline__ void store4(float* y, long long i, long long n, int aligned, float4 v) {
+    store4(y, i, i, n, aligned, v);
+}
 
 // ---- Sums over threads ----------------------------------------------------------------------------------------------------
-// In a shuffle every lane of a warp reads a register of another lane. Step by step the lanes exchange with the lane whose number
-// differs in one bit (16, 8, 4, 2, 1). After five steps every lane has the sum of all 32.
+// In a shuffle every lane of a warp reads a register of another lane. Step by step the lanes exchange with the lane whose
+// number differs in one bit (16, 8, 4, 2, 1). After five steps every lane has the sum of all 32.
 template <class T> __device__ __forceinline__ T warp_sum(T v) {
     for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(ALL_LANES, v, bit);
     return v;
@@ -47,8 +52,9 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
-// A team is the threads with one threadIdx.y: a single warp (then several teams share the block), or the whole block. The warps of
-// a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the last warp.
+// A team is the threads with one threadIdx.y: a single warp (then several teams share the block), or the whole block. The warps
+// of a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the last
+// warp.
 __device__ __forceinline__ float exchange_between_warps(float v, float neutral) {
     __shared__ float of_warp[32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
@@ -68,8 +74,9 @@ __device__ __forceinline__ float team_max(float v) {
     return blockDim.x == 32 ? v : warp_max(exchange_between_warps(v, MINUS_INFINITY));
 }
 
-// In a block of 32 × 32 threads, thread (x, y) brings a number of column x, and leaves with the sum of column y: the numbers are
-// transposed through `tile`, then each warp adds up a column. Rows of 33 spread a column over the 32 banks of shared memory.
+// In a block of 32 × 32 threads, thread (x, y) brings a number of column x, and leaves with the sum of column y: the numbers
+// are transposed through `tile`, then each warp adds up a column. Rows of 33 spread a column over the 32 banks of shared
+// memory.
 __device__ __forceinline__ float column_sum(float (*tile)[33], float v) {
     tile[threadIdx.y][threadIdx.x] = v;
     __syncthreads();
@@ -77,13 +84,14 @@ __device__ __forceinline__ float column_sum(float (*tile)[33], float v) {
 }
 
 // ---- Online softmax -------------------------------------------------------------------------------------------------------
-// The maximum and the sum of exponentials in one pass (Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3): keep the running
-// maximum m and s = Σ exp(x − m). When a larger maximum comes, s shrinks by exp(m − m_new). Adds QUADS quads to m and s.
+// The maximum and the sum of exponentials in one pass (Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3): keep the
+// running maximum m and s = Σ exp(x − m). When a larger maximum comes, s shrinks by exp(m − m_new). Adds QUADS quads to m and
+// s.
 __device__ __forceinline__ void add_online(float* m, float* s, const float4* v) {
     float top = *m;
 #pragma unroll
     for (int j = 0; j < QUADS; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
-    const float shift = top == MINUS_INFINITY ? 0.0f : top;  // only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) would be NaN
+    const float shift = top == MINUS_INFINITY ? 0.0f : top;  // if only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) is NaN
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < QUADS; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
@@ -98,15 +106,16 @@ __device__ __forceinline__ float gelu(float x, int tanh_form) {
 }
 
 // ---- Tensor cores ---------------------------------------------------------------------------------------------------------
-// One instruction, mma.sync: D (16 × 8) += A (16 × 8) B (8 × 8), spread over the registers of the 32 lanes. With g = lane / 4 and
-// q = lane % 4, a lane holds
+// One instruction, mma.sync: D (16 × 8) += A (16 × 8) B (8 × 8), spread over the registers of the 32 lanes. With g = lane / 4
+// and q = lane % 4, a lane holds
 //
 //     A   (g, q), (g + 8, q), (g, q + 4), (g + 8, q + 4)
 //     B   (q, g), (q + 4, g)
 //     D   (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1)
 //
-// The instruction sums over k, so it does not matter which k is called q and which q + 4, as long as A and B agree. Our callers call
-// k = 2q "q" and k = 2q + 1 "q + 4", so that one read fetches both. In BF16 one register holds both numbers, k = 2q and 2q + 1.
+// The instruction sums over k, so it does not matter which k is called q and which q + 4, as long as A and B agree. Our callers
+// call k = 2q "q" and k = 2q + 1 "q + 4", so that one read fetches both. In BF16 one register holds both numbers, k = 2q and 2q
+// + 1.
 __device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const unsigned* b, int bf16) {
 #ifndef __CUDACC__
     emulator::tensor_core(EMULATOR_LINE, d, a, b, bf16);

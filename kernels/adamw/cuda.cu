@@ -1,8 +1,8 @@
 // AdamW and the gradient norm; reference.py has the formulas.
 //
-// The update reads four arrays, writes three and computes next to nothing, so moving 28 bytes a parameter takes all its time. A model
-// has more than a hundred arrays, and a launch costs the CPU more time than a small array costs the GPU. So one launch serves the
-// whole list of arrays, through a table of addresses:
+// The update reads four arrays, writes three and computes next to nothing, so moving 28 bytes a parameter takes all its time. A
+// model has more than a hundred arrays, and a launch costs the CPU more time than a small array costs the GPU. So one launch
+// serves the whole list of arrays, through a table of addresses:
 //
 //   table[w n + i]           address of array i of list w (n arrays a list); after the lists come the n lengths
 //   blocks[2 b], [2 b + 1]   the array of block b, and the number of its chunk of CHUNK elements there
@@ -11,8 +11,8 @@
 
 #define CHUNK 4096
 
-// One parameter. decay = 1 − lr · weight_decay, rest = 1 − beta, step_size = lr / (1 − beta1ᵗ) and root_correction = √(1 − beta2ᵗ): the
-// launcher computes them once, in double precision.
+// One parameter. decay = 1 − lr · weight_decay, rest = 1 − beta, step_size = lr / (1 − beta1ᵗ) and root_correction = √(1 −
+// beta2ᵗ): the launcher computes them once, in double precision.
 __device__ __forceinline__ void update(float* param, float grad, float* m, float* v, float decay, float beta1, float beta2,
                                        float rest1, float rest2, float step_size, float root_correction, float eps) {
     *m = beta1 * *m + rest1 * grad;
@@ -39,8 +39,8 @@ __device__ __forceinline__ Chunk this_chunk(const long long* lengths, const int*
 
 __device__ __forceinline__ bool aligned_address(const float* p) { return ((unsigned long long)p & 15) == 0; }
 
-// All arrays of the four lists, a quad a thread at a time. The gradient is multiplied by `scale`, and by *scale_array if that is not
-// null: the factor of a clipped gradient, which only the GPU knows yet, need not travel to the CPU and back.
+// All arrays of the four lists, a quad a thread at a time. The gradient is multiplied by `scale`, and by *scale_array if that
+// is not null: the factor of a clipped gradient, which only the GPU knows yet, need not travel to the CPU and back.
 extern "C" __global__ void adamw(const long long* table, const int* blocks, int n_arrays, float scale, const float* scale_array,
                                  float decay, float beta1, float beta2, float rest1, float rest2, float step_size,
                                  float root_correction, float eps) {

@@ -1,21 +1,21 @@
 // Scaled dot-product attention without ever storing a (T, S) matrix; reference.py has the derivation.
 //
-//     attention_plain              a block owns a query and walks over the keys, a thread a key: slow for many queries, because each
-//                                  query reads all keys and values, and just right for decoding, which has a single query
+//     attention_plain              a block owns a query and walks over the keys, a thread a key: slow for many queries, since
+//                                  each reads all keys and values, and just right for decoding, which has a single query
 //     attention_forward            a block owns 64 queries and walks over the keys in tiles of 64
 //     attention_row_dots           dO_i · O_i of every row, which both backward kernels need
 //     attention_backward_keys      dk, dv: a block owns 64 keys and walks over the queries
 //     attention_backward_queries   dq: a block owns 64 queries and walks over the keys
 //
-// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. Of the scores only one tile exists at a time. Each
-// row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums so far shrink.
-// Backward recomputes the weights from the scores and the rows' logsumexp.
+// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. Of the scores only one tile exists at a
+// time. Each row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums
+// so far shrink. Backward recomputes the weights from the scores and the rows' logsumexp.
 //
-// A single backward kernel would need a third less arithmetic, but its blocks would have to add into each other's dq with atomics, in
-// any order, and give other bits every time. With two kernels every sum has one owner and one order.
+// A single backward kernel would need a third less arithmetic, but its blocks would have to add into each other's dq with
+// atomics, in any order, and give other bits every time. With two kernels every sum has one owner and one order.
 //
-// HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each width it
-// meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.
+// HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each
+// width it meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.
 
 #include "../common.cuh"
 
@@ -27,21 +27,21 @@
 
 struct Shape { int T, S, causal, causal_offset; };  // of a head: the numbers of queries and keys, and the causal mask
 
-// Whether this query sees this key. `start` is the first key that is not padding. (& and |, since computing all four conditions is
-// cheaper than branching.)
+// Whether this query sees this key. `start` is the first key that is not padding. (& and |, since computing all four conditions
+// is cheaper than branching.)
 __device__ __forceinline__ bool visible(const Shape& n, int query, int key, long long start) {
     return (query < n.T) & (key < n.S) & (key >= start) & (!n.causal | (key <= query + n.causal_offset));
 }
 
-// strides has three numbers for each tensor (B, H, T, D) of a kernel, in the order of its parameters: from batch row to batch row, from
-// head to head, from row to row. D is contiguous.
+// strides has three numbers for each tensor (B, H, T, D) of a kernel, in the order of its parameters: from batch row to batch
+// row, from head to head, from row to row. D is contiguous.
 __device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
     return x + batch * strides[3 * which] + head * strides[3 * which + 1];
 }
 
 // ---- The plain kernel -----------------------------------------------------------------------------------------------------
-// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) adds up every
-// groups-th key's share of y[d]. strides: of q, k, v, y.
+// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) adds
+// up every groups-th key's share of y[d]. strides: of q, k, v, y.
 extern "C" __global__ void __launch_bounds__(256)
 attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                 const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
@@ -93,9 +93,9 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
 }
 
 // ---- The tiled kernels: who owns what -------------------------------------------------------------------------------------
-// A block has 128 threads. Of a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, with COLUMNS columns each. Of a
-// 64 × HEAD_DIM result it owns the same rows with WIDTH columns. The threads that share a row are lanes of one warp, whose numbers
-// differ in the bits LOWEST to HIGHEST.
+// A block has 128 threads. Of a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, with COLUMNS columns each.
+// Of a 64 × HEAD_DIM result it owns the same rows with WIDTH columns. The threads that share a row are lanes of one warp, whose
+// numbers differ in the bits LOWEST to HIGHEST.
 #ifndef TENSOR_CORES
 #define TENSOR_CORES 0  // 1: tensor cores compute the products below in TF32; everything else stays FP32
 #endif
@@ -129,7 +129,8 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
 // 1. Copies rows row0 … row0 + 63 of x to shared memory, with zeros outside x.
 __device__ __forceinline__ void load_tile(float* tile, const float* x, long long stride, int row0, int rows, int D, int aligned) {
     const int quads = HEAD_DIM / 4, rows_at_once = 128 / quads;
-    if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {  // nearly always: a whole tile, in quads
+    // Nearly always: a whole tile, in quads.
+    if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {
         const int r = (int)threadIdx.x / quads, c = (int)threadIdx.x % quads * 4;
         const float* from = x + (row0 + r) * stride + c;
         float* to = tile + r * PITCH + c;
@@ -278,7 +279,7 @@ __device__ __forceinline__ void mask(const Shape& n, float (*s)[COLUMNS], int q0
             if (!visible(n, q0 + (by_keys ? COLUMN(j) : ROW(i)), k0 + (by_keys ? ROW(i) : COLUMN(j)), start)) s[i][j] = MINUS_INFINITY;
 }
 
-// Over the threads that share a row.
+// The maximum and the sum over the threads that share a row.
 __device__ __forceinline__ float row_max(float v) {
     for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, bit));
     return v;
@@ -297,7 +298,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H;
-    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // the last queries start first: under a causal mask they have most to do
+    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // the last queries start first: a causal mask leaves them most to do
     q = head_of(q, strides, 0, batch, head);
     k = head_of(k, strides, 1, batch, head);
     v = head_of(v, strides, 2, batch, head);
@@ -341,7 +342,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         const int query = q0 + ROW(i);
-        const float factor = total[i] > 0.0f ? 1.0f / total[i] : total[i];  // a query that saw no key gives zeros; NaN stays NaN
+        const float factor = total[i] > 0.0f ? 1.0f / total[i] : total[i];  // 0 for a query that saw no key; NaN stays NaN
 #pragma unroll
         for (int c = 0; c < WIDTH; ++c) sum[i][c] *= factor;
         if (COLUMN(0) == 0 && query < T)
@@ -364,8 +365,8 @@ extern "C" __global__ void attention_row_dots(const float* dout, const float* y,
     if (lane == 0) row_dots[(long long)blockIdx.y * T + query] = sum;
 }
 
-// dv = Pᵀ dO and dk = scale dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows are
-// keys, its columns queries. strides: of dout, q, k, v, dk, dv.
+// dv = Pᵀ dO and dk = scale dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows
+// are keys, its columns queries. strides: of dout, q, k, v, dk, dv.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
                         const float* row_dots, float* dk, float* dv, const long long* strides, const long long* key_start, int H,

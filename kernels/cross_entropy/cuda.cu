@@ -1,8 +1,8 @@
 // Cross-entropy of logits against class numbers; reference.py has the formulas and the derivation.
 //
-// The logits are a language model's largest array (8 × 1024 rows of 50,257 classes are 1.6 GB), so the number of times they are read
-// decides the speed. Forward reads them once, with a running maximum and sum. Backward reads them once, recomputes each probability
-// from the row's logsumexp, and writes the gradient once. No kernel stores probabilities.
+// The logits are a language model's largest array (8 × 1024 rows of 50,257 classes are 1.6 GB), so the number of times they are
+// read decides the speed. Forward reads them once, with a running maximum and sum. Backward reads them once, recomputes each
+// probability from the row's logsumexp, and writes the gradient once. No kernel stores probabilities.
 
 #include "../common.cuh"
 
@@ -22,7 +22,8 @@ extern "C" __global__ void cross_entropy_plain(const float* logits, const long l
     losses[r] = target >= 0 && target < classes ? logsumexp[r] - x[target] : NOT_A_NUMBER;
 }
 
-// A team of blockDim.x threads computes a row, a block blockDim.y rows. A target out of range gives NaN, and nothing is read for it.
+// A team of blockDim.x threads computes a row, a block blockDim.y rows. A target out of range gives NaN, and nothing is read
+// for it.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_forward(const float* logits, const long long* targets, float* losses, float* logsumexp, int rows, int classes,
                       long long ignore_index, float smoothing, int aligned) {
@@ -57,8 +58,8 @@ cross_entropy_forward(const float* logits, const long long* targets, float* loss
     logsumexp[r] = lse;
 }
 
-// dlogits_c = dloss (exp(x_c − logsumexp) − q_c), the threads as in cross_entropy_forward. dlogits may be the logits' own buffer,
-// because the thread that reads a number also writes it; hence no __restrict__ here.
+// dlogits_c = dloss (exp(x_c − logsumexp) − q_c), the threads as in cross_entropy_forward. dlogits may be the logits' own
+// buffer, because the thread that reads a number also writes it; hence no __restrict__ here.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_backward(const float* dlosses, const float* logits, const long long* targets, const float* logsumexp,
                        float* dlogits, int rows, int classes, long long ignore_index, float smoothing, int aligned) {

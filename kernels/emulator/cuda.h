@@ -1,5 +1,5 @@
-// The subset of CUDA C that this project's kernels use, for g++, which compiles every .cu file with -include cuda.h. CUDA's keywords
-// become macros here. Operations between threads (barriers, shuffles, tensor cores) are in runtime.cpp.
+// The subset of CUDA C that this project's kernels use, for g++, which compiles every .cu file with -include cuda.h. CUDA's
+// keywords become macros here. Operations between threads (barriers, shuffles, tensor cores) are in runtime.cpp.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -11,8 +11,8 @@
 #define __forceinline__ static inline
 #define __launch_bounds__(...)
 #define __constant__ static const
-// Blocks run one after another, so a block's shared memory can be a static array. All these arrays lie in a linker section of their
-// own. The runtime finds its two ends, fills it with NaN before every block, and watches it in checked mode.
+// Blocks run one after another, so a block's shared memory can be a static array. All these arrays lie in a linker section of
+// their own. The runtime finds its two ends, fills it with NaN before every block, and watches it in checked mode.
 #define __shared__ static __attribute__((section("emulated_shared"), aligned(16)))
 #define DYNAMIC_SHARED(name) float* name = (float*)emulator::dynamic_shared()
 
@@ -32,16 +32,17 @@ namespace emulator {
 struct Place { uint3 thread, block, block_size, grid_size; };
 extern Place place;  // of the running thread
 
-// Stops the launch with a message. Python replaces every <code> in it by a place in the source: a line, as at_line encodes it, or an
-// address in the compiled file.
+// Stops the launch with a message. Python replaces every <code> in it by a place in the source: a line, as at_line encodes it,
+// or an address in the compiled file.
 [[noreturn]] void fail(const char* format, ...);
 inline unsigned at_line(int line) { return 1u << 31 | line; }
 void* dynamic_shared();
 void barrier(int line);
 void warp_barrier(int line, unsigned mask);
 
-// A warp-wide operation. Every lane in `mask` calls this with its own payload and sleeps. The last one to arrive triggers a single call
-// of `run` with all payloads (null for lanes outside the mask), which reads each lane's input and fills in its result.
+// A warp-wide operation. Every lane in `mask` calls this with its own payload and sleeps. The last one to arrive triggers a
+// single call of `run` with all payloads (null for lanes outside the mask), which reads each lane's input and fills in its
+// result.
 typedef void (*WarpOperation)(void* const payload[32], unsigned mask);
 void warp_operation(int line, unsigned mask, WarpOperation run, void* payload);
 
@@ -61,7 +62,8 @@ template <class T> T shuffle(int line, unsigned mask, T value, int source) {
 }
 unsigned ballot(int line, unsigned mask, bool vote);
 
-// D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two BF16).
+// D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two
+// BF16).
 void tensor_core(int line, float* d, const unsigned* a, const unsigned* b, bool bf16);
 
 // Asynchronous copies from global to shared memory; copies.inc explains them.

@@ -1,6 +1,6 @@
-// A single CPU thread runs a whole GPU block. Every CUDA thread is a fibre: it has its own stack, leaves it at a barrier, and returns to
-// it later. The scheduler below runs all fibres that are ready, in a random order that changes every round. When none is ready, it opens
-// the barrier that they wait at. Blocks run one after another, in a random order too.
+// A single CPU thread runs a whole GPU block. Every CUDA thread is a fibre: it has its own stack, leaves it at a barrier, and
+// returns to it later. The scheduler below runs all fibres that are ready, in a random order that changes every round. When
+// none is ready, it opens the barrier that they wait at. Blocks run one after another, in a random order too.
 //
 // This file is compiled without instrumentation. It includes checker.inc (the checked mode) and copies.inc at the end.
 #include "cuda.h"
@@ -15,8 +15,8 @@
 #include <vector>
 
 // ---- Switching stacks -----------------------------------------------------------------------------------------------------
-// A caller may rely only on the registers that the calling convention tells the callee to preserve. So a switch pushes these on the old
-// stack, exchanges the stack pointer, and pops them from the new stack.
+// A caller may rely only on the registers that the calling convention tells the callee to preserve. So a switch pushes these on
+// the old stack, exchanges the stack pointer, and pops them from the new stack.
 #if defined(__x86_64__)
 asm(R"(
     .text
@@ -217,8 +217,8 @@ unsigned ballot(int line, unsigned mask, bool vote) {
     return mine.result;
 }
 
-// The lanes' elements, from the PTX manual, "Matrix fragments for mma.m16n8k8" and "... m16n8k16". With g = lane / 4 and q = lane % 4,
-// in 32-bit words:
+// The lanes' elements, from the PTX manual, "Matrix fragments for mma.m16n8k8" and "... m16n8k16". With g = lane / 4 and q =
+// lane % 4, in 32-bit words:
 //   A: word 0 is (row g, word q), 1 is (g + 8, q), 2 is (g, q + 4), 3 is (g + 8, q + 4)
 //   B: word 0 is (word q, column g), 1 is (q + 4, g)
 //   D: number 0 is (row g, column 2q), 1 is (g, 2q + 1), 2 is (g + 8, 2q), 3 is (g + 8, 2q + 1)
@@ -269,7 +269,8 @@ static void enter(Fibre& f) {
     running = nullptr;
 }
 
-// Releases the lanes of a warp from barriers and warp operations at which all lanes of the mask have arrived. False if one can never open.
+// Releases the lanes of a warp from barriers and warp operations at which all lanes of the mask have arrived. False if one can
+// never open.
 static bool release_warp(Fibre* lanes, int n, bool* opened) {
     for (int i = 0; i < n; ++i) {
         const Fibre f = lanes[i];
@@ -355,8 +356,8 @@ static void watch(const Argument* arguments, int n);   // checker.inc
 static void forget_shared(), forget_copies(int n);
 static void stop_watching();
 
-// Runs a kernel over the whole grid. seed: of the order of threads and blocks; 0 keeps them in order. Returns 0, or 1 and a message in
-// `error`.
+// Runs a kernel over the whole grid. seed: of the order of threads and blocks; 0 keeps them in order. Returns 0, or 1 and a
+// message in `error`.
 extern "C" __attribute__((visibility("default"))) int emulator_launch(
     void (*entry)(void**), void** arguments, const unsigned* grid, const unsigned* block, size_t dynamic_bytes,
     const Argument* arrays, int n_arrays, int checked, unsigned seed, char* error, size_t error_bytes) {

@@ -1,12 +1,12 @@
 // Layer normalisation over rows; reference.py has the formulas and the derivation.
 //
-//     forward    layernorm_plain            thread r computes row r
-//                layernorm_forward          a team of threads computes a row and keeps it in registers: the mean, and the variance
-//                                           around that mean (the accurate way, in two passes), cost one read of memory
-//     backward   layernorm_backward_input   dx, which needs two sums over a row: a team a row, any row length
-//                layernorm_weight_sums      dweight and dbias, which need sums over all rows: a block adds up 32 columns of a strip
-//                layernorm_backward         all three in one read, if a team's registers hold a row; layernorm_backward_wide: long rows
-//                layernorm_add_strips       adds up the strips of either
+//     layernorm_plain            thread r computes row r
+//     layernorm_forward          a team of threads computes a row and keeps it in registers, so that the mean, and the variance
+//                                around that mean (the accurate way, in two passes), cost one read of memory
+//     layernorm_backward_input   dx, which needs two sums over a row: a team a row, any row length
+//     layernorm_weight_sums      dweight and dbias, which need sums over all rows: a block adds up 32 columns of a strip of rows
+//     layernorm_backward         dx and the sums in one read, if a team's registers hold a row; _wide is for long rows
+//     layernorm_add_strips       dweight and dbias from the strips of either
 //
 // No kernel uses atomics, so every sum has a fixed order and the same inputs give the same bits.
 
@@ -128,8 +128,8 @@ extern "C" __global__ void layernorm_weight_sums(const float* dy, const float* x
     }
 }
 
-// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks with blockIdx.y 0; dbias likewise, in those with 1. A block of
-// 32 × 32 threads adds up 32 columns. dweight or dbias is null if the caller does not need it.
+// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks with blockIdx.y 0; dbias likewise, in those with 1. A block
+// of 32 × 32 threads adds up 32 columns. dweight or dbias is null if the caller does not need it.
 extern "C" __global__ void layernorm_add_strips(const float* dweights, const float* dbiases, float* dweight, float* dbias, int n,
                                                 int columns, int accumulate_weight, int accumulate_bias) {
     __shared__ float tile[32][33];
@@ -146,10 +146,10 @@ extern "C" __global__ void layernorm_add_strips(const float* dweights, const flo
     if (threadIdx.x == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }
 
-// dx and the sums for dweight and dbias in one read of dy and x. Each of the grid's teams takes every teams-th row. A thread always
-// has the same columns, so its running sums stay in registers, and the team writes them once, at the end, as a strip of its own.
-// Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, the quads of each array in a thread's registers, is a constant
-// at both calls, so the unused ends of the arrays below take no registers.
+// dx and the sums for dweight and dbias in one read of dy and x. Each of the grid's teams takes every teams-th row. A thread
+// always has the same columns, so its running sums stay in registers, and the team writes them once, at the end, as a strip of
+// its own. Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, the quads of each array in a thread's registers,
+// is a constant at both calls, so the unused ends of the arrays below take no registers.
 __device__ __forceinline__ void backward_rows(const float* dy, const float* x, const float* weight, const float* mean,
                                               const float* rstd, const float* plus, float* dx, float* dweights, float* dbiases,
                                               int rows, int columns, int aligned, int quads) {
@@ -223,8 +223,8 @@ layernorm_backward(const float* dy, const float* x, const float* weight, const f
     backward_rows(dy, x, weight, mean, rstd, plus, dx, dweights, dbiases, rows, columns, aligned, QUADS);
 }
 
-// Longer rows: more threads with half as many numbers each. The barrier in every row makes warps wait. With 64 registers a thread
-// instead of 128, a multiprocessor holds twice as many threads, and some load while others wait.
+// Longer rows: more threads with half as many numbers each. The barrier in every row makes warps wait. With 64 registers a
+// thread instead of 128, a multiprocessor holds twice as many threads, and some load while others wait.
 extern "C" __global__ void __launch_bounds__(512, 2)
 layernorm_backward_wide(const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, const float* plus,
                         float* dx, float* dweights, float* dbiases, int rows, int columns, int aligned) {

@@ -9,9 +9,10 @@
 //   matmul_fp32               8 × 16 results a thread, asynchronous copies            2 / 128
 //   matmul_tf32, matmul_bf16  the same tiles on the tensor cores                      2 / 128
 //
-// The first four compute C = A B, row-major, for reading and measuring. From matmul_registers_2d on, a kernel takes all four transpose
-// forms, a batch, a share of the sum over k (for products that are too small to fill the GPU otherwise), and an epilogue: bias,
-// GELU, adding to c. FP32 is the default. TF32 keeps 10 bits of each factor's mantissa, BF16 keeps 7; both add up in FP32.
+// The first four compute C = A B, row-major, for reading and measuring. From matmul_registers_2d on, a kernel takes all four
+// transpose forms, a batch, a share of the sum over k (for products that are too small to fill the GPU otherwise), and an
+// epilogue: bias, GELU, adding to c. FP32 is the default. TF32 keeps 10 bits of each factor's mantissa, BF16 keeps 7; both add
+// up in FP32.
 
 #include "../common.cuh"
 
@@ -24,8 +25,8 @@ extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c
     c[(long long)row * N + col] = sum;
 }
 
-// The 32 threads of a warp differ in threadIdx.x. Here that counts columns, so the warp's reads of b and its writes of c are 128
-// neighbouring bytes, a single cache line, and all its threads read the same number of a. matmul_naive touches 32 lines.
+// The 32 threads of a warp differ in threadIdx.x. Here that counts columns, so the warp's reads of b and its writes of c are
+// 128 neighbouring bytes, a single cache line, and all its threads read the same number of a. matmul_naive touches 32 lines.
 extern "C" __global__ void matmul_coalesced(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.y * blockDim.y + threadIdx.y, col = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= M || col >= N) return;
@@ -49,8 +50,9 @@ extern "C" __global__ void __launch_bounds__(1024) matmul_shared(const float* a,
     if (row < M && col < N) c[(long long)row * N + col] = sum;
 }
 
-// matmul_shared reads two numbers of shared memory for each multiply-add, and that is its limit. Here a thread owns 8 results of a
-// column and reads its number of b once for all 8: 9 reads for 8 multiply-adds. A block of 512 threads computes 64 × 64 results.
+// matmul_shared reads two numbers of shared memory for each multiply-add, and that is its limit. Here a thread owns 8 results
+// of a column and reads its number of b once for all 8: 9 reads for 8 multiply-adds. A block of 512 threads computes 64 × 64
+// results.
 extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const float* a, const float* b, float* c, int M, int N, int K) {
     __shared__ float as[64][8], bs[8][64];
     const int t = threadIdx.x, tx = t % 64, ty = t / 64, row0 = blockIdx.y * 64, col0 = blockIdx.x * 64;
@@ -75,15 +77,15 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
 }
 
 // ---- What the full kernels share -----------------------------------------------------------------------------------------
-// A factor as a matrix of `rows` outer rows (the M rows of A, or the N columns of B) by k. Number (r, k) lies at r · pitch + k if
-// k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
+// A factor as a matrix of `rows` outer rows (the M rows of A, or the N columns of B) by k. Number (r, k) lies at r · pitch + k
+// if k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
 struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 
 // What happens to a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
 struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
-// Leaner than load4 and store4, since every kernel contains them many times: `left` ≥ 1 numbers remain in the row, and `aligned` also
-// promises that rows consist of whole quads.
+// Leaner than load4 and store4, since every kernel contains them many times: `left` ≥ 1 numbers remain in the row, and
+// `aligned` also promises that rows consist of whole quads.
 __device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {
     if (aligned) return *(const float4*)p;
     return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
@@ -116,8 +118,8 @@ __device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, i
     store_quad(c + i, sum, N - col, e.aligned);
 }
 
-// blockIdx.z counts shares of k within batch rows. Moves a and b to this block's batch row, and sets the block's share of k. With more
-// than one share, c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
+// blockIdx.z counts shares of k within batch rows. Moves a and b to this block's batch row, and sets the block's share of k.
+// With more than one share, c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
 __device__ __forceinline__ void choose_batch(const float** a, const float** b, int K, long long stride_a, long long stride_b, int shares,
                                              int* k_begin, int* k_end) {
     const int batch = blockIdx.z / shares, share = blockIdx.z % shares;
@@ -139,8 +141,8 @@ extern "C" __global__ void matmul_add_shares(const float* shares, float* c, int 
     finish(c, sum, row, col, M, N, e);
 }
 
-// out[s][c] (+)= Σ of column c over strip s of the rows; a block of 32 × 32 threads adds up 32 columns. A second launch, over the
-// strips, finishes the sum: the gradient of a bias.
+// out[s][c] (+)= Σ of column c over strip s of the rows; a block of 32 × 32 threads adds up 32 columns. A second launch, over
+// the strips, finishes the sum: the gradient of a bias.
 extern "C" __global__ void column_sums(const float* x, float* out, int rows, int columns, int rows_of_strip, int accumulate) {
     __shared__ float tile[32][33];
     const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * rows_of_strip, end = min(rows, begin + rows_of_strip);
@@ -155,8 +157,9 @@ extern "C" __global__ void column_sums(const float* x, float* out, int rows, int
 }
 
 // ---- 4 × 4 results a thread ----------------------------------------------------------------------------------------------
-// A block of 256 threads computes 64 × 64 results, over k in slabs of 16. Per k a thread reads 4 + 4 numbers for 16 multiply-adds: half
-// a read each. Shared memory holds both factors k first, so the inner loop is the same for all four transpose forms.
+// A block of 256 threads computes 64 × 64 results, over k in slabs of 16. Per k a thread reads 4 + 4 numbers for 16
+// multiply-adds: half a read each. Shared memory holds both factors k first, so the inner loop is the same for all four
+// transpose forms.
 extern "C" __global__ void __launch_bounds__(256)
 matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a,
                     int transpose_b, long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation,
@@ -195,9 +198,9 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
 }
 
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
-// From sm_80 on a thread can start a copy from global to shared memory and go on, with no register in between. It commits copies in
-// groups, and can wait until all but its newest groups have arrived. kernels/emulator/copies.inc lists what may go wrong. Older GPUs
-// copy at once. The copy reads the first `valid` of its 4 or 16 bytes; the others become zeros.
+// From sm_80 on a thread can start a copy from global to shared memory and go on, with no register in between. It commits
+// copies in groups, and can wait until all but its newest groups have arrived. kernels/emulator/copies.inc lists what may go
+// wrong. Older GPUs copy at once. The copy reads the first `valid` of its 4 or 16 bytes; the others become zeros.
 __device__ __forceinline__ void copy_async(float* to, const float* from, int bytes, int valid) {
 #ifndef __CUDACC__
     emulator::copy_async(EMULATOR_LINE, to, from, bytes, valid);
@@ -231,25 +234,25 @@ __device__ __forceinline__ void wait_for_copies(int all) {  // for all of this t
 }
 
 // ---- The fast kernels: one pipeline, three kinds of arithmetic -------------------------------------------------------------
-// A block of 4 warps computes 128 × 128 results, a warp 64 × 64, and a thread 128 of them, in registers. The sum over k goes slab by slab:
-// 8 k's in FP32, 16 on the tensor cores. Three slabs (STAGES) lie in a ring in shared memory:
+// A block of 4 warps computes 128 × 128 results, a warp 64 × 64, and a thread 128 of them, in registers. The sum over k goes
+// slab by slab: 8 k's in FP32, 16 on the tensor cores. Three slabs (STAGES) lie in a ring in shared memory:
 //
-//     stage 0   in use, step by step: while a thread multiplies the numbers of one step, it reads those of the next step from shared
-//               memory into another set of registers (Fragments)
+//     stage 0   in use, step by step: while a thread multiplies the numbers of one step, it reads the next step's numbers from
+//               shared memory into another set of registers (Fragments)
 //     stage 1   arrived, or about to arrive
 //     stage 2   being filled by asynchronous copies
 //
-// After each slab the stages change roles. The copies of a slab start two slabs before it is used, some thousand multiply-adds of every
-// thread earlier, and global memory answers faster than that. A single barrier per slab prevents both hazards: after it, every thread's
-// copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs past the end of k are copied as
-// zeros, so the pipeline needs no special case for running empty.
+// After each slab the stages change roles. The copies of a slab start two slabs before it is used, some thousand multiply-adds
+// of every thread earlier, and global memory answers faster than that. A single barrier per slab prevents both hazards: after
+// it, every thread's copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs past
+// the end of k are copied as zeros, so the pipeline needs no special case for running empty.
 //
-// `kind`, and for the tensor cores the k_contiguous of both factors, are constants at every call: the compiler makes a loop for each
-// combination, without branches on them.
+// `kind`, and for the tensor cores the k_contiguous of both factors, are constants at every call: the compiler makes a loop for
+// each combination, without branches on them.
 enum Kind { FP32, TF32, BF16 };
 
-// The place of number (r, k) in a factor's slab. Shared memory has 32 banks of 4 bytes, and the numbers that a warp reads or writes at
-// once should lie in different banks.
+// The place of number (r, k) in a factor's slab. Shared memory has 32 banks of 4 bytes, and the numbers that a warp reads or
+// writes at once should lie in different banks.
 //   FP32: k first, in rows of 128 + 4 numbers. A warp that copies contiguous k's writes 8 k's by 4 rows at once, into 32 banks.
 //   Tensor cores, k contiguous: rows of 16 k's, 4 quads, which are permuted so that the halves of 4 rows fill all banks.
 //   Tensor cores, rows contiguous: k first, the rows permuted by eights, so that a read of 4 k's by 8 rows uses 32 banks.
@@ -259,9 +262,9 @@ __device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
     return k * 128 + (r & ~31) + ((r & 31) ^ ((k >> 1 & 3) * 8));
 }
 
-// A thread's part of every slab: its first number (or quad) is (r, k), comes from `from` in the next slab, and goes to place `to`. Copies
-// move quads if four neighbours in global memory are neighbours in the slab too, else single numbers. Neighbouring threads copy
-// neighbours in global memory.
+// A thread's part of every slab: its first number (or quad) is (r, k), comes from `from` in the next slab, and goes to place
+// `to`. Copies move quads if four neighbours in global memory are neighbours in the slab too, else single numbers. Neighbouring
+// threads copy neighbours in global memory.
 struct Walk { const float* from; int r, k, to; };
 
 __device__ __forceinline__ int in_quads(int kind, const Operand& x) { return x.aligned && !(kind == FP32 && x.k_contiguous); }
@@ -318,9 +321,10 @@ __device__ __forceinline__ void copy_slab(int kind, const Operand& x, Walk* w, f
 }
 
 // The numbers of both factors that a thread multiplies in one step.
-//   FP32: a step is one k, with 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 share columns; so shared memory
-//   answers a warp's 16-byte reads in two turns instead of four.
-//   Tensor cores: a step is 8 k's; k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, with g = lane / 4 and q = lane % 4.
+//   FP32: a step is one k, with 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 share columns; so
+//   shared memory answers a warp's 16-byte reads in two turns instead of four.
+//   Tensor cores: a step is 8 k's. A lane has k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, with g = lane / 4 and
+//   q = lane % 4.
 struct Fragments { float a[16], b[16]; };
 
 __device__ __forceinline__ void load_tensor_fragments(const float* slab, int k_contiguous, int step, float* x) {
@@ -433,8 +437,8 @@ __device__ __forceinline__ void add_slabs(int kind, const Operand& left, const O
     }
 }
 
-// Writes the block's results. A thread's sums are scattered, so each warp rearranges 8 rows of 64 results at a time in shared memory;
-// then 16 threads write 64 neighbours.
+// Writes the block's results. A thread's sums are scattered, so each warp rearranges 8 rows of 64 results at a time in shared
+// memory; then 16 threads write 64 neighbours.
 __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, const float* sum, int M, int N, const Epilogue& e) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pitch = 64 + 4;
     const int row0 = blockIdx.x * 128 + warp / 2 * 64, col0 = blockIdx.y * 128 + warp % 2 * 64;
@@ -460,20 +464,6 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2)
-matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
-            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs(FP32, left, right, shared, k_begin, k_end, sum);
-    finish_all(FP32, shared, c, sum, M, N, e);
-}
-
 __device__ __forceinline__ Operand with_order(Operand x, int k_contiguous) {
     x.k_contiguous = k_contiguous;
     return x;
@@ -492,30 +482,40 @@ __device__ __forceinline__ void add_slabs_by_order(int kind, const Operand& left
         add_slabs(kind, with_order(left, 0), with_order(right, 0), shared, k_begin, k_end, sum);
 }
 
+__device__ __forceinline__ void multiply_block(int kind, Operand left, Operand right, float* c, int K, long long stride_a, long long stride_b,
+                                               int shares, const Epilogue& e) {
+    DYNAMIC_SHARED(shared);
+    int k_begin, k_end;
+    choose_batch(&left.data, &right.data, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    float sum[128] = {};
+    if (kind == FP32) add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    else add_slabs_by_order(kind, left, right, shared, k_begin, k_end, sum);
+    finish_all(kind, shared, c, sum, left.rows, right.rows, e);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2)
+matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
+            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
+            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
+    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
+    multiply_block(FP32, left, right, c, K, stride_a, stride_b, shares, e);
+}
+
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_tf32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs_by_order(TF32, left, right, shared, k_begin, k_end, sum);
-    finish_all(TF32, shared, c, sum, M, N, e);
+    multiply_block(TF32, left, right, c, K, stride_a, stride_b, shares, e);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_bf16(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs_by_order(BF16, left, right, shared, k_begin, k_end, sum);
-    finish_all(BF16, shared, c, sum, M, N, e);
+    multiply_block(BF16, left, right, c, K, stride_a, stride_b, shares, e);
 }

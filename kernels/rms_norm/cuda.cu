@@ -1,8 +1,8 @@
 // Root mean square normalisation over rows; reference.py has the formulas and the derivation.
 //
-// A team of threads computes a row and reads it twice; the second read comes from the cache. dweight sums over all rows: a block adds
-// up 32 columns over a strip of rows, and a second kernel adds up the strips. No kernel uses atomics, so every sum has a fixed order
-// and the same inputs give the same bits.
+// A team of threads computes a row and reads it twice; the second read comes from the cache. dweight sums over all rows: a
+// block adds up 32 columns over a strip of rows, and a second kernel adds up the strips. No kernel uses atomics, so every sum
+// has a fixed order and the same inputs give the same bits.
 
 #include "../common.cuh"
 

@@ -1,11 +1,11 @@
 // Softmax and log-softmax over rows; reference.py has the formulas and the derivations.
 //
-//     softmax_plain     thread r computes row r                        row r:  x x x x x x x x x x x x …   all thread r
-//     softmax_forward   a team of threads computes a row, in quads     row r:  xxxx xxxx xxxx xxxx …       threads 0, 1, 2, 3, …
+//     softmax_plain     thread r computes row r                      row r:  x x x x x x x x x x x x …   all by thread r
+//     softmax_forward   a team of threads computes a row in quads    row r:  xxxx xxxx xxxx xxxx …       by threads 0, 1, 2, 3, …
 //
-// softmax_plain is slow, because neighbouring threads read addresses a whole row apart, and because it reads every row three times.
-// In the other kernels a team (a warp, or a block if rows are long) reads side by side and keeps the row in registers, so each row
-// is read once and written once. That takes as long as copying the row.
+// softmax_plain is slow, because neighbouring threads read addresses a whole row apart, and because it reads every row three
+// times. In the other kernels a team (a warp, or a block if rows are long) reads side by side and keeps the row in registers,
+// so each row is read once and written once. That takes as long as copying the row.
 
 #include "../common.cuh"
 
@@ -20,8 +20,8 @@ extern "C" __global__ void softmax_plain(const float* x, float* y, int rows, int
     for (int c = 0; c < columns; ++c) y[c] = expf(x[c] - top) / total;
 }
 
-// A team has blockDim.x threads, a block blockDim.y teams. A team of n threads keeps a row of up to 16 n numbers in registers; a
-// longer row is read a second time. log_form 1: y = x − logsumexp(x).
+// A team has blockDim.x threads, a block blockDim.y teams. A team of n threads keeps a row of up to 16 n numbers in registers;
+// a longer row is read a second time. log_form 1: y = x − logsumexp(x).
 extern "C" __global__ void __launch_bounds__(512)
 softmax_forward(const float* x, float* y, int rows, int columns, int log_form, int aligned) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;

@@ -1,5 +1,5 @@
-// SwiGLU, one result a thread; reference.py has the formulas. x holds rows of 2 F numbers, first F gates g, then F ups u. Element i of
-// y is column i % F of row i / F.
+// SwiGLU, one result a thread; reference.py has the formulas. x holds rows of 2 F numbers, first F gates g, then F ups u.
+// Element i of y is column i % F of row i / F.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
