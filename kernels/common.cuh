@@ -4,6 +4,7 @@
 #define MINUS_INFINITY __int_as_float(0xff800000)
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 #define ALL_LANES 0xffffffffu
+#define UNROLL _Pragma("unroll")  // the next loop has a constant length; unrolled, the arrays it indexes lie in registers
 #define QUADS 4  // quads that a thread loads before it uses the first: global memory is slow to answer, not to deliver
 #ifdef __CUDACC__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]  // aligned, since tiles are read in quads
@@ -89,12 +90,10 @@ __device__ __forceinline__ float column_sum(float (*tile)[33], float v) {
 // s.
 __device__ __forceinline__ void add_online(float* m, float* s, const float4* v) {
     float top = *m;
-#pragma unroll
-    for (int j = 0; j < QUADS; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
+    UNROLL for (int j = 0; j < QUADS; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
     const float shift = top == MINUS_INFINITY ? 0.0f : top;  // if only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) is NaN
     float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < QUADS; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
+    UNROLL for (int j = 0; j < QUADS; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
     *s = *s * expf(*m - shift) + sum;
     *m = top;
 }

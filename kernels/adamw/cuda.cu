@@ -86,11 +86,9 @@ extern "C" __global__ void square_sums(const long long* table, const int* blocks
     const float* x = (const float*)table[chunk.array];
     const bool aligned = aligned_address(x);
     float4 v[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) v[j] = load4(x, chunk.begin + 4 * (threadIdx.x + j * 256), chunk.end, aligned);
+    UNROLL for (int j = 0; j < 4; ++j) v[j] = load4(x, chunk.begin + 4 * (threadIdx.x + j * 256), chunk.end, aligned);
     double sum = 0.0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
+    UNROLL for (int j = 0; j < 4; ++j)
         sum += (double)v[j].x * v[j].x + (double)v[j].y * v[j].y + (double)v[j].z * v[j].z + (double)v[j].w * v[j].w;
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;

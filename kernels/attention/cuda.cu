@@ -159,18 +159,15 @@ __device__ __forceinline__ void multiply_add(float* top, float* bottom, const un
 
 // 2. s = A Bᵀ: the dot products of two tiles' rows.
 __device__ __forceinline__ void dot_rows(float (*s)[COLUMNS], const float* A, const float* B) {
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) s[i][j] = 0.0f;
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j) s[i][j] = 0.0f;
 #if TENSOR_CORES
     const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll 2
     for (int d = 0; d < HEAD_DIM; d += 8) {  // one read fetches k = 2q and 2q + 1
         const float2 top = *(const float2*)(A + ROW(0) * PITCH + d + 2 * q), bottom = *(const float2*)(A + ROW(1) * PITCH + d + 2 * q);
         const unsigned a[4] = {to_tf32(top.x), to_tf32(bottom.x), to_tf32(top.y), to_tf32(bottom.y)};
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j += 2) {
+        UNROLL for (int j = 0; j < COLUMNS; j += 2) {
             const float2 b = *(const float2*)(B + (4 * j + g) * PITCH + d + 2 * q);
             multiply_add(&s[0][j], &s[1][j], a, b.x, b.y);
         }
@@ -183,13 +180,10 @@ __device__ __forceinline__ void dot_rows(float (*s)[COLUMNS], const float* A, co
 #endif
     for (int d = 0; d < HEAD_DIM; d += 4) {
         float4 b[COLUMNS];
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) b[j] = *(const float4*)(B + COLUMN(j) * PITCH + d);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        UNROLL for (int j = 0; j < COLUMNS; ++j) b[j] = *(const float4*)(B + COLUMN(j) * PITCH + d);
+        UNROLL for (int i = 0; i < ROWS; ++i) {
             const float4 a = *(const float4*)(A + ROW(i) * PITCH + d);
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) {  // four statements, so that each is a fused multiply-add
+            UNROLL for (int j = 0; j < COLUMNS; ++j) {  // four statements, so that each is a fused multiply-add
                 s[i][j] += a.x * b[j].x;
                 s[i][j] += a.y * b[j].y;
                 s[i][j] += a.z * b[j].z;
@@ -208,8 +202,7 @@ __device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W,
     for (int n = 0; n < TILE; n += 8) {
         const float *top = W + ROW(0) * WEIGHT_PITCH + n + q, *bottom = W + ROW(1) * WEIGHT_PITCH + n + q;
         const unsigned a[4] = {to_tf32(top[0]), to_tf32(bottom[0]), to_tf32(top[4]), to_tf32(bottom[4])};
-#pragma unroll
-        for (int c = 0; c < WIDTH; c += 2) {
+        UNROLL for (int c = 0; c < WIDTH; c += 2) {
             const float* x = X + (n + q) * PITCH + 4 * c + g;
             multiply_add(&sum[0][c], &sum[1][c], a, x[0], x[4 * PITCH]);
         }
@@ -218,27 +211,21 @@ __device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W,
 #pragma unroll 2
     for (int n = 0; n < TILE; n += 4) {
         float4 w[ROWS];
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) w[i] = *(const float4*)(W + ROW(i) * WEIGHT_PITCH + n);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
+        UNROLL for (int i = 0; i < ROWS; ++i) w[i] = *(const float4*)(W + ROW(i) * WEIGHT_PITCH + n);
+        UNROLL for (int e = 0; e < 4; ++e) {
             const float* row = X + (n + e) * PITCH;
             float x[WIDTH];
 #if HEAD_DIM % 64 == 0
-#pragma unroll
-            for (int c = 0; c < WIDTH; c += 4) {
+            UNROLL for (int c = 0; c < WIDTH; c += 4) {
                 const float4 quad = *(const float4*)(row + RESULT_COLUMN(c));
                 x[c] = quad.x, x[c + 1] = quad.y, x[c + 2] = quad.z, x[c + 3] = quad.w;
             }
 #else
-#pragma unroll
-            for (int c = 0; c < WIDTH; ++c) x[c] = row[RESULT_COLUMN(c)];
+            UNROLL for (int c = 0; c < WIDTH; ++c) x[c] = row[RESULT_COLUMN(c)];
 #endif
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
+            UNROLL for (int i = 0; i < ROWS; ++i) {
                 const float by = e == 0 ? w[i].x : e == 1 ? w[i].y : e == 2 ? w[i].z : w[i].w;
-#pragma unroll
-                for (int c = 0; c < WIDTH; ++c) sum[i][c] += by * x[c];
+                UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] += by * x[c];
             }
         }
     }
@@ -248,19 +235,15 @@ __device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W,
 // Copies weights to shared memory for add_product. The threads of one warp write and read a row, so only the warp has to wait.
 __device__ __forceinline__ void share_weights(float* W, float (*s)[COLUMNS]) {
     __syncwarp();  // every lane has read the previous weights
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) W[ROW(i) * WEIGHT_PITCH + COLUMN(j)] = s[i][j];
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j) W[ROW(i) * WEIGHT_PITCH + COLUMN(j)] = s[i][j];
     __syncwarp();
 }
 
 // x[row0 …] = sum · factor, for the rows and columns that exist.
 __device__ __forceinline__ void store_rows(float* x, long long stride, int row0, int rows, int D, float (*sum)[WIDTH], float factor) {
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int c = 0; c < WIDTH; ++c)
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int c = 0; c < WIDTH; ++c)
             if (row0 + ROW(i) < rows && RESULT_COLUMN(c) < D) x[(row0 + ROW(i)) * stride + RESULT_COLUMN(c)] = sum[i][c] * factor;
 }
 
@@ -272,10 +255,8 @@ __device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long
 // Sets the score of every key that its query does not see to -inf. by_keys: the rows of s are keys, its columns queries.
 __device__ __forceinline__ void mask(const Shape& n, float (*s)[COLUMNS], int q0, int k0, long long start, int by_keys) {
     if (all_visible(n, q0, k0, start)) return;
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j)
             if (!visible(n, q0 + (by_keys ? COLUMN(j) : ROW(i)), k0 + (by_keys ? ROW(i) : COLUMN(j)), start)) s[i][j] = MINUS_INFINITY;
 }
 
@@ -306,45 +287,36 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
     load_tile(Q, q, strides[2], q0, T, D, aligned);
     float top[ROWS], total[ROWS], sum[ROWS][WIDTH] = {};
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
+    UNROLL for (int i = 0; i < ROWS; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
     for (int k0 = begin; k0 < end; k0 += TILE) {
         load_tile(K, k, strides[5], k0, S, D, aligned);
         load_tile(V, v, strides[8], k0, S, D, aligned);
         __syncthreads();
         float s[ROWS][COLUMNS];
         dot_rows(s, Q, K);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) s[i][j] *= scale;
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) s[i][j] *= scale;
         mask(n, s, q0, k0, start, 0);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        UNROLL for (int i = 0; i < ROWS; ++i) {
             float tile_top = MINUS_INFINITY;
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
+            UNROLL for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
             const float new_top = fmaxf(top[i], row_max(tile_top));
             const float shift = new_top == MINUS_INFINITY ? 0.0f : new_top;  // no key visible so far: exp(-inf − 0) is 0
             const float shrink = expf(top[i] - shift);
             float tile_sum = 0.0f;
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) tile_sum += s[i][j] = expf(s[i][j] - shift);
+            UNROLL for (int j = 0; j < COLUMNS; ++j) tile_sum += s[i][j] = expf(s[i][j] - shift);
             total[i] = total[i] * shrink + row_sum(tile_sum);
             top[i] = new_top;
-#pragma unroll
-            for (int c = 0; c < WIDTH; ++c) sum[i][c] *= shrink;
+            UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] *= shrink;
         }
         share_weights(W, s);
         add_product(sum, W, V);
         __syncthreads();  // every thread has read K and V
     }
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
+    UNROLL for (int i = 0; i < ROWS; ++i) {
         const int query = q0 + ROW(i);
         const float factor = total[i] > 0.0f ? 1.0f / total[i] : total[i];  // 0 for a query that saw no key; NaN stays NaN
-#pragma unroll
-        for (int c = 0; c < WIDTH; ++c) sum[i][c] *= factor;
+        UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] *= factor;
         if (COLUMN(0) == 0 && query < T)
             logsumexp[(long long)blockIdx.y * T + query] = logf(total[i]) + (total[i] == 0.0f ? 0.0f : top[i]);
     }
@@ -391,18 +363,14 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
         float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, K, Q);
         dot_rows(ds, V, dO);
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) {
+        UNROLL for (int j = 0; j < COLUMNS; ++j) {
             const int query = q0 + COLUMN(j);
             const float lse = query < T ? logsumexp[query] : 0.0f, row_dot = query < T ? row_dots[query] : 0.0f;
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) p[i][j] = p[i][j] * scale - lse, ds[i][j] -= row_dot;
+            UNROLL for (int i = 0; i < ROWS; ++i) p[i][j] = p[i][j] * scale - lse, ds[i][j] -= row_dot;
         }
         mask(n, p, q0, k0, start, 1);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) p[i][j] = expf(p[i][j]), ds[i][j] *= p[i][j];
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) p[i][j] = expf(p[i][j]), ds[i][j] *= p[i][j];
         share_weights(W, p);
         add_product(sum_v, W, dO);
         share_weights(W, ds);
@@ -429,8 +397,7 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
     load_tile(Q, head_of(q, strides, 1, batch, head), strides[5], q0, T, D, aligned);
     load_tile(dO, head_of(dout, strides, 0, batch, head), strides[2], q0, T, D, aligned);
     float lse[ROWS], row_dot[ROWS], sum[ROWS][WIDTH] = {};
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
+    UNROLL for (int i = 0; i < ROWS; ++i) {
         const int query = q0 + ROW(i);
         lse[i] = query < T ? logsumexp[(long long)blockIdx.y * T + query] : 0.0f;
         row_dot[i] = query < T ? row_dots[(long long)blockIdx.y * T + query] : 0.0f;
@@ -443,15 +410,11 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
         float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, Q, K);
         dot_rows(ds, dO, V);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) p[i][j] = p[i][j] * scale - lse[i];
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) p[i][j] = p[i][j] * scale - lse[i];
         mask(n, p, q0, k0, start, 0);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) ds[i][j] = expf(p[i][j]) * (ds[i][j] - row_dot[i]);
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) ds[i][j] = expf(p[i][j]) * (ds[i][j] - row_dot[i]);
         share_weights(W, ds);
         add_product(sum, W, K);
     }

@@ -38,8 +38,7 @@ cross_entropy_forward(const float* logits, const long long* targets, float* loss
     float m = MINUS_INFINITY, s = 0.0f, sum = 0.0f;
     for (long long at = lo / 4 * 4 + 4 * threadIdx.x; at < hi; at += QUADS * step) {
         float4 v[QUADS];
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) v[j] = load4(logits, at + j * step, lo, hi, MINUS_INFINITY, aligned);
+        UNROLL for (int j = 0; j < QUADS; ++j) v[j] = load4(logits, at + j * step, lo, hi, MINUS_INFINITY, aligned);
         add_online(&m, &s, v);
         if (smoothing == 0.0f) continue;
         for (int j = 0; j < QUADS; ++j) {  // the sum of the logits; load again, with 0 in place of -inf
@@ -76,10 +75,8 @@ cross_entropy_backward(const float* dlosses, const float* logits, const long lon
     }
     for (long long at = lo / 4 * 4 + 4 * threadIdx.x; at < hi; at += QUADS * step) {
         float4 v[QUADS];
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) v[j] = load4(logits, at + j * step, lo, hi, 0.0f, aligned);
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) v[j] = load4(logits, at + j * step, lo, hi, 0.0f, aligned);
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step, hit = lo + target - i;  // which number of the quad, if any, is the target
             const float on = 1.0f - smoothing;
             store4(dlogits, i, lo, hi, aligned,

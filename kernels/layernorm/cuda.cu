@@ -57,23 +57,20 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
     float4 v[QUADS];
     float sum = 0.0f;
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             v[j] = load4(x, at + j * step, lo, hi, 0.0f, aligned);
             sum += v[j].x + v[j].y + v[j].z + v[j].w;
         }
     const float m = team_sum(sum) / columns;
     float squares = 0.0f;
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             squares += spread(in_registers ? v[j] : load4(x, i, lo, hi, 0.0f, aligned), m, i, lo, hi);
         }
     const float scale = 1.0f / sqrtf(team_sum(squares) / columns + eps);
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 u = in_registers ? v[j] : load4(x, i, lo, hi, 0.0f, aligned);
             const float4 n = make_float4((u.x - m) * scale, (u.y - m) * scale, (u.z - m) * scale, (u.w - m) * scale);
@@ -157,22 +154,19 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __shared__ float2 of_warp[2][16];  // alternating, so that one barrier a row is enough
     float4 dw[QUADS], db[QUADS];
-#pragma unroll
-    for (int j = 0; j < quads; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    UNROLL for (int j = 0; j < quads; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     int turn = 0;
     for (int r = team; r < rows; r += teams, turn ^= 1) {
         const long long lo = (long long)r * columns, hi = lo + columns;
         const float m = mean[r], scale = rstd[r];
         float4 u[QUADS], d[QUADS];
         float shift = 0.0f, stretch = 0.0f;
-#pragma unroll
-        for (int j = 0; j < quads; ++j) {
+        UNROLL for (int j = 0; j < quads; ++j) {
             const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
             u[j] = load4(x, i, lo, hi, m, aligned);
             d[j] = load4(dy, i, lo, hi, 0.0f, aligned);
         }
-#pragma unroll
-        for (int j = 0; j < quads; ++j) {  // from here on u holds n, and d holds dn
+        UNROLL for (int j = 0; j < quads; ++j) {  // from here on u holds n, and d holds dn
             u[j] = make_float4((u[j].x - m) * scale, (u[j].y - m) * scale, (u[j].z - m) * scale, (u[j].w - m) * scale);
             const float4 n = u[j], g = d[j];
             dw[j] = make_float4(dw[j].x + g.x * n.x, dw[j].y + g.y * n.y, dw[j].z + g.z * n.z, dw[j].w + g.w * n.w);
@@ -198,8 +192,7 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
         }
         shift /= columns;
         stretch /= columns;
-#pragma unroll
-        for (int j = 0; j < quads; ++j) {
+        UNROLL for (int j = 0; j < quads; ++j) {
             const float4 n = u[j], dn = d[j];
             const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
             const float4 p = plus ? load4(plus, i, lo, hi, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -208,8 +201,7 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
                                scale * (dn.z - shift - n.z * stretch) + p.z, scale * (dn.w - shift - n.w * stretch) + p.w));
         }
     }
-#pragma unroll
-    for (int j = 0; j < quads; ++j) {
+    UNROLL for (int j = 0; j < quads; ++j) {
         const long long c = 4 * (threadIdx.x + j * blockDim.x), lo = (long long)team * columns;
         store4(dweights, lo + c, lo, lo + columns, aligned, dw[j]);
         store4(dbiases, lo + c, lo, lo + columns, aligned, db[j]);

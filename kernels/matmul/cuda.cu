@@ -64,13 +64,11 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
         __syncthreads();
         for (int k = 0; k < 8; ++k) {
             const float right = bs[k][tx];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) sum[i] += as[ty * 8 + i][k] * right;
+            UNROLL for (int i = 0; i < 8; ++i) sum[i] += as[ty * 8 + i][k] * right;
         }
         __syncthreads();
     }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    UNROLL for (int i = 0; i < 8; ++i) {
         const int row = row0 + ty * 8 + i;
         if (row < M && col0 + tx < N) c[(long long)row * N + col0 + tx] = sum[i];
     }
@@ -170,8 +168,7 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
     const int t = threadIdx.x, tx = t % 16, ty = t / 16, row0 = blockIdx.x * 64, col0 = blockIdx.y * 64;
     float sum[4][4] = {};
     for (int k0 = k_begin; k0 < k_end; k0 += 16) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {  // neighbouring threads follow the axis that is contiguous in memory
+        UNROLL for (int i = 0; i < 4; ++i) {  // neighbouring threads follow the axis that is contiguous in memory
             const int f = t + 256 * i;
             const int ka = transpose_a ? f / 64 : f % 16, ra = transpose_a ? f % 64 : f / 16;
             const int kb = transpose_b ? f % 16 : f / 64, rb = transpose_b ? f / 16 : f % 64;
@@ -180,20 +177,16 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
             bs[kb][rb] = col < N && k0 + kb < k_end ? b[transpose_b ? (long long)col * pitch_b + k0 + kb : (long long)(k0 + kb) * pitch_b + col] : 0.0f;
         }
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < 16; ++k) {
+        UNROLL for (int k = 0; k < 16; ++k) {
             const float4 left = *(const float4*)&as[k][ty * 4], right = *(const float4*)&bs[k][tx * 4];
             const float l[4] = {left.x, left.y, left.z, left.w}, r[4] = {right.x, right.y, right.z, right.w};
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) sum[i][j] += l[i] * r[j];
+            UNROLL for (int i = 0; i < 4; ++i)
+                UNROLL for (int j = 0; j < 4; ++j) sum[i][j] += l[i] * r[j];
         }
         __syncthreads();
     }
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
+    UNROLL for (int i = 0; i < 4; ++i)
         finish(c, make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), row0 + ty * 4 + i, col0 + tx * 4, M, N, e);
 }
 
@@ -292,8 +285,7 @@ __device__ __forceinline__ void copy_some(int kind, const Operand& x, const Walk
     const long long from_next = (long long)x.pitch * (x.k_contiguous ? dr : dk);
     const float* from = w.from;
     if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // nearly always: all of it exists
-#pragma unroll
-        for (int i = 0; i < n; ++i, from += from_next)
+        UNROLL for (int i = 0; i < n; ++i, from += from_next)
             copy_async(slab + (w.to ^ ((i * dk >> 1 & 3) * permutation)) + i * to_next, from, bytes, bytes);
         return;
     }
@@ -329,8 +321,7 @@ struct Fragments { float a[16], b[16]; };
 
 __device__ __forceinline__ void load_tensor_fragments(const float* slab, int k_contiguous, int step, float* x) {
     const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    UNROLL for (int i = 0; i < 8; ++i) {
         if (k_contiguous) {
             const float2 two = *(const float2*)(slab + place(TF32, 1, 8 * i + g, 8 * step + 2 * q));
             x[2 * i] = two.x;
@@ -352,10 +343,8 @@ __device__ __forceinline__ void load_fragments(int kind, const float* as, const 
     }
     as += step * 132 + row + lane / 2 % 8 * 4;
     bs += step * 132 + col + (lane % 2 + lane / 16 * 2) * 4;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) *(float4*)&f->a[4 * i] = *(const float4*)(as + 32 * i);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
+    UNROLL for (int i = 0; i < 2; ++i) *(float4*)&f->a[4 * i] = *(const float4*)(as + 32 * i);
+    UNROLL for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
 }
 
 // Two numbers in a register, rounded to nearest, ties to even.
@@ -377,26 +366,21 @@ __device__ __forceinline__ unsigned to_bf16(float low, float high) {
 // sum += the outer products of one step.
 __device__ __forceinline__ void multiply(int kind, const Fragments& f, float* sum) {
     if (kind == FP32) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i)
-#pragma unroll
-            for (int j = 0; j < 16; ++j) sum[16 * i + j] += f.a[i] * f.b[j];
+        UNROLL for (int i = 0; i < 8; ++i)
+            UNROLL for (int j = 0; j < 16; ++j) sum[16 * i + j] += f.a[i] * f.b[j];
         return;
     }
     unsigned b[8][2];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    UNROLL for (int j = 0; j < 8; ++j) {
         b[j][0] = kind == BF16 ? to_bf16(f.b[2 * j], f.b[2 * j + 1]) : to_tf32(f.b[2 * j]);
         b[j][1] = kind == BF16 ? 0 : to_tf32(f.b[2 * j + 1]);
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {  // rows g and g + 8 of 16
+    UNROLL for (int i = 0; i < 4; ++i) {  // rows g and g + 8 of 16
         const float *x = &f.a[4 * i], *y = x + 2;
         unsigned a[4] = {0, 0, 0, 0};
         if (kind == BF16) a[0] = to_bf16(x[0], x[1]), a[1] = to_bf16(y[0], y[1]);
         else a[0] = to_tf32(x[0]), a[1] = to_tf32(y[0]), a[2] = to_tf32(x[1]), a[3] = to_tf32(y[1]);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) tensor_core(sum + 32 * i + 4 * j, a, b[j], kind == BF16);
+        UNROLL for (int j = 0; j < 8; ++j) tensor_core(sum + 32 * i + 4 * j, a, b[j], kind == BF16);
     }
 }
 
@@ -423,8 +407,7 @@ __device__ __forceinline__ void add_slabs(int kind, const Operand& left, const O
         copy_slab(kind, right, &walk_b, shared + (2 * filling + 1) * size, right.rows - col0, ks);
         commit_copies();
         filling = filling == STAGES - 1 ? 0 : filling + 1;
-#pragma unroll
-        for (int step = 0; step < steps; ++step) {
+        UNROLL for (int step = 0; step < steps; ++step) {
             if (step == steps - 1) {
                 wait_for_copies(0);
                 __syncthreads();
@@ -445,11 +428,9 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     float* piece = shared + warp * 8 * pitch;
     wait_for_copies(1);  // copies of slabs past the end still write to this memory
     __syncthreads();     // and no thread still reads fragments
-#pragma unroll
-    for (int p = 0; p < 8; ++p) {
+    UNROLL for (int p = 0; p < 8; ++p) {
         __syncwarp();
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        UNROLL for (int j = 0; j < 8; ++j) {
             const int row = kind == FP32 ? lane / 2 % 8 : lane / 4;
             const int col = kind == FP32 ? (lane % 2 + lane / 16 * 2) * 4 + j / 2 * 16 + j % 2 * 2 : 8 * j + lane % 4 * 2;
             const float* two = sum + (kind == FP32 ? 16 * p + 2 * j : 32 * (p / 2) + 4 * j + p % 2 * 2);
@@ -464,22 +445,22 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     }
 }
 
-__device__ __forceinline__ Operand with_order(Operand x, int k_contiguous) {
-    x.k_contiguous = k_contiguous;
-    return x;
-}
-
 // add_slabs for the tensor cores, compiled for each of the four combinations of the factors' orders in memory.
-__device__ __forceinline__ void add_slabs_by_order(int kind, const Operand& left, const Operand& right, float* shared, int k_begin, int k_end,
+__device__ __forceinline__ void add_slabs_by_order(int kind, Operand left, Operand right, float* shared, int k_begin, int k_end,
                                                    float* sum) {
-    if (left.k_contiguous && right.k_contiguous)
-        add_slabs(kind, with_order(left, 1), with_order(right, 1), shared, k_begin, k_end, sum);
-    else if (left.k_contiguous)
-        add_slabs(kind, with_order(left, 1), with_order(right, 0), shared, k_begin, k_end, sum);
-    else if (right.k_contiguous)
-        add_slabs(kind, with_order(left, 0), with_order(right, 1), shared, k_begin, k_end, sum);
-    else
-        add_slabs(kind, with_order(left, 0), with_order(right, 0), shared, k_begin, k_end, sum);
+    if (left.k_contiguous && right.k_contiguous) {
+        left.k_contiguous = 1, right.k_contiguous = 1;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    } else if (left.k_contiguous) {
+        left.k_contiguous = 1, right.k_contiguous = 0;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    } else if (right.k_contiguous) {
+        left.k_contiguous = 0, right.k_contiguous = 1;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    } else {
+        left.k_contiguous = 0, right.k_contiguous = 0;
+        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    }
 }
 
 __device__ __forceinline__ void multiply_block(int kind, Operand left, Operand right, float* c, int K, long long stride_a, long long stride_b,

@@ -31,8 +31,7 @@ softmax_forward(const float* x, float* y, int rows, int columns, int log_form, i
     float4 v[QUADS];
     float m = MINUS_INFINITY, s = 0.0f;
     for (long long at = first; at < hi; at += chunk) {
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) v[j] = load4(x, at + j * step, lo, hi, MINUS_INFINITY, aligned);
+        UNROLL for (int j = 0; j < QUADS; ++j) v[j] = load4(x, at + j * step, lo, hi, MINUS_INFINITY, aligned);
         add_online(&m, &s, v);
     }
     const float top = team_max(m);
@@ -40,8 +39,7 @@ softmax_forward(const float* x, float* y, int rows, int columns, int log_form, i
     const float factor = 1.0f / total, shift = top + logf(total);
     const bool in_registers = hi - lo / 4 * 4 <= chunk;
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 u = in_registers ? v[j] : load4(x, i, lo, hi, MINUS_INFINITY, aligned);
             const float4 e = log_form ? make_float4(u.x - shift, u.y - shift, u.z - shift, u.w - shift)
@@ -61,8 +59,7 @@ softmax_backward(const float* dy, const float* y, float* dx, int rows, int colum
     float4 d[QUADS], v[QUADS];
     float sum = 0.0f;
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             d[j] = load4(dy, at + j * step, lo, hi, 0.0f, aligned);
             v[j] = load4(y, at + j * step, lo, hi, 0.0f, aligned);
             sum += log_form ? d[j].x + d[j].y + d[j].z + d[j].w : d[j].x * v[j].x + d[j].y * v[j].y + d[j].z * v[j].z + d[j].w * v[j].w;
@@ -70,8 +67,7 @@ softmax_backward(const float* dy, const float* y, float* dx, int rows, int colum
     sum = team_sum(sum);
     const bool in_registers = hi - lo / 4 * 4 <= chunk;
     for (long long at = first; at < hi; at += chunk)
-#pragma unroll
-        for (int j = 0; j < QUADS; ++j) {
+        UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 g = in_registers ? d[j] : load4(dy, i, lo, hi, 0.0f, aligned);
             const float4 u = in_registers ? v[j] : load4(y, i, lo, hi, 0.0f, aligned);
