@@ -40,6 +40,14 @@ __device__ __forceinline__ void store4(float* y, long long i, long long n, int a
     store4(y, i, i, n, aligned, v);
 }
 
+// Arithmetic on the four numbers of a quad.
+__device__ __forceinline__ float4 quad(float v) { return make_float4(v, v, v, v); }
+__device__ __forceinline__ float4 operator+(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+__device__ __forceinline__ float4 operator-(float4 a, float4 b) { return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w); }
+__device__ __forceinline__ float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
+__device__ __forceinline__ float4 exp4(float4 v) { return make_float4(expf(v.x), expf(v.y), expf(v.z), expf(v.w)); }
+__device__ __forceinline__ float sum4(float4 v) { return v.x + v.y + v.z + v.w; }
+
 // ---- Sums over threads ----------------------------------------------------------------------------------------------------
 // In a shuffle every lane of a warp reads a register of another lane. Step by step the lanes exchange with the lane whose
 // number differs in one bit (16, 8, 4, 2, 1). After five steps every lane has the sum of all 32.
@@ -93,7 +101,7 @@ __device__ __forceinline__ void add_online(float* m, float* s, const float4* v) 
     UNROLL for (int j = 0; j < QUADS; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
     const float shift = top == MINUS_INFINITY ? 0.0f : top;  // if only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) is NaN
     float sum = 0.0f;
-    UNROLL for (int j = 0; j < QUADS; ++j) sum += expf(v[j].x - shift) + expf(v[j].y - shift) + expf(v[j].z - shift) + expf(v[j].w - shift);
+    UNROLL for (int j = 0; j < QUADS; ++j) sum += sum4(exp4(v[j] - quad(shift)));
     *s = *s * expf(*m - shift) + sum;
     *m = top;
 }

@@ -41,10 +41,8 @@ cross_entropy_forward(const float* logits, const long long* targets, float* loss
         UNROLL for (int j = 0; j < QUADS; ++j) v[j] = load4(logits, at + j * step, lo, hi, MINUS_INFINITY, aligned);
         add_online(&m, &s, v);
         if (smoothing == 0.0f) continue;
-        for (int j = 0; j < QUADS; ++j) {  // the sum of the logits; load again, with 0 in place of -inf
-            const float4 u = load4(logits, at + j * step, lo, hi, 0.0f, aligned);
-            sum += u.x + u.y + u.z + u.w;
-        }
+        for (int j = 0; j < QUADS; ++j)  // the sum of the logits; load again, with 0 in place of -inf
+            sum += sum4(load4(logits, at + j * step, lo, hi, 0.0f, aligned));
     }
     const float top = team_max(m);
     const float lse = logf(team_sum(m == MINUS_INFINITY ? 0.0f : s * expf(m - top))) + top;
@@ -70,7 +68,7 @@ cross_entropy_backward(const float* dlosses, const float* logits, const long lon
     const float dloss = !ignored && !valid ? NOT_A_NUMBER : dlosses[r], lse = logsumexp[r], elsewhere = smoothing / classes;
     if (ignored) {
         for (long long i = lo / 4 * 4 + 4 * threadIdx.x; i < hi; i += step)
-            store4(dlogits, i, lo, hi, aligned, make_float4(0.0f, 0.0f, 0.0f, 0.0f));
+            store4(dlogits, i, lo, hi, aligned, quad(0.0f));
         return;
     }
     for (long long at = lo / 4 * 4 + 4 * threadIdx.x; at < hi; at += QUADS * step) {

@@ -30,9 +30,9 @@ extern "C" __global__ void layernorm_plain(const float* x, const float* weight, 
 
 // weight · n + bias for the quad at column c; without weight or bias, n.
 __device__ __forceinline__ float4 affine(float4 n, const float* weight, const float* bias, long long c, long long columns, int aligned) {
-    const float4 w = weight ? load4(weight, c, 0, columns, 0.0f, aligned) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
-    const float4 b = bias ? load4(bias, c, 0, columns, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    return make_float4(n.x * w.x + b.x, n.y * w.y + b.y, n.z * w.z + b.z, n.w * w.w + b.w);
+    const float4 w = weight ? load4(weight, c, 0, columns, 0.0f, aligned) : quad(1.0f);
+    const float4 b = bias ? load4(bias, c, 0, columns, 0.0f, aligned) : quad(0.0f);
+    return n * w + b;
 }
 
 // The sum of the squared distances from the mean, over the numbers of quad i that belong to the row.
@@ -59,7 +59,7 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
     for (long long at = first; at < hi; at += chunk)
         UNROLL for (int j = 0; j < QUADS; ++j) {
             v[j] = load4(x, at + j * step, lo, hi, 0.0f, aligned);
-            sum += v[j].x + v[j].y + v[j].z + v[j].w;
+            sum += sum4(v[j]);
         }
     const float m = team_sum(sum) / columns;
     float squares = 0.0f;
@@ -73,8 +73,7 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
         UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 u = in_registers ? v[j] : load4(x, i, lo, hi, 0.0f, aligned);
-            const float4 n = make_float4((u.x - m) * scale, (u.y - m) * scale, (u.z - m) * scale, (u.w - m) * scale);
-            if (i < hi) store4(y, i, lo, hi, aligned, affine(n, weight, bias, i - lo, columns, aligned && columns % 4 == 0));
+            if (i < hi) store4(y, i, lo, hi, aligned, affine((u - quad(m)) * quad(scale), weight, bias, i - lo, columns, aligned && columns % 4 == 0));
         }
     if (threadIdx.x == 0) {
         mean[r] = m;
@@ -154,7 +153,7 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __shared__ float2 of_warp[2][16];  // alternating, so that one barrier a row is enough
     float4 dw[QUADS], db[QUADS];
-    UNROLL for (int j = 0; j < quads; ++j) dw[j] = db[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    UNROLL for (int j = 0; j < quads; ++j) dw[j] = db[j] = quad(0.0f);
     int turn = 0;
     for (int r = team; r < rows; r += teams, turn ^= 1) {
         const long long lo = (long long)r * columns, hi = lo + columns;
@@ -167,16 +166,12 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
             d[j] = load4(dy, i, lo, hi, 0.0f, aligned);
         }
         UNROLL for (int j = 0; j < quads; ++j) {  // from here on u holds n, and d holds dn
-            u[j] = make_float4((u[j].x - m) * scale, (u[j].y - m) * scale, (u[j].z - m) * scale, (u[j].w - m) * scale);
-            const float4 n = u[j], g = d[j];
-            dw[j] = make_float4(dw[j].x + g.x * n.x, dw[j].y + g.y * n.y, dw[j].z + g.z * n.z, dw[j].w + g.w * n.w);
-            db[j] = make_float4(db[j].x + g.x, db[j].y + g.y, db[j].z + g.z, db[j].w + g.w);
-            if (weight) {
-                const float4 w = load4(weight, 4 * (threadIdx.x + j * blockDim.x), 0, columns, 0.0f, aligned);
-                d[j] = make_float4(g.x * w.x, g.y * w.y, g.z * w.z, g.w * w.w);
-            }
-            shift += d[j].x + d[j].y + d[j].z + d[j].w;
-            stretch += d[j].x * n.x + d[j].y * n.y + d[j].z * n.z + d[j].w * n.w;
+            u[j] = (u[j] - quad(m)) * quad(scale);
+            dw[j] = dw[j] + d[j] * u[j];
+            db[j] = db[j] + d[j];
+            if (weight) d[j] = d[j] * load4(weight, 4 * (threadIdx.x + j * blockDim.x), 0, columns, 0.0f, aligned);
+            shift += sum4(d[j]);
+            stretch += sum4(d[j] * u[j]);
         }
         shift = warp_sum(shift);
         stretch = warp_sum(stretch);
@@ -193,12 +188,9 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
         shift /= columns;
         stretch /= columns;
         UNROLL for (int j = 0; j < quads; ++j) {
-            const float4 n = u[j], dn = d[j];
             const long long i = lo + 4 * (threadIdx.x + j * blockDim.x);
-            const float4 p = plus ? load4(plus, i, lo, hi, 0.0f, aligned) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            store4(dx, i, lo, hi, aligned,
-                   make_float4(scale * (dn.x - shift - n.x * stretch) + p.x, scale * (dn.y - shift - n.y * stretch) + p.y,
-                               scale * (dn.z - shift - n.z * stretch) + p.z, scale * (dn.w - shift - n.w * stretch) + p.w));
+            const float4 p = plus ? load4(plus, i, lo, hi, 0.0f, aligned) : quad(0.0f);
+            store4(dx, i, lo, hi, aligned, quad(scale) * (d[j] - quad(shift) - u[j] * quad(stretch)) + p);
         }
     }
     UNROLL for (int j = 0; j < quads; ++j) {

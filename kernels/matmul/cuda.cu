@@ -100,19 +100,17 @@ __device__ __forceinline__ void store_quad(float* p, float4 v, int left, int ali
     if (left > 3) p[3] = v.w;
 }
 
-__device__ __forceinline__ float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-
 // Writes four finished sums, neighbours in a row of this batch row's c.
 __device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, int M, int N, const Epilogue& e) {
     if (row >= M || col >= N) return;
     const long long i = ((long long)blockIdx.z * M + row) * N + col;
-    if (e.bias) sum = add(sum, load_quad(e.bias + col, N - col, e.aligned));
+    if (e.bias) sum = sum + load_quad(e.bias + col, N - col, e.aligned);
     if (e.preactivation) store_quad(e.preactivation + i, sum, N - col, e.aligned);
     if (e.activation) {
         const int form = e.activation == 2;
         sum = make_float4(gelu(sum.x, form), gelu(sum.y, form), gelu(sum.z, form), gelu(sum.w, form));
     }
-    if (e.accumulate) sum = add(load_quad(c + i, N - col, e.aligned), sum);
+    if (e.accumulate) sum = load_quad(c + i, N - col, e.aligned) + sum;
     store_quad(c + i, sum, N - col, e.aligned);
 }
 
@@ -133,8 +131,8 @@ extern "C" __global__ void matmul_add_shares(const float* shares, float* c, int 
                                              float* preactivation, int activation, int accumulate, int aligned_c) {
     const int col = 4 * (blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
     if (col >= N) return;
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int s = 0; s < n; ++s) sum = add(sum, load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0));
+    float4 sum = quad(0.0f);
+    for (int s = 0; s < n; ++s) sum = sum + load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0);
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
     finish(c, sum, row, col, M, N, e);
 }

@@ -42,10 +42,7 @@ softmax_forward(const float* x, float* y, int rows, int columns, int log_form, i
         UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 u = in_registers ? v[j] : load4(x, i, lo, hi, MINUS_INFINITY, aligned);
-            const float4 e = log_form ? make_float4(u.x - shift, u.y - shift, u.z - shift, u.w - shift)
-                                      : make_float4(expf(u.x - top) * factor, expf(u.y - top) * factor, expf(u.z - top) * factor,
-                                                    expf(u.w - top) * factor);
-            store4(y, i, lo, hi, aligned, e);
+            store4(y, i, lo, hi, aligned, log_form ? u - quad(shift) : exp4(u - quad(top)) * quad(factor));
         }
 }
 
@@ -62,7 +59,7 @@ softmax_backward(const float* dy, const float* y, float* dx, int rows, int colum
         UNROLL for (int j = 0; j < QUADS; ++j) {
             d[j] = load4(dy, at + j * step, lo, hi, 0.0f, aligned);
             v[j] = load4(y, at + j * step, lo, hi, 0.0f, aligned);
-            sum += log_form ? d[j].x + d[j].y + d[j].z + d[j].w : d[j].x * v[j].x + d[j].y * v[j].y + d[j].z * v[j].z + d[j].w * v[j].w;
+            sum += log_form ? sum4(d[j]) : sum4(d[j] * v[j]);
         }
     sum = team_sum(sum);
     const bool in_registers = hi - lo / 4 * 4 <= chunk;
@@ -71,8 +68,6 @@ softmax_backward(const float* dy, const float* y, float* dx, int rows, int colum
             const long long i = at + j * step;
             const float4 g = in_registers ? d[j] : load4(dy, i, lo, hi, 0.0f, aligned);
             const float4 u = in_registers ? v[j] : load4(y, i, lo, hi, 0.0f, aligned);
-            const float4 e = log_form ? make_float4(g.x - expf(u.x) * sum, g.y - expf(u.y) * sum, g.z - expf(u.z) * sum, g.w - expf(u.w) * sum)
-                                      : make_float4(u.x * (g.x - sum), u.y * (g.y - sum), u.z * (g.z - sum), u.w * (g.w - sum));
-            store4(dx, i, lo, hi, aligned, e);
+            store4(dx, i, lo, hi, aligned, log_form ? g - exp4(u) * quad(sum) : u * (g - quad(sum)));
         }
 }
