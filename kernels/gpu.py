@@ -107,13 +107,12 @@ class Source:
                 if type(arg) is not kind:
                     raise TypeError(_mismatch(name, self.signatures[name][i], arg, xp))
             elif arg is not None:
-                strided = isinstance(arg, Strided)
                 array: Any = arg.array if isinstance(arg, Strided) else arg
                 if xp is None:
                     xp = array_module(array)
                     array_type = xp.ndarray
                 fits = isinstance(array, array_type) and array.dtype == kind
-                if not (fits and (strided or array.flags.c_contiguous)):
+                if not (fits and (array is not arg or array.flags.c_contiguous)):
                     raise TypeError(_mismatch(name, self.signatures[name][i], array, xp))
         return xp
 
@@ -247,7 +246,11 @@ def row_teams(rows: int, columns: int) -> tuple[tuple[int], tuple[int, int]]:
 
 
 def row_strips(rows: int, most: int) -> tuple[int, int]:
-    """(number of strips, rows of a strip) that split `rows` into at most about `most` strips of 32 rows or more."""
+    """(number of strips, rows of a strip): at most `most` strips, of at least 32 rows each.
+
+    >>> row_strips(1000, 4), row_strips(100, 64)
+    ((4, 250), (4, 32))
+    """
     rows_of_strip = max(32, blocks_for(rows, most))
     return max(1, blocks_for(rows, rows_of_strip)), rows_of_strip
 

@@ -73,7 +73,8 @@ layernorm_forward(const float* x, const float* weight, const float* bias, float*
         UNROLL for (int j = 0; j < QUADS; ++j) {
             const long long i = at + j * step;
             const float4 u = in_registers ? v[j] : load4(x, i, lo, hi, 0.0f, aligned);
-            if (i < hi) store4(y, i, lo, hi, aligned, affine((u - quad(m)) * quad(scale), weight, bias, i - lo, columns, aligned && columns % 4 == 0));
+            const float4 n = (u - quad(m)) * quad(scale);
+            if (i < hi) store4(y, i, lo, hi, aligned, affine(n, weight, bias, i - lo, columns, aligned && columns % 4 == 0));
         }
     if (threadIdx.x == 0) {
         mean[r] = m;
