@@ -107,12 +107,13 @@ class Source:
                 if type(arg) is not kind:
                     raise TypeError(_mismatch(name, self.signatures[name][i], arg, xp))
             elif arg is not None:
+                strided = isinstance(arg, Strided)
                 array: Any = arg.array if isinstance(arg, Strided) else arg
                 if xp is None:
                     xp = array_module(array)
                     array_type = xp.ndarray
                 fits = isinstance(array, array_type) and array.dtype == kind
-                if not (fits and (array is not arg or array.flags.c_contiguous)):
+                if not (fits and (strided or array.flags.c_contiguous)):
                     raise TypeError(_mismatch(name, self.signatures[name][i], array, xp))
         return xp
 
