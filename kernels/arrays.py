@@ -1,74 +1,92 @@
-"""What every kernel needs to know about an array: where it lives, and how broadcasting is undone."""
+"""Where an array lives, how it gets to another device, and how broadcasting is undone."""
 
 import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 
+# In annotations: an array on any device. CuPy's and the emulated device's arrays have the interface of NumPy's.
+Array: TypeAlias = np.ndarray
+
 
 class DeviceError(RuntimeError):
-    """What was asked for cannot be had on this machine; the message says what is missing."""
+    """The device is not available on this machine; the message says what is missing."""
 
 
-# A device is a module that makes arrays. The emulator's has CuPy's interface over memory that a GPU might have.
+# A device is a module that makes arrays. The emulator's module has CuPy's interface.
 DEVICES = {"cpu": "numpy", "cuda": "cupy", "emulator": "kernels.emulator.memory"}
 _DEVICE_OF_MODULE = {module: device for device, module in DEVICES.items()}
+_MODULE_OF_TYPE: dict[type, ModuleType] = {np.ndarray: np}  # a training step asks thousands of times
 
 
-_MODULE_OF_TYPE = {np.ndarray: np}  # asked a thousand times in a training step
+def array_module(array: Array) -> Any:
+    """The module that made the array: NumPy, CuPy or kernels.emulator.memory.
 
-
-def array_module(array):
-    """numpy or cupy, whichever made the array: `xp = array_module(x)` lets one expression serve both."""
+    `xp = array_module(x)` lets one expression serve all three.
+    """
     module = _MODULE_OF_TYPE.get(type(array))
     if module is None:
         module = _MODULE_OF_TYPE[type(array)] = _module_of(array)
     return module
 
 
-def _module_of(array):
+def _module_of(array: Array) -> ModuleType:
     if isinstance(array, (np.ndarray, np.generic)):
         return np
     for name in ("cupy", "kernels.emulator.memory"):
-        module = sys.modules.get(name)  # an array of its can only exist once it was imported
+        module = sys.modules.get(name)  # an array of this module exists only after the module was imported
         if module is not None and isinstance(array, module.ndarray):
             return module
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
-def device_of(array):
-    """ "cpu" for a NumPy array, "cuda" for a CuPy one, "emulator" for one of kernels/emulator/memory.py."""
+def device_of(array: Array) -> str:
+    """The array's device: "cpu" for NumPy, "cuda" for CuPy, "emulator" for kernels.emulator.memory."""
     return _DEVICE_OF_MODULE[array_module(array).__name__]
 
 
-def to_device(array, device):
-    """The array on `device` ("cpu", "cuda" or "emulator"); the very same array if it is there already.
+def to_device(array: Array, device: str) -> Array:
+    """The array on `device` ("cpu", "cuda" or "emulator"); the same object if it is already there.
 
-    Raises DeviceError in one sentence where CuPy, a driver or a GPU is missing, or the emulator's g++.
+    Raises:
+        ValueError: if there is no such device.
+        DeviceError: if this machine lacks CuPy, a driver or a GPU, or the emulator's g++.
     """
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(map(repr, DEVICES))}, got {device!r}")
-    here = device_of(array)
-    if device == here:
+    source_device = device_of(array)
+    if device == source_device:
         return array
-    array = array if here == "cpu" else array.get()
-    return array if device == "cpu" else require(device).asarray(array)
+    on_host: Any = array
+    if source_device != "cpu":
+        on_host = on_host.get()
+    return on_host if device == "cpu" else require(device).asarray(on_host)
 
 
-def require(device):
-    """The module whose arrays live on `device`; DeviceError, in one sentence, where the device cannot be had."""
+def require(device: str) -> Any:
+    """The module whose arrays live on `device`.
+
+    Raises:
+        DeviceError: if the device is not available here.
+    """
     if device == "cuda":
         return require_cupy()
     if device == "emulator":
-        from kernels import emulator
+        from kernels.emulator import available
 
-        if not emulator.available():
+        if not available():
             raise DeviceError("device 'emulator' compiles the CUDA kernels with g++, which is not installed here")
     return import_module(DEVICES[device])
 
 
-def require_cupy():
-    """Import CuPy and make sure that a GPU answers; otherwise say in one sentence what is missing."""
+def require_cupy() -> Any:
+    """The module cupy, once a GPU has answered.
+
+    Raises:
+        DeviceError: if CuPy, the driver or the GPU is missing.
+    """
     try:
         import cupy
     except ImportError as error:
@@ -79,23 +97,24 @@ def require_cupy():
         missing = "no GPU was found"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         missing = f"the NVIDIA driver does not answer ({error})"
-    raise DeviceError(f"device 'cuda' cannot be used here: {missing}; choose --device cpu")
+    raise DeviceError(f"device 'cuda' is not available: {missing}; choose --device cpu")
 
 
-def same_memory(a, b):
+def address(array: Array) -> int:
+    """The address of the array's first element, in bytes."""
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def same_memory(a: Array, b: Array) -> bool:
     """Whether two arrays are the same view of the same memory."""
-    if a.shape != b.shape or a.strides != b.strides or a.dtype != b.dtype:
-        return False
-    if isinstance(a, np.ndarray):
-        return a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
-    return a.data.ptr == b.data.ptr
+    return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype and address(a) == address(b)
 
 
-def unbroadcast(grad, shape):
-    """Sum `grad` down to `shape`: the backward of NumPy's broadcasting.
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
+    """Sum `grad` down to `shape`: the backward pass of NumPy's broadcasting.
 
-    Broadcasting repeats an element along every stretched or prepended axis; each copy had its own influence on the result,
-    and influences add, so the gradient is summed over exactly those axes. Returns `grad` itself where nothing was stretched.
+    Broadcasting repeats an element along every stretched or prepended axis. Each copy influences the result on its own, and
+    influences add, so the gradient is summed over exactly those axes. Returns `grad` itself if nothing was stretched.
     """
     if grad.shape == tuple(shape):
         return grad

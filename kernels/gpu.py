@@ -1,159 +1,143 @@
-"""Launching a .cu file's kernels: on CuPy arrays through CuPy's RawModule, on NumPy arrays through kernels/emulator.
+"""Launching the kernels of a .cu file: through CuPy on a GPU's arrays, through kernels/emulator on NumPy's.
 
     source = Source(__file__)                                   # the cuda.cu beside this cuda.py
     source.launch("softmax_plain", (blocks,), (128,), x, y, i32(rows), i32(columns))
 
-The array's type chooses (one on the device "emulator" counts as NumPy's), so grids, scalars and workspaces are the same on
-both, and a test without a GPU runs them all.
+The arrays' type chooses: grids, scalars and workspaces are the same either way, so a test without a GPU runs them all.
 
-A launch passes bare addresses and bytes: a float64 array where the kernel reads float32, a transposed view, or a Python float
-(which CuPy hands over as a double) would be read as garbage without a word. So every argument is checked against the
-kernel's own signature, which is read out of the .cu file. Launches are queued: nothing here waits for the GPU or copies.
+A launch passes addresses and bytes and converts nothing. The kernel would read a float64 array, a transposed view or a Python
+float as garbage, so every argument is checked against the signature in the .cu file. Launches are queued: nothing in this file
+waits for the GPU.
 """
 
-import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from kernels.arrays import array_module, device_of
-from kernels.emulator import MAX_SHARED, memory
+from kernels.arrays import Array, address, array_module, device_of
+from kernels.cuda_file import Parameter, read, signatures
+from kernels.emulator import MAX_SHARED, Emulated, memory
 
 i32, i64, f32, f64, u64 = np.int32, np.int64, np.float32, np.float64, np.uint64
 
-_SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)')
-_SCALARS = {
-    "float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "long long": np.int64,
-    "unsigned long long": np.uint64,
-}  # fmt: skip
 _NULL = np.uintp(0)
-_DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
+_DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that a block gets without asking
 
 
-class Parameter:
-    """One parameter of a kernel: its C type, and the NumPy type that has the same bytes."""
+class Strided(NamedTuple):
+    """An array whose strides are passed to the kernel too: any view whose last axis is contiguous."""
 
-    def __init__(self, declaration):
-        declaration = " ".join(declaration.replace("__restrict__", "").replace("*", " * ").split())
-        self.ctype, _, self.name = declaration.rpartition(" ")
-        self.pointer = "*" in self.ctype
-        self.const = self.ctype.startswith("const ")
-        base = self.ctype.replace("const ", "").replace("*", "").strip()
-        if base not in _SCALARS:
-            raise TypeError(f"a kernel parameter is declared {declaration!r}; known types are {', '.join(_SCALARS)}")
-        self.type = _SCALARS[base]
-        self.dtype = np.dtype(self.type)
+    array: Array
 
 
-def signatures(source):
-    """{kernel name: [Parameter, ...]} of every `extern "C" __global__` function in the text of a .cu file."""
-    source = re.sub(r"//[^\n]*", "", source)
-    return {name: [Parameter(p) for p in parameters.split(",")] for name, parameters in _SIGNATURE.findall(source)}
-
-
-class Strided:
-    """Marks an array whose strides the kernel is told about: it may be any view whose last axis is contiguous."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array):
-        self.array = array
+Argument: TypeAlias = Array | Strided | np.generic | None
+Size: TypeAlias = tuple[int, ...]
+OptionalArray = TypeVar("OptionalArray", bound=Array | None)
 
 
 class Source:
-    """The kernels of one .cu file. `defines` become -D options: the file is compiled once for each set of them."""
+    """The kernels of one .cu file, compiled once with these `defines` (-D options)."""
 
-    def __init__(self, path, **defines):
+    def __init__(self, path: str | Path, **defines: int) -> None:
         self.path = Path(path).with_suffix(".cu")
         self.defines = defines
-        self.signatures = signatures(self.path.read_text())
-        self._wanted = {
+        self.text = read(self.path)
+        self.signatures = signatures(self.text)
+        self._expected = {
             name: [(p.pointer, p.dtype if p.pointer else p.type) for p in parameters]
             for name, parameters in self.signatures.items()
         }
-        self._functions = {}
-        self._module = self._emulated = None
+        self._functions: dict[str, Any] = {}
+        self._module: Any = None
+        self._emulated: Emulated | None = None
 
-    def launch(self, name, grid, block, *args, shared=0, reach=()):
-        """Run kernel `name` on a grid of blocks of threads (tuples of up to three ints), with `shared` bytes of dynamic
-        shared memory.  An empty grid launches nothing.  Raises TypeError where an argument does not fit its parameter.
-        reach: arrays that the kernel finds through addresses in another array; the emulator's checks have to know them."""
+    def launch(self, name: str, grid: Size, block: Size, *args: Argument, shared: int = 0, reach: Sequence[Array] = ()) -> None:
+        """Queue kernel `name`.
+
+        Args:
+            name: the kernel's name in the .cu file.
+            grid, block: up to three sizes, in blocks and in threads. An empty grid launches nothing.
+            args: one argument for each of the kernel's parameters; None is a null pointer.
+            shared: bytes of dynamic shared memory for each block.
+            reach: arrays whose addresses the kernel finds in another array; the emulator checks accesses to them.
+
+        Raises:
+            TypeError: if an argument does not fit its parameter.
+        """
         xp = self._check(name, args)
         if 0 in grid:
             return
         memory.count("launches", name)
+        arrays = [a.array if type(a) is Strided else a for a in args]
         if xp.__name__ != "cupy":
-            self._emulate(name, grid, block, args, shared, reach)
+            self._emulate(name, grid, block, arrays, shared, reach)
             return
         function = self._functions.get(name)
         if function is None:
             function = self._functions[name] = self._compiled(xp).get_function(name)
         if shared > _DEFAULT_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
-        passed = tuple(_NULL if a is None else a.array if type(a) is Strided else a for a in args)
-        function(grid, block, passed, shared_mem=shared)
+        function(grid, block, tuple(_NULL if a is None else a for a in arrays), shared_mem=shared)
 
-    def _emulate(self, name, grid, block, args, shared, reach):
-        """The launch on the CPU: of NumPy arrays, or of the emulated device's."""
-        from kernels import emulator
-
+    def _emulate(self, name, grid, block, args, shared, reach) -> None:
         if self._emulated is None:
-            self._emulated = emulator.Emulated(self.path, self.defines)
-        plain = (a.array if type(a) is Strided else a for a in args)
-        held = [getattr(a, "held", a) for a in plain]
-        reach = [getattr(a, "held", a) for a in reach]
-        memory.do(lambda: self._emulated.launch(name, grid, block, held, shared, reach))
+            self._emulated = Emulated(self.path, self.defines)
+        emulated = self._emulated
+        args, reach = ([getattr(a, "storage", a) for a in arrays] for arrays in (args, reach))
+        memory.do(lambda: emulated.launch(name, grid, block, args, shared, reach))
 
     def _compiled(self, xp):
         if self._module is None:
             options = ("--std=c++17", "-lineinfo", *(f"-D{key}={value}" for key, value in self.defines.items()))
-            self._module = xp.RawModule(code=self.path.read_text(), options=options)
+            self._module = xp.RawModule(code=self.text, options=options)
         return self._module
 
-    def _check(self, name, args):
-        """The module (numpy or cupy) that all arrays belong to, once every argument fits the kernel's signature."""
-        wanted = self._wanted[name]
-        if len(args) != len(wanted):
-            raise TypeError(f"kernel {name} takes {len(wanted)} arguments, got {len(args)}")
-        xp = of_xp = None
+    def _check(self, name: str, args: tuple[Argument, ...]) -> Any:
+        """The module that all the arrays belong to, after every argument was checked against the kernel's signature."""
+        expected = self._expected[name]
+        if len(args) != len(expected):
+            raise TypeError(f"kernel {name}: expected {len(expected)} arguments, got {len(args)}")
+        xp, array_type = None, np.ndarray
         for i, arg in enumerate(args):  # a training step comes here thousands of times
-            pointer, kind = wanted[i]
-            given = type(arg)
+            pointer, kind = expected[i]
             if not pointer:
-                if given is not kind:
-                    raise TypeError(self._why_not(name, i, arg, xp))
+                if type(arg) is not kind:
+                    raise TypeError(_mismatch(name, self.signatures[name][i], arg, xp))
             elif arg is not None:
-                array = arg.array if given is Strided else arg
+                strided = isinstance(arg, Strided)
+                array: Any = arg.array if isinstance(arg, Strided) else arg
                 if xp is None:
                     xp = array_module(array)
-                    of_xp = xp.ndarray
-                fits = isinstance(array, of_xp) and array.dtype == kind
-                if not (fits and (given is Strided or array.flags.c_contiguous)):
-                    raise TypeError(self._why_not(name, i, arg, xp))
+                    array_type = xp.ndarray
+                fits = isinstance(array, array_type) and array.dtype == kind
+                if not (fits and (strided or array.flags.c_contiguous)):
+                    raise TypeError(_mismatch(name, self.signatures[name][i], array, xp))
         return xp
 
-    def _why_not(self, name, i, arg, xp):
-        """What is wrong with an argument, in one sentence."""
-        parameter = self.signatures[name][i]
-        where, given = f"kernel {name}, {parameter.name}", type(arg).__name__
-        if not parameter.pointer:
-            return f"{where}: pass a {parameter.type.__name__}, not a {given} (a launch copies bytes and converts nothing)"
-        array = arg.array if type(arg) is Strided else arg
-        if not isinstance(array, xp.ndarray):
-            return f"{where}: a {type(array).__name__} among arrays of {xp.__name__}"
-        if array.dtype != parameter.dtype:
-            return f"{where}: the kernel reads {parameter.dtype}, the array is {array.dtype}"
-        return f"{where}: not contiguous; only its address would be passed"
+
+def _mismatch(kernel: str, parameter: Parameter, arg: Any, xp: Any) -> str:
+    """The message for an argument that does not fit its parameter."""
+    where = f"kernel {kernel}, {parameter.name}"
+    if not parameter.pointer:
+        expected, actual = f"np.{parameter.type.__name__}", type(arg).__name__
+        return f"{where}: expected {expected}, got {actual}: kernel launches do not convert arguments"
+    if not isinstance(arg, xp.ndarray):
+        return f"{where}: expected an array of {xp.__name__} like the arguments before it, got {type(arg).__name__}"
+    if arg.dtype != parameter.dtype:
+        return f"{where}: expected elements of {parameter.dtype}, got {arg.dtype}"
+    return f"{where}: expected a contiguous array, got strides {arg.strides}: a launch passes only the address"
 
 
 @lru_cache(maxsize=None)
-def source_with(path, **defines):
-    """The Source for these defines, the same one each time."""
+def source_with(path: Path, **defines: int) -> Source:
+    """The Source for these defines; equal arguments return the same object."""
     return Source(path, **defines)
 
 
+# ---- Buffers and arguments -----------------------------------------------------------------------------------------------
 class DeviceMemoryError(MemoryError):
     """The GPU's memory is used up."""
 
@@ -161,41 +145,48 @@ class DeviceMemoryError(MemoryError):
 _poison = False
 
 
-def poison_new_arrays(on):
-    """Fill new arrays on a GPU with NaN too, as always under the emulator: for checks, since it costs a pass over each."""
+def poison_new_arrays(on: bool) -> None:
+    """Whether new arrays on a GPU are filled with NaN, as the emulator always does. It costs a pass over each array."""
     global _poison
     _poison = on
 
 
-def empty(like, shape, dtype=np.float32):
-    """An array of any content, where `like` lives: from CuPy's pool on a GPU; filled with NaN under the emulator, so that an
-    element that a kernel forgets to write cannot pass for a result."""
-    xp = array_module(like)
+def empty(like: Array, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
+    """An uninitialised array on the device of `like`.
+
+    The emulator fills it with NaN, so that an element that a kernel forgets to write shows in the result.
+
+    Raises:
+        DeviceMemoryError: if the GPU's memory is used up.
+    """
+    xp, dtype = array_module(like), np.dtype(dtype)
     if xp is np:
-        dtype = np.dtype(dtype)
         return np.full(shape, np.nan if dtype.kind == "f" else -1, dtype)
     try:
-        return xp.full(shape, np.nan, dtype) if _poison and np.dtype(dtype).kind == "f" else xp.empty(shape, dtype)
+        return xp.full(shape, np.nan, dtype) if _poison and dtype.kind == "f" else xp.empty(shape, dtype)
     except xp.cuda.memory.OutOfMemoryError as error:
         free, total = (n / 2**20 for n in xp.cuda.runtime.memGetInfo())
-        asked = np.prod(shape) * np.dtype(dtype).itemsize / 2**20
+        size = np.prod(shape) * dtype.itemsize / 2**20
         raise DeviceMemoryError(
-            f"the GPU has no room for an array of shape {shape} ({asked:,.0f} MiB): {free:,.0f} of {total:,.0f} MiB are free; "
+            f"GPU memory: no room for an array of shape {shape} ({size:,.0f} MiB): {free:,.0f} of {total:,.0f} MiB are free; "
             "lower the batch size or the context"
         ) from error
 
 
-def result(like, shape, out, name):
-    """A contiguous float32 buffer to compute into: `out` where it can serve, else a new array, for `deliver` to copy."""
+def output_buffer(like: Array, shape: tuple[int, ...], out: Array | None, operation: str) -> Array:
+    """A contiguous float32 array for a kernel to write: `out` itself if it is contiguous, else a new array.
+
+    `finish_output` hands the result to the caller.
+    """
     if out is None:
         return empty(like, shape)
     if out.shape != tuple(shape) or out.dtype != np.float32:
-        raise ValueError(f"{name}: out must be float32 of shape {tuple(shape)}, got {out.dtype} of shape {out.shape}")
+        raise ValueError(f"{operation}: out must be float32 of shape {tuple(shape)}, got {out.dtype} of shape {out.shape}")
     return out if out.flags.c_contiguous else empty(like, shape)
 
 
-def deliver(buffer, out, accumulate=False):
-    """What the caller gets: the buffer, or `out` once the buffer's content was copied (or added) to it."""
+def finish_output(buffer: Array, out: Array | None, accumulate: bool = False) -> Array:
+    """The operation's result: `buffer`, or `out` after the buffer was copied (or added) to it."""
     if out is None or buffer is out:
         return buffer
     if accumulate:
@@ -205,66 +196,79 @@ def deliver(buffer, out, accumulate=False):
     return out
 
 
-def contiguous(array):
-    """The array itself where it is C-contiguous, else a copy that is."""
+def contiguous(array: OptionalArray) -> OptionalArray:
+    """The array itself if it is C-contiguous (or None), else a contiguous copy."""
     return array if array is None or array.flags.c_contiguous else array_module(array).ascontiguousarray(array)
 
 
-def indices(array, limit, name, ignore=None):
+def checked_indices(indices: Array, limit: int, operation: str, ignore: int | None = None) -> Array:
     """Class or row numbers as a contiguous int64 array.
 
-    On the CPU (the emulator) a number outside 0…limit−1 raises IndexError, as NumPy's indexing does. On a GPU to look would
-    be to wait for it: there the kernel reads nothing for such a row and writes NaN, which the loss then shows.
+    On a GPU nothing is checked, because that would wait for the GPU. There a kernel reads nothing for an index out of range
+    and writes NaN, which shows in the loss.
+
+    Raises:
+        IndexError: if an index of a NumPy array lies outside 0 … limit−1 and is not `ignore`.
     """
-    array = contiguous(array if array.dtype == np.int64 else array.astype(np.int64))
-    if isinstance(array, np.ndarray) and array.size:
-        wrong = (array < 0) | (array >= limit)
+    indices = contiguous(indices if indices.dtype == np.int64 else indices.astype(np.int64))
+    if isinstance(indices, np.ndarray) and indices.size:
+        invalid = (indices < 0) | (indices >= limit)
         if ignore is not None:
-            wrong &= array != ignore
-        if wrong.any():
-            raise IndexError(f"{name}: index {int(array[wrong].flat[0])} is out of range for {limit} rows")
-    return array
+            invalid &= indices != ignore
+        if invalid.any():
+            raise IndexError(f"{operation}: index {int(indices[invalid].flat[0])} is out of range for {limit} rows")
+    return indices
 
 
-def address(array):
-    """Where the array begins in its memory."""
-    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+def aligned(*arrays: Array | None) -> np.int32:
+    """1 if every array starts at a multiple of 16 bytes, so that a kernel may move four float32 at a time; else 0."""
+    return i32(all(a is None or address(a) % 16 == 0 for a in arrays))
 
 
-def vectorises(*arrays):
-    """Whether all these arrays start at a multiple of 16 bytes, so that their contiguous elements can move four at a time."""
-    return all(a is None or address(a) % 16 == 0 for a in arrays)
-
-
-def blocks_for(n, each):
-    """How many blocks of `each` cover n."""
+# ---- Grids ---------------------------------------------------------------------------------------------------------------
+def blocks_for(n: int, each: int) -> int:
+    """The number of blocks that cover n items, `each` items a block."""
     return -(-n // each)
 
 
-def row_teams(rows, columns):
-    """(grid, block) for kernels that give each row to a team of threads, 16 numbers a thread while a block has that many.
+def elementwise(n: int, per_thread: int = 1) -> tuple[tuple[int], tuple[int]]:
+    """(grid, block) for kernels in which a thread owns `per_thread` of n neighbouring elements."""
+    return (blocks_for(n, 256 * per_thread),), (256,)
 
-    One warp a row, four rows a block, up to 512 columns; then a block a row.
+
+def row_teams(rows: int, columns: int) -> tuple[tuple[int], tuple[int, int]]:
+    """(grid, block) for kernels that give each row to a team of threads, about 16 numbers a thread.
+
+    Up to 512 columns a team is a warp and a block holds four rows. Longer rows get a block each, of up to 16 warps.
     """
     if columns <= 512:
         return (blocks_for(rows, 4),), (32, 4)
     return (rows,), (32 * min(16, blocks_for(columns + 3, 512)), 1)
 
 
-class Device(NamedTuple):
-    """What a launcher has to know of a GPU."""
+def row_strips(rows: int, most: int) -> tuple[int, int]:
+    """(number of strips, rows of a strip): at most `most` strips, of at least 32 rows each.
 
+    >>> row_strips(1000, 4), row_strips(100, 64)
+    ((4, 250), (4, 32))
+    """
+    rows_of_strip = max(32, blocks_for(rows, most))
+    return max(1, blocks_for(rows, rows_of_strip)), rows_of_strip
+
+
+# ---- What a launcher has to know about the GPU ---------------------------------------------------------------------------
+class Device(NamedTuple):
     name: str
     capability: int  # the compute capability without its point: 75 is sm_75
     multiprocessors: int
     shared: int  # bytes of shared memory that a block may have when it asks
 
 
-EMULATED = Device("the emulator", 90, 4, MAX_SHARED)  # 4 multiprocessors, so that tests take the same paths as a GPU
+EMULATED = Device("the emulator", 90, 4, MAX_SHARED)  # 4 multiprocessors: small tests take a GPU's paths
 
 
 @lru_cache(maxsize=None)
-def _gpu():
+def _gpu() -> Device:
     import cupy
 
     gpu = cupy.cuda.Device()
@@ -274,14 +278,9 @@ def _gpu():
     return Device(name, int(gpu.compute_capability), attributes["MultiProcessorCount"], shared)
 
 
-def device(like):
-    """The Device on which `like` lives."""
+def device(like: Array) -> Device:
+    """The Device that `like` lives on."""
     return _gpu() if device_of(like) == "cuda" else EMULATED
-
-
-def multiprocessors(like):
-    """How many multiprocessors there are to fill."""
-    return device(like).multiprocessors
 
 
 # ---- Precision of matrix products ----------------------------------------------------------------------------------------
@@ -289,25 +288,32 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 _precision = "fp32"
 
 
-def set_matmul_precision(name):
-    """How matrix products on a GPU round their factors: "fp32" (not at all, the default), "tf32" (10 bits of mantissa) or
-    "bf16" (7 bits; attention's keep TF32's 10), the last two through the tensor cores. Arrays stay float32, and sums are made
-    in float32, in all three."""
+def set_matmul_precision(name: str) -> None:
+    """How matrix products on a GPU round their factors. Arrays and sums stay float32 in any case.
+
+    Args:
+        name: "fp32" does not round (the default); "tf32" keeps 10 bits of mantissa and "bf16" keeps 7, both on the tensor
+            cores. Attention rounds to TF32 in "bf16" too.
+    """
     global _precision
     if name not in PRECISIONS:
-        raise ValueError(f"the precision of matrix products is one of {', '.join(PRECISIONS)}, got {name!r}")
+        raise ValueError(f"matmul precision: expected one of {', '.join(PRECISIONS)}, got {name!r}")
     _precision = name
 
 
-def matmul_precision():
+def matmul_precision() -> str:
     return _precision
 
 
-def require_tensor_cores(like, precision):
-    """RuntimeError where the GPU that `like` lives on has no tensor cores for "tf32" and "bf16": they came with 8.0."""
+def require_tensor_cores(like: Array, precision: str) -> None:
+    """Check that the GPU of `like` has tensor cores for "tf32" and "bf16", which came with compute capability 8.0.
+
+    Raises:
+        RuntimeError: if it has none.
+    """
     name, capability = device(like)[:2]
     if capability < 80:
         raise RuntimeError(
-            f'{name} has compute capability {capability / 10}, and tensor cores that multiply in "{precision}" came with 8.0: '
-            'on this GPU the precision has to be "fp32"'
+            f'{name} has compute capability {capability / 10}, and tensor cores that multiply in "{precision}" came with 8.0; '
+            'use the precision "fp32" on this GPU'
         )

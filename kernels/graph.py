@@ -1,24 +1,26 @@
-"""CUDA graphs: work for a GPU recorded once, and sent again by one launch.
+"""CUDA graphs: GPU work recorded once, and repeated by a single launch.
 
-A launch costs the CPU some ten microseconds, whatever it computes; a small model's step has some hundred of them, and the GPU
-waits for the CPU. A graph keeps them with all their arguments, addresses included:
+Every launch costs the CPU about ten microseconds, whatever it computes. A small model's step has more than a hundred, and the
+GPU waits for the CPU. A graph records the launches with all their arguments, addresses included:
 
     graph = Graph(array_module(x))
     with graph.capture():
         y = f(x)             # recorded, not computed
-    graph.replay()           # now y holds f(x); and again, after x was overwritten: y[...] is f of what is there now
+    graph.replay()           # now y holds f(x); after x was overwritten, the next replay computes f of the new content
 
-What is recorded must be the same each time: the same shapes, no number that the CPU reads or decides about, and no array that
-is sent to the GPU anew. The memory that it works in belongs to the graph: CuPy's usual pool would hand it to somebody else as
-soon as the arrays are gone, and the next replay would write there all the same. It lasts as long as the graph, and as any
-array that was made in it.
+The recorded work must be the same every time: the same shapes, no number that the CPU reads, and no array sent to the GPU. A
+graph has its own memory pool, because CuPy's usual pool would reuse the memory of dropped arrays, which the next replay
+overwrites. The pool lives as long as the graph and as any array made in it.
 
 Source: NVIDIA, "CUDA C++ Programming Guide", section on CUDA Graphs (stream capture); cupy.cuda.Stream.begin_capture.
 The emulated device (kernels/emulator/memory.py) records and replays too.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from kernels.arrays import Array
 from kernels.emulator import memory
 
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -27,49 +29,57 @@ _capturing = False
 
 
 class GraphError(RuntimeError):
-    """Work that a graph cannot hold."""
+    """A graph cannot contain this work."""
 
 
-def capturing():
-    """Whether a graph is being recorded just now."""
+def capturing() -> bool:
+    """Whether a graph is being recorded at the moment."""
     return _capturing
 
 
-def concatenate(xp, arrays, axis):
-    """xp.concatenate; piece by piece inside a graph, since CuPy's own sends the pieces' addresses to the GPU."""
+def concatenate(xp: Any, arrays: Sequence[Array], axis: int) -> Array:
+    """xp.concatenate, but piece by piece inside a graph, since CuPy's version sends the pieces' addresses to the GPU."""
     if not _capturing:
         return xp.concatenate(arrays, axis=axis)
     shape, axis, end = list(arrays[0].shape), axis % arrays[0].ndim, 0
     shape[axis] = sum(a.shape[axis] for a in arrays)
-    whole = xp.empty(shape, arrays[0].dtype)
+    joined = xp.empty(shape, arrays[0].dtype)
     for a in arrays:
         begin, end = end, end + a.shape[axis]
-        whole[(slice(None),) * axis + (slice(begin, end),)] = a
-    return whole
+        joined[(slice(None),) * axis + (slice(begin, end),)] = a
+    return joined
 
 
 class Graph:
-    """Recorded work. xp: the module of its arrays, cupy or the emulated device's."""
+    """Recorded work.
 
-    def __init__(self, xp):
-        self._xp, self._recorded, self._pool = xp, None, None
+    Args:
+        xp: the module of its arrays, cupy or kernels.emulator.memory.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+        self._work: list[Callable[[], object]] | None = None
+        self._pool: Any = None
 
     @contextmanager
-    def capture(self):
-        """Inside the with block, what would be sent to the GPU is recorded; new arrays are there, without content.
+    def capture(self) -> Iterator[None]:
+        """Inside the with block, GPU work is recorded instead of done, and new arrays have no content.
 
-        Everything in it should have run once before: the first time a kernel runs it is compiled, which cannot be recorded.
-        Raises GraphError where the work waits for the GPU, or sends an array there (CuPy says so by a plain RuntimeError).
+        The same work must have run once before, because a kernel's first launch compiles it, which cannot be recorded.
+
+        Raises:
+            GraphError: if the work waits for the GPU or sends an array there, or if this graph cannot record now.
         """
         global _capturing
-        if _capturing or self._recorded is not None:
-            raise GraphError("a graph records once, and not inside another")
+        if _capturing or self._work is not None:
+            raise GraphError("graph: capture() works once per graph, and not inside another capture")
         _capturing = True
         try:
-            with self._recording() if self._xp.__name__ == "cupy" else memory.recording() as recorded:
+            with self._capture_stream() if self._xp.__name__ == "cupy" else memory.recording() as work:
                 yield
-            self._recorded = recorded
-        except RuntimeError as error:
+            self._work = work
+        except RuntimeError as error:  # CuPy raises a plain RuntimeError
             if isinstance(error, GraphError) or getattr(error, "status", None) == OUT_OF_MEMORY:
                 raise
             raise GraphError(str(error)) from error
@@ -77,43 +87,48 @@ class Graph:
             _capturing = False
 
     @contextmanager
-    def _recording(self):
-        """CuPy's side of it. Yields a list, which holds the graph's launch once the block is left."""
-        cuda, launch, stream = self._xp.cuda, [], self._xp.cuda.Stream(non_blocking=True)
-        self._xp.get_default_memory_pool().free_all_blocks()  # room for a pool of the graph's own
+    def _capture_stream(self) -> Iterator[list[Callable[[], object]]]:
+        """Capture through CuPy. Yields a list that contains the graph's launch after the with block."""
+        cuda, stream = self._xp.cuda, self._xp.cuda.Stream(non_blocking=True)
+        work: list[Callable[[], object]] = []
+        self._xp.get_default_memory_pool().free_all_blocks()  # room for the graph's own pool
         with cuda.using_allocator(self._allocator()), stream:
             stream.begin_capture()
             try:
-                yield launch
+                yield work
             except BaseException:
                 try:
                     stream.end_capture()
-                except cuda.runtime.CUDARuntimeError:  # the capture is broken, which is what the first error is about
+                except cuda.runtime.CUDARuntimeError:  # the first error has broken the capture, and is the one to raise
                     pass
                 raise
-            launch.append(stream.end_capture().launch)
+            work.append(stream.end_capture().launch)
 
-    def _allocator(self):
-        """What allocates for CuPy while it records: out of a pool that lives as long as the graph."""
+    def _allocator(self) -> Callable[[int], Any]:
+        """CuPy's allocator during the capture: a memory pool that lives as long as the graph."""
         cuda, blocks = self._xp.cuda, []
 
-        def kept(size):
-            # Where memory is short a pool gives unused blocks back; their addresses may be recorded already, so they stay.
+        def permanent_block(size: int) -> Any:
+            # A pool that is short of memory frees unused blocks. Their addresses may be recorded, so `blocks` keeps them alive.
             blocks.append(cuda.Memory(size))
             return cuda.MemoryPointer(blocks[-1], 0)
 
-        def malloc(size):
-            # An array of a pool's does not keep the pool alive; the loss and the gradients may outlive the graph.
-            own = pool.malloc(size).mem
-            return cuda.MemoryPointer(cuda.UnownedMemory(own.ptr, own.size, (own, pool), own.device_id), 0)
+        def malloc(size: int) -> Any:
+            # An array does not keep its pool alive, and the loss and the gradients may outlive the graph.
+            part = pool.malloc(size).mem
+            return cuda.MemoryPointer(cuda.UnownedMemory(part.ptr, part.size, (part, pool), part.device_id), 0)
 
-        self._pool = pool = cuda.MemoryPool(kept)
+        self._pool = pool = cuda.MemoryPool(permanent_block)
         return malloc
 
-    def replay(self):
-        """Do what was recorded, by one launch; it is queued behind what was sent before."""
-        if self._recorded is None:
-            raise GraphError("nothing was recorded in this graph: use `with graph.capture():` first")
+    def replay(self) -> None:
+        """Queue the recorded work by one launch.
+
+        Raises:
+            GraphError: if nothing was recorded.
+        """
+        if self._work is None:
+            raise GraphError("graph: nothing is recorded; use `with graph.capture():` first")
         memory.count("launches", "graph")
-        for work in self._recorded:
+        for work in self._work:
             work()

@@ -1,30 +1,18 @@
-// AdamW and the gradient norm on a GPU; the formulas are in reference.py.
+// AdamW and the gradient norm; reference.py has the formulas.
 //
-// The update reads four arrays and writes three, and computes next to nothing: its time is that of moving 28 bytes a parameter.
-// A model has a hundred and more arrays, many of them tiny, and to launch a kernel costs the CPU longer than a tiny array costs the
-// GPU. So one launch serves the whole list, through a table of addresses:
+// The update reads four arrays, writes three and computes next to nothing, so moving 28 bytes a parameter takes all its time. A
+// model has more than a hundred arrays, and a launch costs the CPU more time than a small array costs the GPU. So one launch
+// serves the whole list of arrays, through a table of addresses:
 //
-//   table[w n + i]       the address of the i-th array of list w (n arrays a list), then, after the lists, its length
-//   blocks[2 b], [2 b + 1]   which array block b works on, and on which stretch of CHUNK numbers of it
+//   table[w n + i]           address of array i of list w (n arrays a list); after the lists come the n lengths
+//   blocks[2 b], [2 b + 1]   the array of block b, and the number of its chunk of CHUNK elements there
+
+#include "../common.cuh"
 
 #define CHUNK 4096
 
-__device__ __forceinline__ float4 load4(const float* x, long long i, long long n, int aligned) {
-    if (aligned && i + 3 < n) return *(const float4*)(x + i);
-    return make_float4(i < n ? x[i] : 0.0f, i + 1 < n ? x[i + 1] : 0.0f, i + 2 < n ? x[i + 2] : 0.0f, i + 3 < n ? x[i + 3] : 0.0f);
-}
-
-__device__ __forceinline__ void store4(float* y, long long i, long long n, int aligned, float4 v) {
-    if (aligned && i + 3 < n) {
-        *(float4*)(y + i) = v;
-        return;
-    }
-    if (i < n) y[i] = v.x;
-    if (i + 1 < n) y[i + 1] = v.y;
-    if (i + 2 < n) y[i + 2] = v.z;
-    if (i + 3 < n) y[i + 3] = v.w;
-}
-
+// One parameter. decay = 1 − lr · weight_decay, rest = 1 − beta, step_size = lr / (1 − beta1ᵗ) and root_correction = √(1 −
+// beta2ᵗ): the launcher computes them once, in double precision.
 __device__ __forceinline__ void update(float* param, float grad, float* m, float* v, float decay, float beta1, float beta2,
                                        float rest1, float rest2, float step_size, float root_correction, float eps) {
     *m = beta1 * *m + rest1 * grad;
@@ -32,9 +20,7 @@ __device__ __forceinline__ void update(float* param, float grad, float* m, float
     *param = *param * decay - step_size * *m / (sqrtf(*v) / root_correction + eps);
 }
 
-// decay = 1 − lr · weight_decay, rest = 1 − beta, step_size = lr / (1 − beta1ᵗ), root_correction = √(1 − beta2ᵗ): numbers that the
-// launcher computes once, in double precision. The gradient is multiplied by `scale`, and by *scale_array where that is given:
-// a number that only the GPU knows yet, such as the factor of a clipped gradient, need not travel to the CPU and back.
+// One array, one parameter a thread.
 extern "C" __global__ void adamw_plain(float* param, const float* grad, float* m, float* v, long long n, float scale, float decay,
                                        float beta1, float beta2, float rest1, float rest2, float step_size, float root_correction,
                                        float eps) {
@@ -42,69 +28,73 @@ extern "C" __global__ void adamw_plain(float* param, const float* grad, float* m
     if (i < n) update(param + i, grad[i] * scale, m + i, v + i, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
 }
 
+// The chunk of this block: elements begin … end − 1 of one array.
+struct Chunk { int array; long long begin, end; };
+
+__device__ __forceinline__ Chunk this_chunk(const long long* lengths, const int* blocks) {
+    const int array = blocks[2 * blockIdx.x];
+    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = lengths[array];
+    return {array, begin, length < begin + CHUNK ? length : begin + CHUNK};
+}
+
 __device__ __forceinline__ bool aligned_address(const float* p) { return ((unsigned long long)p & 15) == 0; }
 
+// All arrays of the four lists, a quad a thread at a time. The gradient is multiplied by `scale`, and by *scale_array if that
+// is not null: the factor of a clipped gradient, which only the GPU knows yet, need not travel to the CPU and back.
 extern "C" __global__ void adamw(const long long* table, const int* blocks, int n_arrays, float scale, const float* scale_array,
                                  float decay, float beta1, float beta2, float rest1, float rest2, float step_size,
                                  float root_correction, float eps) {
-    const int array = blocks[2 * blockIdx.x];
-    float *param = (float*)table[array], *grad = (float*)table[n_arrays + array];
-    float *m = (float*)table[2 * n_arrays + array], *v = (float*)table[3 * n_arrays + array];
-    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[4 * n_arrays + array];
-    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const Chunk chunk = this_chunk(table + 4 * n_arrays, blocks);
+    float *param = (float*)table[chunk.array], *grad = (float*)table[n_arrays + chunk.array];
+    float *m = (float*)table[2 * n_arrays + chunk.array], *v = (float*)table[3 * n_arrays + chunk.array];
     const bool aligned = aligned_address(param) && aligned_address(grad) && aligned_address(m) && aligned_address(v);
     const float factor = scale_array ? scale * *scale_array : scale;
-    for (long long i = begin + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
-        float4 p = load4(param, i, end, aligned), a = load4(m, i, end, aligned), b = load4(v, i, end, aligned);
-        const float4 g = load4(grad, i, end, aligned);
+    for (long long i = chunk.begin + 4 * threadIdx.x; i < chunk.end; i += 4 * blockDim.x) {
+        float4 p = load4(param, i, chunk.end, aligned);
+        float4 a = load4(m, i, chunk.end, aligned), b = load4(v, i, chunk.end, aligned);
+        const float4 g = load4(grad, i, chunk.end, aligned);
         update(&p.x, g.x * factor, &a.x, &b.x, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
         update(&p.y, g.y * factor, &a.y, &b.y, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
         update(&p.z, g.z * factor, &a.z, &b.z, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
         update(&p.w, g.w * factor, &a.w, &b.w, decay, beta1, beta2, rest1, rest2, step_size, root_correction, eps);
-        store4(param, i, end, aligned, p);
-        store4(m, i, end, aligned, a);
-        store4(v, i, end, aligned, b);
+        store4(param, i, chunk.end, aligned, p);
+        store4(m, i, chunk.end, aligned, a);
+        store4(v, i, chunk.end, aligned, b);
     }
 }
 
+// Multiplies all arrays of one list by `factor`, and by *factor_array if that is not null.
 extern "C" __global__ void scale_arrays(const long long* table, const int* blocks, int n_arrays, float factor, const float* factor_array) {
-    const int array = blocks[2 * blockIdx.x];
-    float* x = (float*)table[array];
-    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[n_arrays + array];
-    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const Chunk chunk = this_chunk(table + n_arrays, blocks);
+    float* x = (float*)table[chunk.array];
     const float by = factor_array ? factor * *factor_array : factor;
-    for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) x[i] *= by;
+    for (long long i = chunk.begin + threadIdx.x; i < chunk.end; i += blockDim.x) x[i] *= by;
 }
 
 // ---- The norm, in double precision and in a fixed order ------------------------------------------------------------------
-__device__ __forceinline__ double block_sum(double v) {
+__device__ __forceinline__ double block_sum(double v) {  // team_sum in double precision
     __shared__ double of_warp[32];
-    for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
+    v = warp_sum(v);
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
     __syncthreads();
-    v = threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0;
-    for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
-    return v;
+    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0);
 }
 
-// Block b leaves the sum of squares of its stretch in sums[b].
+// sums[b] = the sum of squares of block b's chunk, by 256 threads of 16 elements.
 extern "C" __global__ void square_sums(const long long* table, const int* blocks, int n_arrays, double* sums) {
-    const int array = blocks[2 * blockIdx.x];
-    const float* x = (const float*)table[array];
-    const long long begin = (long long)CHUNK * blocks[2 * blockIdx.x + 1], length = table[n_arrays + array];
-    const long long end = length < begin + CHUNK ? length : begin + CHUNK;
+    const Chunk chunk = this_chunk(table + n_arrays, blocks);
+    const float* x = (const float*)table[chunk.array];
     const bool aligned = aligned_address(x);
     float4 v[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) v[j] = load4(x, begin + 4 * (threadIdx.x + j * 256), end, aligned);  // 256 threads: the whole stretch
+    UNROLL for (int j = 0; j < 4; ++j) v[j] = load4(x, chunk.begin + 4 * (threadIdx.x + j * 256), chunk.end, aligned);
     double sum = 0.0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
+    UNROLL for (int j = 0; j < 4; ++j)
         sum += (double)v[j].x * v[j].x + (double)v[j].y * v[j].y + (double)v[j].z * v[j].z + (double)v[j].w * v[j].w;
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
+// *norm = √(the sum of n sums), by one block.
 extern "C" __global__ void root_of_sum(const double* sums, double* norm, int n) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];

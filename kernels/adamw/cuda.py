@@ -1,96 +1,107 @@
 """AdamW and the gradient norm on a GPU: reference.py's signatures over the kernels in cuda.cu.
 
-`grad_scale` and `factor` may also be an array of no dimensions (float32 or float64) that lives on the GPU: clipping can
-then compute its factor there, and nothing waits for the norm to arrive at the CPU.
+`grad_scale` and `factor` may also be a zero-dimensional array on the GPU (float32 or float64). Clipping then computes its
+factor there, and the CPU never waits for the norm.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from kernels.arrays import array_module
-from kernels.gpu import Source, address, blocks_for, empty, f32, i32, i64
+from kernels import gpu
+from kernels.arrays import Array, array_module
+from kernels.gpu import Source, empty, f32, i32, i64
 
 SOURCE = Source(__file__)
-THREADS = 256
-CHUNK = 4096  # numbers that one block works on, as in cuda.cu
-_tables = {}  # addresses and lengths of lists of arrays -> the table of cuda.cu, on the device
+BLOCK = (256,)
+CHUNK = 4096  # elements of a block, as in cuda.cu
+_tables: dict[tuple, tuple[Array, Array]] = {}  # addresses and lengths of arrays -> (table, blocks) on the device
 
 
 @lru_cache(maxsize=64)
-def _constants(step, lr, beta1, beta2, eps, weight_decay):
+def _constants(step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[np.float32, ...]:
     correction1, correction2 = 1 - beta1**step, math.sqrt(1 - beta2**step)
-    numbers = 1 - lr * weight_decay, beta1, beta2, 1 - beta1, 1 - beta2, lr / correction1, correction2, eps
-    return tuple(f32(c) for c in numbers)
+    return tuple(map(f32, (1 - lr * weight_decay, beta1, beta2, 1 - beta1, 1 - beta2, lr / correction1, correction2, eps)))
 
 
-def _factor(value):
-    """(a number, an array or None) whose product is meant."""
-    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
-        return f32(1), value.astype(np.float32)  # an array of no dimensions; the conversion is queued like all else
-    return f32(value), None
+def _factor(value: float | Array) -> tuple[np.float32, Array | None]:
+    """The kernels' two arguments for one factor: a number, and an array or None; the factor is their product."""
+    array: Any = value
+    if getattr(array, "shape", None) == () and not isinstance(array, np.generic):
+        return f32(1), array.astype(np.float32)  # queued, like everything else
+    return f32(array), None
 
 
-def _table(*lists):
-    """(table, blocks) of cuda.cu for these lists of float32 arrays.
+def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:
+    """cuda.cu's (table, blocks) for these lists of contiguous float32 arrays.
 
-    Parameters and moments stay where they are, and gradients come back to the same places in CuPy's pool from step to
-    step, so that after the first steps the table is found on the device; a new one is a copy of a few kilobytes.
+    Parameters and moments stay in place, and gradients return to the same places in CuPy's pool at every step, so after the
+    first steps the table is already on the device. A new table is a copy of a few kilobytes.
     """
-    for arrays in lists:
-        for a in arrays:
-            if a.dtype != np.float32 or not a.flags.c_contiguous:
-                raise TypeError(f"the optimiser's kernels take contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
-    xp = array_module(lists[0][0])
-    sizes = [a.size for a in lists[0]]
-    key = (xp.__name__, *(address(a) for arrays in lists for a in arrays), *sizes)
-    found = _tables.get(key)
-    if found is None:
+    for a in (a for arrays in lists for a in arrays):
+        if a.dtype != np.float32 or not a.flags.c_contiguous:
+            raise TypeError(f"optimiser kernels: expected contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
+    xp, sizes = array_module(lists[0][0]), [a.size for a in lists[0]]
+    key = (xp.__name__, *(gpu.address(a) for arrays in lists for a in arrays), *sizes)
+    if key not in _tables:
         if len(_tables) > 64:
             _tables.clear()
-        blocks = [(i, j) for i, size in enumerate(sizes) for j in range(blocks_for(size, CHUNK))]
+        blocks = [(i, j) for i, size in enumerate(sizes) for j in range(gpu.blocks_for(size, CHUNK))]
         table = np.array(key[1:], np.int64)
-        found = _tables[key] = xp.asarray(table), xp.asarray(np.array(blocks, np.int32).reshape(-1, 2))
-    return found
+        _tables[key] = xp.asarray(table), xp.asarray(np.array(blocks, np.int32).reshape(-1, 2))
+    return _tables[key]
 
 
-def adamw_step(params, grads, exp_avgs, exp_avg_sqs, *, step, lr, beta1, beta2, eps, weight_decay, grad_scale=1.0):
-    """See reference.adamw_step; float32 contiguous arrays, updated in place, by one launch for all."""
+def adamw_plain(param: Array, grad: Array, m: Array, v: Array, *, grad_scale: float = 1.0, **settings: Any) -> None:
+    """adamw_step for one array by the plain kernel, for reading and measuring; `settings` are those of adamw_step."""
+    args = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
+    SOURCE.launch("adamw_plain", *gpu.elementwise(param.size), *args)
+
+
+def adamw_step(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    exp_avgs: Sequence[Array],
+    exp_avg_sqs: Sequence[Array],
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    grad_scale: float | Array = 1.0,
+) -> None:
+    """See reference.adamw_step; one launch updates all the contiguous float32 arrays in place."""
     lists = params, grads, exp_avgs, exp_avg_sqs
     if not params:
         return
-    for same in zip(*lists, strict=True):
-        if len({a.shape for a in same}) > 1:
-            raise ValueError(f"adamw_step: a parameter, its gradient and its moments have shapes {[a.shape for a in same]}")
+    for arrays in zip(*lists, strict=True):
+        shapes = [a.shape for a in arrays]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"adamw_step: expected equal shapes of parameter, gradient and moments, got {shapes}")
     table, blocks = _table(*lists)
-    number, array = _factor(grad_scale)
-    args = table, blocks, i32(len(params)), number, array, *_constants(step, lr, beta1, beta2, eps, weight_decay)
-    SOURCE.launch("adamw", (len(blocks),), (THREADS,), *args, reach=[a for arrays in lists for a in arrays])
+    constants = _constants(step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    args = table, blocks, i32(len(params)), *_factor(grad_scale), *constants
+    SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=[a for arrays in lists for a in arrays])
 
 
-def global_norm(arrays):
-    """See reference.global_norm.  Returns a float64 array of no dimensions, on the device: reading it waits for it."""
+def global_norm(arrays: Sequence[Array]) -> Array:
+    """See reference.global_norm. The zero-dimensional float64 result stays on the device; reading it waits for the GPU."""
     if not arrays:
         return np.zeros(())
     table, blocks = _table(arrays)
     sums, norm = empty(table, max(1, len(blocks)), np.float64), empty(table, (), np.float64)
-    SOURCE.launch("square_sums", (len(blocks),), (THREADS,), table, blocks, i32(len(arrays)), sums, reach=arrays)
+    SOURCE.launch("square_sums", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), sums, reach=arrays)
     SOURCE.launch("root_of_sum", (1,), (1024,), sums, norm, i32(len(blocks)))
     return norm
 
 
-def scale_arrays(arrays, factor):
+def scale_arrays(arrays: Sequence[Array], factor: float | Array) -> None:
     """See reference.scale_arrays."""
-    if not arrays:
-        return
-    table, blocks = _table(arrays)
-    args = table, blocks, i32(len(arrays)), *_factor(factor)
-    SOURCE.launch("scale_arrays", (len(blocks),), (THREADS,), *args, reach=arrays)
-
-
-def adamw_plain(param, grad, m, v, *, step, lr, beta1, beta2, eps, weight_decay, grad_scale=1.0):
-    """adamw_step for one array, by the kernel that moves four bytes a thread: to read and to measure, not to use."""
-    constants = _constants(step, lr, beta1, beta2, eps, weight_decay)
-    grid = (blocks_for(param.size, THREADS),)
-    SOURCE.launch("adamw_plain", grid, (THREADS,), param, grad, m, v, i64(param.size), f32(grad_scale), *constants)
+    if arrays:
+        table, blocks = _table(arrays)
+        SOURCE.launch("scale_arrays", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), *_factor(factor), reach=arrays)

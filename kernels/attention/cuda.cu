@@ -1,65 +1,121 @@
-// Scaled dot-product attention on a GPU, without ever storing a (T, S) matrix; the derivation is in reference.py.
+// Scaled dot-product attention without ever storing a (T, S) matrix; reference.py has the derivation.
 //
-// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. A block owns 64 queries and walks over the keys
-// in tiles of 64. Of the scores only one 64 × 64 tile exists at a time, in registers and shared memory. Each row keeps its running
-// maximum and sum (softmax/cuda.cu explains the online softmax); when the maximum grows, what was added up so far shrinks.
+//     attention_plain              a block owns a query and walks over the keys, a thread a key: slow for many queries, since
+//                                  each reads all keys and values, and just right for decoding, which has a single query
+//     attention_forward            a block owns 64 queries and walks over the keys in tiles of 64
+//     attention_row_dots           dO_i · O_i of every row, which both backward kernels need
+//     attention_backward_keys      dk, dv: a block owns 64 keys and walks over the queries
+//     attention_backward_queries   dq: a block owns 64 queries and walks over the keys
 //
-// Backward recomputes the weights from the scores and the rows' logsumexp, in two kernels: one owns a tile of keys and sums over
-// the queries (dk, dv), the other owns a tile of queries and sums over the keys (dq). One kernel could do both with a third less
-// arithmetic, but its blocks would have to add into each other's dq, in whatever order they come: atomics, and other bits every
-// time. Here every sum has one owner and one order.
+// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. Of the scores only one tile exists at a
+// time. Each row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums
+// so far shrink. Backward recomputes the weights from the scores and the rows' logsumexp.
 //
-// HEAD_DIM, the width of a head rounded up to a multiple of 16, is fixed when this file is compiled: the launcher compiles it once
-// for each width it meets. Rows are padded to HEAD_DIM with zeros in shared memory, where they change no product.
+// A single backward kernel would need a third less arithmetic, but its blocks would have to add into each other's dq with
+// atomics, in any order, and give other bits every time. With two kernels every sum has one owner and one order.
+//
+// HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each
+// width it meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.
+
+#include "../common.cuh"
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 64
 #endif
-#ifdef __CUDACC__
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]  // tiles are read four numbers at a time
-#endif
-#define MINUS_INFINITY __int_as_float(0xff800000)
-#define TILE 64                 // queries, and keys, of a tile
+#define TILE 64                 // queries, and keys, in a tile
 #define WEIGHT_PITCH (TILE + 4)
-#define ALL 0xffffffffu
 
-struct Shape { int T, S, causal, causal_offset; };  // of one head: so many queries and keys, and which of them meet
+struct Shape { int T, S, causal, causal_offset; };  // of a head: the numbers of queries and keys, and the causal mask
 
-// Does this query see this key? `start` is the row's first key that is not padding. (& and |, not && and ||: to compute all four
-// is cheaper than to branch.)
+// Whether this query sees this key. `start` is the first key that is not padding. (& and |, since computing all four conditions
+// is cheaper than branching.)
 __device__ __forceinline__ bool visible(const Shape& n, int query, int key, long long start) {
     return (query < n.T) & (key < n.S) & (key >= start) & (!n.causal | (key <= query + n.causal_offset));
 }
 
-// Does every query of the tile that begins at q0 see every key of the one at k0? Nearly always: then nothing has to be masked.
-__device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long long start) {
-    return k0 + TILE <= n.S && k0 >= start && (!n.causal || k0 + TILE - 1 <= q0 + n.causal_offset);
+// strides has three numbers for each tensor (B, H, T, D) of a kernel, in the order of its parameters: from batch row to batch
+// row, from head to head, from row to row. D is contiguous.
+__device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
+    return x + batch * strides[3 * which] + head * strides[3 * which + 1];
 }
 
-// ---- The three things that all kernels are made of -----------------------------------------------------------------------
-// A block has 128 threads. In a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, of COLUMNS columns each; in a
-// 64 × HEAD_DIM result it owns the same rows and WIDTH columns. The threads of a row are in one warp, and differ in those bits of
-// their lanes' numbers from LOWEST to HIGHEST.
+// ---- The plain kernel -----------------------------------------------------------------------------------------------------
+// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) adds
+// up every groups-th key's share of y[d]. strides: of q, k, v, y.
+extern "C" __global__ void __launch_bounds__(256)
+attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
+                const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
+    __shared__ float query_row[HEAD_DIM], weights[256], sums[256 + HEAD_DIM], of_warp[8];
+    const Shape n = {T, S, causal, causal_offset};
+    const int t = threadIdx.x, query = blockIdx.x, batch = blockIdx.y / H, head = blockIdx.y % H;
+    q = head_of(q, strides, 0, batch, head) + query * strides[2];
+    k = head_of(k, strides, 1, batch, head);
+    v = head_of(v, strides, 2, batch, head);
+    const long long start = key_start ? key_start[batch] : 0;
+    const int end = causal ? min(S, query + causal_offset + 1) : S;
+    const int groups = 256 / HEAD_DIM, d = t % HEAD_DIM, group = t / HEAD_DIM;
+    for (int c = t; c < HEAD_DIM; c += 256) query_row[c] = c < D ? q[c] : 0.0f;
+    __syncthreads();
+    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
+    for (int k0 = (int)(start > 0 ? start : 0); k0 < end; k0 += 256) {
+        float score = MINUS_INFINITY;
+        if (visible(n, query, k0 + t, start)) {
+            score = 0.0f;
+            for (int c = 0; c < D; ++c) score += query_row[c] * k[(k0 + t) * strides[5] + c];
+            score *= scale;
+        }
+        const float warp_top = warp_max(score);
+        if (t % 32 == 0) of_warp[t / 32] = warp_top;
+        __syncthreads();
+        float new_top = top;
+        for (int w = 0; w < 8; ++w) new_top = fmaxf(new_top, of_warp[w]);
+        const float shift = new_top == MINUS_INFINITY ? 0.0f : new_top, shrink = expf(top - shift);
+        weights[t] = expf(score - shift);
+        __syncthreads();
+        const int count = min(256, end - k0);
+        float chunk_sum = 0.0f;
+        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // by every thread: no further exchange
+        total = total * shrink + chunk_sum;
+        top = new_top;
+        sum *= shrink;
+        if (group < groups && d < D)
+            for (int j = group; j < count; j += groups) sum += weights[j] * v[(k0 + j) * strides[8] + d];
+        __syncthreads();  // every thread has read weights and of_warp
+    }
+    sums[t] = sum;
+    __syncthreads();
+    if (t < D) {
+        float all = 0.0f;
+        for (int g = 0; g < groups; ++g) all += sums[g * HEAD_DIM + t];
+        y[batch * strides[9] + head * strides[10] + query * strides[11] + t] = total == 0.0f ? 0.0f : all / total;
+    }
+    if (t == 0) logsumexp[(long long)blockIdx.y * T + query] = logf(total) + (total == 0.0f ? 0.0f : top);
+}
+
+// ---- The tiled kernels: who owns what -------------------------------------------------------------------------------------
+// A block has 128 threads. Of a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, with COLUMNS columns each.
+// Of a 64 × HEAD_DIM result it owns the same rows with WIDTH columns. The threads that share a row are lanes of one warp, whose
+// numbers differ in the bits LOWEST to HIGHEST.
 #ifndef TENSOR_CORES
-#define TENSOR_CORES 0  // 1: the products below are made by tensor cores, in TF32; everything else stays FP32
+#define TENSOR_CORES 0  // 1: tensor cores compute the products below in TF32; everything else stays FP32
 #endif
-#if TENSOR_CORES  // a warp owns 16 rows, as mma.sync gives them out (matmul/cuda.cu): rows g and g + 8, columns 2q and 2q + 1 of 8
+#if TENSOR_CORES  // a warp owns 16 rows; a lane owns rows g and g + 8 and columns 2q and 2q + 1 of every 8, as mma.sync has it
 #define ROWS 2
 #define COLUMNS 16
 #define LOWEST 1
 #define HIGHEST 2
 #define WIDTH (HEAD_DIM / 4)
-#define PITCH (HEAD_DIM + 8)    // of a tile of q, k, v or their gradients: 8 more, so that 4 rows' eights lie in 32 different banks
+#define PITCH (HEAD_DIM + 8)    // of a tile of q, k, v or their gradients; 8 more spread 4 rows' eights over the 32 banks
 #define ROW(i) ((int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * (i))
 #define COLUMN(c) (8 * ((c) / 2) + (int)threadIdx.x % 4 * 2 + (c) % 2)
 #define RESULT_COLUMN(c) COLUMN(c)
-#else             // a warp owns every 4th pair of rows, a thread every 16th column; of a result quads where HEAD_DIM allows
+#else             // a warp owns every 4th pair of rows; a thread every 16th column, or quads of a result's if HEAD_DIM allows
 #define ROWS 8
 #define COLUMNS 4
 #define LOWEST 2
 #define HIGHEST 16
 #define WIDTH (HEAD_DIM / 16)
-#define PITCH (HEAD_DIM + 4)    // 4 more: 8 rows' quads lie in 32 different banks
+#define PITCH (HEAD_DIM + 4)    // 4 more spread 8 rows' quads over the 32 banks
 #define ROW(i) ((int)threadIdx.x / 32 * 2 + (int)threadIdx.x % 2 + 8 * (i))
 #define COLUMN(c) ((int)threadIdx.x % 32 / 2 + 16 * (c))
 #if HEAD_DIM % 64 == 0
@@ -69,10 +125,12 @@ __device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long
 #endif
 #endif
 
-// 1. Copy rows row0 … row0 + 63 of x to shared memory, zeros where there is nothing.
+// ---- The tiled kernels: three building blocks -----------------------------------------------------------------------------
+// 1. Copies rows row0 … row0 + 63 of x to shared memory, with zeros outside x.
 __device__ __forceinline__ void load_tile(float* tile, const float* x, long long stride, int row0, int rows, int D, int aligned) {
     const int quads = HEAD_DIM / 4, rows_at_once = 128 / quads;
-    if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {  // nearly always
+    // Nearly always: a whole tile, in quads.
+    if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {
         const int r = (int)threadIdx.x / quads, c = (int)threadIdx.x % quads * 4;
         const float* from = x + (row0 + r) * stride + c;
         float* to = tile + r * PITCH + c;
@@ -84,83 +142,48 @@ __device__ __forceinline__ void load_tile(float* tile, const float* x, long long
 #pragma unroll 1
     for (int f = threadIdx.x; f < TILE * HEAD_DIM / 4; f += 128) {
         const int r = f / (HEAD_DIM / 4), c = f % (HEAD_DIM / 4) * 4;
-        float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (row0 + r < rows) {
-            const float* p = x + (row0 + r) * stride + c;
-            if (aligned && c + 3 < D) {
-                v = *(const float4*)p;
-            } else {
-                if (c < D) v.x = p[0];
-                if (c + 1 < D) v.y = p[1];
-                if (c + 2 < D) v.z = p[2];
-                if (c + 3 < D) v.w = p[3];
-            }
-        }
-        *(float4*)(tile + r * PITCH + c) = v;
+        const int width = row0 + r < rows ? D : 0;
+        *(float4*)(tile + r * PITCH + c) = load4(x + (row0 + r) * stride, c, width, aligned);
     }
 }
 
 #if TENSOR_CORES
-__device__ __forceinline__ unsigned word_tf32(float x) {  // to the nearest of TF32's 19 bits, as in matmul/cuda.cu
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    unsigned u;
-    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(u) : "f"(x));
-    return u;
-#else
-    return __float_as_uint(x) + (fabsf(x) < __int_as_float(0x7f800000) ? 0x1000u : 0u);
-#endif
-}
-
-// D (16 × 8) += A (16 × 8) B (8 × 8); top: this lane's two results in row g, bottom: in row g + 8.
-__device__ __forceinline__ void tensor_core(float* top, float* bottom, const unsigned* a, float b0, float b1) {
-    const unsigned b[2] = {word_tf32(b0), word_tf32(b1)};
-#ifndef __CUDACC__
+// common.cuh's tensor_core for B in FP32. top: this lane's two results in row g, bottom: in row g + 8.
+__device__ __forceinline__ void multiply_add(float* top, float* bottom, const unsigned* a, float b0, float b1) {
+    const unsigned b[2] = {to_tf32(b0), to_tf32(b1)};
     float d[4] = {top[0], top[1], bottom[0], bottom[1]};
-    emulator::tensor_core(__LINE__, d, a, b, false);
+    tensor_core(d, a, b, 0);
     top[0] = d[0], top[1] = d[1], bottom[0] = d[2], bottom[1] = d[3];
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-    __trap();  // as in matmul/cuda.cu: before sm_80 there are no such tensor cores, and the launcher refuses
-#else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(top[0]), "+f"(top[1]), "+f"(bottom[0]), "+f"(bottom[1])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#endif
 }
 #endif
 
-// 2. s = A Bᵀ: dot products of the rows of two tiles.
+// 2. s = A Bᵀ: the dot products of two tiles' rows.
 __device__ __forceinline__ void dot_rows(float (*s)[COLUMNS], const float* A, const float* B) {
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) s[i][j] = 0.0f;
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j) s[i][j] = 0.0f;
 #if TENSOR_CORES
     const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll 2
-    for (int d = 0; d < HEAD_DIM; d += 8) {  // columns 2q and 2q + 1 of A and B are called q and q + 4: one read fetches both
+    for (int d = 0; d < HEAD_DIM; d += 8) {  // one read fetches k = 2q and 2q + 1
         const float2 top = *(const float2*)(A + ROW(0) * PITCH + d + 2 * q), bottom = *(const float2*)(A + ROW(1) * PITCH + d + 2 * q);
-        const unsigned a[4] = {word_tf32(top.x), word_tf32(bottom.x), word_tf32(top.y), word_tf32(bottom.y)};
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j += 2) {
+        const unsigned a[4] = {to_tf32(top.x), to_tf32(bottom.x), to_tf32(top.y), to_tf32(bottom.y)};
+        UNROLL for (int j = 0; j < COLUMNS; j += 2) {
             const float2 b = *(const float2*)(B + (4 * j + g) * PITCH + d + 2 * q);
-            tensor_core(&s[0][j], &s[1][j], a, b.x, b.y);
+            multiply_add(&s[0][j], &s[1][j], a, b.x, b.y);
         }
     }
 #else
-#if HEAD_DIM <= 64  // wider heads need the registers for their sums
+#if HEAD_DIM <= 64  // wider heads need the registers for the sums
 #pragma unroll 2
 #else
 #pragma unroll 1
 #endif
     for (int d = 0; d < HEAD_DIM; d += 4) {
         float4 b[COLUMNS];
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) b[j] = *(const float4*)(B + COLUMN(j) * PITCH + d);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        UNROLL for (int j = 0; j < COLUMNS; ++j) b[j] = *(const float4*)(B + COLUMN(j) * PITCH + d);
+        UNROLL for (int i = 0; i < ROWS; ++i) {
             const float4 a = *(const float4*)(A + ROW(i) * PITCH + d);
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) {  // one by one: each is a fused multiply-add
+            UNROLL for (int j = 0; j < COLUMNS; ++j) {  // four statements, so that each is a fused multiply-add
                 s[i][j] += a.x * b[j].x;
                 s[i][j] += a.y * b[j].y;
                 s[i][j] += a.z * b[j].z;
@@ -178,91 +201,77 @@ __device__ __forceinline__ void add_product(float (*sum)[WIDTH], const float* W,
 #pragma unroll 1
     for (int n = 0; n < TILE; n += 8) {
         const float *top = W + ROW(0) * WEIGHT_PITCH + n + q, *bottom = W + ROW(1) * WEIGHT_PITCH + n + q;
-        const unsigned a[4] = {word_tf32(top[0]), word_tf32(bottom[0]), word_tf32(top[4]), word_tf32(bottom[4])};
-#pragma unroll
-        for (int c = 0; c < WIDTH; c += 2) {
+        const unsigned a[4] = {to_tf32(top[0]), to_tf32(bottom[0]), to_tf32(top[4]), to_tf32(bottom[4])};
+        UNROLL for (int c = 0; c < WIDTH; c += 2) {
             const float* x = X + (n + q) * PITCH + 4 * c + g;
-            tensor_core(&sum[0][c], &sum[1][c], a, x[0], x[4 * PITCH]);
+            multiply_add(&sum[0][c], &sum[1][c], a, x[0], x[4 * PITCH]);
         }
     }
 #else
 #pragma unroll 2
     for (int n = 0; n < TILE; n += 4) {
         float4 w[ROWS];
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) w[i] = *(const float4*)(W + ROW(i) * WEIGHT_PITCH + n);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
+        UNROLL for (int i = 0; i < ROWS; ++i) w[i] = *(const float4*)(W + ROW(i) * WEIGHT_PITCH + n);
+        UNROLL for (int e = 0; e < 4; ++e) {
             const float* row = X + (n + e) * PITCH;
             float x[WIDTH];
 #if HEAD_DIM % 64 == 0
-#pragma unroll
-            for (int c = 0; c < WIDTH; c += 4) {
+            UNROLL for (int c = 0; c < WIDTH; c += 4) {
                 const float4 quad = *(const float4*)(row + RESULT_COLUMN(c));
                 x[c] = quad.x, x[c + 1] = quad.y, x[c + 2] = quad.z, x[c + 3] = quad.w;
             }
 #else
-#pragma unroll
-            for (int c = 0; c < WIDTH; ++c) x[c] = row[RESULT_COLUMN(c)];
+            UNROLL for (int c = 0; c < WIDTH; ++c) x[c] = row[RESULT_COLUMN(c)];
 #endif
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
+            UNROLL for (int i = 0; i < ROWS; ++i) {
                 const float by = e == 0 ? w[i].x : e == 1 ? w[i].y : e == 2 ? w[i].z : w[i].w;
-#pragma unroll
-                for (int c = 0; c < WIDTH; ++c) sum[i][c] += by * x[c];
+                UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] += by * x[c];
             }
         }
     }
 #endif
 }
 
-// The rows' weights to shared memory, for add_product. A row is written and read by the threads of one warp, so it is the warp
-// alone that has to wait for itself.
+// Copies weights to shared memory for add_product. The threads of one warp write and read a row, so only the warp has to wait.
 __device__ __forceinline__ void share_weights(float* W, float (*s)[COLUMNS]) {
-    __syncwarp();  // what was there before has been read
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) W[ROW(i) * WEIGHT_PITCH + COLUMN(j)] = s[i][j];
+    __syncwarp();  // every lane has read the previous weights
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j) W[ROW(i) * WEIGHT_PITCH + COLUMN(j)] = s[i][j];
     __syncwarp();
 }
 
-__device__ __forceinline__ void store_rows(float* x, long long stride, int row0, int rows, int D, float (*sum)[WIDTH], const float* factor) {
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int c = 0; c < WIDTH; ++c)
-            if (row0 + ROW(i) < rows && RESULT_COLUMN(c) < D) x[(row0 + ROW(i)) * stride + RESULT_COLUMN(c)] = sum[i][c] * factor[i];
+// x[row0 …] = sum · factor, for the rows and columns that exist.
+__device__ __forceinline__ void store_rows(float* x, long long stride, int row0, int rows, int D, float (*sum)[WIDTH], float factor) {
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int c = 0; c < WIDTH; ++c)
+            if (row0 + ROW(i) < rows && RESULT_COLUMN(c) < D) x[(row0 + ROW(i)) * stride + RESULT_COLUMN(c)] = sum[i][c] * factor;
 }
 
-// Minus infinity for every score of a key that its query does not see. by_keys: the rows of s are keys, its columns queries.
+// Whether every query of the tile at q0 sees every key of the tile at k0; nearly always, and then nothing has to be masked.
+__device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long long start) {
+    return k0 + TILE <= n.S && k0 >= start && (!n.causal || k0 + TILE - 1 <= q0 + n.causal_offset);
+}
+
+// Sets the score of every key that its query does not see to -inf. by_keys: the rows of s are keys, its columns queries.
 __device__ __forceinline__ void mask(const Shape& n, float (*s)[COLUMNS], int q0, int k0, long long start, int by_keys) {
     if (all_visible(n, q0, k0, start)) return;
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
+    UNROLL for (int i = 0; i < ROWS; ++i)
+        UNROLL for (int j = 0; j < COLUMNS; ++j)
             if (!visible(n, q0 + (by_keys ? COLUMN(j) : ROW(i)), k0 + (by_keys ? ROW(i) : COLUMN(j)), start)) s[i][j] = MINUS_INFINITY;
 }
 
-// Over the threads of a row.
+// The maximum and the sum over the threads that share a row.
 __device__ __forceinline__ float row_max(float v) {
-    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL, v, bit));
+    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, bit));
     return v;
 }
 __device__ __forceinline__ float row_sum(float v) {
-    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v += __shfl_xor_sync(ALL, v, bit);
+    for (int bit = HIGHEST; bit >= LOWEST; bit /= 2) v += __shfl_xor_sync(ALL_LANES, v, bit);
     return v;
 }
 
-// strides: how the tensors (B, H, T, D) that a kernel takes lie in memory, in their order, D contiguous. Three numbers each: from
-// batch row to batch row, from head to head, from row to row.
-__device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
-    return x + batch * strides[3 * which] + head * strides[3 * which + 1];
-}
-
-// ---- Forward -------------------------------------------------------------------------------------------------------------
-// Block (i, b H + h): queries 64 i … 64 i + 63 of head h of batch row b. strides: of q, k, v and y.
+// ---- Forward, tiled -------------------------------------------------------------------------------------------------------
+// Block (i, b H + h) owns 64 queries of head h of batch row b. strides: of q, k, v, y.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_forward(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                   const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
@@ -270,7 +279,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H;
-    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // under a causal mask the last queries have most to do: they start first
+    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // the last queries start first: a causal mask leaves them most to do
     q = head_of(q, strides, 0, batch, head);
     k = head_of(k, strides, 1, batch, head);
     v = head_of(v, strides, 2, batch, head);
@@ -278,122 +287,62 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
     load_tile(Q, q, strides[2], q0, T, D, aligned);
     float top[ROWS], total[ROWS], sum[ROWS][WIDTH] = {};
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
+    UNROLL for (int i = 0; i < ROWS; ++i) top[i] = MINUS_INFINITY, total[i] = 0.0f;
     for (int k0 = begin; k0 < end; k0 += TILE) {
         load_tile(K, k, strides[5], k0, S, D, aligned);
         load_tile(V, v, strides[8], k0, S, D, aligned);
         __syncthreads();
         float s[ROWS][COLUMNS];
         dot_rows(s, Q, K);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) s[i][j] *= scale;
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) s[i][j] *= scale;
         mask(n, s, q0, k0, start, 0);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        UNROLL for (int i = 0; i < ROWS; ++i) {
             float tile_top = MINUS_INFINITY;
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
-            const float higher = fmaxf(top[i], row_max(tile_top));
-            const float shift = higher == MINUS_INFINITY ? 0.0f : higher;  // nothing visible so far: exp(-inf − 0) is 0
+            UNROLL for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
+            const float new_top = fmaxf(top[i], row_max(tile_top));
+            const float shift = new_top == MINUS_INFINITY ? 0.0f : new_top;  // no key visible so far: exp(-inf − 0) is 0
             const float shrink = expf(top[i] - shift);
-            float of_tile = 0.0f;
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) of_tile += s[i][j] = expf(s[i][j] - shift);
-            total[i] = total[i] * shrink + row_sum(of_tile);
-            top[i] = higher;
-#pragma unroll
-            for (int c = 0; c < WIDTH; ++c) sum[i][c] *= shrink;
+            float tile_sum = 0.0f;
+            UNROLL for (int j = 0; j < COLUMNS; ++j) tile_sum += s[i][j] = expf(s[i][j] - shift);
+            total[i] = total[i] * shrink + row_sum(tile_sum);
+            top[i] = new_top;
+            UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] *= shrink;
         }
         share_weights(W, s);
         add_product(sum, W, V);
-        __syncthreads();  // K and V have been read
+        __syncthreads();  // every thread has read K and V
     }
-    float factor[ROWS];
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
+    UNROLL for (int i = 0; i < ROWS; ++i) {
         const int query = q0 + ROW(i);
-        factor[i] = total[i] > 0.0f ? 1.0f / total[i] : (total[i] == 0.0f ? 0.0f : total[i]);  // saw no key: zeros; NaN stays NaN
+        const float factor = total[i] > 0.0f ? 1.0f / total[i] : total[i];  // 0 for a query that saw no key; NaN stays NaN
+        UNROLL for (int c = 0; c < WIDTH; ++c) sum[i][c] *= factor;
         if (COLUMN(0) == 0 && query < T)
             logsumexp[(long long)blockIdx.y * T + query] = logf(total[i]) + (total[i] == 0.0f ? 0.0f : top[i]);
     }
-    store_rows(y + batch * strides[9] + head * strides[10], strides[11], q0, T, D, sum, factor);
-}
-
-// The plain form: a block a query, the keys 256 at a time. It reads every key and value once for each query, so it is slow for many
-// queries, and just right for decoding, where there is one.
-extern "C" __global__ void __launch_bounds__(256)
-attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
-                const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
-    __shared__ float query_row[HEAD_DIM], weights[256], sums[256 + HEAD_DIM], of_warp[8];
-    const Shape n = {T, S, causal, causal_offset};
-    const int t = threadIdx.x, query = blockIdx.x, batch = blockIdx.y / H, head = blockIdx.y % H;
-    q = head_of(q, strides, 0, batch, head) + query * strides[2];
-    k = head_of(k, strides, 1, batch, head);
-    v = head_of(v, strides, 2, batch, head);
-    const long long start = key_start ? key_start[batch] : 0;
-    const int end = causal ? min(S, query + causal_offset + 1) : S;
-    const int groups = 256 / HEAD_DIM, d = t % HEAD_DIM, group = t / HEAD_DIM;  // thread (group, d) adds every groups-th key to y[d]
-    for (int c = t; c < HEAD_DIM; c += 256) query_row[c] = c < D ? q[c] : 0.0f;
-    __syncthreads();
-    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
-    for (int k0 = (int)(start > 0 ? start : 0); k0 < end; k0 += 256) {
-        float score = MINUS_INFINITY;
-        if (visible(n, query, k0 + t, start)) {
-            score = 0.0f;
-            for (int c = 0; c < D; ++c) score += query_row[c] * k[(k0 + t) * strides[5] + c];
-            score *= scale;
-        }
-        float chunk_top = score;
-        for (int bit = 16; bit > 0; bit /= 2) chunk_top = fmaxf(chunk_top, __shfl_xor_sync(ALL, chunk_top, bit));
-        if (t % 32 == 0) of_warp[t / 32] = chunk_top;
-        __syncthreads();
-        float higher = top;
-        for (int w = 0; w < 8; ++w) higher = fmaxf(higher, of_warp[w]);
-        const float shift = higher == MINUS_INFINITY ? 0.0f : higher, shrink = expf(top - shift);
-        weights[t] = expf(score - shift);
-        __syncthreads();
-        const int count = min(256, end - k0);
-        float of_chunk = 0.0f;
-        for (int j = 0; j < count; ++j) of_chunk += weights[j];  // every thread adds up all of them: no further exchange
-        total = total * shrink + of_chunk;
-        top = higher;
-        sum *= shrink;
-        if (group < groups && d < D)
-            for (int j = group; j < count; j += groups) sum += weights[j] * v[(k0 + j) * strides[8] + d];
-        __syncthreads();  // weights and of_warp have been read
-    }
-    sums[t] = sum;
-    __syncthreads();
-    if (t < D) {
-        float all = 0.0f;
-        for (int g = 0; g < groups; ++g) all += sums[g * HEAD_DIM + t];
-        y[batch * strides[9] + head * strides[10] + query * strides[11] + t] = total == 0.0f ? 0.0f : all / total;
-    }
-    if (t == 0) logsumexp[(long long)blockIdx.y * T + query] = logf(total) + (total == 0.0f ? 0.0f : top);
+    store_rows(y + batch * strides[9] + head * strides[10], strides[11], q0, T, D, sum, 1.0f);
 }
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------
-// row_i = dO_i · O_i, a warp a row. strides: of dout and y.
-extern "C" __global__ void attention_rows(const float* dout, const float* y, float* rows, const long long* strides, int H, int T, int D) {
+// row_dots[i] = dO_i · O_i, one warp a row. strides: of dout, y.
+extern "C" __global__ void attention_row_dots(const float* dout, const float* y, float* row_dots, const long long* strides, int H, int T,
+                                              int D) {
     const int query = blockIdx.x * blockDim.y + threadIdx.y, batch = blockIdx.y / H, head = blockIdx.y % H, lane = threadIdx.x;
     if (query >= T) return;
     dout = head_of(dout, strides, 0, batch, head) + query * strides[2];
     y = head_of(y, strides, 1, batch, head) + query * strides[5];
     float sum = 0.0f;
     for (int d = lane; d < D; d += 32) sum += dout[d] * y[d];
-    for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(ALL, sum, bit);
-    if (lane == 0) rows[(long long)blockIdx.y * T + query] = sum;
+    sum = warp_sum(sum);
+    if (lane == 0) row_dots[(long long)blockIdx.y * T + query] = sum;
 }
 
-// dv = Pᵀ dO and dk = scale dSᵀ q, for 64 keys, over all queries that see them. Everything is transposed, keys down and queries
-// across, so that this thread's rows are keys. strides: of dout, q, k, v, dk, dv.
+// dv = Pᵀ dO and dk = scale dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows
+// are keys, its columns queries. strides: of dout, q, k, v, dk, dv.
 extern "C" __global__ void __launch_bounds__(128, 2)
-attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
-                        float* dk, float* dv, const long long* strides, const long long* key_start, int H, int T, int S, int D,
-                        float scale, int causal, int causal_offset, int aligned) {
+attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
+                        const float* row_dots, float* dk, float* dv, const long long* strides, const long long* key_start, int H,
+                        int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *K = shared, *V = K + TILE * PITCH, *Q = V + TILE * PITCH, *dO = Q + TILE * PITCH, *W = dO + TILE * PITCH;
     const Shape n = {T, S, causal, causal_offset};
@@ -401,48 +350,41 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
     dout = head_of(dout, strides, 0, batch, head);
     q = head_of(q, strides, 1, batch, head);
     logsumexp += (long long)blockIdx.y * T;
-    rows += (long long)blockIdx.y * T;
+    row_dots += (long long)blockIdx.y * T;
     const long long start = key_start ? key_start[batch] : 0;
     load_tile(K, head_of(k, strides, 2, batch, head), strides[8], k0, S, D, aligned);
     load_tile(V, head_of(v, strides, 3, batch, head), strides[11], k0, S, D, aligned);
     float sum_k[ROWS][WIDTH] = {}, sum_v[ROWS][WIDTH] = {};
     for (int q0 = causal ? max(0, k0 - causal_offset) / TILE * TILE : 0; q0 < T; q0 += TILE) {
-        __syncthreads();  // Q and dO have been read
+        __syncthreads();  // every thread has read Q and dO
         load_tile(Q, q, strides[5], q0, T, D, aligned);
         load_tile(dO, dout, strides[2], q0, T, D, aligned);
         __syncthreads();
         float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, K, Q);
         dot_rows(ds, V, dO);
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) {
+        UNROLL for (int j = 0; j < COLUMNS; ++j) {
             const int query = q0 + COLUMN(j);
-            const float lse = query < T ? logsumexp[query] : 0.0f, row = query < T ? rows[query] : 0.0f;
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) p[i][j] = p[i][j] * scale - lse, ds[i][j] -= row;
+            const float lse = query < T ? logsumexp[query] : 0.0f, row_dot = query < T ? row_dots[query] : 0.0f;
+            UNROLL for (int i = 0; i < ROWS; ++i) p[i][j] = p[i][j] * scale - lse, ds[i][j] -= row_dot;
         }
         mask(n, p, q0, k0, start, 1);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) p[i][j] = expf(p[i][j]), ds[i][j] *= p[i][j];
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) p[i][j] = expf(p[i][j]), ds[i][j] *= p[i][j];
         share_weights(W, p);
         add_product(sum_v, W, dO);
         share_weights(W, ds);
         add_product(sum_k, W, Q);
     }
-    float by_scale[ROWS], by_one[ROWS];
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) by_scale[i] = scale, by_one[i] = 1.0f;
-    store_rows(dk + batch * strides[12] + head * strides[13], strides[14], k0, S, D, sum_k, by_scale);
-    store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, by_one);
+    store_rows(dk + batch * strides[12] + head * strides[13], strides[14], k0, S, D, sum_k, scale);
+    store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, 1.0f);
 }
 
-// dq = scale dS k, for 64 queries, over all keys that they see. strides: of dout, q, k, v, dq.
+// dq = scale dS k for 64 queries, over all keys that they see. strides: of dout, q, k, v, dq.
 extern "C" __global__ void __launch_bounds__(128, 2)
-attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp, const float* rows,
-                           float* dq, const long long* strides, const long long* key_start, int H, int T, int S, int D, float scale,
-                           int causal, int causal_offset, int aligned) {
+attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
+                           const float* row_dots, float* dq, const long long* strides, const long long* key_start, int H, int T,
+                           int S, int D, float scale, int causal, int causal_offset, int aligned) {
     DYNAMIC_SHARED(shared);
     float *Q = shared, *dO = Q + TILE * PITCH, *K = dO + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {T, S, causal, causal_offset};
@@ -454,35 +396,27 @@ attention_backward_queries(const float* dout, const float* q, const float* k, co
     const int begin = (int)(start > 0 ? start : 0) / TILE * TILE, end = causal ? min(S, q0 + TILE + causal_offset) : S;
     load_tile(Q, head_of(q, strides, 1, batch, head), strides[5], q0, T, D, aligned);
     load_tile(dO, head_of(dout, strides, 0, batch, head), strides[2], q0, T, D, aligned);
-    float lse[ROWS], row[ROWS], sum[ROWS][WIDTH] = {};
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
+    float lse[ROWS], row_dot[ROWS], sum[ROWS][WIDTH] = {};
+    UNROLL for (int i = 0; i < ROWS; ++i) {
         const int query = q0 + ROW(i);
         lse[i] = query < T ? logsumexp[(long long)blockIdx.y * T + query] : 0.0f;
-        row[i] = query < T ? rows[(long long)blockIdx.y * T + query] : 0.0f;
+        row_dot[i] = query < T ? row_dots[(long long)blockIdx.y * T + query] : 0.0f;
     }
     for (int k0 = begin; k0 < end; k0 += TILE) {
-        __syncthreads();  // K and V have been read
+        __syncthreads();  // every thread has read K and V
         load_tile(K, k, strides[8], k0, S, D, aligned);
         load_tile(V, v, strides[11], k0, S, D, aligned);
         __syncthreads();
         float p[ROWS][COLUMNS], ds[ROWS][COLUMNS];
         dot_rows(p, Q, K);
         dot_rows(ds, dO, V);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) p[i][j] = p[i][j] * scale - lse[i];
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) p[i][j] = p[i][j] * scale - lse[i];
         mask(n, p, q0, k0, start, 0);
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) ds[i][j] = expf(p[i][j]) * (ds[i][j] - row[i]);
+        UNROLL for (int i = 0; i < ROWS; ++i)
+            UNROLL for (int j = 0; j < COLUMNS; ++j) ds[i][j] = expf(p[i][j]) * (ds[i][j] - row_dot[i]);
         share_weights(W, ds);
         add_product(sum, W, K);
     }
-    float by_scale[ROWS];
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) by_scale[i] = scale;
-    store_rows(dq + batch * strides[12] + head * strides[13], strides[14], q0, T, D, sum, by_scale);
+    store_rows(dq + batch * strides[12] + head * strides[13], strides[14], q0, T, D, sum, scale);
 }

@@ -1,5 +1,5 @@
-// Dropout on a GPU. Element i's random number is a fixed mixing of seed + (i + 1) γ (SplitMix64; see reference.py), so every
-// thread makes its own, the mask is the same on every device, and nothing is stored.
+// Dropout, one element a thread. Element i's random number mixes seed + (i + 1) γ in a fixed way (SplitMix64; reference.py), so
+// each thread computes its own, the mask is the same on every device, and nothing is stored.
 
 extern "C" __global__ void dropout(const float* x, float* y, long long n, unsigned long long seed, float p, float scale) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;

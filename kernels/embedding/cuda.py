@@ -1,31 +1,34 @@
 """Rows gathered from a table, on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, i32, result
-from kernels.gpu import indices as checked_indices
+from kernels import gpu
+from kernels.arrays import Array
+from kernels.gpu import Source, contiguous, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
 
 
-def embedding_forward(weight, indices, *, out=None):
-    """See reference.embedding_forward; weight is float32. On a GPU an index that is no row gives a row of NaN."""
-    weight, places = contiguous(weight), checked_indices(indices, len(weight), "embedding_forward")
-    y = result(weight, (*places.shape, weight.shape[1]), out, "embedding_forward")
-    threads = min(256, 32 * blocks_for(weight.shape[1], 32))
+def embedding_forward(weight: Array, indices: Array, *, out: Array | None = None) -> Array:
+    """See reference.embedding_forward; weight is float32. On a GPU an index out of range gives a row of NaN."""
+    weight, indices = contiguous(weight), gpu.checked_indices(indices, len(weight), "embedding_forward")
+    table_rows, columns = weight.shape
+    y = output_buffer(weight, (*indices.shape, columns), out, "embedding_forward")
     if y.size:
-        args = weight, places, y, i32(len(weight)), i32(weight.shape[1])
-        SOURCE.launch("embedding_forward", (places.size,), (threads,), *args)
-    return deliver(y, out)
+        block = (min(256, 32 * gpu.blocks_for(columns, 32)),)
+        SOURCE.launch("embedding_forward", (indices.size,), block, weight, indices, y, i32(table_rows), i32(columns))
+    return finish_output(y, out)
 
 
-def embedding_backward(dy, indices, num_embeddings, *, out=None, accumulate=False):
-    """See reference.embedding_backward: the same bits every time."""
-    dy, places = contiguous(dy), checked_indices(indices, num_embeddings, "embedding_backward")
+def embedding_backward(
+    dy: Array, indices: Array, num_embeddings: int, *, out: Array | None = None, accumulate: bool = False
+) -> Array:
+    """See reference.embedding_backward; the same inputs give the same bits every time."""
+    dy, indices = contiguous(dy), gpu.checked_indices(indices, num_embeddings, "embedding_backward")
     columns = dy.shape[-1]
-    dweight = result(dy, (num_embeddings, columns), out, "embedding_backward")
+    dweight = output_buffer(dy, (num_embeddings, columns), out, "embedding_backward")
     in_place = accumulate and dweight is out
     if not in_place:
         dweight.fill(0)
-    grid = (places.size, blocks_for(columns, 128))
-    args = dy, places, dweight, i32(places.size), i32(num_embeddings), i32(columns), i32(in_place)
-    SOURCE.launch("embedding_backward", grid, (32,), *args)
-    return deliver(dweight, out, accumulate)
+    grid = (indices.size, gpu.blocks_for(columns, 128))
+    sizes = i32(indices.size), i32(num_embeddings), i32(columns)
+    SOURCE.launch("embedding_backward", grid, (32,), dy, indices, dweight, *sizes, i32(in_place))
+    return finish_output(dweight, out, accumulate)

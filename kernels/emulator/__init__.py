@@ -1,20 +1,21 @@
-"""Runs CUDA kernels on NumPy arrays, without a GPU: the same .cu file, compiled by g++, a fibre a GPU thread.
+"""Runs CUDA kernels on NumPy arrays, without a GPU: g++ compiles the same .cu file, and each GPU thread becomes a fibre.
 
     from kernels.emulator import Emulated
     Emulated("kernels/softmax/cuda.cu").launch("softmax_plain", grid, block, arguments)
 
-`with kernels.use("emulator"):` does it for every operation. Two settings apply to all launches inside a `with` block:
+`with kernels.use("emulator"):` does this for every operation. Two settings apply to all launches inside a `with` block:
 
     with emulator.settings(checked=True, seed=3): ...
 
-`seed` draws the order in which blocks and threads run (0: in order), so that a result that depends on the order shows.
-`checked` compiles a second, slower version that watches every access: races, missing barriers, accesses out of bounds or
-misaligned, reads of shared memory that nobody wrote, writes to const arrays, barriers that not all threads reach, copies in the
-background that nobody waited for. The first fault raises LaunchError and names its line. What the check cannot see is listed at
-the head of checker.inc, what is told of those copies at the head of copies.inc; nor does the
-emulator know a GPU's speed, its registers, its caches, or the last bit of its exp and tanh: those need the machine itself.
+`seed` shuffles the order in which blocks and threads run (0 keeps the order), so a result that depends on the order changes.
 
-Compiled files are kept in ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of all that went into them.
+`checked` compiles a slower version that watches every memory access. It finds races, barriers that some threads never reach,
+accesses out of bounds or misaligned, reads of shared memory that no thread wrote, writes to const arrays, and asynchronous
+copies that no thread waited for. The first fault raises LaunchError and names its line. checker.inc and copies.inc list what
+the checks cannot see. The emulator also knows nothing of a GPU's speed, registers and caches, nor the last bit of its exp and
+tanh.
+
+Compiled files go to ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of everything that went into them.
 `python -m kernels.emulator kernels/softmax/cuda.cu` is a short lesson that uses all this.
 """
 
@@ -25,173 +26,187 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-HERE = Path(__file__).parent
-FLAGS = [
-    "-std=gnu++17",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-U_FORTIFY_SOURCE",
-    "-fno-strict-aliasing",
-    "-fno-stack-protector",
-]
-WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
-PLAIN = ["-O2", "-fno-math-errno"]
-CHECKED = ["-O1", "-g1", "-gdwarf-4", "-fsanitize=thread,alignment,bounds-strict"]
-MAX_THREADS, MAX_SHARED = 1024, 227 * 1024  # of a block; shared memory as on sm_90
+from kernels.cuda_file import read, signatures
 
-_settings = {"checked": False, "seed": 0}
+HERE = Path(__file__).parent
+FLAGS = "-std=gnu++17 -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -fno-strict-aliasing -fno-stack-protector".split()
+WARNINGS = "-Wall -Werror -Wno-unknown-pragmas -Wno-unused-function".split()
+PLAIN = "-O2 -fno-math-errno".split()
+CHECKED = "-O1 -g1 -gdwarf-4 -fsanitize=thread,alignment,bounds-strict".split()
+MAX_THREADS, MAX_SHARED = 1024, 227 * 1024  # limits for a block: threads, and bytes of shared memory as on sm_90
+
+# A place in the source, as the runtime encodes it (checker.inc): a code address, or this bit, a bit for the header, and a line.
+AT_LINE, IN_HEADER = 1 << 31, 1 << 20
+
+Array: TypeAlias = np.ndarray
+Arguments: TypeAlias = Sequence[Array | np.generic | None]
+Size: TypeAlias = tuple[int, ...]
+
+_settings = {"checked": 0, "seed": 0}
 
 
 class LaunchError(RuntimeError):
-    """A kernel that the emulator could not compile or had to stop."""
+    """A kernel does not compile, or a launch was stopped at a fault."""
 
 
-class _Array(ctypes.Structure):
+class _Extent(ctypes.Structure):
+    """The bytes from an array's first to its last."""
+
     _fields_ = [("begin", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("read_only", ctypes.c_int)]
 
 
-def _extent(array, read_only):
-    """The bytes from an array's first to its last."""
+def _extent(array: np.ndarray, read_only: bool) -> _Extent:
     low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
-    return _Array(low, high - low, read_only)
+    return _Extent(low, high - low, read_only)
 
 
 @contextmanager
-def settings(checked=None, seed=None):
-    """Inside the with block, launches are checked or not, and run threads and blocks in the order drawn from `seed`."""
+def settings(checked: bool | None = None, seed: int | None = None) -> Iterator[None]:
+    """Inside the with block: whether launches are checked, and the seed of the order of blocks and threads."""
     before = dict(_settings)
-    _settings.update({k: v for k, v in (("checked", checked), ("seed", seed)) if v is not None})
+    _settings.update({name: value for name, value in (("checked", checked), ("seed", seed)) if value is not None})
     try:
         yield
     finally:
         _settings.update(before)
 
 
-def available():
-    """Whether g++ is here, which is all that the emulator needs."""
+def available() -> bool:
+    """Whether g++ is installed, which is all that the emulator needs."""
     return shutil.which("g++") is not None
 
 
 class Emulated:
-    """One .cu file, compiled for the CPU when first launched: plain and checked versions on demand."""
+    """One .cu file, compiled for the CPU at its first launch, in a plain and a checked version."""
 
-    def __init__(self, path, defines=()):
-        from kernels.gpu import signatures
-
+    def __init__(self, path: str | Path, defines: Mapping[str, object] | None = None) -> None:
         self.path = Path(path)
-        self.source = self.path.read_text()
-        self.defines = dict(defines)
-        self.signatures = signatures(self.source)
-        self._libraries = {}
+        self.text = read(self.path)
+        self.defines = dict(defines or {})
+        self.signatures = signatures(self.text)
+        self._libraries: dict[bool, ctypes.CDLL] = {}
 
-    def launch(self, name, grid, block, args, shared=0, reach=()):
-        """Run kernel `name`. args: one NumPy array, Strided, NumPy scalar or None for each parameter, already checked.
-        reach: arrays besides, that the kernel may read and write through addresses it finds in its arguments."""
-        library = self._library(_settings["checked"])
-        entry = getattr(library, name + "__call")
-        keep, arrays = [], (_Array * (len(args) + len(reach)))()
+    def launch(self, name: str, grid: Size, block: Size, args: Arguments, shared: int = 0, reach: Sequence[Array] = ()) -> None:
+        """Run kernel `name` and return when it has ended. kernels.gpu.Source.launch describes and checks the arguments.
+
+        Raises:
+            LaunchError: if the kernel does not compile, the block is too large, or a fault stopped the kernel.
+        """
+        checked = bool(_settings["checked"])
+        library = self._library(checked)
+        extents = (_Extent * (len(args) + len(reach)))()
+        passed: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
         for i, (arg, parameter) in enumerate(zip(args, self.signatures[name], strict=True)):
-            array = getattr(arg, "array", arg)
-            if array is None:
-                keep.append(ctypes.c_void_p(0))
-            elif parameter.pointer:
-                arrays[i] = _extent(array, parameter.const or not array.flags.writeable)
-                keep.append(ctypes.c_void_p(array.ctypes.data))
+            if arg is None:
+                passed.append(ctypes.c_void_p(0))
+            elif isinstance(arg, np.ndarray):
+                extents[i] = _extent(arg, parameter.const or not arg.flags.writeable)
+                passed.append(ctypes.c_void_p(arg.ctypes.data))
             else:
-                keep.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
-        for i, array in enumerate(reach):
-            arrays[len(args) + i] = _extent(array, read_only=False)
-        pointers = (ctypes.c_void_p * len(args))(*[ctypes.addressof(k) for k in keep])
-        grid, block = ((ctypes.c_uint * 3)(*d, *(1,) * (3 - len(d))) for d in (grid, block))
-        if not 0 < np.prod(list(block)) <= MAX_THREADS or shared > MAX_SHARED:
-            raise LaunchError(f"{name}: a block of {list(block)} threads with {shared} bytes of shared memory is too large")
+                passed.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
+        for i, array in enumerate(reach, start=len(args)):
+            extents[i] = _extent(array, read_only=False)
+        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, passed))
+        sizes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
+        if not 0 < np.prod(block) <= MAX_THREADS or shared > MAX_SHARED:
+            limits = f"up to {MAX_THREADS} threads and {MAX_SHARED} bytes of shared memory a block"
+            raise LaunchError(f"{name}: expected {limits}, got {block} threads and {shared} bytes")
         error = ctypes.create_string_buffer(1024)
-        failed = library.emulator_launch(
-            entry, pointers, grid, block, ctypes.c_size_t(shared), arrays, len(arrays), int(_settings["checked"]),
-            ctypes.c_uint(_settings["seed"]), error, ctypes.c_size_t(1024),
-        )  # fmt: skip
-        if failed:
-            raise LaunchError(f"{name}: " + re.sub("<([0-9a-f]+)>", self._line, error.value.decode()))
+        entry, seed = getattr(library, f"{name}__call"), ctypes.c_uint(_settings["seed"])
+        launch = (entry, pointers, *sizes, ctypes.c_size_t(shared), extents, len(extents), int(checked), seed)
+        if library.emulator_launch(*launch, error, ctypes.c_size_t(len(error))):
+            raise LaunchError(f"{name}: " + re.sub("<([0-9a-f]+)>", self._place, error.value.decode()))
 
-    def _line(self, match):
+    def _place(self, match: re.Match) -> str:
+        """ "line 12", or "line 12 of common.cuh", for a place in the source as the runtime encodes it."""
         code = int(match[1], 16)
-        if code >> 31:
-            return f"line {code & 0x7FFFFFFF}"
+        if code & AT_LINE:
+            line = code & (IN_HEADER - 1)
+            return f"line {line} of the included header" if code & IN_HEADER else f"line {line}"
         if not shutil.which("addr2line"):
             return "a line that only addr2line (of binutils) can tell"
-        found = subprocess.run(["addr2line", "-e", self._file(True), hex(code)], capture_output=True, text=True).stdout
-        return "line " + found.strip().rpartition(":")[2].split()[0]
+        command = ["addr2line", "-e", self._file(True), hex(code)]
+        file, _, line_number = subprocess.run(command, capture_output=True, text=True).stdout.rpartition(":")
+        where = f"line {line_number.split()[0]}"
+        return where if Path(file).name == self.path.name else f"{where} of {Path(file).name}"
 
-    def _library(self, checked):
+    def _library(self, checked: bool) -> ctypes.CDLL:
         if checked not in self._libraries:
             self._libraries[checked] = ctypes.CDLL(self._file(checked))
         return self._libraries[checked]
 
-    @lru_cache(maxsize=None)  # noqa: B019  a handful of these live as long as the program
-    def _file(self, checked):
+    def _file(self, checked: bool) -> str:
         """The compiled file: the .cu, an entry for every kernel, and the runtime."""
-        flags = [*FLAGS, *(CHECKED if checked else PLAIN)]
-        unit = [f"#define {key} {value}" for key, value in self.defines.items()]
-        unit += [f'#line 1 "{self.path.name}"', self.source]
+        flags = (*FLAGS, *(CHECKED if checked else PLAIN), *WARNINGS, "-I", str(HERE), "-include", "cuda.h")
+        return _compile(self._unit, flags, self.path.parent.name)
+
+    @cached_property
+    def _unit(self) -> str:
+        """The text for g++: the defines, the .cu file, and for each kernel an entry that unpacks its arguments."""
+        unit = [f"#define {key} {value}\n" for key, value in self.defines.items()] + [self.text]
         for name, parameters in self.signatures.items():
             values = ", ".join(f"*({p.ctype}*)a[{i}]" for i, p in enumerate(parameters))
             attributes = '__attribute__((visibility("default"), no_sanitize("thread")))'
-            unit.append(f'extern "C" {attributes} void {name}__call(void** a) {{ {name}({values}); }}')
-        return _compile(
-            "\n".join(unit) + "\n", (*flags, *WARNINGS, "-I", str(HERE), "-include", "cuda.h"), self.path.parent.name
-        )
+            unit.append(f'extern "C" {attributes} void {name}__call(void** a) {{ {name}({values}); }}\n')
+        return "".join(unit)
 
 
 @lru_cache(maxsize=None)
-def _compile(unit, flags, label):
+def _compile(unit: str, flags: tuple[str, ...], label: str) -> str:
+    """The path of the shared library, compiled unless the cache has it."""
     if not available():
         raise LaunchError("the emulator compiles CUDA kernels with g++, which is not installed here")
-    own = [(HERE / name).read_text() for name in ("cuda.h", "runtime.cpp", "checker.inc", "copies.inc")]
-    parts = [unit, *[f for f in flags if f != str(HERE)], *own]
-    key = hashlib.sha256("\0".join([*parts, _compiler()]).encode()).hexdigest()[:20]
-    target = _cache() / f"{label}-{key}.so"
-    if not target.exists():
-        runtime_key = hashlib.sha256("\0".join([*own, *FLAGS, _compiler()]).encode()).hexdigest()[:20]
-        runtime = _cache() / f"runtime-{runtime_key}.o"
+    runtime_files = [(HERE / name).read_text() for name in ("cuda.h", "runtime.cpp", "checker.inc", "copies.inc")]
+    library = _cache() / f"{label}-{_key(unit, *(f for f in flags if f != str(HERE)), *runtime_files)}.so"
+    if not library.exists():
+        runtime = _cache() / f"runtime-{_key(*runtime_files, *FLAGS)}.o"
         if not runtime.exists():
             _build(runtime, ["g++", *FLAGS, "-O2", "-Wall", "-c", str(HERE / "runtime.cpp"), "-o"])
         with tempfile.TemporaryDirectory() as folder:
             source, compiled = Path(folder, "kernel.cpp"), Path(folder, "kernel.o")
             source.write_text(unit)
             _run(["g++", *flags, "-c", str(source), "-o", str(compiled)])
-            _build(target, ["g++", "-shared", str(compiled), str(runtime), "-o"])
-    return str(target)
+            _build(library, ["g++", "-shared", str(compiled), str(runtime), "-o"])
+    return str(library)
 
 
-def _build(target, command):
-    """Write to a name of our own and rename: another process sees the whole file or none."""
-    mine = target.with_name(f".{target.name}.{os.getpid()}")
-    _run([*command, str(mine)])
-    os.replace(mine, target)
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join([*parts, _compiler()]).encode()).hexdigest()[:20]
 
 
-def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise LaunchError(f"g++ could not compile the kernels:\n{done.stderr[-4000:]}")
+def _build(target: Path, command: list[str]) -> None:
+    """Write to a temporary name and rename, so that another process sees the whole file or none."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    _run([*command, str(temporary)])
+    os.replace(temporary, target)
+
+
+def _run(command: list[str]) -> None:
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise LaunchError(f"g++ could not compile the kernels:\n{process.stderr[-4000:]}")
 
 
 @lru_cache(maxsize=None)
-def _compiler():
+def _compiler() -> str:
     return subprocess.run(["g++", "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True).stdout
 
 
 @lru_cache(maxsize=None)
-def _cache():
-    base = os.environ.get("MINIGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad")
+def _cache() -> Path:
+    folder = Path(
+        os.environ.get("MINIGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minigrad")
+    )
     try:
-        Path(base).mkdir(parents=True, exist_ok=True)
-        return Path(base)
-    except OSError:  # a home that cannot be written to: compile anew in every run
-        return Path(tempfile.mkdtemp(prefix="minigrad-"))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # the home directory is read-only: every run compiles anew
+        folder = Path(tempfile.mkdtemp(prefix="minigrad-"))
+    return folder

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import emulator, gpu
+from kernels.emulator import LaunchError, available, settings
+from kernels.gpu import Source
 
-FIRST = """\
-extern "C" __global__ void reversed_in_blocks(const float* x, float* y) {
+REVERSE = """\
+extern "C" __global__ void reverse_blocks(const float* x, float* y) {
     __shared__ float tile[8];
     const int t = threadIdx.x;
     tile[t] = x[blockIdx.x * 8 + t];
@@ -18,63 +19,85 @@ extern "C" __global__ void reversed_in_blocks(const float* x, float* y) {
 }
 """
 
+KERNELS = """\
+1. What a kernel is
 
-def lesson(path):
-    source = gpu.Source(path)
-    print(f"""1. What a kernel is
+{path} holds {n} kernels. A GPU runs a kernel once for every thread, thousands of threads at a time. A thread reads
+its own number from threadIdx and blockIdx, and computes from it which elements to work on.
+"""
 
-{path} holds {len(source.signatures)} kernels: functions that a GPU runs once for every thread, thousands at a time.
-A thread learns from threadIdx and blockIdx which one it is, and from that which numbers are its own.
-""")
-    for name, parameters in source.signatures.items():
-        print(f"   {name}({', '.join(p.ctype + ' ' + p.name for p in parameters)})")
-    print("""
+SHARED = """
 2. Threads of a block share memory, and wait for one another
 
-This kernel turns every 8 numbers round. A thread puts one number into the block's shared memory and takes another out:
-""")
-    print(FIRST % "__syncthreads();  // nobody reads before all have written")
+This kernel reverses every 8 numbers. Each thread writes one number to the block's shared memory and reads another:
+"""
+
+UNORDERED = """\
+3. The same kernel without __syncthreads
+
+Threads run in no particular order. Three random orders give:
+"""
+
+CHECKED = """
+nan marks memory that no thread has written yet. On a GPU the result may be right a thousand times. The checked mode does not
+depend on luck. It records which thread wrote each word, and the barriers since, and stops at the first fault:
+"""
+
+NEXT = """
+4. Try it yourself
+
+Change a line of {path} (leave out a barrier, read one element too far) and run
+   python -m pytest tests/kernels/test_cuda_kernels.py
+The emulator names the line of an access out of bounds or misaligned, a read of unwritten memory, a race, or a barrier that some
+threads never reach. It cannot measure speed: for that, run
+   python -m kernels.check --device cuda
+on a machine with a GPU."""
+
+
+def lesson(path: str) -> None:
+    source = Source(path)
+    print(KERNELS.format(path=path, n=len(source.signatures)))
+    for name, parameters in source.signatures.items():
+        print(f"   {name}({', '.join(f'{p.ctype} {p.name}' for p in parameters)})")
+    print(SHARED)
+    print(REVERSE % "__syncthreads();  // every thread has written its number")
     x = np.arange(16, dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        right, wrong = Path(folder, "right.cu"), Path(folder, "wrong.cu")
-        right.write_text(FIRST % "__syncthreads();")
-        wrong.write_text(FIRST % "")
-        y = np.zeros_like(x)
-        with emulator.settings(checked=True, seed=1):
-            gpu.Source(right).launch("reversed_in_blocks", (2,), (8,), x, y)
-        print(f"   x = {x.astype(int).tolist()}\n   y = {y.astype(int).tolist()}\n")
-        print("3. The same without __syncthreads\n\nThe threads run in no particular order. In three drawn orders:\n")
+        right = _reverse(Path(folder, "right.cu"), "__syncthreads();")
+        wrong = _reverse(Path(folder, "wrong.cu"), "")
+        print(f"   x = {x.astype(int).tolist()}\n   y = {_launch(right, x, checked=True, seed=1).astype(int).tolist()}\n")
+        print(UNORDERED)
         for seed in (1, 2, 3):
-            y = np.zeros_like(x)
-            with emulator.settings(seed=seed):
-                gpu.Source(wrong).launch("reversed_in_blocks", (2,), (8,), x, y)
-            print(f"   y = {y.tolist()}")
-        print("""
-nan is what nobody had written yet. On a GPU this may come out right a thousand times. The checked mode does not wait for bad
-luck: it knows what was written, by which thread, and which barriers stand between, and it stops at the first fault:
-""")
+            print(f"   y = {_launch(wrong, x, checked=False, seed=seed).tolist()}")
+        print(CHECKED)
         try:
-            with emulator.settings(checked=True, seed=2):
-                gpu.Source(wrong).launch("reversed_in_blocks", (2,), (8,), x, np.zeros_like(x))
-        except emulator.LaunchError as error:
+            _launch(wrong, x, checked=True, seed=2)
+        except LaunchError as error:
             print(f"   {error}")
-    print(f"""
-4. Look further
-
-Change a line of {path} (leave out a barrier, read one place too far) and run
-   python -m pytest tests/kernels/test_cuda_kernels.py
-The emulator names the line, without a GPU: out of bounds, misaligned, unset, a race, a barrier that not all reach.
-What it cannot tell is how fast the kernel is: for that, python -m kernels.check --device cuda on a machine that has one.""")
+    print(NEXT.format(path=path))
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m kernels.emulator", description="A short lesson in CUDA, without a GPU.")
-    parser.add_argument("file", nargs="?", default="kernels/softmax/cuda.cu", help="the .cu file to look at")
+def _reverse(path: Path, barrier: str) -> Source:
+    path.write_text(REVERSE % barrier)
+    return Source(path)
+
+
+def _launch(source: Source, x: np.ndarray, checked: bool, seed: int) -> np.ndarray:
+    y = np.zeros_like(x)
+    with settings(checked=checked, seed=seed):
+        source.launch("reverse_blocks", (2,), (8,), x, y)
+    return y
+
+
+def main() -> None:
+    description = "A short lesson in CUDA, without a GPU: kernels, shared memory, barriers, and how the emulator finds a fault."
+    parser = argparse.ArgumentParser(prog="python -m kernels.emulator", description=description)
+    parser.add_argument("file", nargs="?", default="kernels/softmax/cuda.cu", help=".cu file whose kernels are listed")
     path = parser.parse_args().file
-    if not emulator.available():
-        raise SystemExit("the emulator compiles kernels with g++, which is not installed here")
+    if not available():
+        raise SystemExit("kernels.emulator: expected g++, which compiles the kernels; it is not installed here")
     if not Path(path).exists():
-        raise SystemExit(f"there is no file {path}; try kernels/softmax/cuda.cu")
+        raise SystemExit(f"kernels.emulator: expected a .cu file, but {path} does not exist; try kernels/softmax/cuda.cu")
     lesson(path)
 
 

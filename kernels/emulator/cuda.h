@@ -1,18 +1,18 @@
-// The subset of CUDA C that this project's kernels use, for g++: every .cu file is compiled with  g++ -include cuda.h
-// The words of the language are macros here; what needs other threads (barriers, shuffles, tensor cores) is in runtime.cpp.
+// The subset of CUDA C that this project's kernels use, for g++, which compiles every .cu file with -include cuda.h. CUDA's
+// keywords become macros here. Operations between threads (barriers, shuffles, tensor cores) are in runtime.cpp.
 #pragma once
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-// ---- Words of the language -----------------------------------------------------------------------------------------------
+// ---- Keywords -------------------------------------------------------------------------------------------------------------
 #define __global__
 #define __device__
 #define __forceinline__ static inline
 #define __launch_bounds__(...)
 #define __constant__ static const
-// Blocks run one after another, so a block's shared memory can be one static array. All of them lie in a linker section of
-// their own: the runtime finds its two ends, overwrites it with NaN before every block, and watches it in checked mode.
+// Blocks run one after another, so a block's shared memory can be a static array. All these arrays lie in a linker section of
+// their own. The runtime finds its two ends, fills it with NaN before every block, and watches it in checked mode.
 #define __shared__ static __attribute__((section("emulated_shared"), aligned(16)))
 #define DYNAMIC_SHARED(name) float* name = (float*)emulator::dynamic_shared()
 
@@ -24,20 +24,27 @@ static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-// ---- What the runtime offers ---------------------------------------------------------------------------------------------
+// ---- The runtime's functions ----------------------------------------------------------------------------------------------
+// `line` is always EMULATOR_LINE: a line, and a bit that says whether it is in the included header (its name ends in h).
+#define EMULATOR_LINE (__LINE__ | ((__FILE__[sizeof(__FILE__) - 2] == 'h') << 20))
+
 namespace emulator {
 struct Place { uint3 thread, block, block_size, grid_size; };
-extern Place place;  // of the thread that runs just now
+extern Place place;  // of the running thread
 
+// Stops the launch with a message. Python replaces every <code> in it by a place in the source: a line, as at_line encodes it,
+// or an address in the compiled file.
 [[noreturn]] void fail(const char* format, ...);
+inline unsigned at_line(int line) { return 1u << 31 | line; }
 void* dynamic_shared();
 void barrier(int line);
 void warp_barrier(int line, unsigned mask);
 
-// A warp-wide operation. Every lane named in `mask` calls this with its own payload and sleeps; when the last has come, `run`
-// is called once with all payloads (null for lanes outside the mask), reads what each lane brought, and fills in what each gets.
+// A warp-wide operation. Every lane in `mask` calls this with its own payload and sleeps. The last one to arrive triggers a
+// single call of `run` with all payloads (null for lanes outside the mask), which reads each lane's input and fills in its
+// result.
 typedef void (*WarpOperation)(void* const payload[32], unsigned mask);
-void together(int line, unsigned mask, WarpOperation run, void* payload);
+void warp_operation(int line, unsigned mask, WarpOperation run, void* payload);
 
 void check_atomic(const void* address, int bytes, int line);
 inline int lane() { return (place.thread.x + place.block_size.x * (place.thread.y + place.block_size.y * place.thread.z)) % 32; }
@@ -48,18 +55,19 @@ template <class T> T shuffle(int line, unsigned mask, T value, int source) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     Shuffle s = {0, 0, source & 31};
     memcpy(&s.bits, &value, sizeof(T));
-    if (!(mask >> (source & 31) & 1)) fail("line %d: a shuffle reads lane %d, which the mask %08x leaves out", line, source & 31, mask);
-    together(line, mask, run_shuffle, &s);
+    if (!(mask >> (source & 31) & 1)) fail("<%x>: a shuffle reads lane %d, which the mask %08x leaves out", at_line(line), source & 31, mask);
+    warp_operation(line, mask, run_shuffle, &s);
     memcpy(&value, &s.result, sizeof(T));
     return value;
 }
 unsigned ballot(int line, unsigned mask, bool vote);
 
-// D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two BF16).
+// D (16, 8) += A (16, 8 words) B (8 words, 8): the tensor cores' m16n8k8 (a word is one TF32) and m16n8k16 (a word is two
+// BF16).
 void tensor_core(int line, float* d, const unsigned* a, const unsigned* b, bool bf16);
 
-// Copies in the background, from global to shared memory; copies.inc explains them.
-void copy_async(int line, void* to, const void* from, int bytes, int there);
+// Asynchronous copies from global to shared memory; copies.inc explains them.
+void copy_async(int line, void* to, const void* from, int bytes, int valid);
 void commit_copies();
 void wait_for_copies(int newest);
 
@@ -68,7 +76,7 @@ template <class T> T atomic_add(int line, T* address, T value) {
     T old;
     memcpy(&old, address, sizeof(T));
     T sum = old + value;
-    memcpy(address, &sum, sizeof(T));  // whole, since threads change places only at barriers
+    memcpy(address, &sum, sizeof(T));  // atomic, since threads switch only at barriers and warp operations
     return old;
 }
 }  // namespace emulator
@@ -79,17 +87,17 @@ template <class T> T atomic_add(int line, T* address, T value) {
 #define gridDim (emulator::place.grid_size)
 #define warpSize 32
 
-#define __syncthreads() emulator::barrier(__LINE__)
-#define __syncwarp(...) emulator::warp_barrier(__LINE__, emulator_mask(__VA_ARGS__))
+#define __syncthreads() emulator::barrier(EMULATOR_LINE)
+#define __syncwarp(...) emulator::warp_barrier(EMULATOR_LINE, emulator_mask(__VA_ARGS__))
 static inline unsigned emulator_mask(unsigned mask = 0xffffffffu) { return mask; }
-#define __shfl_sync(mask, value, source) emulator::shuffle(__LINE__, mask, value, source)
-#define __shfl_xor_sync(mask, value, bits) emulator::shuffle(__LINE__, mask, value, emulator::lane() ^ (bits))
-// Past the last lane CUDA's shuffle down gives a lane its own value back.
+#define __shfl_sync(mask, value, source) emulator::shuffle(EMULATOR_LINE, mask, value, source)
+#define __shfl_xor_sync(mask, value, bits) emulator::shuffle(EMULATOR_LINE, mask, value, emulator::lane() ^ (bits))
+// Past the last lane, CUDA's shuffle down returns the lane's own value.
 #define __shfl_down_sync(mask, value, by) \
-    emulator::shuffle(__LINE__, mask, value, emulator::lane() + (by) < 32 ? emulator::lane() + (by) : emulator::lane())
-#define __ballot_sync(mask, vote) emulator::ballot(__LINE__, mask, vote)
-#define __any_sync(mask, vote) (emulator::ballot(__LINE__, mask, vote) != 0)
-#define atomicAdd(address, value) emulator::atomic_add(__LINE__, address, value)
+    emulator::shuffle(EMULATOR_LINE, mask, value, emulator::lane() + (by) < 32 ? emulator::lane() + (by) : emulator::lane())
+#define __ballot_sync(mask, vote) emulator::ballot(EMULATOR_LINE, mask, vote)
+#define __any_sync(mask, vote) (emulator::ballot(EMULATOR_LINE, mask, vote) != 0)
+#define atomicAdd(address, value) emulator::atomic_add(EMULATOR_LINE, address, value)
 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }

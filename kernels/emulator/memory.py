@@ -1,37 +1,44 @@
-"""A GPU's memory, played on the CPU: CuPy's interface, as far as this project uses it, over NumPy.
+"""A device without a GPU: arrays with the part of CuPy's interface that this project uses, over NumPy.
 
     x = kernels.to_device(np.ones(3, np.float32), "emulator")     # or `--device emulator` on a chapter's command line
 
-An array lies here or on the host, never in both places. What mixes the two by accident raises TypeError, as CuPy does; what
-goes from one to the other on purpose is counted, and so is every kernel that a GPU would have been sent:
+An array is either on the device or on the host. Mixing the two raises TypeError, as in CuPy. Transfers and kernel launches are
+counted:
 
     with memory.counting() as traffic:
         step()
-    traffic.to_host        what the CPU had to wait for: .get(), .item(), float(x), `if x:`, x[mask]
-    traffic.to_device      arrays sent the other way
-    traffic.launches       our kernels, by name;  traffic.elementwise: those that CuPy would have run for NumPy's functions
+    traffic.to_host        waits for the GPU: .get(), .item(), float(x), `if x:`, x[mask]
+    traffic.to_device      arrays sent to the GPU
+    traffic.launches       our kernels, by name
+    traffic.elementwise    kernels that CuPy would run for NumPy's functions
 
-It cannot see: what CuPy does that NumPy does not (its own rules of promotion, its streams, its pool).
+The emulated device cannot show where CuPy differs from NumPy: its type promotion, its streams, its memory pool.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-_counters = []
+# ---- Counting ------------------------------------------------------------------------------------------------------------
+_counters: list["Traffic"] = []
 
 
 class Traffic:
-    """What passed between CPU and device inside a `with counting()` block; each a Counter by name."""
+    """Transfers and launches inside a `with counting()` block, by name."""
 
-    def __init__(self):
-        self.to_host, self.to_device, self.launches, self.elementwise = Counter(), Counter(), Counter(), Counter()
+    def __init__(self) -> None:
+        self.to_host: Counter[str] = Counter()
+        self.to_device: Counter[str] = Counter()
+        self.launches: Counter[str] = Counter()
+        self.elementwise: Counter[str] = Counter()
 
 
 @contextmanager
-def counting():
-    """Yields a Traffic that counts what happens inside the with block."""
+def counting() -> Iterator[Traffic]:
+    """Yields a Traffic that counts the work inside the with block."""
     traffic = Traffic()
     _counters.append(traffic)
     try:
@@ -40,27 +47,30 @@ def counting():
         _counters.remove(traffic)
 
 
-def count(kind, name):
-    if _recorded is not None:  # what is only recorded is not done
+def count(kind: str, name: str) -> None:
+    """Add 1 to `name` in the counter `kind` of every Traffic; nothing while a graph records, since nothing is done then."""
+    if _recorded is not None:
         if kind in ("to_host", "to_device"):
-            raise NotRecorded(f"{name}: what is recorded in a graph can neither wait for the GPU nor send an array there")
+            raise NotRecorded(f"{name}: a graph cannot record a transfer between CPU and GPU")
         return
     for traffic in _counters:
         getattr(traffic, kind)[name] += 1
 
 
-# ---- recording: kernels/graph.py ------------------------------------------------------------------------------------------
-_recorded = None  # while a graph is being recorded: the list of its work
+# ---- Recording, for kernels/graph.py -------------------------------------------------------------------------------------
+_recorded: list[Callable[[], object]] | None = None  # the work of the graph that is being recorded
 
 
 class NotRecorded(RuntimeError):
-    """Work that a graph cannot hold."""
+    """A graph cannot contain this work."""
 
 
 @contextmanager
-def recording():
-    """Yields the list of functions that do, in order, what the with block would have done. Arrays that come into being in it
-    have their shapes and some content that means nothing: a GPU, too, does nothing yet."""
+def recording() -> Iterator[list[Callable[[], object]]]:
+    """Yields the list that receives the with block's work, in order.
+
+    Arrays made in the block have the right shapes and meaningless content, as on a GPU.
+    """
     global _recorded
     _recorded = []
     try:
@@ -70,147 +80,149 @@ def recording():
         _recorded = None
 
 
-def do(work):
-    """Call work(), or only note it where a graph is being recorded."""
+def do(work: Callable[[], object]) -> None:
+    """Call work(), or append it to the graph that is being recorded."""
     if _recorded is None:
         work()
     else:
         _recorded.append(work)
 
 
-def _make(compute, name, *parents):
-    """compute() as an array on the device, to be computed again into the same memory where that is recorded."""
-    made = _up(compute(), name, *parents)
+def _compute(function: Callable[[], Any], name: str, *parents: Any) -> Any:
+    """function() as an array on the device. While a graph records, a replay computes it again into the same memory."""
+    result = _wrap(function(), name, *parents)
     if _recorded is not None:
-        if not isinstance(made, ndarray):
+        if not isinstance(result, ndarray):
             raise NotRecorded(f"{name}: the emulated device records only functions whose result is one array")
-        if made.base is None:
-            _recorded.append(lambda: np.copyto(made.held, compute()))
-    return made
+        if result.base is None:
+            _recorded.append(lambda: np.copyto(result.storage, function()))
+    return result
 
 
+# ---- Arrays --------------------------------------------------------------------------------------------------------------
 class _Pointer:
-    def __init__(self, array):
+    def __init__(self, array: np.ndarray) -> None:
         self.ptr = array.__array_interface__["data"][0]
 
 
-class ndarray:  # noqa: N801  (CuPy's name)
-    """An array on the device. `held` is where it really lies; only this package and kernels/gpu.py may look there."""
+class ndarray:
+    """An array on the device. Only this package and kernels/gpu.py may touch `storage`, the NumPy array behind it."""
 
-    __slots__ = ("held", "base", "__weakref__")
-    __array_ufunc__ = None  # NumPy's functions and operators do not take it for one of theirs
-    __hash__ = None
+    __slots__ = ("storage", "base", "__weakref__")
+    __array_ufunc__ = None  # NumPy's functions and operators refuse this type
+    __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, held, base=None):
-        self.held, self.base = held, base
+    def __init__(self, storage: np.ndarray, base: "ndarray | None" = None) -> None:
+        self.storage, self.base = storage, base
 
-    shape = property(lambda self: self.held.shape)
-    dtype = property(lambda self: self.held.dtype)
-    ndim = property(lambda self: self.held.ndim)
-    size = property(lambda self: self.held.size)
-    itemsize = property(lambda self: self.held.itemsize)
-    nbytes = property(lambda self: self.held.nbytes)
-    strides = property(lambda self: self.held.strides)
-    flags = property(lambda self: self.held.flags)
-    data = property(lambda self: _Pointer(self.held))
-    T = property(lambda self: _up(self.held.T, "transpose", self))
+    shape = property(lambda self: self.storage.shape)
+    dtype = property(lambda self: self.storage.dtype)
+    ndim = property(lambda self: self.storage.ndim)
+    size = property(lambda self: self.storage.size)
+    itemsize = property(lambda self: self.storage.itemsize)
+    nbytes = property(lambda self: self.storage.nbytes)
+    strides = property(lambda self: self.storage.strides)
+    flags = property(lambda self: self.storage.flags)
+    data = property(lambda self: _Pointer(self.storage))
+    T = property(lambda self: _wrap(self.storage.T, "transpose", self))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.dtype} of shape {self.shape} on the emulated device>"
 
-    def __len__(self):
-        return len(self.held)
+    def __len__(self) -> int:
+        return len(self.storage)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype=None, copy=None):
-        raise TypeError("an array on the device does not become one of NumPy's by itself; .get() copies it")
+        raise TypeError("NumPy: expected an array on the host, got one on the device; copy it with .get()")
 
-    # to the host: the CPU waits until all work that was queued is done
+    # Transfers to the host, for which the CPU waits until the GPU has done all queued work
 
-    def get(self):
+    def get(self) -> np.ndarray:
         count("to_host", "get")
-        return self.held.copy()
+        return self.storage.copy()
 
-    def item(self):
+    def item(self) -> Any:
         count("to_host", "item")
-        return self.held.item()
+        return self.storage.item()
 
-    def tolist(self):
+    def tolist(self) -> Any:
         count("to_host", "tolist")
-        return self.held.tolist()
+        return self.storage.tolist()
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.item())
 
-    def __float__(self):
+    def __float__(self) -> float:
         return float(self.item())
 
-    def __int__(self):
+    def __int__(self) -> int:
         return int(self.item())
 
     __index__ = __int__
 
-    # on the device
+    # Work on the device
 
-    def __getitem__(self, index):
-        index = _down(index)
+    def __getitem__(self, index: Any) -> Any:
+        index = _unwrap(index)
         parts = index if isinstance(index, tuple) else (index,)
         if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts):
-            count("to_host", "x[mask]")  # how many there are decides the result's shape
-        return _make(lambda: self.held[index], "index", self)
+            count("to_host", "x[mask]")  # the number of True elements decides the result's shape
+        return _compute(lambda: self.storage[index], "index", self)
 
-    def __setitem__(self, index, value):
+    def __setitem__(self, index: Any, value: Any) -> None:
         count("elementwise", "setitem")
-        index, value = _down(index), _down(value)
-        do(lambda: self.held.__setitem__(index, value))
+        index, value = _unwrap(index), _unwrap(value)
+        do(lambda: self.storage.__setitem__(index, value))
 
-    def fill(self, value):
+    def fill(self, value: Any) -> None:
         count("elementwise", "fill")
-        do(lambda: self.held.fill(_down(value)))
+        do(lambda: self.storage.fill(_unwrap(value)))
 
-    def __getattr__(self, name):  # the other methods: sum, reshape, astype, …
-        method = getattr(self.held, name)
+    def __getattr__(self, name: str) -> Any:  # NumPy's other methods: sum, reshape, astype, …
+        method = getattr(self.storage, name)
         if not callable(method):
             raise AttributeError(f"an array on the device has no {name!r}")
-        return lambda *args, **kwargs: _make(lambda: method(*_down(args), **_down(kwargs)), name, self)
+        return lambda *args, **kwargs: _compute(lambda: method(*_unwrap(args), **_unwrap(kwargs)), name, self)
 
 
-def _down(value):
-    """The same with what really lies on the device, for NumPy to work on; TypeError for an array of the host's."""
+def _unwrap(value: Any) -> Any:
+    """The value with NumPy arrays in place of the device's; TypeError for an array on the host."""
     if isinstance(value, ndarray):
-        return value.held
+        return value.storage
     if isinstance(value, np.ndarray):
-        raise TypeError(f"an array of the host's, of shape {value.shape}, among arrays on the device: move it there first")
+        raise TypeError(f"expected arrays on the device, got one of shape {value.shape} on the host; move it there first")
     if isinstance(value, (tuple, list)):
-        return type(value)(_down(v) for v in value)
-    return {k: _down(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return type(value)(_unwrap(v) for v in value)
+    return {k: _unwrap(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _up(result, name, *parents):
-    """NumPy's result as an array on the device; a view knows whose it is, and anything else has cost a kernel."""
+def _wrap(result: Any, name: str, *parents: Any) -> Any:
+    """NumPy's result as an array on the device. A view remembers its base; any other array counts as a kernel."""
     if isinstance(result, (tuple, list)):
-        return type(result)(_up(r, name, *parents) for r in result)
+        return type(result)(_wrap(r, name, *parents) for r in result)
     if not isinstance(result, (np.ndarray, np.generic)):
         return result
-    result = np.asarray(result)
+    array = np.asarray(result)
     for parent in parents:
-        if isinstance(parent, ndarray) and (result is parent.held or np.may_share_memory(result, parent.held)):
-            return ndarray(result, parent if parent.base is None else parent.base)
+        if isinstance(parent, ndarray) and (array is parent.storage or np.may_share_memory(array, parent.storage)):
+            return ndarray(array, parent if parent.base is None else parent.base)
     count("elementwise", name)
-    return ndarray(result if result.base is None else result.copy())
+    return ndarray(array if array.base is None else array.copy())
 
 
-def _operator(name):
-    def forward(self, *others):
-        if name.startswith("__i") and name != "__invert__":  # in place
-            count("elementwise", name)
-            do(lambda: getattr(self.held, name)(*_down(others)))
-            return self
-        return _make(lambda: getattr(self.held, name)(*_down(others)), name)
+def _operator(name: str) -> Callable[..., Any]:
+    def in_place(self, other):
+        count("elementwise", name)
+        do(lambda: getattr(self.storage, name)(_unwrap(other)))
+        return self
 
-    return forward
+    def new_array(self, *others):
+        return _compute(lambda: getattr(self.storage, name)(*_unwrap(others)), name)
+
+    return in_place if name.startswith("__i") and name != "__invert__" else new_array
 
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
@@ -220,52 +232,52 @@ for _name in ("neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 
 
-# ---- the module's functions ----------------------------------------------------------------------------------------------
-def asarray(values, dtype=None):
-    """The array itself where it is on the device; anything else is sent there."""
+# ---- The module's functions ----------------------------------------------------------------------------------------------
+def asarray(values: Any, dtype: Any = None) -> ndarray:
+    """The array itself if it is on the device; anything else is sent there."""
     if isinstance(values, ndarray):
         return values if dtype is None or values.dtype == dtype else values.astype(dtype)
     count("to_device", "asarray")
     return ndarray(np.array(values, dtype))
 
 
-def empty(shape, dtype=np.float32):
-    """Filled with NaN, so that an element that a kernel forgets to write cannot pass for a result."""
+def empty(shape: Any, dtype: Any = np.float32) -> ndarray:
+    """An array filled with NaN, so that an element that a kernel forgets to write shows in the result."""
     dtype = np.dtype(dtype)
-    return ndarray(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype))  # as cudaMalloc, no kernel
+    return ndarray(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype))  # no kernel, like cudaMalloc
 
 
-def empty_like(array):
+def empty_like(array: ndarray) -> ndarray:
     return empty(array.shape, array.dtype)
 
 
-class _Function:
-    """One of NumPy's functions, on the device."""
+def may_share_memory(a: ndarray, b: ndarray) -> bool:
+    return np.may_share_memory(a.storage, b.storage)
 
-    def __init__(self, name):
+
+class _Function:
+    """A NumPy function, applied on the device."""
+
+    def __init__(self, name: str) -> None:
         self.name, self.numpy = name, getattr(np, name)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.name in ("concatenate", "stack") and _recorded is not None:
-            raise NotRecorded(f"{self.name}: CuPy sends the arrays' addresses to the GPU, which cannot be recorded in a graph")
+            raise NotRecorded(f"{self.name}: a graph cannot record it, since CuPy sends the arrays' addresses to the GPU")
         if self.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
-            count("to_host", self.name)  # how many there are decides the result's shape
-        return _make(lambda: self.numpy(*_down(args), **_down(kwargs)), self.name, *args)
+            count("to_host", self.name)  # the content decides the result's shape
+        return _compute(lambda: self.numpy(*_unwrap(args), **_unwrap(kwargs)), self.name, *args)
 
-    def at(self, array, index, values):  # xp.add.at
+    def at(self, array: ndarray, index: Any, values: Any) -> None:  # xp.add.at
         count("elementwise", f"{self.name}.at")
-        do(lambda: self.numpy.at(array.held, _down(index), _down(values)))
+        do(lambda: self.numpy.at(array.storage, _unwrap(index), _unwrap(values)))
 
 
-def may_share_memory(a, b):
-    return np.may_share_memory(a.held, b.held)
-
-
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    found = getattr(np, name)  # AttributeError where NumPy has none either
-    if isinstance(found, type) or not callable(found):
-        return found  # a dtype or a constant
+    value = getattr(np, name)  # AttributeError if NumPy has no such name
+    if isinstance(value, type) or not callable(value):
+        return value  # a dtype or a constant
     globals()[name] = _Function(name)
     return globals()[name]

@@ -1,8 +1,8 @@
-// How one CPU thread plays a whole GPU block: every CUDA thread is a fibre, a stack of its own that can be left at a barrier
-// and entered again. The scheduler below runs the fibres that can go on, in an order drawn anew at every turn; when nobody
-// can, the barrier that everyone waits at opens. Blocks run one after another, in a drawn order as well.
+// A single CPU thread runs a whole GPU block. Every CUDA thread is a fibre: it has its own stack, leaves it at a barrier, and
+// returns to it later. The scheduler below runs all fibres that are ready, in a random order that changes every round. When
+// none is ready, it opens the barrier that they wait at. Blocks run one after another, in a random order too.
 //
-// This file is compiled without instrumentation; checker.inc (the checked mode) and copies.inc are included at the end.
+// This file is compiled without instrumentation. It includes checker.inc (the checked mode) and copies.inc at the end.
 #include "cuda.h"
 
 #include <stdarg.h>
@@ -14,16 +14,16 @@
 #include <random>
 #include <vector>
 
-// ---- Leaving one stack for another ---------------------------------------------------------------------------------------
-// A function may only rely on the registers that the calling convention makes its callee preserve. Pushing those on the old
-// stack, exchanging the stack pointer and popping them from the new one is therefore all there is to a change of fibre.
+// ---- Switching stacks -----------------------------------------------------------------------------------------------------
+// A caller may rely only on the registers that the calling convention tells the callee to preserve. So a switch pushes these on
+// the old stack, exchanges the stack pointer, and pops them from the new stack.
 #if defined(__x86_64__)
 asm(R"(
     .text
-    .globl emulator_change_stack
-    .hidden emulator_change_stack
-    .type emulator_change_stack, @function
-emulator_change_stack:              # (void** leave in rdi, void* enter in rsi)
+    .globl emulator_switch_stack
+    .hidden emulator_switch_stack
+    .type emulator_switch_stack, @function
+emulator_switch_stack:              # (void** leave in rdi, void* enter in rsi)
     pushq %rbp
     pushq %rbx
     pushq %r12
@@ -39,23 +39,23 @@ emulator_change_stack:              # (void** leave in rdi, void* enter in rsi)
     popq %rbx
     popq %rbp
     ret
-    .size emulator_change_stack, . - emulator_change_stack
+    .size emulator_switch_stack, . - emulator_switch_stack
 )");
-extern "C" void emulator_change_stack(void** leave, void* enter);
+extern "C" void emulator_switch_stack(void** leave, void* enter);
 static void* new_stack(char* end, void (*entry)()) {
-    void** top = (void**)end;   // end is a multiple of 16, and a function expects to start 8 below one
-    *--top = nullptr;           // where a return address of `entry` would be; it never returns
-    *--top = (void*)entry;      // what the `ret` above jumps to
+    void** top = (void**)end;   // end is a multiple of 16; a function expects to start 8 bytes below such an address
+    *--top = nullptr;           // the return address of `entry`, which never returns
+    *--top = (void*)entry;      // where the `ret` above jumps
     for (int i = 0; i < 6; ++i) *--top = nullptr;
     return top;
 }
 #elif defined(__aarch64__)
 asm(R"(
     .text
-    .globl emulator_change_stack
-    .hidden emulator_change_stack
-    .type emulator_change_stack, %function
-emulator_change_stack:              // (void** leave in x0, void* enter in x1)
+    .globl emulator_switch_stack
+    .hidden emulator_switch_stack
+    .type emulator_switch_stack, %function
+emulator_switch_stack:              // (void** leave in x0, void* enter in x1)
     sub sp, sp, #160
     stp x19, x20, [sp]
     stp x21, x22, [sp, #16]
@@ -82,18 +82,18 @@ emulator_change_stack:              // (void** leave in x0, void* enter in x1)
     ldp d14, d15, [sp, #144]
     add sp, sp, #160
     ret
-    .size emulator_change_stack, . - emulator_change_stack
+    .size emulator_switch_stack, . - emulator_switch_stack
 )");
-extern "C" void emulator_change_stack(void** leave, void* enter);
+extern "C" void emulator_switch_stack(void** leave, void* enter);
 static void* new_stack(char* end, void (*entry)()) {
     void** top = (void**)(end - 160);
     std::fill(top, top + 20, nullptr);
-    top[11] = (void*)entry;  // x30, the link register, which `ret` jumps to
+    top[11] = (void*)entry;  // x30, the link register, where `ret` jumps
     return top;
 }
-#else  // any other processor: the C library's own fibres, slower, since they save the signal mask with a system call
+#else  // other processors: the C library's fibres, slower, since they save the signal mask with a system call
 #include <ucontext.h>
-static void emulator_change_stack(void** leave, void* enter) {
+static void emulator_switch_stack(void** leave, void* enter) {
     ucontext_t here;
     *leave = &here;
     swapcontext(&here, (ucontext_t*)enter);
@@ -109,24 +109,24 @@ static void* new_stack(char* end, void (*entry)()) {
 }
 #endif
 
-extern "C" {  // set by the linker around the section that holds every __shared__ array; absent where a file has none
+extern "C" {  // the ends of the section with all __shared__ arrays, set by the linker; absent if a file has none
 extern char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
 extern char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
 }
 
 namespace emulator {
 constexpr size_t STACK = 256 << 10;
-constexpr size_t GUARD = 4 << 10;  // an untouchable page below each stack: running over it stops the program at once
+constexpr size_t GUARD = 4 << 10;  // an unmapped page below each stack: an overflow stops the program at once
 
 enum State { READY, AT_BARRIER, AT_WARP_BARRIER, AT_WARP_OPERATION, RETURNED };
 
 struct Fibre {
     char* memory = nullptr;
-    void* stack = nullptr;  // where it was left
+    void* stack = nullptr;  // the stack pointer at the last switch
     uint3 thread;
-    int index;              // in the block; index / 32 is its warp
+    int index;              // in the block; index / 32 is the warp
     State state;
-    int line;               // of the barrier or warp operation it waits at
+    int line;               // of the barrier or warp operation where it waits
     unsigned mask;
     WarpOperation operation;
     void* payload;
@@ -135,16 +135,16 @@ struct Fibre {
 struct Argument { char* begin; size_t bytes; int read_only; };
 
 Place place;
-static std::vector<Fibre> fibres;  // kept from launch to launch
-static Fibre* running = nullptr;   // null while the scheduler itself runs
+static std::vector<Fibre> fibres;  // reused by the next launch
+static Fibre* running = nullptr;   // null while the scheduler runs
 static void* scheduler_stack;
 static char message[1024];
 static void (*kernel)(void**);
 static void** kernel_arguments;
 static std::vector<float4> dynamic;  // float4 for its alignment
 static int block_number;
-static unsigned block_epoch;               // how many __syncthreads have opened in this block
-static std::vector<unsigned> warp_epoch;   // how many __syncwarp have opened in each warp
+static unsigned block_epoch;               // counts the __syncthreads that have opened in this block
+static std::vector<unsigned> warp_epoch;   // counts the __syncwarp that have opened in each warp
 
 void* dynamic_shared() { return dynamic.data(); }
 
@@ -158,18 +158,18 @@ static void describe(const char* format, va_list list) {
     vsnprintf(message + n, sizeof message - n, format, list);
 }
 
-static void leave() { emulator_change_stack(&running->stack, scheduler_stack); }
+static void leave_fibre() { emulator_switch_stack(&running->stack, scheduler_stack); }
 
-void fail(const char* format, ...) {  // called by a fibre, which is never entered again
+void fail(const char* format, ...) {  // for fibres; the fibre never runs again
     va_list list;
     va_start(list, format);
     describe(format, list);
     va_end(list);
-    leave();
+    leave_fibre();
     __builtin_unreachable();
 }
 
-static bool refuse(const char* format, ...) {  // called by the scheduler
+static bool stop(const char* format, ...) {  // for the scheduler
     va_list list;
     va_start(list, format);
     describe(format, list);
@@ -177,22 +177,22 @@ static bool refuse(const char* format, ...) {  // called by the scheduler
     return false;
 }
 
-// ---- Barriers and warp operations, as a fibre sees them ------------------------------------------------------------------
+// ---- Barriers and warp operations, as a fibre calls them ------------------------------------------------------------------
 static void wait(State state, int line, unsigned mask) {
     running->state = state;
     running->line = line;
     running->mask = mask;
-    leave();
+    leave_fibre();
 }
 
 static void wait_in_warp(State state, int line, unsigned mask) {
-    if (!(mask >> (running->index % 32) & 1)) fail("line %d: the mask %08x leaves out the lane that calls", line, mask);
+    if (!(mask >> (running->index % 32) & 1)) fail("<%x>: the mask %08x leaves out the calling lane", at_line(line), mask);
     wait(state, line, mask);
 }
 
 void barrier(int line) { wait(AT_BARRIER, line, 0); }
 void warp_barrier(int line, unsigned mask) { wait_in_warp(AT_WARP_BARRIER, line, mask); }
-void together(int line, unsigned mask, WarpOperation run, void* payload) {
+void warp_operation(int line, unsigned mask, WarpOperation run, void* payload) {
     running->operation = run;
     running->payload = payload;
     wait_in_warp(AT_WARP_OPERATION, line, mask);
@@ -213,12 +213,12 @@ static void run_ballot(void* const payload[32], unsigned mask) {
 }
 unsigned ballot(int line, unsigned mask, bool vote) {
     Vote mine = {vote, 0};
-    together(line, mask, run_ballot, &mine);
+    warp_operation(line, mask, run_ballot, &mine);
     return mine.result;
 }
 
-// Which lane holds which element, from the PTX manual, "Matrix fragments for mma.m16n8k8" and "... m16n8k16". With
-// g = lane / 4 and q = lane % 4, in words of 32 bits:
+// The lanes' elements, from the PTX manual, "Matrix fragments for mma.m16n8k8" and "... m16n8k16". With g = lane / 4 and q =
+// lane % 4, in 32-bit words:
 //   A: word 0 is (row g, word q), 1 is (g + 8, q), 2 is (g, q + 4), 3 is (g + 8, q + 4)
 //   B: word 0 is (word q, column g), 1 is (q + 4, g)
 //   D: number 0 is (row g, column 2q), 1 is (g, 2q + 1), 2 is (g + 8, 2q), 3 is (g + 8, 2q + 1)
@@ -229,7 +229,7 @@ static void run_tensor_core(void* const payload[32], bool bf16) {
     float A[16][16], B[16][8];
     const int per_word = bf16 ? 2 : 1;
     auto element = [bf16](unsigned word, int e) {
-        return bf16 ? as_float(e ? word & 0xffff0000u : word << 16) : as_float(word & 0xffffe000u);  // TF32: 13 bits are not read
+        return bf16 ? as_float(e ? word & 0xffff0000u : word << 16) : as_float(word & 0xffffe000u);  // TF32 ignores 13 bits
     };
     for (int lane = 0; lane < 32; ++lane) {
         const Fragments& f = *(Fragments*)payload[lane];
@@ -250,14 +250,14 @@ static void run_tf32(void* const payload[32], unsigned) { run_tensor_core(payloa
 static void run_bf16(void* const payload[32], unsigned) { run_tensor_core(payload, true); }
 void tensor_core(int line, float* d, const unsigned* a, const unsigned* b, bool bf16) {
     Fragments mine = {d, a, b};
-    together(line, 0xffffffffu, bf16 ? run_bf16 : run_tf32, &mine);
+    warp_operation(line, 0xffffffffu, bf16 ? run_bf16 : run_tf32, &mine);
 }
 
 // ---- The scheduler -------------------------------------------------------------------------------------------------------
 static void fibre_body() {
     for (;;) {
         kernel(kernel_arguments);
-        wait(RETURNED, 0, 0);  // and start again here with the next block
+        wait(RETURNED, 0, 0);  // the next block continues here
     }
 }
 
@@ -265,24 +265,25 @@ static void enter(Fibre& f) {
     running = &f;
     place.thread = f.thread;
     f.state = READY;
-    emulator_change_stack(&scheduler_stack, f.stack);
+    emulator_switch_stack(&scheduler_stack, f.stack);
     running = nullptr;
 }
 
-// Opens what the warp's lanes wait at, where all the lanes that a mask names have come. False: it can never open.
-static bool open_warp(Fibre* lanes, int n, bool* opened) {
+// Releases the lanes of a warp from barriers and warp operations at which all lanes of the mask have arrived. False if one can
+// never open.
+static bool release_warp(Fibre* lanes, int n, bool* opened) {
     for (int i = 0; i < n; ++i) {
         const Fibre f = lanes[i];
         if (f.state != AT_WARP_BARRIER && f.state != AT_WARP_OPERATION) continue;
         const unsigned present = n == 32 ? 0xffffffffu : (1u << n) - 1;
         if (f.mask != 0xffffffffu && (f.mask & ~present))
-            return refuse("line %d: the mask %08x names lanes that the block does not have", f.line, f.mask);
+            return stop("<%x>: the mask %08x names lanes that the block does not have", at_line(f.line), f.mask);
         const unsigned mask = f.mask & present;
         bool all = true;
         for (int j = 0; j < n && all; ++j) {
             if (!(mask >> j & 1)) continue;
             if (lanes[j].state == RETURNED)
-                return refuse("line %d: the mask %08x names lane %d, which has left the kernel", f.line, f.mask, j);
+                return stop("<%x>: the mask %08x names lane %d, which has returned", at_line(f.line), f.mask, j);
             all = lanes[j].state == f.state && lanes[j].mask == f.mask && lanes[j].line == f.line;
         }
         if (!all) continue;
@@ -290,7 +291,7 @@ static bool open_warp(Fibre* lanes, int n, bool* opened) {
         for (int j = 0; j < n; ++j)
             if (mask >> j & 1) payload[j] = lanes[j].payload, lanes[j].state = READY;
         if (f.state == AT_WARP_OPERATION) {
-            if (f.mask == 0xffffffffu && n < 32) return refuse("line %d: a full mask in a warp of only %d lanes", f.line, n);
+            if (f.mask == 0xffffffffu && n < 32) return stop("<%x>: a full mask in a warp of only %d lanes", at_line(f.line), n);
             f.operation(payload, mask);
         } else {
             ++warp_epoch[f.index / 32];
@@ -312,10 +313,10 @@ static bool run_block(int n, std::mt19937* rng) {
         }
         bool opened = false;
         for (int w = 0; w < n; w += 32)
-            if (!open_warp(&fibres[w], std::min(32, n - w), &opened)) return false;
+            if (!release_warp(&fibres[w], std::min(32, n - w), &opened)) return false;
         if (opened) continue;
 
-        // Nobody can run: all have returned, or all wait at one __syncthreads, or the kernel is wrong.
+        // No fibre is ready: all have returned, or all wait at a __syncthreads, or the kernel is wrong.
         int returned = 0, at_barrier = 0;
         const Fibre* waiting = nullptr;
         for (int i = 0; i < n; ++i) {
@@ -326,11 +327,11 @@ static bool run_block(int n, std::mt19937* rng) {
         if (returned == n) return true;
         const uint3 t = waiting->thread;
         if (at_barrier < n)
-            return refuse("line %d: thread (%u,%u,%u) waits there for ever: %d of the block's %d threads have returned and %d wait "
-                          "at other places", waiting->line, t.x, t.y, t.z, returned, n, n - returned - at_barrier);
+            return stop("<%x>: thread (%u,%u,%u) waits here forever: %d of the block's %d threads have returned and %d wait elsewhere",
+                        at_line(waiting->line), t.x, t.y, t.z, returned, n, n - returned - at_barrier);
         for (int i = 0; i < n; ++i)
             if (fibres[i].line != waiting->line)
-                return refuse("threads of one block wait at different __syncthreads, on lines %d and %d", waiting->line, fibres[i].line);
+                return stop("threads of a block wait at different __syncthreads, <%x> and <%x>", at_line(waiting->line), at_line(fibres[i].line));
         ++block_epoch;
         for (int i = 0; i < n; ++i) fibres[i].state = READY;
     }
@@ -355,8 +356,8 @@ static void watch(const Argument* arguments, int n);   // checker.inc
 static void forget_shared(), forget_copies(int n);
 static void stop_watching();
 
-// Runs one kernel over the whole grid. seed 0: threads and blocks in order; any other: in an order drawn from it.
-// Returns 0, or 1 with a sentence in `error`.
+// Runs a kernel over the whole grid. seed: of the order of threads and blocks; 0 keeps them in order. Returns 0, or 1 and a
+// message in `error`.
 extern "C" __attribute__((visibility("default"))) int emulator_launch(
     void (*entry)(void**), void** arguments, const unsigned* grid, const unsigned* block, size_t dynamic_bytes,
     const Argument* arrays, int n_arrays, int checked, unsigned seed, char* error, size_t error_bytes) {
@@ -380,13 +381,13 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(
         place.block = {b % grid[0], b / grid[0] % grid[1], b / (grid[0] * grid[1])};
         block_epoch = 1;
         warp_epoch.assign((n + 31) / 32, 1);
-        memset(__start_emulated_shared, 0xff, static_bytes);  // all bits set is a NaN: shared memory starts with anything but zeros
+        memset(__start_emulated_shared, 0xff, static_bytes);  // NaN, since a GPU's shared memory starts with arbitrary bits
         memset((void*)dynamic.data(), 0xff, dynamic_bytes);
         forget_shared();
         forget_copies(n);
         for (int i = 0; i < n; ++i) fibres[i].state = READY;
         if (run_block(n, seed ? &rng : nullptr)) continue;
-        for (Fibre& f : fibres) f.stack = nullptr;  // left in the middle of a kernel: start them afresh next time
+        for (Fibre& f : fibres) f.stack = nullptr;  // stopped inside a kernel: the next launch makes new stacks
         stop_watching();
         snprintf(error, error_bytes, "%s", message);
         return 1;

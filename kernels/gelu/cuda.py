@@ -1,24 +1,24 @@
 """GELU on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, i32, i64, result, vectorises
+from kernels.arrays import Array
+from kernels.gpu import Source, aligned, contiguous, elementwise, finish_output, i32, i64, output_buffer
 
 SOURCE = Source(__file__)
-THREADS = 256
 
 
-def gelu_forward(x, *, approximate="none", out=None):
+def gelu_forward(x: Array, *, approximate: str = "none", out: Array | None = None) -> Array:
     """See reference.gelu_forward; x is float32."""
     x = contiguous(x)
-    y = result(x, x.shape, out, "gelu_forward")
-    grid = (blocks_for(x.size, 4 * THREADS),)
-    SOURCE.launch("gelu_forward", grid, (THREADS,), x, y, i64(x.size), i32(approximate == "tanh"), i32(vectorises(x, y)))
-    return deliver(y, out)
+    y = output_buffer(x, x.shape, out, "gelu_forward")
+    tanh_form = i32(approximate == "tanh")
+    SOURCE.launch("gelu_forward", *elementwise(x.size, 4), x, y, i64(x.size), tanh_form, aligned(x, y))
+    return finish_output(y, out)
 
 
-def gelu_backward(dy, x, *, approximate="none", out=None):
+def gelu_backward(dy: Array, x: Array, *, approximate: str = "none", out: Array | None = None) -> Array:
     """See reference.gelu_backward."""
     dy, x = contiguous(dy), contiguous(x)
-    dx = result(x, x.shape, out, "gelu_backward")
-    grid, aligned = (blocks_for(x.size, 4 * THREADS),), i32(vectorises(dy, x, dx))
-    SOURCE.launch("gelu_backward", grid, (THREADS,), dy, x, dx, i64(x.size), i32(approximate == "tanh"), aligned)
-    return deliver(dx, out)
+    dx = output_buffer(x, x.shape, out, "gelu_backward")
+    tanh_form = i32(approximate == "tanh")
+    SOURCE.launch("gelu_backward", *elementwise(x.size, 4), dy, x, dx, i64(x.size), tanh_form, aligned(dy, x, dx))
+    return finish_output(dx, out)

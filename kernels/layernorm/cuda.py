@@ -1,95 +1,102 @@
 """Layer normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import (  # fmt: skip
-    Source,
-    blocks_for,
-    contiguous,
-    deliver,
-    empty,
-    f32,
-    i32,
-    multiprocessors,
-    result,
-    row_teams,
-    vectorises,
-)
+from kernels import gpu
+from kernels.arrays import Array
+from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
-LONGEST_HELD = 8 * 512  # columns that the largest team can hold in registers on the way back
+WIDEST_FUSED = 8 * 512  # columns that the largest team keeps in registers in layernorm_backward_wide
 
 
-def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None):
-    """See reference.layernorm_forward; all arrays are float32."""
-    x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
-    y = result(x, x.shape, out, "layernorm_forward")
-    mean, rstd = empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
-    rows, columns = mean.size, x.shape[-1]
-    grid, block = row_teams(rows, columns)
-    aligned = i32(vectorises(x, y, weight, bias))
-    SOURCE.launch("layernorm_forward", grid, block, x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), aligned)
-    return deliver(y, out), mean, rstd
-
-
-def layernorm_backward(
-    dy, x, weight, mean, rstd, *, plus=None, needs=(True, True, True), out=(None, None, None), accumulate=False
-):
-    """See reference.layernorm_backward."""
-    dy, x, weight, mean, rstd, plus = (contiguous(a) for a in (dy, x, weight, mean, rstd, plus))
-    rows, columns = mean.size, x.shape[-1]
-    dx = result(x, x.shape, out[0], "layernorm_backward") if needs[0] else None
-    dweights = dbiases = None
-    if needs[0] and (needs[1] or needs[2]) and columns % 4 == 0 and columns <= LONGEST_HELD and rows:
-        # 16 numbers of each array a thread where a warp has the whole row, else 8. As many teams as the GPU runs at once: each
-        # then leaves one strip of partial sums, however many rows there are.
-        wide = columns > 512
-        block = (32 * blocks_for(columns, 256), 1) if wide else (32, 4)
-        at_once = (1024 if wide else 512) * multiprocessors(x)
-        teams = blocks_for(min(rows, at_once // block[0]), block[1]) * block[1]
-        dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
-        aligned = i32(vectorises(dy, x, weight, plus, dx))
-        kernel = "layernorm_backward_wide" if wide else "layernorm_backward"
-        SOURCE.launch(
-            kernel, (teams // block[1],), block, dy, x, weight, mean, rstd, plus, dx, dweights, dbiases,
-            i32(rows), i32(columns), aligned,
-        )  # fmt: skip
-    else:
-        if needs[0]:
-            grid, block = row_teams(rows, columns)
-            args = dy, x, weight, mean, rstd, plus, dx, i32(rows), i32(columns)
-            SOURCE.launch("layernorm_backward_input", grid, block, *args)
-        if needs[1] or needs[2]:
-            dweights, dbiases = _weight_sums(dy, x, mean, rstd, rows, columns)
-    dx = deliver(dx, out[0]) if needs[0] else None
-    if not (needs[1] or needs[2]):
-        return dx, None, None
-    return dx, *_add_strips(dweights, dbiases, needs[1:], out[1:], accumulate)
-
-
-def _weight_sums(dy, x, mean, rstd, rows, columns):
-    rows_of_strip = max(32, blocks_for(rows, 4 * multiprocessors(x)))
-    strips = max(1, blocks_for(rows, rows_of_strip))
-    dweights, dbiases = empty(x, (strips, columns)), empty(x, (strips, columns))
-    args = dy, x, mean, rstd, dweights, dbiases, i32(rows), i32(columns), i32(rows_of_strip)
-    SOURCE.launch("layernorm_weight_sums", (blocks_for(columns, 32), strips), (32, 32), *args)
-    return dweights, dbiases
-
-
-def _add_strips(dweights, dbiases, needs, out, accumulate):
-    """dweight and dbias, each where it is needed: the sums over the strips, by one launch."""
-    n, columns = dweights.shape
-    totals = [result(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
-    in_place = [i32(accumulate and total is o) for total, o in zip(totals, out)]
-    grid = blocks_for(columns, 32), 2
-    args = dweights, dbiases, *totals, i32(n), i32(columns), *in_place
-    SOURCE.launch("layernorm_add_strips", grid, (32, 32), *args)
-    adding = [accumulate and o is not None for o in out]
-    return tuple(None if t is None else deliver(t, o, add) for t, o, add in zip(totals, out, adding))
-
-
-def layernorm_plain(x, weight, bias, eps=1e-5):
-    """layernorm_forward by the kernel that gives each row to one thread: to read and to measure, not to use."""
+def layernorm_plain(x: Array, weight: Array | None, bias: Array | None, eps: float = 1e-5) -> tuple[Array, Array, Array]:
+    """layernorm_forward by the plain kernel, for reading and measuring."""
     x = contiguous(x)
     y, mean, rstd = empty(x, x.shape), empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
     args = x, weight, bias, y, mean, rstd, i32(mean.size), i32(x.shape[-1]), f32(eps)
-    SOURCE.launch("layernorm_plain", (blocks_for(mean.size, 128),), (128,), *args)
+    SOURCE.launch("layernorm_plain", (gpu.blocks_for(mean.size, 128),), (128,), *args)
     return y, mean, rstd
+
+
+def layernorm_forward(
+    x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """See reference.layernorm_forward; all arrays are float32."""
+    x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
+    y = output_buffer(x, x.shape, out, "layernorm_forward")
+    mean, rstd = empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
+    rows, columns = mean.size, x.shape[-1]
+    args = x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), gpu.aligned(x, y, weight, bias)
+    SOURCE.launch("layernorm_forward", *gpu.row_teams(rows, columns), *args)
+    return finish_output(y, out), mean, rstd
+
+
+def layernorm_backward(
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    rstd: Array,
+    *,
+    plus: Array | None = None,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+    accumulate: bool = False,
+) -> tuple[Array | None, Array | None, Array | None]:
+    """See reference.layernorm_backward."""
+    dy, x, weight, mean, rstd = contiguous(dy), contiguous(x), contiguous(weight), contiguous(mean), contiguous(rstd)
+    plus = contiguous(plus)
+    rows, columns = mean.size, x.shape[-1]
+    dx = strips = None
+    need_sums = needs[1] or needs[2]
+    if needs[0]:
+        dx = output_buffer(x, x.shape, out[0], "layernorm_backward")
+        args = dy, x, weight, mean, rstd, plus, dx
+        if need_sums and columns % 4 == 0 and columns <= WIDEST_FUSED and rows:
+            strips = _fused_backward(x, args, rows, columns)
+        else:
+            SOURCE.launch("layernorm_backward_input", *gpu.row_teams(rows, columns), *args, i32(rows), i32(columns))
+        dx = finish_output(dx, out[0])
+    if not need_sums:
+        return dx, None, None
+    if strips is None:
+        strips = _weight_sums(dy, x, mean, rstd, rows, columns)
+    return dx, *_add_strips(*strips, needs[1:], out[1:], accumulate)
+
+
+def _fused_backward(x: Array, args: tuple[Array | None, ...], rows: int, columns: int) -> tuple[Array, Array]:
+    """Write dx. Returns the partial sums of dweight and dbias, (strips, columns) each.
+
+    A thread has 16 numbers of each array if a warp has the whole row, else 8. The grid has as many teams as the GPU runs at
+    once, and each team leaves one strip, so the number of strips does not grow with the rows.
+    """
+    wide = columns > 512
+    block = (32 * gpu.blocks_for(columns, 256), 1) if wide else (32, 4)
+    threads_at_once = (1024 if wide else 512) * gpu.device(x).multiprocessors
+    teams = gpu.blocks_for(min(rows, threads_at_once // block[0]), block[1]) * block[1]
+    dweights, dbiases = empty(x, (teams, columns)), empty(x, (teams, columns))
+    dy, _, weight, _, _, plus, dx = args
+    sizes = i32(rows), i32(columns), gpu.aligned(dy, x, weight, plus, dx)
+    kernel = "layernorm_backward_wide" if wide else "layernorm_backward"
+    SOURCE.launch(kernel, (teams // block[1],), block, *args, dweights, dbiases, *sizes)
+    return dweights, dbiases
+
+
+def _weight_sums(dy: Array, x: Array, mean: Array, rstd: Array, rows: int, columns: int) -> tuple[Array, Array]:
+    n_strips, rows_of_strip = gpu.row_strips(rows, 4 * gpu.device(x).multiprocessors)
+    dweights, dbiases = empty(x, (n_strips, columns)), empty(x, (n_strips, columns))
+    args = dy, x, mean, rstd, dweights, dbiases, i32(rows), i32(columns), i32(rows_of_strip)
+    SOURCE.launch("layernorm_weight_sums", (gpu.blocks_for(columns, 32), n_strips), (32, 32), *args)
+    return dweights, dbiases
+
+
+def _add_strips(
+    dweights: Array, dbiases: Array, needs: tuple[bool, ...], out: tuple[Array | None, ...], accumulate: bool
+) -> tuple[Array | None, Array | None]:
+    """dweight and dbias, each if it is needed: the sums over the strips, by one launch."""
+    n, columns = dweights.shape
+    sums = [output_buffer(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
+    in_place = [i32(accumulate and total is o) for total, o in zip(sums, out)]
+    grid = gpu.blocks_for(columns, 32), 2
+    SOURCE.launch("layernorm_add_strips", grid, (32, 32), dweights, dbiases, *sums, i32(n), i32(columns), *in_place)
+    dweight, dbias = (None if total is None else finish_output(total, o, accumulate) for total, o in zip(sums, out))
+    return dweight, dbias

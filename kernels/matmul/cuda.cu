@@ -1,19 +1,22 @@
-// Matrix products on a GPU, as a ladder: every rung keeps the product and changes how the numbers reach the arithmetic.
+// Matrix products as a ladder: every rung computes the same product and changes how the numbers reach the arithmetic.
 //
-//   rung                      what it adds                                            reads of global memory for one multiply-add
-//   matmul_naive              a thread an element                                     2, scattered over the rows
+//   rung                      what is new                                             reads of global memory per multiply-add
+//   matmul_naive              a thread computes an element                            2, scattered over the rows
 //   matmul_coalesced          neighbouring threads take neighbouring columns          2, in whole cache lines
 //   matmul_shared             32 × 32 tiles in shared memory                          2 / 32
 //   matmul_registers_1d       8 results a thread: one read of shared memory serves 8  2 / 64
 //   matmul_registers_2d       4 × 4 results a thread; all forms and edges             2 / 64
-//   matmul_fp32               8 × 16 results, copies in the background                2 / 128
-//   matmul_tf32, matmul_bf16  the same tiles through the tensor cores                 2 / 128
+//   matmul_fp32               8 × 16 results a thread, asynchronous copies            2 / 128
+//   matmul_tf32, matmul_bf16  the same tiles on the tensor cores                      2 / 128
 //
-// The first four compute C = A B, row-major, and are there to be read and measured. From matmul_registers_2d on, a kernel takes
-// op(A) op(B) in all four transpose forms, a batch, a share of the sum over k (for products too small to fill the GPU
-// otherwise), and an epilogue: bias, GELU, and adding to what is there. FP32 is the default. TF32 keeps 10 bits of each factor's
-// mantissa, BF16 keeps 7; both still add in FP32.
+// The first four compute C = A B, row-major, for reading and measuring. From matmul_registers_2d on, a kernel takes all four
+// transpose forms, a batch, a share of the sum over k (for products that are too small to fill the GPU otherwise), and an
+// epilogue: bias, GELU, adding to c. FP32 is the default. TF32 keeps 10 bits of each factor's mantissa, BF16 keeps 7; both add
+// up in FP32.
 
+#include "../common.cuh"
+
+// Thread (x, y) of block (i, j) computes row 32 i + x, column 8 j + y.
 extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x, col = blockIdx.y * blockDim.y + threadIdx.y;
     if (row >= M || col >= N) return;
@@ -22,8 +25,8 @@ extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c
     c[(long long)row * N + col] = sum;
 }
 
-// The 32 threads of a warp differ in threadIdx.x. With that along the columns, the warp's reads of b and its writes of c are 128
-// neighbouring bytes, one cache line, where the kernel above touched 32 lines; its reads of a are one address for all.
+// The 32 threads of a warp differ in threadIdx.x. Here that counts columns, so the warp's reads of b and its writes of c are
+// 128 neighbouring bytes, a single cache line, and all its threads read the same number of a. matmul_naive touches 32 lines.
 extern "C" __global__ void matmul_coalesced(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.y * blockDim.y + threadIdx.y, col = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= M || col >= N) return;
@@ -32,7 +35,7 @@ extern "C" __global__ void matmul_coalesced(const float* a, const float* b, floa
     c[(long long)row * N + col] = sum;
 }
 
-// A block computes 32 × 32 results. It fetches 32 × 32 of a and of b, once, and every number is then used 32 times.
+// A block computes 32 × 32 results, one a thread. It fetches a 32 × 32 tile of a and of b once, and uses every number 32 times.
 extern "C" __global__ void __launch_bounds__(1024) matmul_shared(const float* a, const float* b, float* c, int M, int N, int K) {
     __shared__ float as[32][32], bs[32][32];
     const int tx = threadIdx.x, ty = threadIdx.y, row = blockIdx.y * 32 + ty, col = blockIdx.x * 32 + tx;
@@ -40,15 +43,16 @@ extern "C" __global__ void __launch_bounds__(1024) matmul_shared(const float* a,
     for (int k0 = 0; k0 < K; k0 += 32) {
         as[ty][tx] = row < M && k0 + tx < K ? a[(long long)row * K + k0 + tx] : 0.0f;
         bs[ty][tx] = k0 + ty < K && col < N ? b[(long long)(k0 + ty) * N + col] : 0.0f;
-        __syncthreads();  // nobody reads the tile before all of it is there
+        __syncthreads();  // every thread has written its part of the tiles
         for (int k = 0; k < 32; ++k) sum += as[ty][k] * bs[k][tx];
-        __syncthreads();  // nobody overwrites it before all have read it
+        __syncthreads();  // every thread has read the tiles
     }
     if (row < M && col < N) c[(long long)row * N + col] = sum;
 }
 
-// The kernel above reads two numbers from shared memory for each multiply-add, and that is now the limit. A thread that owns 8
-// results of one column reads its b once for all 8: 9 reads for 8 multiply-adds. 64 × 64 results, 512 threads.
+// matmul_shared reads two numbers of shared memory for each multiply-add, and that is its limit. Here a thread owns 8 results
+// of a column and reads its number of b once for all 8: 9 reads for 8 multiply-adds. A block of 512 threads computes 64 × 64
+// results.
 extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const float* a, const float* b, float* c, int M, int N, int K) {
     __shared__ float as[64][8], bs[8][64];
     const int t = threadIdx.x, tx = t % 64, ty = t / 64, row0 = blockIdx.y * 64, col0 = blockIdx.x * 64;
@@ -60,32 +64,27 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
         __syncthreads();
         for (int k = 0; k < 8; ++k) {
             const float right = bs[k][tx];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) sum[i] += as[ty * 8 + i][k] * right;
+            UNROLL for (int i = 0; i < 8; ++i) sum[i] += as[ty * 8 + i][k] * right;
         }
         __syncthreads();
     }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    UNROLL for (int i = 0; i < 8; ++i) {
         const int row = row0 + ty * 8 + i;
         if (row < M && col0 + tx < N) c[(long long)row * N + col0 + tx] = sum[i];
     }
 }
 
 // ---- What the full kernels share -----------------------------------------------------------------------------------------
-// One operand as a matrix of `rows` outer rows (of A: the M rows; of B: the N columns) by k. Number (r, k) lies at r · pitch + k
-// where k is contiguous, at k · pitch + r where it is not. aligned: every pitch-th number is at a multiple of 16 bytes.
+// A factor as a matrix of `rows` outer rows (the M rows of A, or the N columns of B) by k. Number (r, k) lies at r · pitch + k
+// if k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
 struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 
-// What becomes of a finished sum. aligned: quads of a row of c, of the preactivation and of the bias can move as one.
+// What happens to a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
 struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
-__device__ __forceinline__ float gelu(float x, int tanh_form) {
-    if (tanh_form) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
-    return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
-}
-
-__device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {  // `left` numbers remain in the row
+// Leaner than load4 and store4, since every kernel contains them many times: `left` ≥ 1 numbers remain in the row, and
+// `aligned` also promises that rows consist of whole quads.
+__device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {
     if (aligned) return *(const float4*)p;
     return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
 }
@@ -101,66 +100,62 @@ __device__ __forceinline__ void store_quad(float* p, float4 v, int left, int ali
     if (left > 3) p[3] = v.w;
 }
 
-__device__ __forceinline__ float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-
-// Four finished sums, neighbours in one row of this batch's c.
+// Writes four finished sums, neighbours in a row of this batch row's c.
 __device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, int M, int N, const Epilogue& e) {
     if (row >= M || col >= N) return;
     const long long i = ((long long)blockIdx.z * M + row) * N + col;
-    if (e.bias) sum = add(sum, load_quad(e.bias + col, N - col, e.aligned));
+    if (e.bias) sum = sum + load_quad(e.bias + col, N - col, e.aligned);
     if (e.preactivation) store_quad(e.preactivation + i, sum, N - col, e.aligned);
     if (e.activation) {
         const int form = e.activation == 2;
         sum = make_float4(gelu(sum.x, form), gelu(sum.y, form), gelu(sum.z, form), gelu(sum.w, form));
     }
-    if (e.accumulate) sum = add(load_quad(c + i, N - col, e.aligned), sum);
+    if (e.accumulate) sum = load_quad(c + i, N - col, e.aligned) + sum;
     store_quad(c + i, sum, N - col, e.aligned);
 }
 
-// blockIdx.z counts shares of k within batches. Moves the operands to this block's batch and gives this block's share of k. With
-// more than one share c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
+// blockIdx.z counts shares of k within batch rows. Moves a and b to this block's batch row, and sets the block's share of k.
+// With more than one share, c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
 __device__ __forceinline__ void choose_batch(const float** a, const float** b, int K, long long stride_a, long long stride_b, int shares,
                                              int* k_begin, int* k_end) {
     const int batch = blockIdx.z / shares, share = blockIdx.z % shares;
-    const int length = ((K + shares - 1) / shares + 31) / 32 * 32;  // whole slabs, so that every share starts aligned
+    const int length = ((K + shares - 1) / shares + 31) / 32 * 32;  // whole slabs, so every share starts aligned
     *a += batch * stride_a;
     *b += batch * stride_b;
     *k_begin = min(K, share * length);
     *k_end = min(K, *k_begin + length);
 }
 
-// out (+)= Σ over shares, then the epilogue. Fixed order, so that the same inputs give the same bits.
+// c (+)= Σ over n shares in a fixed order, then the epilogue. A thread adds up a quad of a row.
 extern "C" __global__ void matmul_add_shares(const float* shares, float* c, int n, int M, int N, const float* bias,
                                              float* preactivation, int activation, int accumulate, int aligned_c) {
     const int col = 4 * (blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
     if (col >= N) return;
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int s = 0; s < n; ++s) sum = add(sum, load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0));
+    float4 sum = quad(0.0f);
+    for (int s = 0; s < n; ++s) sum = sum + load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0);
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
     finish(c, sum, row, col, M, N, e);
 }
 
-// out[s][c] = Σ of column c over strip s of the rows; 32 columns to a block of 32 × 32 threads. Called a second time, on the strips,
-// it finishes the sum: the gradient of a bias.
+// out[s][c] (+)= Σ of column c over strip s of the rows; a block of 32 × 32 threads adds up 32 columns. A second launch, over
+// the strips, finishes the sum: the gradient of a bias.
 extern "C" __global__ void column_sums(const float* x, float* out, int rows, int columns, int rows_of_strip, int accumulate) {
-    __shared__ float of_thread[32][33];  // 33: so that a column of it lies in 32 different memory banks
+    __shared__ float tile[32][33];
     const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * rows_of_strip, end = min(rows, begin + rows_of_strip);
     float sum = 0.0f;
     if (c < columns)
         for (int r = begin + threadIdx.y; r < end; r += 32) sum += x[(long long)r * columns + c];
-    of_thread[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    const int column = blockIdx.x * 32 + threadIdx.y;  // now a warp to a column
-    sum = of_thread[threadIdx.x][threadIdx.y];
-    for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+    sum = column_sum(tile, sum);
+    const int column = blockIdx.x * 32 + threadIdx.y;
     if (threadIdx.x > 0 || column >= columns) return;
     float* target = out + (long long)blockIdx.y * columns + column;
     *target = accumulate ? *target + sum : sum;
 }
 
 // ---- 4 × 4 results a thread ----------------------------------------------------------------------------------------------
-// 64 × 64 results, 256 threads, k in slabs of 16. Per k a thread reads 4 + 4 numbers and makes 16 multiply-adds of them: half a
-// read each. Both operands are stored k first, so that whatever form they came in, the inner loop is the same.
+// A block of 256 threads computes 64 × 64 results, over k in slabs of 16. Per k a thread reads 4 + 4 numbers for 16
+// multiply-adds: half a read each. Shared memory holds both factors k first, so the inner loop is the same for all four
+// transpose forms.
 extern "C" __global__ void __launch_bounds__(256)
 matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a,
                     int transpose_b, long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation,
@@ -171,8 +166,7 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
     const int t = threadIdx.x, tx = t % 16, ty = t / 16, row0 = blockIdx.x * 64, col0 = blockIdx.y * 64;
     float sum[4][4] = {};
     for (int k0 = k_begin; k0 < k_end; k0 += 16) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {  // neighbouring threads along whichever axis is contiguous in memory
+        UNROLL for (int i = 0; i < 4; ++i) {  // neighbouring threads follow the axis that is contiguous in memory
             const int f = t + 256 * i;
             const int ka = transpose_a ? f / 64 : f % 16, ra = transpose_a ? f % 64 : f / 16;
             const int kb = transpose_b ? f % 16 : f / 64, rb = transpose_b ? f / 16 : f % 64;
@@ -181,38 +175,34 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
             bs[kb][rb] = col < N && k0 + kb < k_end ? b[transpose_b ? (long long)col * pitch_b + k0 + kb : (long long)(k0 + kb) * pitch_b + col] : 0.0f;
         }
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < 16; ++k) {
+        UNROLL for (int k = 0; k < 16; ++k) {
             const float4 left = *(const float4*)&as[k][ty * 4], right = *(const float4*)&bs[k][tx * 4];
             const float l[4] = {left.x, left.y, left.z, left.w}, r[4] = {right.x, right.y, right.z, right.w};
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) sum[i][j] += l[i] * r[j];
+            UNROLL for (int i = 0; i < 4; ++i)
+                UNROLL for (int j = 0; j < 4; ++j) sum[i][j] += l[i] * r[j];
         }
         __syncthreads();
     }
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
+    UNROLL for (int i = 0; i < 4; ++i)
         finish(c, make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), row0 + ty * 4 + i, col0 + tx * 4, M, N, e);
 }
 
-// ---- Copies in the background ---------------------------------------------------------------------------------------------
-// From sm_80 on a thread can order a copy from global to shared memory and go on; no register holds the number on its way. Copies
-// are committed in groups, and a thread can wait until all but its newest groups have arrived. kernels/emulator/copies.inc tells
-// what may go wrong. Older GPUs copy at once. `there` of the 4 or 16 bytes are read; the others become zeros.
-__device__ __forceinline__ void copy_in_background(float* to, const float* from, int bytes, int there) {
+// ---- Asynchronous copies --------------------------------------------------------------------------------------------------
+// From sm_80 on a thread can start a copy from global to shared memory and go on, with no register in between. It commits
+// copies in groups, and can wait until all but its newest groups have arrived. kernels/emulator/copies.inc lists what may go
+// wrong. Older GPUs copy at once. The copy reads the first `valid` of its 4 or 16 bytes; the others become zeros.
+__device__ __forceinline__ void copy_async(float* to, const float* from, int bytes, int valid) {
 #ifndef __CUDACC__
-    emulator::copy_async(__LINE__, to, from, bytes, there);
+    emulator::copy_async(EMULATOR_LINE, to, from, bytes, valid);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     const unsigned at = (unsigned)__cvta_generic_to_shared(to);
-    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there) : "memory");
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(there) : "memory");
+    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(valid) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(valid) : "memory");
 #else
-    if (bytes == 16 && there == 16) *(float4*)to = *(const float4*)from;
+    if (bytes == 16 && valid == 16) *(float4*)to = *(const float4*)from;
     else
-        for (int i = 0; i < bytes / 4; ++i) to[i] = 4 * i < there ? from[i] : 0.0f;
+        for (int i = 0; i < bytes / 4; ++i) to[i] = 4 * i < valid ? from[i] : 0.0f;
 #endif
 }
 
@@ -225,7 +215,7 @@ __device__ __forceinline__ void commit_copies() {
 }
 
 #define STAGES 3
-__device__ __forceinline__ void wait_for_copies(int all) {  // all of this thread's, or all but the newest STAGES − 2 groups
+__device__ __forceinline__ void wait_for_copies(int all) {  // for all of this thread's groups, or all but the newest STAGES − 2
 #ifndef __CUDACC__
     emulator::wait_for_copies(all ? 0 : STAGES - 2);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -235,38 +225,37 @@ __device__ __forceinline__ void wait_for_copies(int all) {  // all of this threa
 }
 
 // ---- The fast kernels: one pipeline, three kinds of arithmetic -------------------------------------------------------------
-// A block of 4 warps computes 128 × 128 results, a warp 64 × 64, a thread 128 of them, all in registers. The sum over k goes slab by
-// slab: 8 k's of FP32, 16 of the others. Slabs lie in a ring of STAGES places in shared memory:
+// A block of 4 warps computes 128 × 128 results, a warp 64 × 64, and a thread 128 of them, in registers. The sum over k goes
+// slab by slab: 8 k's in FP32, 16 on the tensor cores. Three slabs (STAGES) lie in a ring in shared memory:
 //
-//     place 0   being multiplied, one step at a time: while a step's numbers are multiplied, the next step's are read from
+//     stage 0   in use, step by step: while a thread multiplies the numbers of one step, it reads the next step's numbers from
 //               shared memory into another set of registers (Fragments)
-//     place 1   arrived, or about to
-//     place 2   being filled by copies in the background
+//     stage 1   arrived, or about to arrive
+//     stage 2   being filled by asynchronous copies
 //
-// and after each slab the places change their parts. The copies of a slab are ordered two slabs before it is needed, some
-// thousand multiply-adds of every thread: longer than global memory takes to answer. One barrier a slab does for both dangers:
-// behind it everyone's copies of the next slab are there to read, and nobody still reads the place that is filled next.
-// Slabs past the end of k are copied too, as zeros: so the pipeline needs no special case for running empty.
+// After each slab the stages change roles. The copies of a slab start two slabs before it is used, some thousand multiply-adds
+// of every thread earlier, and global memory answers faster than that. A single barrier per slab prevents both hazards: after
+// it, every thread's copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs past
+// the end of k are copied as zeros, so the pipeline needs no special case for running empty.
 //
-// `kind`, and for the tensor cores which of the operands has contiguous k's, are constants wherever these functions are called: the
-// compiler makes a loop for each, with nothing left to choose in it.
+// `kind`, and for the tensor cores the k_contiguous of both factors, are constants at every call: the compiler makes a loop for
+// each combination, without branches on them.
 enum Kind { FP32, TF32, BF16 };
 
-// Where number (r, k) of an operand's slab lies. Shared memory has 32 banks of 4 bytes; what a warp reads or writes at once should
-// be spread over all of them.
-//   FP32: k first. A row has 128 + 4 numbers, so that 8 k's by 4 rows, which a warp copies at once where k is contiguous in global
-//         memory, fall into 32 banks.
-//   Tensor cores, k contiguous: a row of 16 k's, 4 quads, after another, quads of a row exchanged: 4 rows' halves fill all banks.
-//   Tensor cores, rows contiguous: k first, rows exchanged by eights: the 4 k's by 8 rows of one read fall into 32 banks.
+// The place of number (r, k) in a factor's slab. Shared memory has 32 banks of 4 bytes, and the numbers that a warp reads or
+// writes at once should lie in different banks.
+//   FP32: k first, in rows of 128 + 4 numbers. A warp that copies contiguous k's writes 8 k's by 4 rows at once, into 32 banks.
+//   Tensor cores, k contiguous: rows of 16 k's, 4 quads, which are permuted so that the halves of 4 rows fill all banks.
+//   Tensor cores, rows contiguous: k first, the rows permuted by eights, so that a read of 4 k's by 8 rows uses 32 banks.
 __device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
     if (kind == FP32) return k * 132 + r;
     if (k_contiguous) return r * 16 + ((k >> 2) ^ (r & 2) ^ (r >> 2 & 1)) * 4 + (k & 3);
     return k * 128 + (r & ~31) + ((r & 31) ^ ((k >> 1 & 3) * 8));
 }
 
-// Where this thread begins to copy: number (or quad) (r, k) of every slab; it lies at `from` in the next slab to copy, and goes to
-// place `to`. Four numbers go at a time where they are neighbours here and there, else one by one; neighbouring threads take
-// what is neighbours in global memory.
+// A thread's part of every slab: its first number (or quad) is (r, k), comes from `from` in the next slab, and goes to place
+// `to`. Copies move quads if four neighbours in global memory are neighbours in the slab too, else single numbers. Neighbouring
+// threads copy neighbours in global memory.
 struct Walk { const float* from; int r, k, to; };
 
 __device__ __forceinline__ int in_quads(int kind, const Operand& x) { return x.aligned && !(kind == FP32 && x.k_contiguous); }
@@ -275,7 +264,7 @@ __device__ __forceinline__ Walk begin_walk(int kind, const Operand& x, int r0, i
     const int t = threadIdx.x, quads = in_quads(kind, x);
     Walk w;
     if (x.k_contiguous) {
-        const int threads = kind == FP32 ? 8 : quads ? 4 : 16;  // that share a row
+        const int threads = kind == FP32 ? 8 : quads ? 4 : 16;  // in a row
         w.r = t / threads, w.k = t % threads * (quads ? 4 : 1);
         w.from = x.data + (long long)(r0 + w.r) * x.pitch + k0 + w.k;
     } else {
@@ -286,28 +275,27 @@ __device__ __forceinline__ Walk begin_walk(int kind, const Operand& x, int r0, i
     return w;
 }
 
-// n copies: (r, k), (r + dr, k + dk), …; of them exist those with fewer than `rows` rows and `ks` k's.
+// n copies, of (r, k), (r + dr, k + dk), …; numbers beyond `rows` rows and `ks` k's do not exist and become zeros.
 __device__ __forceinline__ void copy_some(int kind, const Operand& x, const Walk& w, float* slab, int rows, int ks, int dr, int dk, int n,
                                           int quads) {
-    const int bytes = quads ? 16 : 4, exchange = kind == FP32 || x.k_contiguous ? 0 : 8;  // as place() has it
+    const int bytes = quads ? 16 : 4, permutation = kind == FP32 || x.k_contiguous ? 0 : 8;  // as in place()
     const int to_next = kind == FP32 ? dr + 132 * dk : x.k_contiguous ? 16 * dr : 128 * dk;
     const long long from_next = (long long)x.pitch * (x.k_contiguous ? dr : dk);
     const float* from = w.from;
-    if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // all of it exists: nearly always
-#pragma unroll
-        for (int i = 0; i < n; ++i, from += from_next)
-            copy_in_background(slab + (w.to ^ ((i * dk >> 1 & 3) * exchange)) + i * to_next, from, bytes, bytes);
+    if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // nearly always: all of it exists
+        UNROLL for (int i = 0; i < n; ++i, from += from_next)
+            copy_async(slab + (w.to ^ ((i * dk >> 1 & 3) * permutation)) + i * to_next, from, bytes, bytes);
         return;
     }
 #pragma unroll 1
     for (int i = 0; i < n; ++i, from += from_next) {
         const int left = x.k_contiguous ? ks - w.k : rows - w.r;
-        const int there = w.r + i * dr < rows && w.k + i * dk < ks ? (quads ? min(4, left) : 1) : 0;
-        copy_in_background(slab + (w.to ^ ((i * dk >> 1 & 3) * exchange)) + i * to_next, there ? from : x.data, bytes, 4 * there);
+        const int valid = w.r + i * dr < rows && w.k + i * dk < ks ? (quads ? min(4, left) : 1) : 0;
+        copy_async(slab + (w.to ^ ((i * dk >> 1 & 3) * permutation)) + i * to_next, valid ? from : x.data, bytes, 4 * valid);
     }
 }
 
-// The next slab of one operand, of which `rows` rows and `ks` k's exist, by all 128 threads.
+// All 128 threads copy the next slab of a factor, in which `rows` rows and `ks` k's exist.
 __device__ __forceinline__ void copy_slab(int kind, const Operand& x, Walk* w, float* slab, int rows, int ks) {
     const int depth = kind == FP32 ? 8 : 16;
     if (x.k_contiguous) {
@@ -322,16 +310,16 @@ __device__ __forceinline__ void copy_slab(int kind, const Operand& x, Walk* w, f
     }
 }
 
-// What a thread needs of both operands for one step.
-//   FP32, a step is one k: the numbers of 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 columns: then
-//   shared memory answers a warp's 16-byte reads in two turns, not four.
-//   Tensor cores, a step is 8 k's: k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, where g = lane / 4, q = lane % 4.
+// The numbers of both factors that a thread multiplies in one step.
+//   FP32: a step is one k, with 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 share columns; so
+//   shared memory answers a warp's 16-byte reads in two turns instead of four.
+//   Tensor cores: a step is 8 k's. A lane has k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, with g = lane / 4 and
+//   q = lane % 4.
 struct Fragments { float a[16], b[16]; };
 
 __device__ __forceinline__ void load_tensor_fragments(const float* slab, int k_contiguous, int step, float* x) {
     const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    UNROLL for (int i = 0; i < 8; ++i) {
         if (k_contiguous) {
             const float2 two = *(const float2*)(slab + place(TF32, 1, 8 * i + g, 8 * step + 2 * q));
             x[2 * i] = two.x;
@@ -353,43 +341,12 @@ __device__ __forceinline__ void load_fragments(int kind, const float* as, const 
     }
     as += step * 132 + row + lane / 2 % 8 * 4;
     bs += step * 132 + col + (lane % 2 + lane / 16 * 2) * 4;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) *(float4*)&f->a[4 * i] = *(const float4*)(as + 32 * i);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
+    UNROLL for (int i = 0; i < 2; ++i) *(float4*)&f->a[4 * i] = *(const float4*)(as + 32 * i);
+    UNROLL for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
 }
 
-// One tensor-core instruction, mma.sync: D (16 × 8) += A (16 × 8) B (8 × 8), spread over the registers of the 32 lanes. With g and q
-// as above a lane holds numbers (g, q), (g + 8, q), (g, q + 4), (g + 8, q + 4) of A, (q, g), (q + 4, g) of B, and the results (g, 2q),
-// (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1). Which k is called q and which q + 4 does not matter as long as A and B agree, since the
-// instruction sums over them: here k = 2q is called q, and 2q + 1 is called q + 4, so that one read fetches both. In BF16 two
-// numbers lie in one register, k = 2q and 2q + 1 by the instruction's own order.
-__device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const unsigned* b, int bf16) {
-#ifndef __CUDACC__
-    emulator::tensor_core(__LINE__, d, a, b, bf16);
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    if (bf16)
-        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));
-    else
-        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
-    __trap();  // before sm_80 there are neither TF32 nor BF16 tensor cores: the launcher refuses (require_tensor_cores)
-#endif
-}
-
-__device__ __forceinline__ unsigned word_tf32(float x) {  // to the nearest of TF32's 19 bits: the tensor core ignores the other 13
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    unsigned u;
-    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(u) : "f"(x));  // one instruction, from sm_90 on
-    return u;
-#else
-    return __float_as_uint(x) + (fabsf(x) < __int_as_float(0x7f800000) ? 0x1000u : 0u);  // infinity and NaN stay what they are
-#endif
-}
-
-__device__ __forceinline__ unsigned word_bf16(float low, float high) {  // two numbers, rounded to nearest, ties to even
+// Two numbers in a register, rounded to nearest, ties to even.
+__device__ __forceinline__ unsigned to_bf16(float low, float high) {
 #ifndef __CUDACC__
     unsigned l = __float_as_uint(low), h = __float_as_uint(high);
     l = low == low ? (l + 0x7fffu + (l >> 16 & 1)) >> 16 : 0x7fffu;
@@ -407,26 +364,21 @@ __device__ __forceinline__ unsigned word_bf16(float low, float high) {  // two n
 // sum += the outer products of one step.
 __device__ __forceinline__ void multiply(int kind, const Fragments& f, float* sum) {
     if (kind == FP32) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i)
-#pragma unroll
-            for (int j = 0; j < 16; ++j) sum[16 * i + j] += f.a[i] * f.b[j];
+        UNROLL for (int i = 0; i < 8; ++i)
+            UNROLL for (int j = 0; j < 16; ++j) sum[16 * i + j] += f.a[i] * f.b[j];
         return;
     }
     unsigned b[8][2];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-        b[j][0] = kind == BF16 ? word_bf16(f.b[2 * j], f.b[2 * j + 1]) : word_tf32(f.b[2 * j]);
-        b[j][1] = kind == BF16 ? 0 : word_tf32(f.b[2 * j + 1]);
+    UNROLL for (int j = 0; j < 8; ++j) {
+        b[j][0] = kind == BF16 ? to_bf16(f.b[2 * j], f.b[2 * j + 1]) : to_tf32(f.b[2 * j]);
+        b[j][1] = kind == BF16 ? 0 : to_tf32(f.b[2 * j + 1]);
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {  // rows g and g + 8 of 16
+    UNROLL for (int i = 0; i < 4; ++i) {  // rows g and g + 8 of 16
         const float *x = &f.a[4 * i], *y = x + 2;
         unsigned a[4] = {0, 0, 0, 0};
-        if (kind == BF16) a[0] = word_bf16(x[0], x[1]), a[1] = word_bf16(y[0], y[1]);
-        else a[0] = word_tf32(x[0]), a[1] = word_tf32(y[0]), a[2] = word_tf32(x[1]), a[3] = word_tf32(y[1]);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) tensor_core(sum + 32 * i + 4 * j, a, b[j], kind == BF16);
+        if (kind == BF16) a[0] = to_bf16(x[0], x[1]), a[1] = to_bf16(y[0], y[1]);
+        else a[0] = to_tf32(x[0]), a[1] = to_tf32(y[0]), a[2] = to_tf32(x[1]), a[3] = to_tf32(y[1]);
+        UNROLL for (int j = 0; j < 8; ++j) tensor_core(sum + 32 * i + 4 * j, a, b[j], kind == BF16);
     }
 }
 
@@ -448,13 +400,12 @@ __device__ __forceinline__ void add_slabs(int kind, const Operand& left, const O
     load_fragments(kind, shared, shared + size, kc_a, kc_b, 0, &f[0]);
     int here = 0, filling = STAGES - 1;
     for (int k = k_begin; k < k_end; k += depth) {
-        const int ks = k_end - k - (STAGES - 1) * depth;  // that are still to be copied
+        const int ks = k_end - k - (STAGES - 1) * depth;  // still to copy
         copy_slab(kind, left, &walk_a, shared + 2 * filling * size, left.rows - row0, ks);
         copy_slab(kind, right, &walk_b, shared + (2 * filling + 1) * size, right.rows - col0, ks);
         commit_copies();
         filling = filling == STAGES - 1 ? 0 : filling + 1;
-#pragma unroll
-        for (int step = 0; step < steps; ++step) {
+        UNROLL for (int step = 0; step < steps; ++step) {
             if (step == steps - 1) {
                 wait_for_copies(0);
                 __syncthreads();
@@ -467,19 +418,17 @@ __device__ __forceinline__ void add_slabs(int kind, const Operand& left, const O
     }
 }
 
-// A thread's sums lie scattered. Through shared memory each warp brings 8 rows of 64 results at a time into order; 16 threads then
-// write 64 neighbours.
+// Writes the block's results. A thread's sums are scattered, so each warp rearranges 8 rows of 64 results at a time in shared
+// memory; then 16 threads write 64 neighbours.
 __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, const float* sum, int M, int N, const Epilogue& e) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pitch = 64 + 4;
     const int row0 = blockIdx.x * 128 + warp / 2 * 64, col0 = blockIdx.y * 128 + warp % 2 * 64;
     float* piece = shared + warp * 8 * pitch;
-    wait_for_copies(1);  // the slabs past the end still go where the results are about to be
-    __syncthreads();     // and nobody reads fragments any more
-#pragma unroll
-    for (int p = 0; p < 8; ++p) {
+    wait_for_copies(1);  // copies of slabs past the end still write to this memory
+    __syncthreads();     // and no thread still reads fragments
+    UNROLL for (int p = 0; p < 8; ++p) {
         __syncwarp();
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        UNROLL for (int j = 0; j < 8; ++j) {
             const int row = kind == FP32 ? lane / 2 % 8 : lane / 4;
             const int col = kind == FP32 ? (lane % 2 + lane / 16 * 2) * 4 + j / 2 * 16 + j % 2 * 2 : 8 * j + lane % 4 * 2;
             const float* two = sum + (kind == FP32 ? 16 * p + 2 * j : 32 * (p / 2) + 4 * j + p % 2 * 2);
@@ -494,26 +443,9 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     }
 }
 
-#ifdef __CUDACC__
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
-#endif
-
-extern "C" __global__ void __launch_bounds__(128, 2)
-matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
-            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
-            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs(FP32, left, right, shared, k_begin, k_end, sum);
-    finish_all(FP32, shared, c, sum, M, N, e);
-}
-
-// For the tensor cores the loop is compiled for each of the four ways in which the operands can lie.
-__device__ __forceinline__ void add_slabs_by_form(int kind, Operand left, Operand right, float* shared, int k_begin, int k_end, float* sum) {
+// add_slabs for the tensor cores, compiled for each of the four combinations of the factors' orders in memory.
+__device__ __forceinline__ void add_slabs_by_order(int kind, Operand left, Operand right, float* shared, int k_begin, int k_end,
+                                                   float* sum) {
     if (left.k_contiguous && right.k_contiguous) {
         left.k_contiguous = 1, right.k_contiguous = 1;
         add_slabs(kind, left, right, shared, k_begin, k_end, sum);
@@ -529,30 +461,40 @@ __device__ __forceinline__ void add_slabs_by_form(int kind, Operand left, Operan
     }
 }
 
+__device__ __forceinline__ void multiply_block(int kind, Operand left, Operand right, float* c, int K, long long stride_a, long long stride_b,
+                                               int shares, const Epilogue& e) {
+    DYNAMIC_SHARED(shared);
+    int k_begin, k_end;
+    choose_batch(&left.data, &right.data, K, stride_a, stride_b, shares, &k_begin, &k_end);
+    float sum[128] = {};
+    if (kind == FP32) add_slabs(kind, left, right, shared, k_begin, k_end, sum);
+    else add_slabs_by_order(kind, left, right, shared, k_begin, k_end, sum);
+    finish_all(kind, shared, c, sum, left.rows, right.rows, e);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2)
+matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
+            long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
+            int accumulate, int aligned_a, int aligned_b, int aligned_c) {
+    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
+    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
+    multiply_block(FP32, left, right, c, K, stride_a, stride_b, shares, e);
+}
+
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_tf32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs_by_form(TF32, left, right, shared, k_begin, k_end, sum);
-    finish_all(TF32, shared, c, sum, M, N, e);
+    multiply_block(TF32, left, right, c, K, stride_a, stride_b, shares, e);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_bf16(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    DYNAMIC_SHARED(shared);
-    int k_begin, k_end;
-    choose_batch(&a, &b, K, stride_a, stride_b, shares, &k_begin, &k_end);
     const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
     const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    float sum[128] = {};
-    add_slabs_by_form(BF16, left, right, shared, k_begin, k_end, sum);
-    finish_all(BF16, shared, c, sum, M, N, e);
+    multiply_block(BF16, left, right, c, K, stride_a, stride_b, shares, e);
 }

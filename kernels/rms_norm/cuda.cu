@@ -1,25 +1,12 @@
-// Root mean square normalisation over rows, on a GPU; the formulas and the derivation are in reference.py.
+// Root mean square normalisation over rows; reference.py has the formulas and the derivation.
 //
-// A row to a team of threads, which reads it twice: the second time it comes from the cache. dweight needs sums over all rows;
-// each block adds 32 columns over a strip of rows, and the strips are added up afterwards. No atomics: the order of every sum is
-// fixed, so the same inputs give the same bits.
+// A team of threads computes a row and reads it twice; the second read comes from the cache. dweight sums over all rows: a
+// block adds up 32 columns over a strip of rows, and a second kernel adds up the strips. No kernel uses atomics, so every sum
+// has a fixed order and the same inputs give the same bits.
 
-// Five shuffles add up a warp (softmax/cuda.cu explains them); a team larger than a warp goes on through shared memory.
-__device__ __forceinline__ float warp_sum(float v) {
-    for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
-    return v;
-}
+#include "../common.cuh"
 
-__device__ __forceinline__ float team_sum(float v) {
-    __shared__ float of_warp[32];
-    v = warp_sum(v);
-    if (blockDim.x == 32) return v;
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
-    __syncthreads();
-    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0f);
-}
-
-// blockDim.x threads to a row, blockDim.y rows to a block.
+// A team has blockDim.x threads, a block blockDim.y teams.
 extern "C" __global__ void __launch_bounds__(512)
 rms_norm_forward(const float* x, const float* weight, float* y, float* rstd, int rows, int columns, float eps) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
@@ -32,7 +19,7 @@ rms_norm_forward(const float* x, const float* weight, float* y, float* rstd, int
     if (threadIdx.x == 0) rstd[r] = scale;
 }
 
-// dx = rstd (dn − n mean(dn n)), a row to a team.
+// dx = rstd (dn − n mean(dn n)), the threads as in rms_norm_forward.
 extern "C" __global__ void __launch_bounds__(512)
 rms_norm_backward_input(const float* dy, const float* x, const float* weight, const float* rstd, float* dx, int rows, int columns) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
@@ -47,10 +34,10 @@ rms_norm_backward_input(const float* dy, const float* x, const float* weight, co
         dx[row + c] = scale * (dy[row + c] * (weight ? weight[c] : 1.0f) - x[row + c] * scale * stretch);
 }
 
-// dweight = Σ_rows dy n over a strip of rows: block (i, s) adds 32 columns over the rows of strip s, with 32 × 32 threads.
+// strips[s] = Σ dy n over the rows of strip s: block (i, s) of 32 × 32 threads adds up 32 columns.
 extern "C" __global__ void rms_norm_weight_sums(const float* dy, const float* x, const float* rstd, float* strips, int rows,
                                                 int columns, int rows_of_strip) {
-    __shared__ float of_thread[32][33];  // 33: so that a column of it lies in 32 different memory banks
+    __shared__ float tile[32][33];
     const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * rows_of_strip, end = min(rows, begin + rows_of_strip);
     float dw = 0.0f;
     if (c < columns)
@@ -58,14 +45,12 @@ extern "C" __global__ void rms_norm_weight_sums(const float* dy, const float* x,
             const long long i = (long long)r * columns + c;
             dw += dy[i] * x[i] * rstd[r];
         }
-    of_thread[threadIdx.y][threadIdx.x] = dw;
-    __syncthreads();
-    const int column = blockIdx.x * 32 + threadIdx.y;  // now a warp to a column
-    dw = warp_sum(of_thread[threadIdx.x][threadIdx.y]);
+    dw = column_sum(tile, dw);
+    const int column = blockIdx.x * 32 + threadIdx.y;
     if (threadIdx.x == 0 && column < columns) strips[(long long)blockIdx.y * columns + column] = dw;
 }
 
-// out[c] (+)= Σ_s strips[s][c], a column to a thread: there are few strips.
+// out[c] (+)= Σ_s strips[s][c] over n strips, one column a thread: there are few strips.
 extern "C" __global__ void rms_norm_add_strips(const float* strips, float* out, int n, int columns, int accumulate) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= columns) return;

@@ -1,38 +1,51 @@
 """Root mean square normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, empty, f32, i32, multiprocessors, result, row_teams
+from kernels import gpu
+from kernels.arrays import Array
+from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
 
 
-def rms_norm_forward(x, weight=None, *, eps=1e-5, out=None):
+def rms_norm_forward(
+    x: Array, weight: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array]:
     """See reference.rms_norm_forward; all arrays are float32."""
     x, weight = contiguous(x), contiguous(weight)
-    y, rstd = result(x, x.shape, out, "rms_norm_forward"), empty(x, x.shape[:-1])
-    grid, block = row_teams(rstd.size, x.shape[-1])
-    SOURCE.launch("rms_norm_forward", grid, block, x, weight, y, rstd, i32(rstd.size), i32(x.shape[-1]), f32(eps))
-    return deliver(y, out), rstd
+    y, rstd = output_buffer(x, x.shape, out, "rms_norm_forward"), empty(x, x.shape[:-1])
+    rows, columns = rstd.size, x.shape[-1]
+    SOURCE.launch("rms_norm_forward", *gpu.row_teams(rows, columns), x, weight, y, rstd, i32(rows), i32(columns), f32(eps))
+    return finish_output(y, out), rstd
 
 
-def rms_norm_backward(dy, x, weight, rstd, *, needs=(True, True), out=(None, None), accumulate=False):
+def rms_norm_backward(
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    rstd: Array,
+    *,
+    needs: tuple[bool, bool] = (True, True),
+    out: tuple[Array | None, Array | None] = (None, None),
+    accumulate: bool = False,
+) -> tuple[Array | None, Array | None]:
     """See reference.rms_norm_backward."""
-    dy, x, weight, rstd = (contiguous(a) for a in (dy, x, weight, rstd))
+    dy, x, weight, rstd = contiguous(dy), contiguous(x), contiguous(weight), contiguous(rstd)
     rows, columns = rstd.size, x.shape[-1]
     dx = dweight = None
     if needs[0]:
-        dx = result(x, x.shape, out[0], "rms_norm_backward")
-        grid, block = row_teams(rows, columns)
-        args = dy, x, weight, rstd, dx, i32(rows), i32(columns)
-        SOURCE.launch("rms_norm_backward_input", grid, block, *args)
-        dx = deliver(dx, out[0])
+        dx = output_buffer(x, x.shape, out[0], "rms_norm_backward")
+        arrays = dy, x, weight, rstd, dx
+        SOURCE.launch("rms_norm_backward_input", *gpu.row_teams(rows, columns), *arrays, i32(rows), i32(columns))
+        dx = finish_output(dx, out[0])
     if needs[1]:
-        rows_of_strip = max(32, blocks_for(rows, 4 * multiprocessors(x)))
-        strips = empty(x, (max(1, blocks_for(rows, rows_of_strip)), columns))
-        args = dy, x, rstd, strips, i32(rows), i32(columns), i32(rows_of_strip)
-        SOURCE.launch("rms_norm_weight_sums", (blocks_for(columns, 32), len(strips)), (32, 32), *args)
+        n_strips, rows_of_strip = gpu.row_strips(rows, 4 * gpu.device(x).multiprocessors)
+        strips = empty(x, (n_strips, columns))
+        sizes = i32(rows), i32(columns), i32(rows_of_strip)
+        SOURCE.launch("rms_norm_weight_sums", (gpu.blocks_for(columns, 32), n_strips), (32, 32), dy, x, rstd, strips, *sizes)
         accumulate = accumulate and out[1] is not None
-        total = result(x, (columns,), out[1], "rms_norm_backward")
-        args = strips, total, i32(len(strips)), i32(columns), i32(accumulate and total is out[1])
-        SOURCE.launch("rms_norm_add_strips", (blocks_for(columns, 128),), (128,), *args)
-        dweight = deliver(total, out[1], accumulate)
+        dweight = output_buffer(x, (columns,), out[1], "rms_norm_backward")
+        in_place = i32(accumulate and dweight is out[1])
+        args = strips, dweight, i32(n_strips), i32(columns), in_place
+        SOURCE.launch("rms_norm_add_strips", (gpu.blocks_for(columns, 128),), (128,), *args)
+        dweight = finish_output(dweight, out[1], accumulate)
     return dx, dweight

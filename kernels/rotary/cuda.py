@@ -1,16 +1,16 @@
 """Rotary positions on a GPU: reference.py's signature over the kernel in cuda.cu."""
 
-from kernels.gpu import Source, blocks_for, contiguous, deliver, f32, i32, i64, result
+from kernels.arrays import Array
+from kernels.gpu import Source, contiguous, elementwise, f32, finish_output, i32, i64, output_buffer
 
 SOURCE = Source(__file__)
-THREADS = 256
 
 
-def rotary(x, cos, sin, *, inverse=False, out=None):
+def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Array | None = None) -> Array:
     """See reference.rotary; all arrays are float32."""
     x, cos, sin = contiguous(x), contiguous(cos), contiguous(sin)
-    y = result(x, x.shape, out, "rotary")
-    pairs, half = x.size // 2, x.shape[-1] // 2
-    args = x, cos, sin, y, i64(pairs), i32(x.shape[-2]), i32(half), f32(-1 if inverse else 1)
-    SOURCE.launch("rotary", (blocks_for(pairs, THREADS),), (THREADS,), *args)
-    return deliver(y, out)
+    y = output_buffer(x, x.shape, out, "rotary")
+    pairs, T, half = x.size // 2, x.shape[-2], x.shape[-1] // 2
+    sign = f32(-1 if inverse else 1)
+    SOURCE.launch("rotary", *elementwise(pairs), x, cos, sin, y, i64(pairs), i32(T), i32(half), sign)
+    return finish_output(y, out)

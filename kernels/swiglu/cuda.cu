@@ -1,8 +1,9 @@
-// SwiGLU on a GPU: one result to a thread. reference.py has the formulas.
+// SwiGLU, one result a thread; reference.py has the formulas. x holds rows of 2 F numbers, first F gates g, then F ups u.
+// Element i of y is column i % F of row i / F.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// x holds rows of 2 F numbers, the gates and then the ups; element i of y is column i % F of row i / F.
+// y = g σ(g) u
 extern "C" __global__ void swiglu_forward(const float* x, float* y, long long n, int F) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;

@@ -1,4 +1,4 @@
-"""Every .cu file through NVIDIA's own compilers, for machines that have them: no GPU is needed to compile for one."""
+"""NVIDIA's own compilers accept every .cu file. They need no GPU, and the tests skip if they are not installed."""
 
 import ctypes
 import glob
@@ -10,45 +10,45 @@ from pathlib import Path
 
 import pytest
 
+from kernels import cuda_file
+
 SOURCES = sorted(Path("kernels").glob("*/cuda.cu"))
 STRICT = ["-Xptxas", "--warn-on-spills,--warn-on-local-memory-usage", "-Werror", "all-warnings", "--std=c++17"]
-
-
-# attention is compiled in two ways
 NVRTC = [(path, "-DTENSOR_CORES=0") for path in SOURCES] + [(Path("kernels/attention/cuda.cu"), "-DTENSOR_CORES=1")]
 
 
 def variants(path, arch):
-    """The defines to compile with: attention's head width, and whether by tensor cores."""
+    """The sets of -D options to compile with: for attention, head widths with and without tensor cores."""
     if path.parent.name != "attention":
         return [[]]
-    chosen = {"sm_75": [(64, 0)], "sm_80": [(64, 1)], "sm_90": [(64, 0), (128, 0), (128, 1)]}[arch]
-    return [[f"-DHEAD_DIM={d}", f"-DTENSOR_CORES={on}"] for d, on in chosen]
+    settings = {"sm_75": [(64, 0)], "sm_80": [(64, 1)], "sm_90": [(64, 0), (128, 0), (128, 1)]}[arch]
+    return [[f"-DHEAD_DIM={width}", f"-DTENSOR_CORES={on}"] for width, on in settings]
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not installed")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.parent.name)
-def test_nvcc_without_a_warning_or_a_spilled_register(path, tmp_path):
-    running = []
+def test_nvcc_gives_no_warning_and_spills_no_register(path, tmp_path):
+    running: list[tuple[list[str], subprocess.Popen]] = []
     for arch in ("sm_75", "sm_80", "sm_90"):
         for i, defines in enumerate(variants(path, arch)):
             target = ["-cubin", f"-arch={arch}", "-o", str(tmp_path / f"{arch}{i}.cubin")]
             command = ["nvcc", *target, *STRICT, *defines, str(path)]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            running.append((command, process))
             if len(running) % 2 == 0:
-                running[-2].wait()
-    for process in running:
+                running[-2][1].wait()
+    for command, process in running:
         output, _ = process.communicate()
-        assert process.returncode == 0, f"{' '.join(process.args)}\n{output}"
+        assert process.returncode == 0, f"{' '.join(command)}\n{output}"
 
 
 def nvrtc():
-    """The run-time compiler that CuPy uses, from a wheel or a CUDA installation, or None."""
+    """CuPy's run-time compiler, from a wheel or a CUDA installation; None if there is neither."""
     site = sysconfig.get_paths()["purelib"]
     for pattern in (f"{site}/nvidia/*/lib/libnvrtc.so.1*", "/usr/local/cuda/lib64/libnvrtc.so.1*"):
         for name in sorted(glob.glob(pattern)):
             if "alt" not in name:
-                for part in glob.glob(str(Path(name).parent / "libnvrtc-builtins.so*")):  # it would be looked for elsewhere
+                for part in glob.glob(str(Path(name).parent / "libnvrtc-builtins.so*")):  # NVRTC would look for it elsewhere
                     ctypes.CDLL(part, ctypes.RTLD_GLOBAL)
                 return ctypes.CDLL(name)
     return None
@@ -56,10 +56,10 @@ def nvrtc():
 
 @pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed (pip install nvidia-cuda-nvrtc)")
 @pytest.mark.parametrize("path, defines", NVRTC, ids=lambda v: getattr(getattr(v, "parent", None), "name", v))
-def test_nvrtc(path, defines):
-    library = nvrtc()
+def test_nvrtc_compiles_the_text_that_cupy_gets(path, defines):
+    library, text = nvrtc(), cuda_file.read(path).encode()
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    assert library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), b"cuda.cu", 0, None, None) == 0
+    assert library.nvrtcCreateProgram(ctypes.byref(program), text, b"cuda.cu", 0, None, None) == 0
     options = (ctypes.c_char_p * 3)(b"-arch=sm_90", b"--std=c++17", defines.encode())
     status = library.nvrtcCompileProgram(program, 3, options)
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))

@@ -238,7 +238,7 @@ class StandIn(ModuleType):
             def __call__(self, grid, block, args, shared_mem=0):
                 assert all(isinstance(n, int) for n in (*grid, *block))
                 assert shared_mem <= self.max_dynamic_shared_size_bytes
-                arguments = [None if a is gpu._NULL else getattr(a, "held", a) for a in args]
+                arguments = [None if a is gpu._NULL else getattr(a, "storage", a) for a in args]
                 memory.do(lambda: emulated.launch(self.name, grid, block, arguments, shared_mem))
 
         return SimpleNamespace(get_function=Function)
@@ -295,12 +295,12 @@ def test_an_error_of_cupy_while_recording_is_a_graph_error(cupy, monkeypatch):
     def refuse(self):
         if memory._recorded is not None:
             raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
-        return self.held.item()
+        return self.storage.item()
 
     def fail(self):
         if memory._recorded is not None:
             raise OutOfMemoryError
-        return self.held.item()
+        return self.storage.item()
 
     for item, raised in ((refuse, mg.GraphError), (fail, OutOfMemoryError)):
         monkeypatch.setattr(memory.ndarray, "item", item)

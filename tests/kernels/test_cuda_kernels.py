@@ -1,6 +1,7 @@
-"""Every CUDA kernel, run by the emulator: against float64 NumPy, plain and checked, in three random orders of threads."""
+"""The emulator runs every CUDA kernel, plain and checked, in three random orders of threads, against float64 NumPy."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,14 +51,14 @@ def test_tensor_cores_round_their_factors_and_fp32_does_not(precision):
 
 @pytest.mark.parametrize("kernel, bound", [("matmul_fp32", 5e-6), ("matmul_tf32", 1e-3), ("matmul_bf16", 1e-2)])
 @pytest.mark.parametrize("M, N, K", [(8, 8, 7), (8, 7, 8), (7, 11, 3), (9, 3, 11)])
-def test_slices_of_which_three_numbers_remain_in_the_last_four(M, N, K, kernel, bound):
+def test_slices_whose_last_quad_has_three_numbers(M, N, K, kernel, bound):
     base = normal(16, 16)
     a, b = base[:M, :K], base[:K, :N]
     with emulator.settings(checked=True):
         assert cases.error(matmul.matmul(a, b, kernel=kernel), cases.double(a) @ b) < bound
 
 
-def test_tensor_cores_are_refused_where_there_are_none(precision, monkeypatch):
+def test_a_gpu_without_tensor_cores_refuses_their_precisions(precision, monkeypatch):
     monkeypatch.setattr(gpu, "EMULATED", gpu.Device("Tesla T4", 75, 40, 64 << 10))
     a, q = normal(8, 8), normal(1, 1, 20, 16)
     assert cases.error(ours.matmul(a, a), cases.double(a) @ a) < 5e-6
@@ -84,8 +85,8 @@ def test_heads_too_wide_for_the_shared_memory_are_refused(monkeypatch):
 
 
 def test_gradients_against_differences():
-    found = dict(cases.check_gradients(ours, np.asarray, np.random.default_rng(0)))
-    assert len(found) == 11 and max(found.values()) < 1e-3
+    errors = dict(cases.check_gradients(ours, np.asarray, np.random.default_rng(0)))
+    assert len(errors) == 11 and max(errors.values()) < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (130, 66, 257), (64, 64, 64), (33, 129, 20)])
@@ -93,16 +94,16 @@ def test_gradients_against_differences():
 def test_every_rung_of_the_ladder(shape, checked):
     M, N, K = shape
     a, b = normal(M, K), normal(K, N, seed=1)
-    want = cases.double(a) @ b
+    expected = cases.double(a) @ b
     with emulator.settings(checked=checked, seed=7):
         for rung in matmul.LADDER:
-            assert cases.error(matmul.matmul_rung(rung, a, b), want) < 5e-6, rung
+            assert cases.error(matmul.matmul_rung(rung, a, b), expected) < 5e-6, rung
         for kernel in ("matmul_registers_2d", "matmul_fp32"):
             for ta in (False, True):
                 for tb in (False, True):
                     x, y = np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b
-                    got = matmul.matmul(x, y, transpose_a=ta, transpose_b=tb, kernel=kernel)
-                    assert cases.error(got, want) < 5e-6, (kernel, ta, tb)
+                    product = matmul.matmul(x, y, transpose_a=ta, transpose_b=tb, kernel=kernel)
+                    assert cases.error(product, expected) < 5e-6, (kernel, ta, tb)
 
 
 def test_the_plain_kernels_agree_with_the_fast_ones():
@@ -112,15 +113,15 @@ def test_the_plain_kernels_agree_with_the_fast_ones():
         assert cases.error(plain, fast.astype(float)) < 1e-6
     for plain, fast in zip(cross_entropy.cross_entropy_plain(x, targets), ours.cross_entropy_forward(x, targets)):
         assert cases.error(plain, fast.astype(float)) < 1e-6
-    kw = dict(step=2, lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
-    one, other = ([normal(50, seed=s) for s in range(3)] + [abs(normal(50, seed=3))] for _ in range(2))
-    adamw.adamw_plain(*one, **kw)
-    adamw.adamw_step(*([a] for a in other), **kw)
-    assert all(np.array_equal(a, b) for a, b in zip(one, other))
+    settings: dict[str, Any] = dict(step=2, lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+    plain_arrays, arrays = ([normal(50, seed=s) for s in range(3)] + [abs(normal(50, seed=3))] for _ in range(2))
+    adamw.adamw_plain(*plain_arrays, **settings)
+    adamw.adamw_step(*([a] for a in arrays), **settings)
+    assert all(np.array_equal(a, b) for a, b in zip(plain_arrays, arrays))
 
 
 def test_sums_do_not_depend_on_the_order_of_threads():
-    """Three orders of blocks and threads, the same bits: training twice with one seed gives one model."""
+    """Three orders of blocks and threads give the same bits, so training twice with the same seed gives the same model."""
     ids, dy = np.random.default_rng(0).integers(0, 7, 90), normal(90, 33)
     x, w = normal(90, 36), normal(36)
     q, k, v, dout = (normal(1, 2, 70, 16, seed=s) for s in range(4))
@@ -140,7 +141,7 @@ def test_sums_do_not_depend_on_the_order_of_threads():
     assert len(bits) == 1
 
 
-def test_indices_out_of_range_raise_on_the_cpu_and_read_nothing_in_the_kernel():
+def test_an_index_out_of_range_raises_on_the_cpu_and_gives_nan_in_the_kernel():
     with pytest.raises(IndexError, match="index 5 is out of range for 5 rows"):
         ours.embedding_forward(normal(5, 3), np.array([0, 5]))
     with pytest.raises(IndexError, match="index -1 is out of range for 4 rows"):
@@ -148,7 +149,7 @@ def test_indices_out_of_range_raise_on_the_cpu_and_read_nothing_in_the_kernel():
     y, weight, ids = np.zeros((2, 3), np.float32), normal(5, 3), np.array([1, 99])
     from kernels.embedding.cuda import SOURCE
 
-    with emulator.settings(checked=True):  # what a GPU does, where nobody looked before the launch
+    with emulator.settings(checked=True):  # as on a GPU, where no check precedes the launch
         SOURCE.launch("embedding_forward", (2,), (32,), weight, ids, y, gpu.i32(5), gpu.i32(3))
     assert np.array_equal(y[0], weight[1]) and np.isnan(y[1]).all()
 
@@ -164,9 +165,9 @@ def test_sizes_of_zero_launch_nothing():
 def test_cross_entropy_may_overwrite_its_logits():
     x, targets, dlosses = normal(9, 70), np.arange(9), normal(9, seed=1)
     _, lse = ours.cross_entropy_forward(x, targets)
-    want = ours.cross_entropy_backward(dlosses, x, targets, lse)
+    dlogits = ours.cross_entropy_backward(dlosses, x, targets, lse)
     assert ours.cross_entropy_backward(dlosses, x, targets, lse, out=x) is x
-    assert np.array_equal(x, want)
+    assert np.array_equal(x, dlogits)
 
 
 def test_ignored_rows_are_not_read():
@@ -184,9 +185,9 @@ def test_attention_gradients_into_the_parts_of_one_buffer():
     parts = tuple(grads[:, :, i].swapaxes(1, 2) for i in range(3))
     dout = normal(B, H, T, D, seed=1)
     y, lse = ours.attention_forward(q, k, v, causal_offset=0)
-    got = ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0, out=parts)
-    want = cases.reference("attention", "attention_backward")(*map(cases.double, (dout, q, k, v, y, lse)), causal_offset=0)
-    assert all(g is p for g, p in zip(got, parts)) and cases.error(got, want) < 5e-6
+    results = ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0, out=parts)
+    expected = cases.reference("attention", "attention_backward")(*map(cases.double, (dout, q, k, v, y, lse)), causal_offset=0)
+    assert all(r is p for r, p in zip(results, parts)) and cases.error(results, expected) < 5e-6
 
 
 def test_a_factor_may_stay_on_the_device():
@@ -195,13 +196,13 @@ def test_a_factor_may_stay_on_the_device():
     assert np.array_equal(a, b * np.float32(0.25))
 
 
-def test_the_few_cases_of_the_sanitizers_launch_every_kernel_that_is_used(precision):
-    chosen = cases.covering(ours, np.asarray, seed=0)
-    assert len(chosen) < 80
+def test_the_sanitizers_few_cases_launch_every_kernel_in_use(precision):
+    few = cases.covering(ours, np.asarray, seed=0)
+    assert len(few) < 80
     with memory.counting() as traffic:
         for name in gpu.PRECISIONS:
             precision(name)
-            results = list(cases.check_cases(ours, np.asarray, np.random.default_rng(0), True, name, chosen))
+            results = list(cases.check_cases(ours, np.asarray, np.random.default_rng(0), True, name, few))
             assert results and [r for r in results if not r[1] <= r[2]] == []
     for path in sorted(Path("kernels").glob("*/cuda.cu")):
         used = set(gpu.signatures(path.read_text())) - set(matmul.LADDER)
