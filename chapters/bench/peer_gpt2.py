@@ -1,6 +1,6 @@
-"""What transformers' GPT-2 makes of a text, stage by stage, stored for `python -m chapters.ch09_gpt2 --verify`.
+"""The activations of transformers' GPT-2, stage by stage, for `python -m chapters.ch09_gpt2 --verify`.
 
-python -m kernels.bench.peer_gpt2 FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
+python -m chapters.bench.peer_gpt2 FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
 """
 
 import sys
@@ -11,29 +11,28 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
 
-def activations(model, ids):
-    """{stage: array} for ids: (B, T): what enters the first block, what each block returns, the last norm, the logits."""
-    body = model.transformer
-    found, hooks = {}, []
+def activations(model, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """{stage: array} for ids, (B, T): the first block's input, each block's output, the last norm's, the logits."""
+    body, arrays, hooks = model.transformer, {}, []
 
-    def note(name):
+    def store(name):
         def hook(module, args, output):
-            found[name] = (output[0] if isinstance(output, tuple) else output).numpy()
+            arrays[name] = (output[0] if isinstance(output, tuple) else output).numpy()
 
         return hook
 
     stages = {"embeddings": body.drop, "ln_f": body.ln_f, "logits": model.lm_head}
     stages |= {f"h.{i}": block for i, block in enumerate(body.h)}
     for name, module in stages.items():
-        hooks.append(module.register_forward_hook(note(name)))
+        hooks.append(module.register_forward_hook(store(name)))
     with torch.no_grad():
         model(torch.from_numpy(ids))
     for hook in hooks:
         hook.remove()
-    return found
+    return arrays
 
 
-def main(folder, file, length=64):
+def main(folder: str, file: str, length: int = 64) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, min(length, model.config.n_positions)))
     arrays = {name: np.ascontiguousarray(array) for name, array in activations(model, ids).items()}

@@ -1,8 +1,8 @@
-"""What transformers makes of a GGUF file, for `python -m chapters.ch09_smollm2 --verify`: its logits, and its greedy answers.
+"""transformers' logits and greedy answers from a GGUF file, for `python -m chapters.ch09_smollm2 --verify`.
 
-    python -m kernels.bench.peer_llama MODEL.gguf ASKED.json TOLD.safetensors
+    python -m chapters.bench.peer_llama MODEL.gguf QUESTIONS.json ANSWERS.safetensors
 
-ASKED holds prompts (lists of token ids), max_new_tokens and stop (token ids).  transformers reads and dequantises MODEL itself.
+QUESTIONS has prompts (lists of token ids), max_new_tokens and stop (token ids). transformers dequantizes MODEL itself.
 """
 
 import json
@@ -15,21 +15,21 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
 
-def main(model, asked, told):
-    path, asked = Path(model), json.loads(Path(asked).read_text())
+def main(model_file: str, questions_file: str, answers_file: str) -> None:
+    path, questions = Path(model_file), json.loads(Path(questions_file).read_text())
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-    found = {}
-    for i, prompt in enumerate(asked["prompts"]):
+    stop = questions["stop"]
+    settings = dict(max_new_tokens=questions["max_new_tokens"], eos_token_id=stop, pad_token_id=stop[0])
+    arrays = {}
+    for i, prompt in enumerate(questions["prompts"]):
         ids = torch.tensor([prompt])  # (1, T)
         with torch.inference_mode():
-            found[f"logits.{i}"] = model(ids).logits[0].numpy()  # (T, V)
-            written = model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=asked["max_new_tokens"],
-                eos_token_id=asked["stop"], pad_token_id=asked["stop"][0],
-            )[0, len(prompt) :].tolist()  # fmt: skip
-        ends = [place for place, token in enumerate(written) if token in asked["stop"]]
-        found[f"answer.{i}"] = np.array(written[: ends[0]] if ends else written, np.int64)
-    save_file(found, told)
+            arrays[f"logits.{i}"] = model(ids).logits[0].numpy()  # (T, V)
+            text = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **settings)
+        answer = text[0, len(prompt) :].tolist()
+        end = next((place for place, token in enumerate(answer) if token in stop), len(answer))
+        arrays[f"answer.{i}"] = np.array(answer[:end], np.int64)
+    save_file(arrays, answers_file)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,41 @@
-"""Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and where the time goes, kernel by kernel."""
+"""Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and time by kernel.
+
+    python -m chapters.bench step --preset tiny
+"""
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from argparse import Namespace
 
 import numpy as np
 
 import kernels
-from kernels.bench.measure import in_turns, limits
-from kernels.bench.peers import contestants, limit_rate
+import minigrad as mg
+import minigrad.nn.functional as F
+from chapters.ch06_gpt import GPT, GPTConfig
+from kernels.bench import tasks
+from kernels.bench.contest import Task, compete, contestants
+from kernels.bench.limits import bound, bound_rate, limits
 
 SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
 SECONDS = {"tiny": 20, "book": 60, "gpt2": 60}
+Batch = tuple[GPTConfig, np.ndarray, np.ndarray]
 
 
-def our_step(config, inputs, targets, change=lambda model: None):
+def random_batch(preset: str, B: int, T: int) -> Batch:
+    """A GPT's shape, and token ids: inputs and targets, (B, T) each."""
+    V = SIZES[preset][2]
+    inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
+    return GPTConfig.preset(preset, vocab_size=V), inputs, targets
+
+
+def our_step(batch: Batch, change: Callable[[GPT], None] = lambda model: None) -> Callable[[], float]:
     """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
 
-    change: what is done to the model before.
+    change: is called on the new model, before it is trained.
     """
-    import minigrad as mg
-    import minigrad.nn.functional as F
-    from chapters.ch06_gpt import GPT
-
+    config, inputs, targets = batch
     model = GPT(config, generator=mg.Generator(0))
     change(model)
     optimizer = mg.optim.AdamW(model.parameters(), lr=3e-4)
@@ -38,33 +52,34 @@ def our_step(config, inputs, targets, change=lambda model: None):
     return step
 
 
-def prepared(preset, B, T):
-    from chapters.ch06_gpt import GPTConfig
+def training_step(library: str, preset: str, B: int, T: int) -> Task:
+    """The task: a step of ours, of PyTorch, or of PyTorch through torch.compile (the library "compiled").
 
-    V = SIZES[preset][2]
-    config = GPTConfig.preset(preset, vocab_size=V)
-    inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
-    return config, inputs, targets
+    A turn is long, as training is: the first steps after a rest take some percent longer than the next ones.
+    """
+    batch = random_batch(preset, B, T)
+    if library == "minigrad":
+        return Task(our_step(batch), turn=1.0)
+    tasks.pytorch()
+    from chapters.bench.peer_gpt import peer_step  # in PyTorch's process alone
 
-
-def parameter_shapes(preset):
-    """Of all arrays that AdamW updates in a step of this size."""
-    from chapters.ch06_gpt import GPT
-
-    return [parameter.shape for parameter in GPT(prepared(preset, 1, 1)[0]).parameters()]
+    return Task(peer_step(*batch, compiled=library == "compiled"), turn=1.0)
 
 
-def _product_operations(config, B, T):
+def product_operations(config: GPTConfig, B: int, T: int) -> int:
     """Operations in the matrix products of a step: three products a weight, two operations each, and causal attention."""
     C, L = config.d_model, config.n_layer
     weights = L * 12 * C * C + config.vocab_size * C
     return 6 * B * T * weights + 7 * L * B * T * (T + 1) * C
 
 
-def _breakdown(step, steps=5):
-    """Seconds of each kernel in one step, the mean of several, by wrapping the functions of the CPU set while they run."""
-    served, spent = kernels.SETS["cpu"], defaultdict(float)
-    plain = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
+def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tuple[str, float]], float]:
+    """Seconds that each kernel takes of a step, the longest first, and seconds of a step: means over several.
+
+    Every function of the CPU's kernel set is wrapped in a clock meanwhile.
+    """
+    served, spent = kernels.SETS["cpu"], defaultdict[str, float](float)
+    functions = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
 
     def timed(name, function):
         def call(*args, **settings):
@@ -75,7 +90,7 @@ def _breakdown(step, steps=5):
 
         return call
 
-    for name, function in plain.items():
+    for name, function in functions.items():
         setattr(served, name, timed(name, function))
     try:
         begin = time.perf_counter()
@@ -83,68 +98,71 @@ def _breakdown(step, steps=5):
             step()
         total = time.perf_counter() - begin
     finally:
-        for name, function in plain.items():
+        for name, function in functions.items():
             setattr(served, name, function)
     spent["everything else"] = total - sum(spent.values())
-    each = {name: seconds / steps for name, seconds in spent.items()}
-    return sorted(each.items(), key=lambda item: -item[1]), total / steps
+    each = [(name, seconds / steps) for name, seconds in spent.items()]
+    return sorted(each, key=lambda item: -item[1]), total / steps
 
 
-def _fastest_product(names):
-    """GFLOP/s of (2048, 2048) @ (2048, 1536) by whoever is fastest: the rate that a step
-    of nothing but large products would reach. The limit in registers leaves out that operands come from memory."""
-    with contestants("numpy", *(name for name in names if name != "compiled")) as them:
-        for one in them.values():
-            one.prepare("matmul", 2048, 2048, 1536, False, False)
-        seconds = dict(zip(them, in_turns([one.turn for one in them.values()]), strict=True))
-    name = min(seconds, key=seconds.get)
-    return name, 2 * 2048 * 2048 * 1536 / seconds[name] / 1e9
+def fastest_product(libraries: Sequence[str]) -> float:
+    """GFLOP/s of a large product in the fastest library: the rate of a step that consists of large products alone.
+
+    (The limit in registers is higher, since it takes no operands from memory.)
+    """
+    with contestants("numpy", *(name for name in libraries if name != "compiled")) as running:
+        seconds = compete(running, (tasks.matmul, 2048, 2048, 1536, False, False))
+    fastest = min(seconds, key=lambda name: seconds[name])
+    rate = 2 * 2048 * 2048 * 1536 / seconds[fastest] / 1e9
+    print(f"fastest product, (2048, 2048) @ (2048, 1536), by {fastest}: {rate:.0f} GFLOP/s")
+    return rate
 
 
-def _one_size(preset, product, names):
+def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
+    """Print time and memory of one size in every library, then our time by kernel."""
     B, T, V = SIZES[preset]
-    with contestants(*names, "limit") as them:  # new processes for each size, so that the peak of memory is this size's
-        for name, one in them.items():
-            one.prepare(*(("training_step", preset, B, T) if name != "limit" else ("nothing_but", "multiplying")))
-        found = dict(zip(them, in_turns([one.turn for one in them.values()], SECONDS[preset]), strict=True))
-        peaks = {name: one.peak() for name, one in them.items()}
-    limit = limit_rate("multiplying", found.pop("limit"))
-    config, inputs, targets = prepared(preset, B, T)
-    operations = _product_operations(config, B, T) / 1e9
-    print(f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone: "
-          f"{1e3 * operations / limit:.1f} ms at the limit in registers in the same turns, {limit:.0f} GFLOP/s, "
-          f"{1e3 * operations / product:.1f} ms at the fastest product's rate")  # fmt: skip
-    for name, seconds in found.items():
-        ratio, times = found["minigrad"] / seconds, (seconds * rate / operations for rate in (limit, product))
-        shown = "minigrad takes {:5.2f} of it   {:5.2f} and {:5.2f} of products   {:6.0f} MiB"
-        shown = shown.format(ratio, *times, peaks[name])
-        print(f"  {name:<10}{1e3 * seconds:9.1f} ms   {shown}")
-    ours = our_step(config, inputs, targets)
+    with contestants(*libraries, "limit") as running:  # new processes for each size, so that the peak of memory is this size's
+        task, limit_task = (training_step, preset, B, T), (bound, "multiplying")
+        times = compete(running, task, SECONDS[preset], limit=limit_task)
+        peaks = {name: contestant.peak for name, contestant in running.items()}
+    limit = bound_rate("multiplying", times.pop("limit"))
+    batch = random_batch(preset, B, T)
+    operations = product_operations(batch[0], B, T) / 1e9
+    print(
+        f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone take {1e3 * operations / limit:.1f} ms at the "
+        f"limit in registers ({limit:.0f} GFLOP/s), {1e3 * operations / product:.1f} ms at the fastest product's rate"
+    )
+    for name, seconds in times.items():
+        ratio = times["minigrad"] / seconds
+        of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
+        print(
+            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of it   "
+            f"{of_limit:5.2f} and {of_product:5.2f} of products   {peaks[name]:6.0f} MiB"
+        )
+    step = our_step(batch)
     for _ in range(2):
-        ours()
-    parts, total = _breakdown(ours)
-    print(f"  of minigrad's, {1e3 * total:.1f} ms while each kernel is timed:")
+        step()
+    parts, total = time_by_kernel(step)
+    print(f"  minigrad's step by kernel, {1e3 * total:.1f} ms with the clocks:")
     for name, seconds in parts:
         if seconds > 0.005 * total:
             print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%", flush=True)
 
 
-def _scaling(names):
-    with contestants(*names) as them:
-        print(f"\ntiny, ms a step against B and T ({', '.join(them)})")
+def measure_scaling(libraries: Sequence[str]) -> None:
+    """Print how the time of a small step grows with B and T."""
+    with contestants(*libraries) as running:
+        print(f"\ntiny, ms a step against B and T ({', '.join(running)})")
         for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
-            for one in them.values():
-                one.prepare("training_step", "tiny", B, T)
-            found = in_turns([one.turn for one in them.values()], 2.0)
-            print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in found), flush=True)
+            times = compete(running, (training_step, "tiny", B, T), 2.0)
+            print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in times.values()), flush=True)
 
 
-def run(arguments):
+def run(options: Namespace) -> None:
     print(limits())
-    names = ("minigrad", "torch", "compiled") if arguments.compile else ("minigrad", "torch")
-    fastest, product = _fastest_product(names)
-    print(f"fastest product, (2048, 2048) @ (2048, 1536), by {fastest}: {product:.0f} GFLOP/s")
-    for preset in arguments.preset or SIZES:
-        _one_size(preset, product, names)
-    if not arguments.preset or "tiny" in arguments.preset:
-        _scaling(names)
+    libraries = ("minigrad", "torch", "compiled") if options.compile else ("minigrad", "torch")
+    product = fastest_product(libraries)
+    for preset in options.preset or SIZES:
+        measure_size(preset, product, libraries)
+    if not options.preset or "tiny" in options.preset:
+        measure_scaling(libraries)
