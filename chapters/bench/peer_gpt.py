@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from chapters.ch06_gpt import GPTConfig
 
@@ -82,6 +81,8 @@ def peer_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray, compil
 
 def transformers_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray):
     """The step of transformers' GPT-2 124M on the CPU; config is not read."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # the rest of the file needs only PyTorch
+
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)).train()
     x, y = torch.from_numpy(inputs), torch.from_numpy(targets)

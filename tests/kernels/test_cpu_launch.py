@@ -139,18 +139,30 @@ def test_threads_may_call_kernels_at_the_same_time():
         assert set(pool.map(lambda _: matmul(a, a).tobytes(), range(40))) == {alone}
 
 
-@pytest.mark.parametrize("name, size", [("softmax", "64"), ("layernorm", "64"), ("cross_entropy", "8")])
+@pytest.mark.parametrize("name, size", [("softmax", "64"), ("layernorm", "64"), ("cross_entropy", "8"), ("gelu", "64"), ("adamw", "10"), ("embedding", "64"),
+     ("rms_norm", "64"), ("swiglu", "64"), ("rotary", "32"), ("dropout", "10")])
 def test_ladders_run_and_check_themselves(name, size):
     code = f"import sys; sys.argv = ['bench', {name!r}, '--size', {size!r}]\n"
-    code += "from kernels.bench import measure; measure.in_turns.__defaults__ = (0.0,); measure.limits.__defaults__ = (4,)\n"
+    code += "from kernels.bench import contest, limits\n"
+    code += "contest.in_turns.__defaults__ = (0.0,); limits.limits.__defaults__ = (4,)\n"
     code += "from kernels.bench.__main__ import main; main()"
     result = python(code)
     assert result.returncode == 0, result.stderr
     assert "threads" in result.stdout and "of the limit" in result.stdout
 
 
-def test_benchmarks_ask_for_work_that_there_is():
-    from kernels.bench import bandwidth, decode, peers
+def test_benchmarks_ask_for_tasks_that_another_process_finds_by_name():
+    from chapters.bench import decode
+    from kernels.bench import limits, tables, tasks
 
-    asked = [work[1] for work in decode.WORK.values()] + [work[0] for _, work, *_ in bandwidth._work(8, 8)]
-    assert set(asked) == {"nothing_but", "decoding", "row_operation", "adamw", "gradient_norm"} <= set(peers.WORK)
+    makers = {task[1] for task in decode.CONTEST.values()} | {line.task[0] for line in tables.memory_traffic(8, 8)}
+    assert makers == {limits.bound, decode.decoding, tasks.row_operation, tasks.adamw, tasks.gradient_norm}
+    assert all(getattr(sys.modules[maker.__module__], maker.__name__) is maker for maker in makers)
+
+
+def test_bandwidth_updates_the_arrays_of_the_books_gpt():
+    from chapters.ch06_gpt import GPT, GPTConfig
+    from kernels.bench import tasks
+
+    gpt = GPT(GPTConfig.preset("book", vocab_size=512))
+    assert [list(parameter.shape) for parameter in gpt.parameters()] == tasks.BOOK_GPT
