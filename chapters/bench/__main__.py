@@ -12,7 +12,9 @@ def main():
     step = commands.add_parser("step", help="training steps of three sizes beside PyTorch's, with a breakdown by kernel")
     decode = commands.add_parser("decode", help="GPT-2 124M, token by token, beside transformers")
     gpt2_step = commands.add_parser("gpt2_step", help="fine-tuning GPT-2 124M beside transformers, and in less memory")
-    gpu = commands.add_parser("gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False)
+    gpu = commands.add_parser(
+        "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
+    )
     for command in (step, decode, gpt2_step):
         command.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
     step.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="a size; repeatable (default: all)")

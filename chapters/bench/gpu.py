@@ -101,7 +101,9 @@ def training_speed(check: Check) -> None:
     measure_ours(check, sizes, graph=False)
     if not check.small and torch_on_gpu() is not None:
         measure_torch(check, sizes, compiled=False)
-    measure_ours(check, [size for size in sizes if size.preset != "gpt2"], graph=True)  # gpt2's launches take no time to speak of
+    measure_ours(
+        check, [size for size in sizes if size.preset != "gpt2"], graph=True
+    )  # gpt2's launches take no time to speak of
 
 
 def measure_ours(check: Check, sizes: Sequence[Size], graph: bool) -> None:

@@ -1,6 +1,6 @@
 """Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and time by kernel.
 
-    python -m chapters.bench step --preset tiny
+python -m chapters.bench step --preset tiny
 """
 
 import time

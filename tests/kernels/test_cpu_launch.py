@@ -139,8 +139,21 @@ def test_threads_may_call_kernels_at_the_same_time():
         assert set(pool.map(lambda _: matmul(a, a).tobytes(), range(40))) == {alone}
 
 
-@pytest.mark.parametrize("name, size", [("softmax", "64"), ("layernorm", "64"), ("cross_entropy", "8"), ("gelu", "64"), ("adamw", "10"), ("embedding", "64"),
-     ("rms_norm", "64"), ("swiglu", "64"), ("rotary", "32"), ("dropout", "10")])
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("softmax", "64"),
+        ("layernorm", "64"),
+        ("cross_entropy", "8"),
+        ("gelu", "64"),
+        ("adamw", "10"),
+        ("embedding", "64"),
+        ("rms_norm", "64"),
+        ("swiglu", "64"),
+        ("rotary", "32"),
+        ("dropout", "10"),
+    ],
+)
 def test_ladders_run_and_check_themselves(name, size):
     code = f"import sys; sys.argv = ['bench', {name!r}, '--size', {size!r}]\n"
     code += "from kernels.bench import contest, limits\n"

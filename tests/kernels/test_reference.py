@@ -185,13 +185,15 @@ def test_dispatch():
         assert kernels.serving(x).name == "reference"
         with kernels.use("cpu"):
             assert kernels.serving(x).name == "cpu"
-            with pytest.raises(TypeError, match="the cpu kernels take float32 but the array is float64"):
+            with pytest.raises(TypeError, match="the cpu kernels: expected float32, got float64"):
                 kernels.serving(x.astype("float64"))
         assert kernels.serving(x).name == "reference"
     assert kernels.serving(x).name == "cpu"
-    with pytest.raises(ValueError, match="no kernels named 'tpu'"), kernels.use("tpu"):
+    with pytest.raises(ValueError, match="expected 'reference', 'cpu' or 'emulator', got 'tpu'"), kernels.use("tpu"):
         pass
-    with pytest.raises(AttributeError, match="no kernel named 'fourier'"):
+    with pytest.raises(ValueError, match="got 'cuda'; move the arrays to the GPU"), kernels.use("cuda"):
+        pass
+    with pytest.raises(AttributeError, match="expected the name of a kernel, got 'fourier'"):
         _ = kernels.serving(x).fourier
     with pytest.raises(TypeError, match="NumPy or CuPy array"):
         kernels.array_module([1.0])
