@@ -106,7 +106,7 @@ class Check:
 
 
 def correct(check: Check) -> None:
-    """Every kernel on random shapes. New arrays are filled with NaN first, except under a tool that looks for unwritten memory."""
+    """Every kernel on random shapes. New arrays hold NaN first, except for a tool that looks for unwritten memory."""
     gpu.poison_new_arrays(check.numbers is None)
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
@@ -222,7 +222,7 @@ def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check
         sys.exit(str(error))
     if emulated and not emulator.available():
         sys.exit("kernels.check: expected g++ for --device emulator, got none; install it")
-    seed = int(np.random.SeedSequence().entropy % 2**32) if options.seed is None else options.seed
+    seed = int(np.random.default_rng().integers(2**32)) if options.seed is None else options.seed
     report = Report(options.out, device_name(xp))
     check = Check(report, options.device, xp, options.small or emulated, seed, options.cases)
     for name, step in steps.items():

@@ -10,14 +10,15 @@ Several texts share one reading of the weights.
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch09_decode import Decoder, step_together, weight_bytes
 from kernels.bench import tasks
-from kernels.bench.contest import Task, contestants, in_turns
 from kernels.bench.climb import plot
+from kernels.bench.contest import Task, contestants, in_turns
 from kernels.bench.limits import bound, bound_rate, limits
 from minigrad import Generator
 from minigrad.nn import init
@@ -75,15 +76,22 @@ def their_decoding(generate: bool) -> Task:
     return Task(token)
 
 
-CONTEST = {  # name: the library, and the task
-    "reading": ("limit", bound, "reading"),
-    "float32": ("minigrad", decoding, False, 1),
-    "4 texts": ("minigrad", decoding, False, 4),
-    "8 texts": ("minigrad", decoding, False, 8),
-    "int8": ("minigrad", decoding, True, 1),
-    "int8, 8 texts": ("minigrad", decoding, True, 8),
-    "its bare forward": ("torch", decoding, False),
-    "generate()": ("torch", decoding, True),
+class Entry(NamedTuple):
+    """A line of the table: a library, and the arguments of its task `decoding`."""
+
+    library: str
+    variant: bool
+    texts: int = 1
+
+
+ENTRIES = {
+    "float32": Entry("minigrad", False),
+    "4 texts": Entry("minigrad", False, 4),
+    "8 texts": Entry("minigrad", False, 8),
+    "int8": Entry("minigrad", True),
+    "int8, 8 texts": Entry("minigrad", True, 8),
+    "its bare forward": Entry("torch", False),
+    "generate()": Entry("torch", True),
 }
 
 
@@ -94,17 +102,20 @@ def run(options: Namespace) -> None:
     megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}
     with ExitStack() as stack:
         turns = {}
-        for name, (library, *task) in CONTEST.items():
+        reader = stack.enter_context(contestants("limit"))["limit"]
+        reader.prepare(bound, "reading")
+        turns["reading"] = reader.turn
+        for name, (library, variant, texts) in ENTRIES.items():
             for contestant in stack.enter_context(contestants(library)).values():  # none if PyTorch is not installed
-                contestant.prepare(*task)
+                contestant.prepare(decoding, variant, texts)
                 turns[name] = contestant.turn
         times = in_turns(turns, options.seconds)
     rate = bound_rate("reading", times.pop("reading"))
     print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
     figures, single = [], times["float32"]
     for name, seconds in times.items():
-        library, _, int8, *texts = CONTEST[name]
-        tokens = sum(texts or [1]) / seconds
+        library, int8, texts = ENTRIES[name]
+        tokens = texts / seconds
         if library == "minigrad":
             speed = megabytes[int8] / 1e3 / seconds
             remark = f"{megabytes[int8]:.0f} MB of weights at {speed:.1f} GB/s, {100 * speed / rate:.0f}% of the limit"

@@ -50,7 +50,7 @@ class Trainer:
         self.gradients = mg.graphed(self.loss, self.model.parameters()) if graph else self.loss_and_gradients
 
     def batch(self, size: int, step: int) -> list[mg.Tensor]:
-        """Inputs and targets, (size, context) each. The ids are sorted: the next one is a little larger, which can be learned."""
+        """Inputs and targets, (size, context) each. The ids are sorted, which can be learned: the next is a little larger."""
         ids = np.random.default_rng(step).integers(0, self.config.vocab_size, (size, self.config.context + 1))
         ids = np.sort(ids, axis=1)
         return [mg.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (ids[:, :-1], ids[:, 1:])]

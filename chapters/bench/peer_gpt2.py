@@ -32,9 +32,9 @@ def activations(model, ids: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def main(folder: str, file: str, length: int = 64) -> None:
+def main(folder: str, file: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
-    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, min(length, model.config.n_positions)))
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, min(64, model.config.n_positions)))
     arrays = {name: np.ascontiguousarray(array) for name, array in activations(model, ids).items()}
     save_file({"ids": ids, **arrays}, file)
 

@@ -4,9 +4,9 @@ python -m chapters.bench step --preset tiny
 """
 
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from argparse import Namespace
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 """Climbing a ladder: check every rung, time them in turns beside NumPy and PyTorch, print a table, draw it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 
@@ -31,7 +31,9 @@ def peer_tasks(ladder: Ladder) -> Mapping[str, tuple]:
 
 def check(ladder: Ladder) -> None:
     """Raise AssertionError if a rung misses the exact result."""
-    for rung in ladder.rungs if ladder.exact is not None else ():
+    if ladder.exact is None:
+        return
+    for rung in ladder.rungs:
         largest = max(1e-30, np.abs(ladder.exact).max())
         error = np.abs(ladder.result_of(rung).astype(np.float64) - ladder.exact).max() / largest
         if not error < ladder.tolerance:
@@ -46,7 +48,8 @@ def climb(ladder: Ladder, limits: Limits) -> list[tuple[str, float]]:
     title = f"{ladder.operation} {ladder.direction}, {ladder.shape}, float32, {KINDS[ladder.limit]}"
     print(f"\n{title}{', ' if ladder.remark else ''}{ladder.remark}")
     check(ladder)
-    turns, lines = {}, {}
+    turns: dict[str, Callable[[], float]] = {}
+    lines = {}
     for rung in ladder.rungs:
         name = rung.__name__.replace("_", " ")
         turns[name] = partial(seconds_of, Task(partial(rung, *ladder.arguments)))

@@ -76,7 +76,7 @@ class Contestant:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.peak = 0.0  # MiB: the most memory that the process had used at the end of its last turn
 
-    def _ask(self, request: list | None) -> dict:
+    def _ask(self, request: list | None) -> dict[str, float]:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         assert self.process.stdout is not None
         answer = self.process.stdout.readline()
@@ -148,6 +148,7 @@ def serve() -> None:
     library, task = sys.argv[1], None
     if PACKAGES.get(library, library) == "torch":
         import torch  # noqa: F401  (before kernels/launch.py sets GOMP_SPINCOUNT, which is not PyTorch's setting)
+    answer: dict[str, float] | None
     for line in sys.stdin:
         request = json.loads(line)
         if request is None:
@@ -159,7 +160,7 @@ def serve() -> None:
             task = getattr(import_module(module), maker)(library, *arguments)
             task = task if isinstance(task, Task) else Task(task)
             task.call()
-            answer = {}
+            answer = None
         print(json.dumps(answer), flush=True)
 
 

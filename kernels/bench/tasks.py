@@ -30,7 +30,7 @@ def pytorch():
     import numba
     import torch
 
-    torch.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    torch.set_num_threads(vars(numba.config)["NUMBA_NUM_THREADS"])  # asking numba itself would start its threads
     return torch
 
 
@@ -160,10 +160,10 @@ def adamw(library: str, shapes: Sequence[Sequence[int]]) -> Call:
         m, v = ([np.zeros_like(p) for p in params] for _ in range(2))
         return lambda: cpu.adamw_step(params, grads, m, v, step=5, beta1=0.9, beta2=0.95, **settings)
     torch = pytorch()
-    params = [torch.from_numpy(p).requires_grad_() for p in params]
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = torch.from_numpy(grad)
-    return torch.optim.AdamW(params, betas=(0.9, 0.95), fused=True, **settings).step
+    tensors = [torch.from_numpy(p).requires_grad_() for p in params]
+    for tensor, grad in zip(tensors, grads, strict=True):
+        tensor.grad = torch.from_numpy(grad)
+    return torch.optim.AdamW(tensors, betas=(0.9, 0.95), fused=True, **settings).step
 
 
 def gradient_norm(library: str, n: int) -> Call:
