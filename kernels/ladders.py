@@ -20,21 +20,21 @@ class Ladder:
     operation: str  # its folder in kernels/
     direction: str  # "forward" or "backward"
     shape: tuple[int, ...]  # sizes, from which PyTorch and NumPy make the same task
-    rungs: Sequence[Callable]  # from the plainest to the fastest: each returns the result, or fills its last argument
+    rungs: Sequence[Callable]  # from the plainest to the fastest: each returns the result, or fills its last argument;
+    # the first, in float64, is what the others must compute
     arguments: tuple[np.ndarray, ...]  # what every rung is called with
     amount: int  # operations or bytes of one call
     limit: str  # the limit of the machine to compare with: "gflops", "read" or "copy"
-    exact: np.ndarray | None = None  # the float64 result; None if rungs compute different things
-    tolerance: float = 1e-4  # largest error allowed, relative to the largest value
+    tolerance: float | None = 1e-4  # largest error, relative to the largest value; None if rungs compute different things
     remark: str = ""  # added to the title
 
     @property
     def unit(self) -> str:
         return "GFLOP/s" if self.limit == "gflops" else "GB/s"
 
-    def result_of(self, rung: Callable) -> np.ndarray:
-        """What a rung computes from copies of the arguments; some rungs update theirs in place."""
-        arguments = [a.copy() for a in self.arguments]
+    def result_of(self, rung: Callable, double: bool = False) -> np.ndarray:
+        """The result of a rung on copies of the arguments, since some rungs update theirs in place; `double`: in float64."""
+        arguments = [a.astype(np.float64) if double and a.dtype == np.float32 else a.copy() for a in self.arguments]
         result = rung(*arguments)
         return arguments[-1] if result is None else result
 
@@ -44,9 +44,21 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def double(*arrays: np.ndarray) -> list[np.ndarray]:
-    """The arrays in float64, for an exact result."""
-    return [a.astype(np.float64) for a in arrays]
+def first_and_last(specification: Callable, kernel: Callable, **settings) -> tuple[Callable, Callable]:
+    """The rungs that most ladders begin and end with: both functions on all arguments but the last, which the kernel fills."""
+
+    def array_of(result):
+        return result[0] if isinstance(result, tuple) else result
+
+    def whole_arrays(*arguments):
+        """NumPy, one array per step"""
+        return array_of(specification(*arguments[:-1], **settings))
+
+    def threads(*arguments):
+        """all cores: the engine's kernel"""
+        return array_of(kernel(*arguments[:-1], out=arguments[-1], **settings))
+
+    return whole_arrays, threads
 
 
 def on_one_thread(rung: Callable) -> Callable:

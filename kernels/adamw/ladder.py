@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from kernels.adamw import cpu, reference
-from kernels.ladders import Ladder, double, normal, on_one_thread
+from kernels.ladders import Ladder, normal, on_one_thread
 
 STEP, LR, BETA1, BETA2, EPS, DECAY = 5, 1e-3, 0.9, 0.95, 1e-8, 0.1
 SETTINGS = dict(step=STEP, lr=LR, beta1=BETA1, beta2=BETA2, eps=EPS, weight_decay=DECAY)
@@ -43,7 +43,5 @@ def ladders(size: int | None = None) -> list[Ladder]:
     """A step over `size` thousand weights, 16,384 thousand by default."""
     n = 1000 * (size or 16384)
     arguments = (normal(n, seed=1), np.zeros(n, np.float32), np.zeros(n, np.float32), normal(n))
-    exact = double(*arguments)
-    whole_arrays(*exact)
     rungs = (whole_arrays, plain, fused, threads)
-    return [Ladder("adamw", "update", (n,), rungs, arguments, 7 * 4 * n, "copy", exact[-1])]
+    return [Ladder("adamw", "update", (n,), rungs, arguments, 7 * 4 * n, "copy")]

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from kernels.attention import cpu, reference
-from kernels.ladders import Ladder, double, normal, on_one_thread
+from kernels.ladders import Ladder, normal, on_one_thread
 from kernels.launch import SAFE
 from kernels.simd import exp
 from kernels.softmax.cpu import row_maximum
@@ -84,7 +84,6 @@ def ladders(size: int | None = None) -> list[Ladder]:
     shape = _, H, T, D = 1, 6, 512, 64
     q, k, v = (normal(*shape, seed=seed) for seed in range(3))
     rungs = (whole_matrix, plain, vectors, blocks, threads)
-    exact = reference.attention_forward(*double(q, k, v), causal_offset=0)[0]
     operations = 2 * H * T * (T + 1) * D  # two products over the visible keys
     arguments = (q, k, v, np.empty_like(q))
-    return [Ladder("attention", "forward", shape, rungs, arguments, operations, "gflops", exact, remark="causal")]
+    return [Ladder("attention", "forward", shape, rungs, arguments, operations, "gflops", remark="causal")]

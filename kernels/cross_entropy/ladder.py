@@ -71,14 +71,13 @@ def ladders(size: int | None = None) -> list[Ladder]:
     rows, V = size or 1024, 50257
     logits, targets = normal(rows, V), np.random.default_rng(0).integers(0, V, rows)
     half = np.where(np.arange(rows) % 2 == 0, targets, -100)
-    exact = reference.cross_entropy_forward(logits.astype(np.float64), targets)[0]
     rungs = (separate, fused, polynomial, prefetching, threads)
     arguments = (logits, targets, np.empty(rows, np.float32))
-    forward = Ladder("cross_entropy", "forward", logits.shape, rungs, arguments, logits.nbytes, "read", exact)
+    forward = Ladder("cross_entropy", "forward", logits.shape, rungs, arguments, logits.nbytes, "read")
 
     _, lse = cpu.cross_entropy_forward(logits, targets)
     gradients = (np.full(rows, 1 / rows, np.float32), logits, targets, half, lse, np.empty_like(logits))
     backwards = (whole_rows, backward, half_masked)
     remark = "if no row is ignored"
     amount = 2 * logits.nbytes
-    return [forward, Ladder("cross_entropy", "backward", logits.shape, backwards, gradients, amount, "copy", remark=remark)]
+    return [forward, Ladder("cross_entropy", "backward", logits.shape, backwards, gradients, amount, "copy", None, remark)]

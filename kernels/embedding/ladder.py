@@ -38,6 +38,5 @@ def ladders(size: int | None = None) -> list[Ladder]:
     dy, V = normal(size or 16384, 768), 4096
     ids = np.random.default_rng(0).integers(0, V, len(dy))
     dweight = np.empty((V, 768), np.float32)
-    exact = reference.embedding_backward(dy.astype(np.float64), ids, V)
     rungs = (unbuffered_add, sorted_runs, plain, threads)
-    return [Ladder("embedding", "backward", dy.shape, rungs, (dy, ids, dweight), dy.nbytes + dweight.nbytes, "copy", exact)]
+    return [Ladder("embedding", "backward", dy.shape, rungs, (dy, ids, dweight), dy.nbytes + dweight.nbytes, "copy")]

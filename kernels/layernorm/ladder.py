@@ -5,14 +5,11 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, double, normal
+from kernels.ladders import Ladder, first_and_last, normal
 from kernels.launch import SAFE
 from kernels.layernorm import cpu, reference
 
-
-def whole_arrays(x, weight, bias, y):
-    """NumPy, one array per step"""
-    return reference.layernorm_forward(x, weight, bias)[0]
+whole_arrays, threads = first_and_last(reference.layernorm_forward, cpu.layernorm_forward)
 
 
 def _rows(x, weight, bias, y):
@@ -46,15 +43,9 @@ def reordered(x, weight, bias, y):
     _reordered(x, weight, bias, y)
 
 
-def threads(x, weight, bias, y):
-    """all cores: the engine's kernel"""
-    return cpu.layernorm_forward(x, weight, bias, out=y)[0]
-
-
 def ladders(size: int | None = None) -> list[Ladder]:
     """Layer normalization of (size, 768), 16,384 rows by default."""
     x, weight, bias = normal(size or 16384, 768), normal(768, seed=1), normal(768, seed=2)
     rungs = (whole_arrays, in_order, reordered, threads)
-    exact = reference.layernorm_forward(*double(x, weight, bias))[0]
     arguments = (x, weight, bias, np.empty_like(x))
-    return [Ladder("layernorm", "forward", x.shape, rungs, arguments, 2 * x.nbytes, "copy", exact)]
+    return [Ladder("layernorm", "forward", x.shape, rungs, arguments, 2 * x.nbytes, "copy")]

@@ -5,14 +5,11 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, double, normal
+from kernels.ladders import Ladder, first_and_last, normal
 from kernels.launch import SAFE
 from kernels.rms_norm import cpu, reference
 
-
-def whole_arrays(x, weight, y):
-    """NumPy, one array per step"""
-    return reference.rms_norm_forward(x, weight)[0]
+whole_arrays, threads = first_and_last(reference.rms_norm_forward, cpu.rms_norm_forward)
 
 
 @numba.njit(error_model="numpy", fastmath=SAFE)
@@ -28,13 +25,8 @@ def plain(x, weight, y):
             y[r, c] = x[r, c] * rstd * weight[c]
 
 
-def threads(x, weight, y):
-    """all cores: the engine's kernel"""
-    return cpu.rms_norm_forward(x, weight, out=y)[0]
-
-
 def ladders(size: int | None = None) -> list[Ladder]:
     """RMSNorm of (size, 768), 16,384 rows by default."""
     x, weight = normal(size or 16384, 768), normal(768, seed=1)
-    exact, arguments = reference.rms_norm_forward(*double(x, weight))[0], (x, weight, np.empty_like(x))
-    return [Ladder("rms_norm", "forward", x.shape, (whole_arrays, plain, threads), arguments, 2 * x.nbytes, "copy", exact)]
+    arguments = (x, weight, np.empty_like(x))
+    return [Ladder("rms_norm", "forward", x.shape, (whole_arrays, plain, threads), arguments, 2 * x.nbytes, "copy")]

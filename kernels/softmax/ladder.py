@@ -5,15 +5,12 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, double, normal
+from kernels.ladders import Ladder, first_and_last, normal
 from kernels.launch import SAFE, inner
 from kernels.simd import exp
 from kernels.softmax import cpu, reference
 
-
-def whole_arrays(x, y):
-    """NumPy, one array per step: six passes over memory"""
-    return reference.softmax_forward(x)
+whole_arrays, threads = first_and_last(reference.softmax_forward, cpu.softmax_forward)
 
 
 @numba.njit(error_model="numpy")
@@ -57,14 +54,8 @@ def vector_maximum(x, y):
             y[r, c] *= scale
 
 
-def threads(x, y):
-    """all cores: the engine's kernel"""
-    return cpu.softmax_forward(x, out=y)
-
-
 def ladders(size: int | None = None) -> list[Ladder]:
     """Softmax of (size, 1024), 16,384 rows by default."""
     x = normal(size or 16384, 1024)
     rungs = (whole_arrays, plain, polynomial, vector_maximum, threads)
-    exact = reference.softmax_forward(*double(x))
-    return [Ladder("softmax", "forward", x.shape, rungs, (x, np.empty_like(x)), 2 * x.nbytes, "copy", exact)]
+    return [Ladder("softmax", "forward", x.shape, rungs, (x, np.empty_like(x)), 2 * x.nbytes, "copy")]
