@@ -327,42 +327,34 @@ def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generato
 
     targets, w, b = put(rng.integers(0, 40, 12)), normal(40), normal(40)
     rows, *qkv = normal(12, 40), normal(2, 2, 20, 16), normal(2, 2, 20, 16), normal(2, 2, 20, 16)
-    s = served
-    # name: x, a forward pass that returns y and what is saved, and the backward pass from dy, x, y and what is saved
-    checks: dict[str, tuple[Any, Callable, Callable]] = {
-        "softmax": (rows, lambda x: (s.softmax_forward(x),), lambda dy, x, y: s.softmax_backward(dy, y)),
-        "log_softmax": (rows, lambda x: (s.log_softmax_forward(x),), lambda dy, x, y: s.log_softmax_backward(dy, y)),
+    s, turned = served, {"transpose_b": True}
+    # name: a forward pass that returns y and what is saved, and the backward pass from dy, x, y and what is saved
+    checks: dict[str, tuple[Callable, Callable]] = {
+        "softmax": (lambda x: [s.softmax_forward(x)], lambda dy, x, y: s.softmax_backward(dy, y)),
+        "log_softmax": (lambda x: [s.log_softmax_forward(x)], lambda dy, x, y: s.log_softmax_backward(dy, y)),
         "layernorm": (
-            rows,
             lambda x: s.layernorm_forward(x, w, b),
-            lambda dy, x, y, mean, rstd: s.layernorm_backward(dy, x, w, mean, rstd)[0],
+            lambda dy, x, y, *saved: s.layernorm_backward(dy, x, w, *saved)[0],
         ),
         "cross_entropy": (
-            rows,
             lambda x: s.cross_entropy_forward(x, targets),
             lambda dy, x, losses, lse: s.cross_entropy_backward(dy, x, targets, lse),
         ),
-        "rms_norm": (
-            rows,
-            lambda x: s.rms_norm_forward(x, w),
-            lambda dy, x, y, rstd: s.rms_norm_backward(dy, x, w, rstd)[0],
-        ),
-        "swiglu": (rows, lambda x: (s.swiglu_forward(x),), lambda dy, x, y: s.swiglu_backward(dy, x)),
-        "gelu": (rows, lambda x: (s.gelu_forward(x),), lambda dy, x, y: s.gelu_backward(dy, x)),
-        "matmul": (
-            rows,
-            lambda x: (s.matmul(x, rows, transpose_b=True),),
-            lambda dy, x, y: s.matmul_backward(dy, x, rows, transpose_b=True, needs=(True, False))[0],
-        ),
+        "rms_norm": (lambda x: s.rms_norm_forward(x, w), lambda dy, x, y, rstd: s.rms_norm_backward(dy, x, w, rstd)[0]),
+        "swiglu": (lambda x: [s.swiglu_forward(x)], lambda dy, x, y: s.swiglu_backward(dy, x)),
+        "gelu": (lambda x: [s.gelu_forward(x)], lambda dy, x, y: s.gelu_backward(dy, x)),
+        "matmul": (lambda x: [s.matmul(x, rows, **turned)], lambda dy, x, y: s.matmul_backward(dy, x, rows, **turned)[0]),
     }
-    for i, name in enumerate("qkv"):
-        checks[f"attention, {name}"] = (
-            qkv[i],
+    points = dict.fromkeys(checks, rows)
+    for i, name in enumerate(["attention, q", "attention, k", "attention, v"]):
+        points[name] = qkv[i]
+        checks[name] = (
             lambda x, i=i: s.attention_forward(*qkv[:i], x, *qkv[i + 1 :], causal_offset=0),
             lambda dy, x, *saved, i=i: s.attention_backward(dy, *qkv[:i], x, *qkv[i + 1 :], *saved, causal_offset=0)[i],
         )
     h = np.float32(1e-2)
-    for name, (x, forward, backward) in checks.items():
+    for name, (forward, backward) in checks.items():
+        x = points[name]
         y, *saved = forward(x)
         dy, u = normal(*y.shape), normal(*x.shape)
         numeric = float(((forward(x + h * u)[0] - forward(x - h * u)[0]).astype(np.float64) * dy).sum()) / (2 * float(h))

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kernels import SETS
 from kernels.bench.contest import Task
 from kernels.ladders import normal
 
 UNCACHED = 200 << 20  # bytes that fit into no cache
 ROW_OPERATIONS = ("softmax", "layernorm", "gelu", "cross_entropy")
 Call = Callable[[], object]
+ours = SETS["cpu"]  # imports a kernel when it is called for
 
 
 def gpt_shapes(vocabulary: int, context: int, layers: int, C: int) -> list[list[int]]:
@@ -40,9 +42,7 @@ def matmul(library: str, M: int, K: int, N: int, transpose_a: bool, transpose_b:
     c = np.empty((M, N), np.float32)
     left, right = a.T if transpose_a else a, b.T if transpose_b else b
     if library == "minigrad":
-        from kernels.matmul import cpu
-
-        return lambda: cpu.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=c)
+        return lambda: ours.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=c)
     if library == "numpy":
         return lambda: np.matmul(left, right, out=c)
     torch = pytorch()
@@ -56,10 +56,9 @@ def one_row(library: str, rows: int, columns: int, transposed: bool) -> Task:
     weights = [normal(rows, columns, seed=i) for i in range(copies)]
     x, y = normal(1, columns if transposed else rows), np.empty((1, rows if transposed else columns), np.float32)
     if library == "minigrad":
-        from kernels.matmul import cpu
 
         def multiply(w):
-            cpu.matmul(x, w, transpose_b=transposed, out=y)
+            ours.matmul(x, w, transpose_b=transposed, out=y)
 
     else:
         if library == "torch":
@@ -81,24 +80,23 @@ def attention(library: str, B: int, H: int, T: int, D: int, backward: bool) -> C
     joint = normal(B, T, 4, H, D)
     q, k, v, dout = (joint[:, :, i].transpose(0, 2, 1, 3) for i in range(4))  # (B, H, T, D) each
     if library == "minigrad":
-        from kernels.attention import cpu
 
-        def ours():
-            y, lse = cpu.attention_forward(q, k, v, causal_offset=0)
+        def attend():
+            y, lse = ours.attention_forward(q, k, v, causal_offset=0)
             if backward:
-                cpu.attention_backward(dout, q, k, v, y, lse, causal_offset=0)
+                ours.attention_backward(dout, q, k, v, y, lse, causal_offset=0)
 
-        return ours
+        return attend
     torch = pytorch()
     q, k, v = (torch.from_numpy(np.array(a)).requires_grad_(backward) for a in (q, k, v))
     dout = torch.from_numpy(np.array(dout))
 
-    def theirs():
+    def attend():
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         if backward:
             y.backward(dout)
 
-    return theirs
+    return attend
 
 
 def row_operation(library: str, name: str, direction: str, *shape: int) -> Call:
@@ -129,24 +127,19 @@ def row_operation(library: str, name: str, direction: str, *shape: int) -> Call:
 
 
 def _our_row_operation(name, direction, x, dy, out, weight, bias, targets):
-    from kernels.cross_entropy import cpu as cross_entropy
-    from kernels.gelu import cpu as gelu
-    from kernels.layernorm import cpu as layernorm
-    from kernels.softmax import cpu as softmax
-
-    y = softmax.softmax_forward(x) if name == "softmax" else None
-    mean, rstd = layernorm.layernorm_forward(x, weight, bias)[1:] if name == "layernorm" else (None, None)
-    lse = cross_entropy.cross_entropy_forward(x, targets)[1] if name == "cross_entropy" else None
+    y = ours.softmax_forward(x) if name == "softmax" else None
+    mean, rstd = ours.layernorm_forward(x, weight, bias)[1:] if name == "layernorm" else (None, None)
+    lse = ours.cross_entropy_forward(x, targets)[1] if name == "cross_entropy" else None
     dlosses = np.full(len(x), 1 / len(x), np.float32)
     return {
-        ("softmax", "forward"): lambda: softmax.softmax_forward(x, out=out),
-        ("softmax", "backward"): lambda: softmax.softmax_backward(dy, y, out=out),
-        ("layernorm", "forward"): lambda: layernorm.layernorm_forward(x, weight, bias, out=out),
-        ("layernorm", "backward"): lambda: layernorm.layernorm_backward(dy, x, weight, mean, rstd, out=(out, None, None)),
-        ("gelu", "forward"): lambda: gelu.gelu_forward(x, approximate="tanh", out=out),
-        ("gelu", "backward"): lambda: gelu.gelu_backward(dy, x, approximate="tanh", out=out),
-        ("cross_entropy", "forward"): lambda: cross_entropy.cross_entropy_forward(x, targets),
-        ("cross_entropy", "backward"): lambda: cross_entropy.cross_entropy_backward(dlosses, x, targets, lse, out=out),
+        ("softmax", "forward"): lambda: ours.softmax_forward(x, out=out),
+        ("softmax", "backward"): lambda: ours.softmax_backward(dy, y, out=out),
+        ("layernorm", "forward"): lambda: ours.layernorm_forward(x, weight, bias, out=out),
+        ("layernorm", "backward"): lambda: ours.layernorm_backward(dy, x, weight, mean, rstd, out=(out, None, None)),
+        ("gelu", "forward"): lambda: ours.gelu_forward(x, approximate="tanh", out=out),
+        ("gelu", "backward"): lambda: ours.gelu_backward(dy, x, approximate="tanh", out=out),
+        ("cross_entropy", "forward"): lambda: ours.cross_entropy_forward(x, targets),
+        ("cross_entropy", "backward"): lambda: ours.cross_entropy_backward(dlosses, x, targets, lse, out=out),
     }[name, direction]
 
 
@@ -155,10 +148,8 @@ def adamw(library: str, shapes: Sequence[Sequence[int]]) -> Call:
     params, grads = ([normal(*shape, seed=seed) for shape in shapes] for seed in (0, 1))
     settings = dict(lr=1e-3, eps=1e-8, weight_decay=0.1)
     if library == "minigrad":
-        from kernels.adamw import cpu
-
         m, v = ([np.zeros_like(p) for p in params] for _ in range(2))
-        return lambda: cpu.adamw_step(params, grads, m, v, step=5, beta1=0.9, beta2=0.95, **settings)
+        return lambda: ours.adamw_step(params, grads, m, v, step=5, beta1=0.9, beta2=0.95, **settings)
     torch = pytorch()
     tensors = [torch.from_numpy(p).requires_grad_() for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
@@ -169,8 +160,6 @@ def adamw(library: str, shapes: Sequence[Sequence[int]]) -> Call:
 def gradient_norm(library: str, n: int) -> Call:
     grad = normal(n)
     if library == "minigrad":
-        from kernels.adamw import cpu
-
-        return lambda: cpu.global_norm([grad])
+        return lambda: ours.global_norm([grad])
     grad = pytorch().from_numpy(grad)
     return lambda: grad.norm()
