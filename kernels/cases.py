@@ -327,14 +327,14 @@ def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generato
 
     targets, w, b = put(rng.integers(0, 40, 12)), normal(40), normal(40)
     rows, *qkv = normal(12, 40), normal(2, 2, 20, 16), normal(2, 2, 20, 16), normal(2, 2, 20, 16)
-    s, turned = served, {"transpose_b": True}
+    s = served
     # name: a forward pass that returns y and what is saved, and the backward pass from dy, x, y and what is saved
     checks: dict[str, tuple[Callable, Callable]] = {
         "softmax": (lambda x: [s.softmax_forward(x)], lambda dy, x, y: s.softmax_backward(dy, y)),
         "log_softmax": (lambda x: [s.log_softmax_forward(x)], lambda dy, x, y: s.log_softmax_backward(dy, y)),
         "layernorm": (
             lambda x: s.layernorm_forward(x, w, b),
-            lambda dy, x, y, *saved: s.layernorm_backward(dy, x, w, *saved)[0],
+            lambda dy, x, y, mean, rstd: s.layernorm_backward(dy, x, w, mean, rstd)[0],
         ),
         "cross_entropy": (
             lambda x: s.cross_entropy_forward(x, targets),
@@ -343,7 +343,10 @@ def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generato
         "rms_norm": (lambda x: s.rms_norm_forward(x, w), lambda dy, x, y, rstd: s.rms_norm_backward(dy, x, w, rstd)[0]),
         "swiglu": (lambda x: [s.swiglu_forward(x)], lambda dy, x, y: s.swiglu_backward(dy, x)),
         "gelu": (lambda x: [s.gelu_forward(x)], lambda dy, x, y: s.gelu_backward(dy, x)),
-        "matmul": (lambda x: [s.matmul(x, rows, **turned)], lambda dy, x, y: s.matmul_backward(dy, x, rows, **turned)[0]),
+        "matmul": (
+            lambda x: [s.matmul(x, rows, transpose_b=True)],
+            lambda dy, x, y: s.matmul_backward(dy, x, rows, transpose_b=True, needs=(True, False))[0],
+        ),
     }
     points = dict.fromkeys(checks, rows)
     for i, name in enumerate(["attention, q", "attention, k", "attention, v"]):
