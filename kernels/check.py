@@ -210,9 +210,12 @@ def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check
     parser = argparse.ArgumentParser(prog=prog, description="Check and measure every CUDA kernel.")
     parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or this CPU with small shapes")
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
-    parser.add_argument("--only", nargs="+", choices=tuple(steps), default=tuple(steps), help="run only these steps")
+    only = f"run only these steps, of {', '.join(steps)}"
+    parser.add_argument("--only", nargs="+", metavar="STEP", choices=tuple(steps), default=tuple(steps), help=only)
     parser.add_argument("--small", action="store_true", help="small shapes only")
-    parser.add_argument("--cases", type=int, nargs="+", help="numbers of the cases that the step `correct` runs")
+    parser.add_argument(
+        "--cases", type=int, nargs="+", metavar="NUMBER", help="numbers of the cases that the step `correct` runs"
+    )
     parser.add_argument("--seed", type=int, help="seed of the random shapes (default: a new one each time)")
     options = parser.parse_args(arguments)
     emulated = options.device == "emulator"

@@ -15,7 +15,9 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m kernels.bench", description="Time an operation from the plainest loop to the engine's kernel."
     )
-    parser.add_argument("name", choices=[*OPERATIONS, *TABLES], help="an operation's ladder, or a table of several operations")
+    ladders = f"an operation, to climb its ladder: {', '.join(OPERATIONS)}"
+    tables = "or a table: one_row (one row times a matrix, as in text generation) or bandwidth (operations limited by memory)"
+    parser.add_argument("name", metavar="NAME", choices=[*OPERATIONS, *TABLES], help=f"{ladders}; {tables}")
     parser.add_argument("--size", type=int, help="rows (matmul: length of a side; attention: the longest T of its table)")
     parser.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
     parser.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
@@ -23,6 +25,10 @@ def main():
     if options.plot and not os.path.isdir(os.path.dirname(options.plot) or "."):  # before minutes of measuring
         parser.error(f"--plot: expected a file in an existing folder, got {options.plot}; make the folder first")
     use_threads(options.threads)
+    measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
     from kernels.bench import tables  # not at the top: Numba reads the number of threads when it is imported
     from kernels.bench.climb import climb, plot
     from kernels.bench.limits import limits
