@@ -34,7 +34,8 @@ class Ladder:
 
     def result_of(self, rung: Callable, double: bool = False) -> np.ndarray:
         """The result of a rung on copies of the arguments, since some rungs update theirs in place; `double`: in float64."""
-        arguments = [a.astype(np.float64) if double and a.dtype == np.float32 else a.copy() for a in self.arguments]
+        with np.errstate(invalid="ignore"):  # an array still to be filled may hold anything
+            arguments = [a.astype(np.float64) if double and a.dtype == np.float32 else a.copy() for a in self.arguments]
         result = rung(*arguments)
         return arguments[-1] if result is None else result
 

@@ -91,12 +91,12 @@ def attention(library: str, B: int, H: int, T: int, D: int, backward: bool) -> C
     q, k, v = (torch.from_numpy(np.array(a)).requires_grad_(backward) for a in (q, k, v))
     dout = torch.from_numpy(np.array(dout))
 
-    def attend():
+    def attend_in_torch():
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         if backward:
             y.backward(dout)
 
-    return attend
+    return attend_in_torch
 
 
 def row_operation(library: str, name: str, direction: str, *shape: int) -> Call:
