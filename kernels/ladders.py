@@ -15,13 +15,15 @@ import numpy as np
 
 @dataclass
 class Ladder:
-    """An operation on one set of arrays, with the functions that compute it."""
+    """An operation on one set of arrays, with the functions that compute it, from the plainest to the fastest.
+
+    A rung returns its result, or fills its last argument. Every rung must compute what the first computes in float64.
+    """
 
     operation: str  # its folder in kernels/
-    direction: str  # "forward" or "backward"
+    direction: str  # "forward", "backward" or "update"
     shape: tuple[int, ...]  # sizes, from which PyTorch and NumPy make the same task
-    rungs: Sequence[Callable]  # from the plainest to the fastest: each returns the result, or fills its last argument;
-    # the first, in float64, is what the others must compute
+    rungs: Sequence[Callable]
     arguments: tuple[np.ndarray, ...]  # what every rung is called with
     amount: int  # operations or bytes of one call
     limit: str  # the limit of the machine to compare with: "gflops", "read" or "copy"
