@@ -52,7 +52,7 @@ def torch_step(model, forward, x: torch.Tensor, y: torch.Tensor, autocast=nullco
 
     Args:
         model: has the parameters.
-        forward: the model, or what torch.compile made of it: (B, T) ids -> (B, T, V) logits.
+        forward: the model, compiled or not: (B, T) ids -> (B, T, V) logits.
         x, y: inputs and targets, (B, T).
         autocast: makes the context of the forward pass.
         adamw: AdamW's settings.

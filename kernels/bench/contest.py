@@ -6,7 +6,7 @@ take each other's cores. So every contestant has a process, prepares its task th
     with contestants("minigrad", "torch") as libraries:
         seconds = compete(libraries, (tasks.matmul, 768, 768, 768, False, False))
 
-A task is made by a function of tasks.py (or of chapters/bench): from a library's name and some sizes, it makes a call to time.
+The functions of tasks.py, and some of chapters/bench, make tasks: from a library's name and sizes, a call to time.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     """A call to time."""
 
     call: Callable[[], object]
-    share: float = 1.0  # the share of the call's time to report, such as 1/8 if the call does a thing eight times
+    share: float = 1.0  # the share of the call's time to report, 1/8 if the call does its work eight times
     turn: float = 0.1  # seconds that a turn fills with calls, after as many calls to warm up
 
 
@@ -147,7 +147,7 @@ def serve() -> None:
     """The process of a contestant: requests come on stdin, a line each, and so do answers on stdout."""
     library, task = sys.argv[1], None
     if PACKAGES.get(library, library) == "torch":
-        import torch  # noqa: F401  (before kernels/launch.py sets GOMP_SPINCOUNT, which is not PyTorch's setting)
+        import_module("torch")  # before kernels/launch.py sets GOMP_SPINCOUNT, which is not PyTorch's setting
     answer: dict[str, float] | None
     for line in sys.stdin:
         request = json.loads(line)
