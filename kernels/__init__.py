@@ -1,29 +1,36 @@
-"""The arithmetic: one folder an operation, one file a device, and the choice of which file serves an array.
+"""The arithmetic: a folder for each operation, a file for each device.
 
     kernels/softmax/reference.py   NumPy, any float dtype: the specification
+    kernels/softmax/ladder.py      from the plainest loop to the fast kernel, one idea a rung
     kernels/softmax/cpu.py         Numba, float32: the same signatures, fast
     kernels/softmax/cuda.py        CUDA C (cuda.cu) on a GPU, or on the CPU through kernels/emulator
 
-A caller asks `kernels.serving(x)` for the set of kernels that fits its arrays and calls functions on it by name:
+A caller asks for the kernels that serve its array, and calls them by name:
 
-    y = kernels.serving(x).softmax_forward(x)
+>>> import numpy as np, kernels
+>>> x = np.array([[0.0, 0.0, 0.0, 0.0]])
+>>> kernels.serving(x)
+KernelSet('reference')
+>>> kernels.serving(x).softmax_forward(x)
+array([[0.25, 0.25, 0.25, 0.25]])
 
-The choice is made by the array alone: a CuPy array is served by `cuda`, a float32 NumPy array by `cpu`, any other NumPy
-array by `reference`, and one on the device "emulator" (CUDA's kernels, run on the CPU) by `emulator`.
-`with kernels.use("reference"):` forces a set.
+The array alone decides: "cuda" serves a CuPy array, "emulator" an array on the emulated device, "cpu" a float32 NumPy array,
+and "reference" any other NumPy array. `with kernels.use("reference"):` chooses another set for all NumPy arrays.
 
-The contract that every set keeps, so that one can stand in for another:
+Every set keeps the same contract, so any set can replace another:
 
-- Arrays come in, arrays go out, of the same dtype as the first float argument; float32 is never promoted.
+- Arrays come in and arrays go out, in the dtype of the first float argument; float32 is never promoted.
 - Inputs may be any strided view (a transposed or sliced array); no kernel writes to an input.
-- `out=` names a buffer (or a tuple of buffers) to write the result into, and is returned. Without it the result is new.
-- `accumulate=True` adds to `out` in place of overwriting it, as a gradient that arrives twice must be.
+- `out=` names a buffer (or a tuple of buffers) for the result, and is returned. Without it the result is a new array.
+- `accumulate=True` adds to `out` instead of overwriting it, as a gradient that arrives twice must be.
 - Sizes of zero are allowed wherever NumPy allows them.
 """
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +39,7 @@ from kernels.arrays import DEVICES, DeviceError, array_module, device_of, requir
 __all__ = ["DEVICES", "OPERATIONS", "DeviceError", "KernelSet", "serving", "use"]
 __all__ += ["array_module", "device_of", "require", "same_memory", "to_device", "unbroadcast"]
 
-# Every kernel there is, by the folder it lives in.
+# All kernels, by folder.
 OPERATIONS = {
     "matmul": ("matmul", "matmul_backward", "linear_forward", "linear_backward"),
     "softmax": ("softmax_forward", "softmax_backward", "log_softmax_forward", "log_softmax_backward"),
@@ -54,40 +61,45 @@ _FOLDER = {function: folder for folder, functions in OPERATIONS.items() for func
 class KernelSet:
     """The kernels of one device, as attributes: `KernelSet("cpu").softmax_forward`.
 
-    Modules are imported when first asked for, so that `import kernels` needs neither Numba nor CuPy. An operation that has
-    no `cpu.py` is served by its `reference.py`; the CUDA sets have no such stand-in, since the arrays live elsewhere.
+    A module is imported on first use, so `import kernels` needs neither Numba nor CuPy. If an operation has no `cpu.py`, its
+    `reference.py` serves the CPU. The CUDA sets have no such substitute, because their arrays live elsewhere.
     """
 
-    def __init__(self, name, module=None, floats=None):
+    def __init__(self, name: str, module: str, float32_only: bool = True):
         self.name = name
-        self.module = module or name
-        self.floats = floats  # the float dtypes this set serves, None for all
+        self.module = module  # the file in each operation's folder
+        self.float32_only = float32_only
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"KernelSet({self.name!r})"
 
-    def __getattr__(self, function):
+    def __getattr__(self, function: str) -> Callable:
         if function not in _FOLDER:
-            raise AttributeError(f"there is no kernel named {function!r}; the kernels are {', '.join(sorted(_FOLDER))}")
+            names = ", ".join(sorted(_FOLDER))
+            raise AttributeError(f"kernels: expected the name of a kernel, got {function!r}; the kernels are {names}")
         path = f"kernels.{_FOLDER[function]}.{self.module}"
         if self.module == "cpu" and find_spec(path) is None:
             path = f"kernels.{_FOLDER[function]}.reference"
         kernel = getattr(import_module(path), function)
-        setattr(self, function, kernel)  # looked up once
+        setattr(self, function, kernel)  # the next access is a plain attribute
         return kernel
 
 
 SETS = {
-    "reference": KernelSet("reference"),
-    "cpu": KernelSet("cpu", floats=(np.dtype("float32"),)),
-    "cuda": KernelSet("cuda", floats=(np.dtype("float32"),)),
-    "emulator": KernelSet("emulator", module="cuda", floats=(np.dtype("float32"),)),
+    "reference": KernelSet("reference", "reference", float32_only=False),
+    "cpu": KernelSet("cpu", "cpu"),
+    "cuda": KernelSet("cuda", "cuda"),
+    "emulator": KernelSet("emulator", "cuda"),
 }
-_forced = None
+_forced: KernelSet | None = None
 
 
-def serving(array):
-    """The KernelSet for this array's device and dtype, or the forced one if it can take it."""
+def serving(array: Any) -> KernelSet:
+    """The kernels for this array's device and dtype.
+
+    Raises:
+        TypeError: if it is no array, or its float dtype is not one that the kernels take.
+    """
     device = device_of(array)
     if device != "cpu":
         chosen = SETS[device]
@@ -95,24 +107,27 @@ def serving(array):
         chosen = _forced
     else:
         chosen = SETS["cpu" if array.dtype == np.float32 else "reference"]
-    if chosen.floats and array.dtype.kind == "f" and array.dtype not in chosen.floats:
+    if chosen.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
         raise TypeError(
-            f"the {chosen.name} kernels take {' or '.join(map(str, chosen.floats))} but the array is {array.dtype}; "
-            "convert it with .float(), or use the reference kernels (`with kernels.use('reference'):`)"
+            f"the {chosen.name} kernels: expected float32, got {array.dtype}; "
+            "convert the array with .float(), or use the reference kernels (`with kernels.use('reference'):`)"
         )
     return chosen
 
 
 @contextmanager
-def use(name):
-    """Force the set `name` ("reference", "cpu" or "emulator") for every NumPy array inside the with block.
+def use(name: str) -> Iterator[KernelSet]:
+    """Let the set `name` serve every NumPy array inside the with block: "reference", "cpu" or "emulator".
 
-    A CuPy array is always served by "cuda", which `use` therefore also accepts and which changes nothing for NumPy arrays.
+    Raises:
+        ValueError: for any other name. "cuda" is not among them, because it cannot serve NumPy arrays: move the arrays.
     """
     global _forced
+    if name == "cuda":
+        raise ValueError("kernels.use: expected kernels for NumPy arrays, got 'cuda'; move the arrays to the GPU instead")
     if name not in SETS:
-        raise ValueError(f"there are no kernels named {name!r}; choose one of {', '.join(SETS)}")
-    before, _forced = _forced, None if name == "cuda" else SETS[name]
+        raise ValueError(f"kernels.use: expected 'reference', 'cpu' or 'emulator', got {name!r}; choose one of them")
+    before, _forced = _forced, SETS[name]
     try:
         yield SETS[name]
     finally:

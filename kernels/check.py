@@ -1,14 +1,13 @@
-"""One command for a machine with a GPU: is every kernel right, does training come out the same, and how fast is it?
+"""Check and measure every CUDA kernel, on a GPU or on the emulator.
 
     python -m kernels.check --device cuda --out DIR
 
-In this order, writing DIR/check.json after every step, so that a stop loses nothing: every kernel on fresh random ragged
-shapes against float64 NumPy; gradients against differences; 30 steps of the `book` GPT against the CPU's losses, and as a
-CUDA graph against those without; times by the GPU's own clock, beside cuBLAS, a plain copy, and PyTorch where it is
-installed; compute-sanitizer's four tools on small shapes; a table.
+In this order: every kernel on random ragged shapes against float64 NumPy; gradients against differences; times by the GPU's
+own clock, beside cuBLAS, a plain copy, and PyTorch if it is installed; compute-sanitizer's four tools on small shapes; a
+table. DIR/check.json is written after every result, so a stop loses nothing. The command needs NumPy, Numba and CuPy, and no
+network. `python -m chapters.bench gpu` does the same and trains a GPT as well.
 
-Needs numpy, numba and cupy, and nothing from the network. `--device emulator` runs the same steps on a machine without a GPU,
-small, and measures nothing: it is there so that the command cannot fail on a typo on the day it matters.
+`--device emulator` runs the same steps on a machine without a GPU, small, so that no typo waits for the day with a GPU.
 """
 
 import argparse
@@ -20,42 +19,45 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 import kernels
 from kernels import cases, emulator, gpu
 from kernels.arrays import require_cupy
-from kernels.bench import gpu_kernels, gpu_training
+from kernels.bench import gpu_kernels
 
-STEPS = ("correct", "gradients", "training", "speed", "steps", "sanitize", "compiled")
-# Seconds from the start: the command is to end within 8 minutes. compute-sanitizer's tools are stopped at the first; after the
-# second no further PyTorch model is compiled, which can take a minute.
-SANITIZED_BY, COMPILED_BY = 350, 400
-SHORTEST_TIME = 60  # seconds that the tools have in any case
-GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-2, 1e-3
-SHAPES = [("book", 32), ("gpt2", 8), ("tiny", 16)]  # of whole training steps: preset and batch
+# Seconds. The command is to end within 8 minutes, so compute-sanitizer's tools are stopped SANITIZED_BY after the start, but
+# have SHORTEST_TIME in any case.
+SANITIZED_BY, SHORTEST_TIME = 350, 60
+GRADIENT_TOLERANCE = 1e-2
 FIGURES = {
-    "tflops": "{:8.2f} TFLOP/s", "gb_per_s": "{:8.0f} GB/s", "of_copy": "{:5.2f} of a copy",
+    "tflops": "{:8.2f} TFLOP/s",
+    "gb_per_s": "{:8.0f} GB/s",
+    "of_copy": "{:5.2f} of a copy",
     "tokens_per_s": "{:9.0f} tokens/s",
-}  # fmt: skip
+}
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-WRONG = ("complaint", "exit status", "nothing was checked")  # words of a verdict
-# How the lines begin that compute-sanitizer writes when all is well.
+FAULTS = ("complaint", "exit status", "nothing was checked")  # words of a verdict that make a tool's run fail
+# How compute-sanitizer's lines begin if all is well.
 NO_COMPLAINT = ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards")
 
 
 class Report:
-    """What was found so far, on the screen and in DIR/check.json, which is replaced whole after every line."""
+    """The results so far, on the screen and in DIR/check.json, which is replaced as a whole after every result."""
 
-    def __init__(self, folder, device):
+    def __init__(self, folder: str | Path, device: str):
         self.path = Path(folder) / "check.json"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.content = {"device": device, "failed": [], "sections": {}}
+        self.content: dict[str, Any] = {"device": device, "failed": [], "sections": {}}
         self.begin = time.perf_counter()
 
-    def add(self, section, label, value, failed=False):
+    def add(self, section: str, label: str, value: Any, failed: bool = False) -> None:
         self.content["sections"].setdefault(section, {})[label] = value
         if failed:
             self.content["failed"].append(f"{section}: {label}: {value}")
@@ -65,131 +67,113 @@ class Report:
         temporary.write_text(json.dumps(self.content, indent=1))
         os.replace(temporary, self.path)
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         print(f"[{time.perf_counter() - self.begin:5.0f} s] {text}", flush=True)
 
+    def print_table(self) -> None:
+        sections = self.content["sections"]
+        for section in ("matmul", "attention", "memory", "steps"):
+            for label, row in sections.get(section, {}).items():
+                if isinstance(row, str):
+                    print(f"{label:58s} {row[:60]}")
+                    continue
+                figures = " ".join(f.format(row[k]) for k, f in FIGURES.items() if k in row)
+                print(f"{label:58s} {row['ms']:10.3f} ms {figures}")
+        for name, verdict in sections.get("sanitize", {}).items():
+            print(f"compute-sanitizer {name}: {verdict[:80]}")
+        failed, seconds = self.content["failed"], self.content.get("seconds", 0)
+        print(f"{len(failed)} failed, {seconds:.0f} s on {self.content['device']}; all figures in {self.path}")
 
-def check_correct(report, xp, served, put, small, seed, only=None):
-    """1. Every kernel, fresh shapes, outputs filled with NaN first (not under a tool that looks for what nobody wrote)."""
-    gpu.poison_new_arrays(only is None)
+
+@dataclass
+class Check:
+    """What every step works with."""
+
+    report: Report
+    device: str  # "cuda" or "emulator"
+    xp: ModuleType  # cupy; numpy on the emulator
+    small: bool  # small shapes only
+    seed: int  # seed of the random shapes
+    numbers: Sequence[int] | None = None  # the cases to check, by number; all if None
+
+    @property
+    def emulated(self) -> bool:
+        return self.device == "emulator"
+
+    @property
+    def served(self) -> kernels.KernelSet:
+        return kernels.SETS[self.device]
+
+
+def correct(check: Check) -> None:
+    """Every kernel on random shapes. New arrays hold NaN first, except for a tool that looks for unwritten memory."""
+    gpu.poison_new_arrays(check.numbers is None)
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
-        worst, n = 0.0, 0
-        for label, error, tolerance in cases.check_cases(served, put, np.random.default_rng(seed), small, precision, only):
-            if only is not None:
-                print(f"case {label}", flush=True)  # should the tool be stopped, its log tells how far it came
-            worst, n = max(worst, error / tolerance), n + 1
-            if not error <= tolerance:
-                report.add("correct", f"{precision} {label}", error, failed=True)
-        report.add("correct", f"{precision}: {n} cases, worst error over its tolerance", worst)
-        report.note(f"{precision}: {n} cases against float64, worst error is {worst:.2f} of its tolerance (seed {seed})")
+        worst, count = 0.0, 0
+        rng = np.random.default_rng(check.seed)
+        for result in cases.check_cases(check.served, check.xp.asarray, rng, check.small, precision, check.numbers):
+            if check.numbers is not None:
+                print(f"case {result.label}", flush=True)  # if the tool is stopped, its log tells how far it came
+            worst, count = max(worst, result.error / result.tolerance), count + 1
+            if not result.error <= result.tolerance:
+                check.report.add("correct", f"{precision} {result.label}", result.error, failed=True)
+        check.report.add("correct", f"{precision}: {count} cases, worst error over its tolerance", worst)
+        text = f"{count} cases against float64, worst error is {worst:.2f} of its tolerance (seed {check.seed})"
+        check.report.note(f"{precision}: {text}")
     gpu.set_matmul_precision("fp32")
     gpu.poison_new_arrays(False)
 
 
-def check_gradients(report, xp, served, put):
-    """2. Backward kernels against differences of forward kernels."""
-    for name, error in cases.check_gradients(served, put, np.random.default_rng(0)):
-        report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
-    report.note(f"gradients against differences: worst {max(report.content['sections']['gradients'].values()):.1e}")
+def gradients(check: Check) -> None:
+    """Backward kernels against differences of forward kernels."""
+    errors = dict(cases.check_gradients(check.served, check.xp.asarray, np.random.default_rng(0)))
+    for name, error in errors.items():
+        check.report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
+    check.report.note(f"gradients against differences: worst {max(errors.values()):.1e}")
 
 
-def check_training(report, xp, small):
-    """3. The losses of whole training steps against the CPU's, and those of recorded steps against the others."""
-    preset, steps, batch = ("small", 5, 2) if xp is np else ("book", 30, 4)
-    device = "emulator" if xp is np else "cuda"
-    ours = gpu_training.losses(preset, device, steps, batch)
-    with kernels.use("cpu"):
-        cpu = gpu_training.losses(preset, "cpu", steps, batch)
-    difference = float(np.abs(np.subtract(ours, cpu)).max())
-    report.add("training", f"{steps} steps of {preset}, first and last loss", [ours[0], ours[-1]])
-    report.add(
-        "training",
-        f"{steps} steps of {preset}, largest difference",
-        difference,
-        failed=not difference <= LOSS_TOLERANCE,
-    )
-    between = f"loss {ours[0]:.3f} to {ours[-1]:.3f}"
-    report.note(f"{steps} steps of {preset}: {between}, at most {difference:.1e} from the CPU's")
-    recorded = gpu_training.losses(preset, device, steps, batch, graph=True)
-    difference = float(np.abs(np.subtract(recorded, ours)).max())
-    label = f"{steps} steps of {preset} as a graph, largest difference from those without"
-    report.add("training", label, difference, failed=not difference <= LOSS_TOLERANCE)
-    report.note(f"{steps} steps of {preset} as a graph: at most {difference:.1e} from those without")
+def speed(check: Check) -> None:
+    """Times of single kernels."""
+    for section, label, row in gpu_kernels.tables(check.xp):
+        check.report.add(section, label, row)
+    check.report.note("kernels timed")
 
 
-def measure(report, xp):
-    """4. Times of single kernels."""
-    for section, label, row in gpu_kernels.tables(xp):
-        report.add(section, label, row)
-    report.note("kernels timed")
+def sanitize(check: Check) -> None:
+    """compute-sanitizer on a GPU; the emulator has checks of its own."""
+    if not check.emulated:
+        run_sanitizers(check.report, check.served, check.xp.asarray)
 
 
-def measure_steps(report, xp, small):
-    """4, continued. Times of whole training steps, beside PyTorch's; as graphs last, where a failure costs no other figure."""
-    shapes = [("small", 2)] if small else SHAPES
-    measure_ours(report, xp, small, shapes, graph=False)
-    if not small and gpu_kernels.torch_on_gpu() is not None:
-        measure_torch(report, shapes, compiled=False)
-    shapes = [shape for shape in shapes if shape[0] != "gpt2"]  # its kernels take far longer than their launches
-    measure_ours(report, xp, small, shapes, graph=True)
+def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
+    """Run compute-sanitizer's four tools over as few small cases as launch every kernel, each in a process of its own.
 
-
-def measure_ours(report, xp, small, shapes, graph):
-    for precision in ("fp32",) if small else gpu.PRECISIONS:
-        for preset, batch in shapes:
-            label = f"{preset}, batch {batch}, {precision}{', as a graph' if graph else ''}"
-            row = gpu_training.step_time(xp, preset, batch, precision, graph)
-            report.add("steps", f"ours, {label}", row)
-            report.note(f"step of {label}: {row['ms']:.1f} ms")
-            if xp is not np:
-                xp.get_default_memory_pool().free_all_blocks()
-
-
-def measure_torch(report, shapes, compiled):
-    """PyTorch's steps, eager, or through torch.compile as long as there is time: a compilation can take a minute."""
-    kind, torch = "compiled" if compiled else "eager", gpu_kernels.torch_on_gpu()
-    for precision in gpu.PRECISIONS:
-        for preset, batch in shapes:
-            name = f"PyTorch {kind}, {preset}, batch {batch}, {precision}"
-            if compiled and time.perf_counter() - report.begin > COMPILED_BY:
-                report.add("steps", name, "not measured: out of time")
-                continue
-            try:
-                report.add("steps", name, gpu_training.torch_step_times(preset, batch, precision, compiled))
-            except Exception as error:  # a compiler that is not there, or memory: the table says so and goes on
-                report.add("steps", name, f"{type(error).__name__}: {str(error)[:200]}")
-            torch.cuda.empty_cache()
-    report.note(f"PyTorch {kind} steps timed")
-
-
-def sanitize(report, served, put, folder, tool=None):
-    """5. compute-sanitizer's four tools over as few small cases as launch every kernel, each in a process of its own.
-
-    The cases are some 150 launches of 400,000 threads together: what takes long is that a tool rewrites every kernel before
-    its first launch, on the CPU. So all four run side by side. What they found is told even where the time was too short.
+    The cases are some 150 launches of 400,000 threads together. Most of the time goes to the tools, which rewrite every kernel
+    on the CPU before its first launch. So all four run side by side. A tool that is out of time still reports what it found.
     """
     tool = tool or shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    folder = report.path.parent
     if not Path(tool).exists():
         report.add("sanitize", "compute-sanitizer", "not installed")
         return
-    chosen = [str(number) for number in cases.covering(served, put, seed=0)]
-    check = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--seed", "0", "--cases", *chosen]
+    numbers = [str(number) for number in cases.covering(served, put, seed=0)]
+    program = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--seed", "0", "--cases", *numbers]
     begin, running = time.perf_counter(), {}
     end = begin + max(SHORTEST_TIME, SANITIZED_BY - (begin - report.begin))
     try:
         for name in SANITIZERS:
-            command = [str(tool), "--tool", name, "--error-exitcode", "9", sys.executable, *check]
-            with (Path(folder) / f"{name}.log").open("w") as log:
-                command += ["--out", str(Path(folder) / name)]
+            command = [str(tool), "--tool", name, "--error-exitcode", "9", sys.executable, *program]
+            with (folder / f"{name}.log").open("w") as log:
+                command += ["--out", str(folder / name)]
                 running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         for name, process in running.items():
             try:
                 process.wait(timeout=max(0, end - time.perf_counter()))
             except subprocess.TimeoutExpired:
                 pass
-            verdict = verdict_of(process.poll(), Path(folder) / f"{name}.log", time.perf_counter() - begin)
-            report.add("sanitize", name, verdict, failed=any(word in verdict for word in WRONG))
+            verdict = verdict_of(process.poll(), folder / f"{name}.log", time.perf_counter() - begin)
+            report.add("sanitize", name, verdict, failed=any(word in verdict for word in FAULTS))
             report.note(f"compute-sanitizer {name}: {verdict[:80]}")
     finally:
         for process in running.values():
@@ -198,82 +182,61 @@ def sanitize(report, served, put, folder, tool=None):
                 process.wait()
 
 
-def verdict_of(status, log, seconds):
-    """In a few words what a tool found that ended with this exit status, or that is still running (None)."""
+def verdict_of(status: int | None, log: Path, seconds: float) -> str:
+    """A tool's findings in a few words, from its exit status (None: still running) and its log."""
     lines = log.read_text(errors="replace").splitlines()
-    done = f"{sum(line.startswith('case ') for line in lines)} cases in {seconds:.0f} s"
+    progress = f"{sum(line.startswith('case ') for line in lines)} cases in {seconds:.0f} s"
     complaints = [line for line in lines if line.startswith("========= ") and not line[10:].startswith(NO_COMPLAINT)]
     if complaints:
-        return f"{len(complaints)} lines of complaint, {done}; the first: {complaints[0][10:200]}"
+        return f"{len(complaints)} lines of complaint, {progress}; the first: {complaints[0][10:200]}"
     if status is None:
-        nothing = done.startswith("0 cases")
-        return f"stopped, {done}" + (": nothing was checked" if nothing else " and no word against them")
-    return f"clean, {done}" if status == 0 else f"exit status {status}, {done}: {' '.join(lines[-3:])[-200:]}"
+        return f"stopped, {progress}: " + ("nothing was checked" if progress.startswith("0 cases") else "no fault so far")
+    return f"clean, {progress}" if status == 0 else f"exit status {status}, {progress}: {' '.join(lines[-3:])[-200:]}"
 
 
-def print_table(report):
-    sections = report.content["sections"]
-    for section in ("matmul", "attention", "memory", "steps"):
-        for label, row in sections.get(section, {}).items():
-            if isinstance(row, str):
-                print(f"{label:58s} {row[:60]}")
-                continue
-            figures = " ".join(f.format(row[k]) for k, f in FIGURES.items() if k in row)
-            print(f"{label:58s} {row['ms']:10.3f} ms {figures}")
-    for name, verdict in sections.get("sanitize", {}).items():
-        print(f"compute-sanitizer {name}: {verdict[:80]}")
-    failed = report.content["failed"]
-    seconds = report.content.get("seconds", 0)
-    print(f"{len(failed)} failed, {seconds:.0f} s on {report.content['device']}; all figures in {report.path}")
-
-
-def device_name(xp):
+def device_name(xp: ModuleType) -> str:
     if xp is np:
         return "the emulator"
     name = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"]
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m kernels.check", description="Check and measure every CUDA kernel.")
-    parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or the same on this CPU, small")
+Step = Callable[[Check], None]
+STEPS: Mapping[str, Step] = {"correct": correct, "gradients": gradients, "speed": speed, "sanitize": sanitize}
+
+
+def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check", arguments: Sequence[str] | None = None):
+    """The command line over these steps, in this order; exits with 1 if a step failed."""
+    parser = argparse.ArgumentParser(prog=prog, description="Check and measure every CUDA kernel.")
+    parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or this CPU with small shapes")
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
-    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="run only these steps")
+    only = f"run only these steps, of {', '.join(steps)}"
+    parser.add_argument("--only", nargs="+", metavar="STEP", choices=tuple(steps), default=tuple(steps), help=only)
     parser.add_argument("--small", action="store_true", help="small shapes only")
-    parser.add_argument("--cases", type=int, nargs="+", help="only these of the correctness step's, by their numbers")
-    parser.add_argument("--seed", type=int, default=None, help="of the random shapes; drawn anew where not given")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--cases", type=int, nargs="+", metavar="NUMBER", help="numbers of the cases that the step `correct` runs"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the random shapes (default: a new one each time)")
+    options = parser.parse_args(arguments)
     emulated = options.device == "emulator"
     try:
         xp = np if emulated else require_cupy()
     except RuntimeError as error:
         sys.exit(str(error))
     if emulated and not emulator.available():
-        sys.exit("the emulator needs g++, which is not installed here")
-    small = options.small or emulated
-    seed = int(np.random.SeedSequence().entropy % 2**32) if options.seed is None else options.seed
-    served = kernels.SETS["emulator" if emulated else "cuda"]
-    put = np.asarray if emulated else xp.asarray
+        sys.exit("kernels.check: expected g++ for --device emulator, got none; install it")
+    seed = int(np.random.default_rng().integers(2**32)) if options.seed is None else options.seed
     report = Report(options.out, device_name(xp))
-    work = {
-        "correct": lambda: check_correct(report, xp, served, put, small, seed, options.cases),
-        "gradients": lambda: check_gradients(report, xp, served, put),
-        "training": lambda: check_training(report, xp, small),
-        "speed": lambda: measure(report, xp),
-        "steps": lambda: measure_steps(report, xp, small),
-        "sanitize": lambda: emulated or sanitize(report, served, put, options.out),
-        "compiled": lambda: small or gpu_kernels.torch_on_gpu() is None or measure_torch(report, SHAPES, compiled=True),
-    }
-    for step in STEPS:
-        if step not in options.only:
+    check = Check(report, options.device, xp, options.small or emulated, seed, options.cases)
+    for name, step in steps.items():
+        if name not in options.only:
             continue
         try:
-            with kernels.use("emulator" if emulated else "cuda"):
-                work[step]()
-        except Exception as error:  # one step that breaks is reported, and the others still run
+            step(check)
+        except Exception as error:  # the report names the step that broke, and the other steps still run
             traceback.print_exc()
-            report.add(step, "stopped", f"{type(error).__name__}: {str(error)[:300]}", failed=True)
-    print_table(report)
+            report.add(name, "stopped", f"{type(error).__name__}: {str(error)[:300]}", failed=True)
+    report.print_table()
     sys.exit(bool(report.content["failed"]))
 
 

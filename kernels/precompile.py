@@ -1,9 +1,9 @@
-"""Compile what training and sampling need before they need it, on several cores.
+"""Compile the kernels of training and sampling before they are needed, on several cores.
 
     python -m kernels.precompile        # fills the cache on disk; the second time there is little to do
 
-Numba compiles on one core, most of a minute for all kernels of a training step, and the others wait. Processes do not wait
-for one another: each takes a share of the kernels, calls them once on small arrays, and leaves them in the cache, where the
+Numba compiles on one core: all kernels of a training step take most of a minute, while the other cores wait. So several
+processes each take a share of the kernels, call them once on small arrays, and leave them in the cache on disk, where the
 process that needs them finds them. (A kernel is compiled once for all shapes.)
 """
 
@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -19,29 +20,29 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import SETS, launch
+from kernels import SETS, KernelSet, launch
 
 ROWS, WIDTH, HEADS = 16, 32, 2
 
 
-def attention_forward(served, x):
+def attention_forward(served: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
     served.attention_forward(q, q, q, causal_offset=0)
 
 
-def attention_backward(served, x):
+def attention_backward(served: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
     served.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
 
 
-def products(served, x):
+def products(served: KernelSet, x: np.ndarray) -> None:
     weight = np.zeros((WIDTH, WIDTH), np.float32)
     served.linear_forward(x, weight)
     served.linear_backward(x, x, weight, x, activation="gelu_tanh")
     served.linear_forward(x[:1], weight)  # one row, as in sampling
 
 
-def rows(served, x):
+def rows(served: KernelSet, x: np.ndarray) -> None:
     ids, row, ones = np.zeros(ROWS, np.int64), x[:, 0].copy(), np.ones(WIDTH, np.float32)  # (R,), (R,), (C,)
     served.embedding_forward(x, ids)
     served.embedding_backward(x, ids, ROWS)
@@ -57,13 +58,13 @@ def rows(served, x):
     served.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
 
 
-# About as long as each other: the kernels of attention and of matmul are large functions.
+# Each share takes about as long as any other: the kernels of attention and of matmul are large functions.
 SHARES = {share.__name__: share for share in (attention_forward, attention_backward, products, rows)}
 
 
 @contextmanager
-def without_interrupt():
-    """Inside, Ctrl-C is ignored, and processes that are started here begin by ignoring it."""
+def without_interrupt() -> Iterator[None]:
+    """Ignore Ctrl-C inside the block; processes started inside ignore it too."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -72,16 +73,18 @@ def without_interrupt():
 
 
 @cache
-def precompile():
-    """Compile everything in SHARES, a process each, and wait; do nothing where it would not help: on a single core, or
-    where there is no cache on disk to find it in."""
-    for operation in ("attention", "matmul"):  # imports their kernels, which look for the cache
+def precompile() -> None:
+    """Compile all SHARES, each in a process of its own, and wait for them.
+
+    Does nothing on a single core, or without a cache on disk that could hold the result. A failing process is ignored: the
+    kernels that it did not compile are compiled when they are needed, and an error shows then.
+    """
+    for operation in ("attention", "matmul"):  # their import looks for the cache
         import_module(f"kernels.{operation}.cpu")
     if launch.get_num_threads() < 2 or not launch.cached():
         return
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    # What goes wrong in a process is no matter: what it did not compile is compiled when it is needed, and said then.
-    with without_interrupt():  # as they begin, they ignore Ctrl-C: it is for the first process
+    with without_interrupt():  # Ctrl-C is for this process, which then ends the others
         processes = [
             subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})
             for share in SHARES
@@ -94,8 +97,8 @@ def precompile():
             process.terminate()
 
 
-def main(shares):
-    """What one of the processes does; without shares, start them all."""
+def main(shares: Iterable[str]) -> None:
+    """Compile these shares here; without any, compile all in processes of their own."""
     for share in shares:
         SHARES[share](SETS["cpu"], np.zeros((ROWS, WIDTH), np.float32))
     if not shares:
@@ -104,9 +107,9 @@ def main(shares):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
-    parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)}; all where none is given")
-    chosen = parser.parse_args().shares
-    for share in chosen:
+    parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
+    options = parser.parse_args()
+    for share in options.shares:
         if share not in SHARES:
-            parser.error(f"there is no share {share!r}; choose of {', '.join(SHARES)}")
-    main(chosen)
+            parser.error(f"share: expected {', '.join(SHARES)}, got {share!r}; choose one of them")
+    main(options.shares)

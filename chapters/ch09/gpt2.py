@@ -222,7 +222,7 @@ def activations(gpt, ids):
 def verify(gpt, folder):
     """Print, layer by layer, the largest difference from what transformers computed; returns the largest relative one.
 
-    Its activations come from kernels.bench.peer_gpt2, a process of its own: neither transformers nor PyTorch is ever
+    Its activations come from chapters.bench.peer_gpt2, a process of its own: neither transformers nor PyTorch is ever
     loaded beside our model. They are computed anew each time, and nothing is written into the folder.
     """
     if importlib.util.find_spec("transformers") is None:
@@ -241,8 +241,8 @@ def verify(gpt, folder):
 
 
 def ask_transformers(module, *arguments):
-    """Run kernels.bench.MODULE in a process of its own.  Raises CheckpointError, with the last line it said, where it fails."""
-    command = [sys.executable, "-m", f"kernels.bench.{module}", *map(str, arguments)]
+    """Run chapters.bench.MODULE in a process of its own.  Raises CheckpointError, with the last line it said, where it fails."""
+    command = [sys.executable, "-m", f"chapters.bench.{module}", *map(str, arguments)]
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]

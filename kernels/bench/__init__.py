@@ -1,14 +1,12 @@
-"""The ladders: each operation from its plainest version to its fastest, checked, timed, and set beside NumPy and PyTorch.
+"""Benchmarks of the kernels: ladders from the plainest loop to the engine's kernel, and tables beside NumPy and PyTorch.
 
-    python -m kernels.bench matmul          (or softmax, layernorm, cross_entropy, attention)
+    python -m kernels.bench matmul          # or any other operation that has a ladder.py: check and time its rungs
     python -m kernels.bench matmul --plot matmul.png
-    python -m kernels.bench one_row         a row times a matrix, as in text generation: GB/s
-    python -m kernels.bench bandwidth       what is bound by memory: softmax, layernorm, gelu, cross-entropy, AdamW in GB/s
-    python -m kernels.bench step            whole training steps of tiny, book and gpt2 size, with a breakdown by kernel
-    python -m kernels.bench decode          GPT-2 124M, token by token; gpt2_step: fine-tuning it, with the memory that it takes
+    python -m kernels.bench one_row         # one row times a matrix, as in text generation, in GB/s
+    python -m kernels.bench bandwidth       # operations limited by memory, in GB/s
 
-Every rung is a short function that stands in the file of its name; the last rung is the kernel that the engine uses. What the
-machine can do at most, in multiply-adds and in bytes moved, is measured in the same run, and every figure is given as a share
-of that. Figures are medians; what is compared runs in turns, so that a busy moment of the machine hits all alike, and each
-library in a process of its own, so that none stands in another's way (peers.py).
+Whole models are measured by `python -m chapters.bench`.
+
+How to trust a figure: every figure is a median. The contestants take turns, so a busy moment of the machine slows all of
+them. Each library runs in a process of its own (contest.py). The machine's limits are measured in the same run (limits.py).
 """

@@ -3,37 +3,52 @@
 import argparse
 import os
 from importlib import import_module
+from pathlib import Path
 
-LADDERS = ("matmul", "one_row", "softmax", "layernorm", "cross_entropy", "attention", "bandwidth", "decode")
-STEPS = ("step", "gpt2_step")
+from kernels.bench.contest import use_threads
+
+OPERATIONS = sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/ladder.py"))
+TABLES = {"one_row": "read", "bandwidth": "copy"}  # and the limit that a plot shows
 
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m kernels.bench", description="Ladders from the plainest kernel to the fastest"
+        prog="python -m kernels.bench", description="Time an operation from the plainest loop to the engine's kernel."
     )
-    parser.add_argument("name", choices=[*LADDERS, *STEPS], help="the operation, or whole training steps")
-    parser.add_argument("--size", type=int, help="rows (matmul: length of a side; attention: the longest T), to try others")
-    parser.add_argument("--threads", type=int, help="threads to use, for all that is compared (default: every core)")
-    parser.add_argument("--plot", metavar="FILE", help="draw the ladder to this file")
-    parser.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="step: which sizes (default: all)")
-    parser.add_argument("--compile", action="store_true", help="step: also PyTorch compiled, which takes a minute a size")
-    arguments = parser.parse_args()
-    if arguments.plot and not os.path.isdir(os.path.dirname(arguments.plot) or "."):  # before minutes of measuring
-        parser.error(f"--plot: there is no folder {os.path.dirname(arguments.plot)}; make it first.")
-    if arguments.threads:
-        for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[variable] = str(arguments.threads)  # read when the libraries are first imported, which is below
-    if arguments.name in STEPS:
-        import_module(f"kernels.bench.{arguments.name}").run(arguments)
-        return
-    from kernels.bench.measure import limits, plot
+    ladders = f"an operation, to climb its ladder: {', '.join(OPERATIONS)}"
+    tables = "or a table: one_row (one row times a matrix, as in text generation) or bandwidth (operations limited by memory)"
+    parser.add_argument("name", metavar="NAME", choices=[*OPERATIONS, *TABLES], help=f"{ladders}; {tables}")
+    parser.add_argument("--size", type=int, help="rows (matmul: length of a side; attention: the longest T of its table)")
+    parser.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
+    options = parser.parse_args()
+    if options.plot and not os.path.isdir(os.path.dirname(options.plot) or "."):  # before minutes of measuring
+        parser.error(f"--plot: expected a file in an existing folder, got {options.plot}; make the folder first")
+    use_threads(options.threads)
+    measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    from kernels.bench import tables  # not at the top: Numba reads the number of threads when it is imported
+    from kernels.bench.climb import climb, plot
+    from kernels.bench.limits import limits
 
     measured = limits()
     print(measured)
-    figures, unit, limit = import_module(f"kernels.bench.{arguments.name}").run(measured, arguments.size)
-    if arguments.plot:
-        plot(figures, unit, limit, arguments.plot)
+    if options.name in TABLES:
+        figures = getattr(tables, options.name)(measured, options.size)
+        unit, limit = "GB/s", getattr(measured, TABLES[options.name])
+    else:
+        first, *others = import_module(f"kernels.{options.name}.ladder").ladders(options.size)
+        figures, unit, limit = climb(first, measured), first.unit, getattr(measured, first.limit)
+        for ladder in others:
+            climb(ladder, measured)
+        if options.name == "matmul":
+            tables.products_of_steps(measured)
+        if options.name == "attention":
+            tables.attention_as_T_grows(measured, options.size or 4096)
+    if options.plot:
+        plot(figures, f"{options.name.replace('_', ' ')} on this machine", unit, limit, options.plot)
 
 
 if __name__ == "__main__":

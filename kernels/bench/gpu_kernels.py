@@ -1,11 +1,13 @@
-"""How fast the kernels are: times by the GPU's own clock, each beside what it could at best be.
+"""How fast the CUDA kernels are, by the GPU's own clock, each beside the best that the card can do.
 
-Arithmetic (matmul, attention) is given in TFLOP/s beside cuBLAS, or PyTorch, on the same card; everything else in GB/s,
-counting each input read once and each output written once, beside a plain copy. Data are random: zeros are faster than
-anything real.
+Arithmetic (matmul, attention) is in TFLOP/s, beside cuBLAS or PyTorch on the same card. Everything else is in GB/s, beside a
+plain copy; every input counts once as read, every output once as written. The data are random: a GPU is faster on zeros.
 """
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +19,12 @@ from kernels.layernorm import cuda as layernorm
 from kernels.matmul import cuda as matmul
 from kernels.softmax import cuda as softmax
 
+Call = Callable[[], Any]
+Row = tuple[str, dict[str, float]]  # a label, and its figures
 
-def milliseconds(xp, call, repeats=10):
-    """The median time of a call; under the emulator, of a single one, by the wall clock."""
+
+def milliseconds(xp, call: Call, repeats: int = 10) -> float:
+    """The median time of a call; under the emulator (xp is NumPy) the time of a single call, by the wall clock."""
     if xp is np:
         begin = time.perf_counter()
         call()
@@ -35,14 +40,14 @@ def milliseconds(xp, call, repeats=10):
     return float(np.median([xp.cuda.get_elapsed_time(a, b) for a, b in zip(marks, marks[1:])]))
 
 
-def normal(xp, *shape):
+def normal(xp, *shape: int):
     if xp is np:
         return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     return xp.random.default_rng(0).standard_normal(shape, dtype=xp.float32)
 
 
 def torch_on_gpu():
-    """PyTorch, where it is installed with a GPU, else None: it stands beside, nothing here needs it."""
+    """PyTorch, if it is installed and sees a GPU, else None: it is only compared with."""
     try:
         import torch
 
@@ -51,21 +56,26 @@ def torch_on_gpu():
         return None
 
 
-def matmul_table(xp, sizes):
-    """Yields (label, {"ms", "tflops"}) for each rung of the ladder, and for cuBLAS."""
-    for n in sizes:
-        yield from _products(xp, n)
+def on_default_stream(torch, call: Call) -> Call:
+    """The call on the default stream, where CuPy's clock sees it."""
+
+    def run():
+        with torch.cuda.stream(torch.cuda.default_stream()):
+            call()
+
+    return run
 
 
-def _products(xp, n):
+def products(xp, n: int) -> Iterator[Row]:
+    """TFLOP/s of a square product: each rung of the ladder, our kernels, and cuBLAS."""
     a, b = normal(xp, n, n), normal(xp, n, n)
     c = xp.empty_like(a)
-    calls = {f"our {rung}": lambda rung=rung: matmul.matmul_rung(rung, a, b) for rung in matmul.LADDER}
-    calls |= {f"our {kernel}": lambda kernel=kernel: matmul.matmul(a, b, out=c, kernel=kernel) for kernel in matmul.TILES}
-    calls["our matmul_fp32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_b=True)
-    calls["our matmul_fp32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_fp32", transpose_a=True)
-    calls["our matmul_tf32, x W^T"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_b=True)
-    calls["our matmul_tf32, dy^T x"] = lambda: matmul.matmul(a, b, out=c, kernel="matmul_tf32", transpose_a=True)
+    ours = partial(matmul.matmul, a, b, out=c)
+    calls: dict[str, Call] = {f"our {rung}": partial(matmul.matmul_rung, rung, a, b) for rung in matmul.LADDER}
+    calls |= {f"our {kernel}": partial(ours, kernel=kernel) for kernel in matmul.TILES}
+    for kernel in ("matmul_fp32", "matmul_tf32"):
+        calls[f"our {kernel}, x W^T"] = partial(ours, kernel=kernel, transpose_b=True)
+        calls[f"our {kernel}, dy^T x"] = partial(ours, kernel=kernel, transpose_a=True)
     if xp is not np:
         calls["cuBLAS fp32"] = lambda: xp.matmul(a, b, out=c)
         calls |= _torch_products(n)
@@ -75,153 +85,115 @@ def _products(xp, n):
         yield f"{label}, {n}", {"ms": ms, "tflops": 2 * n**3 / ms / 1e9}
 
 
-def _torch_products(n):
+def _torch_products(n: int) -> dict[str, Call]:
     torch = torch_on_gpu()
     if torch is None:
         return {}
     x, y = (torch.randn(n, n, device="cuda") for _ in range(2))
-    h, g = x.bfloat16(), y.bfloat16()
+    x_16, y_16 = x.bfloat16(), y.bfloat16()
 
     def tf32():
         torch.backends.cuda.matmul.allow_tf32 = True
         x @ y
         torch.backends.cuda.matmul.allow_tf32 = False
 
-    stream = _torch_stream(torch)
-    return {
-        "cuBLAS fp32 (PyTorch)": stream(lambda: x @ y),
-        "cuBLAS tf32 (PyTorch)": stream(tf32),
-        "cuBLAS bf16, bf16 arrays (PyTorch)": stream(lambda: h @ g),
-    }
+    calls = {"fp32 (PyTorch)": lambda: x @ y, "tf32 (PyTorch)": tf32, "bf16, bf16 arrays (PyTorch)": lambda: x_16 @ y_16}
+    return {f"cuBLAS {label}": on_default_stream(torch, call) for label, call in calls.items()}
 
 
-def _torch_stream(torch):
-    """CuPy's clock must see PyTorch's work: both run on the default stream."""
-    default = torch.cuda.default_stream()
-
-    def wrap(call):
-        def run():
-            with torch.cuda.stream(default):
-                call()
-
-        return run
-
-    return wrap
-
-
-def attention_table(xp, shapes):
-    """Yields (label, {"ms", "tflops"}) of causal attention, forward and backward."""
-    for shape in shapes:
-        yield from _attention(xp, *shape)
-
-
-def _attention(xp, B, H, T, D):
+def attentions(xp, B: int, H: int, T: int, D: int) -> Iterator[Row]:
+    """TFLOP/s of causal attention, forward and backward."""
     qkv = normal(xp, B, T, 3, H, D)
-    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # as the engine's one projection leaves them
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # views of one projection, as in the engine
     dout = normal(xp, B, H, T, D)
     y, lse = attention.attention_forward(q, k, v, causal_offset=0)
-    flops = 4 * B * H * T * T * D / 2  # two products, half of each hidden by the mask
-    calls = {
-        "our attention forward": (1, lambda: attention.attention_forward(q, k, v, causal_offset=0)),
-        "our attention backward": (2.5, lambda: attention.attention_backward(dout, q, k, v, y, lse, causal_offset=0)),
+    operations = 4 * B * H * T * T * D / 2  # two products; the mask hides half of each
+    calls: dict[str, Call] = {
+        "our attention forward": lambda: attention.attention_forward(q, k, v, causal_offset=0),
+        "our attention backward": lambda: attention.attention_backward(dout, q, k, v, y, lse, causal_offset=0),
     }
     if xp is not np:
         calls |= _torch_attention(B, H, T, D)
-    for label, (factor, call) in calls.items():
+    for label, call in calls.items():
         ms = milliseconds(xp, call)
-        yield f"{label}, {B}x{H}x{T}x{D}", {"ms": ms, "tflops": factor * flops / ms / 1e9}
+        products = 2.5 if "backward" in label else 1  # pairs of products
+        yield f"{label}, {B}x{H}x{T}x{D}", {"ms": ms, "tflops": products * operations / ms / 1e9}
 
 
-def _torch_attention(B, H, T, D):
+def _torch_attention(B: int, H: int, T: int, D: int) -> dict[str, Call]:
     torch = torch_on_gpu()
     if torch is None:
         return {}
     q, k, v = (torch.randn(B, H, T, D, device="cuda", requires_grad=True) for _ in range(3))
     attend = torch.nn.functional.scaled_dot_product_attention
-    y, stream = attend(q, k, v, is_causal=True), _torch_stream(torch)
+    y = attend(q, k, v, is_causal=True)
     dout = torch.randn_like(y)
 
     def forward():
         with torch.no_grad():
             attend(q, k, v, is_causal=True)
 
-    backward = stream(lambda: torch.autograd.grad(y, (q, k, v), dout, retain_graph=True))
+    def backward():
+        torch.autograd.grad(y, (q, k, v), dout, retain_graph=True)
+
     return {
-        "PyTorch attention forward, fp32": (1, stream(forward)),
-        "PyTorch attention backward, fp32": (2.5, backward),
+        "PyTorch attention forward, fp32": on_default_stream(torch, forward),
+        "PyTorch attention backward, fp32": on_default_stream(torch, backward),
     }
 
 
-def memory_table(xp, shapes):
-    """Yields (label, {"ms", "gb_per_s", "of_copy"}): kernels whose time is that of moving their data."""
-    rows, columns, classes = shapes
+def memory_bound(xp, rows: int, columns: int, classes: int) -> Iterator[Row]:
+    """GB/s of the kernels whose time is that of moving their data, and its share of a copy's."""
     x, dy, w, b = normal(xp, rows, columns), normal(xp, rows, columns), normal(xp, columns), normal(xp, columns)
-    out = xp.empty_like(x)
-    copy = x.nbytes * 2 / milliseconds(xp, lambda: xp.copyto(out, x)) / 1e6
-    yield f"device copy, {rows}x{columns}", {"ms": x.nbytes * 2 / copy / 1e6, "gb_per_s": copy, "of_copy": 1.0}
+    out, n = xp.empty_like(x), x.nbytes
+    ms = milliseconds(xp, lambda: xp.copyto(out, x))
+    copy = 2 * n / ms / 1e6
+    yield f"device copy, {rows}x{columns}", {"ms": ms, "gb_per_s": copy, "of_copy": 1.0}
+
+    def timed(calls: Mapping[str, tuple[int, Call]], shape: str) -> Iterator[Row]:
+        for label, (size, call) in calls.items():
+            ms = milliseconds(xp, call)
+            yield f"{label}, {shape}", {"ms": ms, "gb_per_s": size / ms / 1e6, "of_copy": size / ms / 1e6 / copy}
+
     y = softmax.softmax_forward(x)
     _, mean, rstd = layernorm.layernorm_forward(x, w, b)
-    n = x.nbytes
-    calls = {
+    params = [normal(xp, rows, columns) for _ in range(4)]
+    params[3] = xp.abs(params[3])
+    adam: dict[str, Any] = dict(step=3, lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+    dx_only = (out, None, None)
+    calls: dict[str, tuple[int, Call]] = {
         "softmax_plain": (2 * n, lambda: softmax.softmax_plain(x)),
         "softmax_forward": (2 * n, lambda: softmax.softmax_forward(x, out=out)),
         "softmax_backward": (3 * n, lambda: softmax.softmax_backward(dy, y, out=out)),
         "layernorm_plain": (2 * n, lambda: layernorm.layernorm_plain(x, w, b)),
         "layernorm_forward": (2 * n, lambda: layernorm.layernorm_forward(x, w, b, out=out)),
-        "layernorm_backward": (
-            3 * n,
-            lambda: layernorm.layernorm_backward(dy, x, w, mean, rstd, out=(out, None, None)),
-        ),
+        "layernorm_backward": (3 * n, lambda: layernorm.layernorm_backward(dy, x, w, mean, rstd, out=dx_only)),
         "gelu_forward, tanh": (2 * n, lambda: gelu.gelu_forward(x, approximate="tanh", out=out)),
         "gelu_backward, tanh": (3 * n, lambda: gelu.gelu_backward(dy, x, approximate="tanh", out=out)),
-    }
-    yield from _timed(xp, calls, copy, f"{rows}x{columns}")
-    yield from _optimiser(xp, rows, columns, copy)
-    yield from _losses(xp, max(2, rows // 8), classes, copy)
-
-
-def _optimiser(xp, rows, columns, copy):
-    n = 4 * rows * columns
-    params = [normal(xp, rows, columns) for _ in range(4)]
-    params[3] = xp.abs(params[3])
-    kw = dict(step=3, lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
-    calls = {
-        "adamw_plain": (7 * n, lambda: adamw.adamw_plain(*params, **kw)),
-        "adamw_step": (7 * n, lambda: adamw.adamw_step(*([p] for p in params), **kw)),
+        "adamw_plain": (7 * n, lambda: adamw.adamw_plain(*params, **adam)),
+        "adamw_step": (7 * n, lambda: adamw.adamw_step(*([p] for p in params), **adam)),
         "global_norm": (n, lambda: adamw.global_norm([params[1]])),
     }
-    yield from _timed(xp, calls, copy, f"{rows}x{columns}")
+    yield from timed(calls, f"{rows}x{columns}")
 
-
-def _losses(xp, rows, classes, copy):
-    logits, targets = normal(xp, rows, classes), xp.arange(rows) % classes
-    dlosses = normal(xp, rows)
-    losses, lse = cross_entropy.cross_entropy_forward(logits, targets)
-    dlogits = xp.empty_like(logits)
-    n = logits.nbytes
+    rows = max(2, rows // 8)
+    logits, targets, dlosses = normal(xp, rows, classes), xp.arange(rows) % classes, normal(xp, rows)
+    _, lse = cross_entropy.cross_entropy_forward(logits, targets)
+    dlogits, n = xp.empty_like(logits), logits.nbytes
+    backward = partial(cross_entropy.cross_entropy_backward, dlosses, logits, targets, lse, out=dlogits)
     calls = {
         "cross_entropy_plain": (n, lambda: cross_entropy.cross_entropy_plain(logits, targets)),
         "cross_entropy_forward": (n, lambda: cross_entropy.cross_entropy_forward(logits, targets)),
-        "cross_entropy_backward": (
-            2 * n,
-            lambda: cross_entropy.cross_entropy_backward(dlosses, logits, targets, lse, out=dlogits),
-        ),
+        "cross_entropy_backward": (2 * n, backward),
     }
-    yield from _timed(xp, calls, copy, f"{rows}x{classes}")
+    yield from timed(calls, f"{rows}x{classes}")
 
 
-def _timed(xp, calls, copy, shape):
-    for label, (size, call) in calls.items():
-        ms = milliseconds(xp, call)
-        yield f"{label}, {shape}", {"ms": ms, "gb_per_s": size / ms / 1e6, "of_copy": size / ms / 1e6 / copy}
-
-
-def tables(xp):
-    """All of them, as (section, label, figures); small where nothing is measured."""
+def tables(xp) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """All tables, as (section, label, figures); small shapes under the emulator."""
     small = xp is np
-    for label, row in matmul_table(xp, [48] if small else [1024, 4096]):
-        yield "matmul", label, row
-    for label, row in attention_table(xp, [(1, 2, 20, 16)] if small else [(8, 12, 1024, 64), (32, 6, 256, 64)]):
-        yield "attention", label, row
-    for label, row in memory_table(xp, (16, 40, 90) if small else (65536, 1024, 50257)):
-        yield "memory", label, row
+    for n in [48] if small else [1024, 4096]:
+        yield from (("matmul", *row) for row in products(xp, n))
+    for shape in [(1, 2, 20, 16)] if small else [(8, 12, 1024, 64), (32, 6, 256, 64)]:
+        yield from (("attention", *row) for row in attentions(xp, *shape))
+    yield from (("memory", *row) for row in memory_bound(xp, *((16, 40, 90) if small else (65536, 1024, 50257))))

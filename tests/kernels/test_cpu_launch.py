@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kernels import simd
+from kernels.bench import climb
+from kernels.bench.__main__ import OPERATIONS
 from kernels.launch import inner
 
 ROOT = Path(__file__).parents[2]
@@ -139,18 +142,38 @@ def test_threads_may_call_kernels_at_the_same_time():
         assert set(pool.map(lambda _: matmul(a, a).tobytes(), range(40))) == {alone}
 
 
+SIZES = {"adamw": 10, "cross_entropy": 8, "dropout": 10, "matmul": 96}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_rung_of_a_ladder_computes_the_same(operation):
+    for ladder in import_module(f"kernels.{operation}.ladder").ladders(SIZES.get(operation, 64)):
+        climb.check(ladder)
+
+
 @pytest.mark.parametrize("name, size", [("softmax", "64"), ("layernorm", "64"), ("cross_entropy", "8")])
 def test_ladders_run_and_check_themselves(name, size):
     code = f"import sys; sys.argv = ['bench', {name!r}, '--size', {size!r}]\n"
-    code += "from kernels.bench import measure; measure.in_turns.__defaults__ = (0.0,); measure.limits.__defaults__ = (4,)\n"
+    code += "from kernels.bench import contest, limits\n"
+    code += "contest.in_turns.__defaults__ = (0.0,); limits.limits.__defaults__ = (4,)\n"
     code += "from kernels.bench.__main__ import main; main()"
     result = python(code)
     assert result.returncode == 0, result.stderr
     assert "threads" in result.stdout and "of the limit" in result.stdout
 
 
-def test_benchmarks_ask_for_work_that_there_is():
-    from kernels.bench import bandwidth, decode, peers
+def test_benchmarks_ask_for_tasks_that_another_process_finds_by_name():
+    from chapters.bench import decode
+    from kernels.bench import limits, tables, tasks
 
-    asked = [work[1] for work in decode.WORK.values()] + [work[0] for _, work, *_ in bandwidth._work(8, 8)]
-    assert set(asked) == {"nothing_but", "decoding", "row_operation", "adamw", "gradient_norm"} <= set(peers.WORK)
+    assert {line.task[0] for line in tables.memory_traffic(8, 8)} == {tasks.row_operation, tasks.adamw, tasks.gradient_norm}
+    for maker in (limits.bound, decode.decoding, tasks.row_operation, tasks.adamw, tasks.gradient_norm):
+        assert getattr(sys.modules[maker.__module__], maker.__name__) is maker
+
+
+def test_bandwidth_updates_the_arrays_of_the_books_gpt():
+    from chapters.ch06_gpt import GPT, GPTConfig
+    from kernels.bench import tasks
+
+    gpt = GPT(GPTConfig.preset("book", vocab_size=512))
+    assert [list(parameter.shape) for parameter in gpt.parameters()] == tasks.BOOK_GPT

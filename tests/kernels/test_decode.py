@@ -1,4 +1,4 @@
-"""A token of some texts through a whole GPT: the compiled decoder against the reference, which has a test of chapter 9's."""
+"""The compiled decoder, a token of several texts at a time, against the reference; chapter 9's tests check the reference."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def empty_caches(G, D, texts, dtype=np.float32):
 
 @pytest.mark.parametrize("texts", [1, 3])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_compiled_decoder_is_the_reference(settings, texts):
+def test_the_compiled_decoder_matches_the_reference(settings, texts):
     rng = np.random.default_rng(0)
     parts = weights(rng, np.float32, **settings)
     C, H, G = settings["C"], settings["H"], settings["G"]
@@ -55,14 +55,14 @@ def test_the_compiled_decoder_is_the_reference(settings, texts):
     fast, slow = ours.Decoder(*parts, **shape), plain.Decoder(*parts, **shape)
     caches, exact = empty_caches(G, D, texts), empty_caches(G, D, texts, np.float64)
     for step in range(9):
-        here = slice(0, 1 if step < 3 else texts)  # the first text is ahead of the others, and each has its own place
-        lengths = np.array([step, *[step - 3] * (texts - 1)])[here]
+        active = slice(0, 1 if step < 3 else texts)  # the first text is three tokens ahead of the others
+        lengths = np.array([step, *[step - 3] * (texts - 1)])[active]
         x = rng.standard_normal((len(lengths), C)).astype(np.float32)
         angles = np.outer(lengths, 0.5 ** np.arange(D // 2))
-        turn = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)) if settings["gated"] else None
+        rotation = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)) if settings["gated"] else None
         before = x.copy()
-        logits = fast.step(x, caches[here], lengths, turn)
-        want = slow.step(x.astype(np.float64), exact[here], lengths, turn)
+        logits = fast.step(x, caches[active], lengths, rotation)
+        want = slow.step(x.astype(np.float64), exact[active], lengths, rotation)
         assert logits.dtype == np.float32 and logits.shape == want.shape and (x == before).all()
         np.testing.assert_allclose(logits, want, rtol=2e-5, atol=2e-5 * np.abs(want).max())
         np.testing.assert_allclose(caches, exact, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The contract that every kernel keeps: dtypes, strides, `out`, `accumulate`, edges; and dispatch."""
+"""The reference kernels keep the contract: dtypes, strides, `out`, `accumulate`, edge cases. Dispatch picks the right set."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def draw(*shape, dtype="float64", seed=0):
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
-def test_matmul_forms(transpose_a, transpose_b, batch):
+def test_matmul_in_every_transposed_form(transpose_a, transpose_b, batch):
     a, b = draw(*batch, 4, 5), draw(5, 3, seed=1)
     want = a @ b
     a = np.ascontiguousarray(a.swapaxes(-1, -2)) if transpose_a else a
@@ -30,7 +30,7 @@ def test_matmul_forms(transpose_a, transpose_b, batch):
     dy = draw(*want.shape, seed=2)
     da, db = ref.matmul_backward(dy, a, b, **flags)
     assert da.shape == a.shape and db.shape == b.shape
-    h = 1e-6  # along one random direction each
+    h = 1e-6  # differences along one random direction for each input
     for x, grad, f in ((a, da, lambda x: ref.matmul(x, b, **flags)), (b, db, lambda x: ref.matmul(a, x, **flags))):
         d = draw(*x.shape, seed=3)
         slope = ((f(x + h * d) - f(x - h * d)) * dy).sum() / (2 * h)
@@ -66,7 +66,7 @@ def test_attention_equals_one_query_at_a_time():
                 assert lse[b, h, i] == pytest.approx(np.log(np.exp(scores).sum()))
 
 
-def test_a_query_that_sees_nothing_gives_zeros_and_gradients_without_nan():
+def test_a_query_without_visible_keys_gives_zeros_and_finite_gradients():
     q, k, v = (draw(1, 1, 4, 3, seed=s) for s in range(3))
     settings = {"causal_offset": 0, "key_start": np.array([2])}
     y, lse = ref.attention_forward(q, k, v, **settings)
@@ -77,7 +77,7 @@ def test_a_query_that_sees_nothing_gives_zeros_and_gradients_without_nan():
 
 
 def test_attention_writes_into_strided_views():
-    packed = draw(2, 5, 3, 2, 4)  # (B, T, 3, H, D), as one linear layer makes it
+    packed = draw(2, 5, 3, 2, 4)  # (B, T, 3, H, D), the output of one linear layer
     q, k, v = (packed[:, :, i].swapaxes(1, 2) for i in range(3))
     y, lse = ref.attention_forward(q, k, v, causal_offset=0)
     grads = np.full_like(packed, np.nan)
@@ -93,15 +93,15 @@ def test_attention_writes_into_strided_views():
 
 def test_cross_entropy_never_reads_ignored_rows_and_works_in_place():
     logits, targets = draw(4, 6), np.array([1, -100, 5, -100])
-    spoilt = logits.copy()
-    spoilt[1::2] = np.nan
-    losses, lse = ref.cross_entropy_forward(spoilt, targets)
+    with_nan = logits.copy()
+    with_nan[1::2] = np.nan
+    losses, lse = ref.cross_entropy_forward(with_nan, targets)
     assert losses[1] == losses[3] == 0 and np.isfinite(losses).all()
     dlosses = draw(4, seed=1)
     want = ref.cross_entropy_backward(dlosses, logits, targets, lse)
     assert not want[1::2].any()
-    assert ref.cross_entropy_backward(dlosses, spoilt, targets, lse, out=spoilt) is spoilt
-    np.testing.assert_allclose(spoilt, want)
+    assert ref.cross_entropy_backward(dlosses, with_nan, targets, lse, out=with_nan) is with_nan
+    np.testing.assert_allclose(with_nan, want)
 
 
 def test_large_logits_do_not_overflow():
@@ -130,7 +130,7 @@ def test_splitmix64_gives_the_published_numbers():
 
 
 def test_adamw_by_hand():
-    """One parameter, two steps, computed with a pocket calculator's operations."""
+    """One parameter, two steps, worked out by hand."""
     p, m, v = [np.array([1.0])], [np.array([0.0])], [np.array([0.0])]
     settings = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 0.0, "weight_decay": 0.5}
     adamw_step(p, [np.array([4.0])], m, v, step=1, grad_scale=0.5, **settings)
@@ -150,7 +150,7 @@ def test_norm_and_scaling():
 
 
 @pytest.mark.parametrize("name", ["reference", "cpu", "emulator"])
-def test_what_no_product_can_do_is_refused(name):
+def test_impossible_products_are_refused(name):
     a, b = draw(3, 4, dtype="float32"), draw(4, 2, dtype="float32")
     matmul = kernels.SETS[name].matmul
     with pytest.raises(ValueError, match="needs an `out` to add to"):
@@ -185,13 +185,15 @@ def test_dispatch():
         assert kernels.serving(x).name == "reference"
         with kernels.use("cpu"):
             assert kernels.serving(x).name == "cpu"
-            with pytest.raises(TypeError, match="the cpu kernels take float32 but the array is float64"):
+            with pytest.raises(TypeError, match="the cpu kernels: expected float32, got float64"):
                 kernels.serving(x.astype("float64"))
         assert kernels.serving(x).name == "reference"
     assert kernels.serving(x).name == "cpu"
-    with pytest.raises(ValueError, match="no kernels named 'tpu'"), kernels.use("tpu"):
+    with pytest.raises(ValueError, match="expected 'reference', 'cpu' or 'emulator', got 'tpu'"), kernels.use("tpu"):
         pass
-    with pytest.raises(AttributeError, match="no kernel named 'fourier'"):
+    with pytest.raises(ValueError, match="got 'cuda'; move the arrays to the GPU"), kernels.use("cuda"):
+        pass
+    with pytest.raises(AttributeError, match="expected the name of a kernel, got 'fourier'"):
         _ = kernels.serving(x).fourier
     with pytest.raises(TypeError, match="NumPy or CuPy array"):
         kernels.array_module([1.0])

@@ -1,0 +1,35 @@
+"""python -m chapters.bench NAME: see the package's description in __init__.py."""
+
+import argparse
+from importlib import import_module
+
+from kernels.bench.contest import use_threads
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m chapters.bench", description="Measure whole models.")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    step = commands.add_parser("step", help="training steps of three sizes beside PyTorch's, with a breakdown by kernel")
+    decode = commands.add_parser("decode", help="GPT-2 124M, token by token, beside transformers")
+    gpt2_step = commands.add_parser("gpt2_step", help="fine-tuning GPT-2 124M beside transformers, and in less memory")
+    gpu = commands.add_parser(
+        "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
+    )
+    for command in (step, decode, gpt2_step):
+        command.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
+    step.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="a size; repeatable (default: all)")
+    step.add_argument("--compile", action="store_true", help="also measure torch.compile, which takes a minute a size")
+    decode.add_argument("--seconds", "--size", type=int, default=20, help="seconds to measure for (default: 20)")
+    decode.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
+    gpu.add_argument("rest", nargs=argparse.REMAINDER)  # its own options are in kernels/check.py
+    options, rest = parser.parse_known_args()
+    if options.name == "gpu":
+        import_module("chapters.bench.gpu").main(rest + options.rest)
+        return
+    parser.parse_args()  # refuses what is not known
+    use_threads(options.threads)
+    import_module(f"chapters.bench.{options.name}").run(options)  # not at the top: Numba reads the number of threads
+
+
+if __name__ == "__main__":
+    main()

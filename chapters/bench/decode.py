@@ -1,0 +1,129 @@
+"""GPT-2 124M writes text, token by token, greedily, beside transformers and beside nothing but reading its weights.
+
+    python -m chapters.bench decode
+
+The weights are random (no time depends on them), and the texts are 128 to 192 tokens long. A token must read every matrix
+once. So the bytes of the weights over the time of a token are compared with the rate at which this machine reads memory.
+Several texts share one reading of the weights.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch09.decode import weight_bytes
+from chapters.ch09.decoder import Decoder, step_together
+from kernels.bench import tasks
+from kernels.bench.climb import plot
+from kernels.bench.contest import Task, contestants, in_turns
+from kernels.bench.limits import bound, bound_rate, limits
+from minigrad import Generator
+from minigrad.nn import init
+
+FIRST, LAST = 128, 192  # tokens in the cache: it grows from FIRST to LAST, then starts again
+
+
+def decoding(library: str, variant: bool, texts: int = 1) -> Task:
+    """The task: the next token of every text, ours in float32 or (variant) int8, transformers' by forward or generate()."""
+    return Task(our_decoding(variant, texts)) if library == "minigrad" else their_decoding(variant)
+
+
+def our_decoding(int8: bool, texts: int) -> Callable[[], None]:
+    first = Decoder(GPT(GPTConfig.preset("gpt2"), Generator(0)), int8)
+    decoders = [first, *(Decoder(first.gpt, beside=first) for _ in range(texts - 1))]
+    prompts = np.random.default_rng(0).integers(0, 50257, (texts, FIRST)).tolist()
+    logits = np.stack([decoder.read(ids) for decoder, ids in zip(decoders, prompts)])  # (B, V)
+
+    def token():
+        nonlocal logits
+        if len(first.ids) == LAST:
+            for decoder in decoders:
+                del decoder.ids[FIRST:]
+                for layer in decoder.cache.layers:
+                    layer.length = FIRST
+        logits = step_together(decoders, logits.argmax(axis=1).tolist())
+
+    return token
+
+
+def their_decoding(generate: bool) -> Task:
+    """transformers' forward pass with nothing around it, or its generate(), which its users call."""
+    torch = tasks.pytorch()
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.cache_utils import DynamicCache
+
+    torch.manual_seed(0)
+    model, cache = GPT2LMHeadModel(GPT2Config()).eval(), DynamicCache()
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 50257, (1, FIRST)))
+
+    def token():
+        nonlocal ids
+        if cache.get_seq_length() == LAST:
+            cache.crop(FIRST - LAST)
+        with torch.inference_mode():
+            logits = model(ids, past_key_values=cache, use_cache=True).logits  # (1, T, V)
+        ids = logits[:, -1:].argmax(-1)
+
+    def text():  # 32 tokens; the 8 tokens of the prompt take the time of one
+        model.generate(ids[:, :8], attention_mask=torch.ones_like(ids[:, :8]), max_new_tokens=32, min_new_tokens=32)
+
+    if generate:
+        return Task(text, share=1 / 32)
+    token()
+    return Task(token)
+
+
+class Entry(NamedTuple):
+    """A line of the table: a library, and the arguments of its task `decoding`."""
+
+    library: str
+    variant: bool
+    texts: int = 1
+
+
+ENTRIES = {
+    "float32": Entry("minigrad", False),
+    "4 texts": Entry("minigrad", False, 4),
+    "8 texts": Entry("minigrad", False, 8),
+    "int8": Entry("minigrad", True),
+    "int8, 8 texts": Entry("minigrad", True, 8),
+    "its bare forward": Entry("torch", False),
+    "generate()": Entry("torch", True),
+}
+
+
+def run(options: Namespace) -> None:
+    print(limits())
+    with init.skipped():
+        gpt = GPT(GPTConfig.preset("gpt2"))
+    megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}
+    with ExitStack() as stack:
+        turns = {}
+        reader = stack.enter_context(contestants("limit"))["limit"]
+        reader.prepare(bound, "reading")
+        turns["reading"] = reader.turn
+        for name, (library, variant, texts) in ENTRIES.items():
+            for contestant in stack.enter_context(contestants(library)).values():  # none if PyTorch is not installed
+                contestant.prepare(decoding, variant, texts)
+                turns[name] = contestant.turn
+        times = in_turns(turns, options.seconds)
+    rate = bound_rate("reading", times.pop("reading"))
+    print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
+    figures, single = [], times["float32"]
+    for name, seconds in times.items():
+        library, int8, texts = ENTRIES[name]
+        tokens = texts / seconds
+        if library == "minigrad":
+            speed = megabytes[int8] / 1e3 / seconds
+            remark = f"{megabytes[int8]:.0f} MB of weights at {speed:.1f} GB/s, {100 * speed / rate:.0f}% of the limit"
+            remark += f"; {tokens * single:.2f} times float32's tokens"
+        else:
+            remark = f"transformers; minigrad float32 makes {seconds / single:.2f} times as many"
+        print(f"  {name:<17}{tokens:8.1f} tokens/s   {remark}")
+        figures.append((name, tokens))
+    if options.plot:
+        plot(figures, "GPT-2 124M writes text", "tokens/s", rate / megabytes[False] * 1e3, options.plot)

@@ -1,0 +1,168 @@
+"""Whole training steps beside PyTorch's: time, cost against T and B, peak memory, and time by kernel.
+
+python -m chapters.bench step --preset tiny
+"""
+
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import kernels
+import minigrad as mg
+import minigrad.nn.functional as F
+from chapters.ch06_gpt import GPT, GPTConfig
+from kernels.bench import tasks
+from kernels.bench.contest import Task, compete, contestants
+from kernels.bench.limits import bound, bound_rate, limits
+
+SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
+SECONDS = {"tiny": 20, "book": 60, "gpt2": 60}
+Batch = tuple[GPTConfig, np.ndarray, np.ndarray]
+
+
+def random_batch(preset: str, B: int, T: int) -> Batch:
+    """A GPT's shape, and token ids: inputs and targets, (B, T) each."""
+    V = SIZES[preset][2]
+    inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
+    return GPTConfig.preset(preset, vocab_size=V), inputs, targets
+
+
+def our_step(batch: Batch, change: Callable[[GPT], None] = lambda model: None) -> Callable[[], float]:
+    """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
+
+    change: is called on the new model, before it is trained.
+    """
+    config, inputs, targets = batch
+    model = GPT(config, generator=mg.Generator(0))
+    change(model)
+    optimizer = mg.optim.AdamW(model.parameters(), lr=3e-4)
+    x, y = mg.from_numpy(inputs), mg.from_numpy(targets)
+
+    def step():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).view(-1, config.vocab_size), y.view(-1))
+        loss.backward()
+        mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def training_step(library: str, preset: str, B: int, T: int) -> Task:
+    """The task: a step of ours, of PyTorch, or of PyTorch through torch.compile (the library "compiled").
+
+    A turn is long, as training is: the first steps after a rest take some percent longer than the next ones.
+    """
+    batch = random_batch(preset, B, T)
+    if library == "minigrad":
+        return Task(our_step(batch), turn=1.0)
+    tasks.pytorch()
+    from chapters.bench.peer_gpt import peer_step  # in PyTorch's process alone
+
+    return Task(peer_step(*batch, compiled=library == "compiled"), turn=1.0)
+
+
+def product_operations(config: GPTConfig, B: int, T: int) -> int:
+    """Operations in the matrix products of a step: three products a weight, two operations each, and causal attention."""
+    C, L = config.d_model, config.n_layer
+    weights = L * 12 * C * C + config.vocab_size * C
+    return 6 * B * T * weights + 7 * L * B * T * (T + 1) * C
+
+
+def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tuple[str, float]], float]:
+    """Seconds that each kernel takes of a step, the longest first, and seconds of a step: means over several.
+
+    Every function of the CPU's kernel set is wrapped in a clock meanwhile.
+    """
+    served, spent = kernels.SETS["cpu"], defaultdict[str, float](float)
+    functions = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
+
+    def timed(name, function):
+        def call(*args, **settings):
+            begin = time.perf_counter()
+            result = function(*args, **settings)
+            spent[name] += time.perf_counter() - begin
+            return result
+
+        return call
+
+    for name, function in functions.items():
+        setattr(served, name, timed(name, function))
+    try:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            step()
+        total = time.perf_counter() - begin
+    finally:
+        for name, function in functions.items():
+            setattr(served, name, function)
+    spent["everything else"] = total - sum(spent.values())
+    each = [(name, seconds / steps) for name, seconds in spent.items()]
+    return sorted(each, key=lambda item: -item[1]), total / steps
+
+
+def fastest_product(libraries: Sequence[str]) -> float:
+    """GFLOP/s of a large product in the fastest library: the rate of a step that consists of large products alone.
+
+    (The limit in registers is higher, since it takes no operands from memory.)
+    """
+    with contestants("numpy", *(name for name in libraries if name != "compiled")) as running:
+        seconds = compete(running, (tasks.matmul, 2048, 2048, 1536, False, False))
+    fastest = min(seconds, key=lambda name: seconds[name])
+    rate = 2 * 2048 * 2048 * 1536 / seconds[fastest] / 1e9
+    print(f"fastest product, (2048, 2048) @ (2048, 1536), by {fastest}: {rate:.0f} GFLOP/s")
+    return rate
+
+
+def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
+    """Print time and memory of one size in every library, then our time by kernel."""
+    B, T, V = SIZES[preset]
+    with contestants(*libraries, "limit") as running:  # new processes for each size, so that the peak of memory is this size's
+        task, limit_task = (training_step, preset, B, T), (bound, "multiplying")
+        times = compete(running, task, SECONDS[preset], limit=limit_task)
+        peaks = {name: contestant.peak for name, contestant in running.items()}
+    limit = bound_rate("multiplying", times.pop("limit"))
+    batch = random_batch(preset, B, T)
+    operations = product_operations(batch[0], B, T) / 1e9
+    print(
+        f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone take {1e3 * operations / limit:.1f} ms at the "
+        f"limit in registers ({limit:.0f} GFLOP/s), {1e3 * operations / product:.1f} ms at the fastest product's rate"
+    )
+    for name, seconds in times.items():
+        ratio = times["minigrad"] / seconds
+        of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
+        print(
+            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of it   "
+            f"{of_limit:5.2f} and {of_product:5.2f} of products   {peaks[name]:6.0f} MiB"
+        )
+    step = our_step(batch)
+    for _ in range(2):
+        step()
+    parts, total = time_by_kernel(step)
+    print(f"  minigrad's step by kernel, {1e3 * total:.1f} ms with the clocks:")
+    for name, seconds in parts:
+        if seconds > 0.005 * total:
+            print(f"    {name:<24}{1e3 * seconds:9.1f} ms {100 * seconds / total:5.1f}%", flush=True)
+
+
+def measure_scaling(libraries: Sequence[str]) -> None:
+    """Print how the time of a small step grows with B and T."""
+    with contestants(*libraries) as running:
+        print(f"\ntiny, ms a step against B and T ({', '.join(running)})")
+        for B, T in ((1, 128), (4, 128), (16, 128), (64, 128), (16, 32), (16, 256)):
+            times = compete(running, (training_step, "tiny", B, T), 2.0)
+            print(f"  B = {B:3}  T = {T:4} " + "".join(f"{1e3 * seconds:9.1f}" for seconds in times.values()), flush=True)
+
+
+def run(options: Namespace) -> None:
+    print(limits())
+    libraries = ("minigrad", "torch", "compiled") if options.compile else ("minigrad", "torch")
+    product = fastest_product(libraries)
+    for preset in options.preset or SIZES:
+        measure_size(preset, product, libraries)
+    if not options.preset or "tiny" in options.preset:
+        measure_scaling(libraries)

@@ -1,0 +1,89 @@
+"""Climbing a ladder: check every rung, time them in turns beside NumPy and PyTorch, print a table, draw it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+from kernels.bench import tasks
+from kernels.bench.contest import Task, contestants, in_turns, seconds_of
+from kernels.bench.limits import Limits
+from kernels.ladders import Ladder
+
+KINDS = {"gflops": "arithmetic", "read": "bytes read", "copy": "bytes read and written"}
+NAMES = {"numpy": "NumPy", "torch": "PyTorch"}
+
+
+def peer_tasks(ladder: Ladder) -> Mapping[str, tuple]:
+    """The same task for NumPy and PyTorch, {library: (function of tasks.py, arguments)}, where tasks.py has one."""
+    shape = ladder.shape
+    if ladder.operation == "matmul":
+        return dict.fromkeys(NAMES, (tasks.matmul, *shape, False, False))
+    if ladder.operation == "attention":
+        return {"torch": (tasks.attention, *shape, False)}
+    if ladder.operation == "adamw":
+        return {"torch": (tasks.adamw, [shape])}
+    if ladder.operation in tasks.ROW_OPERATIONS:
+        return {"torch": (tasks.row_operation, ladder.operation, ladder.direction, *shape)}
+    return {}
+
+
+def check(ladder: Ladder) -> None:
+    """Raise AssertionError if a rung misses the result of the first rung in float64."""
+    if ladder.tolerance is None:
+        return
+    exact = ladder.result_of(ladder.rungs[0], double=True)
+    for rung in ladder.rungs:
+        error = np.abs(ladder.result_of(rung).astype(np.float64) - exact).max() / max(1e-30, np.abs(exact).max())
+        if not error < ladder.tolerance:
+            raise AssertionError(
+                f"{ladder.operation} ladder: expected {rung.__name__} within {ladder.tolerance:.0e} of the largest value, "
+                f"got {error:.1e}; correct the rung"
+            )
+
+
+def climb(ladder: Ladder, limits: Limits) -> list[tuple[str, float]]:
+    """Check the rungs, time them, and print a line for each; returns [(name, figure)]."""
+    title = f"{ladder.operation} {ladder.direction}, {ladder.shape}, float32, {KINDS[ladder.limit]}"
+    print(f"\n{title}{', ' if ladder.remark else ''}{ladder.remark}")
+    check(ladder)
+    turns: dict[str, Callable[[], float]] = {}
+    lines = {}
+    for rung in ladder.rungs:
+        name = rung.__name__.replace("_", " ")
+        turns[name] = partial(seconds_of, Task(partial(rung, *ladder.arguments)))
+        lines[name] = (rung.__doc__ or "").split("\n")[0]
+    requests = peer_tasks(ladder)
+    with contestants(*requests) as peers:
+        for library, peer in peers.items():
+            peer.prepare(*requests[library])
+            turns[NAMES[library]], lines[NAMES[library]] = peer.turn, version(library)
+        seconds = in_turns(turns)
+    limit, first = getattr(limits, ladder.limit), next(iter(seconds.values()))
+    figures = [(name, ladder.amount / each / 1e9) for name, each in seconds.items()]
+    for name, figure in figures:
+        share, faster = 100 * figure / limit, first / seconds[name]
+        print(f"  {name:<16}{figure:9.1f} {ladder.unit} {share:5.0f}% of the limit {faster:8.1f}x   {lines[name]}", flush=True)
+    return figures
+
+
+def plot(figures: Sequence[tuple[str, float]], title: str, unit: str, limit: float, path: str) -> None:
+    """Draw a bar for each figure, and the machine's limit as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    picture, axes = pyplot.subplots(figsize=(8, 0.5 * len(figures) + 1.5))
+    names, values = zip(*figures, strict=True)
+    bars = axes.barh(range(len(names)), values)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.axvline(limit, linestyle="--", color="gray")
+    axes.set_xlabel(f"{unit} (dashed: the machine's limit)")
+    axes.set_title(title)
+    picture.tight_layout()
+    picture.savefig(path, dpi=150)
+    print(f"figure written to {path}")

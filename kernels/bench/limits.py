@@ -1,0 +1,104 @@
+"""The machine's own limits: multiply-adds in registers, and bytes read from and written to memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numba import prange
+
+from kernels.launch import address, inner, kernel
+from kernels.simd import WIDTH, load
+from kernels.tile import ROWS, register_tile
+
+MEGABYTES = 200  # of an array that fits into no cache
+
+# If the operands of a tile never move, the tile stays in registers: nothing but multiply-adds, enough of them in flight to hide
+# that each takes four cycles.
+_STILL_ROWS = 6 if ROWS == 8 else 3
+_still_tile = register_tile(_STILL_ROWS, 3, a_column=0, b_row=0)
+_DEPTH = 1_000_000  # multiply-adds of each number of the still tile
+
+
+@kernel
+def _multiply_adds(room, K, parts):
+    for part in prange(parts):
+        own = room + 4 * 4096 * part
+        _still_tile(own, own + 4096, own + 8192, K, 3 * WIDTH, False)
+
+
+@inner
+def _sum(x, n):
+    total = np.float32(0)
+    for i in range(n):
+        total += load(x, i)
+    return total
+
+
+@kernel
+def _read(x, n, sums, parts):
+    for part in prange(parts):
+        first, last = n * part // parts, n * (part + 1) // parts
+        sums[part] = _sum(x + 4 * first, last - first)
+
+
+@inner
+def _double(x, y):
+    for i in range(len(x)):
+        y[i] = x[i] + x[i]
+
+
+@kernel
+def _copy(x, y, parts):
+    for part in prange(parts):
+        first, last = len(x) * part // parts, len(x) * (part + 1) // parts
+        _double(x[first:last], y[first:last])
+
+
+def bound(library: str, kind: str, megabytes: int = MEGABYTES) -> Callable[[], object]:
+    """The task of the contestant "limit": nothing but multiplying in registers, reading memory, or copying it."""
+    threads = numba.get_num_threads()
+    if kind == "multiplying":
+        room = np.zeros(4096 * (threads + 1), np.float32)
+        return lambda: _multiply_adds(address(room), _DEPTH, threads)
+    x, sums = np.ones(megabytes << 18, np.float32), np.zeros(threads, np.float32)
+    if kind == "reading":
+        return lambda: _read(address(x), len(x), sums, threads)
+    y = np.zeros_like(x)
+    return lambda: _copy(x, y, threads)
+
+
+def bound_rate(kind: str, seconds: float, megabytes: int = MEGABYTES) -> float:
+    """GFLOP/s or GB/s, if a call of `bound` takes so many seconds. Copied bytes count twice: they are read and written."""
+    operations = 2 * _STILL_ROWS * 3 * WIDTH * _DEPTH * numba.get_num_threads()
+    size = megabytes << 20
+    return {"multiplying": operations, "reading": size, "copying": 2 * size}[kind] / seconds / 1e9
+
+
+@dataclass
+class Limits:
+    """The most that this machine can do, on all threads that Numba uses."""
+
+    gflops: float  # multiply-adds in registers, two operations each
+    read: float  # GB/s, reading
+    copy: float  # GB/s, reading and writing, both counted
+
+    def __str__(self) -> str:
+        threads = f"{numba.get_num_threads()} threads, {WIDTH} floats a vector"
+        return f"limits: {self.gflops:.0f} GFLOP/s, {self.read:.1f} GB/s read, {self.copy:.1f} GB/s copied ({threads})"
+
+
+def limits(megabytes: int = 256) -> Limits:
+    """Measure the limits now: the best of seven calls."""
+    rates = []
+    for kind in ("multiplying", "reading", "copying"):
+        call = bound("limit", kind, megabytes)
+        call()
+        times = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begin)
+        rates.append(bound_rate(kind, min(times), megabytes))
+    return Limits(*rates)

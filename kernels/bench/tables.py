@@ -1,0 +1,148 @@
+"""Tables beside NumPy and PyTorch: one row times a matrix, bytes per second, a training step's products, long attention."""
+
+import tracemalloc
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.bench import tasks
+from kernels.bench.contest import Contestant, compete, contestants
+from kernels.bench.limits import Limits, bound, bound_rate
+
+WEIGHTS = 30_000_000  # 480 MB in AdamW's four arrays
+ROW_SHAPES = (3072, 768), (768, 3072), (50257, 768), (768, 50257)
+Figures = list[tuple[str, float]]
+
+
+def one_row(limits: Limits, size: int | None = None) -> Figures:
+    """One row times a matrix, as in text generation: each number of the matrix is used once, so reading it takes the time.
+
+    Prints GB/s of the matrix, as it is and transposed (T), beside nothing but reading memory, in turns.
+    """
+    figures = []
+    with contestants("minigrad", "numpy", "torch", "limit") as libraries:
+        print(f"\n{'GB/s':15}" + "".join(f"{name:>9}" for name in libraries))
+        for rows, columns in dict.fromkeys((size or rows, columns) for rows, columns in ROW_SHAPES):
+            for transposed in (True, False):
+                task = (tasks.one_row, rows, columns, transposed)
+                seconds = compete(libraries, task, 6.0, limit=(bound, "reading"))
+                limit = bound_rate("reading", seconds.pop("limit"))
+                rates = {name: 4 * rows * columns / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
+                name = f"({rows}, {columns})" + (" T" if transposed else "")
+                columns_of_rates = "".join(f"{rate:9.1f}" for rate in rates.values())
+                print(f"{name:<15}{columns_of_rates}{100 * rates['minigrad'] / limit:7.0f}% of the limit", flush=True)
+                figures.append((name, rates["minigrad"]))
+    return figures
+
+
+class Traffic(NamedTuple):
+    """An operation limited by memory, and the arrays that it must move."""
+
+    name: str
+    task: tuple
+    numbers: int  # in each array
+    read: int  # arrays read
+    written: int  # arrays written
+
+
+def memory_traffic(rows: int, few_rows: int) -> list[Traffic]:
+    """The lines of the table `bandwidth`."""
+
+    def row_operation(name, direction, rows, columns, read, written):
+        task = (tasks.row_operation, name.replace("-", "_"), direction, rows, columns)
+        return Traffic(f"{name} {direction}", task, rows * columns, read, written)
+
+    def adamw(name, shapes):
+        return Traffic(f"AdamW, {name}", (tasks.adamw, shapes), sum(map(prod, shapes)), 4, 3)
+
+    return [
+        row_operation("softmax", "forward", rows, 1024, 1, 1),
+        row_operation("softmax", "backward", rows, 1024, 2, 1),
+        row_operation("layernorm", "forward", rows, 768, 1, 1),
+        row_operation("layernorm", "backward", rows, 768, 2, 1),
+        row_operation("gelu", "forward", rows, 768, 1, 1),
+        row_operation("gelu", "backward", rows, 768, 2, 1),
+        row_operation("cross-entropy", "forward", few_rows, 50257, 1, 0),
+        row_operation("cross-entropy", "backward", few_rows, 50257, 1, 1),
+        adamw("one array", [[WEIGHTS]]),
+        adamw("the book's GPT", tasks.BOOK_GPT),
+        Traffic("gradient norm", (tasks.gradient_norm, WEIGHTS), WEIGHTS, 1, 0),
+    ]
+
+
+def bandwidth(limits: Limits, size: int | None = None) -> Figures:
+    """Bytes per second of each row operation and of AdamW, beside PyTorch and the machine's limit, in turns.
+
+    Every array counts once for reading and once for writing. The limit for an operation that writes is a copy. A copy pays
+    for a third movement, which is not counted: a core reads a line before it changes a part of it. An operation that
+    overwrites what it has just read, as AdamW does, is spared that and can exceed 100 %. The limit for an operation that
+    only reads is reading.
+    """
+    figures = []
+    print(f"\n{'GB/s':24}{'minigrad':>9}{'limit':>9}{'share':>7}{'PyTorch':>9}{'ratio':>7}")
+    with contestants("minigrad", "limit", "torch") as libraries:
+        for name, task, numbers, read, written in memory_traffic(size or 16384, size or 1024):
+            kind = "copying" if written else "reading"
+            seconds = compete(libraries, task, 6.0, limit=(bound, kind))
+            limit, size_moved = bound_rate(kind, seconds.pop("limit")), 4 * numbers * (read + written)
+            rate, *peer_rates = (size_moved / each / 1e9 for each in seconds.values())
+            peers = "".join(f"{peer:9.1f}{rate / peer:6.2f}x" for peer in peer_rates)
+            print(f"{name:<24}{rate:9.1f}{limit:9.1f}{100 * rate / limit:6.0f}%{peers}", flush=True)
+            figures.append((name, rate))
+    return figures
+
+
+def products_of_steps(limits: Limits) -> None:
+    """GFLOP/s of the matrix products of real training steps, in all their transposed forms."""
+    with contestants("minigrad", "numpy", "torch") as libraries:
+        print("\nproducts of the book step (B = 8, T = 256) and the gpt2 step (B = 4, T = 256): GFLOP/s")
+        print(f"  {'M':>6} {'K':>6} {'N':>6}  form   " + "".join(f"{name:>9}" for name in libraries) + "   limit")
+        ratios: dict[str, list[float]] = {name: [] for name in libraries if name != "minigrad"}
+        for R, C in ((2048, 384), (1024, 768)):
+            for inputs, outputs in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)):
+                forms = (R, inputs, outputs, False, True), (R, outputs, inputs, False, False), (outputs, R, inputs, True, False)
+                for form in forms:
+                    _product(limits, libraries, form, ratios)
+    for name, values in ratios.items():
+        mean = float(np.exp(np.mean(np.log(values))))
+        print(f"  against {name}: geometric mean {mean:.2f}x, worst {min(values):.2f}x, best {max(values):.2f}x")
+
+
+def _product(limits: Limits, libraries: dict[str, Contestant], form: tuple, ratios: dict[str, list[float]]) -> None:
+    M, K, N, transpose_a, transpose_b = form
+    seconds = compete(libraries, (tasks.matmul, *form), 5.0)
+    rates = {name: 2 * M * N * K / each / 1e9 for name, each in seconds.items()}
+    for name, values in ratios.items():
+        values.append(rates["minigrad"] / rates[name])
+    written = ("aT " if transpose_a else "a ") + ("bT" if transpose_b else "b")
+    columns = "".join(f"{rate:9.0f}" for rate in rates.values())
+    print(f"  {M:6} {K:6} {N:6}  {written:<6} {columns}{100 * rates['minigrad'] / limits.gflops:7.0f}%", flush=True)
+
+
+def attention_as_T_grows(limits: Limits, longest: int = 4096) -> None:
+    """Time and memory of causal attention, forward and backward, for T = 256, 1,024, …"""
+    print("\ncausal attention, forward and backward, 6 heads, D = 64, as T grows")
+    print("       T   kernel ms  PyTorch ms  ratio   limit   memory of the kernel  of one (T, T) matrix a head")
+    heads, D, T = 6, 64, 256
+    with contestants("minigrad", "torch") as libraries:
+        while T <= longest:
+            batch = max(1, 2048 // T)
+            times = list(compete(libraries, (tasks.attention, batch, heads, T, D, True), 2.0).values())
+            memory = _memory_of_attention(batch, heads, T, D)
+            rate = 7 * batch * heads * T * (T + 1) * D / times[0] / 1e9  # seven products: two forward, five backward
+            peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if len(times) > 1 else " " * 17
+            share, matrix = 100 * rate / limits.gflops, batch * heads * T * T * 4 / 2**20
+            print(f"  {T:6}  {1e3 * times[0]:10.1f}  {peer}  {share:5.0f}%  {memory:12.1f} MiB  {matrix:18.1f} MiB", flush=True)
+            T *= 4
+
+
+def _memory_of_attention(B: int, H: int, T: int, D: int) -> float:
+    """The most memory, in MiB, that a forward and a backward pass hold at one time, results included."""
+    step = tasks.attention("minigrad", B, H, T, D, True)
+    step()
+    tracemalloc.start()
+    step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20

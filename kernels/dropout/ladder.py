@@ -1,0 +1,32 @@
+"""The ladder of dropout: what it buys to compute the mask where it is needed, and threads."""
+
+import numba
+import numpy as np
+
+from kernels.dropout import cpu, reference
+from kernels.ladders import Ladder, first_and_last, normal
+
+P, SEED = 0.1, 1234567
+GAMMA, MIX1, MIX2 = reference.GAMMA, reference.MIX1, reference.MIX2
+
+
+whole_arrays, threads = first_and_last(reference.dropout, cpu.dropout, p=P, seed=SEED)
+
+
+@numba.njit(error_model="numpy")
+def plain(x, y):
+    """an element at a time: the mask never reaches memory"""
+    for i in range(len(x)):
+        z = np.uint64(i + 1) * GAMMA + np.uint64(SEED)  # SplitMix64, as in reference.uniform
+        z = (z ^ (z >> np.uint64(30))) * MIX1
+        z = (z ^ (z >> np.uint64(27))) * MIX2
+        z = z ^ (z >> np.uint64(31))
+        uniform = np.float32(np.int64(z >> np.uint64(40))) * np.float32(2.0**-24)
+        y[i] = x[i] * np.float32(1 / (1 - P)) if uniform >= np.float32(P) else np.float32(0)
+
+
+def ladders(size: int | None = None) -> list[Ladder]:
+    """Dropout of `size` thousand numbers, 16,384 thousand by default."""
+    x = normal(1000 * (size or 16384))
+    rungs = (whole_arrays, plain, threads)
+    return [Ladder("dropout", "forward", x.shape, rungs, (x, np.empty_like(x)), 2 * x.nbytes, "copy")]
