@@ -204,7 +204,8 @@ def main(settings: Settings) -> None:
         raise ValueError("--text: expected a text to attend to, got an empty one")
     q, k, v = (mg.randn(12, 8, generator=mg.Generator(settings.seed + i)) for i in range(3))  # (T, D) = (12, 8) each
     by_hand, weights = attention_by_hand(q, k, v)  # (12, 8), (12, 12)
-    engine = F.scaled_dot_product_attention(*(x.view(1, 1, 12, 8) for x in (q, k, v)), is_causal=True)  # (1, 1, 12, 8)
+    batch = [x.view(1, 1, 12, 8) for x in (q, k, v)]  # (B, H, T, D) each
+    engine = F.scaled_dot_product_attention(batch[0], batch[1], batch[2], is_causal=True)  # (1, 1, 12, 8)
     print(f"by hand against the engine: largest difference {np.abs(by_hand.numpy() - engine.numpy()[0, 0]).max():.1e}")
     rows, future = weights.numpy().sum(axis=1), np.triu(weights.numpy(), k=1)
     print(f"each row of weights sums to {rows.min():.6f}..{rows.max():.6f}; the largest weight in the future is {future.max()}")
