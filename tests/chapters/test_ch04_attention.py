@@ -32,13 +32,14 @@ def test_two_positions_worked_out_on_paper():
     q = k = mg.tensor([[1.0], [2.0]])  # (T, D) = (2, 1)
     out, weights = attention_by_hand(q, k, mg.tensor([[10.0], [20.0]]))
     second = 1 / (1 + math.exp(-2))  # scores 2 and 4 for the second position: softmax gives 1 / (1 + e^(2 - 4))
-    np.testing.assert_allclose(weights.numpy(), [[1, 0], [1 - second, second]], rtol=1e-6)
-    np.testing.assert_allclose(out.numpy(), [[10], [10 + 10 * second]], rtol=1e-6)
+    np.testing.assert_allclose(weights.numpy(), np.array([[1, 0], [1 - second, second]]), rtol=1e-6)
+    np.testing.assert_allclose(out.numpy(), np.array([[10], [10 + 10 * second]]), rtol=1e-6)
 
 
 def test_by_hand_equals_the_engine():
     q, k, v = (normal(9, 5, seed=s) for s in range(3))
-    engine = F.scaled_dot_product_attention(*(x.view(1, 1, 9, 5) for x in (q, k, v)), is_causal=True)
+    batch = [x.view(1, 1, 9, 5) for x in (q, k, v)]
+    engine = F.scaled_dot_product_attention(batch[0], batch[1], batch[2], is_causal=True)
     np.testing.assert_allclose(attention_by_hand(q, k, v)[0].numpy(), engine.numpy()[0, 0], rtol=1e-5, atol=1e-6)
 
 

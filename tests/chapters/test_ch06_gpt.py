@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, KVCache, Settings, changed_positions, draw_trained_heads, main, save_model
 from chapters.support.run_folder import Run
 
-SMALL = dict(vocab_size=17, context=8, n_layer=2, n_head=2, d_model=12)
+SMALL: dict[str, Any] = dict(vocab_size=17, context=8, n_layer=2, n_head=2, d_model=12)
 
 
 def small_gpt(**changes):
@@ -55,6 +56,7 @@ def test_initial_weights_are_gpt2s():
     assert model.h[3].mlp.c_proj.weight.detach().numpy().std() == pytest.approx(0.02 / 4, rel=0.03)  # √(2·8) = 4
     assert not model.h[3].attn.c_attn.bias.detach().numpy().any()
     again = GPT(model.config, mg.Generator(0))
+    assert model.wpe and again.wpe
     np.testing.assert_array_equal(again.wpe.weight.detach().numpy(), model.wpe.weight.detach().numpy())
 
 
@@ -114,7 +116,7 @@ def test_bad_arguments_are_refused():
         model(mg.tensor([1, 2]))
     with pytest.raises(ValueError, match="no preset named 'huge'; the presets are tiny, book, gpt2"):
         GPTConfig.preset("huge")
-    for changes, sentence in [
+    refused: list[tuple[dict[str, Any], str]] = [
         (dict(n_head=5), "d_model=12 and n_head=5"),
         (dict(context=0), "context must be at least 1"),
         (dict(dropout=1.0), "dropout must be"),
@@ -122,7 +124,8 @@ def test_bad_arguments_are_refused():
         (dict(d_gated=0), "d_gated must be at least 1"),
         (dict(n_head=4, rotary=1e4), "heads of even width, got 10000.0 and 3"),
         (dict(rotary=0.0), "a base above 0"),
-    ]:
+    ]
+    for changes, sentence in refused:
         with pytest.raises(ValueError, match=sentence):
             GPTConfig(**{**SMALL, **changes})
 

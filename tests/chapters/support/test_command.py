@@ -131,5 +131,6 @@ def test_help_takes_presets_into_account(monkeypatch, capsys):
 def test_a_reader_who_leaves_early_is_no_error():
     called = [sys.executable, "-m", "chapters", "--list"]
     listing = subprocess.Popen(called, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert listing.stdout and listing.stderr
     listing.stdout.close()
     assert listing.stderr.read() == b"" and listing.wait() == 141
