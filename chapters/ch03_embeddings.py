@@ -24,6 +24,8 @@ from chapters.support.figures import new_figure, save_figure
 from chapters.support.readers import read_text
 from chapters.world import World
 
+KeyStart = np.ndarray | mg.Tensor | None  # (B,) first column of each row that is not padding; None: no padding
+
 # ── the idea: what a lookup is, and why positions need a table ───────────────────────────────────────────────────────
 
 
@@ -52,13 +54,13 @@ def largest(difference: mg.Tensor) -> float:
     return float(difference.abs().max().item())
 
 
-def positions(T: int, seen: int = 0, key_start: np.ndarray | mg.Tensor | None = None, device: str = "cpu") -> mg.Tensor:
+def positions(T: int, seen: int = 0, key_start: KeyStart = None, device: str = "cpu") -> mg.Tensor:
     """The positions of T new tokens.
 
     Args:
         T: number of new tokens.
         seen: number of tokens before them.
-        key_start: (B,) column at which each row begins, if rows are padded on the left; positions count from there.
+        key_start: first column of each row, if rows are padded on the left; positions count from there.
         device: device of the result.
 
     Returns:

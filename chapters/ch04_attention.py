@@ -25,6 +25,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
+from chapters.ch03_embeddings import KeyStart
 from chapters.support.command import command
 from chapters.support.figures import heat_map, new_figure, save_figure
 
@@ -116,15 +117,13 @@ class CausalSelfAttention(nn.Module):
             q, k = F.rotary(q, seen, self.rotary), F.rotary(k, seen, self.rotary)  # (B, H, T, D) each
         return q, k, v
 
-    def forward(
-        self, x: mg.Tensor, past: PastKeysValues | None = None, key_start: np.ndarray | mg.Tensor | None = None
-    ) -> mg.Tensor:
+    def forward(self, x: mg.Tensor, past: PastKeysValues | None = None, key_start: KeyStart = None) -> mg.Tensor:
         """Attend.
 
         Args:
             x: (B, T, C).
             past: keys and values of the tokens before x, to which this call adds its own.
-            key_start: (B,) first column of each row that is not padding; no query sees the keys before it.
+            key_start: first column of each row that is not padding; no query sees the keys before it.
 
         Returns:
             (B, T, C).

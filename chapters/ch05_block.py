@@ -21,11 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
+from chapters.ch03_embeddings import KeyStart
 from chapters.ch04_attention import CausalSelfAttention, PastKeysValues
 from chapters.support.command import at_least_one, command
 from chapters.support.figures import new_figure, save_figure
@@ -88,9 +87,7 @@ class Block(nn.Module):
         self.ln_2 = make_norm(d_model, bias, rms_eps)
         self.mlp = GatedMLP(d_model, d_gated, dropout) if d_gated else MLP(d_model, dropout, bias)
 
-    def forward(
-        self, x: mg.Tensor, past: PastKeysValues | None = None, key_start: np.ndarray | mg.Tensor | None = None
-    ) -> mg.Tensor:
+    def forward(self, x: mg.Tensor, past: PastKeysValues | None = None, key_start: KeyStart = None) -> mg.Tensor:
         x = x + self.attn(self.ln_1(x), past, key_start)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
@@ -149,9 +146,7 @@ def draw(with_residual: Sequence[float], without: Sequence[float], path: Path) -
     axes.semilogy(depth, with_residual, "o-", label="with the residual stream")
     axes.semilogy(depth, without, "s--", label="without")
     axes.set(
-        xlabel="block (1 is nearest the tokens)",
-        ylabel="length of the gradient",
-        title="how much gradient reaches each block",
+        xlabel="block (1 is nearest the tokens)", ylabel="length of the gradient", title="how much gradient reaches each block"
     )
     axes.grid(alpha=0.3)
     axes.legend()

@@ -25,7 +25,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import CharTokenizer, Tokenizer
-from chapters.ch03_embeddings import check_tokens, positions
+from chapters.ch03_embeddings import KeyStart, check_tokens, positions
 from chapters.ch04_attention import attention_maps, check_heads, draw_heads
 from chapters.ch05_block import Block, make_norm
 from chapters.support.command import at_least_one, command
@@ -102,7 +102,7 @@ class GPT(nn.Module):
         self,
         idx: mg.Tensor,
         cache: "KVCache | None" = None,
-        key_start: np.ndarray | mg.Tensor | None = None,
+        key_start: KeyStart = None,
         last_only: bool = False,
     ) -> mg.Tensor:
         """Score the token that follows each position.
@@ -110,7 +110,7 @@ class GPT(nn.Module):
         Args:
             idx: (B, T) token ids.
             cache: keys and values of the tokens before idx; this call adds those of idx.
-            key_start: (B,) first column of each row that is not padding.
+            key_start: first column of each row that is not padding.
             last_only: compute only the scores after the last position, as decoding needs them.
 
         Returns:
@@ -134,7 +134,7 @@ class GPT(nn.Module):
             x = x[:, -1:, :]  # (B, 1, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last, so chapter 10 can replace it
 
-    def embed(self, idx: mg.Tensor, seen: int = 0, key_start: np.ndarray | mg.Tensor | None = None) -> mg.Tensor:
+    def embed(self, idx: mg.Tensor, seen: int = 0, key_start: KeyStart = None) -> mg.Tensor:
         """The input of the first block, (B, T, C): the vector of each token plus the vector of its position."""
         x = self.wte(idx)  # (B, T, C)
         if self.wpe is not None:

@@ -60,11 +60,7 @@ def running_mean(losses: Sequence[float], keep: float = 0.95) -> list[float]:
 
 
 def heat_map(
-    axes: "Axes",
-    matrix: np.ndarray,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    title: str = "",
+    axes: "Axes", matrix: np.ndarray, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None, title: str = ""
 ) -> "AxesImage":
     """Draw a matrix of values from 0 to 1 as colours, with optional labels.  Returns the image, for a colour bar."""
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1)

@@ -48,23 +48,15 @@ def help_text(settings: Any, program: str, group: str = "") -> str:
         if name not in groups:
             raise ValueError(f"--help: expected a group of settings, got {group!r}; --help alone lists the groups")
         settings, title = groups[name].default, groups[name].comment or summary(groups[name].default)
-    width = max(shutil.get_terminal_size().columns, 60)
-    lines = [
-        f"usage: {program} [-h] [OPTIONS]",
-        "",
-        *wrap(f"{title} Defaults are in brackets.", width),
-        "",
-    ]
+    title, width = title.rstrip("."), max(shutil.get_terminal_size().columns, 60)
+    lines = [f"usage: {program} [-h] [OPTIONS]", "", *wrap(f"{title}. Defaults are in brackets.", width), ""]
     prefix = f"--{group}." if group else "--"
     for setting in list_settings(settings):
         if not setting.is_group:
             lines += layout(flag(prefix, setting), f"{setting.comment} [{shown(setting.default)}]", width)
     nested = [(prefix + setting.name).removeprefix("--") for setting in list_settings(settings) if setting.is_group]
     if nested:
-        lines += [
-            "",
-            *wrap(f"Groups of settings, which --help GROUP lists: {', '.join(nested)}", width),
-        ]
+        lines += ["", *wrap(f"Groups of settings, which --help GROUP lists: {', '.join(nested)}", width)]
     return "\n".join(lines)
 
 

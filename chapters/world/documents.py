@@ -113,11 +113,7 @@ def town_folk(facts: Facts, rng: SeededRandom) -> str:
     """A paragraph on a town."""
     town = rng.pick(TOWNS)
     a, b, c = rng.some(facts.residents[town], 3)
-    sentences = [
-        f"Somebody who lives in {town} is {a}.",
-        f"In {town} you can meet {b}.",
-        f"{town} is also the home of {c}.",
-    ]
+    sentences = [f"Somebody who lives in {town} is {a}.", f"In {town} you can meet {b}.", f"{town} is also the home of {c}."]
     return " ".join([f"This is {town}.", *rng.some(sentences, 2)])
 
 
@@ -125,11 +121,7 @@ def guild(facts: Facts, rng: SeededRandom) -> str:
     """A paragraph on a trade."""
     trade = rng.pick(TRADES)
     a, b, c = rng.some(facts.masters[trade], 3)
-    sentences = [
-        f"Somebody who works as a {trade} is {a}.",
-        f"As a {trade} you can ask {b}.",
-        f"You know {c} the {trade}.",
-    ]
+    sentences = [f"Somebody who works as a {trade} is {a}.", f"As a {trade} you can ask {b}.", f"You know {c} the {trade}."]
     return " ".join([f"You need a {trade}.", *rng.some(sentences, 2)])
 
 
@@ -146,10 +138,7 @@ STORY = [
         "So {a.name} gave {b.name} the {thing}, and {b.name} was happy.",
         "So {a.name} and {b.name} went to find the {thing} in {b.town}.",
     ],
-    [
-        "In the end {a.name} ate {a.food} and was happy.",
-        "In the end {b.name} was at home in {b.town} and ate {b.food}.",
-    ],
+    ["In the end {a.name} ate {a.food} and was happy.", "In the end {b.name} was at home in {b.town} and ate {b.food}."],
 ]
 
 
