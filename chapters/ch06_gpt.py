@@ -1,91 +1,181 @@
 """Chapter 6: the GPT. Embeddings, a stack of blocks, a last norm, and a head that scores every token of the vocabulary.
 
-    python -m chapters.ch06_gpt --preset book  # prints where the parameters are and checks loss at birth and causality
+    x = wte(ids) + wpe(positions)       # (B, T, C)
+    for block in blocks:
+        x = block(x)                    # (B, T, C)
+    logits = lm_head(ln_f(x))           # (B, T, V): the scores of the token that follows each position
 
-The layout and the names are GPT-2's (Radford et al. 2019), so that chapter 9 can load OpenAI's weights into this very
-class.
+    python -m chapters.ch06_gpt --preset book
+
+Look at the table of parameters, at the initial loss (a uniform guess gives ln V), and at the last line: a changed token
+changes the logits at its own position and later, never before.
+
+Layout and names are GPT-2's (Radford et al. 2019), so chapter 9 can load OpenAI's weights into this class.
 """
 
 import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch03_embeddings import check_tokens, positions
-from chapters.ch04_attention import attention_maps, draw_heads
+from chapters.ch01_tokenizer import CharTokenizer, Tokenizer
+from chapters.ch03_embeddings import KeyStart, check_tokens, positions
+from chapters.ch04_attention import attention_maps, check_heads, draw_heads
 from chapters.ch05_block import Block, make_norm
 from chapters.support.command import at_least_one, command
-from chapters.support.run_folder import load_parameters
+from chapters.support.run_folder import Run, load_parameters
 from minigrad.checkpointing import checkpoint
 from minigrad.serialization import CheckpointError
-
-PRESETS = {
-    "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
-    "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's, about 11M
-    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, vocab_size=50257),  # GPT-2 small, 124M
-}
 
 
 @dataclass
 class GPTConfig:
     """The shape of a GPT."""
 
-    vocab_size: int = 1024  # V, how many tokens the tokenizer knows
-    context: int = 256  # most tokens that the model sees at once
+    vocab_size: int = 1024  # V, tokens of the tokenizer
+    context: int = 256  # longest input, in tokens
     n_layer: int = 4  # blocks
     n_head: int = 4  # heads in a block
     d_model: int = 128  # C, width of the residual stream
     dropout: float = 0.0  # share of activations zeroed in training
-    tied: bool = True  # read tokens out with the table that read them in, as GPT-2 does
-    bias: bool = True  # biases in linear layers and norms, as GPT-2 has them
-    init_std: float = 0.02  # spread of the first weights; GPT-2's suits a width of 768, narrower models learn sooner with more
-    # What later models changed, and GPT-2 has not (chapter 9 loads SmolLM2, which has all four):
-    n_kv_head: int | None = None  # heads of keys and values, where several of the n_head queries share one
-    rotary: float | None = None  # positions as rotations, with this base, in place of a table of positions
-    rms_eps: float | None = None  # RMSNorm with this eps in place of LayerNorm
-    d_gated: int | None = None  # a gated MLP (SwiGLU) of this width in place of GELU's
+    tied: bool = True  # the head uses the weights of the token table, as in GPT-2
+    bias: bool = True  # biases in linear layers and norms, as in GPT-2
+    init_std: float = 0.02  # spread of the initial weights; GPT-2's suits a width of 768, narrow models learn faster with more
+    # Changes that later models made to GPT-2; chapter 9 loads SmolLM2, which has all four.
+    n_kv_head: int | None = None  # heads of keys and values, shared by several query heads; None: n_head
+    rotary: float | None = None  # base of rotary position embeddings, which replace the position table
+    rms_eps: float | None = None  # eps of RMSNorm, which replaces LayerNorm
+    d_gated: int | None = None  # width of a gated MLP (SwiGLU), which replaces the MLP with GELU
 
-    def __post_init__(self):
-        at_least_one(self, "vocab_size", "context", "n_layer", "n_head", "d_model")
-        if self.d_model % self.n_head:
-            raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model} and n_head={self.n_head}")
-        if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
-            raise ValueError(f"n_head must be divisible by n_kv_head, got n_head={self.n_head} and n_kv_head={self.n_kv_head}")
-        if self.rotary is not None and (self.rotary <= 0 or self.d_model // self.n_head % 2):
-            raise ValueError(
-                f"rotary needs a base above 0 and heads of even width, got {self.rotary} and {self.d_model // self.n_head}"
-            )
-        if self.rms_eps is not None and self.rms_eps <= 0:
-            raise ValueError(f"rms_eps must be above 0, got {self.rms_eps}")
-        if self.d_gated is not None and self.d_gated < 1:
-            raise ValueError(f"d_gated must be at least 1, got {self.d_gated}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+    def __post_init__(self) -> None:
+        check_config(self)
 
     @classmethod
-    def preset(cls, name, **changes):
-        """`GPTConfig.preset("book", vocab_size=4096)`: a named shape, with any field changed."""
+    def preset(cls, name: str, **changes: Any) -> "GPTConfig":
+        """A named shape, with any field changed: `GPTConfig.preset("book", vocab_size=4096)`."""
         if name not in PRESETS:
             raise ValueError(f"there is no preset named {name!r}; the presets are {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **changes})
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
+    "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's, about 11M
+    "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, vocab_size=50257),  # GPT-2 small, 124M
+}
+
+
+class GPT(nn.Module):
+    """A GPT: token ids (B, T) -> logits (B, T, V).
+
+    Args:
+        config: the shape.
+        generator: random generator of the initial weights; None: the default generator.
+
+    Attributes:
+        checkpoint_activations: if True, training saves only the inputs of the blocks and recomputes the rest in the
+            backward pass, which takes less memory and more time.
+    """
+
+    def __init__(self, config: GPTConfig, generator: mg.Generator | None = None):
+        super().__init__()
+        c = self.config = config
+        shape = (c.d_model, c.n_head, c.dropout, c.bias, c.n_kv_head, c.rotary, c.rms_eps, c.d_gated)
+        self.wte = nn.Embedding(c.vocab_size, c.d_model)
+        self.wpe = None if c.rotary else nn.Embedding(c.context, c.d_model)
+        self.drop = nn.Dropout(c.dropout)
+        self.h = nn.ModuleList([Block(*shape) for _ in range(c.n_layer)])
+        self.ln_f = make_norm(c.d_model, c.bias, c.rms_eps)
+        self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        if c.tied:
+            self.lm_head.weight = self.wte.weight
+        self.checkpoint_activations = False
+        self.initialise(generator)
+
+    def forward(
+        self,
+        idx: mg.Tensor,
+        cache: "KVCache | None" = None,
+        key_start: KeyStart = None,
+        last_only: bool = False,
+    ) -> mg.Tensor:
+        """Score the token that follows each position.
+
+        Args:
+            idx: (B, T) token ids.
+            cache: keys and values of the tokens before idx; this call adds those of idx.
+            key_start: first column of each row that is not padding.
+            last_only: compute only the scores after the last position, as decoding needs them.
+
+        Returns:
+            Logits (B, T, V), or (B, 1, V) with last_only.
+
+        Raises:
+            ValueError: if the text is longer than the context, or an id is outside the vocabulary.
+        """
+        seen = 0 if cache is None else cache.length
+        check_tokens(idx, self.config.vocab_size)
+        check_length(seen + idx.shape[1], self.config.context)
+        recompute = self.checkpoint_activations and self.training and cache is None and key_start is None
+
+        x = self.embed(idx, seen, key_start)  # (B, T, C)
+        if key_start is not None:
+            key_start = mg.as_tensor(key_start, device=idx.device)  # (B,)  moved to the device once, not in every block
+        for i, block in enumerate(self.h):
+            past = None if cache is None else cache.layers[i]
+            x = checkpoint(block, x) if recompute else block(x, past, key_start)  # (B, T, C)
+        if last_only:
+            x = x[:, -1:, :]  # (B, 1, C)
+        return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last, so chapter 10 can replace it
+
+    def embed(self, idx: mg.Tensor, seen: int = 0, key_start: KeyStart = None) -> mg.Tensor:
+        """The input of the first block, (B, T, C): the vector of each token plus the vector of its position."""
+        x = self.wte(idx)  # (B, T, C)
+        if self.wpe is not None:
+            x = x + self.wpe(positions(idx.shape[1], seen, key_start, idx.device))  # (B, T, C)
+        return self.drop(x)
+
+    def initialise(self, generator: mg.Generator | None) -> None:
+        """Draw GPT-2's initial weights: matrices from N(0, init_std²), biases 0; the norms start as 1 and 0.
+
+        The matrices that write into the residual stream are smaller by √(2 · n_layer), because the stream would grow
+        with its 2 · n_layer additions (Radford et al. 2019, section 2.3; chapter 5 measures it).
+        """
+        for name, parameter in self.named_parameters():
+            if len(parameter.shape) == 2:
+                divisor = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
+                nn.init.normal_(parameter, 0.0, self.config.init_std / divisor, generator=generator)
+            elif name.endswith(("c_attn.bias", "c_proj.bias", "c_fc.bias")):
+                nn.init.zeros_(parameter)
+
+    def num_parameters(self) -> int:
+        """Number of learned numbers; a token table that is also the head counts once."""
+        return sum(math.prod(p.shape) for p in self.parameters())
+
+
+# ── decoding without repeated work: cached keys and values ───────────────────────────────────────────────────────────
+
+
 class LayerCache:
-    """One layer's keys and values of all tokens so far, in buffers that are filled from the left."""
+    """A layer's keys and values of all tokens so far, in buffers of `context` columns that fill from the left."""
 
-    def __init__(self, context):
+    def __init__(self, context: int):
         self.context, self.length = context, 0
-        self.k = self.v = None  # (B, H, context, D) each, made when the first keys tell B, H and D
+        self.k: Any = None  # keys and values, (B, H, context, D) each; created when the first keys show B, H and D
+        self.v: Any = None
 
-    def append(self, k, v):
-        """k, v: (B, H, T, D), the newest.  Returns all so far, (B, H, length + T, D), as views of the buffers."""
+    def append(self, k: mg.Tensor, v: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
+        """Add the newest keys and values, (B, H, T, D) each.
+
+        Returns:
+            All so far, (B, H, length + T, D) each, as views of the buffers.
+        """
         B, H, T, D = k.shape
         if self.k is None:
             self.k, self.v = (mg.zeros(B, H, self.context, D, dtype=k.dtype, device=k.device) for _ in "kv")
@@ -95,208 +185,174 @@ class LayerCache:
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
-    def keep(self, rows):
-        """Forget all rows but these: (rows,) int64."""
+    def keep(self, rows: mg.Tensor) -> None:
+        """Keep only these rows of the batch, int64."""
         self.k, self.v = self.k[rows], self.v[rows]
 
 
 class KVCache:
-    """What decoding remembers, so that a new token costs one column of work and not the whole window again.
+    """The keys and values of all layers for one batch, so that a new token costs one column of work, not the whole text.
 
-    A past token's keys and values do not change as long as it keeps its position, for it sees only what came before it.
-    For one batch: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(newest, cache)` …, under `mg.no_grad()`.
-    room: for how many tokens, the model's whole context where None.
+    They stay valid because a token sees only what came before it: later tokens cannot change its keys and values. Use it
+    under `mg.no_grad()`: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(new_tokens, cache)` and so on.
+
+    Args:
+        gpt: the model.
+        room: most tokens that the cache can hold; None: the model's context.
     """
 
-    def __init__(self, gpt, room=None):
+    def __init__(self, gpt: GPT, room: int | None = None):
         self.layers = [LayerCache(room or gpt.config.context) for _ in range(gpt.config.n_layer)]
 
     @property
-    def length(self):
-        """Tokens remembered so far."""
+    def length(self) -> int:
+        """Number of tokens in the cache."""
         return self.layers[0].length
 
-    def keep(self, rows):
-        """Go on with these rows of the batch alone: (rows,) int64, in which a row may come several times."""
-        kept = mg.as_tensor(rows, device=self.layers[0].k.device)  # (rows,)
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep only these rows of the batch, int64; a row may occur several times."""
+        index = mg.as_tensor(rows, device=self.layers[0].k.device)  # (rows,)
         for layer in self.layers:
-            layer.keep(kept)
+            layer.keep(index)
 
 
-class GPT(nn.Module):
-    """idx: (B, T) integer token ids -> logits: (B, T, V), the scores of the token that follows each position."""
-
-    def __init__(self, config, generator=None):
-        super().__init__()
-        self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.d_model)
-        self.wpe = None if config.rotary else nn.Embedding(config.context, config.d_model)
-        self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList([
-            Block(config.d_model, config.n_head, config.dropout, config.bias,
-                  config.n_kv_head, config.rotary, config.rms_eps, config.d_gated)
-            for _ in range(config.n_layer)
-        ])  # fmt: skip
-        self.ln_f = make_norm(config.d_model, config.bias, config.rms_eps)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tied:
-            self.lm_head.weight = self.wte.weight
-        self.checkpoint_activations = False  # True: training keeps only what enters each block, and computes the rest twice
-        self.initialise(generator)
-
-    def initialise(self, generator):
-        """GPT-2's beginning: matrices N(0, init_std²), biases 0, norms 1 and 0 (as the layers make them).
-
-        What writes into the residual stream starts smaller by √(2 · n_layer): so many additions would otherwise make
-        the stream grow with depth (Radford et al. 2019, section 2.3; chapter 5 shows it).
-        """
-        for name, parameter in self.named_parameters():
-            if len(parameter.shape) == 2:
-                small = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
-                nn.init.normal_(parameter, 0.0, self.config.init_std / small, generator=generator)
-            elif name.endswith(("c_attn.bias", "c_proj.bias", "c_fc.bias")):
-                nn.init.zeros_(parameter)
-
-    def num_parameters(self):
-        """How many numbers are learned; a table that is read in and out by is counted once."""
-        return sum(math.prod(p.shape) for p in self.parameters())
-
-    def embed(self, idx, seen=0, key_start=None):
-        """What enters the first block: each token's vector, and that of the place where it stands.  -> (B, T, C)"""
-        x = self.wte(idx)  # (B, T, C)
-        if self.wpe is not None:
-            where = positions(idx.shape[1], seen, key_start, idx.device)  # (T,) or (B, T)
-            x = x + self.wpe(where)  # (B, T, C)
-        return self.drop(x)
-
-    def forward(self, idx, cache=None, key_start=None, last_only=False):
-        """idx: (B, T) ids.  cache: a KVCache with the tokens before idx.  key_start: (B,), where padded rows begin.
-
-        last_only: score only the last position, (B, 1, V), as decoding needs it.
-        Raises ValueError where T (with the cached tokens) is beyond the context, or an id beyond the vocabulary.
-        """
-        check_tokens(idx, self.config.vocab_size)
-        B, T = idx.shape
-        seen = 0 if cache is None else cache.length
-        if seen + T > self.config.context:
-            raise ValueError(
-                f"{seen + T} tokens do not fit in this model's context of {self.config.context}: "
-                "crop the text to its last tokens or build the model with a longer context"
-            )
-        x = self.embed(idx, seen, key_start)  # (B, T, C)
-        if key_start is not None:
-            key_start = mg.as_tensor(key_start, device=idx.device)  # (B,)  sent once, not by every block
-        for i, block in enumerate(self.h):
-            if self.checkpoint_activations and self.training and cache is None and key_start is None:
-                x = checkpoint(block, x)  # (B, T, C)
-            else:
-                x = block(x, None if cache is None else cache.layers[i], key_start)  # (B, T, C)
-        if last_only:
-            x = x[:, -1:, :]  # (B, 1, C)
-        return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last: chapter 10 unbolts it
+# ── a trained GPT as files in a run folder ───────────────────────────────────────────────────────────────────────────
 
 
-# ── a trained GPT as files in a run folder ──────────────────────────────────────────────────────────────────────────
-
-
-def save_model(run, model, tokenizer=None):
-    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into the run's folder."""
+def save_model(run: Run, model: GPT, tokenizer: Tokenizer | CharTokenizer | None = None) -> None:
+    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder."""
     metadata = {"config": json.dumps(asdict(model.config))}
     mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
     if tokenizer is not None:
         tokenizer.save(run / "tokenizer.tiktoken")
 
 
-def model_file(folder):
-    """The path of the model in a run's folder; raises FileNotFoundError where there is none."""
+def model_file(folder: str | Path) -> Path:
+    """Path of the model in a run folder.  Raises FileNotFoundError if there is none."""
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no trained model in {folder}: python -m chapters leaves some in runs/main (pretrain, sft, assistant, "
-            f"rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
+            f"there is no trained model in {folder}; python -m chapters leaves models in runs/main (pretrain, sft, "
+            f"assistant, rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
         )
     return path
 
 
-def load_model(folder):
-    """The (GPT, tokenizer) that save_model left in a run's folder, the model in eval mode."""
+def load_model(folder: str | Path) -> tuple[GPT, Tokenizer | CharTokenizer]:
+    """Load the model, in eval mode, and the tokenizer that `save_model` wrote into a run folder.
+
+    Raises:
+        FileNotFoundError: if the model or the tokenizer is missing.
+        CheckpointError: if a file is damaged, or the two do not belong together.
+    """
     path = model_file(folder)
     arrays, metadata = mg.serialization.load(path)
-    if "config" not in metadata:
-        raise CheckpointError(f"{path} does not say what shape of GPT it holds; was it written by save_model?")
-    try:
-        config = GPTConfig(**json.loads(metadata["config"]))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
-    model = GPT(config)
+    model = GPT(config_from(metadata, path))
     load_parameters(model, arrays, path)
     ranks = path.with_name("tokenizer.tiktoken")
     if not ranks.exists():
-        raise FileNotFoundError(f"there is no tokenizer {ranks}: it belongs beside the model that was trained with it")
+        raise FileNotFoundError(f"there is no tokenizer {ranks}; copy it from the run that trained the model")
     tokenizer = Tokenizer.load(ranks)
-    if tokenizer.vocab_size != config.vocab_size:
+    if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
-            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {config.vocab_size}: it is another model's"
+            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {model.config.vocab_size}; "
+            "use the tokenizer that the model was trained with"
         )
     return model.eval(), tokenizer
 
 
-# ── the lesson ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def config_from(metadata: dict[str, str], path: Path) -> GPTConfig:
+    """The GPTConfig in the metadata of a model's file.  Raises CheckpointError if there is none or it is unknown."""
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} does not contain the shape of a GPT; use a file that save_model wrote")
+    try:
+        return GPTConfig(**json.loads(metadata["config"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
 
 
-def parameter_table(model):
-    """Lines that say where the parameters are."""
-    groups = {"token table (wte)": 0, "position table (wpe)": 0, "attention": 0, "MLP": 0, "norms": 0, "head": 0}
-    for name, parameter in model.named_parameters():
-        kinds = {"wte": "token table (wte)", "wpe": "position table (wpe)", "lm_head": "head"}
-        kind = kinds.get(name.split(".")[0])
-        if kind is None:
-            kind = "attention" if ".attn." in name else "MLP" if ".mlp." in name else "norms"
-        groups[kind] += math.prod(parameter.shape)
-    total = sum(groups.values())
-    lines = [f"   {kind:22} {count:>13,}  {count / total:6.1%}" for kind, count in groups.items() if count]
-    return "\n".join([*lines, f"   {'together':22} {total:>13,}"])
+# ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def changed_positions(model, generator, T):
-    """Change the token in the middle of a random text: which positions' logits change?  (T,) bool."""
-    ids = generator.numpy.integers(0, model.config.vocab_size, (1, T))  # (1, T)
-    other = ids.copy()  # (1, T)
-    other[0, T // 2] = (ids[0, T // 2] + 1) % model.config.vocab_size
-    with mg.no_grad():
-        gap = model(mg.from_numpy(ids)).numpy() - model(mg.from_numpy(other)).numpy()  # (1, T, V)
-    return np.abs(gap[0]).max(axis=-1) > 0  # (T,)
+def check_config(config: GPTConfig) -> None:
+    """Raise ValueError unless a GPT can have this shape."""
+    at_least_one(config, "vocab_size", "context", "n_layer", "n_head", "d_model")
+    check_heads(config.d_model, config.n_head, config.n_head if config.n_kv_head is None else config.n_kv_head)
+    width = config.d_model // config.n_head
+    if config.rotary is not None and (config.rotary <= 0 or width % 2):
+        raise ValueError(f"rotary needs a base above 0 and heads of even width, got {config.rotary} and {width}")
+    if config.rms_eps is not None and config.rms_eps <= 0:
+        raise ValueError(f"rms_eps must be above 0, got {config.rms_eps}")
+    if config.d_gated is not None:
+        at_least_one(config, "d_gated")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {config.dropout}")
+
+
+def check_length(tokens: int, context: int) -> None:
+    """Raise ValueError if a text is longer than the context."""
+    if tokens > context:
+        raise ValueError(
+            f"{tokens} tokens do not fit in this model's context of {context}; "
+            "crop the text to its last tokens, or build the model with a longer context"
+        )
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class Settings:
-    """Build a GPT and look at it before it has learned anything."""
+    """Inspect a GPT before training: its parameters, its initial loss, its causality; or draw a trained GPT's attention."""
 
-    preset: Literal["tiny", "book", "gpt2"] = "tiny"  # which shape
-    vocab_size: int | None = None  # tokens of the vocabulary; the preset's own where None
-    seed: int = 0  # of the first weights
-    model: Path | None = None  # a run folder of chapter 7: draw who looks at whom in its model, and stop
-    text: str = "a rose is a rose is a rose"  # what that model reads
-    layer: int = 0  # the layer whose heads are drawn
-    run: Path = Path("runs/ch06")  # where that figure goes
-    quick: bool = False  # counts, but does not run the model
+    preset: Literal["tiny", "book", "gpt2"] = "tiny"  # shape
+    vocab_size: int | None = None  # tokens of the vocabulary; None: the preset's
+    seed: int = 0  # random seed
+    model: Path | None = None  # run folder of a trained model, such as runs/main/pretrain: draw its attention, and stop
+    text: str = "a rose is a rose is a rose"  # text for the trained model
+    layer: int = 0  # layer whose heads are drawn
+    run: Path = Path("runs/ch06")  # folder of the drawing
+    quick: bool = False  # only count the parameters
 
 
-def draw_trained_heads(settings):
-    """The attention maps of one layer of a trained GPT, as chapter 4 draws its head made by hand."""
-    model, tokenizer = load_model(settings.model)
-    ids = tokenizer.encode(settings.text)[: model.config.context]  # (T,)
+def parameter_table(model: GPT) -> str:
+    """A table of the parameters: count and share of each kind."""
+    groups = {"token table (wte)": 0, "position table (wpe)": 0, "attention": 0, "MLP": 0, "norms": 0, "head": 0}
+    tables = {"wte": "token table (wte)", "wpe": "position table (wpe)", "lm_head": "head"}
+    for name, parameter in model.named_parameters():
+        kind = "attention" if ".attn." in name else "MLP" if ".mlp." in name else "norms"
+        groups[tables.get(name.split(".")[0], kind)] += math.prod(parameter.shape)
+    total = sum(groups.values())
+    lines = [f"   {kind:22} {count:>13,}  {count / total:6.1%}" for kind, count in groups.items() if count]
+    return "\n".join([*lines, f"   {'total':22} {total:>13,}"])
+
+
+def changed_positions(model: GPT, generator: mg.Generator, T: int) -> np.ndarray:
+    """Change the middle token of a random text of T tokens: (T,) bool, True where the logits change."""
+    ids = generator.numpy.integers(0, model.config.vocab_size, (1, T))  # (1, T)
+    other = ids.copy()  # (1, T)
+    other[0, T // 2] = (ids[0, T // 2] + 1) % model.config.vocab_size
+    with mg.no_grad():
+        difference = model(mg.from_numpy(ids)).numpy() - model(mg.from_numpy(other)).numpy()  # (1, T, V)
+    return np.abs(difference[0]).max(axis=-1) > 0  # (T,)
+
+
+def draw_trained_heads(folder: Path, text: str, layer: int, path: Path) -> Path:
+    """Draw the attention of every head in a layer of a trained GPT over a text.  Returns the path of the figure."""
+    model, tokenizer = load_model(folder)
+    ids = tokenizer.encode(text)[: model.config.context]  # (T,)
     if not ids:
-        raise ValueError("the text is empty: give the heads something to read")
-    maps = attention_maps(model, ids, settings.layer)  # (H, T, T)
-    titles = [f"layer {settings.layer}, head {h}" for h in range(len(maps))]
-    tokens = [tokenizer.decode([i]) for i in ids]
-    print(f"drawn in {draw_heads(maps, [tokens] * len(maps), titles, settings.run / 'figures' / 'attention.png')}")
+        raise ValueError("--text: expected a text to attend to, got an empty one")
+    maps = attention_maps(model, ids, layer)  # (H, T, T)
+    titles = [f"layer {layer}, head {h}" for h in range(len(maps))]
+    return draw_heads(list(maps), [tokenizer.decode([i]) for i in ids], titles, path)
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     if settings.model:
-        return draw_trained_heads(settings)
+        path = settings.run / "figures" / "attention.png"
+        print(f"figure: {draw_trained_heads(settings.model, settings.text, settings.layer, path)}")
+        return
     changes = {} if settings.vocab_size is None else {"vocab_size": settings.vocab_size}
     config = GPTConfig.preset(settings.preset, **changes)
     generator = mg.Generator(settings.seed)
@@ -306,12 +362,12 @@ def main(settings):
         return
     T = min(config.context, 16)
     ids = mg.from_numpy(generator.numpy.integers(0, config.vocab_size, (4, T)))  # (B, T)
-    answers = mg.from_numpy(generator.numpy.integers(0, config.vocab_size, 4 * T))  # (B·T,)
+    targets = mg.from_numpy(generator.numpy.integers(0, config.vocab_size, 4 * T))  # (B·T,)
     with mg.no_grad():
-        loss = F.cross_entropy(model(ids).view(4 * T, config.vocab_size), answers).item()
-    print(f"loss at birth {loss:.3f}; one who knows nothing has ln V = {math.log(config.vocab_size):.3f}")
+        loss = F.cross_entropy(model(ids).view(4 * T, config.vocab_size), targets).item()
+    print(f"initial loss {loss:.3f} (a uniform guess gives ln V = {math.log(config.vocab_size):.3f})")
     changed = np.flatnonzero(changed_positions(model, generator, T)).tolist()
-    print(f"token {T // 2} of {T} changed: the logits changed at positions {changed}, never before it")
+    print(f"token {T // 2} of {T} changed: the logits changed at positions {changed}, never before")
 
 
 if __name__ == "__main__":

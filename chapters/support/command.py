@@ -1,33 +1,38 @@
-"""What the command lines share: flags made from a commented dataclass, where to compute, one sentence for an error."""
+"""What all commands share: flags and help made from a commented dataclass, a device to compute on, one-line errors."""
 
 import argparse
 import errno
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from chapters.support.settings_help import help_text
+
+S = TypeVar("S")
 
 
 @dataclass(kw_only=True)
 class OnDevice:
-    """The settings of every command that trains or samples, to be inherited; `command` sees to them."""
+    """Settings of every command that trains or samples, to be inherited; `command` applies them."""
 
-    device: Literal["cpu", "cuda", "emulator"] = "cpu"  # where to compute; the emulator runs a GPU's kernels on the CPU, slowly
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of a GPU's matrix products; the last two on its tensor cores
+    device: Literal["cpu", "cuda", "emulator"] = "cpu"  # device; the emulator runs GPU kernels on the CPU, slowly
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # precision of GPU matrix products; tf32 and bf16 use tensor cores
 
 
 @contextmanager
-def computing_on(settings):
-    """Inside the with block new models and tensors are made on settings.device, and multiplied in settings.precision.
+def computing_on(settings: Any) -> Iterator[None]:
+    """In the with block, create models and tensors on settings.device and multiply matrices in settings.precision.
 
-    Raises ValueError or DeviceError, in one sentence, where that cannot be had.
+    Raises ValueError or DeviceError if the device or the precision is not available.
     """
     import minigrad as mg
 
     device, precision = getattr(settings, "device", "cpu"), getattr(settings, "precision", "fp32")
     if device == "cpu" and precision != "fp32":
-        raise ValueError(f"--precision {precision} is for a GPU's tensor cores; the CPU computes in fp32: add --device cuda")
+        raise ValueError(f"--precision {precision} needs a GPU's tensor cores, and the CPU computes in fp32; add --device cuda")
     before = mg.get_default_device(), mg.get_float32_matmul_precision()
     mg.set_default_device(device)
     mg.set_float32_matmul_precision({"fp32": "highest", "tf32": "high", "bf16": "medium"}[precision])
@@ -38,13 +43,20 @@ def computing_on(settings):
         mg.set_float32_matmul_precision(before[1])
 
 
-def command(main, settings, presets=None):
-    """Read the command line into `settings`, a dataclass type (tyro makes flags and help), and call `main(settings)`.
+def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict[str, Any]] | None = None) -> Any:
+    """Parse the command line into a settings dataclass and call main with it.
 
-    presets: {name: {field: value}}: what `--preset name` and `--quick` change in the defaults before the other flags
-    are read, so that an explicit flag always wins and `--preset name --help` shows that preset's own values.
     An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
-    with one sentence and exit status 2; anything else is a fault of ours and keeps its traceback.
+    with one line and exit status 2. Any other exception is a bug and keeps its traceback.
+
+    Args:
+        main: the command.
+        settings: a dataclass; each field becomes a flag, and the comment on its line becomes the flag's help.
+        presets: {name: {field: value}}, the defaults that `--preset name` and `--quick` change. Explicit flags still win,
+            and `--preset name --help` shows that preset's values.
+
+    Returns:
+        The result of main.
     """
     import tyro
 
@@ -54,25 +66,31 @@ def command(main, settings, presets=None):
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--quick", action="store_true")
-    known, _ = early.parse_known_args()
-    changes = {}
-    for name in filter(None, [known.preset, "quick" if known.quick else None]):
+    early.add_argument("-h", "--help", nargs="?", const="")
+    flags, _ = early.parse_known_args()
+    changes: dict[str, Any] = {}
+    for name in filter(None, [flags.preset, "quick" if flags.quick else None]):
         changes.update((presets or {}).get(name, {}))
+    unchanged: Any = settings()
+    defaults = replace(unchanged, **changes)
     try:
-        chosen = tyro.cli(settings, prog=invocation(), default=replace(settings(), **changes))
+        if flags.help is not None:
+            print(help_text(defaults, invocation() or sys.argv[0], flags.help))
+            sys.exit(0)
+        chosen = tyro.cli(settings, prog=invocation(), default=defaults)
         if getattr(chosen, "seed", 0) < 0:
-            raise ValueError(f"seed must be at least 0, got {chosen.seed}")
+            raise ValueError(f"seed must be at least 0, got {getattr(chosen, 'seed', 0)}")
         with computing_on(chosen):
-            found = main(chosen)
+            result = main(chosen)
         sys.stdout.flush()
-        return found
-    except BrokenPipeError:  # nobody reads on, as in `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would complain when it ends
+        return result
+    except BrokenPipeError:  # the reader left early, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it exits
         sys.exit(141)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {error_text(error)}", file=sys.stderr)
         sys.exit(2)
-    except MemoryError as error:  # NumPy's and CuPy's own say only how much was asked for
+    except MemoryError as error:  # the messages of NumPy and CuPy give only the size of the request
         print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
@@ -80,23 +98,23 @@ def command(main, settings, presets=None):
         sys.exit(130)
 
 
-def sentence(error):
-    """What an error says; of the system's own, such as "[Errno 13] Permission denied: 'a.png'", the words."""
+def error_text(error: Exception) -> str:
+    """An error's message; for the system's own, such as "[Errno 13] Permission denied: 'a.png'", without the number."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     where = f": {error.filename}" if error.filename else ""
-    what_to_do = "; make room, and give the same command again" if error.errno == errno.ENOSPC else ""
-    return error.strerror + where + what_to_do
+    advice = "; make room, and give the same command again" if error.errno == errno.ENOSPC else ""
+    return error.strerror + where + advice
 
 
-def at_least_one(settings, *names):
-    """Raise ValueError where one of these settings is below 1."""
+def at_least_one(settings: Any, *names: str) -> None:
+    """Raise ValueError if a setting with one of these names is below 1."""
     for name in names:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
 
 
-def invocation():
-    """How this program was called, for its --help: "python -m chapters.ch07_train"; None where it was not so."""
+def invocation() -> str | None:
+    """How this program was called, such as "python -m chapters.ch07_train"; None if not with -m."""
     spec = sys.modules["__main__"].__spec__
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None

@@ -1,8 +1,21 @@
-"""The few drawings that several chapters share.  Matplotlib is imported only when one is asked for."""
+"""Figures that several chapters share. Matplotlib is imported only when a figure is drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from chapters.support.run_folder import History
 
 
-def new_figure(width=7.0, height=4.0, **subplots):
-    """A figure and its axes, drawn to a file and never to a screen."""
+def new_figure(width: float = 7.0, height: float = 4.0, **subplots: Any) -> "tuple[Figure, Any]":
+    """A figure of width x height inches and its axes, drawn to a file and never to a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -11,8 +24,8 @@ def new_figure(width=7.0, height=4.0, **subplots):
     return pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
 
 
-def save_figure(figure, path):
-    """Write the figure, making its folder; returns the path.  Raises OSError, in one sentence, where that cannot be."""
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write the figure, create its folder if necessary, and return the path.  Raises OSError."""
     from matplotlib import pyplot
 
     try:
@@ -25,29 +38,31 @@ def save_figure(figure, path):
     return path
 
 
-def loss_curve(history, path, title="loss"):
-    """Training loss (faint, and its running mean) and validation loss over the steps."""
+def loss_curve(history: "History", path: Path, title: str = "loss") -> Path:
+    """Draw the training loss (faint), its running mean and the validation loss over the steps."""
     figure, axes = new_figure()
     axes.plot(history.steps, history.losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(history.steps, running_mean(history.losses), color="tab:blue", label="training, running mean")
     if history.validation_losses:
         axes.plot(history.validation_steps, history.validation_losses, "o", color="tab:orange", label="validation")
-    axes.set(xlabel="step", ylabel="loss (nats a token)", title=title)
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     return save_figure(figure, path)
 
 
-def running_mean(losses, keep=0.95):
-    """Each loss smoothed with those before it, the last weighing 1 − keep."""
-    smooth = []
+def running_mean(losses: Sequence[float], keep: float = 0.95) -> list[float]:
+    """Exponential running mean: each loss counts 1 − keep, the mean before it keep."""
+    smooth: list[float] = []
     for loss in losses:
         smooth.append(keep * smooth[-1] + (1 - keep) * loss if smooth else loss)
     return smooth
 
 
-def heat_map(axes, matrix, rows=None, columns=None, title=""):
-    """A matrix of shares, 0 to 1, as colours, with labels for its rows and columns where given.  Returns the image."""
+def heat_map(
+    axes: "Axes", matrix: np.ndarray, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None, title: str = ""
+) -> "AxesImage":
+    """Draw a matrix of values from 0 to 1 as colours, with optional labels.  Returns the image, for a colour bar."""
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
     axes.set_title(title, fontsize=9)
     if columns is not None:

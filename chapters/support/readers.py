@@ -1,133 +1,134 @@
-"""Files that a user brings: plain text, labelled lines, instructions in Alpaca's format, and pairs of responses."""
+"""Read the files that a user brings: plain text, labelled lines, instructions in Alpaca's format, and response pairs.
+
+Each reader raises FileNotFoundError if there is no file, and ValueError with the place and the reason if it cannot use it.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from chapters.world import Instruction
 
-KEYS = ("instruction", "chosen", "rejected")
+
+class ResponsePair(NamedTuple):
+    """Two responses to one instruction, of which a labeller preferred the first."""
+
+    task: Instruction
+    chosen: str
+    rejected: str
 
 
-def read_text(path):
-    """The text of a file, refusing an empty or unreadable one in a sentence."""
+def read_utf8(path: str | Path, expected: str = "a UTF-8 text file", encoding: str = "utf-8-sig") -> str:
+    """Read a UTF-8 file.
+
+    Args:
+        path: the file.
+        expected: a noun phrase for the kind of file, which ends the error about a missing file.
+        encoding: "utf-8-sig" removes a byte order mark, "utf-8" keeps it.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"there is no file {path}; expected {expected}")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding=encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        byte = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise ValueError(f"{path} is not UTF-8 text ({byte}); save it as UTF-8") from None
+
+
+def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
+    """Read a non-empty JSON list.  item: what an element is called in an error; expected: a noun phrase for the list."""
+    text = read_utf8(path, expected)
+    try:
+        records = json.loads(text) if text.strip() else []
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path} is not whole JSON: {error.msg} at {place}; was it cut short?") from None
+    if not records:
+        raise ValueError(f"{path} holds no {item}; expected {expected}")
+    if not isinstance(records, list):
+        raise ValueError(f"{path} holds a {type(records).__name__} where a list was expected; give {expected}")
+    return records
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text to train on, a non-empty UTF-8 file."""
+    text = read_utf8(path, encoding="utf-8")
     if not text.strip():
-        raise ValueError(f"{path} is empty: there is nothing to learn from")
+        raise ValueError(f"{path} is empty; expected a text to train on")
     return text
 
 
-def read_labelled(path):
-    """A UTF-8 file of `label<TAB>text` lines -> [(text, label)]; empty lines are passed over, a text may hold tabs.
-
-    Raises FileNotFoundError, or ValueError naming the first line that cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; give one whose lines are a label, a tab and a text.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+def read_labelled(path: str | Path) -> list[tuple[str, str]]:
+    """Read `label<TAB>text` lines as (text, label) pairs. Empty lines are skipped; a text may contain tabs."""
     examples = []
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may hold other line separators
+    lines = read_utf8(path, "a file whose lines are a label, a tab and a text").split("\n")
+    for number, line in enumerate(lines, 1):  # not splitlines: a text may contain other line separators
         if not line.strip():
             continue
-        label, tab, words = line.rstrip("\r").partition("\t")
-        if not tab or not label.strip() or not words.strip():
-            raise ValueError(f"{path}, line {number}: expected a label, a tab and a text, got {line[:60]!r}.")
-        examples.append((words.strip(), label.strip()))
+        label, tab, text = line.rstrip("\r").partition("\t")
+        if not tab or not label.strip() or not text.strip():
+            raise ValueError(f"{path}, line {number}: expected a label, a tab and a text, got {line[:60]!r}")
+        examples.append((text.strip(), label.strip()))
     if not examples:
-        raise ValueError(f"{path} is empty: there is nothing to learn from.")
-    known = {}
+        raise ValueError(f"{path} is empty; expected lines of a label, a tab and a text")
+    labels: dict[str, str] = {}
     for text, label in examples:
-        if known.setdefault(text, label) != label:
-            raise ValueError(f"{path} gives the text {text[:60]!r} two labels, {known[text]!r} and {label!r}; choose one.")
-    if len({label for _, label in examples}) < 2:
-        raise ValueError(f"{path} holds one label only, {examples[0][1]!r}; a classifier needs at least two.")
+        if labels.setdefault(text, label) != label:
+            raise ValueError(f"{path} gives the text {text[:60]!r} two labels, {labels[text]!r} and {label!r}; choose one")
+    if len(set(labels.values())) < 2:
+        raise ValueError(f"{path} holds one label only, {examples[0][1]!r}; a classifier needs at least two")
     return examples
 
 
-def read_instructions(path):
-    """A JSON list of {"instruction", "input" (may be empty or absent), "output"}, Alpaca's format -> [Instruction].
+def read_instructions(path: str | Path) -> list[Instruction]:
+    """Read a JSON list in Alpaca's format: objects with "instruction", "output" and, optionally, "input"."""
+    keys = ("instruction", "output")
+    tasks = []
+    for number, record in enumerate(read_json_list(path, "example", "a JSON list in Alpaca's format"), 1):
+        where = f"{path}, example {number}"
+        fields = read_fields(record, keys, where)
+        tasks.append(Instruction(fields["instruction"], fields["input"], fields["output"], family="file", key=where))
+    return tasks
 
-    Raises FileNotFoundError, or ValueError that says which example is wrong and how.
+
+def read_pairs(path: str | Path) -> tuple[list[ResponsePair], int]:
+    """Read a JSON list of objects with "instruction", "chosen", "rejected" and, optionally, "input".
+
+    Returns:
+        The pairs whose responses differ, and the number of pairs left out because their responses are equal: such a
+        pair expresses no preference.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; give a JSON file in Alpaca's format.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        records = json.loads(text) if text.strip() else []
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not whole JSON: {error.msg} at line {error.lineno}, column {error.colno}; was it cut short?"
-        ) from None
-    if records == []:
-        raise ValueError(f"{path} holds no example; give a list of objects with an instruction and an output.")
-    if not isinstance(records, list):
-        raise ValueError(f"{path} holds a {type(records).__name__} where a list of examples was expected.")
-    return [read_record(record, f"{path}, example {number}") for number, record in enumerate(records, 1)]
-
-
-def read_record(record, where):
-    """One object of the file -> Instruction; `where` begins the sentence that a wrong one is refused with."""
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with an instruction and an output.")
-    for key in ("instruction", "output"):
-        if key not in record:
-            raise ValueError(f"{where} has no {key!r}, only {sorted(record)}; Alpaca's keys are instruction, input, output.")
-    values = [record["instruction"], record.get("input") or "", record["output"]]
-    for key, value in zip(("instruction", "input", "output"), values, strict=True):
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: its {key!r} is of type {type(value).__name__}; expected text.")
-    if not values[0].strip() or not values[2].strip():
-        raise ValueError(f"{where} has an empty instruction or output; fill it in or leave the example out.")
-    return Instruction(*values, family="file", key=where)
-
-
-def read_pairs(path):
-    """A JSON list of {"instruction", "input" (may be empty or absent), "chosen", "rejected"}.
-
-    Returns ([(Instruction, chosen, rejected)], how many were left out because both responses were the same: such a
-    comparison says nothing).  Raises FileNotFoundError, or ValueError in one sentence: not UTF-8, not JSON, empty, an
-    example without one of its sides, or no two different responses anywhere.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; give a JSON list with the keys {', '.join(KEYS)}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        records = json.loads(text) if text.strip() else []
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path} is not whole JSON: {error.msg} at {where}; was it cut short?") from None
-    if not isinstance(records, list) or not records:
-        raise ValueError(f"{path} holds no comparison; give a list of objects with the keys {', '.join(KEYS)}.")
-    pairs = [read_pair(record, f"{path}, comparison {number}") for number, record in enumerate(records, 1)]
-    different = [pair for pair in pairs if pair[1] != pair[2]]
+    keys = ("instruction", "chosen", "rejected")
+    pairs = []
+    records = read_json_list(path, "comparison", f"a JSON list of objects with the keys {', '.join(keys)}")
+    for number, record in enumerate(records, 1):
+        where = f"{path}, comparison {number}"
+        fields = read_fields(record, keys, where)
+        task = Instruction(fields["instruction"], fields["input"], fields["chosen"], family="file", key=where)
+        pairs.append(ResponsePair(task, fields["chosen"].strip(), fields["rejected"].strip()))
+    different = [pair for pair in pairs if pair.chosen != pair.rejected]
     if not different:
-        raise ValueError(f"in {path} every chosen response equals the rejected one; there is no preference to learn.")
+        raise ValueError(f"in {path} every chosen response equals the rejected one; a comparison needs two responses")
     return different, len(pairs) - len(different)
 
 
-def read_pair(record, where):
-    """One object of the file -> (Instruction, chosen, rejected); `where` begins the sentence on a wrong one."""
+def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
+    """Check an object of a JSON list: {key: text} of its keys, none empty, and of "input", which may be empty or absent.
+
+    where: the file and the object's number, with which an error begins.
+    """
     if not isinstance(record, dict):
-        raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with {', '.join(KEYS)}.")
-    for key in KEYS:
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            raise ValueError(f"{where} has no {key!r}; a comparison needs an instruction and both of its responses.")
-    if not isinstance(record.get("input") or "", str):
-        raise ValueError(f"{where}: its 'input' is of type {type(record['input']).__name__}; expected text.")
-    task = Instruction(record["instruction"], record.get("input") or "", record["chosen"], family="file", key=where)
-    return task, record["chosen"].strip(), record["rejected"].strip()
+        raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with {', '.join(keys)}")
+    for key in keys:
+        if key not in record:
+            raise ValueError(f"{where} has no {key!r}, only {sorted(record)}; expected {', '.join(keys)} and perhaps input")
+    fields = {key: record[key] for key in keys} | {"input": record.get("input") or ""}
+    for key, value in fields.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: its {key!r} is of type {type(value).__name__}; expected text")
+    for key in keys:
+        if not fields[key].strip():
+            raise ValueError(f"{where} has no {key!r}: an empty {' or '.join(keys)} teaches nothing; fill it in or drop it")
+    return fields

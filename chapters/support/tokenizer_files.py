@@ -1,55 +1,63 @@
-"""A tokenizer on disk: tiktoken's rank format, and beside it a small JSON file: special tokens, pattern."""
+"""A tokenizer's two files: the ranks in tiktoken's format, and a JSON file with its special tokens and pattern.
+
+A line of the rank file holds a token's bytes in base64, a space and the token's rank. The JSON file is `<path>.json`.
+"""
 
 import base64
 import json
-import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from minigrad.serialization import write_atomically
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 class TokenizerError(ValueError):
-    """A text, an id or a file that the tokenizer cannot use; the message is one sentence."""
+    """A text, an id or a file that a tokenizer cannot use."""
 
 
-def save_files(path, ranks, extra):
-    path = Path(path)
-    by_rank = sorted(ranks.items(), key=lambda item: item[1])
-    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank]
-    for target, content in ((path, "".join(lines)), (sidecar(path), json.dumps(extra, indent=1) + "\n")):
-        half_written = target.with_name(target.name + ".tmp")
-        try:
-            half_written.write_text(content, encoding="ascii", newline="\n")
-            os.replace(half_written, target)
-        except OSError as error:
-            raise OSError(f"the tokenizer could not be written to {target} ({error.strerror})") from error
-
-
-def sidecar(path):
+def sidecar(path: str | Path) -> Path:
+    """Path of the JSON file that belongs to a rank file."""
     return Path(path).with_name(Path(path).name + ".json")
 
 
-def load_files(path):
+def save_files(path: str | Path, ranks: dict[bytes, int], extra: dict[str, Any]) -> None:
+    """Write both files, each whole or not at all.  Raises CheckpointError if the disk refuses."""
+    by_rank = sorted(ranks.items(), key=lambda item: item[1])
+    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank)
+    write_atomically(path, "".join(lines).encode("ascii"))
+    write_atomically(sidecar(path), (json.dumps(extra, indent=1) + "\n").encode("ascii"))
+
+
+def load_files(path: str | Path) -> tuple[dict[bytes, int], dict[str, Any]]:
+    """Read both files: ({token: rank}, the JSON file's contents, or its defaults if there is no such file).
+
+    Raises:
+        TokenizerError: if a file is damaged.
+        FileNotFoundError: if there is no rank file.
+    """
     path = Path(path)
-    ranks = {}
+    ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
+        where = f"{path.name}, line {number}"
         try:
-            token, rank = line.split()
-            token, rank = base64.b64decode(token, validate=True), int(rank)
+            encoded, digits = line.split()
+            token, rank = base64.b64decode(encoded, validate=True), int(digits)
         except ValueError:
             raise TokenizerError(
-                f"line {number} of {path.name} is not a token in base64, a space and a rank; the file is damaged, or "
-                "not one that a tokenizer saved."
+                f"{where}: expected a token in base64, a space and a rank, got {line[:40]!r}; save the tokenizer again"
             ) from None
         if token in ranks:
-            raise TokenizerError(f"line {number} of {path.name} gives the token {token!r} a second rank, {rank}.")
+            raise TokenizerError(f"{where}: expected each token once, got a second rank, {rank}, for {token!r}")
         ranks[token] = rank
     if not ranks:
-        raise TokenizerError(f"{path.name} holds no tokens; save the tokenizer again.")
-    ranks = dict(sorted(ranks.items(), key=lambda r: r[1]))
-    extra = {"kind": "bytes", "special_tokens": {END_OF_TEXT: len(ranks)}}
+        raise TokenizerError(f"{path.name}: expected a line for each token, got an empty file; save the tokenizer again")
+    ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
+    extra: dict[str, Any] = {"kind": "bytes", "special_tokens": {END_OF_TEXT: len(ranks)}}
     if sidecar(path).exists():
         try:
             saved = json.loads(sidecar(path).read_bytes())
@@ -57,14 +65,16 @@ def load_files(path):
             saved = None
         if not is_sidecar(saved):
             raise TokenizerError(
-                f"{sidecar(path).name} is not the JSON that a tokenizer saves beside {path.name}; save it again."
+                f"{sidecar(path).name}: expected the JSON that belongs to {path.name}, got other contents; "
+                "save the tokenizer again"
             )
         extra.update(saved)
     check_ids([*ranks.values(), *extra["special_tokens"].values()])
     return ranks, extra
 
 
-def is_sidecar(saved):
+def is_sidecar(saved: Any) -> bool:
+    """Whether parsed JSON has the keys and types that a tokenizer saves."""
     return (
         isinstance(saved, dict)
         and saved.get("kind") in ("bytes", "characters")
@@ -75,9 +85,11 @@ def is_sidecar(saved):
     )
 
 
-def check_ids(ids):
+def check_ids(ids: Iterable[int]) -> None:
+    """Raise TokenizerError unless the ids are 0…n-1, each once."""
+    ids = list(ids)
     if sorted(ids) != list(range(len(ids))):
         raise TokenizerError(
-            f"the {len(ids)} ids of the vocabulary should be 0 to {len(ids) - 1}, each once, but reach from {min(ids)} "
-            f"to {max(ids)} with {len(ids) - len(set(ids))} repeated; a line is missing or was changed."
+            f"vocabulary: expected the {len(ids)} ids 0 to {len(ids) - 1}, each once, got {min(ids)} to {max(ids)} with "
+            f"{len(ids) - len(set(ids))} repeated; a line was removed or changed"
         )

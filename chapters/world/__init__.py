@@ -1,14 +1,17 @@
-"""The little world: the project's embedded data, generated from a seed, every sentence written for it.
+"""The little world: the project's own data, generated from a seed, with sentences written for it.
 
-Eighty people, twelve towns, twelve trades, foods with prices, things, dishes, and what is true of them (`facts`); plain
-documents that tell it (`documents`, `questions`); instructions over the same world with a rule for each family that
-says whether a response will do (`families`, `reading`); and cut-off texts to classify (`snippets`).
+It has eighty people, twelve towns, twelve trades, foods with prices, things and dishes. `facts` holds them. `documents`
+and `questions` write the pages for pretraining; `families` makes instructions, with a rule for each family that accepts or
+rejects a response; `snippets` cuts texts off for a classifier; `requests` makes requests that should be refused; `judge`
+simulates a labeller.
 
     python -m chapters.world        # a sample of everything
 
-It is closed and small on purpose: a model of a million parameters can learn all of it in two minutes, so that what
-pretraining gave and what each bend added can be measured rather than guessed.
+The world is small on purpose: a model with a million parameters learns all of it in two minutes. So one can measure, and
+need not guess, what pretraining taught and what each fine-tuning added.
 """
+
+from collections.abc import Iterable
 
 from chapters.world import documents, questions
 from chapters.world.facts import Facts, SeededRandom
@@ -24,79 +27,93 @@ SPLITS = ("train", "test", "test_families")
 
 
 class World:
-    """One little world. The seed decides its facts; each method's own seed decides what is said about them.
+    """A little world. Its seed decides the facts; the seed of each method decides what is said about them.
 
-    The split: a fifth of the people, towns, trades, foods, dishes, things, sums, pairs, lists and sentences ("test") is
-    never asked about in training; nor are the families in `test_families`, by anybody.
+    The split: a fifth of the people, towns, trades, foods, dishes, things, sums, pairs, lists and sentences are the test
+    side, which training never asks about. Training also never uses the families in `test_families`.
+
+    >>> world = World(0)
+    >>> task = world.instructions("train", n=1, seed=0, families=["town"])[0]
+    >>> task.instruction, task.output
+    ('Tell me where Oren lives.', 'These days Oren lives in Lorn.')
+    >>> world.accepts(task, "In Lorn."), world.accepts(task, "In Wick.")
+    (True, False)
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0):
         self.facts = Facts(seed)
         self.seed = seed
         self.families = [name for name, family in FAMILIES.items() if family.trained]
         self.test_families = [name for name, family in FAMILIES.items() if not family.trained]
 
-    def documents(self, n_bytes, seed=0):
-        """list[str]: documents of all kinds, mixed, until together they hold at least n_bytes bytes of UTF-8."""
+    def documents(self, n_bytes: int, seed: int = 0) -> list[str]:
+        """Documents of all kinds, mixed, at least n_bytes bytes of UTF-8 together."""
         check_count("n_bytes", n_bytes)
         rng = SeededRandom(f"documents/{self.seed}/{seed}")
         deck = [kind for kind, share in DOCUMENT_KINDS.values() for _ in range(share)]
-        pages, size = [], 0
+        pages: list[str] = []
+        size = 0
         while size < n_bytes:
             page = rng.pick(deck)(self.facts, rng)
             pages.append(page)
             size += len(page.encode())
         return pages
 
-    def document(self, kind, seed=0):
-        """One document of the kind named, one of DOCUMENT_KINDS."""
+    def document(self, kind: str, seed: int = 0) -> str:
+        """A document of a kind in DOCUMENT_KINDS."""
         if kind not in DOCUMENT_KINDS:
-            raise ValueError(f"there is no kind of document named {kind!r}; the kinds are {', '.join(DOCUMENT_KINDS)}.")
+            raise ValueError(f"there is no kind of document named {kind!r}; the kinds are {', '.join(DOCUMENT_KINDS)}")
         return DOCUMENT_KINDS[kind][0](self.facts, SeededRandom(f"document/{self.seed}/{seed}"))
 
-    def instructions(self, split="train", n=1000, seed=0, families=None):
-        """list[Instruction] of length n, from each family in turn, mixed.
+    def instructions(
+        self, split: str = "train", n: int = 1000, seed: int = 0, families: Iterable[str] | None = None
+    ) -> list[Instruction]:
+        """Draw n instructions, from each family in turn, and shuffle them.
 
-        split: "train"; "test": the same families, entities and instances never trained on; "test_families": families
-        never trained on. families: only these names (of that split). In the two test splits no question comes twice
-        while there are others left.
+        Args:
+            split: "train"; "test" for the same families with entities never trained on; or "test_families" for families
+                never trained on. The two test splits repeat a question only if none is left.
+            n: number of instructions.
+            seed: random seed.
+            families: names of families of this split; None: all of them.
         """
         check_split(split, SPLITS)
         check_count("n", n)
-        offered = self.test_families if split == "test_families" else self.families
-        chosen = offered if families is None else list(families)
-        unknown = [name for name in chosen if name not in offered]
-        if unknown or not chosen:
-            raise ValueError(f"families {unknown} are not among those of split {split!r}: {', '.join(offered)}.")
+        available = self.test_families if split == "test_families" else self.families
+        names = available if families is None else list(families)
+        unknown = [name for name in names if name not in available]
+        if unknown or not names:
+            raise ValueError(f"families {unknown} are not among those of split {split!r}: {', '.join(available)}")
         rng = SeededRandom(f"instructions/{self.seed}/{split}/{seed}")
-        drawn, asked = [], {}
+        tasks: list[Instruction] = []
+        asked = set()
         for i in range(n):
-            family = FAMILIES[chosen[i % len(chosen)]]
+            family = FAMILIES[names[i % len(names)]]
             for _ in range(1 if split == "train" else 50):
                 task = family.draw(self.facts, split, rng)
                 if (task.instruction, task.input) not in asked:
                     break
-            asked[task.instruction, task.input] = True
-            drawn.append(task)
-        return rng.shuffled(drawn)
+            asked.add((task.instruction, task.input))
+            tasks.append(task)
+        return rng.shuffled(tasks)
 
-    def accepts(self, instruction, response):
-        """bool: does the response (str) do what the Instruction asks? The rule is its family's, in `families`."""
+    def accepts(self, instruction: Instruction, response: str) -> bool:
+        """Whether the response does what the instruction asks, by the rule of the instruction's family."""
         return FAMILIES[instruction.family].accepts(self.facts, instruction.key, response)
 
-    def snippets(self, split="train", n=1000, seed=0):
-        """list[(text, label)] of length n, the three LABELS in turn, mixed. A text is on one side of the split only."""
+    def snippets(self, split: str = "train", n: int = 1000, seed: int = 0) -> list[tuple[str, int]]:
+        """n (text, label) pairs, the three LABELS equally often, shuffled. No text is on both sides of the split."""
         check_split(split, SPLITS[:2])
         check_count("n", n)
         rng = SeededRandom(f"snippets/{self.seed}/{split}/{seed}")
         return rng.shuffled([snippet(self.facts, split, i % len(LABELS), rng) for i in range(n)])
 
 
-def check_split(split, splits):
+def check_split(split: str, splits: tuple[str, ...]) -> None:
     if split not in splits:
-        raise ValueError(f"split is {split!r} but must be one of {', '.join(splits)}.")
+        raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
 
 
-def check_count(name, count):
+def check_count(name: str, count: int) -> None:
     if not isinstance(count, int) or count < 0:
-        raise ValueError(f"{name} is {count!r} but must be a whole number, 0 or more.")
+        raise ValueError(f"{name} must be a whole number of at least 0, got {count!r}")

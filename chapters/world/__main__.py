@@ -1,11 +1,11 @@
-"""`python -m chapters.world`: one sample page of each kind of document and one instruction of each family."""
+"""`python -m chapters.world`: a sample page of each kind of document, and a sample instruction of each family."""
 
 import argparse
 
 from chapters.world import DOCUMENT_KINDS, FAMILIES, LABELS, World
 
 
-def main(seed):
+def main(seed: int) -> None:
     world = World(seed)
     for kind in DOCUMENT_KINDS:
         print(f"── {kind} {'─' * (70 - len(kind))}\n{world.document(kind, seed)}\n")
@@ -20,6 +20,8 @@ def main(seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m chapters.world", description="A sample of everything in the little world.")
-    parser.add_argument("--seed", type=int, default=0, help="which world, and which pages of it")
+    parser = argparse.ArgumentParser(
+        prog="python -m chapters.world", description="Print a sample of everything in the little world."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of its pages [0]")
     main(parser.parse_args().seed)

@@ -1,23 +1,31 @@
-"""What a task is (Instruction), and what all families of tasks share (Family)."""
+"""A task (Instruction), and the base class of all families of tasks (Family)."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from chapters.world.facts import FOODS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED
+from chapters.world.facts import FOODS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, Facts, SeededRandom
 from chapters.world.reading import mentioned, well_formed, words
 
 NOUNS = PEOPLE + TOWNS + TRADES + FOODS + THINGS + UNRECORDED
 LISTS = ("count", "reverse", "first", "last")
-MARKS = {  # words by which the response to some families' tasks is known; in any other it is out of place
-    "coins": ("price",), "price": ("price", "compare"), "cost": ("price", "compare"), "costs": ("price", "compare"),
-    "dearer": ("compare",), "list": LISTS, "things": LISTS, "backwards": ("reverse",), "begins": ("first",),
-    "first": ("first",), "ends": ("last",), "last": ("last",), "sum": ("sum",), "left": ("take_away", "story"),
-    "today": ("rewrite",), "yesterday": ("rewrite",),
-}  # fmt: skip
+MARKS = {  # word: the families in whose responses it may occur; in any other family's response it is out of place
+    **dict.fromkeys(["price", "cost", "costs"], ("price", "compare")),
+    **dict.fromkeys(["list", "things"], LISTS),
+    **dict.fromkeys(["begins", "first"], ("first",)),
+    **dict.fromkeys(["ends", "last"], ("last",)),
+    **dict.fromkeys(["today", "yesterday"], ("rewrite",)),
+    "coins": ("price",),
+    "dearer": ("compare",),
+    "backwards": ("reverse",),
+    "sum": ("sum",),
+    "left": ("take_away", "story"),
+}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One task: what is asked (with Alpaca's `input` or an empty one), one good response, its family and its key."""
+    """A task: the request (with Alpaca's `input`, which may be empty), a good response, the family and the key."""
 
     instruction: str
     input: str
@@ -27,36 +35,47 @@ class Instruction:
 
 
 class Family:
-    """What all families share. `asks` are the phrasings, filled in by `draw`; `trained` is False for the families that
-    instruction tuning never sees."""
+    """A family of tasks.
+
+    Attributes:
+        name: the family's name.
+        trained: False for a family that instruction tuning never sees.
+        asks: phrasings of the request, templates that `draw` fills in.
+        saying: words of which a response needs one, unless it is very short (see `fits`).
+    """
 
     name = ""
     trained = True
-    asks = []
+    asks: ClassVar[list[str]] = []
+    saying: tuple[str, ...] = ()
 
-    def draw(self, facts, split, rng):
-        """One Instruction. split: "train", "test" (entities never trained on) or "test_families" (any entity)."""
+    def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
+        """Draw an Instruction. split: "train", "test" (held-out entities) or "test_families" (any entity)."""
         raise NotImplementedError
 
-    def accepts(self, facts, key, response):
-        """Will this response do for the instance named by key?"""
+    def accepts(self, facts: Facts, key: str, response: str) -> bool:
+        """Whether the response does the task of this family with this key."""
         raise NotImplementedError
 
-    def fits(self, response, nouns=NOUNS, saying=()):
-        """What every rule begins with: the response is well formed, has no mark of another family, names none of the
-        world's people, places, trades and things but `nouns`, and has a word of `saying` (where there are any), unless
-        it is as curt as three words with one noun may be."""
-        said, things = words(response), mentioned(response, NOUNS)
+    def fits(self, response: str, nouns: Iterable[str] = NOUNS, saying: Sequence[str] = ()) -> bool:
+        """The part that all rules share.
+
+        The response is well formed, has no word of another family (MARKS), mentions none of the world's people, places,
+        trades and things except `nouns`, and has a word of `saying` (unless it has at most three words and one noun).
+        """
+        used, things = words(response), mentioned(response, NOUNS)
         return (
             well_formed(response)
-            and all(self.name in MARKS.get(word, (self.name,)) for word in said)
+            and all(self.name in MARKS.get(word, (self.name,)) for word in used)
             and set(things) <= set(nouns)
-            and (not saying or bool(set(said) & set(saying)) or (len(said) <= 3 and len(things) <= 1))
+            and (not saying or bool(set(used) & set(saying)) or (len(used) <= 3 and len(things) <= 1))
         )
 
-    def made(self, ask, output, key, given=""):
-        return Instruction(ask, given, output, self.name, key)
+    def task(self, instruction: str, output: str, key: str, input: str = "") -> Instruction:
+        """An Instruction of this family."""
+        return Instruction(instruction, input, output, self.name, key)
 
-    def entity(self, facts, kind, split, rng):
+    def entity(self, facts: Facts, kind: str, split: str, rng: SeededRandom) -> str:
+        """A random entity of a kind on this side of the split."""
         sides = ["train", "test"] if split == "test_families" else [split]
         return rng.pick([entity for side in sides for entity in facts.entities(kind, side)])

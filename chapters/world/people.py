@@ -1,67 +1,75 @@
 """Tasks about people: one fact, a description, a story, and what nobody knows."""
 
-from chapters.world.documents import short_story
-from chapters.world.facts import FOODS, KINDS, PEOPLE, TOWNS, TRADES, UNRECORDED
-from chapters.world.family import NOUNS, Family
+from collections.abc import Iterable
+
+from chapters.world.documents import lines, short_story
+from chapters.world.facts import FOODS, KINDS, PEOPLE, TOWNS, TRADES, UNRECORDED, Facts, SeededRandom
+from chapters.world.family import NOUNS, Family, Instruction
 from chapters.world.reading import denies, mentioned, numbers, sentences, words
+
+VALUES = TOWNS + TRADES + FOODS + KINDS["animal"]
 
 
 class PersonFact(Family):
-    """One fact about one person: the right value is named with a word that relates the two (`saying`), no other value,
-    nothing else that is not true of the person, and nobody else. Only a curt answer ("In Arden.") may leave the person
-    out."""
+    """Accept the right value of one fact about a person, with a word that relates the two (`saying`).
 
-    fact, values, answers, saying = "", [], [], ()
+    The response has no other value, nothing that is untrue of the person, and nobody else. Only a very short answer ("In
+    Arden.") may omit the person.
+    """
 
-    def draw(self, facts, split, rng):
+    fact = ""
+    values: list[str] = []
+    answers: list[str] = []
+
+    def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         person = facts.people[self.entity(facts, "person", split, rng)]
-        return self.made(
-            rng.pick(self.asks).format(name=person.name), rng.pick(self.answers).format(**vars(person)), person.name
-        )
+        ask, answer = rng.pick(self.asks), rng.pick(self.answers)
+        return self.task(ask.format(name=person.name), answer.format(**vars(person)), person.name)
 
-    def accepts(self, facts, key, response):
+    def accepts(self, facts: Facts, key: str, response: str) -> bool:
         right = getattr(facts.people[key], self.fact)
+        people = mentioned(response, PEOPLE)
         return (
             self.fits(response, vars(facts.people[key]).values(), self.saying)
             and not denies(response)
             and not numbers(response)
             and mentioned(response, self.values) == [right]
-            and (mentioned(response, PEOPLE) == [key] or (len(words(response)) <= 3 and not mentioned(response, PEOPLE)))
+            and (people == [key] or (not people and len(words(response)) <= 3))
         )
 
 
 class Town(PersonFact):
     name, fact, values = "town", "town", TOWNS
-    asks = [
-        "Where does {name} live?",
-        "In which town does {name} live?",
-        "Tell me where {name} lives.",
-        "Which town is the home of {name}?",
-    ]
+    asks = lines("""
+Where does {name} live?
+In which town does {name} live?
+Tell me where {name} lives.
+Which town is the home of {name}?
+""")
     answers = ["These days {name} lives in {town}."]
     saying = ("lives", "live", "home", "house", "find", "in", "from")
 
 
 class Trade(PersonFact):
     name, fact, values = "trade", "trade", TRADES
-    asks = [
-        "What does {name} do for work?",
-        "What is the trade of {name}?",
-        "Tell me what {name} does for work.",
-        "Which trade does {name} have?",
-    ]
+    asks = lines("""
+What does {name} do for work?
+What is the trade of {name}?
+Tell me what {name} does for work.
+Which trade does {name} have?
+""")
     answers = ["By trade {name} is a {trade}."]
     saying = ("is", "as", "work", "works", "trade")
 
 
 class Food(PersonFact):
     name, fact, values = "food", "food", FOODS
-    asks = [
-        "What does {name} like to eat?",
-        "Which food does {name} like most?",
-        "Tell me what {name} likes to eat.",
-        "What is the favourite food of {name}?",
-    ]
+    asks = lines("""
+What does {name} like to eat?
+Which food does {name} like most?
+Tell me what {name} likes to eat.
+What is the favourite food of {name}?
+""")
     answers = ["Most of all {name} likes {food}."]
     saying = ("likes", "like", "eats", "eat", "food", "tastes")
 
@@ -73,12 +81,9 @@ class Pet(PersonFact):
     saying = ("keeps", "keep", "pet", "has", "lives", "feeds", "with")
 
 
-VALUES = TOWNS + TRADES + FOODS + KINDS["animal"]
-
-
-def true_of(facts, people, response):
-    """Is every town, trade, food and animal in a sentence a fact of somebody whom the sentence names? (Of one of `people`
-    in a sentence without a name.)"""
+def is_true(facts: Facts, people: Iterable[str], response: str) -> bool:
+    """Whether every town, trade, food and animal in a sentence is a fact about somebody whom the sentence names, or about
+    one of `people` if it names nobody."""
     for sentence in sentences(response):
         true = [v for name in mentioned(sentence, PEOPLE) or people for v in vars(facts.people[name]).values()]
         if not set(mentioned(sentence, VALUES)) <= set(true):
@@ -87,66 +92,64 @@ def true_of(facts, people, response):
 
 
 class Describe(Family):
-    """Two facts or more about the person, all of them right."""
+    """Accept two facts or more about the person, all of them true."""
 
     name = "describe"
     asks = ["Describe {name}.", "Who is {name}?", "Tell me about {name}.", "Say two things about {name}."]
 
-    def draw(self, facts, split, rng):
+    def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         person = facts.people[self.entity(facts, "person", split, rng)]
         chosen = rng.some([Town, Trade, Food], 2)
         output = " ".join(rng.pick(family.answers) for family in chosen).format(**vars(person))
-        return self.made(rng.pick(self.asks).format(name=person.name), output, person.name)
+        return self.task(rng.pick(self.asks).format(name=person.name), output, person.name)
 
-    def accepts(self, facts, key, response):
-        told = mentioned(response, VALUES)
+    def accepts(self, facts: Facts, key: str, response: str) -> bool:
         return (
             self.fits(response, vars(facts.people[key]).values())
             and not denies(response)
             and not numbers(response)
             and mentioned(response, PEOPLE) == [key]
-            and len(told) >= 2
-            and true_of(facts, [key], response)
+            and len(mentioned(response, VALUES)) >= 2
+            and is_true(facts, [key], response)
         )
 
 
 class Story(Family):
-    """Two sentences or more, in which the person appears and something happens (`saying`); whatever town, trade, food or
-    animal a sentence names belongs to them, or to somebody else whom it names."""
+    """Accept two sentences or more in which the person appears, something happens (`saying`), and every town, trade, food
+    and animal belongs to somebody in the story."""
 
     name = "story"
     asks = ["Tell a short story about {name}.", "Write a story about {name}.", "Can you tell me a story about {name}?"]
     saying = ("once", "day", "morning", "then", "there", "so", "end", "found")
 
-    def draw(self, facts, split, rng):
+    def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         person = facts.people[self.entity(facts, "person", split, rng)]
-        return self.made(rng.pick(self.asks).format(name=person.name), short_story(person, rng), person.name)
+        return self.task(rng.pick(self.asks).format(name=person.name), short_story(person, rng), person.name)
 
-    def accepts(self, facts, key, response):
+    def accepts(self, facts: Facts, key: str, response: str) -> bool:
         people = mentioned(response, PEOPLE)
         return (
             self.fits(response, [noun for noun in NOUNS if noun not in UNRECORDED], self.saying)
             and not numbers(response)
             and key in people
             and len(sentences(response)) >= 2
-            and true_of(facts, people, response)
+            and is_true(facts, people, response)
         )
 
 
 class Unknown(Family):
-    """A matter that no page records: the response says that it is not known, names the matter, and makes nothing up."""
-
-    saying = ("know", "knows", "known", "unknown", "wrote")
+    """Accept the statement that a matter which no page records is unknown, with the matter's name and nothing made up."""
 
     name = "unknown"
     asks = ["What is the {matter} of {name}?", "Tell me the {matter} of {name}.", "Do you know the {matter} of {name}?"]
+    saying = ("know", "knows", "known", "unknown", "wrote")
 
-    def draw(self, facts, split, rng):
+    def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         name, matter = self.entity(facts, "person", split, rng), rng.pick(UNRECORDED)
         ask = rng.pick(self.asks).format(name=name, matter=matter)
-        return self.made(ask, f"I do not know the {matter} of {name}.", f"{name}/{matter}")
+        return self.task(ask, f"I do not know the {matter} of {name}.", f"{name}/{matter}")
 
-    def accepts(self, facts, key, response):
+    def accepts(self, facts: Facts, key: str, response: str) -> bool:
         name, matter = key.split("/")
         return (
             self.fits(response, [name, matter], self.saying)

@@ -1,58 +1,59 @@
-"""Pages of questions, as the wild is full of them: quizzes in which one question follows another, and FAQ pages.
+"""Pages of questions, as they occur in the wild: quizzes with one question after another, and FAQ pages.
 
-They are why a base model, asked a question, may answer with more questions (chapter 10, section 10.1). A quiz asks what
-the instructions of the training split ask, and gives no answers; what the test asks stands on no page. An FAQ page does
-give answers, but it asks only for a yes or a no, which no instruction does: nobody is told here how an instruction is to
-be answered.
+Because of them a base model may answer a question with more questions (chapter 10, section 10.1). A quiz asks what the
+instructions of the training split ask, and gives no answers; no page asks what the test asks. An FAQ page does give
+answers, but only to yes-or-no questions, which no instruction asks: no page shows how to answer an instruction.
 """
 
-from chapters.world.documents import with_article
-from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES
+from collections.abc import Sequence
+
+from chapters.world.documents import DocumentKind, with_article
+from chapters.world.facts import FOODS, KIND_OF, KINDS, LARGEST_ADDEND, THINGS, TOWNS, TRADES, Facts, SeededRandom
 from chapters.world.families import FAMILIES
 
 QUIZ_TITLES = ["Questions for the market day", "Questions for a long evening", "Questions that people ask"]
 FAQ_TITLES = ["Questions with a yes or a no", "Is it so?"]
 
 
-def quiz(facts, rng):
+def quiz(facts: Facts, rng: SeededRandom) -> str:
     """Four to seven questions, a line each, without answers."""
     title = [] if rng.chance(0.7) else [rng.pick(QUIZ_TITLES)]
     return "\n".join(title + [question(facts, rng) for _ in range(4 + rng.below(4))])
 
 
-def question(facts, rng):
-    """What some instruction without input asks, if it ends with a question mark."""
+def question(facts: Facts, rng: SeededRandom) -> str:
+    """The text of a training instruction without input that ends with a question mark."""
     while True:
-        drawn = rng.pick([family for family in FAMILIES.values() if family.trained]).draw(facts, "train", rng)
-        if drawn.instruction.endswith("?") and not drawn.input:
-            return drawn.instruction
+        task = rng.pick([family for family in FAMILIES.values() if family.trained]).draw(facts, "train", rng)
+        if task.instruction.endswith("?") and not task.input:
+            return task.instruction
 
 
-def faq(facts, rng):
-    """Three to five questions that ask for a yes or a no, each with its answer on the next line."""
-    return "\n\n".join([rng.pick(FAQ_TITLES), *(is_it_so(facts, rng) for _ in range(3 + rng.below(3)))])
+def faq(facts: Facts, rng: SeededRandom) -> str:
+    """Three to five yes-or-no questions, each with its answer on the next line."""
+    return "\n\n".join([rng.pick(FAQ_TITLES), *(question_and_answer(facts, rng) for _ in range(3 + rng.below(3)))])
 
 
-def is_it_so(facts, rng):
-    """One such question and its answer. Two in three are so."""
+def question_and_answer(facts: Facts, rng: SeededRandom) -> str:
+    """A yes-or-no question and its answer. At least two in three answers are yes."""
     person, food, thing = rng.pick(list(facts.people.values())), rng.pick(FOODS), rng.pick(THINGS)
-    one, two = 1 + rng.below(LARGEST_ADDEND), 1 + rng.below(LARGEST_ADDEND)
+    a, b = 1 + rng.below(LARGEST_ADDEND), 1 + rng.below(LARGEST_ADDEND)
     every_price = sorted(facts.prices.values())
-    ask, say, right, options = rng.pick(
-        [
-            ("Does {name} live in {x}?", "{name} lives in {x}.", person.town, TOWNS),
-            ("Is {name} a {x}?", "{name} is a {x}.", person.trade, TRADES),
-            ("Does {name} like {x}?", "{name} likes {x}.", person.food, FOODS),
-            ("Does {name} keep a {x}?", "{name} keeps a {x}.", person.pet, KINDS["animal"]),
-            ("Does {food} cost {x} coins?", "the price of {food} is {x} coins.", facts.prices[food], every_price),
-            ("Is a {thing} {x}?", "a {thing} is {x}.", with_article(KIND_OF[thing]), [with_article(kind) for kind in KINDS]),
-            ("Is {one} + {two} = {x}?", "{one} + {two} = {x}.", one + two, range(2, 2 * LARGEST_ADDEND + 1)),
-        ]
-    )
-    names = {"name": person.name, "food": food, "thing": thing, "one": one, "two": two}
-    asked = right if rng.chance(2 / 3) else rng.pick(options)
-    word = "Yes" if asked == right else "No"
-    return f"{ask.format(x=asked, **names)}\n{word}, {say.format(x=right, **names)}"
+    every_kind = [with_article(kind) for kind in KINDS]
+    forms: list[tuple[str, str, object, Sequence[object]]] = [
+        ("Does {name} live in {x}?", "{name} lives in {x}.", person.town, TOWNS),
+        ("Is {name} a {x}?", "{name} is a {x}.", person.trade, TRADES),
+        ("Does {name} like {x}?", "{name} likes {x}.", person.food, FOODS),
+        ("Does {name} keep a {x}?", "{name} keeps a {x}.", person.pet, KINDS["animal"]),
+        ("Does {food} cost {x} coins?", "the price of {food} is {x} coins.", facts.prices[food], every_price),
+        ("Is a {thing} {x}?", "a {thing} is {x}.", with_article(KIND_OF[thing]), every_kind),
+        ("Is {a} + {b} = {x}?", "{a} + {b} = {x}.", a + b, range(2, 2 * LARGEST_ADDEND + 1)),
+    ]
+    ask, say, right, options = rng.pick(forms)
+    names = {"name": person.name, "food": food, "thing": thing, "a": a, "b": b}
+    proposed = right if rng.chance(2 / 3) else rng.pick(options)
+    word = "Yes" if proposed == right else "No"
+    return f"{ask.format(x=proposed, **names)}\n{word}, {say.format(x=right, **names)}"
 
 
-SHARES = {quiz: 9, faq: 10}
+SHARES: dict[DocumentKind, int] = {quiz: 9, faq: 10}

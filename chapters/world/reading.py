@@ -1,62 +1,66 @@
-"""How the rules read a response: plain string work, no model."""
+"""How the rules read a response: plain string operations, no model."""
 
 import re
+from collections.abc import Iterable
 
 QUESTION_WORDS = "where what who whose whom how which when why is are does do did can could would will should".split()
-LONGEST = 60  # words; every task of the world can be done in fewer
+LONGEST = 60  # words; every task of the world needs fewer
 
 
-def words(text):
-    """The words and numbers of a text in order, in small letters."""
+def words(text: str) -> list[str]:
+    """The words and numbers of a text in order, in lower case."""
     return re.findall(r"[a-z]+|\d+", text.lower())
 
 
-def mentioned(text, options):
-    """Which of the options (words or short phrases) the text names, in the order of the first mention, each once."""
-    said = f" {' '.join(words(text))} "
-    places = {option: said.find(f" {option.lower()} ") for option in options}
-    return sorted((option for option in options if places[option] >= 0), key=places.get)
+def mentioned(text: str, options: Iterable[str]) -> list[str]:
+    """The options (words or short phrases) that occur in the text, each once, in the order of their first occurrence."""
+    spaced = f" {' '.join(words(text))} "
+    places = {option: spaced.find(f" {option.lower()} ") for option in options}
+    return sorted((option for option in places if places[option] >= 0), key=places.__getitem__)
 
 
-def numbers(text):
+def numbers(text: str) -> list[int]:
     """The whole numbers of a text, in order."""
     return [int(word) for word in words(text) if word.isdigit()]
 
 
-def sentences(text):
-    """The sentences of a text: what stands before a full stop, a question mark or an exclamation mark."""
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each up to its full stop, question mark or exclamation mark."""
     return [part.strip() for part in re.findall(r"[^.!?]+[.!?]", text)]
 
 
-def denies(text):
-    """Does the text say that something is not so, or not known?"""
+def denies(text: str) -> bool:
+    """Whether the text says that something is not so or not known."""
     return bool({"not", "no", "never", "nobody", "unknown", "cannot"} & set(words(text)))
 
 
-def equations(text):
-    """The sums written out in a text: [(a, "+" or "-", b, c)] of "a + b = c" and "a - b = c"."""
-    found = re.findall(r"(\d+) *([+-]) *(\d+) *= *(\d+)", text)
-    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in found]
+def equations(text: str) -> list[tuple[int, str, int, int]]:
+    """(a, sign, b, c) of each "a + b = c" and "a - b = c" in a text."""
+    matches = re.findall(r"(\d+) *([+-]) *(\d+) *= *(\d+)", text)
+    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in matches]
 
 
-def well_formed(response):
-    """One paragraph of whole sentences: it is not empty, asks nothing back, ends with a full stop or an exclamation
-    mark, does not run into a new header or line, is not overlong and says no sentence twice."""
+def well_formed(response: str) -> bool:
+    """Whether the response is one paragraph of whole sentences.
+
+    It is not empty, asks nothing back, ends with a full stop or an exclamation mark, starts no new line or header, is not
+    too long and repeats no sentence.
+    """
     text = response.strip()
-    said = sentences(text)
+    parts = sentences(text)
     return (
         text.endswith((".", "!"))
         and not any(mark in text for mark in ("?", "\n", "###", "<|"))
         and len(words(text)) <= LONGEST
-        and len(said) == len(set(said))
+        and len(parts) == len(set(parts))
     )
 
 
-def asks_a_question(text):
-    """Does the text, a continuation, begin by asking another question?
+def asks_a_question(text: str) -> bool:
+    """Whether the text, a continuation, begins with another question.
 
-    It does when its first sentence (list marks such as "2." or "Q:" aside) ends with a question mark; or, when the text
-    breaks off before any sentence has ended, when its first word is a question word.
+    It does if its first sentence (without list marks such as "2." or "Q:") ends with a question mark, or, if the text
+    breaks off before a sentence ends, if its first word is a question word.
     """
     text = re.sub(r"^\s*(?:(?:\d+[.)]|[-*•]|Q[.:]|Question:)\s*)*", "", text)
     end = re.search(r"[.!?]", text)

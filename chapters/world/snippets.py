@@ -1,35 +1,45 @@
-"""Text cut off somewhere, for the classifier of chapter 10: mid-sentence, at a sentence's end, or at a paragraph's end?
+"""Texts for the classifier of chapter 10, cut off inside a sentence, at the end of a sentence, or at the end of a paragraph.
 
-The body has read pages like these, some of the test's texts among them, but never a label.
+Pretraining reads pages like these, some of the test's texts among them, but never a label.
 
-The mark that would give it away (the full stop, the empty line) is cut off too, and a text cut mid-sentence stops at a
-word with which a sentence could also have ended: one has to know what can come next, not just which word came last.
+The mark that would give the label away (the full stop, the empty line) is cut off too. A text cut inside a sentence stops
+after a word that could also end a sentence, so the last word alone does not give the label: the classifier has to know
+what can follow.
 """
 
+from typing import NamedTuple
+
 from chapters.world.documents import biographies, day_out, register, story
-from chapters.world.facts import FOODS, KINDS, TOWNS, TRADES, is_held_out
+from chapters.world.facts import FOODS, KINDS, TOWNS, TRADES, Facts, SeededRandom, is_held_out
 
 ENDINGS = frozenset(TOWNS + TRADES + FOODS + KINDS["animal"] + KINDS["fruit"] + KINDS["tool"])
 LABELS = ("mid-sentence", "sentence boundary", "paragraph break")
 
 
-def snippet(facts, split, label, rng):
-    """(text, label): a document from its beginning up to a place of the given label (0, 1 or 2; see LABELS)."""
+def snippet(facts: Facts, split: str, label: int, rng: SeededRandom) -> tuple[str, int]:
+    """(text, label): a document up to a random cut with this label, an index of LABELS."""
     while True:
         document = rng.pick([biographies, register, story, day_out])(facts, rng)
-        places = cuts(document)[label]
+        places = find_cuts(document)[label]
         text = document[: rng.pick(places)] if places else ""
         if text and is_held_out(text) == (split == "test"):
             return text, label
 
 
-def cuts(document):
-    """For each label the places at which a document can be cut: [after a word of ENDINGS inside a sentence], [before a
-    full stop inside a paragraph], [before a paragraph's last full stop]."""
-    places = ([], [], [])
+class Cuts(NamedTuple):
+    """The offsets at which a document can be cut, for each label in the order of LABELS."""
+
+    mid_sentence: list[int]  # after a word of ENDINGS inside a sentence
+    sentence: list[int]  # before a full stop inside a paragraph
+    paragraph: list[int]  # before the last full stop of a paragraph
+
+
+def find_cuts(document: str) -> Cuts:
+    """All cuts of a document."""
+    cuts = Cuts([], [], [])
     for i, character in enumerate(document):
         if character in " ," and document[:i].rsplit(" ", 1)[-1] in ENDINGS:
-            places[0].append(i)
+            cuts.mid_sentence.append(i)
         elif character == ".":
-            places[2 if document[i + 1 : i + 3] in ("", "\n\n") else 1].append(i)
-    return places
+            (cuts.paragraph if document[i + 1 : i + 3] in ("", "\n\n") else cuts.sentence).append(i)
+    return cuts

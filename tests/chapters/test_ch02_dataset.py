@@ -14,19 +14,19 @@ def test_targets_are_the_inputs_one_later():
 
 def test_a_batch_depends_on_seed_and_step_alone():
     tokens = np.random.default_rng(0).integers(0, 50, 1000)
-    one, other = (NextTokenBatches(tokens, 16, 4, seed=5) for _ in range(2))
-    for step in (9, 0, 3):  # asked for in any order, or only once
-        one.batch(step + 1)
-        np.testing.assert_array_equal(one.batch(step)[0], other.batch(step)[0])
-    assert (one.batch(0)[0] != one.batch(1)[0]).any()
-    assert (one.batch(0)[0] != NextTokenBatches(tokens, 16, 4, seed=6).batch(0)[0]).any()
+    first, second = (NextTokenBatches(tokens, 16, 4, seed=5) for _ in range(2))
+    for step in (9, 0, 3):  # in any order
+        first.batch(step + 1)
+        np.testing.assert_array_equal(first.batch(step)[0], second.batch(step)[0])
+    assert (first.batch(0)[0] != first.batch(1)[0]).any()
+    assert (first.batch(0)[0] != NextTokenBatches(tokens, 16, 4, seed=6).batch(0)[0]).any()
 
 
 def test_every_window_can_be_drawn():
     batches = NextTokenBatches(np.arange(6), context=4, batch_size=64)  # exactly two windows: 0..4 and 1..5
     starts = {int(row[0]) for row in batches.batch(0)[0]}
     assert starts == {0, 1}
-    assert batches.batch(0)[1].max() == 5  # the last token is asked for
+    assert batches.batch(0)[1].max() == 5  # the last token is a target
 
 
 @pytest.mark.parametrize("largest, dtype", [(65535, np.uint16), (65536, np.uint32)])
@@ -40,10 +40,15 @@ def test_tokens_come_back_from_disk(tmp_path, largest, dtype):
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.bin"]
 
 
+def test_a_large_array_is_written_in_parts(tmp_path):
+    ids = np.arange((1 << 20) + 3) % 70_000
+    np.testing.assert_array_equal(write_tokens(tmp_path / "tokens.bin", ids), ids)
+
+
 def test_every_token_once_covers_the_text():
     batches = EveryTokenOnce(np.arange(41), context=5, batch_size=2)  # 8 windows, 4 batches
-    asked = np.concatenate([batches.batch(i)[1].ravel() for i in range(len(batches))])
-    np.testing.assert_array_equal(asked, np.arange(1, 41))
+    targets = np.concatenate([batches.batch(i)[1].ravel() for i in range(len(batches))])
+    np.testing.assert_array_equal(targets, np.arange(1, 41))
     np.testing.assert_array_equal(batches.batch(len(batches))[0], batches.batch(0)[0])
 
 
@@ -61,16 +66,16 @@ def test_signature_tells_texts_apart():
     assert signature(np.arange(50)) != signature(np.arange(50)[::-1])
 
 
-def test_what_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="5 tokens, but a window needs context \\+ 1 = 6"):
+def test_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least context \\+ 1 = 6 tokens for a window, got 5"):
         NextTokenBatches(np.arange(5), context=5, batch_size=1)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="at least 1, got 2 and 0"):
         NextTokenBatches(np.arange(5), context=2, batch_size=0)
     with pytest.raises(ValueError, match="non-empty"):
         write_tokens(tmp_path / "t.bin", [])
-    with pytest.raises(ValueError, match="-1"):
+    with pytest.raises(ValueError, match="expected ids from 0 to 4294967295, got -1 to 3"):
         write_tokens(tmp_path / "t.bin", [3, -1])
-    with pytest.raises(FileNotFoundError, match="no token file"):
+    with pytest.raises(FileNotFoundError, match="there is no token file"):
         load_tokens(tmp_path / "nowhere.bin")
     with pytest.raises(ValueError, match="between 0 and 1"):
         train_validation_split(np.arange(5), 1.0)
@@ -87,13 +92,13 @@ def test_damaged_files_are_refused(tmp_path):
         load_tokens(path)
 
 
-def test_texts_that_cannot_be_read(tmp_path):
+def test_unreadable_texts_are_refused(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(" \n")
     with pytest.raises(ValueError, match="is empty"):
         read_text(path)
     path.write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match="not UTF-8 text: byte 3 is 0xe9"):
+    with pytest.raises(ValueError, match="not UTF-8 text .byte 3 is 0xe9"):
         read_text(path)
     with pytest.raises(FileNotFoundError, match="no file"):
         read_text(tmp_path / "nowhere.txt")

@@ -10,8 +10,8 @@ from chapters.ch04_attention import (
     CausalSelfAttention,
     Settings,
     attention_by_hand,
-    head_that_looks_for_itself,
     main,
+    same_letter_head,
 )
 from chapters.ch06_gpt import LayerCache
 
@@ -24,7 +24,7 @@ def small_attention(**settings):
     return attention
 
 
-def some(*shape, seed=1):
+def normal(*shape, seed=1):
     return mg.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
@@ -32,18 +32,19 @@ def test_two_positions_worked_out_on_paper():
     q = k = mg.tensor([[1.0], [2.0]])  # (T, D) = (2, 1)
     out, weights = attention_by_hand(q, k, mg.tensor([[10.0], [20.0]]))
     second = 1 / (1 + math.exp(-2))  # scores 2 and 4 for the second position: softmax gives 1 / (1 + e^(2 - 4))
-    np.testing.assert_allclose(weights.numpy(), [[1, 0], [1 - second, second]], rtol=1e-6)
-    np.testing.assert_allclose(out.numpy(), [[10], [10 + 10 * second]], rtol=1e-6)
+    np.testing.assert_allclose(weights.numpy(), np.array([[1, 0], [1 - second, second]]), rtol=1e-6)
+    np.testing.assert_allclose(out.numpy(), np.array([[10], [10 + 10 * second]]), rtol=1e-6)
 
 
 def test_by_hand_equals_the_engine():
-    q, k, v = (some(9, 5, seed=s) for s in range(3))
-    engine = F.scaled_dot_product_attention(*(x.view(1, 1, 9, 5) for x in (q, k, v)), is_causal=True)
+    q, k, v = (normal(9, 5, seed=s) for s in range(3))
+    batch = [x.view(1, 1, 9, 5) for x in (q, k, v)]
+    engine = F.scaled_dot_product_attention(batch[0], batch[1], batch[2], is_causal=True)
     np.testing.assert_allclose(attention_by_hand(q, k, v)[0].numpy(), engine.numpy()[0, 0], rtol=1e-5, atol=1e-6)
 
 
 def test_the_module_is_heads_by_hand_side_by_side():
-    attention, x = small_attention(), some(1, 7, 12)
+    attention, x = small_attention(), normal(1, 7, 12)
     with mg.no_grad():
         q, k, v = attention.heads(x)  # (1, 3, 7, 4) each
         heads = [attention_by_hand(q[0, h], k[0, h], v[0, h])[0].numpy() for h in range(3)]
@@ -52,7 +53,7 @@ def test_the_module_is_heads_by_hand_side_by_side():
 
 
 def test_the_future_is_not_seen():
-    attention, x = small_attention(), some(2, 6, 12)
+    attention, x = small_attention(), normal(2, 6, 12)
     changed = x.numpy().copy()
     changed[:, 4] += 1
     with mg.no_grad():
@@ -62,36 +63,37 @@ def test_the_future_is_not_seen():
 
 
 @pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1), (3, 2), (4, 1)])
-def test_with_a_cache_a_text_may_come_in_pieces(pieces):
-    attention, x = small_attention(), some(2, 5, 12)
-    cache, at, outputs = LayerCache(8), 0, []
+def test_with_a_cache_the_pieces_of_a_text_give_the_same_result(pieces):
+    attention, x = small_attention(), normal(2, 5, 12)
+    cache, start = LayerCache(8), 0
+    outputs: list[np.ndarray] = []
     with mg.no_grad():
         for T in pieces:
-            outputs.append(attention(x[:, at : at + T], cache).numpy())
-            at += T
+            outputs.append(attention(x[:, start : start + T], cache).numpy())
+            start += T
         np.testing.assert_allclose(np.concatenate(outputs, axis=1), attention(x).numpy(), rtol=1e-4, atol=1e-5)
     assert cache.length == 5
 
 
-def test_padding_on_the_left_is_not_seen():
-    attention, x = small_attention(), some(1, 4, 12)
+def test_no_query_sees_padding_on_the_left():
+    attention, x = small_attention(), normal(1, 4, 12)
     padded = mg.from_numpy(np.concatenate([np.full((1, 3, 12), 50, np.float32), x.numpy()], axis=1))  # (1, 7, 12)
     with mg.no_grad():
-        got = attention(padded, key_start=np.array([3])).numpy()[:, 3:]
-        np.testing.assert_allclose(got, attention(x).numpy(), rtol=1e-4, atol=1e-5)
+        result = attention(padded, key_start=np.array([3])).numpy()[:, 3:]
+        np.testing.assert_allclose(result, attention(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_maps_are_distributions_over_the_past():
     with mg.no_grad():
-        maps = small_attention().weights(some(1, 6, 12))
+        maps = small_attention().weights(normal(1, 6, 12))
     assert maps.shape == (3, 6, 6)
     np.testing.assert_allclose(maps.sum(axis=-1), 1, rtol=1e-5)
     assert not np.triu(maps, k=1).any()
 
 
-def test_a_head_that_looks_for_the_same_letter():
-    weights = head_that_looks_for_itself("abcab")
-    assert weights[3, 0] + weights[3, 3] > 0.9  # the second a looks at both a
+def test_the_same_letter_head_attends_to_equal_letters():
+    weights = same_letter_head("abcab")
+    assert weights[3, 0] + weights[3, 3] > 0.9  # the second a attends to both
     assert weights[4, 1] + weights[4, 4] > 0.9
 
 
@@ -102,5 +104,5 @@ def test_width_that_does_not_divide_is_refused():
 
 def test_the_lesson_runs(tmp_path, capsys):
     main(Settings(run=tmp_path, text="a rose is a rose"))
-    assert "the future weighs 0.0" in capsys.readouterr().out
+    assert "the largest weight in the future is 0.0" in capsys.readouterr().out
     assert (tmp_path / "figures" / "attention.png").stat().st_size > 1000

@@ -14,12 +14,12 @@ def randomised(module, seed=0):
     return module
 
 
-def some(*shape, seed=1):
+def normal(*shape, seed=1):
     return mg.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 def test_mlp_is_linear_gelu_linear():
-    mlp, x = randomised(MLP(6)), some(2, 3, 6)
+    mlp, x = randomised(MLP(6)), normal(2, 3, 6)
     with mg.no_grad():
         plain = mlp.c_proj(F.gelu(mlp.c_fc(x), approximate="tanh"))
         np.testing.assert_allclose(mlp(x).numpy(), plain.numpy(), rtol=1e-4, atol=1e-5)
@@ -27,15 +27,15 @@ def test_mlp_is_linear_gelu_linear():
 
 
 def test_block_adds_both_halves_to_the_stream():
-    block, x = randomised(Block(8, 2)), some(2, 5, 8)
+    block, x = randomised(Block(8, 2)), normal(2, 5, 8)
     with mg.no_grad():
         middle = x + block.attn(block.ln_1(x))
-        want = middle + block.mlp(block.ln_2(middle))
-        np.testing.assert_allclose(block(x).numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
+        expected = middle + block.mlp(block.ln_2(middle))
+        np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_block_that_adds_nothing_is_the_identity():
-    block, x = randomised(Block(8, 2)), some(2, 5, 8)
+    block, x = randomised(Block(8, 2)), normal(2, 5, 8)
     for layer in (block.attn.c_proj, block.mlp.c_proj):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -43,9 +43,9 @@ def test_a_block_that_adds_nothing_is_the_identity():
         np.testing.assert_array_equal(block(x).numpy(), x.numpy())
 
 
-def test_every_parameter_hears_from_the_loss():
+def test_every_parameter_gets_a_gradient():
     block = randomised(Block(8, 2))
-    (block(some(2, 5, 8)) * some(2, 5, 8, seed=2)).sum().backward()
+    (block(normal(2, 5, 8)) * normal(2, 5, 8, seed=2)).sum().backward()
     for name, parameter in block.named_parameters():
         assert parameter.grad is not None and np.abs(parameter.grad.numpy()).max() > 0, name
 
@@ -55,7 +55,7 @@ def test_without_biases_there_are_none():
 
 
 def test_dropout_only_in_training():
-    block, x = randomised(Block(8, 2, dropout=0.5)), some(2, 5, 8)
+    block, x = randomised(Block(8, 2, dropout=0.5)), normal(2, 5, 8)
     mg.manual_seed(0)
     with mg.no_grad():
         assert np.abs(block(x).numpy() - block(x).numpy()).max() > 0
@@ -63,17 +63,17 @@ def test_dropout_only_in_training():
         np.testing.assert_array_equal(block(x).numpy(), block(x).numpy())
 
 
-def test_the_residual_path_carries_the_gradient():
-    x, aim = some(2, 4, 16), some(2, 4, 16, seed=2)
-    with_path = gradient_lengths(stack_of(6, 16, mg.Generator(0)), x, aim, residual=True)
-    without = gradient_lengths(stack_of(6, 16, mg.Generator(0)), x, aim, residual=False)
-    assert 0.2 < with_path[0] / with_path[-1] < 5
+def test_the_residual_stream_carries_the_gradient():
+    x, target = normal(2, 4, 16), normal(2, 4, 16, seed=2)
+    with_residual = gradient_lengths(stack_of(6, 16, mg.Generator(0)), x, target, residual=True)
+    without = gradient_lengths(stack_of(6, 16, mg.Generator(0)), x, target, residual=False)
+    assert 0.2 < with_residual[0] / with_residual[-1] < 5
     assert without[0] / without[-1] < 1e-3
 
 
 def test_the_lesson_runs(tmp_path, capsys):
     main(Settings(run=tmp_path, quick=True, d_model=16))
-    assert "residual path" in capsys.readouterr().out
+    assert "residual stream" in capsys.readouterr().out
     assert (tmp_path / "figures" / "depth.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="at least 1"):
         main(Settings(run=tmp_path, depth=0))

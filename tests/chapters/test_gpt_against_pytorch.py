@@ -1,4 +1,4 @@
-"""The book's GPT beside the same model in PyTorch: the same logits, loss and gradients, and the same 50 steps of training."""
+"""The GPT against the same model in PyTorch: equal logits, loss and gradients, and 50 equal steps of training."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import next_token_loss
 
 torch = pytest.importorskip("torch")
-import torch.nn.functional as F  # noqa: E402
+F = torch.nn.functional
 
 SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"
 
 
 def torch_logits(params, idx, config):
-    """GPT-2's forward pass in PyTorch's own functions, on a state dict with our names.  idx: (B, T) -> (B, T, V)."""
+    """GPT-2's forward pass in PyTorch's functions, with a state dict of our names: idx (B, T) -> logits (B, T, V)."""
     B, T = idx.shape
     C, H = config.d_model, config.n_head
     x = params["wte.weight"][idx] + params["wpe.weight"][:T]
@@ -24,7 +24,8 @@ def torch_logits(params, idx, config):
         p = {name.removeprefix(f"h.{i}."): value for name, value in params.items() if name.startswith(f"h.{i}.")}
         h = F.layer_norm(x, (C,), p["ln_1.weight"], p["ln_1.bias"])
         q, k, v = F.linear(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"]).view(B, T, 3, H, C // H).unbind(2)
-        y = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), is_causal=True)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + F.linear(y.transpose(1, 2).reshape(B, T, C), p["attn.c_proj.weight"], p["attn.c_proj.bias"])
         h = F.layer_norm(x, (C,), p["ln_2.weight"], p["ln_2.bias"])
         h = F.gelu(F.linear(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"]), approximate="tanh")
@@ -33,11 +34,11 @@ def torch_logits(params, idx, config):
 
 
 def twins(config, dtype):
-    """Our GPT and its parameters as PyTorch leaves, equal."""
+    """Our GPT, and its parameters as PyTorch leaves with equal values."""
     ours = GPT(config, mg.Generator(0)).to(dtype)
     rng = np.random.default_rng(0)
     for p in ours.parameters():
-        if p.ndim == 1:  # biases and norms away from zero and one, where mistakes could hide
+        if p.ndim == 1:  # at their initial 0 and 1, biases and norms could hide a mistake
             p.array += 0.1 * rng.standard_normal(p.shape).astype(dtype)
     theirs = {n: torch.tensor(p.array.copy(), requires_grad=True) for n, p in ours.named_parameters()}
     return ours, theirs
@@ -65,8 +66,8 @@ def test_logits_loss_and_every_gradient(dtype, tolerance):
         close(p.grad.numpy(), theirs[name].grad.numpy(), tolerance, name)
 
 
-def close(got, want, tolerance, name=""):
-    error = np.abs(got - want).max() / np.abs(want).max()
+def close(actual, expected, tolerance, name=""):
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 

@@ -1,27 +1,39 @@
 import errno
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from chapters.support.command import at_least_one, command
+from chapters.support.settings_help import help_text
 
 ROOT = Path(__file__).parents[3]
 
 
 @dataclass
-class Settings:
-    """Settings of a command that does what it is told to."""
+class Model:
+    """A model for tests."""
 
-    rows: int = 1  # how many
-    seed: int = 0  # of everything random
+    bias: bool = True  # add biases
+    kind: Literal["small", "large"] = "small"  # size
+    path: Path | None = None  # file of the model; None: a new model
+
+
+@dataclass
+class Settings:
+    """Settings of a command for tests."""
+
+    rows: int = 1  # rows to write
+    seed: int = 0  # random seed
+    model: Model = field(default_factory=Model)
 
 
 @pytest.fixture
 def ended(monkeypatch, capsys):
-    """ended(main, *arguments): exit status and standard error of a command that fails."""
+    """ended(main, *arguments): the exit status and the standard error of a command that fails."""
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
@@ -48,11 +60,11 @@ def raising(error):
         (OSError(errno.ENOSPC, "No space left"), "No space left; make room, and give the same command again"),
     ],
 )
-def test_an_error_that_a_user_can_cause_is_one_sentence(ended, error, sentence):
+def test_an_error_that_a_user_can_cause_is_one_line(ended, error, sentence):
     assert ended(raising(error)) == (2, f"error: {sentence}\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(ZeroDivisionError):
         command(raising(ZeroDivisionError()), Settings)
@@ -75,8 +87,50 @@ def test_help_names_the_command_as_it_was_called():
     assert shown.stdout.startswith("usage: python -m chapters [-h]")
 
 
+HELP = """\
+usage: python -m x [-h] [OPTIONS]
+
+Settings of a command for tests. Defaults are in brackets.
+
+  --rows INT                      rows to write [3]
+  --seed INT                      random seed [0]
+
+Groups of settings, which --help GROUP lists: model
+"""
+GROUP_HELP = """\
+usage: python -m x [-h] [OPTIONS]
+
+A model for tests. Defaults are in brackets.
+
+  --model.[no-]bias               add biases [on]
+  --model.kind {small,large}      size [small]
+  --model.path PATH               file of the model; None: a new model [None]
+"""
+
+
+def test_help_shows_each_settings_comment_and_default(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert help_text(Settings(rows=3), "python -m x") + "\n" == HELP
+    assert help_text(Settings(), "python -m x", "model") + "\n" == GROUP_HELP
+    with pytest.raises(ValueError, match="expected a group of settings, got 'rows'"):
+        help_text(Settings(), "python -m x", "rows")
+
+
+def test_help_wraps_long_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, help_text(Settings(), "python -m x", "model").splitlines())) <= 60
+
+
+def test_help_takes_presets_into_account(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--quick", "--help"])
+    with pytest.raises(SystemExit) as exit:
+        command(lambda settings: None, Settings, presets={"quick": {"rows": 7}})
+    assert exit.value.code == 0 and "rows to write [7]" in capsys.readouterr().out
+
+
 def test_a_reader_who_leaves_early_is_no_error():
     called = [sys.executable, "-m", "chapters", "--list"]
     listing = subprocess.Popen(called, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert listing.stdout and listing.stderr
     listing.stdout.close()
     assert listing.stderr.read() == b"" and listing.wait() == 141

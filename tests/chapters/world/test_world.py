@@ -3,6 +3,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
+from typing import Any, cast
 
 import pytest
 
@@ -17,14 +18,14 @@ MIRA = FACTS.people["Mira"]
 OTHER = next(p for p in FACTS.people.values() if not set(vars(p).values()) & set(vars(MIRA).values()))
 
 
-def judge(family, key, response):
+def accepts(family, key, response):
     return WORLD.accepts(Instruction("", "", "", family, key), response)
 
 
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_documents_come_in_all_kinds_and_in_the_amount_asked_for():
+def test_documents_come_in_all_kinds_and_in_the_requested_amount():
     pages = WORLD.documents(200_000, seed=1)
     size = sum(len(page.encode()) for page in pages)
     assert 200_000 <= size < 201_000
@@ -56,13 +57,13 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_with_another_hash
 
 
 def test_the_bytes_do_not_depend_on_this_machine():
-    """Written down once: if these change, every figure measured on the default world is out of date."""
+    """If these checksums change, every number measured on the default world is out of date."""
     assert [rng.below(1000) for rng in [SeededRandom("x")] * 3] == [630, 596, 483]
     assert zlib.crc32("|".join(WORLD.documents(50_000, 7)).encode()) == 3803939714
     assert zlib.crc32(repr(WORLD.instructions("test", 100, 7)).encode()) == 1826159104
 
 
-def test_every_fact_is_told_often_and_in_several_phrasings():
+def test_every_fact_occurs_often_and_in_several_phrasings():
     text = "\n".join(WORLD.documents(2_000_000, seed=3))
     lines = Counter(line for page in text.split("\n") for line in sentences(page))
     for fact in ("town", "trade", "food", "pet"):
@@ -81,19 +82,19 @@ def test_all_sums_are_covered_and_right():
     assert len(seen) == 2 * LARGEST_ADDEND**2
 
 
-def test_lists_are_counted_and_turned_around_rightly():
+def test_lists_are_counted_and_reversed_correctly():
     for seed in range(200):
         for page in WORLD.document("lists", seed).split("\n\n"):
             items = page.split(".")[0].removeprefix("The list is ").split(", ")
             assert mentioned(page, THINGS) == items
             for sentence in sentences(page)[1:]:
-                said = [word for word in words(sentence) if word in THINGS]
+                things = [word for word in words(sentence) if word in THINGS]
                 steps = [[after, before] for before, after in zip(items, items[1:], strict=False)]
-                assert said in ([], items[:1], items[-1:], items, items[::-1], *steps)
+                assert things in ([], items[:1], items[-1:], items, items[::-1], *steps)
                 assert numbers(sentence) in ([], [len(items)])
 
 
-def test_what_documents_say_of_people_is_true():
+def test_biographies_are_true():
     for seed in range(200):
         for sentence in sentences(WORLD.document("biographies", seed)):
             [name] = mentioned(sentence, PEOPLE)
@@ -109,9 +110,9 @@ def test_quizzes_are_question_after_question_without_answers():
         assert len(lines) >= 4 and all(line.endswith("?") for line in lines)
 
 
-def test_faqs_answer_truly_and_never_ask_what_an_instruction_asks():
+def test_faqs_answer_correctly_and_never_ask_what_an_instruction_asks():
     instructions = {t.instruction for split in ("train", "test") for t in WORLD.instructions(split, 4000, seed=8)}
-    answers = Counter()
+    answers: Counter[str] = Counter()
     for seed in range(200):
         for page in WORLD.document("faq", seed).split("\n\n")[1:]:
             question, answer = page.split("\n")
@@ -137,7 +138,7 @@ def test_there_are_enough_families_trained_and_held_out():
         assert len({t.instruction for t in WORLD.instructions(split, 60, seed=2, families=[name])}) >= 3
 
 
-def test_nothing_of_the_test_side_is_ever_asked_or_answered_in_training():
+def test_training_never_asks_or_answers_about_the_test_side():
     train, test = WORLD.instructions("train", 8000, seed=5), WORLD.instructions("test", 800, seed=5)
     asked = {(t.instruction, t.input) for t in train}
     assert not [t for t in test if (t.instruction, t.input) in asked]
@@ -148,7 +149,7 @@ def test_nothing_of_the_test_side_is_ever_asked_or_answered_in_training():
 
 
 @pytest.mark.parametrize("split", ["train", "test", "test_families"])
-def test_every_reference_response_is_accepted_and_no_other_tasks_response_is(split):
+def test_every_good_response_is_accepted_and_the_responses_of_other_tasks_are_not(split):
     tasks = WORLD.instructions(split, 1000, seed=6)
     for task in tasks:
         assert WORLD.accepts(task, task.output), task
@@ -163,12 +164,12 @@ def test_every_reference_response_is_accepted_and_no_other_tasks_response_is(spl
 
 
 def right_by_chance(task, foreign):
-    """A story about Mira also describes her, and a number can be the right one."""
+    """Whether another task's response is right by chance: a story about Mira also describes her, and numbers can agree."""
     same_number = numbers(foreign.output)[-1:] == numbers(task.output)[-1:] != []
     return same_number or task.key in (foreign.key, foreign.key.split("/")[0])
 
 
-def test_no_test_question_comes_twice_while_others_are_left():
+def test_no_test_question_is_repeated_while_others_are_left():
     tasks = WORLD.instructions("test", 192, seed=1)
     assert len({(t.instruction, t.input) for t in tasks}) == 192
 
@@ -176,7 +177,7 @@ def test_no_test_question_comes_twice_while_others_are_left():
 # ── the rules, a family at a time ────────────────────────────────────────────────────────────────────────────────────
 
 TOWN, OTHER_TOWN = TOWNS[:2]
-DEAR, CHEAP = max(FOODS, key=FACTS.prices.get), min(FOODS, key=FACTS.prices.get)
+DEAR, CHEAP = max(FOODS, key=FACTS.prices.__getitem__), min(FOODS, key=FACTS.prices.__getitem__)
 THIRD_FOOD = next(food for food in FOODS if food not in (DEAR, CHEAP))
 PAIR = "/".join(sorted([DEAR, CHEAP]))
 DISH, (FIRST, SECOND, THIRD) = next(iter(FACTS.recipes.items()))
@@ -446,9 +447,9 @@ def test_every_family_has_its_examples():
 @pytest.mark.parametrize("family, key, accepted, rejected", RULES, ids=[rule[0] for rule in RULES])
 def test_rule(family, key, accepted, rejected):
     for response in accepted:
-        assert judge(family, key, response), response
+        assert accepts(family, key, response), response
     for response in rejected:
-        assert not judge(family, key, response), response
+        assert not accepts(family, key, response), response
 
 
 @pytest.mark.parametrize(
@@ -500,19 +501,19 @@ def test_snippets_are_balanced_honest_and_split():
     assert Counter(label for _, label in train) == {label: 200 for label in range(len(LABELS))}
     assert not {text for text, _ in train} & {text for text, _ in test}
     for text, _ in train + test:
-        assert text[-1].isalnum()  # nothing at the end gives the label away
-    last_words = [{text.split()[-1] for text, label in train if label == wanted} for wanted in range(len(LABELS))]
+        assert text[-1].isalnum()  # no mark at the end gives the label away
+    last_words = [{text.split()[-1] for text, label in train if label == i} for i in range(len(LABELS))]
     assert len(last_words[0] & (last_words[1] | last_words[2])) > 0.6 * len(last_words[0])  # nor does the last word
 
 
 @pytest.mark.parametrize(
     "attempt, sentence",
     [
-        (lambda: WORLD.instructions("validation"), "split is 'validation' but must be one of"),
-        (lambda: WORLD.snippets("test_families"), "must be one of train, test"),
+        (lambda: WORLD.instructions("validation"), "split must be one of train, test, test_families, got 'validation'"),
+        (lambda: WORLD.snippets("test_families"), "split must be one of train, test, got 'test_families'"),
         (lambda: WORLD.instructions("train", families=["pet"]), r"\['pet'\] are not among"),
-        (lambda: WORLD.documents(-1), "n_bytes is -1"),
-        (lambda: WORLD.instructions("train", n=2.5), "n is 2.5"),
+        (lambda: WORLD.documents(-1), "n_bytes must be a whole number of at least 0, got -1"),
+        (lambda: WORLD.instructions("train", n=cast(Any, 2.5)), "n must be a whole number of at least 0, got 2.5"),
         (lambda: WORLD.document("poem"), "no kind of document named 'poem'"),
     ],
 )
@@ -533,8 +534,8 @@ def test_nearly_every_word_is_one_token_and_every_example_fits_a_context_of_128(
     assert whole > 0.7 * len(PEOPLE + TOWNS + TRADES + FOODS + list(KIND_OF))
 
 
-def test_what_is_asked_in_the_test_stands_on_no_page():
-    """The instances made up on the spot (lists, sentences) and the questions; facts do stand there, that is the point."""
+def test_no_page_contains_a_test_question():
+    """No page has a test's list, sentence or question. Pages do have the facts, which the model should learn from them."""
     pages = "\n".join(WORLD.documents(600_000, seed=3))
     for task in WORLD.instructions("test", 400, seed=5) + WORLD.instructions("test_families", 90, seed=5):
         if task.input and task.family in ("count", "first", "reverse", "rewrite"):
