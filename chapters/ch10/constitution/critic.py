@@ -25,7 +25,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10.constitution.principles import Principle, draw_parts, draw_principles, part_choices, revise
+from chapters.ch10.constitution.principles import Principle, Tasks, Texts, draw_parts, draw_principles, part_choices, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
@@ -115,7 +115,7 @@ class Round(NamedTuple):
 
 
 def critique_and_revise(
-    critic: GPT, tokenizer: Tokenizer, tasks: Sequence[Instruction], drafts: Sequence[str], principles: Sequence[str]
+    critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, principles: Texts
 ) -> list[tuple[str, str]]:
     """One greedily written (critique, revision) for each draft, by one principle each.
 
@@ -131,7 +131,7 @@ def critique_and_revise(
     return list(zip(critiques, revisions, strict=True))
 
 
-def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64) -> list[str]:
+def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 64) -> list[str]:
     """The critic's continuation of each text; "" where the context ends before the continuation does."""
     prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
     for places, inputs in by_length(prompts, batch_size, PAD):
@@ -158,13 +158,7 @@ def correct_names(revision: str, instruction: str, draft: str) -> str:
 
 
 def critique_rounds(
-    critic: GPT,
-    tokenizer: Tokenizer,
-    tasks: Sequence[Instruction],
-    drafts: Sequence[str],
-    constitution: Sequence[str],
-    rounds: int,
-    seed: int,
+    critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, constitution: Texts, rounds: int, seed: int
 ) -> list[list[Round]]:
     """The rounds of each draft, every one by the next principle in an order drawn for that draft (section 3.1)."""
     rng = SeededRandom(f"rounds/{seed}")

@@ -31,7 +31,16 @@ from chapters.ch06_gpt import GPT
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import bootstrap_interval
 from chapters.ch10.constitution.critic import critique_prompt
-from chapters.ch10.constitution.principles import LEADS, Principle, draw_parts, draw_principle, part_choices, revise
+from chapters.ch10.constitution.principles import (
+    LEADS,
+    Principle,
+    Tasks,
+    Texts,
+    draw_parts,
+    draw_principle,
+    part_choices,
+    revise,
+)
 from chapters.ch10.reward import Ranking, rank_responses
 from chapters.ch10.rollout import PAD, Recorder, roll_out_many
 from chapters.support.batches import by_length
@@ -46,9 +55,7 @@ MARGIN = 0.5  # scores closer than half a verdict count as equal
 # ── how well a response fits ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def constitution_scores(
-    critic: GPT, tokenizer: Tokenizer, tasks: Sequence[Instruction], responses: Sequence[str], constitution: Sequence[str]
-) -> np.ndarray:
+def constitution_scores(critic: GPT, tokenizer: Tokenizer, tasks: Tasks, responses: Texts, constitution: Texts) -> np.ndarray:
     """How well each response fits the whole constitution: the sum of its `fit_scores`, (N,).
 
     The paper draws one principle for each comparison. Then a response without a reason loses only if the principle
@@ -63,9 +70,9 @@ def constitution_scores(
 def fit_scores(
     critic: GPT,
     tokenizer: Tokenizer,
-    tasks: Sequence[Instruction],
-    responses: Sequence[str],
-    principles: Sequence[str],
+    tasks: Tasks,
+    responses: Texts,
+    principles: Texts,
     clamp: float = CLAMP,
     batch_size: int = 64,
     longest: int = 60,
@@ -145,8 +152,8 @@ def compare(
     tokenizer: Tokenizer,
     judge: Judge,
     critic: GPT,
-    constitution: Sequence[str],
-    tasks: Sequence[Instruction],
+    constitution: Texts,
+    tasks: Tasks,
     k: int,
     seed: int,
     max_new_tokens: int = 48,
@@ -192,7 +199,7 @@ class ReadingCase(NamedTuple):
     responses: list[str]
 
 
-def reading_cases(world: World, n: int, split: str, kinds: Sequence[str], seed: int, k: int = 4) -> list[ReadingCase]:
+def reading_cases(world: World, n: int, split: str, kinds: Texts, seed: int, k: int = 4) -> list[ReadingCase]:
     """n cases of k responses each; the principles come from `split` and take turns among `kinds`."""
     rng, cases = SeededRandom(f"cases/{world.seed}/{split}/{','.join(kinds)}/{seed}"), []
     for i, task in enumerate(requests(world, "train", n, seed)):

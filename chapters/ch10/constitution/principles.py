@@ -17,17 +17,20 @@ Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's princi
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from chapters.world import Instruction, World
 from chapters.world.facts import FOODS, THINGS, SeededRandom, is_held_out
 from chapters.world.judge import COURTEOUS, RUDE, conduct, says_why
 from chapters.world.reading import words
 from chapters.world.requests import COURTESIES, EVASIONS, RAMBLINGS, REQUESTS, RUDENESSES, requests
+
+Tasks: TypeAlias = Sequence[Instruction]
+Texts: TypeAlias = Sequence[str]
 
 DEFAULT = Path(__file__).with_name("constitution.txt")
 LONGEST = 24  # words in a principle; every principle in the lessons has fewer
@@ -39,7 +42,7 @@ TEST_TOPICS = SeededRandom("topics").some(TOPICS, 10)  # nouns that no principle
 # ── qualities ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-Test = Callable[[Instruction, str, str], bool]  # (task, response, topic) -> does the response have the quality?
+Test: TypeAlias = Callable[[Instruction, str, str], bool]  # (task, response, topic) -> does the response have the quality?
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,12 @@ QUALITIES = {quality.name: quality for quality in map(_read_quality, QUALITIES_T
 
 # ── principles ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+WORDINGS = {  # {wording: (quality's name, topic or "")}
+    wording.format(topic=topic): (quality.name, topic)
+    for quality in QUALITIES.values()
+    for wording in quality.wordings
+    for topic in (TOPICS if "{topic}" in wording else [""])
+}
 LEADS = {  # the beginnings of a principle: +1 prefers, −1 avoids
     1: ("Prefer the response that", "Choose the response that", "A good response is one that"),
     -1: ("Avoid the response that", "Never choose the response that", "A bad response is one that"),
@@ -219,8 +228,11 @@ class Parts:
         return " ".join(filter(None, (self.sorry, self.manner, self.core, self.offer, self.rambles)))
 
 
-def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom) -> dict[str, list[str]]:
-    """{part: every text that it may have}; one offer is about `topic`, if there is one, and one about a drawn topic."""
+Choices: TypeAlias = dict[str, list[str]]  # {part: every text that it may have}
+
+
+def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom) -> Choices:
+    """The choices for a response to a request; one offer is about `topic`, if there is one, and one about a drawn topic."""
     refusal = task.output.split(",")[0] + "."
     offers = [f"I can tell you about {noun}." for noun in (topic, rng.pick(TOPICS)) if noun]
     return {
@@ -232,16 +244,14 @@ def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom)
     }
 
 
-def draw_parts(choices: dict[str, list[str]], rng: SeededRandom) -> Parts:
+def draw_parts(choices: Choices, rng: SeededRandom) -> Parts:
     """A response with a core; each other part is there with a probability of at most a half."""
     rates = {"sorry": 0.25, "manner": 0.5, "offer": 0.3, "rambles": 0.15}
     extras = {part: rng.pick(choices[part][1:]) if rng.chance(p) else "" for part, p in rates.items()}
     return Parts(rng.pick(choices["core"]), **extras)
 
 
-def revise(
-    parts: Parts, principle: Principle, task: Instruction, choices: dict[str, list[str]], rng: SeededRandom
-) -> Parts | None:
+def revise(parts: Parts, principle: Principle, task: Instruction, choices: Choices, rng: SeededRandom) -> Parts | None:
     """The nearest response that fits the principle: with no part changed, one or two; None if there is no such response.
 
     Among equally near responses `rng` draws, so a revision leaves to chance whatever the principle leaves open.
@@ -272,20 +282,10 @@ def parse_principle(text: str) -> Principle | None:
         for lead in leads:
             if text.startswith(lead + " ") and text.endswith("."):
                 first, *rest = re.split(rf"{CONTRAST}| and (?!on\b)", text[len(lead) + 1 : -1])
-                signs = [sign, -sign if CONTRAST in text else sign]
-                qualities = [quality_and_topic(part) for part in (first, *rest)]
-                if len(qualities) <= 2 and all(qualities):
-                    return Principle(text, tuple(Clause(s, *q) for s, q in zip(signs, qualities, strict=False) if q))
-    return None
-
-
-def quality_and_topic(wording: str) -> tuple[str, str] | None:
-    """The quality's name and the topic (or "") of a wording, None for a wording that is not in the lessons."""
-    for quality in QUALITIES.values():
-        for known in quality.wordings:
-            for topic in TOPICS if "{topic}" in known else [""]:
-                if wording == known.format(topic=topic):
-                    return quality.name, topic
+                second_sign = -sign if CONTRAST in text else sign
+                parts = [(first, sign), *((part, second_sign) for part in rest)]
+                if len(parts) <= 2 and all(part in WORDINGS for part, _ in parts):
+                    return Principle(text, tuple(Clause(sign, *WORDINGS[part]) for part, sign in parts))
     return None
 
 

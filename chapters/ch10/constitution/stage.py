@@ -26,6 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, load_model, model_file, save_model
@@ -34,7 +35,7 @@ from chapters.ch10.assess import kl_between, sample_responses
 from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lessons, measure_critic, train_critic
 from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
-from chapters.ch10.constitution.principles import QUALITIES, TOPICS, parse_principle, read_constitution
+from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Tasks, Texts, parse_principle, read_constitution
 from chapters.ch10.demonstrations import RehearsalBatches, measure, pretraining_batches
 from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
@@ -50,32 +51,26 @@ from minigrad.serialization import write_atomically
 HELD_OUT_KINDS = {"a sentence not taught": "one", "a pair not taught": "pair", "a word in no principle": "word"}
 
 
+def training(**settings) -> Any:
+    return field(default_factory=lambda: TrainConfig(beta2=0.99, **settings))
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much of everything.  (The main job compares plans by their repr, so the names here are part of its files.)"""
 
     lessons: int = 9600  # drafts in the critic's lessons, each with a critique and mostly a revision
     # Small batches and many steps: a higher rate costs the critic more in copied names than it gains in reading.
-    critic: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
-        )
-    )
+    critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
     drafts: int = 300  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, each by another principle
     plain: int = 900  # ordinary tasks in the supervised phase, with the assistant's own responses
-    supervised: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
-        )
-    )
+    supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the ordinary tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
-    reward: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
-    )
+    reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # harmful requests, and as many ordinary tasks, that test each model; their people are new
 
@@ -158,13 +153,13 @@ def train_and_measure_critic(setup: Setup, run: Run) -> dict:
 # ── the two phases by one constitution ───────────────────────────────────────────────────────────────────────────────
 
 
-def constitution_phases(setup: Setup, name: str, principles: Sequence[str]) -> dict:
+def constitution_phases(setup: Setup, name: str, principles: Texts) -> dict:
     """Steps 1 to 6 by one constitution, into out/name.  Returns result.json: the model after each phase, measured."""
     settings = {"principles": principles, "plan": asdict(setup.plan)}
     return setup.result(setup.out / name, settings, lambda: train_and_measure(setup, setup.out / name, principles))
 
 
-def train_and_measure(setup: Setup, folder: Path, principles: Sequence[str]) -> dict:
+def train_and_measure(setup: Setup, folder: Path, principles: Texts) -> dict:
     plan, world, seed = setup.plan, setup.world, setup.seed
     (sft, tokenizer), (model, _) = load_model(setup.assistant), load_model(setup.assistant)
     critic, _ = load_model(setup.out / "critic")
@@ -195,7 +190,7 @@ def supervise(
     model: GPT,
     tokenizer: Tokenizer,
     world: World,
-    tasks: Sequence[Instruction],
+    tasks: Tasks,
     history: Sequence[Sequence[Round | tuple[str, str, str]]],
     plain: int,
     config: TrainConfig,
@@ -216,7 +211,7 @@ def supervise(
     save_model(run, model, tokenizer)
 
 
-def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Sequence[str]) -> None:
+def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
     """Steps 4 and 5: train a reward model, from the supervised model's body, on comparisons of its responses."""
     plan, world, seed = setup.plan, setup.world, setup.seed
     model, tokenizer = load_model(folder / "supervised")
@@ -242,7 +237,7 @@ def reinforce(setup: Setup, folder: Path) -> GPT:
 
 
 def measure_conduct(
-    model: GPT, tokenizer: Tokenizer, world: World, tasks: Sequence[Instruction], reference: GPT, seed: int
+    model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, reference: GPT, seed: int
 ) -> tuple[dict[str, float], list[str]]:
     """Measure one response to each task at temperature 1.
 
@@ -258,7 +253,7 @@ def measure_conduct(
     return conduct | {"right reason": sum(reasons) / len(reasons) if reasons else 0.0}, texts
 
 
-def quality_shares(answers: Sequence[dict], constitutions: Iterable[Sequence[str]], stop: str = "RL") -> dict[str, float]:
+def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], stop: str = "RL") -> dict[str, float]:
     """{quality: share of a stop's answers that have it}; "speaks of …" once for each topic that a constitution names."""
     lines = [words(line) for constitution in constitutions for line in constitution]
     named = [topic for topic in TOPICS if any(topic in line for line in lines)]

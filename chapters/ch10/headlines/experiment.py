@@ -172,12 +172,7 @@ class Experiment:
         return self.trained(f"small_reward_{seed}", train_into, load_scalar)
 
     def tuned_policy(
-        self,
-        name: str,
-        start: Callable[[], GPTAndTokenizer],
-        reward: Callable[[], ScalarModel],
-        ppo: PPOConfig,
-        seed: int,
+        self, name: str, start: Callable[[], GPTAndTokenizer], reward: Callable[[], ScalarModel], ppo: PPOConfig, seed: int
     ) -> GPTAndTokenizer:
         """A policy that PPO tunes from start() against the reward model reward()."""
 

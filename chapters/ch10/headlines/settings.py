@@ -101,18 +101,17 @@ FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 FEW_PPO = PPOConfig(iterations=1, prompts=8)
 FEW_SIZES: dict[str, Any] = dict(lessons=30, cases=3, drafts=4, rounds=2, plain=4, prompts=8, harmful=0.5, k=2, held_out=3)
 FEW_STEPS = "pretrain_small pretrain_medium pretrain_large supervise rewarding instructing studying online_reward proxy"
-QUICK: dict[str, Any] = dict.fromkeys(FEW_STEPS.split(), FEW) | {
-    **dict(seeds=(0,), small_seeds=(0,), student_seeds=(0,), online_seeds=(0,), constitution_seeds=(0,), gao_seeds=(0,)),
-    **dict(held_out=12, tasks=40, demonstrations=60, corpus_bytes=300_000, compared=6),
-    "small": dict(n_layer=1, n_head=2, d_model=16, context=128),
-    "medium": dict(n_layer=1, n_head=2, d_model=24, context=128),
-    "large": dict(n_layer=2, n_head=2, d_model=64, context=128),
-    **dict(ppo_small=FEW_PPO, ppo=FEW_PPO),
-    **dict(families=(1, 16), unseen=6),
-    **dict(seed_tasks=12, written=64, writing=tuning(steps=150, batch_size=8, lr=5e-3)),
-    **dict(online=RLOOConfig(iterations=2, prompts=8), online_rounds={0: 2, 1: 1}, online_models=2),
-    "constitution_held_out": 6,
-    "constitution": Plan(**FEW_SIZES, critic=FEW, supervised=FEW, reward=FEW, rl=replace(FEW_PPO, prompts=4, max_new_tokens=6)),
-    **dict(gao_held_out=8, gao_every=1, ns=(1, 2), proxy_prompts=12),
-    "pressing": PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0),
-}
+FEW_RL = replace(FEW_PPO, prompts=4, max_new_tokens=6)
+QUICK: dict[str, Any] = (
+    dict.fromkeys(FEW_STEPS.split(), FEW)
+    | dict(seeds=(0,), small_seeds=(0,), student_seeds=(0,), online_seeds=(0,), constitution_seeds=(0,), gao_seeds=(0,))
+    | dict(held_out=12, tasks=40, demonstrations=60, corpus_bytes=300_000, compared=6)
+    | dict(small=dict(n_layer=1, n_head=2, d_model=16, context=128), medium=dict(n_layer=1, n_head=2, d_model=24, context=128))
+    | dict(large=dict(n_layer=2, n_head=2, d_model=64, context=128), ppo_small=FEW_PPO, ppo=FEW_PPO)
+    | dict(families=(1, 16), unseen=6)
+    | dict(seed_tasks=12, written=64, writing=tuning(steps=150, batch_size=8, lr=5e-3))
+    | dict(online=RLOOConfig(iterations=2, prompts=8), online_rounds={0: 2, 1: 1}, online_models=2)
+    | dict(constitution=Plan(**FEW_SIZES, critic=FEW, supervised=FEW, reward=FEW, rl=FEW_RL), constitution_held_out=6)
+    | dict(gao_held_out=8, gao_every=1, ns=(1, 2), proxy_prompts=12)
+    | dict(pressing=PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0))
+)
