@@ -57,7 +57,10 @@ def training(**settings) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything.  (The main job compares plans by their repr, so the names here are part of its files.)"""
+    """The sizes and schedules of all phases.
+
+    The main job recognises its own folders by a checksum of its plans' repr, so this class and its fields keep their names.
+    """
 
     lessons: int = 9600  # drafts in the critic's lessons, each with a critique and mostly a revision
     # Small batches and many steps: a higher rate costs the critic more in copied names than it gains in reading.

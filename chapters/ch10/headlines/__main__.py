@@ -52,7 +52,7 @@ def row(experiment: Experiment, name: str) -> Headline:
     if path.exists():
         print(f"{name}: already finished")
     else:
-        print(f"{name}: {(ROWS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        print((ROWS[name].__doc__ or name).splitlines()[0], flush=True)
         start = time.process_time()
         headline = ROWS[name](experiment)
         write_atomically(path, (json.dumps(asdict(headline), indent=1, ensure_ascii=False) + "\n").encode())

@@ -36,7 +36,7 @@ class Settings(OnDevice):
     run: Path = Path("runs/headlines")  # folder for everything
     only: tuple[str, ...] = ("wei", "gao", "taori", "christiano", "bai", "stiennon", "ouyang")  # rows of the table
     seed: int = 0  # seed of the world and of all models that rows share
-    seeds: tuple[int, ...] = (0, 1, 2)  # seeds of Wei's tuned models; Taori's teacher is the policy of the first
+    seeds: tuple[int, ...] = (0, 1, 2)  # seeds of Wei's tuned models; Taori's teacher is the first seed's policy
     small_seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the small models in Ouyang's and Stiennon's rows
     student_seeds: tuple[int, ...] = (0, 1)  # seeds of Taori's students
     held_out: int = 320  # held-out tasks that compare models
