@@ -54,7 +54,7 @@ def christiano(experiment: Experiment) -> Headline:
         arxiv="1706.03741",
         claim="a reward learned online, from comparisons on under 1% of the interactions, does as well as the true one",
         theirs="less than 1% of interactions (abstract); 700 comparisons nearly match the true reward (section 3.1.1)",
-        measured="gain by the learned reward as a share of the gain by the judge's own score",
+        measured="gain from the learned reward, as a share of the gain from the judge's own score",
         ours=ratio,
         interval=ends,
         level=0.9,
@@ -62,8 +62,8 @@ def christiano(experiment: Experiment) -> Headline:
         seeds=list(seeds),
         reproduced=share < 0.01 and ratio >= 0.9,
         reason=f"{share:.2%} of {first['samples']:,} samples were compared, in {first['comparisons']} comparisons; the "
-        f"judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f} by the learned reward, "
-        f"to {judged.mean():.2f} by its own score",
+        f"judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f} with the learned reward "
+        f"and to {judged.mean():.2f} with the judge's own score",
         sizes={"policy": parameter_count(experiment.medium_assistant()[0])},
         details={
             "each seed": [ratio_of_means(ours[None], theirs[None])[0] for ours, theirs in gains],

@@ -55,7 +55,7 @@ def gao(experiment: Experiment) -> Headline:
     return Headline(
         paper="Gao et al. 2022",
         arxiv="2210.10760",
-        claim="optimised on against a proxy reward, the true one falls while the proxy still rises",
+        claim="with further optimisation against a proxy reward, the true one falls while the proxy still rises",
         theirs="gold score d(α − β d) for best of n, d(α − β log d) for RL, with d = √KL (figure 1)",
         measured="fall of the simulated judge's score (points of 8) from its best to the end of PPO",
         ours=float(falls.mean()),

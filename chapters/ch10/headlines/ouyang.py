@@ -57,7 +57,7 @@ def ouyang(experiment: Experiment) -> Headline:
         unit="share",
         seeds=list(settings.small_seeds),
         reproduced=ratio >= 50 and min(rate.interval[0] for rate in rates.values()) > 0.5 and base_is_better,
-        reason=f"against the base model with {EXAMPLES} examples before the question {prompted}; "
+        reason=f"{prompted} against the base model with {EXAMPLES} examples before the question; "
         f"loss on validation pages: base {base_loss:.3f}, small {decimals(small_losses, 3)}"
         + ("" if base_is_better else ", so the larger model is not better"),
         sizes={

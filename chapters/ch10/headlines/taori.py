@@ -69,7 +69,7 @@ def taori(experiment: Experiment) -> Headline:
         unit="share",
         seeds=list(settings.student_seeds),
         reproduced=ratio >= 5 and rate.share >= 0.45 and rate.interval[1] >= 0.5,
-        reason=f"the sieve kept {len(data['pairs'])} of {data['written']} instructions, written from "
+        reason=f"{len(data['pairs'])} pairs remain of {data['written']} instructions that the teacher wrote from "
         f"{settings.seed_tasks} seeds; the judge's mean score: student {mean_score:.2f}, teacher "
         f"{teacher_scores.mean():.2f} of 8; ordinary tasks done correctly: student {np.mean(correct):.1%}, "
         f"teacher {experiment.correct(teacher_texts):.1%}",
