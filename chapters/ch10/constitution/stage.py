@@ -208,10 +208,15 @@ def supervise(
     ordinary = world.instructions("train", plain, config.seed + 1)
     responses = sample_responses(model, tokenizer, ordinary, config.seed + 1).texts(tokenizer)
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
-    context, half = model.config.context, max(config.batch_size // 2, 1)
-    batches = InstructionBatches(revisions + ordinary, tokenizer, context, config.batch_size, config.seed)
-    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
+    tune_with_rehearsal(model, tokenizer, world, revisions + ordinary, config, run)
     save_model(run, model, tokenizer)
+
+
+def tune_with_rehearsal(model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, config: TrainConfig, run: Run) -> None:
+    """Fine-tune a model on tasks, in place; every third batch comes from pretraining's pages, so that it keeps names."""
+    context, half = model.config.context, max(config.batch_size // 2, 1)
+    batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
+    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
 
 
 def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:

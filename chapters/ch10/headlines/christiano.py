@@ -24,13 +24,13 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch07_train import train
 from chapters.ch10.assess import kl_between, sample_responses
+from chapters.ch10.constitution.principles import Tasks
 from chapters.ch10.headlines.experiment import Experiment, Headline, parameter_count, resampled_means
 from chapters.ch10.reward import ComparisonBatches, Ranking, ScalarModel, rank_responses, reward_loss, reward_scores
 from chapters.ch10.rlhf import judge_scorer, optimise
 from chapters.ch10.rloo import RLOO
 from chapters.ch10.rollout import Rollouts
 from chapters.support.run_folder import Run
-from chapters.world import Instruction
 from chapters.world.facts import SeededRandom
 from chapters.world.requests import demonstrations, mixed_tasks
 
@@ -155,7 +155,7 @@ class OnlineReward:
     def comparisons(self) -> int:
         return sum(len(ranking.pairs) for ranking in self.rankings)
 
-    def __call__(self, tasks: Sequence[Instruction], rollouts: Rollouts) -> np.ndarray:
+    def __call__(self, tasks: Tasks, rollouts: Rollouts) -> np.ndarray:
         prompts = self.experiment.settings.online_rounds.get(self.calls, 0)
         if prompts:
             self.ask(tasks, rollouts, self.disputed(rollouts, prompts))
@@ -179,7 +179,7 @@ class OnlineReward:
         disagreement = self.rewards(rollouts).var(axis=0).reshape(-1, self.k).mean(axis=1)  # (prompts,)
         return np.argsort(-disagreement, kind="stable")[:n]
 
-    def ask(self, tasks: Sequence[Instruction], rollouts: Rollouts, prompts: Sequence[int] | np.ndarray) -> None:
+    def ask(self, tasks: Tasks, rollouts: Rollouts, prompts: Sequence[int] | np.ndarray) -> None:
         """Let the labeller compare the responses to some prompts; a prompt's k responses are consecutive rollouts."""
         texts, judge = rollouts.texts(self.tokenizer), self.experiment.judge
         for prompt in prompts:

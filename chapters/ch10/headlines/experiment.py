@@ -17,11 +17,11 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_valida
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, evaluate, train
 from chapters.ch10.assess import sample_responses
-from chapters.ch10.demonstrations import RehearsalBatches, fine_tune, pretraining_batches
+from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.headlines.settings import Settings
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, optimise, ptx_batches, reward_scorer
-from chapters.ch10.sft import InstructionBatches
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, correctness, preference, score_of
@@ -197,29 +197,19 @@ class Experiment:
         assistant, reward = partial(self.small_assistant, seed), partial(self.small_reward, seed)
         return self.tuned_policy(f"small_policy_{seed}", assistant, reward, self.settings.ppo_small, seed)
 
-    def instruction_tune(
-        self, model: GPT, tokenizer: Tokenizer, tasks: Sequence[Instruction], config: TrainConfig, run: Run
-    ) -> None:
-        """Fine-tune a model on tasks, in place, with a batch of pretraining's pages every third step."""
-        context, half = model.config.context, max(config.batch_size // 2, 1)
-        new = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
-        train(model, RehearsalBatches(new, pretraining_batches(self.world, tokenizer, context, half, config.seed)), config, run)
-
     # ── responses and their scores ──
 
-    def responses(
-        self, model: GPT, tokenizer: Tokenizer, seed: int | None = None, tasks: Sequence[Instruction] | None = None
-    ) -> list[str]:
+    def responses(self, model: GPT, tokenizer: Tokenizer, seed: int | None = None, tasks: Tasks | None = None) -> list[str]:
         """One response to each task (by default the held-out ones) at temperature 1."""
         tasks, seed = self.tests if tasks is None else tasks, self.settings.seed if seed is None else seed
         return sample_responses(model, tokenizer, tasks, seed).texts(tokenizer)
 
-    def scores(self, responses: Sequence[str], tasks: Sequence[Instruction] | None = None) -> np.ndarray:
+    def scores(self, responses: Texts, tasks: Tasks | None = None) -> np.ndarray:
         """The judge's score of one response to each task, (N,)."""
         tasks = self.tests if tasks is None else tasks
         return np.array([score_of(self.judge, task, text) for task, text in zip(tasks, responses, strict=True)])
 
-    def correct(self, responses: Sequence[str]) -> float:
+    def correct(self, responses: Texts) -> float:
         """The share of held-out ordinary tasks that the responses do correctly."""
         return correctness(self.world, self.tests, responses)
 

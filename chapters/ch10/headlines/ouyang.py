@@ -16,11 +16,10 @@ Reproduced if the ratio of sizes is at least 50, both intervals lie above a half
 its own measure: its loss on validation pages is below that of every small model.
 """
 
-from collections.abc import Sequence
-
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
+from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, decimals, parameter_count
 from chapters.ch10.sft import ask_base, respond
 from chapters.world import Instruction
@@ -93,7 +92,7 @@ def prompted_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -
     return first_lines(respond(model, tokenizer, prompts, temperature=TEMPERATURE, generator=mg.Generator(seed)))
 
 
-def first_lines(texts: Sequence[str]) -> list[str]:
+def first_lines(texts: Texts) -> list[str]:
     return [text.strip().split("\n")[0] for text in texts]
 
 

@@ -26,6 +26,8 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import train
 from chapters.ch08_sample import generate
+from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.stage import tune_with_rehearsal
 from chapters.ch10.demonstrations import sharpen
 from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, WinRate, parameter_count, task_wins
 from chapters.ch10.sft import ask
@@ -105,7 +107,7 @@ def write_pairs(experiment: Experiment, teacher: GPT, tokenizer: Tokenizer) -> d
     return {"pairs": pairs, "written": len(texts)}
 
 
-def train_writer(experiment: Experiment, seeds: Sequence[Instruction], run: Run) -> None:
+def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
     """Teach a copy of the teacher to write instructions like the seeds; it does not see their answers."""
     model, tokenizer = experiment.policy(experiment.settings.seeds[0])
     config = replace(experiment.settings.writing, seed=experiment.settings.seed)
@@ -116,7 +118,7 @@ def train_writer(experiment: Experiment, seeds: Sequence[Instruction], run: Run)
     save_model(run, model, tokenizer)
 
 
-def sieve(texts: Sequence[str], seeds: Sequence[Instruction], world: World) -> list[Instruction]:
+def sieve(texts: Texts, seeds: Tasks, world: World) -> list[Instruction]:
     """The whole and different instructions among the texts, about nothing held out, each without an answer.
 
     Their words must occur in the seeds or in the world's pages; other words are the writer's slips.
@@ -152,11 +154,11 @@ def asks_what_is_held_out(facts: Facts, text: str) -> bool:
     return food_is_hidden or bool(mentioned(text, entities)) or any(f"{a}+{b}" in hidden["sum"] for a, b in pairs)
 
 
-def train_student(experiment: Experiment, pairs: Sequence[Sequence[str]], seed: int, run: Run) -> None:
+def train_student(experiment: Experiment, pairs: Sequence[Texts], seed: int, run: Run) -> None:
     """Fine-tune the medium base model on the pairs, as the assistant was fine-tuned on demonstrations."""
     model, tokenizer = experiment.medium()
     config = replace(experiment.settings.studying, seed=seed, resume=True)
     tasks = [Instruction(instruction, input, response, "written", "") for instruction, input, response in pairs]
-    experiment.instruction_tune(model, tokenizer, tasks, config, run)
+    tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, run)
     sharpen(model, TEMPERATURE)
     save_model(run, model, tokenizer)

@@ -15,7 +15,7 @@ Reproduced if, after all families, the options are chosen better than by the bas
 family, with the intervals of both differences above 0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
@@ -23,6 +23,8 @@ import numpy as np
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
+from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.stage import tune_with_rehearsal
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval, parameter_count
 from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.ch10.sft import ask, ask_base, format_prompt
@@ -33,7 +35,7 @@ from chapters.world.facts import KINDS, SeededRandom
 Prompt = Callable[[Instruction], str]
 
 # The options of a test: texts for the last word of its right answer.
-OPTIONS: dict[str, Callable[[Instruction], Sequence[str]]] = {
+OPTIONS: dict[str, Callable[[Instruction], Texts]] = {
     "pet": lambda task: KINDS["animal"],
     "take_away": lambda task: [str(n) for n in range(1, 6)],
     "last": lambda task: task.key.split(", "),
@@ -89,31 +91,31 @@ def percentages(values: Mapping[int, np.ndarray]) -> str:
     return ", ".join(f"{each.mean():.0%}" for each in values.values())
 
 
-def by_family(tests: Sequence[Instruction], values: np.ndarray) -> dict[str, float]:
+def by_family(tests: Tasks, values: np.ndarray) -> dict[str, float]:
     pairs = list(zip(tests, values, strict=True))
     return {family: float(np.mean([value for test, value in pairs if test.family == family])) for family in OPTIONS}
 
 
-def measure_base(experiment: Experiment, tests: Sequence[Instruction]) -> dict[str, list[float]]:
+def measure_base(experiment: Experiment, tests: Tasks) -> dict[str, list[float]]:
     """The base model's better result, with the bare question or with the template."""
     model, tokenizer = experiment.base()
     ways = [measure(experiment, model, tokenizer, tests, *way) for way in ((bare, ask_base), (framed, ask))]
     return {name: max((way[name] for way in ways), key=np.mean) for name in ("chosen", "free")}
 
 
-def tune_and_measure(experiment: Experiment, tests: Sequence[Instruction], count: int, seed: int) -> dict[str, list[float]]:
+def tune_and_measure(experiment: Experiment, tests: Tasks, count: int, seed: int) -> dict[str, list[float]]:
     """The base model's result after instruction tuning on `count` families that the seed draws."""
     model, tokenizer = experiment.base()
     families = SeededRandom(f"families/{seed}").shuffled(experiment.world.families)[:count]
     config = replace(experiment.settings.instructing, seed=seed)
     tasks = experiment.world.instructions("train", config.steps * config.batch_size, seed, families)
     with TemporaryDirectory() as folder:
-        experiment.instruction_tune(model, tokenizer, tasks, config, Run(folder))
+        tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, Run(folder))
     return measure(experiment, model, tokenizer, tests, framed, ask)
 
 
 def measure(
-    experiment: Experiment, model: GPT, tokenizer: Tokenizer, tests: Sequence[Instruction], prompt: Prompt, ask: Callable
+    experiment: Experiment, model: GPT, tokenizer: Tokenizer, tests: Tasks, prompt: Prompt, ask: Callable
 ) -> dict[str, list[float]]:
     """1.0 or 0.0 for each test: "chosen", was a right option likeliest? "free", was the free answer accepted?
 
@@ -126,7 +128,7 @@ def measure(
     return {"chosen": choose(experiment.world, model, tokenizer, tests, prompt), "free": free}
 
 
-def choose(world: World, model: GPT, tokenizer: Tokenizer, tests: Sequence[Instruction], prompt: Prompt) -> list[float]:
+def choose(world: World, model: GPT, tokenizer: Tokenizer, tests: Tasks, prompt: Prompt) -> list[float]:
     """For each test, 1.0 if the family's rule accepts the likeliest option, else 0.0."""
     options = [[answer(task, option) for option in OPTIONS[task.family](task)] for task in tests]
     prompts = [tokenizer.encode(prompt(task)) for task, texts in zip(tests, options, strict=True) for _ in texts]
