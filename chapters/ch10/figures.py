@@ -1,4 +1,8 @@
-"""Chapter 10's figures: what is masked and graded, a confusion matrix, what pretraining bought, where a head looks."""
+"""Chapter 10's figures: the prompt mask, a confusion matrix, what pretraining bought, and where a head looks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -6,19 +10,24 @@ from chapters.support.figures import new_figure, running_mean, save_figure
 
 PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
 MASKED, GRADED, SEAM = "masked", "graded", "seam"
+FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box colour, text colour
+SHARES = {"ticks": [0, 0.25, 0.5, 0.75, 1], "labels": ["0", "25%", "50%", "75%", "100%"]}
 
 
-def kinds_of(labels, ignore_index=-100):
-    """What happens at each position: masked (no target), graded, or the seam: the first graded position after a masked
-    one, the last of the prompt, whose target opens the answer."""
+def kinds_of(labels: Sequence[int], ignore_index: int = -100) -> list[str]:
+    """The kind of each position: masked (no target), graded, or the seam.
+
+    The seam is the first graded position after a masked one. It is the prompt's last token, and its target is the
+    answer's first.
+    """
     kinds = [MASKED if label == ignore_index else GRADED for label in labels]
     if MASKED in kinds and GRADED in kinds[kinds.index(MASKED) :]:
         kinds[kinds.index(GRADED, kinds.index(MASKED))] = SEAM
     return kinds
 
 
-def printable(piece):
-    """A token's bytes as something to look at: white space that ends a line becomes a sign, a control character "�"."""
+def printable(piece: bytes) -> str:
+    """A token's bytes as visible text: "↵" for a newline, "⇥" for a tab, "�" for other control characters."""
     text = piece.decode("utf-8", "replace").replace("\n", "↵").replace("\t", "⇥").replace("<|endoftext|>", "⟨end⟩")
     return "".join(character if character.isprintable() else "�" for character in text)
 
@@ -26,8 +35,11 @@ def printable(piece):
 # ── in the terminal ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mask_in_colour(input_ids, labels, tokenizer, colour=True):
-    """One example as terminal text: masked tokens dim, graded ones gold, the seam blue; or in brackets."""
+def mask_in_colour(input_ids: Sequence[int], labels: Sequence[int], tokenizer, colour: bool = True) -> str:
+    """One example as terminal text: dim tokens are masked, gold ones graded, and the seam is blue.
+
+    Without colour, graded tokens stand in «» and the seam in [].
+    """
     styles = {MASKED: ("\x1b[38;5;245m", ""), GRADED: ("\x1b[30;48;5;221m", "«»"), SEAM: ("\x1b[97;48;5;27m", "[]")}
     out = []
     for piece, kind in zip(tokenizer.pieces(input_ids), kinds_of(labels), strict=True):
@@ -41,8 +53,8 @@ def mask_in_colour(input_ids, labels, tokenizer, colour=True):
     return "".join(out)
 
 
-def table(input_ids, labels, tokenizer):
-    """input_ids next to labels, a line a position: what exercise 1 asks one to verify by eye."""
+def table(input_ids: Sequence[int], labels: Sequence[int], tokenizer) -> str:
+    """input_ids next to labels, one position a line, for exercise 1's check by eye."""
     pieces = [printable(piece) for piece in tokenizer.pieces(input_ids)]
     lines = [f"{'position':>8}  {'id':>6}  {'token':<18}{'label':>7}  target"]
     for i, (token, label, kind) in enumerate(zip(input_ids, labels, kinds_of(labels), strict=True)):
@@ -51,87 +63,96 @@ def table(input_ids, labels, tokenizer):
     return "\n".join(lines)
 
 
-# ── as pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the mask as a picture ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lay_out(pieces, width):
-    """Tokens as boxes on lines of at most `width` characters: [(row, column, text)] and the number of rows."""
+class Box(NamedTuple):
+    """A token on the page, in lines and characters."""
+
+    row: float
+    column: float
+    text: str
+
+    @property
+    def middle(self) -> float:
+        return self.column + len(self.text) / 2 + 0.25
+
+
+def lay_out(pieces: Sequence[bytes], width: int) -> tuple[list[Box], int]:
+    """Set tokens on lines of at most `width` characters.  Returns the boxes and the number of lines."""
     boxes, row, column = [], 0, 0.0
     for piece in pieces:
         text = printable(piece)
         if column + len(text) > width and column:
             row, column = row + 1, 0.0
-        boxes.append((row, column, text))
+        boxes.append(Box(row, column, text))
         column += len(text) + 0.75  # the box is half a character wider than its text, and a quarter is air
         if piece.endswith(b"\n"):
             row, column = row + 1, 0.0
     return boxes, row + (column > 0)
 
 
-def draw_mask(path, input_ids, labels, tokenizer, width=86):
-    """The example as a page of token boxes: grey is masked, gold is graded, the blue seam stands between."""
+def draw_mask(path: Path, input_ids: Sequence[int], labels: Sequence[int], tokenizer, width: int = 86) -> Path:
+    """The example as a page of token boxes: grey ones are masked, gold ones graded, and the blue seam lies between."""
     pieces = tokenizer.pieces(input_ids)
-    boxes, rows = lay_out(pieces, width)
-    kinds = kinds_of(labels)
+    boxes, lines = lay_out(pieces, width)
+    height, kinds = float(lines), kinds_of(labels)
     if SEAM in kinds:  # a wider line before the answer leaves room for the arrow
-        boxes = [(row + 0.5 * (i > kinds.index(SEAM)), column, text) for i, (row, column, text) in enumerate(boxes)]
-        rows += 0.5
-    figure, axes = new_figure(10.4, 0.4 * rows + 1.35)
+        boxes = [box._replace(row=box.row + 0.5 * (i > kinds.index(SEAM))) for i, box in enumerate(boxes)]
+        height += 0.5
+    figure, axes = new_figure(10.4, 0.4 * height + 1.35)
     figure.set_facecolor(PAPER)
-    axes.set(xlim=(-1, width + 1), ylim=(rows + 1.7, -1.6))
+    axes.set(xlim=(-1, width + 1), ylim=(height + 1.7, -1.6))
     axes.axis("off")
     title = "The prompt is masked, the answer is graded" if MASKED in kinds[:-1] else "Nothing is masked"
     axes.text(0, -1.1, title, color=INK, fontsize=14, weight="bold", va="center")
-    for (row, column, text), kind in zip(boxes, kinds, strict=True):
-        token_box(axes, column, row, len(text) + 0.5, kind)
-        axes.text(column + len(text) / 2 + 0.25, row, text, color=FILLS[kind][1], family="DejaVu Sans Mono",
-                  fontsize=12, ha="center", va="center_baseline", parse_math=False)  # fmt: skip
+    token = {"family": "DejaVu Sans Mono", "fontsize": 12, "ha": "center", "va": "center_baseline", "parse_math": False}
+    for box, kind in zip(boxes, kinds, strict=True):
+        draw_box(axes, box.column, box.row, len(box.text) + 0.5, kind)
+        axes.text(box.middle, box.row, box.text, color=FILLS[kind][1], **token)
     if SEAM in kinds:
-        draw_seam(axes, boxes, kinds.index(SEAM))
+        draw_seam(axes, *boxes[kinds.index(SEAM) :][:2])
     legend = {
         MASKED: (0, "masked: target −100, no loss"),
         SEAM: (34, "the seam"),
         GRADED: (50, "graded: predicts the next token"),
     }
     for kind, (column, words) in legend.items():
-        token_box(axes, column, rows + 1, 2, kind)
-        axes.text(column + 2.8, rows + 1, words, color=INK, fontsize=10.5, va="center_baseline")
+        draw_box(axes, column, height + 1, 2, kind)
+        axes.text(column + 2.8, height + 1, words, color=INK, fontsize=10.5, va="center_baseline")
     return save_figure(figure, path)
 
 
-FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box, text
-
-
-def token_box(axes, column, row, wide, kind):
-    """One rounded box of a row, in its kind's colour."""
+def draw_box(axes, column: float, row: float, width: float, kind: str) -> None:
+    """A rounded box in its kind's colour."""
     from matplotlib.patches import FancyBboxPatch
 
     style = "round,pad=0,rounding_size=0.25"
-    box = FancyBboxPatch((column, row - 0.37), wide, 0.74, boxstyle=style, facecolor=FILLS[kind][0], edgecolor="none")
-    box.set_mutation_aspect(0.35)  # a row is higher than a character is wide: corners stay round
+    box = FancyBboxPatch((column, row - 0.37), width, 0.74, boxstyle=style, facecolor=FILLS[kind][0], edgecolor="none")
+    box.set_mutation_aspect(0.35)  # a row is higher than a character is wide; this keeps the corners round
     axes.add_patch(box)
 
 
-def draw_seam(axes, boxes, seam):
-    """An arrow from the last prompt token to the token that it must predict: the first of the answer."""
-    row, column, text = boxes[seam]
-    below, right, answer = boxes[seam + 1]
-    start, end = (column + len(text) / 2 + 0.25, row + 0.37), (right + len(answer) / 2 + 0.25, below - 0.37)
+def draw_seam(axes, seam: Box, answer: Box) -> None:
+    """An arrow from the prompt's last token to its target, the answer's first token."""
     style = dict(arrowstyle="-|>", color=BLUE, linewidth=1.8, shrinkA=0, shrinkB=0, mutation_scale=13)
-    axes.annotate("", end, start, arrowprops=style)
-    words = "the last prompt position has to predict the first token of the answer"
-    axes.text(column + len(text) + 1.8, row, words, color=BLUE, fontsize=10.5, va="center_baseline", style="italic")
+    axes.annotate("", (answer.middle, answer.row - 0.37), (seam.middle, seam.row + 0.37), arrowprops=style)
+    words, x = "the last prompt position has to predict the first token of the answer", seam.column + len(seam.text) + 1.8
+    axes.text(x, seam.row, words, color=BLUE, fontsize=10.5, va="center_baseline", style="italic")
 
 
-def draw_confusion(path, result, title="held-out texts"):
-    """result: ch10/classify's scores. Rows are what is true, columns what was said, shaded by share of the row."""
+# ── results as pictures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def draw_confusion(path: Path, result: Mapping[str, Any], title: str = "held-out texts") -> Path:
+    """The confusion matrix in ch10/classify's scores: rows are true labels, shaded by share of the row."""
     confusion = np.array(result["confusion"])  # (C, C)
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # (C, C)
     figure, axes = new_figure(5.2, 4.4)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(*confusion.shape):
-        axes.text(j, i, f"{confusion[i, j]}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=10,
-                  color="white" if share[i, j] > 0.5 else INK)  # fmt: skip
+        colour = "white" if share[i, j] > 0.5 else INK
+        axes.text(j, i, f"{confusion[i, j]}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=10, color=colour)
     names = [str(label).replace(" ", "\n") for label in result["labels"]]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
@@ -140,58 +161,65 @@ def draw_confusion(path, result, title="held-out texts"):
     return save_figure(figure, path)
 
 
-def draw_gap(path, bars, title):
-    """bars: {name: share}, the last of them in gold: one bar each, its value above it."""
+def draw_gap(path: Path, bars: Mapping[str, float], title: str) -> Path:
+    """One bar for each {name: share}, the last one gold, with its value above."""
     figure, axes = new_figure(1.6 + 1.15 * len(bars), 3.8)
     colours = [DIM] * (len(bars) - 1) + [GOLD]
     drawn = axes.bar(list(bars), list(bars.values()), color=colours, width=0.62)
     axes.bar_label(drawn, [f"{value:.1%}" for value in bars.values()], padding=3, fontsize=11)
     axes.set_ylim(0, 1.1)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.set_yticks(**SHARES)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=11)
     return save_figure(figure, path)
 
 
-def draw_families(path, families, title="held-out instructions accepted"):
-    """families: {family: {model: share}}: a group of horizontal bars a family."""
+def draw_families(
+    path: Path, families: Mapping[str, Mapping[str, float]], title: str = "held-out instructions accepted"
+) -> Path:
+    """One group of horizontal bars for each task family; families: {family: {model: share}}."""
     models = list(next(iter(families.values())))
     figure, axes = new_figure(7.5, 0.32 * len(families) * max(len(models), 2) / 2 + 1.2)
     colours = [DIM, GOLD, BLUE, "tab:green"]
-    thick = 0.8 / len(models)
+    thickness = 0.8 / len(models)
     places = np.arange(len(families))  # (F,)
     for m, model in enumerate(models):
         values = [families[family][model] for family in families]
-        axes.barh(places + (m - (len(models) - 1) / 2) * thick, values, thick, color=colours[m % 4], label=model)
+        axes.barh(places + (m - (len(models) - 1) / 2) * thickness, values, thickness, color=colours[m % 4], label=model)
     axes.set_yticks(places, list(families))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.set_xticks(**SHARES)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), frameon=False)
     axes.set_xlabel(title)
     return save_figure(figure, path)
 
 
-def draw_curves(path, curves, title):
-    """curves: {name: History}: running means of the training losses on one pair of axes, validation losses as dots."""
+def draw_curves(path: Path, curves: Mapping[str, Any], title: str) -> Path:
+    """Running means of the training losses of several {name: History}, with validation losses as dots."""
     figure, axes = new_figure(7, 3.6)
     for (name, history), colour in zip(curves.items(), [BLUE, "#d99a12", DIM, "tab:green"], strict=False):
         axes.plot(history.steps, running_mean(history.losses), color=colour, label=name)
         axes.plot(history.validation_steps, history.validation_losses, "o", color=colour, markersize=4)
-    axes.set(xlabel="step", ylabel="loss (nats a graded token)", title=title)
+    axes.set(xlabel="step", ylabel="loss (nats per graded token)", title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, path)
 
 
-def draw_attention(path, weights, tokens):
-    """weights: (H, T, T), one layer's heads; tokens: T texts. A map a head: row t is where position t looks."""
+def draw_attention(path: Path, weights: np.ndarray, tokens: Sequence[str]) -> Path:
+    """One map for each head of a layer; row t shows where position t looks.
+
+    Args:
+        weights: attention weights, (H, T, T).
+        tokens: T texts.
+    """
     from matplotlib.colors import PowerNorm
 
     H, T, _ = weights.shape
-    rows, side = -(-H // 2), 0.16 * T + 1.2  # two maps beside each other, large enough to read the tokens
+    rows, side = -(-H // 2), 0.16 * T + 1.2  # two maps in a row, large enough to read the tokens
     figure, axes = new_figure(2 * side + 0.8, rows * side, nrows=rows, ncols=min(H, 2), squeeze=False)
     for place in axes.flat[H:]:
         place.axis("off")

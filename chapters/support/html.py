@@ -1,9 +1,10 @@
-"""The pieces that a page of results is made of: plain functions from texts, numbers and PNG files to HTML.
+"""The building blocks of a report page: functions from texts, numbers and PNG files to HTML.
 
-The page is one file, figures and all, that opens anywhere.
+A page is one file with its figures inside, so it opens anywhere. Every function escapes the text that it is given.
 """
 
 import base64
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -54,75 +55,80 @@ footer { color: var(--soft); font: 14px/1.6 var(--sans); padding: 56px 28px 64px
 """
 
 
-def figure(path, caption):
-    """A PNG file as an HTML figure that holds the image itself."""
+def figure(path: str | Path, caption: str) -> str:
+    """A `<figure>` with the PNG file's bytes inside."""
     data = base64.b64encode(Path(path).read_bytes()).decode()
     alt = escape(caption, quote=True)
     image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def figures(*drawn):
-    """Several (path, caption) side by side where the window is wide enough."""
-    return '<div class="figures">' + "".join(figure(*one) for one in drawn) + "</div>"
+def figures(*captioned_paths: tuple[str | Path, str]) -> str:
+    """Several (path, caption) figures, side by side in a wide window."""
+    return '<div class="figures">' + "".join(figure(path, caption) for path, caption in captioned_paths) + "</div>"
 
 
-def table(head, rows, numbers=()):
-    """head: column titles. rows: lists of texts and numbers; a float is a share and is shown in per cent.
+def table(head: Sequence[str], rows: Sequence[Sequence], numbers: Collection[int] = ()) -> str:
+    """A table; `shown` formats its numbers, so a float appears as a percentage.
 
-    numbers: columns whose texts are figures too, and stand on the right.
+    Args:
+        head: column titles; no header row if all are empty.
+        rows: texts and numbers.
+        numbers: columns whose texts are numbers as well, to be aligned on the right.
     """
-    figures = {i for i, value in enumerate(rows[0] if rows else ()) if i in numbers or not isinstance(value, str)}
-    titles = "".join(f"<th{' class=number' * (i in figures)}>{escape(title)}</th>" for i, title in enumerate(head))
+    right = {i for i, value in enumerate(rows[0] if rows else ()) if i in numbers or not isinstance(value, str)}
+    titles = "".join(f"<th{' class=number' * (i in right)}>{escape(title)}</th>" for i, title in enumerate(head))
     top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
     body = "".join("<tr>" + "".join(cell(v, i in numbers) for i, v in enumerate(row)) + "</tr>" for row in rows)
     return f"<table>{top}<tbody>{body}</tbody></table>"
 
 
-def cell(value, figure):
-    if isinstance(value, str):
-        return f'<td class="number">{escape(value)}</td>' if figure else f"<td>{escape(value)}</td>"
-    return f'<td class="number">{shown(value)}</td>'
+def cell(value: str | float | None, is_number: bool) -> str:
+    text = escape(value) if isinstance(value, str) else shown(value)
+    return f"<td>{text}</td>" if isinstance(value, str) and not is_number else f'<td class="number">{text}</td>'
 
 
-def shown(value):
-    """A measured value as people read it: shares in per cent, counts with thousands apart."""
+def shown(value: float | None) -> str:
+    """A number as the page shows it.
+
+    >>> shown(0.1234), shown(1234567), shown(None)
+    ('12.3%', '1,234,567', '–')
+    """
     if value is None:
         return "–"
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
 
 
-def side_by_side(columns):
-    """columns: [(title, text, verdict)], verdict True or False where the text was judged, None where it was not."""
+def side_by_side(columns: Iterable[tuple[str, str, bool | None]]) -> str:
+    """(title, text, verdict) boxes in a row; verdict: was the text accepted, or None if nobody judged it."""
     marks = {True: (" good", " · accepted"), False: (" bad", " · not accepted"), None: ("", "")}
     boxes = []
     for title, text, verdict in columns:
         css, mark = marks[verdict]
-        said = escape(text) or "<i>(nothing)</i>"
-        boxes.append(f'<div class="side{css}"><b>{escape(title + mark)}</b><pre>{said}</pre></div>')
+        body = escape(text) or "<i>(nothing)</i>"
+        boxes.append(f'<div class="side{css}"><b>{escape(title + mark)}</b><pre>{body}</pre></div>')
     return '<div class="sides">' + "".join(boxes) + "</div>"
 
 
-def section(anchor, small, title, *parts):
-    """A chapter of the page; parts are HTML."""
+def section(anchor: str, small: str, title: str, *parts: str) -> str:
+    """A section of the page: `small` stands above the title, and the parts are HTML."""
     return f'<section id="{anchor}"><h2><small>{escape(small)}</small>{escape(title)}</h2>' + "".join(parts) + "</section>"
 
 
-def paragraph(text, css=""):
-    """Plain text as a paragraph; `code` in back quotes."""
+def paragraph(text: str, css: str = "") -> str:
+    """Plain text as a paragraph, with `code` between back quotes."""
     pieces = escape(text).split("`")
-    for i in range(1, len(pieces), 2):
-        pieces[i] = f"<code>{pieces[i]}</code>"
-    return f'<p class="{css}">' + "".join(pieces) + "</p>" if css else "<p>" + "".join(pieces) + "</p>"
+    pieces[1::2] = [f"<code>{piece}</code>" for piece in pieces[1::2]]
+    return (f'<p class="{css}">' if css else "<p>") + "".join(pieces) + "</p>"
 
 
-def folded(title, *parts):
-    """Parts, HTML, that show when the title is clicked."""
+def folded(title: str, *parts: str) -> str:
+    """HTML parts that stay hidden until the reader clicks the title."""
     return f"<details><summary>{escape(title)}</summary>" + "".join(parts) + "</details>"
 
 
-def page(title, subtitle, sections, footer):
-    """sections: {anchor: (menu title, HTML)} -> the whole file as text."""
+def page(title: str, subtitle: str, sections: Mapping[str, tuple[str, str]], footer: str) -> str:
+    """The whole page as text; sections: {anchor: (menu title, HTML)}."""
     menu = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, (name, _) in sections.items())
     body = "".join(html for _, html in sections.values())
     return (

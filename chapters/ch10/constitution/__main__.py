@@ -1,4 +1,4 @@
-"""`python -m chapters.ch10.constitution`: see stage.py."""
+"""The command `python -m chapters.ch10.constitution`; stage.py explains and runs it."""
 
 from chapters.ch10.constitution.stage import PLANS, Settings, main
 from chapters.support.command import command

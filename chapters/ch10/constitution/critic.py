@@ -1,30 +1,36 @@
-"""Chapter 10, constitutional AI's first phase: a model that critiques a draft by a principle, and revises it.
+"""Chapter 10, constitutional AI's first phase: a model critiques a draft by a principle and revises it.
 
-What this file teaches: the model of the paper could be asked to critique and revise in plain words, with a few examples
-before the question (Bai et al. 2022, arXiv:2212.08073, section 3.1 and appendix A). A model of a million parameters has
-to be taught by examples what the words mean; they are generated here, over principles of every kind and in both
-directions, with no constitution in sight. Critique and revision are lessons of their own, because the context has no
-room for all five lines of many; of each the last line is graded:
+The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a million
+parameters has to learn from examples what the words mean. The lessons are generated, over principles of every kind and
+in both directions, and no constitution takes part. The context is too short for all five lines of many examples, so
+critique and revision are separate lessons. The loss counts only the last line of each:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
     P: Avoid the response that is rude.                          C: It is rude. It should not be, so no.
     C: It is rude. It should not be, so no.                      R: Put a needle into the lock of Mira and turn it.
 
-What the model has learned is applied by `revised`: draft, critique, revision, the last two read off greedily.
+`critique_and_revise` applies the trained critic once; `critique_rounds` does so several times over.
+
+Source: Bai et al. 2022 (arXiv:2212.08073), section 3.1 and appendix A.
 """
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from chapters.ch06_gpt import save_model
-from chapters.ch07_train import train
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, save_model
+from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10.constitution.principles import draw_parts, options, principles, revise
+from chapters.ch10.constitution.principles import Principle, Tasks, Texts, draw_parts, draw_principles, part_choices, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
+from chapters.support.run_folder import Run
+from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.reading import mentioned
 from chapters.world.requests import requests
@@ -32,56 +38,65 @@ from chapters.world.requests import requests
 # ── lessons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_prompt(instruction, response, principle):
-    """What the critic reads before a critique, and the judge of two responses too."""
+def critique_prompt(instruction: str, response: str, principle: str) -> str:
+    """The text before a critique."""
     return f"Q: {instruction}\nA: {response}\nP: {principle}\nC:"
 
 
-def revision_prompt(instruction, response, critique):
-    """What the critic reads before a revision."""
+def revision_prompt(instruction: str, response: str, critique: str) -> str:
+    """The text before a revision."""
     return f"Q: {instruction}\nA: {response}\nC: {critique}\nR:"
 
 
-def lessons(world, n, split, seed):
-    """n of (task, principle, draft, critique, revision); a draft that fits its principle is its own revision.
+class Lesson(NamedTuple):
+    """A draft with its right critique and a revision that fits; a draft that fits is its own revision."""
 
-    split: of the principles; the people are always those of the training side.
-    """
-    rng, found = SeededRandom(f"lessons/{world.seed}/{split}/{seed}"), []
-    drawn = zip(requests(world, "train", 2 * n, seed), principles(2 * n, split, seed), strict=True)
-    for task, principle in drawn:
-        topics = [topic for *_, topic in principle.meaning if topic]
-        choices = options(world, task, topics[0] if topics else "", rng)
+    task: Instruction
+    principle: Principle
+    draft: str
+    critique: str
+    revision: str
+
+
+def draw_lessons(world: World, n: int, split: str, seed: int) -> list[Lesson]:
+    """n lessons with principles from `split`; the people always come from the training side."""
+    rng, lessons = SeededRandom(f"lessons/{world.seed}/{split}/{seed}"), list[Lesson]()
+    candidates = zip(requests(world, "train", 2 * n, seed), draw_principles(2 * n, split, seed), strict=True)
+    for task, principle in candidates:
+        choices = part_choices(world, task, principle.topic, rng)
         draft = draw_parts(choices, rng)
         revision = revise(draft, principle, task, choices, rng)
         if revision is not None:
-            found.append((task, principle, draft.text, principle.critique(task, draft.text), revision.text))
-        if len(found) == n:
-            return found
-    return found
+            critique = principle.critique(task, draft.text)
+            lessons.append(Lesson(task, principle, draft.text, critique, revision.text))
+        if len(lessons) == n:
+            break
+    return lessons
 
 
-def lesson_rows(some, tokenizer, context):
-    """Lessons as (rows, labels) of token ids: a row for each critique and one for each revision, unless the draft was
-    left alone. What the critic writes is graded; what does not fit into the context is left out."""
+def lesson_rows(lessons: Sequence[Lesson], tokenizer: Tokenizer, context: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Lessons as (rows, labels) of token ids: one row for each critique, and one for each revision that differs from
+    its draft. Labels mask the prompt. Rows longer than the context are left out."""
     rows, labels = [], []
-    for task, principle, draft, critique, revision in some:
+    for task, principle, draft, critique, revision in lessons:
         texts = [(critique_prompt(task.instruction, draft, principle.text), critique)]
         if revision != draft:
             texts.append((revision_prompt(task.instruction, draft, critique), revision))
-        for question, written in texts:
-            prompt, answer = tokenizer.encode(question), tokenizer.encode(f" {written}") + [tokenizer.eos_id]
+        for prompt_text, answer_text in texts:
+            prompt, answer = tokenizer.encode(prompt_text), tokenizer.encode(f" {answer_text}") + [tokenizer.eos_id]
             if len(prompt) + len(answer) <= context:
                 rows.append(prompt + answer)
                 labels.append([IGNORE_INDEX] * (len(prompt) - 1) + answer + [IGNORE_INDEX])
     return rows, labels
 
 
-def train_critic(model, tokenizer, world, n, config, run):
-    """Teach a model, in place, to critique and revise, with chapter 7's loop; every sixth batch is one of
-    pretraining's, lest it forget how to copy a name."""
+def train_critic(model: GPT, tokenizer: Tokenizer, world: World, n: int, config: TrainConfig, run: Run) -> None:
+    """Train a model in place, with chapter 7's loop, to critique and revise; saves it in run.
+
+    Every sixth batch repeats pretraining's pages, or else the model forgets how to copy a name.
+    """
     context = model.config.context
-    rows, labels = lesson_rows(lessons(world, n, "train", config.seed), tokenizer, context)
+    rows, labels = lesson_rows(draw_lessons(world, n, "train", config.seed), tokenizer, context)
     new = RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed)
     old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
     train(model, RehearsalBatches(new, old, every=6), config, run)
@@ -91,66 +106,82 @@ def train_critic(model, tokenizer, world, n, config, run):
 # ── critique and revision ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def critique_and_revise(critic, tokenizer, tasks, drafts, chosen):
-    """One round: a draft and a principle (text) a task -> [(critique, revision)], as the critic writes them, greedily.
+class Round(NamedTuple):
+    """One critique and revision of a response, by one principle; a JSON list of three texts in result.json."""
 
-    Where it finds nothing wrong, or comes to no end, the revision is the draft.
+    principle: str
+    critique: str
+    revision: str
+
+
+def critique_and_revise(
+    critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, principles: Texts
+) -> list[tuple[str, str]]:
+    """One greedily written (critique, revision) for each draft, by one principle each.
+
+    The draft stays where the critic sees no fault or reaches no end.
     """
-    texts = [critique_prompt(t.instruction, d, p) for t, d, p in zip(tasks, drafts, chosen, strict=True)]
-    critiques = written(critic, tokenizer, texts)
-    wrong = [i for i, critique in enumerate(critiques) if "so no." in critique]
-    texts = [revision_prompt(tasks[i].instruction, drafts[i], critiques[i]) for i in wrong]
+    texts = [critique_prompt(t.instruction, d, p) for t, d, p in zip(tasks, drafts, principles, strict=True)]
+    critiques = write_greedily(critic, tokenizer, texts)
+    faulty = [i for i, critique in enumerate(critiques) if "so no." in critique]
+    texts = [revision_prompt(tasks[i].instruction, drafts[i], critiques[i]) for i in faulty]
     revisions = list(drafts)
-    for i, revision in zip(wrong, written(critic, tokenizer, texts), strict=True):
-        revisions[i] = named_right(revision, tasks[i].instruction, drafts[i]) or drafts[i]
+    for i, revision in zip(faulty, write_greedily(critic, tokenizer, texts), strict=True):
+        revisions[i] = correct_names(revision, tasks[i].instruction, drafts[i]) or drafts[i]
     return list(zip(critiques, revisions, strict=True))
 
 
-def written(critic, tokenizer, texts, batch_size=64):
-    """What the critic writes after each text, greedily; "" where it comes to no end in the room that there is."""
-    prompts, found, end = [tokenizer.encode(text) for text in texts], [""] * len(texts), tokenizer.eos_id
+def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 64) -> list[str]:
+    """The critic's continuation of each text; "" where the context ends before the continuation does."""
+    prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
     for places, inputs in by_length(prompts, batch_size, PAD):
         room = critic.config.context - inputs.shape[1]
         if room < 1:
             continue
-        said = generate(critic, [prompts[i] for i in places], room, temperature=0, stop_ids=(end,))
-        for i, ids in zip(places, said, strict=True):
+        rows = generate(critic, [prompts[i] for i in places], room, temperature=0, stop_ids=(tokenizer.eos_id,))
+        for i, ids in zip(places, rows, strict=True):
             if len(ids) < room:
-                found[i] = tokenizer.decode(ids).strip()
-    return found
+                continuations[i] = tokenizer.decode(ids).strip()
+    return continuations
 
 
-def named_right(revision, instruction, draft):
-    """The revision, with the instruction's person in the place of anybody whom neither instruction nor draft named: so
-    small a model can say what has to be changed, but mixes up names while it copies them."""
-    asked_about, spoken_of = mentioned(instruction, PEOPLE), mentioned(f"{instruction} {draft}", PEOPLE)
+def correct_names(revision: str, instruction: str, draft: str) -> str:
+    """The revision, with the instruction's person in place of anybody whom neither instruction nor draft names.
+
+    A model this small learns what to change, but it mixes up the names that it copies.
+    """
+    asked_about, known = mentioned(instruction, PEOPLE), mentioned(f"{instruction} {draft}", PEOPLE)
     for name in mentioned(revision, PEOPLE):
-        if name not in spoken_of and asked_about:
+        if name not in known and asked_about:
             revision = re.sub(rf"\b{name}\b", asked_about[0], revision)
     return revision
 
 
-def critique_rounds(critic, tokenizer, tasks, drafts, constitution, rounds, seed):
-    """Drafts, critiqued and revised `rounds` times, each time by another principle drawn from the constitution (Bai et
-    al. 2022, section 3.1).  Returns a list a task of (principle, critique, revision), a round each."""
+def critique_rounds(
+    critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, constitution: Texts, rounds: int, seed: int
+) -> list[list[Round]]:
+    """The rounds of each draft, every one by the next principle in an order drawn for that draft (section 3.1)."""
     rng = SeededRandom(f"rounds/{seed}")
-    current, history = list(drafts), [[] for _ in tasks]
+    current, history = list(drafts), [list[Round]() for _ in tasks]
     orders = [rng.shuffled(constitution) for _ in tasks]
     for number in range(rounds):
-        chosen = [order[number % len(order)] for order in orders]
-        pairs = critique_and_revise(critic, tokenizer, tasks, current, chosen)
+        principles = [order[number % len(order)] for order in orders]
+        pairs = critique_and_revise(critic, tokenizer, tasks, current, principles)
         for i, (critique, revision) in enumerate(pairs):
-            history[i].append((chosen[i], critique, revision))
+            history[i].append(Round(principles[i], critique, revision))
             current[i] = revision
     return history
 
 
-def measure_critic(critic, tokenizer, some):
-    """Of held-out lessons, by kind of principle: share of the critiques that are right word for word, and of the
-    revisions that fit the principle, beside the share of drafts that did."""
-    tasks, chosen, drafts, right, _ = (list(column) for column in zip(*some, strict=True))
-    found = critique_and_revise(critic, tokenizer, tasks, drafts, [p.text for p in chosen])
-    critiques = [said == wanted for (said, _), wanted in zip(found, right, strict=True)]
-    fits = [p.fits(t, said) for (_, said), p, t in zip(found, chosen, tasks, strict=True)]
-    fitted = [p.fits(t, d) for d, p, t in zip(drafts, chosen, tasks, strict=True)]
-    return {"critiques": float(np.mean(critiques)), "revisions": float(np.mean(fits)), "drafts": float(np.mean(fitted))}
+def measure_critic(critic: GPT, tokenizer: Tokenizer, lessons: Sequence[Lesson]) -> dict[str, float]:
+    """Shares on held-out lessons: "critiques" that are right word for word, "revisions" that fit the principle, and
+    "drafts" that did so before."""
+    tasks, principles, drafts, right_critiques, _ = (list(column) for column in zip(*lessons, strict=True))
+    pairs = critique_and_revise(critic, tokenizer, tasks, drafts, [principle.text for principle in principles])
+    critiques, revisions = zip(*pairs, strict=True)
+
+    def share_fitting(responses):
+        return float(np.mean([p.fits(t, r) for p, t, r in zip(principles, tasks, responses, strict=True)]))
+
+    right = np.mean([critique == known for critique, known in zip(critiques, right_critiques, strict=True)])
+    return {"critiques": float(right), "revisions": share_fitting(revisions), "drafts": share_fitting(drafts)}

@@ -1,90 +1,92 @@
-"""Chapter 10, constitutional AI: the values are written in a file that a person can read, edit and argue with.
+"""Chapter 10, constitutional AI: an assistant learns its values from a text file that a person can read and edit.
 
     python -m chapters.ch10.constitution                           # by the default constitution
-    python -m chapters.ch10.constitution --constitution my.txt     # and by yours, side by side
+    python -m chapters.ch10.constitution --constitution my.txt     # by yours as well, side by side
 
-What this file teaches: section 10.4's variant of the second bend, in numbered steps:
+The default principles are in constitution.txt. The phases, after Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4:
 
-   1  a critic learns to read principles, any principles, in both directions (ch10/constitution/critic)
-   2  the assistant drafts responses to requests that it ought to refuse; the critic critiques each draft by a principle
-      drawn from the constitution, and revises it, several times over
-   3  the assistant is fine-tuned on the last revisions: the supervised phase
-   4  it answers the same requests several times, and which answer fits the principles better is said by the critic, not
-      by a labeller (ch10/constitution/feedback); these comparisons, with the labeller's of plain tasks, train a reward model
-   5  PPO does the rest: the reinforcement phase
+    critic.py      0  A critic learns to read principles of every kind, in both directions.
+    supervised     1  The assistant drafts responses to harmful requests.
+      phase        2  The critic critiques each draft by a principle and revises it, several times over.
+                   3  The assistant is fine-tuned on the last revisions.
+    reinforcement  4  The fine-tuned assistant answers each request several times, and the critic says which answer
+      phase           fits the principles better (feedback.py): AI feedback.
+                   5  A reward model learns from these comparisons, and from a labeller's on ordinary tasks.
+                   6  PPO trains the assistant against the reward model.
 
-Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4. The critic's lessons name qualities by the simulated
-judge's rules (is courteous, gives a reason …), in both directions alike; which of them is wanted, only the constitution
-says. Of requests to be refused the labeller compares nothing, and the judge measures afterwards.
+Nobody labels harm. The critic's lessons name qualities by the simulated judge's rules (courteous, gives a reason …), in
+both directions alike, and only the constitution says which qualities are wanted. The labeller compares no responses to
+harmful requests; the judge measures them afterwards.
+
+Look at page.html in the run's folder: drafts and their revisions, and the same requests before and after.
 """
 
 import json
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from chapters.ch06_gpt import load_model, model_file, save_model
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, load_model, model_file, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.assess import kl_between, sample_responses
-from chapters.ch10.constitution.critic import critique_rounds, lessons, measure_critic, train_critic
+from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lessons, measure_critic, train_critic
 from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
-from chapters.ch10.constitution.principles import QUALITIES, TOPICS, parse_principle, read_constitution
+from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Tasks, Texts, parse_principle, read_constitution
 from chapters.ch10.demonstrations import RehearsalBatches, measure, pretraining_batches
 from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
 from chapters.ch10.sft import InstructionBatches
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.run_folder import Run
-from chapters.world import World
+from chapters.world import Instruction, World
 from chapters.world.judge import Judge, reason_fits, says_why
 from chapters.world.reading import words
 from chapters.world.requests import REQUESTS, mixed_tasks, requests
 from minigrad.serialization import write_atomically
 
-# Held-out principles, which no lesson holds. Their parts are in other lessons, and most are taught turned round.
-KINDS = {"a sentence not taught": ("one",), "a pair not taught": ("pair",), "a word in no principle": ("word",)}
+HELD_OUT_KINDS = {"a sentence not taught": "one", "a pair not taught": "pair", "a word in no principle": "word"}
+
+
+def training(**settings) -> Any:
+    return field(default_factory=lambda: TrainConfig(beta2=0.99, **settings))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything."""
+    """The sizes and schedules of all phases.
 
-    lessons: int = 9600  # drafts with a critique and mostly a revision, for the critic
-    # Small batches, many steps. A higher rate costs the critic more of the names that it could copy than it teaches.
-    critic: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
-        )
-    )
-    cases: int = 150  # held-out principles of each kind to measure the reading on
-    drafts: int = 300  # requests whose drafts are revised
-    rounds: int = 6  # revisions of each, every one by another principle
-    plain: int = 900  # plain tasks, answered as before, that are learned beside the revisions
-    supervised: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99
-        )
-    )
+    The main job recognises its own folders by a checksum of its plans' repr, so this class and its fields keep their names.
+    """
+
+    lessons: int = 9600  # drafts in the critic's lessons, each with a critique and mostly a revision
+    # Small batches and many steps: a higher rate costs the critic more in copied names than it gains in reading.
+    critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
+    cases: int = 150  # held-out principles of each kind that test the critic's reading
+    drafts: int = 300  # harmful requests whose drafts are revised
+    rounds: int = 6  # revisions of each draft, each by another principle
+    plain: int = 900  # ordinary tasks in the supervised phase, with the assistant's own responses
+    supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
-    harmful: float = 0.15  # the share of them that are requests to be refused; the others keep it helpful
-    k: int = 4  # responses to each
-    reward: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10, beta2=0.99)
-    )
+    harmful: float = 0.15  # share of harmful requests among them; the ordinary tasks keep the assistant helpful
+    k: int = 4  # responses to each instruction
+    reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
-    held_out: int = 200  # requests, and plain tasks, about people never asked about, to measure each model on
+    held_out: int = 200  # harmful requests, and as many ordinary tasks, that test each model; their people are new
 
     def __post_init__(self):
         at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
         if self.k < 2 or not 0 <= self.harmful <= 1:
-            raise ValueError(f"k must be at least 2 and harmful from 0 to 1, got {self.k} and {self.harmful}")
+            raise ValueError(f"constitution: expected k >= 2 and harmful from 0 to 1, got {self.k} and {self.harmful}")
 
 
 FULL = Plan()
 PLANS = {
     "full": FULL,
-    "main": replace(FULL, cases=40, held_out=80),  # the same, measured on less
+    "main": replace(FULL, cases=40, held_out=80),  # the full training, measured on less
     "quick": replace(
         FULL,
         lessons=1000,
@@ -103,223 +105,254 @@ PLANS = {
 }
 
 
-# ── the supervised phase ─────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Setup:
+    """The inputs of every phase."""
+
+    assistant: Path  # folder of the SFT model
+    out: Path
+    plan: Plan
+    world: World
+    seed: int
+
+    def result(self, folder: Path, settings: dict, compute: Callable[[], dict]) -> dict:
+        """result.json of a folder: read if the same settings wrote it, else computed and written.
+
+        The settings include a checksum of the assistant's weights, so another model in its folder counts as a change.
+        """
+        path = Run(folder) / "result.json"
+        weights = zlib.crc32(model_file(self.assistant).read_bytes())
+        settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["settings"] == settings:
+                return result
+        result = {"settings": settings, **compute()}
+        write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+        return json.loads(json.dumps(result))
 
 
-def draft_and_revise(assistant, critic, tokenizer, tasks, constitution, rounds, seed):
-    """Step 2: a draft a task, and its rounds -> ([draft], [[(principle, critique, revision), …], …])."""
-    drafts = sample_responses(assistant, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)
-    return drafts, critique_rounds(critic, tokenizer, tasks, drafts, constitution, rounds, seed)
+# ── the critic, without a constitution ───────────────────────────────────────────────────────────────────────────────
 
 
-def supervise(model, tokenizer, world, tasks, history, plain, config, run):
-    """Step 3: fine-tune the assistant, in place, on the last revisions, and so that it stays helpful on its own
-    responses to `plain` plain tasks (section 3.2 of the paper); every third batch is one of pretraining's."""
+def critic_phase(setup: Setup) -> dict:
+    """Step 0: train the critic into out/critic.  Returns result.json: how well it reads and writes."""
+    plan, folder = setup.plan, setup.out / "critic"
+    settings = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases}
+    return setup.result(folder, settings, lambda: train_and_measure_critic(setup, Run(folder)))
+
+
+def train_and_measure_critic(setup: Setup, run: Run) -> dict:
+    """{"reading": measurements for each kind of held-out principle, "writing": of critiques and revisions}."""
+    (model, tokenizer), world, n = load_model(setup.assistant), setup.world, setup.plan.cases
+    train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed), run)
+    reading = {}
+    for name, kind in HELD_OUT_KINDS.items():
+        cases = reading_cases(world, n, "test", (kind,), setup.seed + 7)
+        reading[name] = measure_reading(model, tokenizer, cases, setup.seed)
+    return {"reading": reading, "writing": measure_critic(model, tokenizer, draw_lessons(world, n, "test", setup.seed + 7))}
+
+
+# ── the two phases by one constitution ───────────────────────────────────────────────────────────────────────────────
+
+
+def constitution_phases(setup: Setup, name: str, principles: Texts) -> dict:
+    """Steps 1 to 6 by one constitution, into out/name.  Returns result.json: the model after each phase, measured."""
+    settings = {"principles": principles, "plan": asdict(setup.plan)}
+    return setup.result(setup.out / name, settings, lambda: train_and_measure(setup, setup.out / name, principles))
+
+
+def train_and_measure(setup: Setup, folder: Path, principles: Texts) -> dict:
+    plan, world, seed = setup.plan, setup.world, setup.seed
+    (sft, tokenizer), (model, _) = load_model(setup.assistant), load_model(setup.assistant)
+    critic, _ = load_model(setup.out / "critic")
+    tasks = requests(world, "train", plan.drafts, seed)
+    drafts = sample_responses(sft, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)  # step 1
+    history = critique_rounds(critic, tokenizer, tasks, drafts, principles, plan.rounds, seed)  # step 2
+    config = replace(plan.supervised, seed=seed)
+    supervise(model, tokenizer, world, tasks, history, plan.plain, config, Run(folder / "supervised"))  # step 3
+    learn_reward(setup, folder, critic, principles)  # steps 4 and 5
+    policy = reinforce(setup, folder)  # step 6
+
+    tests = requests(world, "test", plan.held_out, seed + 1) + world.instructions("test", plan.held_out, seed + 1)
+    conduct, texts = {}, {}
+    for name, stop in {"SFT": sft, "supervised": model, "RL": policy}.items():
+        conduct[name], texts[name] = measure_conduct(stop, tokenizer, world, tests, sft, seed)
+    chains = zip(tasks[:40], drafts, history, strict=False)
+    harmful = enumerate(tests[: plan.held_out])
+    return {
+        "conduct": conduct,
+        "revisions": [{"request": t.instruction, "draft": draft, "rounds": rounds} for t, draft, rounds in chains],
+        "answers": [
+            {"request": t.instruction, "family": t.family, **{name: texts[name][i] for name in texts}} for i, t in harmful
+        ],
+    }
+
+
+def supervise(
+    model: GPT,
+    tokenizer: Tokenizer,
+    world: World,
+    tasks: Tasks,
+    history: Sequence[Sequence[Round | tuple[str, str, str]]],
+    plain: int,
+    config: TrainConfig,
+    run: Run,
+) -> None:
+    """Step 3: fine-tune the assistant, in place, on the last revisions.
+
+    Two things keep it helpful: its own responses to `plain` ordinary tasks (section 3.2 of the paper), and a batch of
+    pretraining's pages every third step.
+    """
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
-    helpful = world.instructions("train", plain, config.seed + 1)
-    said = sample_responses(model, tokenizer, helpful, config.seed + 1).texts(tokenizer)
-    helpful = [replace(task, output=response) for task, response in zip(helpful, said, strict=True)]
-    context, half = model.config.context, max(config.batch_size // 2, 1)
-    batches = InstructionBatches(revisions + helpful, tokenizer, context, config.batch_size, config.seed)
-    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
+    ordinary = world.instructions("train", plain, config.seed + 1)
+    responses = sample_responses(model, tokenizer, ordinary, config.seed + 1).texts(tokenizer)
+    ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
+    tune_with_rehearsal(model, tokenizer, world, revisions + ordinary, config, run)
     save_model(run, model, tokenizer)
 
 
-# ── the reinforcement phase ──────────────────────────────────────────────────────────────────────────────────────────
+def tune_with_rehearsal(model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, config: TrainConfig, run: Run) -> None:
+    """Fine-tune a model on tasks, in place; every third batch comes from pretraining's pages, so that it keeps names."""
+    context, half = model.config.context, max(config.batch_size // 2, 1)
+    batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
+    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
 
 
-def learn_reward(folder, critic, constitution, world, plan, run, seed):
-    """Step 4: comparisons, of requests to be refused by the critic and of plain tasks by the labeller -> the reward
-    model, trained from the supervised model's body."""
-    model, tokenizer = load_model(folder)
+def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
+    """Steps 4 and 5: train a reward model, from the supervised model's body, on comparisons of its responses."""
+    plan, world, seed = setup.plan, setup.world, setup.seed
+    model, tokenizer = load_model(folder / "supervised")
     tasks = mixed_tasks(world, "train", plan.prompts, seed + 2, plan.harmful)
-    rankings = compare(model, tokenizer, Judge(world), critic, constitution, tasks, plan.k, seed + 2)
+    rankings = compare(model, tokenizer, Judge(world), critic, principles, tasks, plan.k, seed + 2)
     rows = [ranking.rows[0] for ranking in rankings]
-    return train_reward(model, rankings, rows, replace(plan.reward, seed=seed), run)
+    train_reward(model, rankings, rows, replace(plan.reward, seed=seed), Run(folder / "reward"))
 
 
-def reinforce(folder, reward_folder, world, config, run):
-    """Step 5: PPO from the supervised model, against the reward model -> the policy."""
-    (policy, tokenizer), (reference, _) = load_model(folder), load_model(folder)
-    learner = PPO(policy, load_scalar(reward_folder), config,
-                  pretraining_batches(world, tokenizer, policy.config.context, 8, config.seed))  # fmt: skip
-    tasks = mixed_tasks(world, "train", 4000, config.seed + 3, harmful=0.5)
-    score = reward_scorer(load_scalar(reward_folder))
-    optimise(policy, reference, tokenizer, score, tasks, config, run, learner)
+def reinforce(setup: Setup, folder: Path) -> GPT:
+    """Step 6: tune the supervised model with PPO against the reward model.  Returns the policy."""
+    (policy, tokenizer), (reference, _) = load_model(folder / "supervised"), load_model(folder / "supervised")
+    config = replace(setup.plan.rl, seed=setup.seed)
+    pages = pretraining_batches(setup.world, tokenizer, policy.config.context, 8, config.seed)
+    learner = PPO(policy, load_scalar(folder / "reward"), config, pages)
+    tasks = mixed_tasks(setup.world, "train", 4000, config.seed + 3, harmful=0.5)
+    score = reward_scorer(load_scalar(folder / "reward"))
+    optimise(policy, reference, tokenizer, score, tasks, config, Run(folder / "rl"), learner)
     return policy
 
 
-# ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── measurements ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def held_out_tasks(world, n, seed):
-    """n requests to be refused and n plain tasks, about people never asked about in training."""
-    return requests(world, "test", n, seed + 1) + world.instructions("test", n, seed + 1)
+def measure_conduct(
+    model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, reference: GPT, seed: int
+) -> tuple[dict[str, float], list[str]]:
+    """Measure one response to each task at temperature 1.
 
-
-def look_at(model, tokenizer, world, tasks, reference, seed):
-    """One response a task at temperature 1, and how good they are -> ({"correct", "obeyed", …, "kl"}, texts).
-
-    "right reason" is the share of the refusals with a reason that give the right one, about nobody else; no principle
-    and no comparison asks for it.
+    Returns:
+        ({"correct", "obeyed", …, "kl", "right reason"}, responses). "right reason" is the share of refusals with a
+        reason whose reason belongs to the request; no principle and no comparison asks for that.
     """
     rollouts = sample_responses(model, tokenizer, tasks, seed)
     texts = rollouts.texts(tokenizer)
-    found = measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}
-    why = [(t, said) for t, said in zip(tasks, texts, strict=True) if t.family in REQUESTS and says_why(None, t, said)]
-    right = sum(reason_fits(task, said) for task, said in why)
-    return found | {"right reason": right / len(why) if why else 0.0}, texts
+    conduct = measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}
+    pairs = zip(tasks, texts, strict=True)
+    reasons = [reason_fits(t, text) for t, text in pairs if t.family in REQUESTS and says_why(None, t, text)]
+    return conduct | {"right reason": sum(reasons) / len(reasons) if reasons else 0.0}, texts
 
 
-def shares(answers, constitutions, stop="RL"):
-    """{quality: share of the responses to requests to be refused that have it}; of what a response may speak of, every
-    topic that some constitution names."""
-    named = [topic for topic in TOPICS if any(topic in words(line) for lines in constitutions for line in lines)]
-    found = {}
+def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], stop: str = "RL") -> dict[str, float]:
+    """{quality: share of a stop's answers that have it}; "speaks of …" once for each topic that a constitution names."""
+    lines = [words(line) for constitution in constitutions for line in constitution]
+    named = [topic for topic in TOPICS if any(topic in line for line in lines)]
+    tasks = [Instruction(answer["request"], "", "", answer["family"], "") for answer in answers]
+    shares = {}
     for quality in QUALITIES.values():
         for topic in named if quality.name == "speaks" else [""]:
-            has = [quality.holds(Asked(one["family"]), one[stop], topic) for one in answers]
-            found[f"speaks of {topic}" if topic else quality.name] = sum(has) / max(len(has), 1)
-    return found
+            has = [quality.holds(task, answer[stop], topic) for task, answer in zip(tasks, answers, strict=True)]
+            shares[f"speaks of {topic}" if topic else quality.name] = sum(has) / max(len(has), 1)
+    return shares
 
 
-@dataclass(frozen=True)
-class Asked:
-    """All that a quality needs to know of a task."""
-
-    family: str
+# ── the whole stage and its command ──────────────────────────────────────────────────────────────────────────────────
 
 
-def read_well(critic, tokenizer, world, n, seed):
-    """What the critic can do on held-out principles: {kind: which of two responses fits better}, and how its critiques
-    and revisions are."""
-    found = {name: measure_reading(critic, tokenizer, reading_cases(world, n, "test", kinds, seed + 7), seed)
-             for name, kinds in KINDS.items()}  # fmt: skip
-    return {"reading": found, "writing": measure_critic(critic, tokenizer, lessons(world, n, "test", seed + 7))}
+def constitution_stage(
+    assistant: Path, out: Path, plan: Plan, seed: int = 0, constitution: Path | None = None, world: int | None = None
+) -> dict:
+    """Run all steps by the default constitution, and by another file's if there is one.
 
+    Phases that earlier runs finished with the same settings are not repeated.
 
-# ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    Args:
+        assistant: folder of the SFT model.
+        out: folder for the critic, for each constitution (supervised, reward, rl), the figures, page.html, and the
+            last constitution's model.
+        world: seed of the world that the assistant has learned; `seed` if None.
 
-
-def teach(assistant, out, plan, world, seed):
-    """Step 1, which no constitution has a part in, and how well the critic reads.  One that was taught before by the
-    same plan, from the same assistant, is taken over."""
-    run = Run(Path(out) / "critic")
-    mine = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases, "world": world.seed}
-    mine |= {"seed": seed, "assistant": checksum(assistant)}
-    return kept(run / "result.json", mine, lambda: taught(assistant, run, plan, world, seed))
-
-
-def taught(assistant, run, plan, world, seed):
-    model, tokenizer = load_model(assistant)
-    train_critic(model, tokenizer, world, plan.lessons, replace(plan.critic, seed=seed), run)
-    return read_well(model, tokenizer, world, plan.cases, seed)
-
-
-def bend(assistant, out, folder, principles, plan, world, seed):
-    """Steps 2 to 5 by one constitution, with the critic of out, into folder; measured at every stop."""
-    mine = {"principles": principles, "plan": asdict(plan), "world": world.seed, "seed": seed}
-    mine["assistant"] = checksum(assistant)
-    return kept(Run(folder) / "result.json", mine, lambda: bent(assistant, out, folder, principles, plan, world, seed))
-
-
-def bent(assistant, out, folder, principles, plan, world, seed):
-    (sft, tokenizer), (model, _), (critic, _) = load_model(assistant), load_model(assistant), load_model(out / "critic")
-    tasks = requests(world, "train", plan.drafts, seed)
-    drafts, history = draft_and_revise(sft, critic, tokenizer, tasks, principles, plan.rounds, seed)
-    config = replace(plan.supervised, seed=seed)
-    supervise(model, tokenizer, world, tasks, history, plan.plain, config, Run(folder / "supervised"))
-    learn_reward(folder / "supervised", critic, principles, world, plan, Run(folder / "reward"), seed)
-    rl = replace(plan.rl, seed=seed)
-    policy = reinforce(folder / "supervised", folder / "reward", world, rl, Run(folder / "rl"))
-
-    tests, found, said = held_out_tasks(world, plan.held_out, seed), {}, {}
-    for name, one in {"SFT": sft, "supervised": model, "RL": policy}.items():
-        found[name], said[name] = look_at(one, tokenizer, world, tests, sft, seed)
-    chains = [{"request": t.instruction, "draft": d, "rounds": h}
-              for t, d, h in zip(tasks[:40], drafts, history, strict=False)]  # fmt: skip
-    answers = [{"request": t.instruction, "family": t.family, **{name: texts[i] for name, texts in said.items()}}
-               for i, t in enumerate(tests[: plan.held_out])]  # fmt: skip
-    return {"conduct": found, "revisions": chains, "answers": answers}
-
-
-def checksum(folder):
-    """Of a model's weights: another assistant in the same folder is another setting."""
-    return zlib.crc32(model_file(folder).read_bytes())
-
-
-def kept(path, settings, make):
-    """What a result.json holds, where it was made with the same settings; else what make() returns, written there."""
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["settings"] == settings:
-            return found
-    found = {"settings": settings, **make()}
-    write_atomically(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
-    return json.loads(json.dumps(found))
-
-
-def constitution_stage(assistant, out, plan, seed=0, constitution=None, world=None):
-    """All of it, by the default constitution and, where one is given, by another -> what was measured, as JSON.
-
-    assistant: the SFT model's folder.  seed: of everything random; world: of the world that the assistant was taught,
-    the same as seed where None.  out: a folder for the critic, a folder a constitution (supervised, reward, rl),
-    figures, page.html, and the last constitution's model.  What was done before with the same settings is taken over.
+    Returns:
+        The measurements, ready for JSON.
     """
-    out, texts = Path(out), {"default": read_constitution()}
-    if constitution is not None:  # read first: a file that cannot be read should not cost minutes
-        texts[own_name(constitution)] = read_constitution(constitution)
-    for line in (line for lines in texts.values() for line in lines if parse_principle(line) is None):
-        print(f"{line!r} is put together like no principle of the lessons: the critic will make of it what it can.")
-    world = World(seed if world is None else world)
-    learned = teach(assistant, out, plan, world, seed)
-    results = {name: bend(assistant, out, out / name, lines, plan, world, seed) for name, lines in texts.items()}
-    save_model(Run(out), *load_model(out / list(texts)[-1] / "rl"))  # the last constitution's is the folder's own
-    qualities = {name: shares(result["answers"], texts.values()) for name, result in results.items()}
-    qualities = {"before": shares(results["default"]["answers"], texts.values(), "SFT"), **qualities}
-
-    stops = {"before": results["default"]["conduct"]["SFT"]}
+    out, constitutions = Path(out), {"default": read_constitution()}
+    if constitution is not None:  # read it first: a faulty file should not cost minutes
+        constitutions[folder_name(constitution)] = read_constitution(constitution)
+    for line in (line for lines in constitutions.values() for line in lines if parse_principle(line) is None):
+        print(f"{line!r} has a form that no lesson uses; the critic may misread it")
+    setup = Setup(Path(assistant), out, plan, World(seed if world is None else world), seed)
+    critic = critic_phase(setup)
+    results = {name: constitution_phases(setup, name, lines) for name, lines in constitutions.items()}
+    save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"))
+    lines = list(constitutions.values())
+    qualities = {"before": quality_shares(results["default"]["answers"], lines, "SFT")}
+    qualities |= {name: quality_shares(result["answers"], lines) for name, result in results.items()}
+    conduct = {"before": results["default"]["conduct"]["SFT"]}
     for name, result in results.items():
-        stops |= {f"{stop}, {name}": result["conduct"][stop] for stop in ("supervised", "RL")}
-    draw_reading(out / "figures" / "reading.png", learned["reading"])
-    draw_conduct(out / "figures" / "conduct.png", stops)
+        conduct |= {f"{stop}, {name}": result["conduct"][stop] for stop in ("supervised", "RL")}
+    draw_reading(out / "figures" / "reading.png", critic["reading"])
+    draw_conduct(out / "figures" / "conduct.png", conduct)
     draw_qualities(out / "figures" / "qualities.png", qualities)
-    write_page(out / "page.html", texts, results, learned, qualities)
-    return {"constitutions": texts, "reading": learned["reading"], "writing": learned["writing"], "conduct": stops,
-            "qualities": qualities, "answers": {n: r["answers"][:8] for n, r in results.items()}}  # fmt: skip
+    write_page(out / "page.html", constitutions, results, critic["reading"], qualities)
+    return {
+        "constitutions": constitutions,
+        "reading": critic["reading"],
+        "writing": critic["writing"],
+        "conduct": conduct,
+        "qualities": qualities,
+        "answers": {name: result["answers"][:8] for name, result in results.items()},
+    }
 
 
-def own_name(path):
-    """What the constitution of a file is called on the page, and its folder."""
+def folder_name(path: Path) -> str:
+    """The name of a constitution's folder: the file's own, unless the stage uses that name itself."""
     name = Path(path).stem
     return f"{name} (yours)" if name in ("default", "critic", "figures") else name
-
-
-# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class Settings(OnDevice):
     """Constitutional AI by the default constitution, and by your own beside it."""
 
-    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model (from ch10/demonstrations)
-    constitution: Path | None = None  # a text file of your own, one principle a line
-    run: Path = Path("runs/constitution")  # the folder for everything
+    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model (from ch10/demonstrations)
+    constitution: Path | None = None  # your own text file, one principle a line
+    run: Path = Path("runs/constitution")  # folder for everything
     plan: Plan = field(default_factory=Plan)
-    world: int = 0  # the seed of the world that the assistant was taught
-    seed: int = 0  # of everything random
-    quick: bool = False  # less of everything
+    world: int = 0  # seed of the world that the assistant has learned
+    seed: int = 0  # random seed
+    quick: bool = False  # a short run with less of everything
 
 
-def main(settings):
-    found = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world)
-    for name, how in found["reading"].items():
-        low, high = how["interval"]
-        print(f"{name}: {how['accuracy']:.1%} of comparisons right [{low:.1%}, {high:.1%}], turned round "
-              f"{how['turned']:.1%}, by another's principle {how['shuffled']:.1%}")  # fmt: skip
-    for name, how in found["conduct"].items():
-        print(f"{name:<24} does the harm {how['obeyed']:.1%}, evades or gives no reason {how['evaded']:.1%}, "
-              f"refuses and says why {how['refused']:.1%} (the right reason: {how['right reason']:.1%} of these); "
-              f"plain tasks correct {how['correct']:.1%}")  # fmt: skip
+def main(settings: Settings) -> None:
+    result = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world)
+    for name, reading in result["reading"].items():
+        low, high = reading["interval"]
+        print(
+            f"{name}: {reading['accuracy']:.1%} of comparisons right [{low:.1%}, {high:.1%}], "
+            f"{reading['turned']:.1%} with the principle turned round, {reading['shuffled']:.1%} with another principle"
+        )
+    for name, conduct in result["conduct"].items():
+        print(
+            f"{name:<24} does the harm {conduct['obeyed']:.1%}, evades or gives no reason {conduct['evaded']:.1%}, "
+            f"refuses and says why {conduct['refused']:.1%} (the right reason in {conduct['right reason']:.1%} of these "
+            f"refusals); ordinary tasks correct {conduct['correct']:.1%}"
+        )
     print(f"page: {settings.run / 'page.html'}")

@@ -1,1 +1,1 @@
-"""The rows of `chapters.ch10.headlines.__main__`, a paper a file: what it measured and where, and the same in miniature."""
+"""Headline results of seven papers in miniature, one file for each: start with `experiment.Headline`, then gao.py."""

@@ -1,78 +1,82 @@
-"""Gao et al. 2022: how far can a proxy for what is wanted be trusted?"""
+"""Gao et al. 2022: how far can a proxy for the true reward be trusted?
 
+Claim, from "Scaling Laws for Reward Model Overoptimization" (arXiv:2210.10760): optimised against a proxy of the true
+reward, a policy first improves by both; then the proxy's score goes on rising while the true one falls. With d = √KL
+from the first policy, the gain in true reward is d (α − β d) for best of n and d (α − β log d) for reinforcement
+learning (section 1, figure 1). In the paper a "gold" reward model stands for the truth, as the simulated judge does here.
+
+In miniature: the proxy is a reward model that learned from deliberately few comparisons. The assistant is optimised
+against it by best of n, and by PPO without a KL penalty and without pretraining's gradients. The figure shows the
+proxy's reward in the judge's points: by the labeller's noise, a difference of r in reward is r · noise points.
+
+Reproduced if PPO's true score ends below its highest value and the proxy's does not. To keep luck out of the choice of
+the highest point, each half of the held-out tasks is measured at the iteration that was best on the other half. The
+interval of the fall has to lie above 0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
-from chapters.ch10.headlines.experiment import Headline, interval
-from chapters.ch10.reward import (
-    collect_rankings,
-    demonstrated_rows,
-    load_scalar,
-    measure,
-    reward_scores,
-    train_reward,
-)
+from chapters.ch10.headlines.experiment import Experiment, Headline, interval
+from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, reward_scores, train_reward
+from chapters.ch10.reward import measure as measure_reward
 from chapters.ch10.rlhf import PPO, optimise, reward_scorer
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
 from chapters.world.requests import mixed_tasks
 
+Point = Mapping[str, Any]  # {"kl": nats, "judge": N scores, "proxy": N rewards in points}, at one n or one iteration
+Curve = list[tuple[float, float]]  # (√KL, mean gain over the first point)
 
-def gao(stand):
-    """ "Scaling Laws for Reward Model Overoptimization" (arXiv:2210.10760).
 
-    Claim: pressed against a proxy of the true reward, a policy improves by both at first; then the proxy's score goes
-    on rising while the true one falls. With d = √KL from the first policy the gain in true reward is d (α − β d) for
-    best of n and d (α − β log d) for reinforcement learning (section 1, figure 1), a simulated "gold" reward model
-    standing for the truth, as the simulated judge does here.
-
-    In miniature: the proxy is a reward model that saw deliberately few comparisons. The assistant is pressed against it
-    by best of n and by PPO without a KL penalty and without pretraining's gradients mixed in. The proxy's reward is
-    shown in the judge's points: a difference of r in reward is, by the labeller's own noise, r · noise points.
-    Reproduced where PPO's true score at the end lies below its highest while the proxy's does not. So that the highest
-    point is not chosen by its own luck, each half of the held-out tasks is measured at the iteration that was best on
-    the other half, and the interval of the fall has to lie above 0.
-    """
-    found = stand.noted("gao_best_of_n", best_of, stand)
-    runs = [stand.noted(f"gao_ppo_{seed}", pressed, stand, seed) for seed in stand.settings.gao_seeds]
-    fallen = np.array([fall(run, "judge") for run in runs])  # (S, N)
-    risen = -np.array([fall(run, "proxy", by="judge") for run in runs])  # (S, N)
-    low, high = interval(fallen)
-    curves = {"judge, PPO": mean_curve(runs, "judge"), "proxy, PPO": mean_curve(runs, "proxy"),
-              "judge, best of n": curve_of(found, "judge"), "proxy, best of n": curve_of(found, "proxy")}  # fmt: skip
-    fits = {
-        "best of n": fitted(curves["judge, best of n"], lambda d: d),
-        "PPO": fitted(curves["judge, PPO"], np.log),
+def gao(experiment: Experiment) -> Headline:
+    """Gao et al. 2022: optimising too hard against a proxy reward."""
+    settings = experiment.settings
+    best = experiment.cached("gao_best_of_n", best_of, experiment)
+    runs = [experiment.cached(f"gao_ppo_{seed}", press, experiment, seed) for seed in settings.gao_seeds]
+    falls = np.array([fall(run, "judge") for run in runs])  # (S, N)
+    rises = -np.array([fall(run, "proxy", by="judge") for run in runs])  # (S, N)
+    low, high = interval(falls)
+    curves = {
+        "judge, PPO": mean_curve(runs, "judge"),
+        "proxy, PPO": mean_curve(runs, "proxy"),
+        "judge, best of n": curve_of(best, "judge"),
+        "proxy, best of n": curve_of(best, "proxy"),
     }
-    proxy = stand.noted("gao_proxy", quality, stand)
-    last = max(x for x, _ in curves["judge, PPO"])
+    proxy = experiment.cached("gao_proxy", proxy_quality, experiment)
+    last_judge, last_proxy = (curves[f"{name}, best of n"][-1][1] for name in ("judge", "proxy"))
     return Headline(
         paper="Gao et al. 2022",
         arxiv="2210.10760",
-        claim="pressing on against a proxy reward, the true one falls while the proxy still rises",
+        claim="with further optimisation against a proxy reward, the true one falls while the proxy still rises",
         theirs="gold score d(α − β d) for best of n, d(α − β log d) for RL, with d = √KL (figure 1)",
         measured="fall of the simulated judge's score (points of 8) from its best to the end of PPO",
-        ours=float(fallen.mean()),
+        ours=float(falls.mean()),
         interval=[low, high],
         level=0.0,
         unit="points",
-        seeds=list(stand.settings.gao_seeds),
-        reproduced=low > 0 and risen.mean() > 0,
-        reason=f"meanwhile the proxy's rises by {risen.mean():.2f} points, to √KL {last:.1f}; the proxy saw "
-        f"{proxy['comparisons']} comparisons and reaches {proxy['share of the ceiling']:.0%} of the ceiling; best of "
-        f"{stand.settings.ns[-1]}: judge {curves['judge, best of n'][-1][1]:+.2f}, "
-        f"proxy {curves['proxy, best of n'][-1][1]:+.2f}",
-        sizes={"comparisons": proxy["comparisons"], "prompts": stand.settings.proxy_prompts},
+        seeds=list(settings.gao_seeds),
+        reproduced=low > 0 and rises.mean() > 0,
+        reason=f"meanwhile the proxy's score rises by {rises.mean():.2f} points, at √KL up to "
+        f"{max(x for x, _ in curves['judge, PPO']):.1f}; the proxy learned from {proxy['comparisons']} comparisons and "
+        f"reaches {proxy['share of the ceiling']:.0%} of the best possible accuracy; best of {settings.ns[-1]} gains "
+        f"{last_judge:+.2f} points by the judge, {last_proxy:+.2f} by the proxy",
+        sizes={"comparisons": proxy["comparisons"], "prompts": settings.proxy_prompts},
         details={
             "proxy": proxy,
-            "alpha, beta": fits,
-            "fall of the judge's score, each seed": [float(one.mean()) for one in fallen],
-            "rise of the proxy's score": [float(risen.mean()), *interval(risen)],
+            "alpha, beta": {
+                "best of n": fit_curve(curves["judge, best of n"], lambda d: d),
+                "PPO": fit_curve(curves["judge, PPO"], np.log),
+            },
+            "fall of the judge's score, each seed": [float(of_seed.mean()) for of_seed in falls],
+            "rise of the proxy's score": [float(rises.mean()), *interval(rises)],
         },
         series=curves,
     )
@@ -81,104 +85,110 @@ def gao(stand):
 # ── the proxy ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def proxy_model(stand):
-    """A reward model trained on few comparisons; kept in models/proxy."""
-    folder = stand.run / "models" / "proxy"
-    if not (folder / "reward.safetensors").exists():
-        settings, (gpt, tokenizer) = stand.settings, stand.assistant()
-        tasks = mixed_tasks(stand.world, "train", settings.proxy_prompts, settings.seed + 11)
-        rankings = collect_rankings(gpt, tokenizer, stand.judge, tasks, 2, settings.seed + 11)
-        shown = demonstrated_rows(stand.world, tokenizer, 100, gpt.config.context, settings.seed)
-        config = replace(settings.proxy, seed=settings.seed)
-        with TemporaryDirectory() as scratch:
-            model = train_reward(gpt, rankings, shown, config, Run(scratch))
-            reward = (Path(scratch) / "reward.safetensors").read_bytes()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparisons").write_text(str(sum(len(ranking.pairs) for ranking in rankings)))
-        (folder / "reward.safetensors").write_bytes(reward)
-        return model
-    return load_scalar(folder)
+def proxy_model(experiment: Experiment) -> ScalarModel:
+    """The reward model in models/proxy, trained there on few comparisons if it is missing."""
+    folder = experiment.run / "models" / "proxy"
+    if (folder / "reward.safetensors").exists():
+        return load_scalar(folder)
+    settings, (gpt, tokenizer) = experiment.settings, experiment.assistant()
+    tasks = mixed_tasks(experiment.world, "train", settings.proxy_prompts, settings.seed + 11)
+    rankings = collect_rankings(gpt, tokenizer, experiment.judge, tasks, 2, settings.seed + 11)
+    demonstrated = demonstrated_rows(experiment.world, tokenizer, 100, gpt.config.context, settings.seed)
+    with TemporaryDirectory() as scratch:
+        model = train_reward(gpt, rankings, demonstrated, replace(settings.proxy, seed=settings.seed), Run(scratch))
+        weights = (Path(scratch) / "reward.safetensors").read_bytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comparisons").write_text(str(sum(len(ranking.pairs) for ranking in rankings)))
+    (folder / "reward.safetensors").write_bytes(weights)
+    return model
 
 
-def quality(stand):
-    """How good the proxy is at comparing held-out responses, and how many comparisons it saw."""
-    proxy, (gpt, tokenizer) = proxy_model(stand), stand.assistant()
-    rankings = collect_rankings(gpt, tokenizer, stand.judge, stand.tests, 2, stand.settings.seed + 12)
-    found = measure(proxy, rankings)
-    seen = int((stand.run / "models" / "proxy" / "comparisons").read_text())
-    return {name: found[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": seen}
+def proxy_quality(experiment: Experiment) -> dict[str, float]:
+    """The proxy's accuracy on held-out responses, and the number of comparisons that it learned from."""
+    proxy, (gpt, tokenizer) = proxy_model(experiment), experiment.assistant()
+    rankings = collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
+    measured = measure_reward(proxy, rankings)
+    comparisons = int((experiment.run / "models" / "proxy" / "comparisons").read_text())
+    return {name: measured[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}
 
 
-# ── two ways to press ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── two ways to optimise ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def best_of(stand):
-    """[{"kl", "judge": (N,), "proxy": (N,)}], one for each n."""
-    settings, (model, tokenizer), proxy = stand.settings, stand.assistant(), proxy_model(stand)
-    tasks, most = stand.tests[: settings.gao_held_out], max(settings.ns)
+def best_of(experiment: Experiment) -> list[Point]:
+    """Best of n against the proxy, one point for each n."""
+    settings, (model, tokenizer), proxy = experiment.settings, experiment.assistant(), proxy_model(experiment)
+    tasks, most = experiment.tests[: settings.gao_held_out], max(settings.ns)
     repeated = [task for task in tasks for _ in range(most)]
     rollouts = sample_responses(model, tokenizer, repeated, settings.seed)
     rewards = reward_scores(proxy, rollouts.rows).reshape(len(tasks), most)  # (N, n)
-    judged = stand.scores(rollouts.texts(tokenizer), repeated).reshape(len(tasks), most)  # (N, n)
-    return [
-        {"kl": best_of_n_kl(n)}
-        | {name: [best_of_n(r, v, n) for r, v in zip(rewards, values, strict=True)]
-           for name, values in (("judge", judged), ("proxy", rewards * stand.judge.noise))}
-        for n in settings.ns
-    ]  # fmt: skip
+    judged = experiment.scores(rollouts.texts(tokenizer), repeated).reshape(len(tasks), most)  # (N, n)
+
+    def picks(values, n):
+        return [best_of_n(r, v, n) for r, v in zip(rewards, values, strict=True)]  # N of them
+
+    points = rewards * experiment.judge.noise  # (N, n)
+    return [{"kl": best_of_n_kl(n), "judge": picks(judged, n), "proxy": picks(points, n)} for n in settings.ns]
 
 
-def pressed(stand, seed):
-    """[{"kl", "judge": (N,), "proxy": (N,)}] as PPO goes on, pressing against the proxy alone."""
-    settings, (policy, tokenizer), (reference, _) = stand.settings, stand.assistant(), stand.assistant()
-    proxy, value_model = proxy_model(stand), proxy_model(stand)
+def press(experiment: Experiment, seed: int) -> list[dict]:
+    """PPO against the proxy alone, one point every few iterations."""
+    settings = experiment.settings
+    (policy, tokenizer), (reference, _) = experiment.assistant(), experiment.assistant()
+    proxy, value_model = proxy_model(experiment), proxy_model(experiment)
     config = replace(settings.pressing, seed=seed)
-    tasks, found = stand.tests[: settings.gao_held_out], []
+    tests, points = experiment.tests[: settings.gao_held_out], []
 
     def observe(iteration):
         if iteration % settings.gao_every == 0 or iteration == config.iterations:
-            rollouts = sample_responses(policy, tokenizer, tasks, settings.seed)
+            rollouts = sample_responses(policy, tokenizer, tests, settings.seed)
             ours, theirs = log_probs_of(policy, rollouts), log_probs_of(reference, rollouts)  # (N, T − 1) each
-            found.append({
-                "kl": float(sequence_kl(ours, theirs, rollouts.mask).mean()),
-                "judge": stand.scores(rollouts.texts(tokenizer), tasks).tolist(),
-                "proxy": (reward_scores(proxy, rollouts.rows).astype(float) * stand.judge.noise).tolist(),
-            })  # fmt: skip
+            rewards = reward_scores(proxy, rollouts.rows).astype(float) * experiment.judge.noise  # (N,)
+            kl = float(sequence_kl(ours, theirs, rollouts.mask).mean())
+            judged = experiment.scores(rollouts.texts(tokenizer), tests)
+            points.append({"kl": kl, "judge": judged.tolist(), "proxy": rewards.tolist()})
 
+    learner, score = PPO(policy, value_model, config), reward_scorer(proxy)
     with TemporaryDirectory() as scratch:
-        optimise(policy, reference, tokenizer, reward_scorer(proxy), stand.tasks, config, Run(scratch),
-                 PPO(policy, value_model, config), stand.judge, observe=observe)  # fmt: skip
-    return found
+        optimise(
+            *(policy, reference, tokenizer, score, experiment.tasks, config, Run(scratch), learner, experiment.judge),
+            observe=observe,
+        )
+    return points
 
 
 # ── reading the curves ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fall(run, what, by=None):
-    """(N,): what each task loses between the best point and the last, the point being the best on the other half."""
-    values = np.array([point[what] for point in run])  # (points, N)
-    chooser = np.array([point[by or what] for point in run])  # (points, N)
-    lost = np.zeros(values.shape[1])  # (N,)
+def fall(run: Sequence[Point], name: str, by: str | None = None) -> np.ndarray:
+    """Each task's loss from the best point to the last, (N,); the other half of the tasks chooses the best point.
+
+    Args:
+        name: "judge" or "proxy", whose values fall.
+        by: whose values choose the best point; `name` if None.
+    """
+    values = np.array([point[name] for point in run])  # (points, N)
+    chooser = np.array([point[by or name] for point in run])  # (points, N)
+    loss = np.zeros(values.shape[1])  # (N,)
     for half in (0, 1):
         best = chooser[:, 1 - half :: 2].mean(axis=1).argmax()
-        lost[half::2] = values[best, half::2] - values[-1, half::2]
-    return lost
+        loss[half::2] = values[best, half::2] - values[-1, half::2]
+    return loss
 
 
-def curve_of(run, what):
-    """[(√KL, mean gain over where all began)]."""
-    start = np.mean(run[0][what])
-    return [(float(np.sqrt(max(point["kl"], 0))), float(np.mean(point[what]) - start)) for point in run]
+def curve_of(run: Sequence[Point], name: str) -> Curve:
+    start = np.mean(run[0][name])
+    return [(float(np.sqrt(max(point["kl"], 0))), float(np.mean(point[name]) - start)) for point in run]
 
 
-def mean_curve(runs, what):
-    """The seeds' curves, point by point."""
-    return [tuple(float(x) for x in np.mean(points, axis=0)) for points in zip(*(curve_of(run, what) for run in runs),
-                                                                               strict=True)]  # fmt: skip
+def mean_curve(runs: Sequence[Sequence[Point]], name: str) -> Curve:
+    """The mean of the seeds' curves, point by point."""
+    curves = [curve_of(run, name) for run in runs]
+    return [(float(np.mean(x)), float(np.mean(y))) for x, y in (zip(*points) for points in zip(*curves, strict=True))]
 
 
-def fitted(curve, shape):
-    """[α, β] of R(d) = d (α − β shape(d)), by least squares where d > 0.1; None where that is too seldom."""
+def fit_curve(curve: Curve, shape: Callable[[np.ndarray], np.ndarray]) -> list[float] | None:
+    """[α, β] of R(d) = d (α − β shape(d)), by least squares over points with d > 0.1; None if fewer than two."""
     points = [point for point in curve if point[0] > 0.1]
     if len(points) < 2:
         return None

@@ -1,90 +1,100 @@
-"""Ouyang et al. 2022: is a small model that was aligned worth more than a large one that was not?"""
+"""Ouyang et al. 2022: is a small aligned model better than a large model that was not aligned?
+
+Claim, from "Training language models to follow instructions with human feedback" (arXiv:2203.02155): labellers prefer
+the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 times its parameters (abstract; figure
+1). InstructGPT 175B is preferred to GPT-3 175B 85 ± 3% of the time, and to GPT-3 with examples in its prompt 71 ± 4%
+(section 1).
+
+In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with at least 50 times its
+parameters. The small model's reward model has its own size and learned from comparisons of its own responses. The
+simulated judge, without noise, compares one response each to held-out tasks; an equal score is half a win. The base
+model continues the bare question, and its first line counts. A second try puts three examples of good answers before
+the question. The base model samples at the temperature that is built into every assistant. Both models read the same
+pages. Each seed has its own small model, and all share the large one.
+
+Reproduced if the ratio of sizes is at least 50, both intervals lie above a half, and the base model is really better by
+its own measure: its loss on validation pages is below that of every small model.
+"""
 
 import minigrad as mg
-from chapters.ch10.headlines.experiment import TEMPERATURE, Headline, bar, listed, percent, preferred, size
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT
+from chapters.ch10.constitution.principles import Texts
+from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, decimals, parameter_count
 from chapters.ch10.sft import ask_base, respond
+from chapters.world import Instruction
 from chapters.world.requests import requests
 
-EXAMPLES = 3  # good answers before the question, for the base model's second try
+EXAMPLES = 3  # good answers before the question, in the base model's second try
 
 
-def ouyang(stand):
-    """ "Training language models to follow instructions with human feedback" (arXiv:2203.02155).
-
-    Claim: labellers prefer what a 1.3B InstructGPT says to what the 175B GPT-3 says, 100 times its size (abstract;
-    figure 1). InstructGPT 175B is preferred to GPT-3 175B 85 ± 3% of the time, and to GPT-3 with examples in its prompt
-    71 ± 4% (section 1).
-
-    In miniature: the small model, pretrained, fine-tuned on demonstrations and tuned with PPO against a reward model of
-    its own size, learned from comparisons of its own responses, against a base model at least 50 times its size. The
-    simulated judge, asked without noise, compares one response each to held-out tasks, an equal score being half a win.
-    The base model continues the bare question, and its first line counts; and once more after three examples of good
-    answers. It is drawn from at the temperature that is built into every assistant. Both read pages of the same text;
-    every seed has a small model of its own, the large one is the same for all.
-    Reproduced where the ratio is at least 50, both intervals lie above a half, and the base model is really the better
-    one by its own yardstick: its loss on held-back pages is below that of every small one.
-    """
-    settings = stand.settings
-    base, tokenizer = stand.large()
-    smalls = [stand.small(seed)[0] for seed in settings.small_seeds]
-    theirs = {
-        "alone": stand.scores(bare_answers(stand, base, tokenizer)),
-        "after examples": stand.scores(prompted_answers(stand, base, tokenizer)),
+def ouyang(experiment: Experiment) -> Headline:
+    """Ouyang et al. 2022: a small aligned model against a large base model."""
+    settings = experiment.settings
+    base, tokenizer = experiment.large()
+    small_models = [experiment.small(seed)[0] for seed in settings.small_seeds]
+    base_scores = {
+        "alone": experiment.scores(bare_answers(experiment, base, tokenizer)),
+        "after examples": experiment.scores(prompted_answers(experiment, base, tokenizer)),
     }  # (N,) each
-    found = preferred(stand, stand.small_policy, settings.small_seeds, theirs)
-    ratio = size(base) / size(smalls[0])
-    losses = {"small": [stand.page_loss(small) for small in smalls], "base": stand.page_loss(base)}
-    better = losses["base"] < min(losses["small"])
-    shown = found["after examples"]
+    rates = experiment.win_rates(experiment.small_policy, settings.small_seeds, base_scores)
+    alone, prompted = rates["alone"], rates["after examples"]
+    aligned_size, base_size = parameter_count(small_models[0]), parameter_count(base)
+    ratio = base_size / aligned_size
+    small_losses, base_loss = [experiment.page_loss(small) for small in small_models], experiment.page_loss(base)
+    base_is_better = base_loss < min(small_losses)
     return Headline(
         paper="Ouyang et al. 2022",
         arxiv="2203.02155",
         claim="an aligned model is preferred to a base model a hundred times its size",
         theirs="1.3B InstructGPT preferred to 175B GPT-3 (abstract); at 175B on 85 ± 3%, "
-        "on 71 ± 4% where GPT-3 sees examples (section 1)",
-        measured=f"share that the simulated judge prefers to a base model {ratio:.0f} times as large",
-        ours=found["alone"]["wins"],
-        interval=found["alone"]["interval"],
+        "on 71 ± 4% if GPT-3 sees examples (section 1)",
+        measured=f"share of comparisons won against a base model {ratio:.0f} times as large",
+        ours=alone.share,
+        interval=alone.interval,
         level=0.5,
         unit="share",
         seeds=list(settings.small_seeds),
-        reproduced=ratio >= 50 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
-        reason=f"against the base model with {EXAMPLES} examples before the question {percent(shown)}; "
-        f"loss on held-back pages: base {losses['base']:.3f}, small {listed(losses['small'], 3)}"
-        + ("" if better else ", so that the larger one is not better"),
+        reproduced=ratio >= 50 and min(rate.interval[0] for rate in rates.values()) > 0.5 and base_is_better,
+        reason=f"{prompted} against the base model with {EXAMPLES} examples before the question; "
+        f"loss on validation pages: base {base_loss:.3f}, small {decimals(small_losses, 3)}"
+        + ("" if base_is_better else ", so the larger model is not better"),
         sizes={
-            "aligned": size(smalls[0]), "base": size(base),
+            "aligned": aligned_size,
+            "base": base_size,
             "aligned, pretraining steps": settings.pretrain_small.steps,
             "base, pretraining steps": settings.pretrain_large.steps,
         },
         details={
-            "preferred": found,
-            "page loss": losses,
-            "judge's mean score of the base": {name: float(values.mean()) for name, values in theirs.items()},
+            "preferred": {name: rate.as_json() for name, rate in rates.items()},
+            "page loss": {"small": small_losses, "base": base_loss},
+            "judge's mean score of the base": {name: float(values.mean()) for name, values in base_scores.items()},
         },
-        series={f"to a base model {ratio:.0f} times as large": bar(found["alone"]),
-                f"to the same after {EXAMPLES} examples": bar(shown)},
-    )  # fmt: skip
+        series={
+            f"to a base model {ratio:.0f} times as large": alone.bar,
+            f"to the same model after {EXAMPLES} examples": prompted.bar,
+        },
+    )
 
 
-def first_lines(texts):
-    return [text.strip().split("\n")[0] for text in texts]
+def bare_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> list[str]:
+    """The first line of the base model's continuation of each held-out question."""
+    rng = mg.Generator(experiment.settings.seed)
+    return first_lines(ask_base(model, tokenizer, experiment.tests, temperature=TEMPERATURE, generator=rng))
 
 
-def bare_answers(stand, model, tokenizer):
-    """The first line of what the base model says after each held-out question."""
-    rng = mg.Generator(stand.settings.seed)
-    return first_lines(ask_base(model, tokenizer, stand.tests, temperature=TEMPERATURE, generator=rng))
-
-
-def prompted_answers(stand, model, tokenizer):
-    """The same after three questions of the training side with good answers, one of them a request to be refused."""
-    world, seed = stand.world, stand.settings.seed
-    shown = [*world.instructions("train", EXAMPLES - 1, seed, ["town", "sum"]), *requests(world, "train", 1, seed)]
-    before = "".join(f"{line(task)}\n{task.output}\n\n" for task in shown)
-    prompts = [f"{before}{line(task)}\n" for task in stand.tests]
+def prompted_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> list[str]:
+    """The same after three questions with good answers; one of them is a harmful request."""
+    world, seed = experiment.world, experiment.settings.seed
+    examples = [*world.instructions("train", EXAMPLES - 1, seed, ["town", "sum"]), *requests(world, "train", 1, seed)]
+    before = "".join(f"{one_line(task)}\n{task.output}\n\n" for task in examples)
+    prompts = [f"{before}{one_line(task)}\n" for task in experiment.tests]
     return first_lines(respond(model, tokenizer, prompts, temperature=TEMPERATURE, generator=mg.Generator(seed)))
 
 
-def line(task):
+def first_lines(texts: Texts) -> list[str]:
+    return [text.strip().split("\n")[0] for text in texts]
+
+
+def one_line(task: Instruction) -> str:
     return f"{task.instruction} {task.input}".strip()

@@ -1,66 +1,72 @@
-"""Stiennon et al. 2020: can a model surpass those who showed it how?"""
+"""Stiennon et al. 2020: can a model surpass the demonstrations that it learned from?
+
+Claim, from "Learning to summarize from human feedback" (arXiv:2009.01325): a model tuned on human preferences writes
+better summaries than the human references and than a supervised model ten times its size. The 1.3B model is preferred
+to the references 61% of the time, the supervised model ten times its size 43% (section 4.1, figure 1).
+
+In miniature: the small assistant after PPO, against demonstrations of mixed quality for the same held-out tasks, and
+against a model with at least ten times its parameters that was fine-tuned on such demonstrations: the main job's
+assistant. The simulated judge compares without noise; an equal score is half a win.
+
+Reproduced if the ratio of sizes is at least 10, both intervals lie above a half, and the larger model is the better one:
+its mean score is above that of every small assistant before PPO.
+"""
 
 import numpy as np
 
-from chapters.ch10.headlines.experiment import Headline, bar, interval, listed, percent, preferred, size, wins
+from chapters.ch10.headlines.experiment import Experiment, Headline, WinRate, decimals, parameter_count, task_wins
 from chapters.world.requests import demonstrations
 
 
-def stiennon(stand):
-    """ "Learning to summarize from human feedback" (arXiv:2009.01325).
-
-    Claim: what a model tuned on human preferences writes is preferred to the human reference summaries, and to what a
-    supervised model ten times its size writes: the 1.3B model is preferred to the references 61% of the time, the
-    supervised model ten times its size 43% (section 4.1, figure 1).
-
-    In miniature: the small assistant tuned with PPO, against the demonstrations of mixed quality for the very same
-    held-out tasks, and against a model at least ten times its size that was fine-tuned on such demonstrations: the main
-    job's assistant. The simulated judge compares, asked without noise; an equal score is half a win.
-    Reproduced where the ratio is at least 10, both intervals lie above a half, and the larger model is the better one:
-    its mean score by the judge is above that of every small assistant before PPO.
-    """
-    settings = stand.settings
-    supervised, tokenizer = stand.assistant()
-    references = [said for _, said in demonstrations(stand.world, stand.tests, settings.seed + 1)]
-    spoken = stand.responses(supervised, tokenizer)
-    theirs = {"demonstrations": stand.scores(references), "larger model": stand.scores(spoken)}  # (N,) each
-    found = preferred(stand, stand.small_policy, settings.small_seeds, theirs)
-    smalls = [stand.small_assistant(seed) for seed in settings.small_seeds]
+def stiennon(experiment: Experiment) -> Headline:
+    """Stiennon et al. 2020: a small tuned model against its demonstrations and a larger supervised model."""
+    settings = experiment.settings
+    seeds = settings.small_seeds
+    supervised, tokenizer = experiment.assistant()
+    references = [text for _, text in demonstrations(experiment.world, experiment.tests, settings.seed + 1)]
+    supervised_texts = experiment.responses(supervised, tokenizer)
+    opponents = {
+        "demonstrations": experiment.scores(references),
+        "larger model": experiment.scores(supervised_texts),
+    }  # (N,) each
+    rates = experiment.win_rates(experiment.small_policy, seeds, opponents)
+    small_assistants = [experiment.small_assistant(seed) for seed in seeds]
     before = [
-        float(stand.scores(stand.responses(*small, seed)).mean())
-        for seed, small in zip(settings.small_seeds, smalls, strict=True)
+        float(experiment.scores(experiment.responses(*assistant, seed)).mean())
+        for seed, assistant in zip(seeds, small_assistants, strict=True)
     ]
-    means = {name: float(scores.mean()) for name, scores in theirs.items()}
-    better = means["larger model"] > max(before)
-    right = [stand.correct(stand.responses(*stand.small_policy(seed), seed)) for seed in settings.small_seeds]
-    ratio = size(supervised) / size(smalls[0][0])
-    copying = wins(theirs["larger model"], theirs["demonstrations"])  # (N,)
+    means = {name: float(scores.mean()) for name, scores in opponents.items()}
+    larger_is_better = means["larger model"] > max(before)
+    correct = [experiment.correct(experiment.responses(*experiment.small_policy(seed), seed)) for seed in seeds]
+    policy_size, supervised_size = parameter_count(small_assistants[0][0]), parameter_count(supervised)
+    ratio = supervised_size / policy_size
+    supervised_rate = WinRate.of(task_wins(opponents["larger model"], opponents["demonstrations"])[None])
     return Headline(
         paper="Stiennon et al. 2020",
         arxiv="2009.01325",
         claim="preferred to the reference demonstrations, and to a supervised model ten times its size",
         theirs="1.3B preferred to the references 61% of the time, a supervised model ten times its size 43% "
         "(section 4.1, figure 1)",
-        measured="share that the simulated judge prefers to the demonstrations",
-        ours=found["demonstrations"]["wins"],
-        interval=found["demonstrations"]["interval"],
+        measured="share of comparisons won against the demonstrations",
+        ours=rates["demonstrations"].share,
+        interval=rates["demonstrations"].interval,
         level=0.5,
         unit="share",
-        seeds=list(settings.small_seeds),
-        reproduced=ratio >= 10 and min(one["interval"][0] for one in found.values()) > 0.5 and better,
-        reason=f"preferred to a supervised model {ratio:.1f} times as large {percent(found['larger model'])}; "
-        f"that model to the demonstrations {copying.mean():.1%}; the judge's mean score: "
-        f"the larger one {means['larger model']:.2f}, the small assistants before PPO {listed(before, 2)}; plain tasks "
-        f"done correctly: the policy {np.mean(right):.1%}, the larger one {stand.correct(spoken):.1%}"
-        + ("" if better else ", so that the larger one is not better"),
-        sizes={"policy": size(smalls[0][0]), "supervised": size(supervised)},
+        seeds=list(seeds),
+        reproduced=ratio >= 10 and min(rate.interval[0] for rate in rates.values()) > 0.5 and larger_is_better,
+        reason=f"{rates['larger model']} against a supervised model {ratio:.1f} times as large, which itself wins "
+        f"{supervised_rate.share:.1%} against the demonstrations; the judge's mean score: the larger model "
+        f"{means['larger model']:.2f}, the small assistants before PPO {decimals(before, 2)}; ordinary tasks done "
+        f"correctly: the policy {np.mean(correct):.1%}, the larger model {experiment.correct(supervised_texts):.1%}"
+        + ("" if larger_is_better else ", so the larger model is not better"),
+        sizes={"policy": policy_size, "supervised": supervised_size},
         details={
-            "preferred": found,
+            "preferred": {name: rate.as_json() for name, rate in rates.items()},
             "judge's mean score": {"small assistants before PPO": before, **means},
         },
         series={
-            "the policy to the demonstrations": bar(found["demonstrations"]),
-            f"the policy to a supervised model {ratio:.0f} times as large": bar(found["larger model"]),
-            "that supervised model to the demonstrations": [float(copying.mean()), *interval(copying[None])],
+            "the policy to the demonstrations": rates["demonstrations"].bar,
+            f"the policy to a supervised model {ratio:.0f} times as large": rates["larger model"].bar,
+            "that supervised model to the demonstrations": supervised_rate.bar,
         },
     )

@@ -1,153 +1,152 @@
-"""Wei et al. 2021: does practice on some kinds of tasks help with kinds never practised?"""
+"""Wei et al. 2021: does practice on some kinds of tasks help with kinds never practised?
 
+Claim, from "Finetuned Language Models Are Zero-Shot Learners" (arXiv:2109.01652): instruction tuning on over 60
+datasets improves a model on kinds of tasks that it was never tuned on, without examples. FLAN 137B surpasses zero-shot
+GPT-3 175B on 20 of 25 datasets (abstract), and more kinds of tasks help more (section 4.1, figure 6). Models of 8B
+parameters and fewer get worse on unseen kinds (section 4.2, figure 7).
+
+In miniature: the base model is tuned on 0, 1, 2, 4, 8 or all 16 families of the world's tasks, always with the same
+number of examples and steps, and tested on three families that it never saw. There are two measures: how often a right
+option is likelier than every wrong one, which is the paper's measure for tasks with options (section 2.3), and the
+share of free answers that the family's rule accepts. The base model gets the bare question or the template, whichever
+suits it better.
+
+Reproduced if, after all families, the options are chosen better than by the base model and better than after one
+family, with the intervals of both differences above 0.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from chapters.ch07_train import train
-from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
-from chapters.ch10.headlines.experiment import Headline, interval, size
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT
+from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.stage import tune_with_rehearsal
+from chapters.ch10.headlines.experiment import Experiment, Headline, interval, parameter_count
 from chapters.ch10.rollout import log_probs_of, to_rollouts
-from chapters.ch10.sft import InstructionBatches, ask, ask_base, format_prompt
+from chapters.ch10.sft import ask, ask_base, format_prompt
 from chapters.support.run_folder import Run
+from chapters.world import Instruction, World
 from chapters.world.facts import KINDS, SeededRandom
 
-# The answers among which a test with options chooses: what stands for the value in the good answer.
-OPTIONS = {
+Prompt = Callable[[Instruction], str]
+
+# The options of a test: texts for the last word of its right answer.
+OPTIONS: dict[str, Callable[[Instruction], Texts]] = {
     "pet": lambda task: KINDS["animal"],
     "take_away": lambda task: [str(n) for n in range(1, 6)],
     "last": lambda task: task.key.split(", "),
 }
 
 
-def wei(stand):
-    """ "Finetuned Language Models Are Zero-Shot Learners" (arXiv:2109.01652).
-
-    Claim: tuned on instructions of over 60 datasets, a model does better, without examples, at kinds of tasks that it
-    was never tuned on (FLAN 137B surpasses zero-shot GPT-3 175B on 20 of 25 datasets: abstract), and the better the
-    more kinds of tasks it was tuned on (section 4.1, figure 6). Models of 8B and less, it reports, get worse at unseen
-    kinds by it (section 4.2, figure 7).
-
-    In miniature: the base model is tuned on 0, 1, 2, 4, 8 or all 16 families of the world's tasks, always with as many
-    examples in as many steps, and asked about three families that it never saw. Two measures: how often the right one
-    of the possible answers is likelier than every wrong one, as the paper measures tasks with options (section 2.3);
-    and the share of free answers that the family's rule accepts. The base model gets the bare question or the
-    template, whichever suits it better.
-    Reproduced where options are chosen better after all families than by the base model and than after one family, the
-    intervals of both differences above 0.
-    """
-    tests = stand.world.instructions("test_families", stand.settings.unseen, stand.settings.seed + 2)
-    found = {0: [stand.noted("wei_0", untaught, stand, tests)]}
-    for count in stand.settings.families:
-        for seed in stand.settings.seeds:
-            found.setdefault(count, []).append(stand.noted(f"wei_{count}_{seed}", taught, stand, tests, count, seed))
-    chosen, free = (
-        {count: np.array([one[name] for one in found[count]]) for count in found}  # (S, N) each
+def wei(experiment: Experiment) -> Headline:
+    """Wei et al. 2021: instruction tuning and kinds of tasks never seen."""
+    settings = experiment.settings
+    tests = experiment.world.instructions("test_families", settings.unseen, settings.seed + 2)
+    results = {0: [experiment.cached("wei_0", measure_base, experiment, tests)]}
+    for count in settings.families:
+        results[count] = [
+            experiment.cached(f"wei_{count}_{seed}", tune_and_measure, experiment, tests, count, seed)
+            for seed in settings.seeds
+        ]
+    right, accepted = (
+        {count: np.array([result[name] for result in by_seed]) for count, by_seed in results.items()}  # (S, N) each
         for name in ("chosen", "free")
     )
-    least, most = stand.settings.families[0], stand.settings.families[-1]
-    over_base, over_one = chosen[most] - chosen[0], chosen[most] - chosen[least]  # (S, N) each
+    least, most = settings.families[0], settings.families[-1]
+    over_base, over_one = right[most] - right[0], right[most] - right[least]  # (S, N) each
     intervals = {"all less none": interval(over_base), f"all less {least}": interval(over_one)}
-    reproduced = min(low for low, _ in intervals.values()) > 0
     guessing = float(np.mean([1 / len(OPTIONS[task.family](task)) for task in tests]))
+    measures = {"right option likeliest": right, "free answer accepted": accepted}
     return Headline(
         paper="Wei et al. 2021",
         arxiv="2109.01652",
-        claim="instruction tuning lifts zero-shot accuracy on kinds of tasks never seen, more with more kinds",
+        claim="instruction tuning lifts zero-shot accuracy on unseen kinds of tasks, and more kinds lift it more",
         theirs="tuned on 60+ datasets, 137B surpasses zero-shot GPT-3 175B on 20 of 25 (abstract); "
-        "rises with the number of task clusters (figure 6)",
-        measured=f"rise, from no family to {most}, of the share of unseen tasks whose right option is likeliest",
+        "accuracy rises with the number of task clusters (figure 6)",
+        measured=f"rise in the share of unseen tasks whose right option is likeliest, from no family to {most}",
         ours=float(over_base.mean()),
         interval=intervals["all less none"],
         level=0.0,
         unit="share",
-        seeds=list(stand.settings.seeds),
-        reproduced=reproduced,
-        reason=f"options: {shares(chosen)} of tests right after {', '.join(map(str, chosen))} families, "
-        f"{guessing:.0%} by guessing; free answers accepted: {shares(free)}",
-        sizes={"parameters": size(stand.base()[0]), "tests": len(tests)},
+        seeds=list(settings.seeds),
+        reproduced=min(low for low, _ in intervals.values()) > 0,
+        reason=f"right options: {percentages(right)} of tests after {', '.join(map(str, right))} families, "
+        f"{guessing:.0%} by guessing; free answers accepted: {percentages(accepted)}",
+        sizes={"parameters": parameter_count(experiment.base()[0]), "tests": len(tests)},
         details={
-            "right option likeliest": {str(count): float(values.mean()) for count, values in chosen.items()},
-            "free answer accepted": {str(count): float(values.mean()) for count, values in free.items()},
+            **{name: {str(count): float(v.mean()) for count, v in values.items()} for name, values in measures.items()},
             "guessing": guessing,
             "intervals": intervals,
-            "by family": {str(count): by_family(tests, values.mean(axis=0)) for count, values in chosen.items()},
+            "by family": {str(count): by_family(tests, values.mean(axis=0)) for count, values in right.items()},
         },
-        series={
-            "right option likeliest": [(count, float(values.mean())) for count, values in chosen.items()],
-            "free answer accepted": [(count, float(values.mean())) for count, values in free.items()],
-        },
+        series={name: [(count, float(v.mean())) for count, v in values.items()] for name, values in measures.items()},
     )
 
 
-def shares(found):
-    return ", ".join(f"{values.mean():.0%}" for values in found.values())
+def percentages(values: Mapping[int, np.ndarray]) -> str:
+    return ", ".join(f"{each.mean():.0%}" for each in values.values())
 
 
-def by_family(tests, values):
-    return {
-        family: float(np.mean([v for test, v in zip(tests, values, strict=True) if test.family == family]))
-        for family in OPTIONS
-    }
+def by_family(tests: Tasks, values: np.ndarray) -> dict[str, float]:
+    pairs = list(zip(tests, values, strict=True))
+    return {family: float(np.mean([value for test, value in pairs if test.family == family])) for family in OPTIONS}
 
 
-def untaught(stand, tests):
-    """What the base model does, with the bare question or in the template."""
-    model, tokenizer = stand.base()
-    ways = [measure(stand, model, tokenizer, tests, prompt, how) for prompt, how in ((bare, ask_base), (framed, ask))]
+def measure_base(experiment: Experiment, tests: Tasks) -> dict[str, list[float]]:
+    """The base model's better result, with the bare question or with the template."""
+    model, tokenizer = experiment.base()
+    ways = [measure(experiment, model, tokenizer, tests, *way) for way in ((bare, ask_base), (framed, ask))]
     return {name: max((way[name] for way in ways), key=np.mean) for name in ("chosen", "free")}
 
 
-def taught(stand, tests, count, seed):
-    """What the base model does after instruction tuning on `count` families, drawn by the seed."""
-    model, tokenizer = stand.base()
-    families = SeededRandom(f"families/{seed}").shuffled(stand.world.families)[:count]
-    config = replace(stand.settings.instructing, seed=seed)
-    tasks = stand.world.instructions("train", config.steps * config.batch_size, seed, families)
-    context = model.config.context
-    new = InstructionBatches(tasks, tokenizer, context, config.batch_size, seed)
-    old = pretraining_batches(stand.world, tokenizer, context, max(config.batch_size // 2, 1), seed)
+def tune_and_measure(experiment: Experiment, tests: Tasks, count: int, seed: int) -> dict[str, list[float]]:
+    """The base model's result after instruction tuning on `count` families that the seed draws."""
+    model, tokenizer = experiment.base()
+    families = SeededRandom(f"families/{seed}").shuffled(experiment.world.families)[:count]
+    config = replace(experiment.settings.instructing, seed=seed)
+    tasks = experiment.world.instructions("train", config.steps * config.batch_size, seed, families)
     with TemporaryDirectory() as folder:
-        train(model, RehearsalBatches(new, old), config, Run(folder))
-    return measure(stand, model, tokenizer, tests, framed, ask)
+        tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, Run(folder))
+    return measure(experiment, model, tokenizer, tests, framed, ask)
 
 
-def measure(stand, model, tokenizer, tests, prompt, how):
-    """{"chosen": for each test whether the right option was likeliest, "free": whether the free answer was accepted}.
+def measure(
+    experiment: Experiment, model: GPT, tokenizer: Tokenizer, tests: Tasks, prompt: Prompt, ask: Callable
+) -> dict[str, list[float]]:
+    """1.0 or 0.0 for each test: "chosen", was a right option likeliest? "free", was the free answer accepted?
 
-    prompt(task) -> the text before an option; how: ask or ask_base.
+    Args:
+        prompt: the text before an option.
+        ask: sft.ask or sft.ask_base, for the free answers.
     """
-    said = [text.split("\n")[0] for text in how(model, tokenizer, tests)]
-    free = [float(stand.world.accepts(task, one)) for task, one in zip(tests, said, strict=True)]
-    return {"chosen": choose(stand.world, model, tokenizer, tests, prompt), "free": free}
+    answers = [text.split("\n")[0] for text in ask(model, tokenizer, tests)]
+    free = [float(experiment.world.accepts(task, answer)) for task, answer in zip(tests, answers, strict=True)]
+    return {"chosen": choose(experiment.world, model, tokenizer, tests, prompt), "free": free}
 
 
-def choose(world, model, tokenizer, tests, prompt):
-    """For each test 1.0 where the likeliest of its options is one that the family's rule accepts, else 0.0."""
-    prompts, answers, texts = [], [], []
-    for task in tests:
-        options = [answer(task, option) for option in OPTIONS[task.family](task)]
-        texts.append(options)
-        prompts += [tokenizer.encode(prompt(task))] * len(options)
-        answers += [tokenizer.encode(option) for option in options]
+def choose(world: World, model: GPT, tokenizer: Tokenizer, tests: Tasks, prompt: Prompt) -> list[float]:
+    """For each test, 1.0 if the family's rule accepts the likeliest option, else 0.0."""
+    options = [[answer(task, option) for option in OPTIONS[task.family](task)] for task in tests]
+    prompts = [tokenizer.encode(prompt(task)) for task, texts in zip(tests, options, strict=True) for _ in texts]
+    answers = [tokenizer.encode(text) for texts in options for text in texts]
     log_probs = log_probs_of(model, to_rollouts(prompts, answers, [True] * len(prompts))).sum(axis=1)  # (all options,)
-    right, first = [], 0
-    for task, options in zip(tests, texts, strict=True):
-        best = int(log_probs[first : first + len(options)].argmax())
-        right.append(float(world.accepts(task, options[best])))
-        first += len(options)
-    return right
+    by_test = np.split(log_probs, np.cumsum([len(texts) for texts in options])[:-1])
+    best = [texts[int(values.argmax())] for texts, values in zip(options, by_test, strict=True)]
+    return [float(world.accepts(task, text)) for task, text in zip(tests, best, strict=True)]
 
 
-def answer(task, option):
-    """The good answer with another value at its end: "At home Mira keeps a cat." -> "At home Mira keeps a dog."."""
+def answer(task: Instruction, option: str) -> str:
+    """The right answer with another last word: "At home Mira keeps a cat." becomes "At home Mira keeps a dog."."""
     return f"{task.output[:-1].rsplit(' ', 1)[0]} {option}."
 
 
-def bare(task):
+def bare(task: Instruction) -> str:
     return f"{task.instruction}\n{task.input}\n" if task.input else f"{task.instruction}\n"
 
 
-def framed(task):
+def framed(task: Instruction) -> str:
     return format_prompt(task.instruction, task.input)

@@ -1,9 +1,9 @@
-"""The headline table: every row runs on far too little of everything, goes on where it was stopped, and its arithmetic
-and its sieves do what they say."""
+"""The headline table: every row runs with tiny settings and continues an earlier run; its arithmetic and sieves work."""
 
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ from chapters.ch06_gpt import save_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import demonstrations, reward
 from chapters.ch10.headlines import __main__, bai, christiano, gao, taori, wei
-from chapters.ch10.headlines.__main__ import QUICK, ROWS, Settings
-from chapters.ch10.headlines.experiment import Headline, Stand, interval, wins
+from chapters.ch10.headlines.__main__ import ROWS
+from chapters.ch10.headlines.experiment import Experiment, Headline, interval, task_wins
+from chapters.ch10.headlines.settings import QUICK, Settings
 from chapters.support.run_folder import Run
 from chapters.world.families import FAMILIES
 from chapters.world.requests import mixed_tasks
@@ -32,16 +33,15 @@ def settings(runs, make_gpt, assistant_tokenizer, capsys):
     """Quick settings beside an untrained base, its assistant and a reward model."""
     if not (runs / "base").exists():
         save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
-        demonstrations.main(demonstrations.Settings(
-            base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW))  # fmt: skip
-        reward.main(reward.Settings(
-            sft=runs / "assistant", run=runs / "reward", prompts=6, k=3, held_out=6, training=FEW))  # fmt: skip
+        few: Any = dict(training=FEW)
+        demonstrations.main(demonstrations.Settings(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, **few))
+        reward.main(reward.Settings(sft=runs / "assistant", run=runs / "reward", prompts=6, k=3, held_out=6, **few))
         capsys.readouterr()
-    found = Settings(base=runs / "base", sft=runs / "assistant", reward=runs / "reward", run=runs / "headlines")
-    return replace(found, **QUICK)
+    settings = Settings(base=runs / "base", sft=runs / "assistant", reward=runs / "reward", run=runs / "headlines")
+    return replace(settings, **QUICK)
 
 
-def test_every_row_comes_out_and_is_not_trained_twice(settings, capsys):
+def test_every_row_is_written_and_not_trained_twice(settings, capsys):
     __main__.main(settings)
     capsys.readouterr()
     first = {name: (settings.run / name).read_bytes() for name in RESULTS}
@@ -53,19 +53,19 @@ def test_every_row_comes_out_and_is_not_trained_twice(settings, capsys):
         assert row["paper"] in first["table.md"].decode(), name
     __main__.main(settings)
     out = capsys.readouterr().out
-    assert out.count("found before, kept") == len(ROWS) and "training" not in out
+    assert out.count(": already finished") == len(ROWS) and "training" not in out
     assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
 
 
-def test_the_same_seed_gives_the_same_bytes_and_only_some_rows_where_asked(settings, runs):
+def test_the_same_seed_gives_the_same_bytes_and_only_selects_rows(settings, runs):
     __main__.main(replace(settings, run=runs / "again", only=("gao", "taori")))
     for name in ("gao.json", "taori.json"):
         assert (runs / "again" / name).read_bytes() == (settings.run / name).read_bytes(), name
     assert not (runs / "again" / "wei.json").exists()
 
 
-def test_a_row_that_does_not_exist_is_refused(settings):
-    with pytest.raises(ValueError, match="no row named nobody; the rows are wei"):
+def test_an_unknown_row_is_refused(settings):
+    with pytest.raises(ValueError, match="headlines: expected rows among wei, gao, .*, got nobody"):
         __main__.main(replace(settings, only=("nobody",)))
 
 
@@ -75,14 +75,14 @@ def test_rows_of_other_settings_are_not_mixed_in(settings):
         __main__.main(replace(settings, only=("wei",), unseen=7))
 
 
-def test_a_constitution_of_one_seed_is_not_passed_off_for_several(settings, tmp_path):
+def test_the_models_of_one_constitution_cannot_stand_for_several_seeds(settings, tmp_path):
     several = replace(settings, constituted=tmp_path, constitution_seeds=(0, 1))
-    with pytest.raises(ValueError, match="one seed"):
-        bai.bai(Stand(several))
+    with pytest.raises(ValueError, match="expected one seed, got 2"):
+        bai.bai(Experiment(several))
 
 
-def test_the_full_settings_keep_the_promised_ratios():
-    full, parameters = Settings(), {}
+def test_the_full_settings_keep_the_documented_ratios():
+    full, parameters = Settings(), dict[str, float]()
     for name in ("small", "medium", "large"):
         shape = getattr(full, name)
         C, L = shape["d_model"], shape["n_layer"]
@@ -94,39 +94,41 @@ def test_the_full_settings_keep_the_promised_ratios():
     assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
 
 
-# ── the rows' own arithmetic ──
+# ── the rows' own arithmetic ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_row_holds_plain_numbers():
-    row = Headline("", "", "", "", "", np.float32(1), [0.0, 1.0], 0.5, "share", [0], np.float64(1) > 0, "")
+    ours: Any = np.float32(1)
+    row = Headline("", "", "", "", "", ours, [0.0, 1.0], 0.5, "share", [0], np.float64(1) > 0, "")
     assert json.dumps([row.ours, row.reproduced]) == "[1.0, true]"
 
 
-def test_wins():
-    assert wins([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]).tolist() == [0.0, 0.5, 1.0]
+def test_an_equal_score_is_half_a_win():
+    assert task_wins(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_an_interval_covers_seeds_as_well_as_tasks():
     tasks = np.linspace(0, 1, 400)
-    low, high = interval([tasks, tasks])  # two seeds that agree: what is left is chance in the tasks
+    low, high = interval([tasks, tasks])  # two seeds agree, so only the tasks vary
     assert 0.45 < low < 0.5 < high < 0.55
-    low, high = interval([tasks, tasks + 1])  # two that do not
+    low, high = interval([tasks, tasks + 1])  # two seeds disagree
     assert low < 0.55 and high > 1.45
-    low, high = interval(np.zeros((2, 200)))  # what two seeds never saw may yet happen
+    low, high = interval(np.zeros((2, 200)))  # an outcome that no seed observed is still possible
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(3.84 / 403.84, rel=1e-2)
 
 
-def test_only_differences_between_models_are_asked_about(settings, monkeypatch):
-    online = christiano.OnlineReward(Stand(settings), 0, k=2)
-    assert list(online.disputed(None, 3)) == [0, 1, 2]
-    online.models = ["one", "another"]
-    # Of three prompts' two responses the models agree on the first but for a constant, and differ most on the last.
-    said = {"one": [0.0, 1, 0, 1, 0, 1], "another": [5.0, 6, 0, 2, 4, 0]}
-    monkeypatch.setattr(christiano, "reward_scores", lambda model, rows: np.array(said[model]))
-    assert list(online.disputed(SimpleNamespace(rows=None), 2)) == [2, 1]
+def test_the_labeller_sees_the_prompts_on_which_the_models_differ(settings, monkeypatch):
+    online: Any = christiano.OnlineReward(Experiment(settings), 0, k=2)
+    rollouts = SimpleNamespace(rows=None)
+    assert list(online.disputed(rollouts, 3)) == [0, 1, 2]
+    online.models = ["a", "b"]
+    # Three prompts, two responses each: on the first the models differ by a constant, and on the last they differ most.
+    rewards = {"a": [0.0, 1, 0, 1, 0, 1], "b": [5.0, 6, 0, 2, 4, 0]}
+    monkeypatch.setattr(christiano, "reward_scores", lambda model, rows: np.array(rewards[model]))
+    assert list(online.disputed(rollouts, 2)) == [2, 1]
 
 
-def test_every_option_is_a_good_answer_with_another_value(world):
+def test_every_option_is_the_right_answer_with_another_last_word(world):
     for task in world.instructions("test_families", 60, 5):
         options = [wei.answer(task, option) for option in wei.OPTIONS[task.family](task)]
         accepted = [option for option in options if world.accepts(task, option)]
@@ -136,57 +138,59 @@ def test_every_option_is_a_good_answer_with_another_value(world):
 
 def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, monkeypatch):
     tests = world.instructions("test_families", 9, 5)
-    good = [assistant_tokenizer.encode(task.output) for task in tests]
+    right = [assistant_tokenizer.encode(task.output) for task in tests]
 
     def log_probs(model, rollouts):
-        return np.array([[float(response in good)] for response in rollouts.responses])
+        return np.array([[float(response in right)] for response in rollouts.responses])
 
     monkeypatch.setattr(wei, "log_probs_of", log_probs)
     assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, wei.framed) == [1.0] * 9
 
 
-def test_the_sieve_keeps_what_is_whole_and_new_and_not_held_out(world):
+def test_the_sieve_keeps_whole_new_instructions_about_nothing_held_out(world):
     shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
     texts = [
-        f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?",
-        "Count the things in the list.\n\n### Input:\nThe list is plum, dog.", "Count ### the things.",
+        *[f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?"],
+        "Count the things in the list.\n\n### Input:\nThe list is plum, dog.",
+        "Count ### the things.",
         "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # the test's side, by its checksum
         f"Where does {shown} liveth?",
-    ]  # fmt: skip
-    kept = taori.sieve(texts, world.instructions("train", 100, 2), world)
-    assert [(task.instruction, task.input) for task in kept] == [
-        (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, dog.")]  # fmt: skip
+    ]
+    tasks = taori.sieve(texts, world.instructions("train", 100, 2), world)
+    first, second = (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, dog.")
+    assert [(task.instruction, task.input) for task in tasks] == [first, second]
 
 
-def test_the_sieve_lets_nothing_of_the_test_through_and_nearly_all_of_training(world):
+def test_the_sieve_stops_all_test_tasks_and_passes_most_training_tasks(world):
     def passes(task):
         return not taori.asks_what_is_held_out(world.facts, f"{task.instruction} {task.input}")
 
     leaked = [task.instruction for task in mixed_tasks(world, "test", 1500, 1) if passes(task)]
     assert leaked == []
-    kept = [task for task in mixed_tasks(world, "train", 1500, 1) if passes(task)]
+    passing = [task for task in mixed_tasks(world, "train", 1500, 1) if passes(task)]
     families = {"sum", "price", "compare", "rewrite", "reverse", "cheat"}
-    assert len(kept) > 1300 and {task.family for task in kept} >= families
+    assert len(passing) > 1300 and {task.family for task in passing} >= families
 
 
 def test_the_best_point_is_chosen_on_the_other_half():
     run = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
-    # The even tasks are best at point 1 and the odd ones at point 2: each is measured at the other's.
+    # Even tasks are best at point 1 and odd tasks at point 2, so odd tasks are measured at 1 and even tasks at 2.
     assert gao.fall(run, "judge").tolist() == [0.0, -1.0, 0.0, -1.0]
 
 
-def test_the_papers_curve_is_found_again():
+def test_a_fit_recovers_the_papers_curve():
     d = np.linspace(0.2, 4, 9)
-    for shape in (lambda d: d, np.log):
+    shapes: list[Any] = [lambda d: d, np.log]
+    for shape in shapes:
         curve = [(0.0, 0.0), *zip(d, d * (1.5 - 0.25 * shape(d)), strict=True)]
-        np.testing.assert_allclose(gao.fitted(curve, shape), [1.5, 0.25], rtol=1e-9)
+        assert gao.fit_curve(curve, shape) == pytest.approx([1.5, 0.25], rel=1e-9)
 
 
-def test_the_learned_reward_sees_no_more_than_it_asked_for(settings, world):
-    stand = Stand(settings)
-    online = christiano.OnlineReward(stand, 0, k=2)
-    model, tokenizer = stand.medium_assistant()
-    tasks = [task for task in stand.tasks[:4] for _ in range(2)]
+def test_the_learned_reward_uses_only_the_comparisons_of_its_rounds(settings, world):
+    experiment = Experiment(settings)
+    online = christiano.OnlineReward(experiment, 0, k=2)
+    model, tokenizer = experiment.medium_assistant()
+    tasks = [task for task in experiment.tasks[:4] for _ in range(2)]
     rollouts = christiano.sample_responses(model, tokenizer, tasks, 0, 8)
     for _ in range(3):
         scores = online(tasks, rollouts)
