@@ -111,8 +111,8 @@ def class_head(job: Job, anchor: str) -> str:
     bodies = {name: job.results["classify"][name] for name in ("pretrained body", "untrained body")}
     figures = job.out / "classify" / "figures"
     text = (
-        "Each text is cut off in one of three places: inside a sentence, before the full stop of a sentence, or before the full "
-        "stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, replaces the "
+        "Each text is cut off in one of three places: inside a sentence, before the full stop of a sentence, or before the "
+        "full stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, replaces the "
         "vocabulary head. Both classifiers had the same examples, the same steps and the same seed."
     )
     return html.section(
@@ -136,8 +136,8 @@ def mask(job: Job, anchor: str) -> str:
         "answer."
     )
     curves = (
-        "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be compared. "
-        "The dots can: they grade only the answers to held-out instructions."
+        "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be "
+        "compared. The dots can: they grade only the answers to held-out instructions."
     )
     return html.section(
         anchor,

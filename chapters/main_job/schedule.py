@@ -1,7 +1,7 @@
 """The order of the main job's stages, and which stages run at the same time.
 
-Two threads make one step of so small a model only 1.4 times as fast: much of a step cannot be shared, such as the Python between
-the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of one. After
+Two threads make one step of so small a model only 1.4 times as fast: much of a step cannot be shared, such as the Python
+between the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of one. After
 pretraining there are always two stages that do not need each other, so from there on the job runs in two processes. Each stage
 reads its inputs from the folders of earlier stages.
 """
@@ -34,8 +34,8 @@ STAGES = {
     "evaluate": first_bend.evaluate,
     **second_bend.STAGES,
 }
-# The stages that share the processor, with the stages that each one needs. The order is the order of their start, so the longest
-# chain comes first. All other stages run alone, after the stages above them in STAGES.
+# The stages that share the processor, each with the stages that it needs. They start in this order, so the longest chain
+# comes first. All other stages run alone, after the stages above them in STAGES.
 NEEDS: dict[str, tuple[str, ...]] = {
     "assistant": (),
     "constitution": ("assistant",),
