@@ -1,9 +1,9 @@
 """The order of the main job's stages, and which stages run at the same time.
 
 Two threads make one step of so small a model only 1.4 times as fast: much of a step cannot be shared, such as the Python
-between the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of one. After
-pretraining there are always two stages that do not need each other, so from there on the job runs in two processes. Each stage
-reads its inputs from the folders of earlier stages.
+between the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of
+one. After pretraining there are always two stages that do not need each other, so from there on the job runs in two
+processes. Each stage reads its inputs from the folders of earlier stages.
 """
 
 import json
