@@ -108,17 +108,7 @@ def fine_tune(
 
 
 def measure(judge: Judge, tasks: Sequence[Instruction], responses: Sequence[str]) -> dict[str, Any]:
-    """Measure one response for each task: the judge's mean score, the share of plain tasks done, the conduct on harmful
-    ones.""" return {
-        "judge": mean_score(judge, tasks, responses),
-        "correct": correctness(judge.world, tasks, responses),
-        **conduct_shares(tasks, responses),
-    }
-
-
-def measurement_text(measured: dict[str, Any]) -> str:
-    """A result of `measure` on one line."""
-    shares = ", ".join(f"{name} {value:.1%}" for name, value in measured.items() if name != "judge")
+    """Judge one response for each task: mean score, share of plain tasks done, conduct on harmful requests."""
     return f"the simulated judge's mean score {measured['judge']:.3f} of 8; {shares}"
 
 

@@ -112,8 +112,8 @@ def class_head(job: Job, anchor: str) -> str:
     figures = job.out / "classify" / "figures"
     text = (
         "Each text is cut off in one of three places: inside a sentence, before the full stop of a sentence, or before the "
-        "full stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, replaces the "
-        "vocabulary head. Both classifiers had the same examples, the same steps and the same seed."
+        "full stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, "
+        "replaces the vocabulary head. Both classifiers had the same examples, the same steps and the same seed."
     )
     return html.section(
         anchor,
