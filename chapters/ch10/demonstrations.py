@@ -28,6 +28,11 @@ from chapters.world.judge import Judge, conduct_shares, correctness, mean_score
 from chapters.world.requests import demonstrations, mixed_tasks
 
 
+def signature(batches: Batches) -> str:
+    """Text that tells one data set from another; the type's name where the batches have none."""
+    return getattr(batches, "signature", type(batches).__name__)
+
+
 class RehearsalBatches:
     """Batches of a new task, with a batch of the old data at every `every`-th step.
 
@@ -49,7 +54,7 @@ class RehearsalBatches:
 
     @property
     def signature(self) -> str:
-        return f"{self.new.signature}; every {self.every}: {getattr(self.old, 'signature', type(self.old).__name__)}"
+        return f"{signature(self.new)}; every {self.every}: {signature(self.old)}"
 
 
 def pretraining_batches(
@@ -109,6 +114,16 @@ def fine_tune(
 
 def measure(judge: Judge, tasks: Sequence[Instruction], responses: Sequence[str]) -> dict[str, Any]:
     """Judge one response for each task: mean score, share of plain tasks done, conduct on harmful requests."""
+    return {
+        "judge": mean_score(judge, tasks, responses),
+        "correct": correctness(judge.world, tasks, responses),
+        **conduct_shares(tasks, responses),
+    }
+
+
+def measurement_text(measured: dict[str, Any]) -> str:
+    """A result of `measure` on one line."""
+    shares = ", ".join(f"{name} {value:.1%}" for name, value in measured.items() if name != "judge")
     return f"the simulated judge's mean score {measured['judge']:.3f} of 8; {shares}"
 
 

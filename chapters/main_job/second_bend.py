@@ -133,7 +133,7 @@ def side_by_side(job: Job) -> dict[str, Any]:
         texts = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, instructions, **sampling)]
         rollouts = as_rollouts(tokenizer, instructions, texts, model.config.context)
         rewards = reward.reward_scores(reward_model, rollouts.rows)  # (B,)
-        distances = sequence_kl(*(log_probs_of(m, rollouts) for m in (model, reference)), rollouts.mask)  # (B,)
+        distances = sequence_kl(log_probs_of(model, rollouts), log_probs_of(reference, rollouts), rollouts.mask)  # (B,)
         return texts, rewards, [None if name == "base" else round(float(d), 3) for d in distances]
 
     measured: dict[str, Any] = {}
