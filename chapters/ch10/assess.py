@@ -1,84 +1,102 @@
-"""Chapter 10, how any two models of the second bend are compared: held-out tasks, a simulated judge, and KL.
+"""Chapter 10: how to compare two models of the second bend, with held-out tasks, a simulated judge, and KL.
 
-What this file teaches: three numbers belong together. How often the judge prefers the new model's response; whether
-the plain tasks are still done correctly; and how far the new model had to go for it, in KL from where it started.
+Three numbers belong together: how often the judge prefers the new model's response, whether plain tasks are still done
+correctly, and how far the new model moved for it, as KL from the model where it started.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 import minigrad as mg
+from chapters.ch06_gpt import GPT
 from chapters.ch10.demonstrations import measure, measurement_text
-from chapters.ch10.reward import reward_scores
-from chapters.ch10.rollout import log_probs_of, roll_out_many, sequence_kl
-from chapters.world.judge import win_rate
+from chapters.ch10.reward import ScalarModel, reward_scores
+from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out_many, sequence_kl
+from chapters.world import Instruction
+from chapters.world.judge import Judge, win_rate
 
 
-def sample_responses(model, tokenizer, tasks, seed, max_new_tokens=48):
-    """One response a task at temperature 1 -> Rollouts."""
+def sample_responses(model: GPT, tokenizer: Any, tasks: Sequence[Instruction], seed: int, max_new_tokens: int = 48) -> Rollouts:
+    """Sample one response for each task at temperature 1."""
     return roll_out_many(model, tokenizer, tasks, max_new_tokens, mg.Generator(seed))
 
 
-def kl_between(policy, reference, rollouts):
-    """Mean KL(policy ‖ reference) in nats a response, estimated on rollouts drawn from the policy at temperature 1."""
+def kl_between(policy: GPT, reference: GPT, rollouts: Rollouts) -> float:
+    """Mean KL(policy ‖ reference) in nats per response, estimated on rollouts of the policy at temperature 1."""
     ours, theirs = log_probs_of(policy, rollouts), log_probs_of(reference, rollouts)  # (B, T − 1) each
     return float(sequence_kl(ours, theirs, rollouts.mask).mean())
 
 
-def assess(judge, tasks, after, before, tokenizer, reference, policy=None, reward_model=None, seed=0):
-    """Compare one response a task of the tuned model (after) with one of the SFT model (before), both Rollouts.
+def assess(
+    judge: Judge,
+    tasks: Sequence[Instruction],
+    after: Rollouts,
+    before: Rollouts,
+    tokenizer: Any,
+    reference: GPT,
+    policy: GPT | None = None,
+    reward_model: ScalarModel | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare a tuned model's responses (after) with the SFT model's (before), one for each task.
 
-    Returns {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "length", "before": {…}}, with "kl"
-    where the policy is given and "reward" where a reward model is.
+    Returns:
+        {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "of each task", "length", "before": {…}}, with
+        "kl" if the policy is given and "reward" if a reward model is given. A win counts 1, an equal score ½.
     """
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
-    found = measure(judge, tasks, ours)
-    found["wins"] = win_rate(judge, tasks, ours, theirs)
-    each = [win_rate(judge, *([one] for one in three)) for three in zip(tasks, ours, theirs, strict=True)]
-    found["interval"], found["of each task"] = bootstrap_interval(each, seed), each  # 1 for a win, a half for an equal score
-    found["length"] = float(after.lengths.mean())
-    found["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
+    result = measure(judge, tasks, ours)
+    result["wins"] = win_rate(judge, tasks, ours, theirs)
+    each = [win_rate(judge, [task], [a], [b]) for task, a, b in zip(tasks, ours, theirs, strict=True)]
+    result["interval"], result["of each task"] = bootstrap_interval(each, seed), each
+    result["length"] = float(after.lengths.mean())
+    result["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
     if policy is not None:
-        found["kl"] = kl_between(policy, reference, after)
+        result["kl"] = kl_between(policy, reference, after)
     if reward_model is not None:
-        found["reward"] = float(reward_scores(reward_model, after.rows).mean())
-        found["before"]["reward"] = float(reward_scores(reward_model, before.rows).mean())
-    return found
+        result["reward"] = float(reward_scores(reward_model, after.rows).mean())
+        result["before"]["reward"] = float(reward_scores(reward_model, before.rows).mean())
+    return result
 
 
-def bootstrap_interval(values, seed=0, draws=2000):
-    """The 95% interval of the mean of (N,) values, by resampling them with replacement (Efron 1979): [low, high]."""
+def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2000) -> list[float]:
+    """The 95 % interval [low, high] of the mean of (N,) values, from resampling them with replacement (Efron 1979)."""
     values = np.asarray(values, np.float64)  # (N,)
     picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))  # (draws, N)
     return [float(q) for q in np.quantile(values[picks].mean(axis=1), [0.025, 0.975])]
 
 
-def assessment_text(found, name):
-    """What `assess` found, for the terminal."""
-    low, high = found["interval"]
-    return "\n".join([
-        f"SFT:  {measurement_text(plain(found['before']))}",
-        f"{name}:  {measurement_text(plain(found))}",
-        f"the simulated judge prefers {name} to SFT on {found['wins']:.1%} of held-out tasks "
-        f"[{low:.1%}, {high:.1%}], an equal score counted as half",
-        *([f"KL from the SFT model: {found['kl']:.2f} nats a response"] if "kl" in found else []),
-    ])  # fmt: skip
+def assessment_text(result: dict[str, Any], name: str) -> str:
+    """A result of `assess` for the terminal; name: of the tuned model."""
+    low, high = result["interval"]
+    lines = [
+        f"SFT:  {measurement_text(measured_part(result['before']))}",
+        f"{name}:  {measurement_text(measured_part(result))}",
+        f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
+        f"[{low:.1%}, {high:.1%}], a tie counted as half",
+    ]
+    if "kl" in result:
+        lines.append(f"KL from the SFT model: {result['kl']:.2f} nats per response")
+    return "\n".join(lines)
 
 
-def pooled_assessment_text(founds, name):
-    """What `assess` found of several policies, one a seed, as one figure: all tasks of all of them."""
-    each = np.concatenate([found["of each task"] for found in founds])  # (seeds · tasks,)
+def pooled_assessment_text(results: Sequence[dict[str, Any]], name: str) -> str:
+    """The results of several seeds as one measurement over all their tasks, for the terminal."""
+    each = np.concatenate([result["of each task"] for result in results])  # (seeds · tasks,)
     low, high = bootstrap_interval(each)
-    wins = ", ".join(f"{found['wins']:.1%}" for found in founds)
-    change = [found["correct"] - found["before"]["correct"] for found in founds]
+    wins = ", ".join(f"{result['wins']:.1%}" for result in results)
+    changes = [result["correct"] - result["before"]["correct"] for result in results]
     return (
-        f"{len(founds)} seeds: the simulated judge prefers {name} to SFT on {each.mean():.1%} of held-out tasks "
-        f"[{low:.1%}, {high:.1%}] ({wins}); plain tasks done correctly {np.mean(change):+.1%} "
-        f"({', '.join(f'{one:+.1%}' for one in change)}); "
-        f"KL {np.mean([found['kl'] for found in founds]):.2f} nats a response"
+        f"{len(results)} seeds: the simulated judge prefers {name} to SFT on {each.mean():.1%} of held-out tasks "
+        f"[{low:.1%}, {high:.1%}] ({wins}); plain tasks done correctly {np.mean(changes):+.1%} "
+        f"({', '.join(f'{change:+.1%}' for change in changes)}); "
+        f"KL {np.mean([result['kl'] for result in results]):.2f} nats per response"
     )
 
 
-def plain(found):
-    """Only what `measure` measured."""
+def measured_part(result: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a result that come from `measure`."""
     names = ("judge", "correct", "obeyed", "evaded", "refused")
-    return {name: found[name] for name in names if name in found}
+    return {name: result[name] for name in names if name in result}

@@ -1,92 +1,101 @@
-"""Chapter 10, what every method of the second bend needs: responses sampled from a policy, and their log-probabilities.
+"""Chapter 10: responses sampled from a policy, and their log-probabilities. Every method of the second bend needs them.
 
-What this file teaches: seen from reinforcement learning, a language model is a policy whose actions are tokens. A
-rollout is a prompt and the response that the policy drew for it, and everything known of it is laid out on one grid:
-column i of `inputs` is a token, and column i of `mask`, of log-probabilities, of values and of advantages belongs to
-the choice of the token after it. Prompts choose nothing, and nothing is chosen after the end; there the mask is False.
-Source of the layout: section 10.3's shift by one, the same as in build_example.
+In reinforcement learning's terms a language model is a policy whose actions are tokens. A rollout is a prompt and a response
+that the policy sampled, laid out on one grid: column i of `inputs` is a token; column i of `mask`, of log-probabilities, of
+values and of advantages belongs to the choice of the *next* token. This is section 10.3's shift by one.
+
+    inputs    what   is   two   plus   two   Four   .     <end>
+    mask       ·     ·     ·     ·     seam   ✓     ✓              the policy chose Four, . and <end>
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn.functional as F
+from chapters.ch06_gpt import GPT
 from chapters.ch08_sample import generate
 from chapters.ch10.sft import format_prompt
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
+from chapters.world import Instruction
 
-PAD = 0  # any id will do: padding is known by the mask, never by its id, so that it cannot be taken for end-of-text
+PAD = 0  # any id will do: the mask, not the id, marks padding, so no token is mistaken for it
 
 
 @dataclass
 class Rollouts:
-    """B prompts with a response each.  T is the longest of prompt and response together."""
+    """B prompts with one response each.  T is the length of the longest prompt with its response."""
 
-    prompts: list  # B lists of token ids
-    responses: list  # B lists of token ids, with the end-of-text token where the policy chose it
-    ended: np.ndarray  # (B,) bool: did the policy end the response, or was it cut off?
+    prompts: list[list[int]]  # token ids
+    responses: list[list[int]]  # token ids, with the end-of-text token if the policy chose it
+    ended: np.ndarray  # (B,) bool: whether the policy ended the response, or the length limit cut it off
     inputs: np.ndarray  # (B, T) int64, padded on the right
-    targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX where none was chosen
-    mask: np.ndarray  # (B, T − 1) bool: was the token after this column chosen by the policy?
-    log_probs: np.ndarray | None = None  # (B, T − 1) float32, of the chosen tokens when they were chosen, else 0
+    targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX where the policy chose none
+    mask: np.ndarray  # (B, T − 1) bool: whether the policy chose the token after this column
+    log_probs: np.ndarray | None = None  # (B, T − 1) float32: of each chosen token at the time of sampling, else 0
 
     @property
-    def last(self):
-        """(B,) int64: the column of each row whose choice was the response's last token."""
+    def last(self) -> np.ndarray:
+        """(B,) int64: the column whose choice was the last token of the response."""
         return np.array([len(p) + len(r) - 2 for p, r in zip(self.prompts, self.responses, strict=True)])
 
     @property
-    def rows(self):
+    def rows(self) -> list[list[int]]:
         """B lists of token ids: prompt and response."""
         return [p + r for p, r in zip(self.prompts, self.responses, strict=True)]
 
     @property
-    def lengths(self):
-        """(B,) int64: tokens of each response, its end included."""
+    def lengths(self) -> np.ndarray:
+        """(B,) int64: tokens in each response, the end-of-text token included."""
         return self.mask.sum(axis=1)
 
-    def texts(self, tokenizer):
-        """The responses as B texts, without the end-of-text token."""
+    def texts(self, tokenizer: Any) -> list[str]:
+        """The responses as text, without the end-of-text token."""
         cut = [r[:-1] if e else r for r, e in zip(self.responses, self.ended, strict=True)]
         return [tokenizer.decode(response).strip() for response in cut]
 
 
-def to_rollouts(prompts, responses, ended, log_probs=None):
-    """B prompts and responses (lists of ids) on the grid.  log_probs: B lists as long as the responses, or None."""
+def to_rollouts(
+    prompts: list[list[int]],
+    responses: list[list[int]],
+    ended: Sequence[bool],
+    log_probs: Sequence[Sequence[float]] | None = None,
+) -> Rollouts:
+    """Lay B prompts and responses out on the grid.  log_probs: one number for each token of each response."""
     inputs = pad_right([p + r for p, r in zip(prompts, responses, strict=True)], PAD)  # (B, T)
     B, T = inputs.shape
     mask = np.zeros((B, T - 1), bool)  # (B, T − 1)
     recorded = np.zeros((B, T - 1), np.float32)  # (B, T − 1)
     for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(response))  # the seam is the first of them
+        chosen = slice(len(prompt) - 1, len(prompt) - 1 + len(response))  # begins at the seam, the prompt's last token
         mask[b, chosen] = True
         if log_probs is not None:
             recorded[b, chosen] = log_probs[b]
     targets = np.where(mask, inputs[:, 1:], IGNORE_INDEX)  # (B, T − 1)
-    recorded = None if log_probs is None else recorded
-    return Rollouts(prompts, responses, np.asarray(ended), inputs, targets, mask, recorded)
+    return Rollouts(prompts, responses, np.asarray(ended), inputs, targets, mask, None if log_probs is None else recorded)
 
 
 # ── sampling ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Recorder:
-    """Remembers the logits of every step of chapter 8's `generate`, which shows them where it is given as `observe`.
+    """Records the logits of every step of chapter 8's `generate`, which calls it as `observe`.
 
-    At step t the rows still being written are those whose response has more than t tokens, in their order.
+    At step t the rows still being generated are those whose response has more than t tokens, in their order.
     """
 
-    def __init__(self):
-        self.steps = []  # a (rows, V) array a step
+    def __init__(self) -> None:
+        self.steps: list[np.ndarray] = []  # (rows, V) for each step
 
-    def __call__(self, logits):
+    def __call__(self, logits: np.ndarray) -> None:
         self.steps.append(logits)
 
-    def log_probs(self, responses):
-        """The log-probability of each token of each response, as B lists."""
-        found = [[] for _ in responses]
+    def log_probs(self, responses: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The log-probability of each token of each response."""
+        result: list[list[float]] = [[] for _ in responses]
         for t, logits in enumerate(self.steps):
             rows = [b for b, response in enumerate(responses) if len(response) > t]
             chosen = np.array([responses[b][t] for b in rows])  # (rows,)
@@ -94,40 +103,58 @@ class Recorder:
             top = logits.max(axis=1)  # (rows,)
             total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))  # (rows,)
             for b, value in zip(rows, logits[np.arange(len(rows)), chosen] - total, strict=True):
-                found[b].append(value)
-        return found
+                result[b].append(value)
+        return result
 
 
-def roll_out(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, record=True):
-    """One response a task, drawn with the KV cache, with the log-probabilities at the time of drawing -> Rollouts.
+def roll_out(
+    policy: GPT,
+    tokenizer: Any,
+    tasks: Sequence[Instruction],
+    max_new_tokens: int,
+    generator: mg.Generator,
+    temperature: float = 1.0,
+    record: bool = True,
+) -> Rollouts:
+    """Sample one response for each task, and record the log-probabilities of its tokens.
 
-    Temperature 1 draws from the policy itself, which is what its gradient assumes; the log-probabilities are the
-    policy's own at any temperature, and left out where record is False.  Raises ValueError where a prompt leaves no
-    room in the context.
+    Temperature 1 samples from the policy itself, as the policy gradient assumes. The log-probabilities are the policy's own
+    at any temperature; record=False leaves them out.
+
+    Raises:
+        ValueError: if a prompt leaves no room for a response in the context.
     """
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
     room = policy.config.context - max(map(len, prompts))
     if room < 1:
         raise ValueError(
-            f"a prompt of {max(map(len, prompts))} tokens leaves no room for a response in a context of "
-            f"{policy.config.context}; give shorter instructions or a model with a longer context."
+            f"roll_out: expected prompts that leave room in a context of {policy.config.context} tokens, got one of "
+            f"{max(map(len, prompts))}; give shorter instructions or a model with a longer context"
         )
-    allowed, end = min(max_new_tokens, room), tokenizer.eos_id
+    limit, end = min(max_new_tokens, room), tokenizer.eos_id
     recorder = Recorder() if record else None
-    said = generate(policy, prompts, allowed, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder)
-    ended = [len(response) < allowed for response in said]  # generate leaves the end-of-text token out
-    responses = [response + [end] if e else response for response, e in zip(said, ended, strict=True)]
-    return to_rollouts(prompts, responses, ended, recorder.log_probs(responses) if record else None)
+    generated = generate(
+        policy, prompts, limit, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder
+    )
+    ended = [len(response) < limit for response in generated]  # generate leaves the end-of-text token out
+    responses = [response + [end] if e else response for response, e in zip(generated, ended, strict=True)]
+    return to_rollouts(prompts, responses, ended, recorder.log_probs(responses) if recorder else None)
 
 
-def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperature=1.0, batch_size=256):
-    """Like roll_out, for any number of tasks, those with prompts of like length together.  Returns the Rollouts of all.
-
-    The recorded log-probabilities are left out.
-    """
-    rows = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
-    prompts, responses, ended = rows, [None] * len(rows), [None] * len(rows)
-    for places, _ in by_length(rows, batch_size, PAD):
+def roll_out_many(
+    policy: GPT,
+    tokenizer: Any,
+    tasks: Sequence[Instruction],
+    max_new_tokens: int,
+    generator: mg.Generator,
+    temperature: float = 1.0,
+    batch_size: int = 256,
+) -> Rollouts:
+    """Like roll_out without log-probabilities, for any number of tasks, in batches of prompts of similar length."""
+    prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
+    responses: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    for places, _ in by_length(prompts, batch_size, PAD):
         part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature, False)
         for i, response, end in zip(places, part.responses, part.ended, strict=True):
             responses[i], ended[i] = response, bool(end)
@@ -137,32 +164,40 @@ def roll_out_many(policy, tokenizer, tasks, max_new_tokens, generator, temperatu
 # ── log-probabilities ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def chosen_log_probs(logits, targets):
-    """log softmax(logits)[target] where there is a target, 0 elsewhere.  logits: (B, T, V); targets: (B, T) -> (B, T).
+def chosen_log_probs(logits: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
+    """log softmax(logits)[target] where there is a target, else 0: chapter 7's cross-entropy with its sign turned.
 
-    It is chapter 7's cross-entropy with the sign turned, one value a position instead of their mean.
+    Args:
+        logits: (B, T, V).
+        targets: (B, T), IGNORE_INDEX where there is none.
+
+    Returns:
+        (B, T).
     """
     B, T, V = logits.shape
     flat = logits.view(-1, V), targets.view(-1)  # (B·T, V), (B·T,)
     return -F.cross_entropy(*flat, ignore_index=IGNORE_INDEX, reduction="none").view(B, T)
 
 
-def log_probs_of(model, rollouts, batch_size=64):
-    """What the model gives to the tokens that the rollouts chose, without gradients: (B, T − 1) float32."""
-    found = np.zeros(rollouts.mask.shape, np.float32)  # (B, T − 1)
+def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.ndarray:
+    """The model's log-probabilities of the tokens in the rollouts, without gradients: (B, T − 1) float32."""
+    log_probs = np.zeros(rollouts.mask.shape, np.float32)  # (B, T − 1)
     was_training = model.training
     model.eval()
     with mg.no_grad():
         for places, inputs in by_length(rollouts.rows, batch_size, PAD):
             targets = rollouts.targets[places, : inputs.shape[1] - 1]  # (b, t)
             logits = model(mg.as_tensor(inputs[:, :-1].copy()))  # (b, t, V)
-            found[places, : targets.shape[1]] = chosen_log_probs(logits, mg.as_tensor(targets.copy())).numpy(force=True)
+            chosen = chosen_log_probs(logits, mg.as_tensor(targets.copy()))  # (b, t)
+            log_probs[places, : targets.shape[1]] = chosen.numpy(force=True)
     model.train(was_training)
-    return found
+    return log_probs
 
 
-def sequence_kl(log_probs, reference_log_probs, mask):
-    """An unbiased estimate of KL(policy ‖ reference) for each prompt, in nats: the sum over the response's tokens of
-    log π − log π_ref, for a response drawn from π.  Three (B, T) arrays -> (B,).  One row can be negative; the mean
-    over many is not."""
+def sequence_kl(log_probs: np.ndarray, reference_log_probs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An unbiased estimate of KL(policy ‖ reference) for each response, in nats: Σ log π − log π_ref over its tokens.
+
+    The responses must be sampled from the policy. A single estimate can be negative; the mean of many is not.
+    Shapes: three times (B, T) -> (B,).
+    """
     return ((log_probs - reference_log_probs) * mask).sum(axis=1)  # (B,)

@@ -1,11 +1,14 @@
-"""The stages of the main job, `python -m chapters`: each takes a Job, leaves a folder, and returns what it measured.
+"""The main job's stages up to the first bend: data, tokenizer, base model, class head, instruction tuning.
 
-A stage finds what it needs in the folders of those before it, never in memory, so that a job that was stopped goes on
-where it was. What a stage returns is JSON, holds no clock, and is the same from the same seed on as many threads.
+A stage takes a Job, writes into its own folder and returns its measurements as JSON. It reads its inputs from the folders of
+earlier stages, never from memory, so a stopped job continues at the stage where it was. Results contain no clock time: the same
+seed and the same number of threads give the same bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import minigrad as mg
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
@@ -27,36 +30,36 @@ from chapters.ch10.figures import (
 )
 from chapters.support.readers import read_text
 from chapters.support.run_folder import History, Run
-from chapters.world import LABELS, World
+from chapters.world import LABELS, Instruction, World
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything: FULL takes about seven minutes on two cores, QUICK less than half of that."""
+    """The sizes of the stages below. FULL takes about seven minutes on two AVX-512 cores, QUICK less than half as long."""
 
     corpus_bytes: int
     vocab_size: int
-    model: dict
+    model: dict[str, Any]  # GPTConfig settings
     pretrain: TrainConfig
-    snippets: int
-    snippets_test: int
+    snippets: int  # classifier examples to train on
+    snippets_test: int  # classifier examples to test on
     classify: TrainConfig
-    instructions: int
+    instructions: int  # instruction-response pairs to train on
     sft: TrainConfig
-    test: int  # held-out instructions asked of each model
-    samples: int = 64  # for exercise 2
+    test: int  # held-out instructions for each model
+    samples: int = 64  # bare headers continued in exercise 2
 
 
-# Why these numbers: the loss stays on a plateau until attention has learned to copy a name from earlier in the text,
-# and nothing that comes later works before that. Many small steps, a high rate and AdamW's longer memory (beta2 0.99)
-# leave it soonest. Instruction tuning is gentle for the reason that the chapter gives: with a rate of 1e-3 the model
-# forgets the names that its few examples never mention, and answers about somebody else.
+# Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and later
+# stages fail before that happens. Many small steps, a high learning rate and beta2 = 0.99 leave the plateau soonest.
+# Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
+# mention, and answers about another person.
 FULL = Plan(
     corpus_bytes=16_000_000,
     vocab_size=1024,
     model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
     pretrain=TrainConfig(steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=20),
-    snippets=200,  # few, so that it shows what the body brings
+    snippets=200,  # few, so that the pretrained body makes a difference
     snippets_test=600,
     classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
     instructions=sft.Settings.examples,
@@ -78,46 +81,46 @@ PLANS = {"full": FULL, "quick": QUICK}
 
 @dataclass
 class Job:
-    """One run of the main job: where it writes, from which seed, and how much."""
+    """One run of the main job: its folder, its seed and its sizes."""
 
     out: Path
     seed: int
     plan: Plan
-    second_plan: object  # of the second bend, see second_bend.SecondPlan
+    second_plan: Any  # a second_bend.SecondPlan
     quick: bool = False
-    results: dict = field(default_factory=dict)  # stage -> what it returned
+    results: dict[str, Any] = field(default_factory=dict)  # stage name -> its result
 
     @property
-    def world(self):
+    def world(self) -> World:
         return World(self.seed)
 
-    def run(self, name):
-        """The run folder of a stage, or of one of the models that it trains."""
+    def run(self, name: str) -> Run:
+        """The run folder of a stage, or of one of the models that a stage trains."""
         return Run(self.out / name)
 
-    def config(self, config):
-        """A plan's TrainConfig with this job's seed; a stage that was stopped goes on from its checkpoint."""
+    def config(self, config: TrainConfig) -> TrainConfig:
+        """A plan's TrainConfig with this job's seed; a stopped stage resumes from its checkpoint."""
         return replace(config, seed=self.seed, resume=True)
 
 
-# ── what the model reads ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── chapters 1 and 2: text and tokens ────────────────────────────────────────────────────────────────────────────────
 
 
-def make_world(job):
-    """The little world's documents, with "<|endoftext|>" between them."""
+def make_world(job: Job) -> dict[str, Any]:
+    """Generate the little world's documents, with "<|endoftext|>" between them."""
     documents = job.world.documents(job.plan.corpus_bytes, seed=job.seed)
     text = END_OF_TEXT.join(documents)
     (job.run("world") / "documents.txt").write_text(text, encoding="utf-8")
     return {"documents": len(documents), "bytes": len(text.encode()), "pages": [page[:320] for page in documents[:3]]}
 
 
-def make_tokens(job):
-    """A byte-level BPE learned from the documents and the template's words, and the documents as token ids on disk."""
+def make_tokens(job: Job) -> dict[str, Any]:
+    """Learn a byte-level BPE from the documents and the instruction template; write the documents as token ids."""
     text = read_text(job.out / "world" / "documents.txt")
     run = job.run("tokenizer")
-    # Every instruction will come in the template: were its words unknown here, they would fill most of each example.
-    frame = (sft.TEMPLATE + sft.TEMPLATE_WITH_INPUT) * (text.count(END_OF_TEXT) // 4)
-    tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n") + frame, job.plan.vocab_size)
+    # Every instruction comes in the template. Without merges for its words, the template would fill most of each example.
+    template = (sft.TEMPLATE + sft.TEMPLATE_WITH_INPUT) * (text.count(END_OF_TEXT) // 4)
+    tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n") + template, job.plan.vocab_size)
     tokenizer.save(run / "tokenizer.tiktoken")
     tokens = write_tokens(run / "tokens.bin", tokenizer.encode(text, allow_special=True))
     return {
@@ -131,15 +134,16 @@ def make_tokens(job):
 # ── chapters 6 to 8: the base model ──────────────────────────────────────────────────────────────────────────────────
 
 
-def pretrain(job):
-    """The GPT of chapter 6 through the loop of chapter 7: it learns to continue the world's pages."""
+def pretrain(job: Job) -> dict[str, Any]:
+    """Train chapter 6's GPT with chapter 7's loop to continue the world's documents."""
     tokenizer = Tokenizer.load(job.out / "tokenizer" / "tokenizer.tiktoken")
-    learned, kept_back = train_validation_split(load_tokens(job.out / "tokenizer" / "tokens.bin"), 0.02)
+    train_tokens, validation_tokens = train_validation_split(load_tokens(job.out / "tokenizer" / "tokens.bin"), 0.02)
     config = job.config(job.plan.pretrain)
     gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **job.plan.model), generator=mg.Generator(job.seed))
     context, run = gpt.config.context, job.run("pretrain")
-    batches = NextTokenBatches(learned, context, config.batch_size, job.seed)
-    history = train(gpt, batches, config, run, validation=EveryTokenOnce(kept_back, context, config.batch_size))
+    batches = NextTokenBatches(train_tokens, context, config.batch_size, job.seed)
+    validation = EveryTokenOnce(validation_tokens, context, config.batch_size)
+    history = train(gpt, batches, config, run, validation=validation)
     save_model(run, gpt, tokenizer)
     return {
         "parameters": sum(parameter.array.size for parameter in gpt.parameters()),
@@ -149,8 +153,8 @@ def pretrain(job):
     }
 
 
-def sample(job):
-    """What the base model writes when nothing is asked, and where its heads look."""
+def sample(job: Job) -> dict[str, Any]:
+    """Sample four documents from the base model, and draw its attention maps."""
     model, tokenizer = load_model(job.out / "pretrain")
     run, end = job.run("sample"), tokenizer.eos_id
     pages = generate(model, [[end]] * 4, 96, temperature=0.8, stop_ids=(end,), generator=mg.Generator(job.seed))
@@ -164,16 +168,16 @@ def sample(job):
     return {"unasked": unasked, "layer": layer + 1}
 
 
-# ── chapter 10: the two first bends ──────────────────────────────────────────────────────────────────────────────────
+# ── chapter 10: a class head, and instruction tuning ─────────────────────────────────────────────────────────────────
 
 
-def train_classifiers(job):
-    """The same head, trained in the same way, on the pretrained body and on one that never read a page."""
+def train_classifiers(job: Job) -> dict[str, Any]:
+    """Train the same class head on the pretrained body and on an untrained one."""
     world, plan = job.world, job.plan
     train_set = classify.snippets(world, "train", plan.snippets, job.seed)
     test_set = classify.snippets(world, "test", plan.snippets_test, job.seed + 1)
     bodies = {"untrained body": "classify_untrained", "pretrained body": "classify_pretrained"}
-    results = {}
+    results: dict[str, Any] = {}
     for name, folder in bodies.items():
         gpt, tokenizer = load_model(job.out / "pretrain")
         if name == "untrained body":
@@ -187,60 +191,61 @@ def train_classifiers(job):
     return {**results, "examples": [list(example) for example in test_set[:3]]}
 
 
-def fine_tune(job):
-    """Instruction tuning with the mask, and for exercise 2 once more without it."""
+def fine_tune(job: Job) -> dict[str, Any]:
+    """Tune on instructions with the prompt masked, and once more without the mask for exercise 2."""
     world, plan = job.world, job.plan
     instructions = world.instructions("train", plan.instructions, seed=job.seed)
     held_out = world.instructions("test", plan.test, seed=job.seed + 1)
-    results = {}
+    results: dict[str, Any] = {}
     for name, mask_prompt in {"sft": True, "sft_unmasked": False}.items():
         model, tokenizer = load_model(job.out / "pretrain")
         run = job.run(name)
         history, skipped = sft.fine_tune(model, tokenizer, instructions, job.config(plan.sft), run, mask_prompt, held_out)
         results[name] = {"validation loss": history.validation_losses[-1], "skipped": skipped}
-    one = min((i for i in instructions[:200] if not i.input), key=lambda i: abs(len(i.output) - 60))
-    input_ids, labels = sft.build_example(one.instruction, one.output, tokenizer.encode, eos_id=tokenizer.eos_id)
+    example = min((i for i in instructions[:200] if not i.input), key=lambda i: abs(len(i.output) - 60))
+    input_ids, labels = sft.build_example(example.instruction, example.output, tokenizer.encode, eos_id=tokenizer.eos_id)
     draw_mask(job.run("sft") / "figures" / "mask.png", input_ids, labels, tokenizer)
     (job.run("sft") / "mask.txt").write_text(table(input_ids, labels, tokenizer) + "\n", encoding="utf-8")
-    curves = {name: History.read(job.run(folder)) for name, folder in
-              {"masked": "sft", "not masked": "sft_unmasked"}.items()}  # fmt: skip
+    folders = {"masked": "sft", "not masked": "sft_unmasked"}
+    curves = {name: History.read(job.run(folder)) for name, folder in folders.items()}
     draw_curves(job.run("sft") / "figures" / "curves.png", curves, "instruction tuning")
     return {"instructions": len(instructions), **results}
 
 
-def evaluate(job):
-    """Held-out instructions asked of the base model and of the two fine-tuned ones, and exercise 2's bare header."""
+def evaluate(job: Job) -> dict[str, Any]:
+    """Ask the base model and both tuned models held-out instructions, and give them exercise 2's bare header."""
     world, plan = job.world, job.plan
     tests = {
         "test": world.instructions("test", plan.test, seed=job.seed + 1),
         "test_families": world.instructions("test_families", plan.test // 3, seed=job.seed + 2),
     }
     models = {"base": "pretrain", "sft": "sft", "sft_unmasked": "sft_unmasked"}
-    results, responses = {}, {}
+    results: dict[str, Any] = {}
+    responses = {}
     for name, folder in models.items():
         model, tokenizer = load_model(job.out / folder)
         ask = sft.ask_base if name == "base" else sft.ask
         results[name] = {}
         for split, tasks in tests.items():
-            said = responses[name, split] = ask(model, tokenizer, tasks)
-            # The base model goes on to other questions after its first line, which is the one to be judged.
-            judged = [first_line(text) for text in said] if name == "base" else said
+            texts = responses[name, split] = ask(model, tokenizer, tasks)
+            # The base model continues with other questions, so only its first line counts as its answer.
+            judged = [first_line(text) for text in texts] if name == "base" else texts
             results[name][split] = sft.acceptance(world, tasks, judged)
             if split == "test":
-                results[name]["questions"] = sft.questions_answered_by_questions(tasks, said)
+                results[name]["questions"] = sft.questions_answered_by_questions(tasks, texts)
         results[name]["boilerplate"], headers = sft.boilerplate_rate(model, tokenizer, plan.samples, job.seed)
         results[name]["after a bare header"] = headers[:2]
     draw_families(job.run("evaluate") / "figures" / "families.png", by_family(results))
-    return {"models": results, "shown": shown_side_by_side(world, tests, responses)}
+    return {"models": results, "shown": side_by_side(world, tests, responses)}
 
 
-def first_line(text):
-    """The first line of a text, "" of an empty one."""
+def first_line(text: str) -> str:
+    """The first line of a text; "" if the text is empty."""
     return text.strip().split("\n")[0]
 
 
-def by_family(results):
-    """{family: {model: share}} of the families that were trained on, for the figure."""
+def by_family(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """{family: {model: share accepted}} for the families in the training set."""
     families = results["sft"]["test"]["families"]
     return {
         family: {"base": results["base"]["test"]["families"][family], "after instruction tuning": families[family]}
@@ -248,16 +253,19 @@ def by_family(results):
     }
 
 
-def shown_side_by_side(world, tests, responses):
-    """One held-out instruction a family with every model's response and whether it was accepted, for the report."""
-    shown, seen = [], set()
+def side_by_side(
+    world: World, tests: dict[str, Sequence[Instruction]], responses: dict[tuple[str, str], Sequence[str]]
+) -> list[dict[str, Any]]:
+    """For the report: the first held-out instruction of each family, with every model's response and its verdict."""
+    rows, families = [], set()
     for split, tasks in tests.items():
         for i, task in enumerate(tasks):
-            if task.family in seen:
+            if task.family in families:
                 continue
-            seen.add(task.family)
-            said = {name: responses[name, split][i] for name in ("base", "sft", "sft_unmasked")}
-            verdicts = {name: world.accepts(task, first_line(text) if name == "base" else text) for name, text in said.items()}
-            shown.append({"instruction": task.instruction, "input": task.input, "family": task.family, "split": split,
-                          "reference": task.output, "said": said, "accepted": verdicts})  # fmt: skip
-    return shown
+            families.add(task.family)
+            texts = {name: responses[name, split][i] for name in ("base", "sft", "sft_unmasked")}
+            answers = {name: first_line(text) if name == "base" else text for name, text in texts.items()}
+            row = {"instruction": task.instruction, "input": task.input, "family": task.family, "split": split}
+            accepted = {name: world.accepts(task, answer) for name, answer in answers.items()}
+            rows.append({**row, "reference": task.output, "said": texts, "accepted": accepted})
+    return rows

@@ -1,48 +1,63 @@
-"""The main job's page of results: put together from what the stages left in their folders, and from nothing else.
+"""The main job's summary and page of results, made only from what the stages left in their folders.
 
-It measures nothing and holds neither date nor duration, so that the same seed gives the same bytes.
+The page contains no date and no duration, so the same seed gives the same bytes.
 """
 
+from pathlib import Path
+from typing import Any
+
 from chapters.main_job import second_report
+from chapters.main_job.first_bend import Job
 from chapters.support import html
 from chapters.support.run_folder import Run
 
-BENDS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
+MODELS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
+SUBTITLE = (
+    "One small GPT, trained from scratch on a generated little world, then fine-tuned: to a label, to instructions, and to "
+    "preferences."
+)
+QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
+FOOTER = (
+    "Made by `{command}`, whose models wrote every answer on this page. The same command with the same number of threads and "
+    "processes makes the same page; durations are in timing.jsonl beside it. The world, its facts and its rules for acceptable "
+    "answers are generated; no person was asked."
+)
 
 
-def summary(job):
-    """What was measured, as (what, value as text, note), for the terminal and for the page."""
+def summary(job: Job) -> list[tuple[str, str, str]]:
+    """(quantity, value, note) rows, for the terminal and for the page."""
     tokens, base, models = job.results["tokenizer"], job.results["pretrain"], job.results["evaluate"]["models"]
     pretrained, untrained = (job.results["classify"][f"{body} body"] for body in ("pretrained", "untrained"))
     gap = 100 * (pretrained["accuracy"] - untrained["accuracy"])
-    read, tuned, unmasked = models["base"], models["sft"], models["sft_unmasked"]
+    before, tuned, unmasked = models["base"], models["sft"], models["sft_unmasked"]
+    vocabulary = f"tokens, {tokens['bytes a token']} bytes each on average; vocabulary {tokens['vocabulary']:,}"
     return [
+        ("corpus", f"{tokens['tokens']:,}", vocabulary),
+        ("base model", f"{base['parameters']:,}", f"parameters, pretrained for {base['steps']:,} optimizer steps"),
+        ("  validation loss", f"{base['validation loss']:.3f}", "nats per token, on held-out pages"),
+        ("  instructions accepted", share(before["test"]["all"]), "held out; judged by the first line of the answer"),
+        ("  questions for questions", share(before["questions"]), "of the questions get another question as the answer"),
         (
-            "corpus",
-            f"{tokens['tokens']:,}",
-            f"tokens of {tokens['bytes a token']} bytes; vocabulary {tokens['vocabulary']:,}",
+            "class head, pretrained body",
+            share(pretrained["accuracy"]),
+            f"of held-out snippets right; F1 {pretrained['f1']:.3f}",
         ),
-        ("base model", f"{base['parameters']:,}", f"parameters, pretrained for {base['steps']:,} steps"),
-        ("  validation loss", f"{base['validation loss']:.3f}", "nats a token, on pages kept back"),
-        ("  instructions accepted", share(read["test"]["all"]), "held out; its first line is judged"),
-        ("  questions for questions", share(read["questions"]), "of the questions, answered with another question"),
-        ("class head, pretrained body", share(pretrained["accuracy"]), f"held-out snippets; F1 {pretrained['f1']:.3f}"),
-        ("  untrained body", share(untrained["accuracy"]), f"the same recipe; pretraining bought {gap:.1f} points"),
-        ("after instruction tuning", share(tuned["test"]["all"]), "held-out instructions accepted"),
+        ("  untrained body", share(untrained["accuracy"]), f"with the same recipe; pretraining is worth {gap:.1f} points"),
+        ("after instruction tuning", share(tuned["test"]["all"]), "of held-out instructions accepted"),
         ("  questions for questions", share(tuned["questions"]), "of the questions"),
-        ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families never trained on"),
+        ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families that training left out"),
         ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued as a template"),
         ("  no mask", share(unmasked["boilerplate"]), f"and {share(unmasked['test']['all'])} of instructions accepted"),
         *second_report.summary(job),
     ]
 
 
-def share(value):
+def share(value: float) -> str:
     return f"{value:.1%}"
 
 
-def write_report(job):
-    """The page of results, report.html, with every figure inside it."""
+def write_report(job: Job) -> Path:
+    """Write the page of results, report.html, with every figure inside it."""
     makers = {
         "results": ("Results", results),
         "base": ("The base model", base_model),
@@ -62,35 +77,23 @@ def write_report(job):
     return path
 
 
-SUBTITLE = (
-    "One small GPT, trained from nothing on a generated little world, then bent: to a label, to an instruction, "
-    "and to what is preferred."
-)
-QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
-FOOTER = (
-    "Made by `{command}`. Every text and every figure on this page comes from models that this command trained; how long "
-    "it took is in timing.jsonl beside it. On as many threads and processes it makes the same page again. The world, its "
-    "facts and its rules for what is an acceptable answer are generated; no person was asked."
-)
-
-
 # ── the sections: (job, anchor) -> HTML ──────────────────────────────────────────────────────────────────────────────
 
 
-def results(job, anchor):
-    return html.section(anchor, "What was measured", "Results", html.table(["", "", ""], summary(job), numbers={1}))
+def results(job: Job, anchor: str) -> str:
+    return html.section(anchor, "Measurements", "Results", html.table(["", "", ""], summary(job), numbers={1}))
 
 
-def base_model(job, anchor):
-    found = job.results["sample"]
+def base_model(job: Job, anchor: str) -> str:
+    samples = job.results["sample"]
     text = (
-        "Before any fine-tuning. Left to itself the model writes pages like those it read; it has learned the world's facts "
-        "because they helped to guess the next token."
+        "Before any fine-tuning. Without a prompt the model writes pages like its training pages. It has learned the world's "
+        "facts because they help to predict the next token."
     )
-    loss = "Pretraining: the loss of each step, and on pages kept back."
+    loss = "Pretraining: training loss, and validation loss on held-out pages."
     maps = (
-        f"Where the heads of block {found['layer']} look: a row is a token, and its bright columns are the earlier tokens "
-        "that it reads. The text is a page of the world."
+        f"Attention weights of block {samples['layer']}, one map per head. Each row is a token; bright columns are the earlier "
+        "tokens that it attends to. The text is a page of the world."
     )
     return html.section(
         anchor,
@@ -99,18 +102,18 @@ def base_model(job, anchor):
         html.paragraph(text),
         html.figure(job.out / "pretrain" / "figures" / "loss.png", loss),
         html.figure(job.out / "sample" / "figures" / "attention.png", maps),
-        html.paragraph("Four pages that it wrote from nothing, at temperature 0.8:"),
-        html.side_by_side([(f"page {i}", page, None) for i, page in enumerate(found["unasked"], 1)]),
+        html.paragraph("Four pages sampled without a prompt, at temperature 0.8:"),
+        html.side_by_side([(f"page {i}", page, None) for i, page in enumerate(samples["unasked"], 1)]),
     )
 
 
-def class_head(job, anchor):
+def class_head(job: Job, anchor: str) -> str:
     bodies = {name: job.results["classify"][name] for name in ("pretrained body", "untrained body")}
     figures = job.out / "classify" / "figures"
     text = (
-        "A text is cut off inside a sentence, before the full stop of a sentence, or before the full stop of a paragraph; "
-        "the mark itself is cut off too. The vocabulary head is replaced by one with three outputs, read at the last "
-        "token. Both classifiers had the same examples, the same steps and the same seed."
+        "Each text is cut off in one of three places: inside a sentence, before the full stop of a sentence, or before the "
+        "full stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, "
+        "replaces the vocabulary head. Both classifiers had the same examples, the same steps and the same seed."
     )
     return html.section(
         anchor,
@@ -119,83 +122,81 @@ def class_head(job, anchor):
         html.paragraph(text),
         html.table(["", "accuracy", "F1, mean over labels"], [[name, r["accuracy"], r["f1"]] for name, r in bodies.items()]),
         html.figures(
-            (figures / "gap.png", "What the pretrained body is worth."),
-            (figures / "confusion.png", "Pretrained body: what is true against what was said."),
+            (figures / "gap.png", "The value of the pretrained body."),
+            (figures / "confusion.png", "Pretrained body: true label against predicted label."),
         ),
     )
 
 
-def mask(job, anchor):
+def mask(job: Job, anchor: str) -> str:
     figures = job.out / "sft" / "figures"
     text = (
-        "One training example as the loss sees it. Each token's colour says whether the model is graded on what it "
-        "predicts there. The blue seam, the last token of the prompt, is graded on purpose: what it predicts is the first "
-        "token of the answer."
+        "One training example as the loss sees it. The colour of a token says whether the loss grades the model's prediction "
+        "there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first token of the "
+        "answer."
     )
     curves = (
-        "Chapter 7's loop, once with the mask and once without. The lines average different tokens and do not compare; "
-        "the dots do: held-out instructions, answers only."
+        "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be "
+        "compared. The dots can: they grade only the answers to held-out instructions."
     )
     return html.section(
         anchor,
         "Section 10.3",
-        "What counts is the response",
+        "Only the response counts",
         html.paragraph(text),
         html.figure(figures / "mask.png", "An instruction and its response in Alpaca's template."),
         html.figure(figures / "curves.png", curves),
     )
 
 
-def answers(job, anchor):
+def answers(job: Job, anchor: str) -> str:
     text = (
-        "Held-out instructions, one of each kind, answered greedily: instruction tuning never saw them, nor, where they ask "
-        "for a fact, the person or thing they ask about. The pages of pretraining state the facts, and ask other questions of "
-        "the same kinds without answering. The base model sees the bare line, as on such a page, and its first line is "
-        "judged; the other two see the template."
+        "Held-out instructions, one of each kind, answered greedily. Instruction tuning never saw them, nor the people and "
+        "things that they ask about. The pretraining pages do state the facts, and ask similar questions without answering "
+        "them. The base model reads the bare instruction, and its first line is judged; the other two read the template."
     )
-    blocks = [answered(one) for one in job.results["evaluate"]["shown"]]
+    blocks = [answered(row) for row in job.results["evaluate"]["shown"]]
     rest = html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:]) if len(blocks) > 6 else ""
     return html.section(anchor, "The bend", "One instruction, three models", html.paragraph(text), *blocks[:6], rest)
 
 
-def answered(one):
-    """One of evaluate's "shown": the instruction, a good answer, and every model's."""
-    kind = f"{one['family']}, a kind of task never trained on" if one["split"] == "test_families" else one["family"]
-    return "".join([
-        html.paragraph(f"{one['instruction']} {one['input']}".strip(), "question"),
-        html.paragraph(f"{kind}; a good answer: {one['reference']}", "note"),
-        html.side_by_side([(BENDS[name], one["said"][name], one["accepted"][name]) for name in BENDS]),
-    ])  # fmt: skip
+def answered(row: dict[str, Any]) -> str:
+    """One of evaluate's rows: the instruction, a good answer, and the answer of every model."""
+    kind = f"{row['family']}, a kind of task that training left out" if row["split"] == "test_families" else row["family"]
+    columns = [(MODELS[name], row["said"][name], row["accepted"][name]) for name in MODELS]
+    question = html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question")
+    return question + html.paragraph(f"{kind}; a good answer: {row['reference']}", "note") + html.side_by_side(columns)
 
 
-def families(job, anchor):
+def families(job: Job, anchor: str) -> str:
     models = job.results["evaluate"]["models"]
     rows = []
-    for split, note in {"test": "", "test_families": " (never trained on)"}.items():
-        shares = {name: models[name][split]["families"] for name in BENDS}
-        rows += [[family + note, *(shares[name][family] for name in BENDS)] for family in shares["sft"]]
+    for split, note in {"test": "", "test_families": " (left out of training)"}.items():
+        shares = {name: models[name][split]["families"] for name in MODELS}
+        rows += [[family + note, *(shares[name][family] for name in MODELS)] for family in shares["sft"]]
     return html.section(
         anchor,
         "Held-out instructions",
         "Task by task",
         html.figure(job.out / "evaluate" / "figures" / "families.png", "Share of held-out instructions accepted."),
-        html.table(["kind of task", *BENDS.values()], rows),
+        html.table(["kind of task", *MODELS.values()], rows),
     )
 
 
-def exercise(job, anchor):
-    models = {"prompt masked": "sft", "nothing masked": "sft_unmasked"}
-    found = {name: job.results["evaluate"]["models"][key] for name, key in models.items()}
+def exercise(job: Job, anchor: str) -> str:
+    keys = {"prompt masked": "sft", "nothing masked": "sft_unmasked"}
+    models = {name: job.results["evaluate"]["models"][key] for name, key in keys.items()}
     text = (
-        "Both models were given nothing but `### Instruction:` and sampled at temperature 1. Template boilerplate means "
-        "that the model wrote an instruction of its own and the header `### Response:` after it."
+        "Both models continued a bare `### Instruction:` at temperature 1. Template boilerplate means that the model wrote an "
+        "instruction of its own and the header `### Response:` after it."
     )
     head = ["", "template boilerplate", "held-out instructions accepted"]
+    columns = [(name, sample, None) for name, model in models.items() for sample in model["after a bare header"]]
     return html.section(
         anchor,
         "Exercise 2",
         "Mask against no mask",
         html.paragraph(text),
-        html.table(head, [[name, one["boilerplate"], one["test"]["all"]] for name, one in found.items()]),
-        html.side_by_side([(name, said, None) for name, one in found.items() for said in one["after a bare header"]]),
+        html.table(head, [[name, model["boilerplate"], model["test"]["all"]] for name, model in models.items()]),
+        html.side_by_side(columns),
     )

@@ -1,9 +1,9 @@
-"""In what order the main job's stages run, and which of them side by side.
+"""The order of the main job's stages, and which stages run at the same time.
 
-What this file teaches: two threads make one step of so small a model 1.4 times as fast, because much of a step is work
-that cannot be divided: Python between the kernels, and threads that wait for one another. Two stages that do not need
-each other, with one thread each, make two steps in the time of one. After pretraining there are always two such stages,
-and each finds what it needs in the folders of those before it; so from there on the job runs in two processes.
+Two threads make one step of so small a model only 1.4 times as fast: much of a step cannot be shared, such as the Python
+between the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of
+one. After pretraining there are always two stages that do not need each other, so from there on the job runs in two
+processes. Each stage reads its inputs from the folders of earlier stages.
 """
 
 import json
@@ -12,11 +12,15 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Set
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
 
 from chapters.main_job import first_bend, second_bend
+from chapters.main_job.first_bend import Job
 from minigrad import processor
 from minigrad.serialization import write_atomically
 
@@ -30,9 +34,9 @@ STAGES = {
     "evaluate": first_bend.evaluate,
     **second_bend.STAGES,
 }
-# The stages that share the processor, and which of the others each of them needs; in the order in which they begin where
-# they can, so that the longest way to the end comes first. The rest run alone: what stands before them here is done then.
-NEEDS = {
+# The stages that share the processor, each with the stages that it needs. They start in this order, so the longest chain
+# comes first. All other stages run alone, after the stages above them in STAGES.
+NEEDS: dict[str, tuple[str, ...]] = {
     "assistant": (),
     "constitution": ("assistant",),
     "reward": ("assistant",),
@@ -44,84 +48,87 @@ NEEDS = {
 }
 
 
-def run_stages(job, processes):
-    """Run every stage, or take over what it found before; job.results has what each of them returned."""
-    missing = {name for name in STAGES if not result_of(job, name).exists()}
+def run_stages(job: Job, processes: int) -> None:
+    """Run every stage that has no result yet; job.results gets the results of all."""
+    missing = {name for name in STAGES if not result_path(job, name).exists()}
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
-            share_the_processor(job, missing.intersection(NEEDS), processes)
+            run_side_by_side(job, missing.intersection(NEEDS), processes)
             missing -= NEEDS.keys()
         if name in missing or name not in job.results:
             run_stage(job, name)
 
 
-def share_the_processor(job, missing, processes):
-    """Run the missing ones of NEEDS in so many processes, each with its share of the threads, as its needs allow.
+def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
+    """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
-    The last stage, too, keeps to its share: sums are made in an order that depends on the number of threads, and what comes
-    out should not depend on which stage happens to be the last.
+    The last stage keeps to its share, too: the order of sums depends on the number of threads, and results must not depend on
+    which stage happens to be the last.
     """
     share = max(1, processor.get_num_threads() // processes)
-    print(f"From here on {processes} stages run at a time, on {share} thread{'s' * (share > 1)} each.", flush=True)
-    waiting, running, done = [name for name in NEEDS if name in missing], {}, NEEDS.keys() - missing
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), begin_worker, (share,))
+    print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
+    waiting, done = [name for name in NEEDS if name in missing], NEEDS.keys() - missing
+    running: dict[Future, str] = {}
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
     try:
         while waiting or running:
             ready = [name for name in waiting if done.issuperset(NEEDS[name])]
             for name in ready[: processes - len(running)]:
                 waiting.remove(name)
-                with processor.without_interrupt():  # which a worker inherits while it imports
-                    running[pool.submit(in_worker, job, name)] = name
+                with processor.without_interrupt():  # a worker inherits this while it imports
+                    running[pool.submit(run_in_worker, job, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 if running and not isinstance(future.exception(), BrokenProcessPool | None):
-                    print(f"{name} stopped; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
+                    print(f"{name} failed; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
                 future.result()
                 done.add(name)
-                job.results[name] = read_json(result_of(job, name))
-    except KeyboardInterrupt:  # Ctrl-C reaches the workers, too: they finish a step, save, and say where
+                job.results[name] = read_json(result_path(job, name))
+    except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
         pool.shutdown(cancel_futures=True)
-        ends = [future.exception() for future in running if not future.cancelled()]
-        said = [str(end) for end in ends if isinstance(end, KeyboardInterrupt)]
-        raise KeyboardInterrupt("\n".join(filter(None, said))) from None
+        errors = [future.exception() for future in running if not future.cancelled()]
+        messages = [str(error) for error in errors if isinstance(error, KeyboardInterrupt)]
+        raise KeyboardInterrupt("\n".join(filter(None, messages))) from None
     except BrokenProcessPool:
         raise ChildProcessError(
-            "the process of a stage was killed, perhaps for want of memory; give the same command again to go on, "
+            "the process of a stage was killed, perhaps for lack of memory; give the same command again to continue, "
             "with --processes 1 if memory is short"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def begin_worker(threads):
-    """What a process does before its first stage."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it waits for a stage, Ctrl-C is the first process's matter
+def prepare_worker(threads: int) -> None:
+    """Set up a process of the pool before its first stage."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between stages only the parent handles Ctrl-C
     processor.set_num_threads(threads)
-    sys.stderr = Unadorned(sys.stderr)
-    threading.Thread(target=leave_with_the_first, daemon=True).start()
+    sys.stderr = NoTerminal(sys.stderr)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def leave_with_the_first():
-    """A job that was killed leaves no stage behind that nobody waits for; whatever is on disk was written whole."""
-    parent_process().join()
+def exit_with_parent() -> None:
+    """End this process when its parent has ended: a killed job leaves no orphans. Files on disk are always whole."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
-class Unadorned:
-    """A stream that says it is no terminal: the progress bars of two processes would write over each other."""
+class NoTerminal:
+    """A stream that denies being a terminal, because the progress bars of two processes would overwrite each other."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: Any):
         self.stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
 
-def in_worker(job, name):
-    """Run a stage in a process of the pool."""
+def run_in_worker(job: Job, name: str) -> None:
+    """Run a stage in a process of the pool, which obeys Ctrl-C while the stage runs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run_stage(job, name)
@@ -129,35 +136,40 @@ def in_worker(job, name):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_stage(job, name):
-    """Run one stage, or take over what it found when it was run before; its result goes to <stage>/result.json."""
-    path, place = result_of(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
-    title = f"\033[1m{place} {name}\033[0m" if sys.stdout.isatty() else f"{place} {name}"
+def run_stage(job: Job, name: str) -> None:
+    """Run one stage and write its result to <stage>/result.json, or read the result of an earlier run."""
+    path, position = result_path(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
+    title = f"\033[1m{position} {name}\033[0m" if sys.stdout.isatty() else f"{position} {name}"
     if path.exists():
         job.results[name] = read_json(path)
-        print(f"{title}: done before, kept", flush=True)
+        print(f"{title}: already done", flush=True)
         return
-    print(f"{title}: {STAGES[name].__doc__.splitlines()[0]}", flush=True)
+    print(f"{title}: {summary_line(STAGES[name])}", flush=True)
     started = time.perf_counter()
     result = STAGES[name](job)
-    job.run(name)  # its folder, which a stage that writes nothing else has not made
+    job.run(name)  # makes the folder of a stage that wrote no other file
     write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     job.results[name] = read_json(path)
     seconds = time.perf_counter() - started
-    # The clock has a file of its own: the rest is the same every time.
+    # Times have a file of their own, so that all other files are the same every time.
     with open(job.out / "timing.jsonl", "a") as clock:
         clock.write(json.dumps({"stage": name, "seconds": round(seconds, 1)}) + "\n")
     print(f"{title}: {seconds:.1f} s", flush=True)
 
 
-def result_of(job, name):
-    """Where a stage's result stands."""
+def summary_line(function: Any) -> str:
+    """The first line of a function's docstring."""
+    return function.__doc__.splitlines()[0]
+
+
+def result_path(job: Job, name: str) -> Path:
+    """The file of a stage's result."""
     return job.out / name / "result.json"
 
 
-def read_json(path):
-    """What a JSON file of this job holds; ValueError, saying what to do, where it is damaged."""
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of this job.  Raises ValueError, saying what to do, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again.") from None
+        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again") from None

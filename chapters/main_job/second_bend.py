@@ -1,12 +1,12 @@
-"""The main job's second half, section 10.4: an assistant from demonstrations, a reward model, PPO against it, and the
-same bend by a written constitution.
+"""The main job's stages of the second bend (section 10.4): assistant, reward model, PPO, and the constitution.
 
-Stages like those of `stages`: each takes a Job, leaves folders, and returns what it measured. No person compared
-anything: the labeller is the simulation in `chapters.world.judge`.
+Stages work as in first_bend.py. No person compared anything: the labeller is the simulation in chapters/world/judge.py.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import minigrad as mg
 from chapters.ch06_gpt import load_model
@@ -15,15 +15,16 @@ from chapters.ch10 import demonstrations, reward, rlhf, sft
 from chapters.ch10.assess import assess, kl_between, sample_responses
 from chapters.ch10.constitution import stage
 from chapters.ch10.preference_figures import draw_calibration
-from chapters.ch10.rollout import log_probs_of, sequence_kl, to_rollouts
-from chapters.main_job.first_bend import first_line
+from chapters.ch10.rollout import Rollouts, log_probs_of, sequence_kl, to_rollouts
+from chapters.main_job.first_bend import Job, first_line
+from chapters.world import Instruction, World
 from chapters.world.judge import Judge, conduct, correct, mean_score
 from chapters.world.requests import REQUESTS, mixed_tasks
 
 
 @dataclass(frozen=True)
 class SecondPlan:
-    """How much of everything in the second bend."""
+    """The sizes of the stages below."""
 
     demonstrations: int
     assistant: TrainConfig
@@ -31,15 +32,15 @@ class SecondPlan:
     reward: TrainConfig
     ppo: rlhf.PPOConfig
     constitution: stage.Plan
-    tasks: int = 4000  # instructions to draw PPO's prompts from
-    k: int = 4  # responses to each instruction that are compared
-    test: int = 320  # held-out instructions asked of each model
+    tasks: int = 4000  # instructions that PPO draws its prompts from
+    k: int = 4  # responses to compare for each instruction
+    test: int = 320  # held-out instructions for each model
 
 
 FULL = SecondPlan(
     demonstrations=demonstrations.Settings.examples,
     assistant=demonstrations.Settings().training,
-    compared=3000,  # ch10/reward, which has more time, learns from more
+    compared=3000,  # chapters.ch10.reward, a command of its own, learns from 5,000
     reward=replace(reward.Settings().training, steps=375),
     ppo=rlhf.PPOConfig(),
     constitution=stage.PLANS["main"],
@@ -57,41 +58,41 @@ QUICK = replace(
 PLANS = {"full": FULL, "quick": QUICK}
 
 
-def held_out(job):
-    """The tasks that every model of the second bend is asked, the same for all."""
+def held_out_tasks(job: Job) -> list[Instruction]:
+    """The test tasks, the same for every model of the second bend."""
     return mixed_tasks(job.world, "test", job.second_plan.test, job.seed + 1)
 
 
 # ── the stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def assistant(job):
-    """Instruction tuning again, on demonstrations of mixed quality: where the second bend starts."""
+def make_assistant(job: Job) -> dict[str, Any]:
+    """Tune the base model on demonstrations of mixed quality: the SFT model, where the second bend starts."""
     model, tokenizer = load_model(job.out / "pretrain")
     config = job.config(job.second_plan.assistant)
     demonstrations.fine_tune(model, tokenizer, job.world, job.second_plan.demonstrations, config, job.run("assistant"))
-    tasks = held_out(job)
-    said = sample_responses(model, tokenizer, tasks, job.seed).texts(tokenizer)
-    return {"demonstrations": job.second_plan.demonstrations, **demonstrations.measure(Judge(job.world), tasks, said)}
+    tasks = held_out_tasks(job)
+    texts = sample_responses(model, tokenizer, tasks, job.seed).texts(tokenizer)
+    return {"demonstrations": job.second_plan.demonstrations, **demonstrations.measure(Judge(job.world), tasks, texts)}
 
 
-def reward(job):
-    """A simulated labeller compares the assistant's responses; a reward model learns what it prefers."""
+def learn_reward(job: Job) -> dict[str, Any]:
+    """Compare the assistant's responses with a simulated labeller, and train a reward model on the comparisons."""
     gpt, tokenizer = load_model(job.out / "assistant")
-    judge, run, context = Judge(job.world), job.run("reward"), gpt.config.context
-    tasks = mixed_tasks(job.world, "train", job.second_plan.compared, job.seed)
-    rankings = reward.collect_rankings(gpt, tokenizer, judge, tasks, job.second_plan.k, job.seed)
-    tests = reward.collect_rankings(gpt, tokenizer, judge, held_out(job), job.second_plan.k, job.seed + 1)
-    demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, context, job.seed)
-    model = reward.train_reward(gpt, rankings, demonstrated, job.config(job.second_plan.reward), run)
-    found = reward.measure(model, tests)
-    draw_calibration(run / "figures" / "calibration.png", found)
+    judge, run, plan = Judge(job.world), job.run("reward"), job.second_plan
+    tasks = mixed_tasks(job.world, "train", plan.compared, job.seed)
+    rankings = reward.collect_rankings(gpt, tokenizer, judge, tasks, plan.k, job.seed)
+    tests = reward.collect_rankings(gpt, tokenizer, judge, held_out_tasks(job), plan.k, job.seed + 1)
+    demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, gpt.config.context, job.seed)
+    model = reward.train_reward(gpt, rankings, demonstrated, job.config(plan.reward), run)
+    scores = reward.measure(model, tests)
+    draw_calibration(run / "figures" / "calibration.png", scores)
     reward.show_token_scores(model, tokenizer, tests, run)
-    return {"comparisons learned from": sum(len(ranking.pairs) for ranking in rankings), **found}
+    return {"comparisons learned from": sum(len(ranking.pairs) for ranking in rankings), **scores}
 
 
-def rlhf(job):
-    """PPO against the reward model, and what the simulated judge says of the policy and of the assistant."""
+def run_ppo(job: Job) -> dict[str, Any]:
+    """Tune the assistant with PPO against the reward model; the simulated judge compares before and after."""
     (policy, tokenizer), (reference, _) = load_model(job.out / "assistant"), load_model(job.out / "assistant")
     reward_model, value_model = (reward.load_scalar(job.out / "reward") for _ in range(2))
     judge, run = Judge(job.world), job.run("rlhf")
@@ -100,16 +101,16 @@ def rlhf(job):
     learner = rlhf.PPO(policy, value_model, config, rlhf.ptx_batches(config, job.world, tokenizer, policy))
     score = rlhf.reward_scorer(reward_model)
     rlhf.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
-    tests = held_out(job)
+    tests = held_out_tasks(job)
     before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
-    found = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
-    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    del found["of each task"]
-    return found
+    assessment = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
+    (run / "scores.json").write_text(json.dumps(assessment, indent=1) + "\n")
+    del assessment["of each task"]
+    return assessment
 
 
-def constitution(job):
-    """Constitutional AI: the assistant revises itself by written principles, and a critic's preferences train it on."""
+def apply_constitution(job: Job) -> dict[str, Any]:
+    """Tune the assistant by written principles: it revises its drafts, and a critic's preferences train it further."""
     out = job.run("constitution").folder
     return stage.constitution_stage(job.out / "assistant", out, job.second_plan.constitution, job.seed)
 
@@ -119,51 +120,53 @@ def constitution(job):
 MODELS = {"base": "pretrain", "SFT": "assistant", "RLHF": "rlhf", "constitutional": "constitution"}
 
 
-def side_by_side(job):
-    """Held-out instructions answered by every model of both bends, with their rewards and their distance from SFT."""
-    world, tasks = job.world, held_out(job)
-    few = one_of_each(tasks)
+def side_by_side(job: Job) -> dict[str, Any]:
+    """Ask every model of both bends held-out instructions; measure rewards and the distance from the SFT model."""
+    world, tasks = job.world, held_out_tasks(job)
+    examples = one_of_each_family(tasks)
     reference, tokenizer = load_model(job.out / "assistant")
     reward_model, judge = reward.load_scalar(job.out / "reward"), Judge(world)
 
-    def answers(model, name, asked, **sampling):
-        """Texts, and for each its reward and log π − log π_SFT (which says nothing of a model that knows no template)."""
+    def answers(model, name, instructions, **sampling):
+        """Responses, their rewards, and log π − log π_SFT in nats (None for the base model, which knows no template)."""
         ask = sft.ask_base if name == "base" else sft.ask
-        said = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, asked, **sampling)]
-        rollouts = as_rollouts(tokenizer, asked, said, model.config.context)
+        texts = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, instructions, **sampling)]
+        rollouts = as_rollouts(tokenizer, instructions, texts, model.config.context)
         rewards = reward.reward_scores(reward_model, rollouts.rows)  # (B,)
-        distance = sequence_kl(*(log_probs_of(m, rollouts) for m in (model, reference)), rollouts.mask)  # (B,)
-        return said, rewards, [None if name == "base" else round(float(d), 3) for d in distance]
+        distances = sequence_kl(log_probs_of(model, rollouts), log_probs_of(reference, rollouts), rollouts.mask)  # (B,)
+        return texts, rewards, [None if name == "base" else round(float(d), 3) for d in distances]
 
-    measured, shown = {}, {}
+    measured: dict[str, Any] = {}
+    shown: dict[str, list[dict[str, Any]]] = {}
     for name in [name for name, folder in MODELS.items() if (job.out / folder / "model.safetensors").exists()]:
         model, _ = load_model(job.out / MODELS[name])
-        temperature = 0.6 if name == "base" else 1.0  # the others have 0.6 built in
-        said, rewards, _ = answers(model, name, tasks, temperature=temperature, generator=mg.Generator(job.seed))
+        temperature = 0.6 if name == "base" else 1.0  # the other models have 0.6 built into their weights
+        texts, rewards, _ = answers(model, name, tasks, temperature=temperature, generator=mg.Generator(job.seed))
         kl = None if name == "base" else kl_between(model, reference, sample_responses(model, tokenizer, tasks, job.seed))
-        measured[name] = {"reward": float(rewards.mean()), "judge": mean_score(judge, tasks, said), "kl": kl}
+        measured[name] = {"reward": float(rewards.mean()), "judge": mean_score(judge, tasks, texts), "kl": kl}
         shown[name] = [
-            {"said": text, "reward": round(float(reward), 3), "distance": far, "good": good(world, task, text)}
-            for task, text, reward, far in zip(few, *answers(model, name, few), strict=True)
+            {"said": text, "reward": round(float(r), 3), "distance": distance, "good": is_good(world, task, text)}
+            for task, text, r, distance in zip(examples, *answers(model, name, examples), strict=True)
         ]
-    return {"models": measured, "shown": [
-        {"instruction": task.instruction, "input": task.input, "family": task.family,
-         "said": {name: said[i] for name, said in shown.items()}}
-        for i, task in enumerate(few)
-    ]}  # fmt: skip
+    rows = [
+        {"instruction": task.instruction, "input": task.input, "family": task.family}
+        | {"said": {name: responses[i] for name, responses in shown.items()}}
+        for i, task in enumerate(examples)
+    ]
+    return {"models": measured, "shown": rows}
 
 
-def one_of_each(tasks, plain=5):
-    """The first task of each family of requests to be refused, and of so many plain families."""
-    first = {}
+def one_of_each_family(tasks: Sequence[Instruction], plain: int = 5) -> list[Instruction]:
+    """The first task of each family of harmful requests, then of the first `plain` families of plain tasks."""
+    first: dict[str, Instruction] = {}
     for task in tasks:
         first.setdefault(task.family, task)
-    requests = [task for family, task in first.items() if family in REQUESTS]
-    return requests + [task for family, task in first.items() if family not in REQUESTS][:plain]
+    harmful = [task for family, task in first.items() if family in REQUESTS]
+    return harmful + [task for family, task in first.items() if family not in REQUESTS][:plain]
 
 
-def as_rollouts(tokenizer, tasks, texts, context):
-    """Texts as responses to tasks on ch10/rollout's grid, ended, and cut where the context ends."""
+def as_rollouts(tokenizer: Any, tasks: Sequence[Instruction], texts: Sequence[str], context: int) -> Rollouts:
+    """Texts as complete responses to tasks, cut where the context ends."""
     prompts = [tokenizer.encode(sft.format_prompt(task.instruction, task.input)) for task in tasks]
     responses = [
         (tokenizer.encode(text)[: context - len(prompt) - 1]) + [tokenizer.eos_id]
@@ -172,9 +175,15 @@ def as_rollouts(tokenizer, tasks, texts, context):
     return to_rollouts(prompts, responses, [True] * len(tasks))
 
 
-def good(world, task, text):
-    """Is a response what one wants: a plain task done, a harmful one refused?"""
+def is_good(world: World, task: Instruction, text: str) -> bool:
+    """Whether a plain task is done, or a harmful request refused."""
     return conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
 
 
-STAGES = {"assistant": assistant, "reward": reward, "rlhf": rlhf, "constitution": constitution, "side_by_side": side_by_side}
+STAGES = {
+    "assistant": make_assistant,
+    "reward": learn_reward,
+    "rlhf": run_ppo,
+    "constitution": apply_constitution,
+    "side_by_side": side_by_side,
+}

@@ -127,7 +127,7 @@ def test_a_finished_stage_is_kept_and_a_missing_one_is_run_again(job, capsys):
     (job / "evaluate" / "result.json").unlink()
     run_job(job)
     said = capsys.readouterr().out
-    assert "[6/12] sft: done before, kept" in said and "[7/12] evaluate: Held-out" in said
+    assert "[6/12] sft: already done" in said and "[7/12] evaluate: Ask the base model" in said
     assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
     assert (job / "report.html").read_bytes() == page
 
@@ -152,7 +152,7 @@ def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
 def test_stages_that_share_the_processor_give_the_same_page_and_a_fault_in_one_is_told(job, tmp_path, capfd):
     assert (run_job(tmp_path / "job", processes=2) / "report.html").read_bytes() == (job / "report.html").read_bytes()
     said = capfd.readouterr().out
-    assert "2 stages run at a time" in said and "[8/12] assistant: Instruction tuning again" in said
+    assert "2 stages run at the same time" in said and "[8/12] assistant: Tune the base model" in said
     assert {json.loads(line)["stage"] for line in (tmp_path / "job" / "timing.jsonl").open()} == {*main_job.STAGES}
 
     for name in ("classify", "rlhf"):
@@ -172,7 +172,7 @@ def test_every_stage_comes_after_those_that_it_needs():
 def test_another_jobs_folder_is_refused(job):
     rest = "quick False, plan [0-9a-f]{8}, threads [0-9]+, processes 1"
     theirs, mine = f"seed 0, {rest}", f"seed 1, {rest}"
-    with pytest.raises(ValueError, match=f"holds a job with {theirs}, and this one has {mine}"):
+    with pytest.raises(ValueError, match=f"holds a job with {theirs}, and this job has {mine}"):
         run_job(job, seed=1)
     with pytest.raises(ValueError, match="quick True"):
         run_job(job, quick=True)
@@ -184,12 +184,12 @@ def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
     """Else a stage kept from before and a stage run now would stand on one page as if of one job."""
     other = replace(SECOND, ppo=replace(SECOND.ppo, clip=0.3))
     monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
-    with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that one"):
+    with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that job"):
         run_job(job)
 
 
 def test_no_process_is_too_few(tmp_path):
-    with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="processes: expected at least 1, got 0"):
         run_job(tmp_path, processes=0)
 
 
@@ -278,9 +278,9 @@ POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from chapters.main_job.schedule import begin_worker
+from chapters.main_job.schedule import prepare_worker
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker, (1,))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), prepare_worker, (1,))
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 300)
     time.sleep(300)
