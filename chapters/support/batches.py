@@ -6,9 +6,11 @@ rows of similar length share a batch.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+Example = TypeVar("Example")
 
 
 class Batches(Protocol):
@@ -47,10 +49,10 @@ def by_length(rows: Sequence[Sequence[int]], batch_size: int, pad_id: int) -> It
         yield places, pad_right([rows[i] for i in places], pad_id)
 
 
-def random_split(count: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers 0 … count - 1 in random order: (those to train on, `held_out` others)."""
-    order = np.random.default_rng(seed).permutation(count)  # (count,)
-    return order[held_out:], order[:held_out]
+def random_split(examples: Sequence[Example], held_out: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Split by chance: (the examples to train on, `held_out` others)."""
+    order = np.random.default_rng(seed).permutation(len(examples))  # (N,)
+    return [examples[i] for i in order[held_out:]], [examples[i] for i in order[:held_out]]
 
 
 class RaggedBatches:
