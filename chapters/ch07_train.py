@@ -1,155 +1,186 @@
-"""Chapter 7: the training loop. Guess the next token, measure how wrong, ask every parameter for its share, and step.
+"""Chapter 7: the training loop. Predict the next token, measure the error, find each parameter's share in it, and step.
 
     python -m chapters.ch07_train                # trains the tiny GPT on the embedded world, into runs/pretrain
     python -m chapters.ch07_train --preset nanogpt-cpu --data shakespeare.txt --run runs/shakespeare
 
-`train` is written once and used by every later chapter: other batches, another learning rate, another loss, the same
-loop. AdamW is that of Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule
-are those of Brown et al. 2020 (arXiv:2005.14165), appendix B.
+`train_plainly` is the whole idea: batch, loss, backward, step. `train` is the loop that every later chapter uses, with
+other batches, another learning rate or another loss. What to look at in a run: the loss starts near ln V, the loss of a
+uniform guess over V tokens, and figures/loss.png shows how training and validation loss fall together, or part.
+
+Sources: AdamW is Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule are
+those of Brown et al. 2020 (arXiv:2005.14165), appendix B.
 """
 
 import math
-import signal
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 import minigrad as mg
+import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split, write_tokens
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
-from chapters.support.checkpoint import TrainingCheckpoint
+from chapters.support.batches import Batches
+from chapters.support.checkpoint import TrainingCheckpoint, deferred_interrupt
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_text
-from chapters.support.run_folder import Run
+from chapters.support.run_folder import History, Run
+from minigrad import Tensor
+
+LossFunction = Callable[..., Tensor]  # (model, *one batch's arrays as tensors) -> the mean loss, a scalar
 
 
-@dataclass
-class TrainConfig:
-    """How to train; what is trained, and on what, is said elsewhere."""
-
-    steps: int = 1000  # optimiser steps
-    batch_size: int = 16  # rows in a batch
-    lr: float = 3e-4  # highest learning rate, reached after the warm-up
-    min_lr: float | None = None  # where the cosine ends, a tenth of lr where None
-    warmup_steps: int = 50  # steps of linear rise
-    weight_decay: float = 0.1  # pull towards zero, on matrices only
-    beta1: float = 0.9  # AdamW's memory of the gradient
-    beta2: float = 0.95  # AdamW's memory of its square
-    grad_clip: float = 1.0  # longest gradient allowed, 0 for any
-    grad_accumulation: int = 1  # batches that share one step
-    eval_every: int = 250  # steps between two evaluations
-    eval_batches: int = 20  # validation batches in one evaluation
-    checkpoint_every: int = 250  # steps between two checkpoints
-    keep_best: bool = False  # end with the parameters of the best validation loss, not the last ones
-    resume: bool = False  # go on from the run folder's checkpoint
-    seed: int = 0  # of everything random
-
-    def __post_init__(self):
-        at_least_one(self, "steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every")
-        for name in ("warmup_steps", "weight_decay", "grad_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
-        if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
-            raise ValueError(f"the learning rates must keep 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}")
-
-
-def next_token_loss(model, inputs, targets):
-    """Mean cross-entropy in nats: inputs (B, T) ids, targets (B, T) ids or -100 for "not graded"."""
+def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats; inputs: (B, T) ids, targets: (B, T) ids, or -100 where nothing is graded."""
     logits = model(inputs)  # (B, T, V)
     return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1), ignore_index=-100)
 
 
-def train(model, batches, config, run, *, loss_fn=next_token_loss, validation=None, log=tqdm.write):
-    """Train `model` in place; returns the History and leaves metrics, checkpoint and loss curve in `run`.
+def train_plainly(model: nn.Module, batches: Batches, steps: int, lr: float = 3e-4) -> list[float]:
+    """Train `model` in place with the plainest loop there is; returns the losses in nats."""
+    optimizer = mg.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+    losses = []
+    for step in range(steps):
+        inputs, targets = (mg.tensor(array) for array in batches.batch(step))  # (B, T) each
+        loss = next_token_loss(model, inputs, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
 
-    batches, validation: anything with batch(step) -> a tuple of arrays. loss_fn(model, *those arrays as tensors) ->
-    the mean loss, a scalar. The same seed, data and machine write the same metrics.jsonl, byte for byte, however often
-    a run is killed and resumed.
-    Raises FloatingPointError where loss or gradient become NaN or infinite, KeyboardInterrupt after Ctrl-C (both leave
-    a good checkpoint), RunError where the folder cannot be written or its checkpoint belongs to another run.
+
+# ── the loop that is used ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class TrainConfig:
+    """How to train, whatever the model and the data."""
+
+    steps: int = 1000  # optimizer steps
+    batch_size: int = 16  # rows in a batch
+    lr: float = 3e-4  # peak learning rate, reached after the warm-up
+    min_lr: float | None = None  # learning rate at the end of the cosine, lr / 10 if None
+    warmup_steps: int = 50  # steps of linear warm-up
+    weight_decay: float = 0.1  # decoupled weight decay, on matrices only
+    beta1: float = 0.9  # AdamW's decay rate of the gradient's mean
+    beta2: float = 0.95  # AdamW's decay rate of the squared gradient's mean
+    grad_clip: float = 1.0  # largest gradient norm, 0 for no limit
+    grad_accumulation: int = 1  # batches that share one step
+    eval_every: int = 250  # steps between two evaluations
+    eval_batches: int = 20  # validation batches in one evaluation
+    checkpoint_every: int = 250  # steps between two checkpoints
+    keep_best: bool = False  # end with the parameters of the best validation loss instead of the last
+    resume: bool = False  # continue from the run folder's checkpoint
+    seed: int = 0  # random seed
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every")
+        for name in ("warmup_steps", "weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
+        if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
+            raise ValueError(f"learning rates: expected 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}")
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    config: TrainConfig,
+    run: Run,
+    *,
+    loss_fn: LossFunction = next_token_loss,
+    validation: Batches | None = None,
+    log: Callable[[str], None] = tqdm.write,
+) -> History:
+    """Train `model` in place: the loop of `train_plainly`, made fit for long runs.
+
+    It adds gradient accumulation and clipping, a learning-rate schedule, evaluation, checkpoints from which a run
+    resumes exactly, and an inquest into the first operation that produced NaN or infinity. Metrics, checkpoint and loss
+    curve go into `run`. The same seed, data and machine write the same metrics.jsonl, byte for byte, however often a run
+    is killed and resumed.
+
+    Raises:
+        FloatingPointError: if the loss or the gradient norm is no longer finite; the last checkpoint stays.
+        KeyboardInterrupt: after Ctrl-C, once the step is finished and saved.
+        RunError: if the folder cannot be written, or its checkpoint belongs to another run.
     """
-    mg.manual_seed(config.seed)  # dropout draws from this one
+    mg.manual_seed(config.seed)  # seeds dropout
     optimizer = make_optimizer(model, config)
-    keeper = TrainingCheckpoint(
-        model, optimizer, config, run, data=describe(batches, loss_fn)
-    )  # resumes, where that was asked for
-    first, tokens, seconds = keeper.step, 0, 1e-9
+    state = TrainingCheckpoint(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes if asked to
     model.train()
-    quiet = np.errstate(all="ignore")  # NaN and infinity are looked for below, and end in one sentence
-    with (
-        deferred_interrupt() as pressed,
-        quiet,
-        tqdm(total=config.steps, initial=keeper.step, unit="step", disable=None) as bar,
-    ):
-        if keeper.step == 0 and validation is not None:
-            keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
-        while keeper.step < config.steps:
+    bar = tqdm(total=config.steps, initial=state.step, unit="step", disable=None)
+    with deferred_interrupt() as pressed, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
+        if state.step == 0 and validation is not None:
+            state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+        while state.step < config.steps:
             started, rng = time.perf_counter(), mg.default_generator.get_state()
-            rate = schedule(keeper.step, config)
+            lr = schedule(state.step, config)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = lr
 
-            losses, seen = forward_and_backward(model, batches, keeper.step, config, loss_fn)
-            norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-            *losses, norm = as_floats(*losses, norm)  # here a GPU is waited for, once a step
+            batch_losses, tokens = forward_and_backward(model, batches, state.step, config, loss_fn)
+            gradient_norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+            *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
             loss = sum(losses)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                mg.default_generator.set_state(rng)  # so that the inquest sees the very step that failed
-                found = inquest(model, batches, keeper.step, config, loss_fn)
-                stopped = f"training stopped at step {keeper.step + 1} with loss {loss} and gradient norm {norm}"
-                raise FloatingPointError(f"{stopped}: {found}. {keeper.last_good()}")
+                mg.default_generator.set_state(rng)  # the inquest repeats the very step that failed
+                cause = inquest(model, batches, state.step, config, loss_fn)
+                stop = f"training stopped at step {state.step + 1} with loss {loss} and gradient norm {norm}"
+                raise FloatingPointError(f"{stop}: {cause}. {state.last_good()}")
             optimizer.step()
             optimizer.zero_grad()
 
-            if keeper.step > first:  # the first step of a process also waits for kernels to be compiled or loaded
-                tokens, seconds = tokens + seen, seconds + time.perf_counter() - started
-            keeper.stepped(loss=loss, lr=rate, grad_norm=norm)
-            bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
+            state.count_step(tokens, time.perf_counter() - started, loss=loss, lr=lr, grad_norm=norm)
+            bar.set_postfix_str(f"loss {loss:.3f}, {state.tokens / state.seconds:,.0f} tokens/s", refresh=False)
             bar.update()
-            if validation is not None and keeper.due(config.eval_every):
-                keeper.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
-            if keeper.due(config.checkpoint_every) or pressed:
-                keeper.checkpoint(tokens=tokens, seconds=seconds)
+            if validation is not None and state.due(config.eval_every):
+                state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+            if state.due(config.checkpoint_every) or pressed:
+                state.save()
             if pressed:
-                raise KeyboardInterrupt(f"stopped after step {keeper.step} and saved in {run.folder}: resume goes on")
+                raise KeyboardInterrupt(f"stopped after step {state.step} and saved in {run.folder}; --resume continues")
     model.eval()
-    return keeper.finish(tokens / seconds if tokens else math.nan)
+    return state.finish()
 
 
-def forward_and_backward(model, batches, step, config, loss_fn):
-    """Add the gradients of a step's batches into the parameters.
+def forward_and_backward(
+    model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction
+) -> tuple[list[Tensor], int]:
+    """Add the gradients of a step's batches to the parameters.
 
-    Returns the losses, a scalar Tensor a batch, which add up to the mean loss, and the tokens seen.
+    Several batches share a step if they do not fit into memory together: the mean of their losses has the mean of their
+    gradients. Each batch has the same weight, even if the numbers of graded tokens differ.
 
-    Several batches share a step where they would not fit into memory at once: the mean of their losses has the mean of
-    their gradients. (Where batches grade different numbers of tokens, each batch still counts the same.)
+    Returns:
+        The batches' losses, scalars that add up to the step's mean loss, and the number of tokens.
     """
-    losses, seen = [], 0
+    losses, tokens = [], 0
     for micro in range(config.grad_accumulation):
         batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
         loss = loss_fn(model, *batch) / config.grad_accumulation
         loss.backward()
         losses.append(loss.detach())
-        seen += math.prod(batch[0].shape)
-    return losses, seen
+        tokens += math.prod(batch[0].shape)
+    return losses, tokens
 
 
-def as_floats(*scalars):
-    """Python's numbers for some scalar Tensors, all in one trip from the device where they live."""
+def as_floats(*scalars: Tensor) -> list[float]:
+    """Scalar tensors as Python floats, fetched from their device in one transfer."""
     return mg.stack([scalar.detach() for scalar in scalars]).tolist()
 
 
-def make_optimizer(model, config):
-    """AdamW that decays the matrices and leaves biases and norms alone: those have no size to keep small."""
+def make_optimizer(model: nn.Module, config: TrainConfig) -> mg.optim.AdamW:
+    """AdamW with weight decay on the matrices only: pulling biases and norm weights towards zero would help nothing."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if len(p.shape) >= 2], "weight_decay": config.weight_decay},
@@ -158,20 +189,20 @@ def make_optimizer(model, config):
     return mg.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
-def schedule(step, config):
-    """The learning rate of a step (from 0): up along a line, then down along half a cosine to min_lr."""
+def schedule(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step, counted from 0: a linear rise, then half a cosine down to min_lr."""
     lowest = config.lr / 10 if config.min_lr is None else config.min_lr
     return mg.optim.warmup_cosine(step, lr=config.lr, min_lr=lowest, warmup_steps=config.warmup_steps, total_steps=config.steps)
 
 
-def to_tensors(arrays, model):
+def to_tensors(arrays: Iterable[np.ndarray], model: nn.Module) -> tuple[Tensor, ...]:
     """A batch's arrays as tensors on the model's device."""
     device = next(iter(model.parameters())).device
     return tuple(mg.as_tensor(np.ascontiguousarray(array), device=device) for array in arrays)
 
 
-def evaluate(model, batches, count, loss_fn=next_token_loss):
-    """Mean loss over batch(0) … batch(count - 1), without dropout or gradients; the model's mode is put back."""
+def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFunction = next_token_loss) -> float:
+    """Mean loss over batch(0) … batch(count - 1), without dropout or gradients; the model's mode is restored."""
     was_training = model.training
     model.eval()
     with mg.no_grad():
@@ -180,8 +211,8 @@ def evaluate(model, batches, count, loss_fn=next_token_loss):
     return sum(losses) / count
 
 
-def inquest(model, batches, step, config, loss_fn):
-    """Run the failed step again, looking at every operation: which was the first to give NaN or infinity?"""
+def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:
+    """Repeat the failed step with every operation checked, and name the first that produced NaN or infinity."""
     for name, parameter in model.named_parameters():
         if not np.isfinite(parameter.numpy(force=True)).all():
             return f"the parameter {name} held NaN or infinity before the step began"
@@ -191,33 +222,12 @@ def inquest(model, batches, step, config, loss_fn):
             forward_and_backward(model, batches, step, config, loss_fn)
     except FloatingPointError as error:
         return str(error)
-    return "no operation gave NaN or infinity, only the norm of the gradients overflows"
+    return "no operation produced NaN or infinity, only the gradient norm overflows"
 
 
-def describe(batches, loss_fn):
-    """What tells this run's data and loss from another's; resuming compares it."""
+def describe(batches: Batches, loss_fn: LossFunction) -> str:
+    """A text that identifies a run's data and loss; resuming compares it."""
     return f"{getattr(batches, 'signature', type(batches).__name__)}, {getattr(loss_fn, '__name__', 'a loss')}"
-
-
-@contextmanager
-def deferred_interrupt():
-    """Yields a list that Ctrl-C fills, so that no step is cut in half; a second Ctrl-C is not waited for."""
-    pressed = []
-
-    def note(signum, frame):
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(signum)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # only the main thread may ask
-        yield pressed
-        return
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # ── the command line: pretraining ────────────────────────────────────────────────────────────────────────────────────
@@ -227,43 +237,39 @@ def deferred_interrupt():
 class Settings(TrainConfig, OnDevice):
     """Pretrain a GPT on the embedded world or on any text. `--preset NAME --help` shows that preset's values."""
 
-    run: str = "runs/pretrain"  # the folder for everything that comes out
-    preset: Literal["tiny", "book", "gpt2", "nanogpt-cpu"] = "tiny"  # a shape, and how to train it
-    data: str = "world"  # "world" for the embedded one, or the path of a UTF-8 text file
-    world_bytes: int = 2_000_000  # how much of the world to generate
-    validation_fraction: float = 0.1  # share of the tokens, at the end, that is never trained on
-    tokenizer: Literal["bpe", "characters", "gpt2"] = "bpe"  # bpe is learned from the text itself
-    vocab_size: int = 1024  # tokens that bpe may have
+    run: str = "runs/pretrain"  # run folder for all output
+    preset: Literal["tiny", "book", "gpt2", "nanogpt-cpu"] = "tiny"  # model shape and training settings
+    data: str = "world"  # path of a UTF-8 text file, or "world" for the embedded one
+    world_bytes: int = 2_000_000  # bytes of the embedded world to generate
+    validation_fraction: float = 0.1  # share of the tokens, at the end, kept for validation
+    tokenizer: Literal["bpe", "characters", "gpt2"] = "bpe"  # vocabulary; bpe is trained on the text itself
+    vocab_size: int = 1024  # largest number of bpe tokens
     context: int = 256  # tokens the model sees at once
     n_layer: int = 4  # blocks
-    n_head: int = 4  # heads in a block
+    n_head: int = 4  # attention heads in a block
     d_model: int = 128  # width of the residual stream
     dropout: float = 0.0  # share of activations zeroed in training
     bias: bool = True  # biases in linear layers and norms
-    quick: bool = False  # a few seconds' training of a very small model
+    quick: bool = False  # a few seconds of training with a very small model
 
-    lr: float = 1e-3  # a small model bears more than the book's 3e-4
+    lr: float = 1e-3  # peak learning rate; small models tolerate more than the book's 3e-4
 
 
-PRESETS = {
+NANOGPT: dict[str, Any] = dict(tokenizer="characters", context=64, batch_size=12, steps=2000, warmup_steps=100, beta2=0.99)
+QUICK: dict[str, Any] = dict(steps=60, batch_size=8, warmup_steps=5, eval_every=30, eval_batches=4, checkpoint_every=30)
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "book": dict(SHAPES["book"], lr=3e-4, vocab_size=4096),
     "gpt2": dict(SHAPES["gpt2"], lr=3e-4, tokenizer="gpt2", batch_size=4),
-    # What nanoGPT's README gives for a CPU, with its rates and its seed (github.com/karpathy/nanoGPT): 1.88 there on
-    # Shakespeare, estimated on 20 random batches as it is here during training.
-    "nanogpt-cpu": dict(
-        **dict(tokenizer="characters", context=64, batch_size=12, steps=2000, warmup_steps=100, beta2=0.99),
-        **dict(bias=False, seed=1337),
-    ),
-    "quick": dict(
-        **dict(steps=60, batch_size=8, warmup_steps=5, eval_every=30, eval_batches=4, checkpoint_every=30),
-        **dict(n_layer=2, n_head=2, d_model=64, context=64, vocab_size=512, world_bytes=200_000),
-    ),
+    # The CPU settings in nanoGPT's README (github.com/karpathy/nanoGPT). Its validation loss on Shakespeare is 1.88,
+    # estimated on 20 random batches, like ours during training.
+    "nanogpt-cpu": NANOGPT | dict(bias=False, seed=1337),
+    "quick": QUICK | dict(n_layer=2, n_head=2, d_model=64, context=64, vocab_size=512, world_bytes=200_000),
 }
 
 
-def prepare(settings, run):
-    """The settings' text as tokens in the run's folder.  Returns the tokenizer, training and validation tokens."""
+def prepare(settings: Settings, run: Run) -> tuple[Tokenizer, np.ndarray, np.ndarray]:
+    """Tokenize the settings' text into the run's folder; returns the tokenizer, the training and the validation tokens."""
     if settings.data == "world":
         from chapters.world import World
 
@@ -276,7 +282,7 @@ def prepare(settings, run):
     elif settings.tokenizer == "characters":
         tokenizer = Tokenizer.characters(text)
     else:
-        tokenizer = Tokenizer.train(text[:1_000_000], settings.vocab_size)  # a megabyte of text knows the words
+        tokenizer = Tokenizer.train(text[:1_000_000], settings.vocab_size)  # a megabyte shows the words often enough
     if len(documents) == 1:
         ids = tokenizer.encode(text)
     else:
@@ -285,14 +291,14 @@ def prepare(settings, run):
     train_tokens, validation_tokens = train_validation_split(tokens, settings.validation_fraction)
     if min(len(train_tokens), len(validation_tokens)) <= settings.context:
         raise ValueError(
-            f"the text has {len(train_tokens)} tokens to train on and {len(validation_tokens)} to validate on, but a "
-            f"window needs context + 1 = {settings.context + 1} of each: give a longer text or a smaller context"
+            f"data: the text has {len(train_tokens)} tokens to train on and {len(validation_tokens)} to validate on, but a "
+            f"window needs context + 1 = {settings.context + 1} of each; give a longer text or a smaller context"
         )
     return tokenizer, train_tokens, validation_tokens
 
 
-def pretrain(settings):
-    """Tokenize, build, train, measure on every validation token once, save.  Returns model, tokenizer, History."""
+def pretrain(settings: Settings) -> tuple[GPT, Tokenizer, History]:
+    """Tokenize, build the model, train it, measure the loss on every validation token once, and save."""
     run = Run(settings.run)
     if settings.resume:
         run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device"))
@@ -300,7 +306,7 @@ def pretrain(settings):
     shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))
     run.describe(command=settings, model=model.config)
-    print(f"{model.num_parameters():,} parameters; {len(train_tokens):,} tokens of {tokenizer.vocab_size} kinds")
+    print(f"{model.num_parameters():,} parameters; {len(train_tokens):,} tokens, vocabulary of {tokenizer.vocab_size}")
 
     batches = NextTokenBatches(train_tokens, settings.context, settings.batch_size, settings.seed)
     validation = NextTokenBatches(validation_tokens, settings.context, settings.batch_size, settings.seed)
@@ -310,7 +316,7 @@ def pretrain(settings):
     every = EveryTokenOnce(validation_tokens, settings.context, settings.batch_size)
     loss = evaluate(model, every, len(every))
     save_model(run, model, tokenizer)
-    print(f"validation loss on every token: {loss:.4f} nats ({math.exp(loss):.1f} choices a token)")
+    print(f"loss on all validation tokens: {loss:.4f} nats (perplexity {math.exp(loss):.1f})")
     speed = "" if math.isnan(history.tokens_per_second) else f"{history.tokens_per_second:,.0f} tokens/s; "
     print(f"{speed}loss curve, metrics and model are in {run.folder}")
     return model, tokenizer, history

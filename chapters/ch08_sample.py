@@ -1,27 +1,83 @@
-"""Chapter 8: the sampler. The model scores every token; how the next one is chosen is a decision of its own.
+"""Chapter 8: the sampler. The model scores every token; choosing the next one is a decision of its own.
 
     python -m chapters.ch08_sample --run runs/pretrain --prompt "In the market" --temperature 0.8 --top-k 40
 
-Temperature sharpens or flattens the distribution; top-k keeps the k likeliest tokens (Fan et al. 2018,
-arXiv:1805.04833); the nucleus keeps the fewest tokens that together have probability p (Holtzman et al. 2019,
-arXiv:1904.09751). Then one is drawn, appended, and everything begins anew: that is `generate_plainly`. `generate` gives
-the same for many prompts at once, and remembers what it has read.
+`choose_plainly` shows the three decisions on one row of logits. Temperature sharpens or flattens the distribution.
+Top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833). The nucleus, top-p, keeps the fewest tokens whose
+probabilities add up to p (Holtzman et al. 2019, arXiv:1904.09751). Then a random number picks a token, which is appended,
+and everything starts again: `generate_plainly`. `generate` writes the same tokens for many prompts at once, with a cache.
+Run it twice, at temperature 0.2 and 1.5: the first text repeats itself, the second one falls apart.
 """
 
 import json
 import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 import minigrad as mg
-from chapters.ch06_gpt import KVCache, load_model
+from chapters.ch06_gpt import GPT, KVCache, load_model
 from chapters.support.command import OnDevice, at_least_one, command
 
 
-def top_k_filter(logits, k):
-    """Keep the k highest logits of each row, -inf for the rest.  logits: (B, V) -> (B, V).  Ties with the k-th stay."""
+def choose_plainly(
+    logits: np.ndarray, uniform: float, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> int:
+    """Choose a token from one row of logits, (V,), with a random number in [0, 1).
+
+    >>> choose_plainly(np.log([0.5, 0.3, 0.2]), uniform=0.9)
+    2
+    >>> choose_plainly(np.log([0.5, 0.3, 0.2]), uniform=0.9, top_k=2)
+    1
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    p = np.exp((logits - logits.max()) / temperature)  # (V,)
+    p /= p.sum()
+    likeliest_first = np.argsort(-p, kind="stable")  # (V,)
+    if top_k is not None:
+        p[likeliest_first[top_k:]] = 0
+        p /= p.sum()
+    if top_p is not None:
+        ahead = np.cumsum(p[likeliest_first]) - p[likeliest_first]  # (V,) probability of all likelier tokens
+        p[likeliest_first[ahead >= top_p]] = 0  # the token that crosses top_p stays
+    cumulative = np.cumsum(p)  # (V,)
+    return int((cumulative <= uniform * cumulative[-1]).sum())  # the first token whose cumulative probability is larger
+
+
+def generate_plainly(
+    model: GPT,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: mg.Generator | None = None,
+) -> list[int]:
+    """Continue one text by max_new_tokens tokens and return the new ones; the model must be in eval mode."""
+    rng = (generator or mg.default_generator).numpy
+    text = list(ids)
+    for _ in range(max_new_tokens):
+        window = mg.tensor([text[-model.config.context :]])  # (1, T)
+        with mg.no_grad():
+            logits = model(window).numpy(force=True)[0, -1]  # (V,)  the last position scores the next token
+        text.append(choose_plainly(logits.astype(np.float64), rng.random(), temperature, top_k, top_p))
+    return text[len(ids) :]
+
+
+# ── the filters for a batch ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of each row, (B, V), in float64, because sums run over thousands of small numbers."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))  # (B, V)
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def top_k_filter(logits: np.ndarray, k: int) -> np.ndarray:
+    """The k highest logits of each row and all that tie with the k-th; -inf elsewhere. (B, V) -> (B, V)"""
     if k < 1:
         raise ValueError(f"top_k must be at least 1, got {k}")
     if k >= logits.shape[-1]:
@@ -30,10 +86,10 @@ def top_k_filter(logits, k):
     return np.where(logits < kth, -np.inf, logits)  # (B, V)
 
 
-def nucleus_filter(logits, p):
-    """Keep the fewest tokens, likeliest first, whose probabilities reach p.  logits: (B, V) -> (B, V), else -inf.
+def nucleus_filter(logits: np.ndarray, p: float) -> np.ndarray:
+    """The logits of each row's fewest, likeliest tokens whose probabilities reach p; -inf elsewhere. (B, V) -> (B, V)
 
-    The token that crosses p is kept, so at least one always is.
+    The token that crosses p stays, so at least one token always does.
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {p}")
@@ -41,31 +97,32 @@ def nucleus_filter(logits, p):
     return np.where(np.stack([_nucleus(row, p) for row in probability]), logits, -np.inf)  # (B, V)
 
 
-def _nucleus(probability, p):
-    """probability: (V,) -> (V,) bool. Sorts only as many of the likeliest as it takes: of 50,257 tokens mostly a few."""
+def _nucleus(probability: np.ndarray, p: float) -> np.ndarray:
+    """Whether each token belongs to the nucleus, (V,) bool. Sorts the likeliest few, and more only if they do not reach p."""
     V, most = len(probability), 256
-    keep = np.zeros(V, dtype=bool)  # (V,)
+    nucleus = np.zeros(V, dtype=bool)  # (V,)
     while True:
         least = np.partition(probability, -most)[-most] if most < V else -np.inf
-        likely = np.flatnonzero(probability >= least)  # (n,)  in their order, with all that tie with the last
-        order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, equals in their order
+        likely = np.flatnonzero(probability >= least)  # (n,)  in token order, with all that tie with the last
+        order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, ties in token order
         cumulative = np.cumsum(probability[order])  # (n,)
         if cumulative[-1] >= p or most >= V:
-            keep[order[cumulative - probability[order] < p]] = True  # what the likelier ones have together is below p
-            return keep
+            nucleus[order[cumulative - probability[order] < p]] = True  # all likelier tokens together are below p
+            return nucleus
         most *= 8
 
 
-def softmax(logits):
-    """(B, V) -> (B, V), in float64: thousands of small probabilities are about to be added up."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))  # (B, V)
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+def choose(
+    logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> np.ndarray:
+    """Choose one token in each row, like `choose_plainly` (but tokens that tie with the k-th stay).
 
+    Args:
+        logits: (B, V).
+        uniform: (B,) random numbers in [0, 1), one a row; unused at temperature 0, which takes the likeliest token.
 
-def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
-    """One token a row.  logits: (B, V); uniform: (B,) in [0, 1), one throw of the dice a row.  Returns (B,) int64.
-
-    temperature 0 takes the likeliest token and ignores the dice.
+    Returns:
+        (B,) int64.
     """
     if temperature == 0:
         return logits.argmax(axis=-1)  # (B,)
@@ -75,48 +132,44 @@ def choose(logits, uniform, temperature=1.0, top_k=None, top_p=None):
     if top_p is not None:
         logits = nucleus_filter(logits, top_p)
     cumulative = np.cumsum(softmax(logits), axis=-1)  # (B, V)
-    # The first token whose cumulative probability exceeds the throw; rounding may leave the total a little below 1.
+    # The first token whose cumulative probability exceeds the number; rounding may leave the total a little below 1.
     return (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)  # (B,)
 
 
-def generate_plainly(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, generator=None):
-    """Continue one text by max_new_tokens tokens: ids, T of them -> the new ones.  For the reader, and for the test that
-    says that `generate` gives the same; the model has to be in eval mode."""
-    rng = (mg.default_generator if generator is None else generator).numpy
-    text = list(ids)
-    for _ in range(max_new_tokens):
-        window = mg.tensor([text[-model.config.context :]])  # (1, T)
-        with mg.no_grad():
-            logits = model(window).numpy(force=True)[:, -1]  # (1, V)  of the last position: what comes next
-        text.append(int(choose(logits, rng.random(1), temperature, top_k, top_p)[0]))
-    return text[len(ids) :]
+# ── many prompts at once, with a cache ───────────────────────────────────────────────────────────────────────────────
 
 
 def generate(
-    model,
-    prompts,
-    max_new_tokens,
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
     *,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    stop_ids=(),
-    generator=None,
-    use_cache=True,
-    observe=None,
-):
-    """Continue every prompt by up to max_new_tokens tokens; a row ends early at one of stop_ids, which is not returned.
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_ids: Collection[int] = (),
+    generator: mg.Generator | None = None,
+    use_cache: bool = True,
+    observe: Callable[[np.ndarray], object] | None = None,
+) -> list[list[int]]:
+    """Continue every prompt by up to max_new_tokens tokens; each row equals `generate_plainly` up to its stop token.
 
-    prompts: non-empty lists of token ids, of any lengths; of one longer than the context the last tokens are used,
-    with a warning.  generator: a seeded mg.Generator, the default one where None; every row has a throw of its own at
-    every step, whether it is done or not, so that what it says does not depend on when another row stops.
-    observe(logits), if given, is shown every step's logits, (rows, V), of the rows still being written, in their order.
-    Returns only the new tokens, a list a prompt.  The model is in eval mode meanwhile and afterwards as it was.
-    Raises ValueError for settings that make no sense.
+    Args:
+        prompts: non-empty lists of token ids; prompts longer than the context are cropped, with a warning.
+        stop_ids: tokens that end a row; they are not returned.
+        generator: seeded random numbers. Every row uses one number a step, finished or not, so that its text does not
+            depend on when another row stops.
+        observe: called in every step with the logits of the unfinished rows, (rows, V).
+
+    Returns:
+        The new tokens of each prompt. The model's mode is restored.
+
+    Raises:
+        ValueError: for settings out of range or an empty prompt.
     """
     context = model.config.context
     check(prompts, max_new_tokens, temperature, top_k, top_p, context)
-    rng = (mg.default_generator if generator is None else generator).numpy
+    rng = (generator or mg.default_generator).numpy
     prompts = [list(prompt[-context:]) for prompt in prompts]
     B, width = len(prompts), max(map(len, prompts), default=0)
     ids = np.zeros((B, width + max_new_tokens), np.int64)  # (B, W)  padded on the left, so that all rows end together
@@ -124,8 +177,8 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, start[row] : width] = prompt
     lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
-    first_of, which = distinct(prompts)  # a prompt that is given several times is read once
-    rows, live = np.arange(B), np.ones(B, bool)  # (B,) those that are computed, and which of them are still being written
+    first_of, which = distinct(prompts)  # repeated prompts are read once
+    rows, live = np.arange(B), np.ones(B, bool)  # (B,) the rows that are computed, and whether each is unfinished
 
     was_training = model.training
     model.eval()
@@ -148,7 +201,7 @@ def generate(
                 live &= ~stopped
                 if not live.any():
                     break
-                if live.mean() <= 0.75:  # to leave rows out, the keys and values of all others must move together
+                if live.mean() <= 0.75:  # dropping finished rows copies the cache of all others, so not at every stop
                     if cache is not None:
                         cache.keep(np.flatnonzero(live))
                     rows, live = rows[live], live[live]
@@ -157,21 +210,20 @@ def generate(
     return [ids[row, width : width + lengths[row]].tolist() for row in range(B)]
 
 
-def distinct(prompts):
-    """The number of each prompt's first occurrence, (n,), and for every prompt which of these it is, (B,)."""
-    numbers = {}
+def distinct(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each different prompt's first occurrence, (n,), and the number of every row's prompt among them, (B,)."""
+    numbers: dict[tuple[int, ...], int] = {}
     which = np.array([numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts], np.int64)  # (B,)
     return np.array([np.argmax(which == number) for number in range(len(numbers))], np.int64), which  # (n,), (B,)
 
 
-def next_logits(model, ids, start, cache):
-    """ids: (B, W), all so far; start: (B,) where each row begins.  Returns the next token's logits, (B, V).
+def next_logits(model: GPT, ids: np.ndarray, start: np.ndarray, cache: KVCache | None) -> np.ndarray:
+    """Logits of the next token, (B, V); ids: (B, W), all tokens so far; start: (B,), the column where each row begins.
 
-    While all fits into the context, the cache holds every column but the newest ones, and only those are computed.
-    Beyond it the window slides: every token's position, counted from the window's start, becomes one less at each
-    step, and as positions are added to the embeddings, all keys and values change with them. Nothing cached is valid
-    then, and each step recomputes the window. (Relative or rotary positions have no such cliff; GPT-2's learned ones
-    do.)
+    While the text fits into the context, the cache holds all columns but the newest, and only those are computed. Beyond
+    the context the window slides: every token's position drops by one a step, and since positions are added to the
+    embeddings, all keys and values change. Nothing in the cache is then valid, and each step recomputes the window.
+    (Relative or rotary positions have no such cliff; GPT-2's learned ones do.)
     """
     context, W = model.config.context, ids.shape[1]
     if cache is not None and W <= context:
@@ -180,15 +232,22 @@ def next_logits(model, ids, start, cache):
     else:
         newest, cache = ids[:, -context:], None  # (B, T)
         key_start = np.maximum(start - (W - newest.shape[1]), 0)  # (B,)
-    padded = key_start if key_start.any() else None  # without padding, attention need not look for it
+    padded = key_start if key_start.any() else None  # without padding, attention need not mask it
     device = next(iter(model.parameters())).device
     idx = mg.as_tensor(np.ascontiguousarray(newest), device=device)  # (B, T)
     logits = model(idx, cache, padded, last_only=True)  # (B, 1, V)
     return logits.numpy(force=True)[:, -1, :]  # (B, V)
 
 
-def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
-    """Refuse settings that make no sense, in one sentence each; warn of prompts that must be cropped."""
+def check(
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    context: int,
+) -> None:
+    """Raise ValueError for settings out of range; warn about prompts that must be cropped."""
     if temperature < 0 or not np.isfinite(temperature):
         raise ValueError(f"temperature must be at least 0 (0 takes the likeliest token), got {temperature}")
     if top_k is not None and top_k < 1:
@@ -199,7 +258,7 @@ def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
         raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}")
     for i, prompt in enumerate(prompts):
         if len(prompt) == 0:
-            raise ValueError(f"prompt {i} is empty: give at least one token, such as the end-of-text token, to start from")
+            raise ValueError(f"prompt {i} is empty; give at least one token, such as the end-of-text token")
     too_long = sum(len(prompt) > context for prompt in prompts)
     if too_long:
         warnings.warn(f"{too_long} prompt(s) longer than the context were cropped to their last {context} tokens", stacklevel=3)
@@ -209,19 +268,19 @@ def check(prompts, max_new_tokens, temperature, top_k, top_p, context):
 class Settings(OnDevice):
     """Let a trained model write."""
 
-    run: str = "runs/pretrain"  # the run folder of chapter 7 (or a later one) to take the model from
+    run: str = "runs/pretrain"  # run folder of the model, from chapter 7 or a later one
     prompt: tuple[str, ...] = ("",)  # one or more beginnings; an empty one starts from the end-of-text token
-    max_new_tokens: int = 200  # most tokens to add
-    temperature: float = 0.8  # 0 takes the likeliest token; 1 draws from the model's own distribution
-    top_k: int | None = None  # keep only the k likeliest tokens
-    top_p: float | None = None  # keep only the nucleus of this probability
+    max_new_tokens: int = 200  # largest number of new tokens
+    temperature: float = 0.8  # sharpness: 0 takes the likeliest token, 1 draws from the model's own distribution
+    top_k: int | None = None  # number of likeliest tokens to draw from
+    top_p: float | None = None  # probability of the nucleus to draw from
     samples: int = 1  # continuations of each prompt
-    seed: int = 0  # of the dice
-    cache: bool = True  # remember keys and values; the text is the same without, only later
-    quick: bool = False  # 40 tokens at most
+    seed: int = 0  # random seed
+    cache: bool = True  # reuse keys and values; without it the text is the same, only slower
+    quick: bool = False  # at most 40 tokens
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "samples")
     model, tokenizer = load_model(settings.run)
     texts = [text for text in settings.prompt for _ in range(settings.samples)]

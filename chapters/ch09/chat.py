@@ -1,43 +1,46 @@
-"""Talk to a model in the terminal, token by token.
+"""Chat with a model in the terminal, token by token.
 
     python -m chapters.ch09.chat --model smollm2
     python -m chapters.ch09.chat --model runs/main/sft --form instruction
-    python -m chapters.ch09.chat --model gpt2 --form text          # it goes on with what you begin
+    python -m chapters.ch09.chat --model gpt2 --form text          # it continues what you begin
 
-A token is some bytes, and a character may need several tokens: what is shown is whole characters only.
+A token is a few bytes, and a character may need several tokens, so the terminal shows a character once it is complete.
 """
 
 import codecs
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch09.decoder import Decoder
+from chapters.ch09.load import load
+from chapters.ch09.smollm2 import chat_ids
 from chapters.support.command import OnDevice, command
 
 
 class Conversation:
-    """What was said so far, and how it is laid out for the model."""
+    """The turns so far, and the form in which the model reads them."""
 
-    def __init__(self, tokenizer, form):
-        self.tokenizer, self.turns = tokenizer, []
+    def __init__(self, tokenizer: Tokenizer, form: str) -> None:
+        self.tokenizer = tokenizer
+        self.turns: list[tuple[str, str]] = []
         marks_turns = "<|im_start|>" in getattr(tokenizer, "special_tokens", ())
         if form == "auto":
             form = "turns" if marks_turns else "text"
         if form == "turns" and not marks_turns:
-            raise ValueError("this model's tokenizer marks no turns: use --form text or --form instruction")
+            raise ValueError("--form turns: this model's tokenizer marks no turns; use --form text or --form instruction")
         self.form = form
         self.stop_ids = {tokenizer.eos_id}
         if form == "turns":
             self.stop_ids.add(tokenizer.special_tokens["<|im_end|>"])
 
-    def ask(self, text):
-        """The token ids that the model reads before it answers this."""
+    def ask(self, text: str) -> list[int]:
+        """The token ids that the model reads before it answers."""
         if self.form == "turns":
-            from chapters.ch09.smollm2 import chat_ids
-
             self.turns.append(("user", text))
             return chat_ids(self.tokenizer, self.turns)
         if self.form == "instruction":
@@ -46,12 +49,12 @@ class Conversation:
             return self.tokenizer.encode(format_prompt(text))
         return self.tokenizer.encode(text) or [self.tokenizer.eos_id]
 
-    def answered(self, text):
+    def answered(self, text: str) -> None:
         self.turns.append(("assistant", text))
 
 
-def whole_characters(tokenizer, tokens):
-    """Yields text for a stream of tokens: bytes are held back until their character is complete (at the end: U+FFFD)."""
+def whole_characters(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """Yield a stream of tokens as text, holding bytes back until their character is complete (at the end: U+FFFD)."""
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
         text = utf8.decode(tokenizer.pieces([token])[0])
@@ -62,47 +65,56 @@ def whole_characters(tokenizer, tokens):
         yield rest
 
 
-def answer(decoder, conversation, text, settings, generator, show=lambda piece: None):
-    """One question: shows the answer piece by piece.  Returns (answer, tokens, seconds until the first, seconds after it)."""
+@dataclass
+class Settings(OnDevice):
+    """Chat with a model. An empty line ends the conversation."""
+
+    model: str = "smollm2"  # smollm2, a .gguf file, gpt2 or a sister of it, a folder of its files, or a run folder
+    prompt: tuple[str, ...] = ()  # questions to ask one after the other, instead of typing
+    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # layout of a question; text is simply continued
+    max_new_tokens: int = 200  # largest number of tokens in an answer
+    temperature: float = 0.7  # sharpness: 0 takes the likeliest token
+    top_k: int | None = None  # number of likeliest tokens to draw from
+    top_p: float | None = 0.9  # probability of the nucleus to draw from
+    int8: bool = False  # weights of eight bits, a quarter of the memory traffic
+    seed: int = 0  # random seed
+    quick: bool = False  # at most 20 tokens
+
+
+def answer(
+    decoder: Decoder,
+    conversation: Conversation,
+    text: str,
+    settings: Settings,
+    generator: mg.Generator,
+    show: Callable[[str], object] = lambda piece: None,
+) -> tuple[str, int, float, float]:
+    """Answer one question and show the answer piece by piece.
+
+    Returns:
+        The answer, its number of tokens, the seconds until the first token, and the seconds after it.
+    """
+    sampling: dict[str, Any] = dict(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
     ids = conversation.ask(text)
     times = [time.perf_counter()]
 
-    def noted():
-        for token in decoder.write(
-            ids, settings.max_new_tokens, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p,
-            stop_ids=conversation.stop_ids, generator=generator,
-        ):  # fmt: skip
+    def timed_tokens() -> Iterator[int]:
+        stop_ids = conversation.stop_ids
+        for token in decoder.write(ids, settings.max_new_tokens, stop_ids=stop_ids, generator=generator, **sampling):
             times.append(time.perf_counter())
             yield token
 
     pieces = []
-    for piece in whole_characters(conversation.tokenizer, noted()):
+    for piece in whole_characters(conversation.tokenizer, timed_tokens()):
         pieces.append(piece)
         show(piece)
-    said = "".join(pieces)
-    conversation.answered(said)
+    conversation.answered("".join(pieces))
     first, last = times[min(1, len(times) - 1)], times[-1]
-    return said, len(times) - 1, first - times[0], last - first
+    return "".join(pieces), len(times) - 1, first - times[0], last - first
 
 
-@dataclass
-class Settings(OnDevice):
-    """Talk to a model. An empty line ends the conversation."""
-
-    model: str = "smollm2"  # smollm2, a .gguf file, gpt2 (or its sisters, or a folder of one), or a run folder
-    prompt: tuple[str, ...] = ()  # what to say, in place of typing; several are said one after the other
-    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # how a question is laid out; text is simply gone on with
-    max_new_tokens: int = 200  # most tokens of an answer
-    temperature: float = 0.7  # 0 takes the likeliest token
-    top_k: int | None = None  # keep only the k likeliest tokens
-    top_p: float | None = 0.9  # keep only the nucleus of this probability
-    int8: bool = False  # weights of eight bits: a quarter of the memory traffic
-    seed: int = 0  # of the dice
-    quick: bool = False  # 20 tokens at most
-
-
-def questions(settings):
-    """What is said: the prompts given, or lines typed until an empty one."""
+def questions(settings: Settings) -> Iterator[str]:
+    """The prompts in the settings, or typed lines until an empty one."""
     if settings.prompt:
         for text in settings.prompt:
             print(f"> {text}")
@@ -118,18 +130,16 @@ def questions(settings):
         yield text
 
 
-def main(settings):
-    from chapters.ch09.load import load
-
+def main(settings: Settings) -> None:
     if settings.quick:
         settings.max_new_tokens = min(settings.max_new_tokens, 20)
     gpt, tokenizer = load(settings.model)
     decoder, conversation = Decoder(gpt, settings.int8), Conversation(tokenizer, settings.form)
     generator = mg.Generator(settings.seed)
-    for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles, so that no answer waits for it half-way
+    for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles the kernels, so that no answer has to wait
         pass
 
-    def show(piece):
+    def show(piece: str) -> None:
         sys.stdout.write(piece)
         sys.stdout.flush()
 

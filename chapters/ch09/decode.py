@@ -1,23 +1,24 @@
-"""Chapter 9: what a token costs. Measures how fast any model reads and writes, in float32 and in eight bits.
+"""Chapter 9: the price of a token. Measures how fast any model reads and writes, in float32 and in eight bits.
 
-python -m chapters.ch09.decode --model smollm2            # tokens a second, in float32 and in eight bits
-python -m chapters.ch09.chat --model smollm2              # talk to it
+python -m chapters.ch09.decode --model smollm2
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from chapters.ch06_gpt import GPT
 from chapters.ch09.decoder import Decoder, step_together
 from chapters.ch09.load import load
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_text
 
 
-def weight_bytes(gpt, int8=False):
-    """Bytes that one token must read: every matrix and vector once, but of the tables it enters by only a row."""
+def weight_bytes(gpt: GPT, int8: bool = False) -> int:
+    """Bytes that writing one token reads: every matrix and vector once, but only one row of each embedding table."""
     tables = {id(gpt.wte.weight)} | ({id(gpt.wpe.weight)} if gpt.wpe is not None else set())
     total = 0
     for parameter in [p for p in gpt.parameters() if id(p) not in tables] + [gpt.lm_head.weight]:
@@ -26,8 +27,8 @@ def weight_bytes(gpt, int8=False):
     return total
 
 
-def loss_on(decoder, ids):
-    """The mean loss of a text, token by token, through the decoder's own step; ids: at least two, at most a context."""
+def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
+    """Mean loss of a text in nats, token by token through the decoder's own step; ids: 2 up to a context of tokens."""
     logits, losses = decoder.read(ids[:1]), []
     for target in ids[1:]:
         top = logits.max()
@@ -36,8 +37,8 @@ def loss_on(decoder, ids):
     return float(np.mean(losses))
 
 
-def seconds_a_step(decoders, tokens):
-    """How long a token of every text takes, the mean of `tokens` of them."""
+def seconds_a_step(decoders: Sequence[Decoder], tokens: int) -> float:
+    """Mean seconds in which every text gets one token, over `tokens` steps."""
     logits = step_together(decoders, [0] * len(decoders))  # (B, V)
     begin = time.perf_counter()
     for _ in range(tokens):
@@ -49,14 +50,14 @@ def seconds_a_step(decoders, tokens):
 class Settings(OnDevice):
     """Measure reading and writing, in float32 and in eight bits."""
 
-    model: str = "smollm2"  # smollm2, a published GPT-2, a folder of one, or a run folder
-    text: Path | None = None  # a real text, to see what eight bits cost in loss
+    model: str = "smollm2"  # smollm2, a published GPT-2, a folder of its files, or a run folder
+    text: Path | None = None  # text file on which to measure what eight bits cost in loss
     tokens: int = 64  # tokens to write
-    texts: int = 8  # texts to write together, after the one that is written alone
+    texts: int = 8  # texts to write together, after one alone
     quick: bool = False  # 8 tokens
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "tokens", "texts")
     gpt, tokenizer = load(settings.model)
     tokens = 8 if settings.quick else settings.tokens
@@ -64,12 +65,12 @@ def main(settings):
     ids = tokenizer.encode(text)[: min(gpt.config.context - tokens - 1, 512)]
     for int8 in (False, True) if settings.device == "cpu" else (False,):
         decoder = Decoder(gpt, int8)
-        for _ in decoder.write(ids[:8], 4, temperature=0):  # compiles
+        for _ in decoder.write(ids[:8], 4, temperature=0):  # compiles the kernels
             pass
         begin = time.perf_counter()
         decoder.read(ids)
         prefill = time.perf_counter() - begin
-        each = seconds_a_step([decoder], tokens)
+        alone = seconds_a_step([decoder], tokens)
         others = [Decoder(gpt, beside=decoder, room=min(gpt.config.context, tokens + 9)) for _ in range(settings.texts)]
         for other in others:
             other.read(ids[:8])
@@ -77,8 +78,8 @@ def main(settings):
         size = weight_bytes(gpt, int8)
         loss = f", loss {loss_on(Decoder(gpt, int8), ids[:256]):.4f}" if settings.text else ""
         print(
-            f"{'int8   ' if int8 else 'float32'} reads {len(ids) / prefill:7.0f} tokens/s, writes {1 / each:6.1f} tokens/s: "
-            f"{size / 1e6:.0f} MB a token at {size / each / 1e9:.1f} GB/s{loss}; "
+            f"{'int8   ' if int8 else 'float32'} reads {len(ids) / prefill:7.0f} tokens/s, writes {1 / alone:6.1f} tokens/s: "
+            f"{size / 1e6:.0f} MB a token at {size / alone / 1e9:.1f} GB/s{loss}; "
             f"{settings.texts} texts together {together:.1f} tokens/s"
         )
 

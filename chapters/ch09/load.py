@@ -1,17 +1,22 @@
-"""A model by name: a run folder of ours, GPT-2 from its published files, or SmolLM2."""
+"""Load a model by name: a run folder, GPT-2 from its published files, or SmolLM2."""
 
 import json
 from pathlib import Path
 
-from chapters.ch06_gpt import load_model
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, load_model
 from chapters.ch09.gpt2 import NAMES, find, load_gpt2, load_tokenizer
 from chapters.ch09.smollm2 import load_smollm2
 
 
-def load(model):
-    """(GPT, tokenizer), the GPT in eval mode.  model: "smollm2", a .gguf file, a published GPT-2 or its folder, or a run.
+def load(model: str | Path) -> tuple[GPT, Tokenizer]:
+    """The model, in eval mode, and its tokenizer.
 
-    Raises CheckpointError or FileNotFoundError, in one sentence.
+    Args:
+        model: "smollm2", a .gguf file, a published GPT-2's name, a folder of its files, or a run folder.
+
+    Raises:
+        CheckpointError, FileNotFoundError: if it is damaged or missing.
     """
     folder = Path(model)
     if str(model) == "smollm2" or folder.suffix == ".gguf":
@@ -22,8 +27,8 @@ def load(model):
     return load_model(folder)
 
 
-def _describes_a_published_model(folder):
-    """Whether config.json is one of Hugging Face's; a run folder of ours has another."""
+def _describes_a_published_model(folder: Path) -> bool:
+    """Whether config.json is Hugging Face's; ours has no model_type."""
     try:
         return "model_type" in json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError, TypeError):

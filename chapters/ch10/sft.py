@@ -3,29 +3,34 @@
     python -m chapters.ch10.sft --quick                        # the embedded little world's tasks
     python -m chapters.ch10.sft --data instruction-data.json   # a file in Alpaca's format
 
-What this file teaches: an assistant is a base model that saw examples of an instruction followed by an answer, and was
-graded on the answer alone. Nothing else is new: `train` is imported from chapter 7, and only the batches and the
-learning rate change.
+An assistant is a base model that was trained on instructions followed by answers, and graded on the answers alone. The
+prompt is masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
+(`build_example`). Nothing else is new: `train` comes from chapter 7; only batches and learning rate change. Look at the
+table that the command prints first, ids beside labels, and at figures/mask.png.
+
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
-github.com/tatsu-lab/stanford_alpaca); instruction tuning is named in Wei et al. 2021, arXiv:2109.01652.
+github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import minigrad as mg
-from chapters.ch06_gpt import load_model, save_model
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch06_gpt import GPT, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10.figures import draw_mask, mask_in_colour, table
-from chapters.support.batches import IGNORE_INDEX, RaggedBatches
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, random_split
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
-from chapters.support.run_folder import Run
-from chapters.world import World, asks_a_question
+from chapters.support.run_folder import History, Run
+from chapters.world import Instruction, World, asks_a_question
 
 TASK = "Below is an instruction that describes a task"
 REQUEST = "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n"
@@ -38,59 +43,83 @@ TEMPLATE_WITH_INPUT = (
 # ── one example ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def format_prompt(instruction, input=""):
-    """The text up to and including "### Response:" and the end of its line; with an input section if there is one."""
+def format_prompt(instruction: str, input: str = "") -> str:
+    """The template up to "### Response:" and its line end, with an input section if there is an input."""
     return (TEMPLATE_WITH_INPUT if input else TEMPLATE).format(instruction=instruction, input=input)
 
 
-def build_example(instruction, response, encode, input="", eos_id=None, mask_prompt=True):
-    """One pair -> (input_ids, labels), two lists of equal length.
+def build_example(
+    instruction: str,
+    response: str,
+    encode: Callable[[str], list[int]],
+    input: str = "",
+    eos_id: int | None = None,
+    mask_prompt: bool = True,
+) -> tuple[list[int], list[int]]:
+    """One pair as (input_ids, labels), two lists of equal length.
 
-    labels[i] is what position i has to predict, the token at i + 1, or IGNORE_INDEX where it is not graded: while that
-    token still belongs to the prompt (unless mask_prompt is False), and at the last position, which has no next token.
-    The last prompt position is graded: its target is the first token of the response.
-    eos_id, if given, ends the response, so that the model learns to stop.
+    labels[i] is the token that position i must predict, the one at i + 1. It is IGNORE_INDEX, not graded, if that token
+    belongs to the prompt (unless mask_prompt is False), and at the last position, which has no next token. The seam, the
+    last prompt position, is graded: its target is the first token of the response. With eos_id the response ends in that
+    token, so that the model learns to stop.
     """
     prompt_ids = encode(format_prompt(instruction, input))
     response_ids = encode(response) + ([] if eos_id is None else [eos_id])
-    question = prompt_ids[1:]  # targets that stand in the prompt: nobody asks the model for the question
+    prompt_targets = prompt_ids[1:]
     if mask_prompt:
-        question = [IGNORE_INDEX] * len(question)
-    return prompt_ids + response_ids, question + response_ids + [IGNORE_INDEX]
+        prompt_targets = [IGNORE_INDEX] * len(prompt_targets)
+    return prompt_ids + response_ids, prompt_targets + response_ids + [IGNORE_INDEX]
 
 
 class InstructionBatches(RaggedBatches):
-    """Instructions as chapter 7's batches: batch(step) -> inputs (B, T), targets (B, T), padding masked.
+    """Instructions as chapter 7's batches: inputs (B, T) and targets (B, T), with prompt and padding masked.
 
-    An example longer than the context is skipped, and `skipped` says how many were: cropping it would cut off the end
-    of the answer, and teach the model not to finish. Raises ValueError where none is left.
+    Examples longer than the context are left out and counted in `skipped`: cropping would cut off the end of the answer
+    and teach the model not to finish.
+
+    Raises:
+        ValueError: if no example is left.
     """
 
-    def __init__(self, instructions, tokenizer, context, batch_size, seed=0, mask_prompt=True):
+    def __init__(
+        self,
+        instructions: Sequence[Instruction],
+        tokenizer: Tokenizer,
+        context: int,
+        batch_size: int,
+        seed: int = 0,
+        mask_prompt: bool = True,
+    ) -> None:
         if not instructions:
-            raise ValueError("there is no instruction to learn from; give at least one example.")
+            raise ValueError("there is no instruction to learn from; give at least one example")
         examples = [
             build_example(i.instruction, i.output, tokenizer.encode, i.input, tokenizer.eos_id, mask_prompt)
             for i in instructions
         ]
-        kept = [example for example in examples if len(example[0]) <= context]
-        self.skipped = len(examples) - len(kept)
-        if not kept:
+        fitting = [example for example in examples if len(example[0]) <= context]
+        self.skipped = len(examples) - len(fitting)
+        if not fitting:
             shortest = min(len(input_ids) for input_ids, _ in examples)
             raise ValueError(
                 f"all {len(examples)} examples are longer than the model's context of {context} tokens, the shortest "
-                f"has {shortest}; give shorter examples or a model with a longer context."
+                f"has {shortest}; give shorter examples or a model with a longer context"
             )
-        super().__init__([row for row, _ in kept], [labels for _, labels in kept], batch_size, tokenizer.eos_id, seed)
+        rows, labels = [row for row, _ in fitting], [labels for _, labels in fitting]
+        super().__init__(rows, labels, batch_size, tokenizer.eos_id, seed)
 
 
-# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def fine_tune(
+    model: GPT,
+    tokenizer: Tokenizer,
+    instructions: Sequence[Instruction],
+    config: TrainConfig,
+    run: Run,
+    mask_prompt: bool = True,
+    held_out: Sequence[Instruction] = (),
+) -> tuple[History, int]:
+    """Train model in place with chapter 7's loop and save it; returns the History and the number of skipped examples.
 
-
-def fine_tune(model, tokenizer, instructions, config, run, mask_prompt=True, held_out=()):
-    """Chapter 7's loop on instructions: trains model in place, saves it in run, returns (History, examples skipped).
-
-    held_out, if given, are instructions for the validation loss.
+    The validation loss is measured on held_out, if there are any.
     """
     context = model.config.context
     batches = InstructionBatches(instructions, tokenizer, context, config.batch_size, config.seed, mask_prompt)
@@ -103,36 +132,42 @@ def fine_tune(model, tokenizer, instructions, config, run, mask_prompt=True, hel
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def respond(model, tokenizer, prompts, max_new_tokens=48, batch_size=64, temperature=0.0, generator=None):
-    """Texts -> the model's continuations, each up to its end-of-text token; prompts of like length go together."""
+def respond(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 48,
+    batch_size: int = 64,
+    temperature: float = 0.0,
+    generator: mg.Generator | None = None,
+) -> list[str]:
+    """The model's continuation of each prompt, up to its end-of-text token; prompts of similar length share a batch."""
     rows = [tokenizer.encode(prompt) for prompt in prompts]
-    answers = [""] * len(rows)
+    stop, answers = (tokenizer.eos_id,), [""] * len(rows)
     order = np.argsort([len(row) for row in rows], kind="stable")  # (N,)
     for first in range(0, len(rows), batch_size):
-        chosen = order[first : first + batch_size]  # (B,)
-        outputs = generate(
-            model, [rows[i] for i in chosen], max_new_tokens,
-            temperature=temperature, stop_ids=(tokenizer.eos_id,), generator=generator,
-        )  # fmt: skip
-        for i, output in zip(chosen, outputs, strict=True):
+        places = order[first : first + batch_size]  # (B,)
+        batch = [rows[i] for i in places]
+        outputs = generate(model, batch, max_new_tokens, temperature=temperature, stop_ids=stop, generator=generator)
+        for i, output in zip(places, outputs, strict=True):
             answers[i] = tokenizer.decode(output).strip()
     return answers
 
 
-def ask(model, tokenizer, instructions, **sampling):
-    """The model's responses to instructions put into the template it was fine-tuned on."""
+def ask(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
+    """The model's responses to instructions in the template on which it was fine-tuned."""
     return respond(model, tokenizer, [format_prompt(i.instruction, i.input) for i in instructions], **sampling)
 
 
-def ask_base(model, tokenizer, instructions, **sampling):
-    """A base model knows no template: it gets the bare instruction (and input) as a line of text, and continues."""
+def ask_base(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
+    """A base model's continuations of the bare instructions and inputs, as lines of text: it knows no template."""
     prompts = [f"{i.instruction}\n{i.input}\n" if i.input else f"{i.instruction}\n" for i in instructions]
     return respond(model, tokenizer, prompts, **sampling)
 
 
-def acceptance(world, instructions, responses):
-    """Share of responses that the world accepts: {"all": …, "families": {family: …}}."""
-    verdicts = {}
+def acceptance(world: World, instructions: Sequence[Instruction], responses: Sequence[str]) -> dict[str, Any]:
+    """The share of responses that the world accepts: {"all": …, "families": {family: …}}."""
+    verdicts: dict[str, list[bool]] = {}
     for instruction, response in zip(instructions, responses, strict=True):
         verdicts.setdefault(instruction.family, []).append(world.accepts(instruction, response))
     everything = [verdict for family in verdicts.values() for verdict in family]
@@ -142,15 +177,20 @@ def acceptance(world, instructions, responses):
     }
 
 
-def questions_answered_by_questions(instructions, responses):
-    """Of the instructions that ask a question, the share answered with another question (section 10.1's habit)."""
+def questions_answered_by_questions(instructions: Sequence[Instruction], responses: Sequence[str]) -> float:
+    """The share of questions that are answered with another question (section 10.1's habit)."""
     answered = [asks_a_question(r) for i, r in zip(instructions, responses, strict=True) if asks_a_question(i.instruction)]
     return float(np.mean(answered)) if answered else 0.0
 
 
-def boilerplate_rate(model, tokenizer, samples=64, seed=0, max_new_tokens=64):
-    """Exercise 2: prompted with the bare header "### Instruction:", how often does the model go on to write an
-    instruction of its own and "### Response:" after it? Returns (share, the samples), drawn at temperature 1."""
+def boilerplate_rate(
+    model: GPT, tokenizer: Tokenizer, samples: int = 64, seed: int = 0, max_new_tokens: int = 64
+) -> tuple[float, list[str]]:
+    """Exercise 2: how often the model recites the template after the bare header "### Instruction:".
+
+    Returns:
+        The share of samples, drawn at temperature 1, in which "### Response:" follows, and the samples.
+    """
     header = ["### Instruction:\n"] * samples
     texts = respond(model, tokenizer, header, max_new_tokens, samples, temperature=1.0, generator=mg.Generator(seed))
     return sum("### Response:" in text for text in texts) / samples, texts
@@ -158,43 +198,39 @@ def boilerplate_rate(model, tokenizer, samples=64, seed=0, max_new_tokens=64):
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+TRAINING: dict[str, Any] = dict(lr=6e-4, min_lr=6e-5)  # a seventh of pretraining's rate; the chapter's 1e-5 is for large models
+LONGER: dict[str, Any] = dict(steps=400, batch_size=32, warmup_steps=20, weight_decay=0.0, beta2=0.99, eval_batches=9)
+
 
 @dataclass
 class Settings(OnDevice):
-    """Fine-tune a base model on instructions, show what is graded, and ask it what it never saw."""
+    """Fine-tune a base model on instructions, show what is graded, and ask it unseen instructions."""
 
-    base: Path = Path("runs/main/pretrain")  # the base model's run folder, here the main job's; ch07_train makes others
-    data: Path | None = None  # a JSON file in Alpaca's format; the little world's tasks where none is given
-    run: Path = Path("runs/sft")  # the folder for everything
-    mask_prompt: bool = True  # grade the answer only; without it the question is graded too (exercise 2)
-    examples: int = 8000  # of the world's tasks to train on
-    held_out: int = 300  # of the world's tasks to ask afterwards; of a file, a tenth is held out
-    # The chapter's 1e-5 to 1e-4 suits large models; a million parameters take larger steps, a seventh of pretraining's.
-    training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=400, batch_size=32, lr=6e-4, min_lr=6e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99, eval_batches=9
-        )
-    )
-    seed: int = 0  # of the world, the split and everything random
+    base: Path = Path("runs/main/pretrain")  # run folder of the base model, from the main job or ch07_train
+    data: Path | None = None  # JSON file in Alpaca's format; the little world's tasks if None
+    run: Path = Path("runs/sft")  # run folder for all output
+    mask_prompt: bool = True  # grade the answer only; without the mask, the question as well (exercise 2)
+    examples: int = 8000  # world tasks to train on
+    held_out: int = 300  # world tasks to ask afterwards; of a file, a tenth is held out
+    training: TrainConfig = field(default_factory=lambda: TrainConfig(**TRAINING, **LONGER))
+    seed: int = 0  # random seed of the world, the split and the training
     quick: bool = False  # fewer examples and steps
 
 
 QUICK = {
     "examples": 1500,
     "held_out": 64,
-    "training": TrainConfig(steps=60, batch_size=16, lr=6e-4, min_lr=6e-5, warmup_steps=10, eval_batches=4),
+    "training": TrainConfig(**TRAINING, steps=60, batch_size=16, warmup_steps=10, eval_batches=4),
 }
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "examples", "held_out")
     model, tokenizer = load_model(settings.base)
     world = World(settings.seed)
     if settings.data:
         tasks = read_instructions(settings.data)
-        order = np.random.default_rng(settings.seed).permutation(len(tasks))  # (N,)
-        cut = len(tasks) // 10
-        train_set, held_out = [tasks[i] for i in order[cut:]], [tasks[i] for i in order[:cut]]
+        train_set, held_out = random_split(tasks, len(tasks) // 10, settings.seed)
     else:
         train_set = world.instructions("train", settings.examples, seed=settings.seed)
         held_out = world.instructions("test", settings.held_out, seed=settings.seed + 1)
@@ -204,20 +240,20 @@ def main(settings):
     config = replace(settings.training, seed=settings.seed)
     _, skipped = fine_tune(model, tokenizer, train_set, config, run, settings.mask_prompt, held_out)
     if skipped:
-        print(f"{skipped} of {len(train_set)} examples were longer than the context of {model.config.context} and skipped")
+        print(f"skipped {skipped} of {len(train_set)} examples, longer than the context of {model.config.context} tokens")
     report(world, model, tokenizer, held_out, run, judged=settings.data is None)
 
 
-def show_example(task, tokenizer, run):
-    """One training example: coloured text, ids next to labels (exercise 1), and the picture."""
+def show_example(task: Instruction, tokenizer: Tokenizer, run: Run) -> None:
+    """Show one training example: as coloured text, as ids beside labels (exercise 1), and as a picture."""
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id)
     print(mask_in_colour(input_ids, labels, tokenizer, colour=sys.stdout.isatty()) + "\n")
     print(table(input_ids, labels, tokenizer) + "\n")
     print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
 
 
-def report(world, model, tokenizer, held_out, run, judged):
-    """Held-out instructions answered: some printed, all written to samples.txt, the world's own judged."""
+def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Sequence[Instruction], run: Run, judged: bool) -> None:
+    """Answer the held-out instructions: print some, write all to samples.txt, and judge the world's own tasks."""
     responses = ask(model, tokenizer, held_out)
     pages = [
         "\n".join(filter(None, [i.instruction, i.input, f"  -> {response}", f"  (a good answer: {i.output})"]))
@@ -231,7 +267,7 @@ def report(world, model, tokenizer, held_out, run, judged):
             print(f"{family:<12}{share:>8.1%}")
         print(f"{'all':<12}{accepted['all']:>8.1%}  of {len(held_out)} held-out instructions accepted")
     share, texts = boilerplate_rate(model, tokenizer)
-    print(f"after a bare '### Instruction:' {share:.0%} go on to write a template, such as: {texts[0][:80]!r}")
+    print(f"after a bare '### Instruction:', {share:.0%} of the samples recite the template, such as: {texts[0][:80]!r}")
 
 
 if __name__ == "__main__":

@@ -1,58 +1,139 @@
-"""Exact resumption: one file that holds all a training run is, written whole or not at all.
+"""Exact resumption: one file holds everything that a training loop needs, written whole or not at all.
 
-Parameters, AdamW's moments, the step, the state of the generator, the best loss and the length of metrics.jsonl stand
-in the same safetensors file, so that no two of them can disagree. What was written to metrics.jsonl after the
-checkpoint is cut off when the run resumes, and is then written again, the same.
+Parameters, AdamW's moments, the step, the generator's state and the length of metrics.jsonl share one safetensors file,
+so no two of them can disagree. A resumed run cuts off what metrics.jsonl gained after the checkpoint and writes it
+again, byte for byte the same. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` that of chapter 10's RLHF.
 """
 
 import itertools
 import json
 import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import minigrad as mg
+import minigrad.nn as nn
 from chapters.support.figures import loss_curve
-from chapters.support.run_folder import History, JsonLines, RunError, load_parameters
+from chapters.support.run_folder import WHAT_TO_DO, History, JsonLines, Run, RunError, load_parameters
 from minigrad.serialization import CheckpointError
 
+FREE = ("resume", "checkpoint_every")  # settings that may change on resuming: neither leaves a trace in the metrics
 
-class TrainingCheckpoint:
-    """The loop's memory: counts steps, writes metrics, keeps checkpoints and the best parameters."""
 
-    def __init__(self, model, optimizer, config, run, data):
-        """data: text that tells this run's data and loss from others'."""
-        self.model, self.optimizer, self.config, self.run = model, optimizer, config, run
-        self.step, self.best, metrics_bytes = 0, None, 0
-        self.checkpointed = None  # the step of the newest checkpoint
+class Checkpoint:
+    """The checkpoint file of a loop, and the metrics.jsonl beside it.
+
+    The constructor restores models, optimizers and generator if `resume` is set and the folder holds a checkpoint;
+    `state` is then what `write` stored. A fresh start renames an old checkpoint and its metrics instead of losing them.
+
+    Args:
+        counter: name under which the file counts the loop's progress, "step" or "iteration".
+        models: {prefix of names in the file: (model, its optimizer or None)}.
+        settings: JSON-able; a checkpoint written under other settings is refused.
+
+    Raises:
+        RunError: if the checkpoint belongs to another run, naming the first setting that differs.
+        CheckpointError: if the file is damaged.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        counter: str,
+        models: dict[str, tuple[nn.Module, mg.optim.AdamW | None]],
+        generator: mg.Generator,
+        settings: dict[str, Any],
+        resume: bool,
+    ) -> None:
+        self.run, self.counter, self.models, self.generator = run, counter, models, generator
         self.path = run / "checkpoint.safetensors"
-        free_to_change = ("resume", "checkpoint_every")  # neither leaves a trace in the metrics
-        self.settings = {name: value for name, value in asdict(config).items() if name not in free_to_change}
-        self.settings["data"] = data
-        self.settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
-        if self.path.exists() and config.resume:
-            state = load_checkpoint(self.path, model, optimizer, self.settings)
-            self.step, self.best, metrics_bytes = state["step"], state["best"], state["metrics_bytes"]
-            self.checkpointed = self.step
-            mg.default_generator.set_state(state["generator"])
-        elif self.path.exists():  # hours of work may lie in it: a fresh start puts it aside
+        self.settings = json.loads(json.dumps(settings))  # as the file will have them: tuples become lists
+        self.state: dict[str, Any] = {}
+        if self.path.exists() and resume:
+            self.state = self._read()
+        elif self.path.exists():
             move_aside(self.path)
             move_aside(run / "metrics.jsonl")
-        self.metrics = JsonLines(run / "metrics.jsonl", keep=metrics_bytes)
-        self.clock = JsonLines(run / "timing.jsonl", keep=None if metrics_bytes else 0)
+        self.metrics = JsonLines(run / "metrics.jsonl", keep=self.state.get("metrics_bytes", 0))
+
+    def _read(self) -> dict[str, Any]:
+        arrays, metadata = mg.serialization.load(self.path)
+        state = json.loads(metadata.get("state", "{}"))
+        if self.counter not in state:
+            raise RunError(f"resume: {self.path} is not a checkpoint of this loop; delete it or choose another run folder")
+        for name, value in self.settings.items():
+            stored = state["settings"].get(name)
+            if stored != value:
+                raise RunError(f"resume: {self.path} belongs to a run with {name} = {stored}, not {value}; {WHAT_TO_DO}")
+        for prefix, (model, optimizer) in self.models.items():
+            load_parameters(model, strip_prefix(f"{prefix}parameters.", arrays), self.path)
+            if optimizer:
+                load_optimizer_arrays(optimizer, strip_prefix(f"{prefix}optimizer.", arrays))
+        self.generator.set_state(state["generator"])
+        return state
+
+    def write(self, count: int, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
+        """Replace the file whole or not at all.
+
+        Args:
+            count: steps or iterations done.
+            before, after: what else the loop must remember, JSON-able; the file lists them before and after the
+                metrics' length and the generator's state.
+
+        Raises:
+            RunError: if the disk refuses; the previous checkpoint then stays.
+        """
+        arrays: dict[str, Any] = {}
+        for prefix, (model, optimizer) in self.models.items():
+            arrays |= {f"{prefix}parameters.{name}": parameter for name, parameter in model.named_parameters()}
+            if optimizer:
+                arrays |= {f"{prefix}optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
+        state = {self.counter: count, **(before or {}), "metrics_bytes": self.metrics.size()}
+        state |= {"generator": self.generator.get_state(), **(after or {}), "settings": self.settings}
+        try:
+            mg.serialization.save(self.path, arrays, metadata={"state": json.dumps(state)})
+        except (OSError, CheckpointError) as error:
+            previous = f"the previous one ({self.path}) is intact" if self.path.exists() else "there is no earlier one"
+            raise RunError(f"the checkpoint of {self.counter} {count} could not be written, {previous}: {error}") from error
+
+
+class TrainingCheckpoint(Checkpoint):
+    """The bookkeeping of chapter 7's loop: counts steps, writes metrics, saves checkpoints and the best parameters.
+
+    config: a TrainConfig.  data: text that tells this run's data and loss from those of other runs.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: mg.optim.AdamW, config: Any, run: Run, data: str) -> None:
+        self.model, self.config = model, config
+        settings = _comparable(config)
+        settings["data"] = data
+        settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
+        super().__init__(run, "step", {"": (model, optimizer)}, mg.default_generator, settings, config.resume)
+        self.step: int = self.state.get("step", 0)
+        self.best: float | None = self.state.get("best")
+        self.first_step = self.step  # of this process
+        self.saved_step = self.step if self.state else None
+        self.tokens, self.seconds = 0, 1e-9
+        self.clock = JsonLines(run / "timing.jsonl", keep=None if self.state else 0)
         run.describe(training=config)
 
-    def due(self, every):
-        """Whether something done every so many steps, and at the end, is done now."""
+    def due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and after the last, is due now."""
         return self.step % every == 0 or self.step == self.config.steps
 
-    def stepped(self, **numbers):
-        """A step is done: count it and write its line."""
+    def count_step(self, tokens: int, seconds: float, **numbers: float) -> None:
+        """Count a finished step and write its line."""
+        if self.step > self.first_step:  # a process's first step also waits for kernels to be compiled or loaded
+            self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
         self.step += 1
         self.metrics.append(step=self.step, **numbers)
 
-    def validated(self, loss, log):
-        """Write an evaluation's line, and keep the parameters where they are the best so far."""
+    def validated(self, loss: float, log: Callable[[str], None]) -> None:
+        """Write an evaluation's line, and store the parameters if they are the best so far and the config asks for it."""
         self.metrics.append(step=self.step, validation_loss=loss)
         log(f"step {self.step:5d}: validation loss {loss:.4f}")
         if self.best is None or loss < self.best:
@@ -60,94 +141,111 @@ class TrainingCheckpoint:
             if self.config.keep_best:
                 mg.serialization.save(self.run / "best.safetensors", dict(self.model.named_parameters()))
 
-    def checkpoint(self, **timing):
-        """Write all that resuming needs.  Raises RunError where the disk refuses; the file before it then stays."""
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "metrics_bytes": self.metrics.size(),
-            "generator": mg.default_generator.get_state(),
-            "settings": self.settings,
-        }
-        save_checkpoint(self.path, self.model, self.optimizer, state)
-        self.checkpointed = self.step
-        self.clock.append(step=self.step, **timing)
+    def save(self) -> None:
+        self.write(self.step, before={"best": self.best})
+        self.saved_step = self.step
+        self.clock.append(step=self.step, tokens=self.tokens, seconds=self.seconds)
 
-    def last_good(self):
-        """One clause about what a stopped run can go back to."""
-        if self.checkpointed is None:
-            return "No checkpoint had been written yet."
-        return f"The last good checkpoint, of step {self.checkpointed}, is {self.path}."
+    def last_good(self) -> str:
+        """A sentence about the checkpoint that a stopped run can return to."""
+        if self.saved_step is None:
+            return "No checkpoint has been written yet"
+        return f"The last good checkpoint, of step {self.saved_step}, is {self.path}"
 
-    def finish(self, tokens_per_second):
-        """Draw the loss curve, put the best parameters back where that was asked for, and return the History."""
+    def finish(self) -> History:
+        """Draw the loss curve, restore the best parameters if the config asks for it, and return the History."""
         best = self.run / "best.safetensors"
         if self.config.keep_best and self.best is not None:
             load_parameters(self.model, mg.serialization.load(best)[0], best)
         history = History.read(self.run)
-        history.tokens_per_second = tokens_per_second
+        history.tokens_per_second = self.tokens / self.seconds if self.tokens else float("nan")
         loss_curve(history, self.run / "figures" / "loss.png", title=f"{self.run.folder.name}: loss")
         return history
 
 
-def move_aside(path):
-    """Rename a file to name.1, name.2, …, the first that is free, so that nothing is lost; do nothing if it is not there."""
-    path = Path(path)
+class LoopCheckpoint(Checkpoint):
+    """The bookkeeping of chapter 10's RLHF loop, with as many models and optimizers as the learner trains.
+
+    `iteration` is the next iteration, `records` are the finished ones. The learner may have `trained`, [(model,
+    optimizer)], and `numbers`, {name: number}; without `trained` the policy alone is stored.
+    """
+
+    def __init__(self, run: Run, policy: nn.Module, learner: Any, generator: mg.Generator, config: Any) -> None:
+        self.learner, self.checkpoint_every = learner, config.checkpoint_every
+        models = {f"{i}.": pair for i, pair in enumerate(getattr(learner, "trained", [(policy, None)]))}
+        super().__init__(run, "iteration", models, generator, _comparable(config), config.resume)
+        self.iteration: int = self.state.get("iteration", 0)
+        if self.state.get("numbers"):
+            learner.numbers = self.state["numbers"]
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Write the line of a finished iteration, and a checkpoint every config.checkpoint_every iterations."""
+        self.metrics.append(**record)
+        self.records.append(record)
+        self.iteration += 1
+        if self.iteration % self.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        self.write(self.iteration, after={"numbers": getattr(self.learner, "numbers", {})})
+
+    def close(self) -> None:
+        self.metrics.file.close()
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in FREE}
+
+
+def move_aside(path: Path) -> None:
+    """Rename a file to name.1, name.2, …, whichever is free first; do nothing if there is no file."""
     if path.exists():
         number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
         os.replace(path, path.with_name(f"{path.name}.{number}"))
 
 
-def save_checkpoint(path, model, optimizer, state):
-    """state: what else must survive (the step, the generator, …), JSON-able.  The file is replaced whole or not at all.
+def strip_prefix(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays whose names begin with the prefix, under the rest of their names.
 
-    Raises RunError where it cannot be written.
+    >>> strip_prefix("a.", {"a.x": 1, "b.x": 2})
+    {'x': 1}
     """
-    arrays = {f"parameters.{name}": parameter for name, parameter in model.named_parameters()}
-    arrays |= {f"optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
-    try:
-        mg.serialization.save(path, arrays, metadata={"state": json.dumps(state)})
-    except (OSError, CheckpointError) as error:
-        kept = f"the one before ({path}) is intact" if Path(path).exists() else "there is none yet"
-        raise RunError(f"the checkpoint of step {state['step']} could not be written, {kept}: {error}") from error
-
-
-def load_checkpoint(path, model, optimizer, settings):
-    """Put the checkpoint's numbers into model and optimizer; returns the rest of its state.
-
-    Raises RunError where it was written under other settings, naming the first that differs.
-    """
-    arrays, metadata = mg.serialization.load(path)
-    if "state" not in metadata:
-        raise RunError(f"{path} is not a training checkpoint")
-    state = json.loads(metadata["state"])
-    for name, now in json.loads(json.dumps(settings)).items():
-        then = state["settings"].get(name)
-        if then != now:
-            raise RunError(
-                f"{path} belongs to a run with {name} = {then}, not {now}: "
-                "use its settings, choose another run folder, or do without resume"
-            )
-    load_parameters(model, strip_prefix("parameters.", arrays), path)
-    load_optimizer_arrays(optimizer, strip_prefix("optimizer.", arrays))
-    return state
-
-
-def strip_prefix(prefix, arrays):
-    """{name: array} of those whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def optimizer_arrays(optimizer):
-    """AdamW's memory under flat names, as a file has them: {"7.exp_avg": …, "7.exp_avg_sq": …, "7.step": …}."""
+def optimizer_arrays(optimizer: mg.optim.AdamW) -> dict[str, Any]:
+    """AdamW's state under flat names: {"7.exp_avg": …, "7.exp_avg_sq": …, "7.step": …}."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{key}": value for i, moments in state.items() for key, value in moments.items()}
 
 
-def load_optimizer_arrays(optimizer, flat):
-    """Put back what moments_of gave."""
-    state = {}
+def load_optimizer_arrays(optimizer: mg.optim.AdamW, flat: dict[str, Any]) -> None:
+    """Restore what `optimizer_arrays` returned."""
+    state: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
         i, key = name.split(".")
         state.setdefault(int(i), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C fills, so that the loop can finish its step; a second Ctrl-C interrupts at once."""
+    pressed: list[int] = []
+
+    def on_interrupt(signum: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(signum)
+
+    try:
+        before = signal.signal(signal.SIGINT, on_interrupt)
+    except ValueError:  # only the main thread may set a handler
+        yield pressed
+        return
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

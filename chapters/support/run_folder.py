@@ -1,9 +1,9 @@
-"""What a run leaves behind: a folder that explains itself.
+"""A run folder: everything that one command leaves behind, in files that explain themselves.
 
 config.json               every setting
-metrics.jsonl             a line a step and a line an evaluation, without a clock: equal runs write equal bytes
-timing.jsonl              the clock, a line a checkpoint
-checkpoint.safetensors    all that resuming needs, in one file (see checkpoint.py)
+metrics.jsonl             one line a step and one an evaluation, without times: equal runs write equal bytes
+timing.jsonl              tokens and seconds so far, one line a checkpoint
+checkpoint.safetensors    everything that resuming needs, in one file (see checkpoint.py)
 model.safetensors         the trained parameters and the model's shape
 tokenizer.tiktoken        the vocabulary (and tokenizer.tiktoken.json)
 figures/*.png, samples.txt
@@ -11,20 +11,28 @@ figures/*.png, samples.txt
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from minigrad.serialization import CheckpointError
+import minigrad.nn as nn
+from minigrad.serialization import CheckpointError, write_atomically
 
 
 class RunError(OSError):
-    """A run folder that cannot be written or that belongs to another run."""
+    """The run folder cannot be written, or it belongs to another run."""
 
 
 class Run:
-    """A run's folder, made where it is missing.  Raises RunError in one sentence where it cannot be written."""
+    """A run's folder, created if it is missing.
 
-    def __init__(self, folder):
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
             (self.folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -32,112 +40,128 @@ class Run:
             probe.write_bytes(b"?")
             probe.unlink()
         except OSError as error:
-            raise RunError(f"the run folder {folder} cannot be written ({error.strerror}): choose another one") from error
+            raise RunError(f"run folder: {folder} cannot be written ({error.strerror}); choose another folder") from error
 
-    def __truediv__(self, name):
-        """`run / "samples.txt"`: a path inside the folder."""
+    def __truediv__(self, name: str) -> Path:
+        """`run / "samples.txt"` is a path inside the folder."""
         return self.folder / name
 
-    def config(self):
-        """What config.json says, {} where there is none."""
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json, {} if there is none."""
         path = self / "config.json"
         try:
             return json.loads(path.read_text()) if path.exists() else {}
         except ValueError as error:
-            raise RunError(f"{path} is not whole JSON ({error}): delete it or choose another run folder") from error
+            raise RunError(f"run folder: {path} is not whole JSON ({error}); delete it or choose another folder") from error
 
-    def must_match(self, free=(), **sections):
-        """Refuse to go on in a folder whose config.json says otherwise, before anything in it is touched.
+    def must_match(self, free: tuple[str, ...] = (), **sections: Any) -> None:
+        """Check that config.json agrees with these sections, before anything in the folder changes.
 
-        sections: as for describe.  free: settings that may change.  Raises RunError naming the first that differs.
+        Args:
+            free: settings that may differ.
+            sections: the same as for `describe`.
+
+        Raises:
+            RunError: naming the first setting that differs.
         """
-        known = self.config()
+        config = self.config()
         for section, values in sections.items():
-            then = known.get(section, {})
-            for name, now in json.loads(json.dumps(_plain(values), default=str)).items():
-                if name in then and then[name] != now and name not in free:
-                    raise RunError(
-                        f"{self.folder} holds a run with {name} = {then[name]}, not {now}: "
-                        "use its settings, choose another run folder, or do without resume"
-                    )
+            stored = config.get(section, {})
+            for name, value in json.loads(json.dumps(_plain(values), default=str)).items():
+                if name in stored and stored[name] != value and name not in free:
+                    raise RunError(f"resume: {self.folder} holds a run with {name} = {stored[name]}, not {value}; {WHAT_TO_DO}")
 
-    def describe(self, **sections):
+    def describe(self, **sections: Any) -> None:
         """Merge sections into config.json: `run.describe(model=gpt.config, data={"file": "…"})`."""
-        path, known = self / "config.json", self.config()
-        known.update({name: _plain(section) for name, section in sections.items()})
-        unfinished = self / "config.json.unfinished"
+        config = self.config() | {name: _plain(section) for name, section in sections.items()}
         try:
-            unfinished.write_text(json.dumps(known, indent=2, default=str) + "\n")
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written ({error.strerror})") from error
+            write_atomically(self / "config.json", (json.dumps(config, indent=2, default=str) + "\n").encode())
+        except CheckpointError as error:
+            raise RunError(str(error)) from error
 
 
-def _plain(section):
+WHAT_TO_DO = "use the same settings, choose another run folder, or drop --resume"
+
+
+def _plain(section: Any) -> Any:
     return asdict(section) if hasattr(section, "__dataclass_fields__") else section
 
 
 class JsonLines:
-    """metrics.jsonl: appended to, and cut back to what a checkpoint knew when a run resumes."""
+    """A file with one JSON object a line; `keep` cuts it back to its first bytes (None keeps everything).
 
-    def __init__(self, path, keep=0):
-        """keep: bytes to keep of what is there, None for all; a resumed run writes again what came later."""
+    A resumed run keeps the lines that its checkpoint knew and writes the later ones again.
+    """
+
+    def __init__(self, path: Path, keep: int | None = 0) -> None:
         self.path = path
         size = path.stat().st_size if path.exists() else 0
         keep = size if keep is None else keep
         if size < keep:
-            raise RunError(f"{path} has {size} bytes but its checkpoint knew {keep}: it was shortened by hand; start afresh")
+            raise RunError(
+                f"resume: {path} has {size} bytes, its checkpoint knew {keep}: it was shortened by hand; start afresh"
+            )
         self.file = open(path, "ab")
         self.file.truncate(keep)
         self.file.seek(keep)
 
-    def append(self, **record):
-        try:
+    def append(self, **record: Any) -> None:
+        with self._disk():
             self.file.write((json.dumps(record) + "\n").encode())
             self.file.flush()
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact") from error
 
-    def size(self):
-        """Bytes so far, after making sure that they reached the disk."""
-        try:
+    def size(self) -> int:
+        """Bytes so far, all of them safely on disk."""
+        with self._disk():
             os.fsync(self.file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}): the last checkpoint is intact") from error
         return self.file.tell()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written ({error.strerror}); the last checkpoint is intact") from error
 
 
 @dataclass
 class History:
     """The curves of a run, as metrics.jsonl holds them."""
 
-    steps: list = field(default_factory=list)  # step of each training loss
-    losses: list = field(default_factory=list)
-    validation_steps: list = field(default_factory=list)
-    validation_losses: list = field(default_factory=list)
-    tokens_per_second: float = float("nan")  # of this process, evaluation left out
+    steps: list[int] = field(default_factory=list)  # the step of each training loss
+    losses: list[float] = field(default_factory=list)  # nats
+    validation_steps: list[int] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    tokens_per_second: float = float("nan")  # of this process, without evaluation
 
     @property
-    def best(self):
-        """The smallest validation loss, NaN where there was no validation."""
+    def best(self) -> float:
+        """The smallest validation loss, NaN without validation."""
         return min(self.validation_losses, default=float("nan"))
 
     @classmethod
-    def read(cls, run):
-        """The curves in a run's folder; a last line that a killed run left unfinished is passed over."""
+    def read(cls, run: Run) -> "History":
+        """The curves in a run's folder, without an unfinished last line that a killed run may have left."""
         history = cls()
         path = run / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
         for line in text[: text.rfind("\n") + 1].splitlines():
             record = json.loads(line)
-            kind = "validation_" if "validation_loss" in record else ""
-            getattr(history, kind + "steps").append(record["step"])
-            getattr(history, kind + "losses").append(record[kind + "loss"])
+            if "validation_loss" in record:
+                history.validation_steps.append(record["step"])
+                history.validation_losses.append(record["validation_loss"])
+            else:
+                history.steps.append(record["step"])
+                history.losses.append(record["loss"])
         return history
 
 
-def load_parameters(model, arrays, path):
-    """Copy {name: array} into the model's parameters; CheckpointError, before any is changed, where they do not match."""
+def load_parameters(model: nn.Module, arrays: dict[str, Any], path: str | Path) -> None:
+    """Copy {name: array} into the model's parameters.
+
+    Raises:
+        CheckpointError: if names or shapes differ; the model is then unchanged.
+    """
     try:
         model.load_state_dict(arrays)
     except RuntimeError as error:

@@ -246,7 +246,7 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(RunError, match="shortened by hand"):
         run_it(tmp_path, resume)
     mg.serialization.save(path, {"a": np.zeros(3)})
-    with pytest.raises(RunError, match="not a training checkpoint"):
+    with pytest.raises(RunError, match="not a checkpoint of this loop"):
         run_it(tmp_path, resume)
 
 
@@ -299,7 +299,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     wire = Tripwire(at=7, act=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1])))
     try:
-        with pytest.raises(RunError, match="checkpoint of step 10 could not be written, the one before .* is intact"):
+        with pytest.raises(RunError, match="checkpoint of step 10 could not be written, the previous one .* is intact"):
             run_it(tmp_path, batches=wire)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

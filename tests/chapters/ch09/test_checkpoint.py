@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch09.gpt2 import find, layout, load_gpt2, read_config, save_gpt2
-from chapters.ch09.weights import MOST_HEADER, Checkpoint
+from chapters.ch09.weights import MOST_HEADER, WeightsFile
 from chapters.ch10.lora import add_lora
 from minigrad.serialization import CheckpointError
 
@@ -290,7 +290,7 @@ def test_fuzzed_files_never_crash_hang_or_take_more_memory_than_the_file(tmp_pat
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         try:
-            Checkpoint(path)
+            WeightsFile(path)
             gpt = load_gpt2(folder)  # the mutation hit numbers, a name that does not matter, or white space
             del gpt
             most = 1.3 * len(whole)

@@ -83,6 +83,6 @@ def test_verify_compares_every_layer(folder, capsys):
 
 def test_where_transformers_fails_it_says_why_in_one_sentence(folder, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="transformers could not compute what --verify compares with: .*Error") as caught:
+    with pytest.raises(CheckpointError, match="transformers could not compute its activations: .*Error") as caught:
         verify(load_gpt2(folder), tmp_path)
     assert "\n" not in str(caught.value)
