@@ -246,7 +246,7 @@ class Tokenizer:
         save_files(path, self.ranks, extra | ({"drop_missing": True} if self.missing else {}))
 
     @staticmethod
-    def load(path: str | Path) -> "Tokenizer | CharTokenizer":
+    def load(path: str | Path) -> "Tokenizer":
         """Read a tokenizer that `save` wrote, of either class.
 
         A rank file without its `.json`, such as those published for tiktoken, gets GPT-2's pattern and "<|endoftext|>"
@@ -310,15 +310,17 @@ class Tokenizer:
         return CharTokenizer(sorted(set(nonempty(text, "Tokenizer.characters"))))
 
 
-class CharTokenizer:
-    """The plainest tokenizer: each character is a token. It has the same methods as Tokenizer."""
+class CharTokenizer(Tokenizer):
+    """The plainest tokenizer: each character is a token."""
 
     def __init__(self, characters: Iterable[str]):
         self.alphabet = list(characters)
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
-        self.vocab_size = len(self.alphabet) + 1
-        self.eos_id = len(self.alphabet)
-        self.special_tokens = {END_OF_TEXT: self.eos_id}
+        self.special_tokens = {END_OF_TEXT: len(self.alphabet)}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.alphabet) + 1
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Encode a text.  Raises TokenizerError at a character outside the alphabet."""
@@ -335,7 +337,9 @@ class CharTokenizer:
                 f"position {text.index(character)}; train on a text that contains it, or use byte-level tokens"
             ) from None
 
-    encode_plainly = encode
+    def encode_plainly(self, text: str) -> list[int]:
+        """The same as `encode`."""
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode token ids."""

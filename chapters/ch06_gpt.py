@@ -24,7 +24,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.ch01_tokenizer import CharTokenizer, Tokenizer
+from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch03_embeddings import KeyStart, check_tokens, positions
 from chapters.ch04_attention import attention_maps, check_heads, draw_heads
 from chapters.ch05_block import Block, make_norm
@@ -92,7 +92,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(c.dropout)
         self.h = nn.ModuleList([Block(*shape) for _ in range(c.n_layer)])
         self.ln_f = make_norm(c.d_model, c.bias, c.rms_eps)
-        self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        self.lm_head: Any = nn.Linear(c.d_model, c.vocab_size, bias=False)
         if c.tied:
             self.lm_head.weight = self.wte.weight
         self.checkpoint_activations = False
@@ -219,7 +219,7 @@ class KVCache:
 # ── a trained GPT as files in a run folder ───────────────────────────────────────────────────────────────────────────
 
 
-def save_model(run: Run, model: GPT, tokenizer: Tokenizer | CharTokenizer | None = None) -> None:
+def save_model(run: Run, model: GPT, tokenizer: Tokenizer | None = None) -> None:
     """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder."""
     metadata = {"config": json.dumps(asdict(model.config))}
     mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
@@ -238,7 +238,7 @@ def model_file(folder: str | Path) -> Path:
     return path
 
 
-def load_model(folder: str | Path) -> tuple[GPT, Tokenizer | CharTokenizer]:
+def load_model(folder: str | Path) -> tuple[GPT, Tokenizer]:
     """Load the model, in eval mode, and the tokenizer that `save_model` wrote into a run folder.
 
     Raises:

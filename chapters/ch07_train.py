@@ -278,7 +278,7 @@ def prepare(settings: Settings, run: Run) -> tuple[Tokenizer, np.ndarray, np.nda
         documents = [part for part in read_text(settings.data).split(END_OF_TEXT) if part]
     text = "\n".join(documents)
     if settings.tokenizer == "gpt2":
-        tokenizer = Tokenizer.gpt2()
+        tokenizer: Tokenizer = Tokenizer.gpt2()
     elif settings.tokenizer == "characters":
         tokenizer = Tokenizer.characters(text)
     else:

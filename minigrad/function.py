@@ -22,7 +22,8 @@ class Context:
         self.xp, self.needs = kernels.array_module(array), needs
         self.saved: tuple = ()
         self.sums: GradientSums | None = None  # set while backward runs
-        self._array, self._kernels = array, None
+        self._array = array
+        self._kernels: Any = None
 
     @property
     def kernels(self) -> Any:

@@ -140,7 +140,7 @@ def _compiled_step_together(decoders: Sequence[Decoder], tokens: Sequence[int]) 
     x, rotation = gpt.wte.weight.array[tokens], None  # (B, C)
     if gpt.wpe is not None:
         x = x + gpt.wpe.weight.array[lengths]
-    else:
+    elif gpt.config.rotary is not None:
         D = gpt.config.d_model // gpt.config.n_head
         angles = np.outer(lengths, gpt.config.rotary ** -(np.arange(0, D, 2) / D))  # (B, D/2) radians
         rotation = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)

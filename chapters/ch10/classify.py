@@ -125,6 +125,8 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> tu
 
 def predict(classifier: GPTClassifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
     """The predicted class number of every row, (N,)."""
+    if classifier.pad_id is None:
+        raise ValueError("predict: expected a classifier with a pad_id, got none; rows of unequal length need padding")
     classifier.eval()
     predicted = np.zeros(len(rows), np.int64)  # (N,)
     with mg.no_grad():

@@ -130,7 +130,7 @@ class Settings(OnDevice):
 def classify(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:
     """Train a class head, as in ch10/classify."""
     gpt.config.context = min(gpt.config.context, settings.context)  # longer texts are cropped
-    train_set, test_set = stratified_split(read_labelled(settings.data), seed=settings.training.seed)
+    train_set, test_set = stratified_split(read_labelled(data_path(settings)), seed=settings.training.seed)
     labels = sorted({label for _, label in train_set})
     print(f"{len(train_set)} texts to train on, {len(test_set)} held out, labels {', '.join(labels)}")
 
@@ -147,7 +147,7 @@ def classify(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> No
 def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:
     """Train on instructions, as in ch10/sft, and answer three held-out instructions."""
     config, context = settings.training, min(gpt.config.context, settings.context)
-    train_set, held_out = tenth_held_out(read_instructions(settings.data), config.seed)
+    train_set, held_out = tenth_held_out(read_instructions(data_path(settings)), config.seed)
     batches, validation = (
         InstructionBatches(part, tokenizer, context, config.batch_size, config.seed) for part in (train_set, held_out)
     )
@@ -165,7 +165,7 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:
 def prefer(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:
     """Train a reward model on pairs of responses, as in ch10/reward."""
     config, context = settings.training, min(gpt.config.context, settings.context)
-    pairs, equal = read_pairs(settings.data)
+    pairs, equal = read_pairs(data_path(settings))
     rankings, long = from_pairs(pairs, tokenizer, context)
     train_set, held_out = tenth_held_out(rankings, config.seed)
     print(f"{len(train_set)} pairs, {len(held_out)} held out; left out: {equal} equal, {long} longer than {context} tokens")
@@ -186,9 +186,14 @@ def tenth_held_out(examples: Sequence, seed: int) -> tuple[list, list]:
 TASKS: dict[str, Callable[[GPT, Tokenizer, Settings, Run], None]] = {"classify": classify, "sft": tune, "reward": prefer}
 
 
-def main(settings: Settings) -> None:
+def data_path(settings: Settings) -> Path:
     if settings.data is None:
         raise ValueError(f"--data: expected a file to learn from, got none; --help says what --task {settings.task} reads")
+    return settings.data
+
+
+def main(settings: Settings) -> None:
+    data_path(settings)  # before the model is loaded
     gpt, tokenizer = load(settings.model)
     gpt.checkpoint_activations = settings.checkpoint_activations
     if settings.quick:

@@ -5,7 +5,6 @@ earlier stages, never from memory, so a stopped job continues at the stage where
 seed and the same number of threads give the same bytes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -254,7 +253,7 @@ def by_family(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def side_by_side(
-    world: World, tests: dict[str, Sequence[Instruction]], responses: dict[tuple[str, str], Sequence[str]]
+    world: World, tests: dict[str, list[Instruction]], responses: dict[tuple[str, str], list[str]]
 ) -> list[dict[str, Any]]:
     """For the report: the first held-out instruction of each family, with every model's response and its verdict."""
     rows, families = [], set()

@@ -6,7 +6,7 @@ rows of similar length share a batch.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class RaggedBatches:
         ValueError: if there are no rows, the numbers of rows and targets differ, or batch_size is below 1.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], targets: Sequence, batch_size: int, pad_id: int, seed: int = 0) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]], targets: Any, batch_size: int, pad_id: int, seed: int = 0) -> None:
         if not len(rows):
             raise ValueError("batches: there is no example to train on")
         if len(rows) != len(targets):

@@ -1,6 +1,7 @@
 """The ladder of AdamW: what it buys to update a weight in one pass over memory."""
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -9,7 +10,7 @@ from kernels.adamw import cpu, reference
 from kernels.ladders import Ladder, normal, on_one_thread
 
 STEP, LR, BETA1, BETA2, EPS, DECAY = 5, 1e-3, 0.9, 0.95, 1e-8, 0.1
-SETTINGS = dict(step=STEP, lr=LR, beta1=BETA1, beta2=BETA2, eps=EPS, weight_decay=DECAY)
+SETTINGS: dict[str, Any] = dict(step=STEP, lr=LR, beta1=BETA1, beta2=BETA2, eps=EPS, weight_decay=DECAY)
 RATE, ROOT = LR / (1 - BETA1**STEP), math.sqrt(1 - BETA2**STEP)
 
 

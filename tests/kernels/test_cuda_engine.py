@@ -17,7 +17,7 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch07_train import TrainConfig, make_optimizer, numbers
+from chapters.ch07_train import TrainConfig, as_floats, make_optimizer
 from kernels import arrays, check, emulator, gpu
 from kernels.emulator import memory
 from kernels.graph import Graph, capturing
@@ -65,7 +65,7 @@ def test_the_number_of_launches_in_a_training_step(layers):
                 norm = mg.optim.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
-                numbers(loss, norm)
+                as_floats(loss, norm)
     assert sum(traffic.launches.values()) <= 17 + 27 * layers
     assert sum(traffic.elementwise.values()) <= 19 + 2 * layers  # the two additions to the residual stream
     assert traffic.launches["adamw"] == 2 and traffic.launches["square_sums"] == 1
