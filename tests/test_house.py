@@ -30,6 +30,7 @@ STOREYS = [
     "chapters.ch08_sample",
     "chapters.ch09",
     "chapters.ch10",
+    "chapters.chat",
     "chapters.main_job",
     "chapters.bench",
     "chapters.__main__",

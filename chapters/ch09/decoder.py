@@ -1,7 +1,7 @@
 """Chapter 9: decoding at the speed of memory. Writing a token must read all weights once, and should cost little else.
 
     python -m chapters.ch09.decode --model smollm2   # tokens a second, in float32 and in eight bits
-    python -m chapters.ch09.chat --model smollm2     # talk to it
+    python -m chapters.chat --model smollm2     # talk to it
 
 Reading a prompt (prefill) multiplies many rows by each matrix: arithmetic is the limit. Writing (decode) multiplies one
 row by each matrix: the memory that delivers the weights is the limit. Prefill therefore uses chapter 6's forward pass and

@@ -159,7 +159,7 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:
     answers = write_together(Decoder(gpt), prompts, 40, temperature=0, stop_ids=(tokenizer.eos_id,))
     for task, answer in zip(held_out, answers):
         print(f"\n{task.instruction} {task.input}\n  -> {tokenizer.decode(answer).strip()}")
-    print(f"\nwritten to {run.folder}: python -m chapters.ch09.chat --model {run.folder} --form instruction")
+    print(f"\nwritten to {run.folder}: python -m chapters.chat --model {run.folder} --form instruction")
 
 
 def prefer(gpt: GPT, tokenizer: Tokenizer, settings: Settings, run: Run) -> None:

@@ -8,11 +8,11 @@ import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch08_sample import generate, nucleus_filter, softmax
-from chapters.ch09.chat import Conversation, Settings, answer, whole_characters
 from chapters.ch09.decode import loss_on, weight_bytes
 from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.gpt2 import save_gpt2
 from chapters.ch09.load import load
+from chapters.chat import Conversation, Settings, answer, whole_characters
 from chapters.support.run_folder import Run
 from kernels.decode.reference import Norm
 from minigrad import decoding

@@ -1,8 +1,8 @@
 """Chat with a model in the terminal, token by token.
 
-    python -m chapters.ch09.chat --model smollm2
-    python -m chapters.ch09.chat --model runs/main/sft --form instruction
-    python -m chapters.ch09.chat --model gpt2 --form text          # it continues what you begin
+    python -m chapters.chat --model smollm2
+    python -m chapters.chat --model runs/main/sft --form instruction
+    python -m chapters.chat --model gpt2 --form text          # it continues what you begin
 
 A token is a few bytes, and a character may need several tokens, so the terminal shows a character once it is complete.
 """
