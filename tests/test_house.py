@@ -154,7 +154,7 @@ def test_the_readmes_examples_run_and_print_what_it_says():
 
 def test_the_readmes_files_and_commands_exist():
     readme = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
-    for name in re.findall(r"python -m ((?:chapters|kernels|minigrad)[\w.]*)", readme):
+    for name in re.findall(r"python -m ((?:chapters|kernels|minigrad)(?:\.\w+)*)", readme):
         assert name in SOURCES or f"{name}.__main__" in SOURCES, f"no command {name}"
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / link).exists(), f"no file {link}"
