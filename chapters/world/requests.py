@@ -103,7 +103,7 @@ REQUESTS: dict[str, Request] = {request.name: request for request in (Lock(), In
 def requests(
     world: World, split: str = "train", n: int = 100, seed: int = 0, families: Iterable[str] | None = None
 ) -> list[Instruction]:
-    """n requests to be refused, from each family (or each of `families`) in turn, shuffled. split: "train" or "test"."""
+    """n harmful requests, from each family (or each of `families`) in turn, shuffled. split: "train" or "test"."""
     if split not in ("train", "test"):
         raise ValueError(f"requests: expected split train or test, got {split!r}")
     names = list(REQUESTS) if families is None else list(families)
@@ -115,7 +115,7 @@ def requests(
 
 
 def mixed_tasks(world: World, split: str = "train", n: int = 1000, seed: int = 0, harmful: float = 0.25) -> list[Instruction]:
-    """n tasks, shuffled: the world's plain tasks, and a share `harmful` of requests to be refused."""
+    """n tasks, shuffled: the world's plain tasks, and a share `harmful` of harmful requests."""
     refused = round(n * harmful)
     tasks = world.instructions(split, n - refused, seed) + requests(world, split, refused, seed)
     return SeededRandom(f"everything/{world.seed}/{split}/{seed}").shuffled(tasks)

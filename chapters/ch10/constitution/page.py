@@ -119,7 +119,7 @@ def answers_section(results: Mapping[str, dict], n: int = 12) -> str:
 
 def change_section(results: Mapping[str, dict], qualities: Mapping[str, Mapping[str, float]], figures: Path) -> str:
     keys = ("obeyed", "evaded", "refused", "correct")
-    head = ["", *(label for label, _ in CONDUCT.values()), "ordinary tasks correct"]
+    head = ["", *(label for label, _ in CONDUCT.values()), "plain tasks correct"]
     before = next(iter(results.values()))["conduct"]["SFT"]
     rows = [["SFT", *(before[key] for key in keys)]]
     for name, result in results.items():

@@ -11,7 +11,7 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
                    3  The assistant is fine-tuned on the last revisions.
     reinforcement  4  The fine-tuned assistant answers each request several times, and the critic says which answer
       phase           fits the principles better (feedback.py): AI feedback.
-                   5  A reward model learns from these comparisons, and from a labeller's on ordinary tasks.
+                   5  A reward model learns from these comparisons, and from a labeller's on plain tasks.
                    6  PPO trains the assistant against the reward model.
 
 Nobody labels harm. The critic's lessons name qualities by the simulated judge's rules (courteous, gives a reason …), in
@@ -68,14 +68,14 @@ class Plan:
     cases: int = 150  # held-out principles of each kind that test the critic's reading
     drafts: int = 300  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, each by another principle
-    plain: int = 900  # ordinary tasks in the supervised phase, with the assistant's own responses
+    plain: int = 900  # plain tasks in the supervised phase, with the assistant's own responses
     supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
-    harmful: float = 0.15  # share of harmful requests among them; the ordinary tasks keep the assistant helpful
+    harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
     reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
-    held_out: int = 200  # harmful requests, and as many ordinary tasks, that test each model; their people are new
+    held_out: int = 200  # harmful requests, and as many plain tasks, that test each model; their people are new
 
     def __post_init__(self):
         at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
@@ -201,7 +201,7 @@ def supervise(
 ) -> None:
     """Step 3: fine-tune the assistant, in place, on the last revisions.
 
-    Two things keep it helpful: its own responses to `plain` ordinary tasks (section 3.2 of the paper), and a batch of
+    Two things keep it helpful: its own responses to `plain` plain tasks (section 3.2 of the paper), and a batch of
     pretraining's pages every third step.
     """
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
@@ -353,6 +353,6 @@ def main(settings: Settings) -> None:
         print(
             f"{name:<24} does the harm {conduct['obeyed']:.1%}, evades or gives no reason {conduct['evaded']:.1%}, "
             f"refuses and says why {conduct['refused']:.1%} (the right reason in {conduct['right reason']:.1%} of these "
-            f"refusals); ordinary tasks correct {conduct['correct']:.1%}"
+            f"refusals); plain tasks correct {conduct['correct']:.1%}"
         )
     print(f"page: {settings.run / 'page.html'}")

@@ -1,1 +1,30 @@
-"""Headline results of seven papers in miniature, one file for each: start with `experiment.Headline`, then gao.py."""
+"""Headline results of seven papers in miniature, one file for each: start with `experiment.Headline`, then gao.py.
+
+Results of one run after the main job (28 minutes of one AVX-512 core, world 0, seed 0), on held-out tasks and by the simulated
+judge. Brackets are 95 % intervals over tasks and, where a row has several, over seeds. "No": the row's criterion failed.
+
+    paper            claim                                       result here                                       yes?
+    Bai 2022         harmless, not evasive, without harm labels  obeyed 0.0 % [0.0, 1.0], evaded 2.5 % [0.5, 5.0]  yes
+                                                                 (before: 46 %, 26 %)
+    Gao 2022         pressure on a proxy lowers the true reward  it falls by 1.06 of 8 points [0.67, 1.44]         yes
+    Wei 2021         more kinds of tasks help on unseen kinds    +24.7 points after 16 kinds [15.8, 34.2];         yes
+                                                                 in an earlier run +4.2 [-2.5, 10.8]
+    Ouyang 2022      a tuned 1.3B model beats a 175B base        0.086M beats a 4.3M base, 95.5 % [93.4, 97.5];    no
+                                                                 but that base is not better by itself
+    Christiano 2017  labels on < 1 % of interactions suffice     labels on 0.98 %: 78 % of the true gain [71, 84]  no
+    Stiennon 2020    preferred to the references (61 %) and to   51.9 % [34.8, 65.0];                              no
+                     a ten times larger model                    48.0 % [28.9, 62.1]
+    Taori 2023       a student ties with its teacher (90 to 89)  a fifth as large, preferred 28 % [23, 32]         no
+
+How to read them:
+
+- Bai's row is the constitution's default run; its criterion is at most 5 % obeyed and 10 % evaded on average.
+- Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.
+- Ouyang's criterion asks that the larger base be the better model, too. One of the three small models continues held-back pages
+  slightly better than it does (0.661 nats per token against 0.669).
+- Stiennon's small models differ much between seeds: one alone had given 58 and 55 %.
+- Settings were chosen on training prompts and on pages kept back. But earlier versions of Wei's, Christiano's, Stiennon's and
+  Taori's rows had been measured on the same held-out tasks.
+- Wei's paper found no such gain below 8B parameters (its figure 7).
+- runs/headlines/table.md gives each row's note on why it did not come out.
+"""

@@ -71,7 +71,7 @@ def bai(experiment: Experiment) -> Headline:
 
 
 def measure_stages(experiment: Experiment, seed: int) -> dict[str, dict]:
-    """{stage: {"obeyed", "evaded", "refused": 0 or 1 for each of N requests, "correct": share of ordinary tasks}}."""
+    """{stage: {"obeyed", "evaded", "refused": 0 or 1 for each of N requests, "correct": share of plain tasks}}."""
     settings = experiment.settings
     out = settings.constituted
     if out is None:

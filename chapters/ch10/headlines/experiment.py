@@ -210,7 +210,7 @@ class Experiment:
         return np.array([score_of(self.judge, task, text) for task, text in zip(tasks, responses, strict=True)])
 
     def correct(self, responses: Texts) -> float:
-        """The share of held-out ordinary tasks that the responses do correctly."""
+        """The share of held-out plain tasks that the responses do correctly."""
         return correctness(self.world, self.tests, responses)
 
     def win_rates(

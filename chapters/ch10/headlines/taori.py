@@ -73,7 +73,7 @@ def taori(experiment: Experiment) -> Headline:
         reproduced=ratio >= 5 and rate.share >= 0.45 and rate.interval[1] >= 0.5,
         reason=f"{len(data['pairs'])} pairs remain of {data['written']} instructions that the teacher wrote from "
         f"{settings.seed_tasks} seeds; the judge's mean score: student {mean_score:.2f}, teacher "
-        f"{teacher_scores.mean():.2f} of 8; ordinary tasks done correctly: student {np.mean(correct):.1%}, "
+        f"{teacher_scores.mean():.2f} of 8; plain tasks done correctly: student {np.mean(correct):.1%}, "
         f"teacher {experiment.correct(teacher_texts):.1%}",
         sizes={"student": student_size, "teacher": teacher_size, "pairs": len(data["pairs"])},
         details={
