@@ -10,6 +10,7 @@ a response by a weighted sum of criteria, and answers with a noisy Bradley–Ter
 (Bradley and Terry 1952). Because the noise is known, so is the best accuracy that a reward model can reach: `ceiling`.
 """
 
+import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -231,4 +232,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m chapters.world.judge",
+        description="Print a few responses with the points of each criterion, and how often the labeller prefers the better one.",
+    ).parse_args()
     main()

@@ -16,6 +16,7 @@ and only the constitution says what is good.
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's principles are in appendix C.
 """
 
+import argparse
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -349,4 +350,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m chapters.ch10.constitution.principles",
+        description="Print eight principles, each with a draft, a critique and a revision, and all words that they may contain.",
+    ).parse_args()
     main()
