@@ -234,6 +234,6 @@ def main() -> None:
 if __name__ == "__main__":
     argparse.ArgumentParser(
         prog="python -m chapters.world.judge",
-        description="Print a few responses with the points of each criterion, and how often the labeller prefers the better one.",
+        description="Print a few responses with each criterion's points, and how often the better one is preferred.",
     ).parse_args()
     main()

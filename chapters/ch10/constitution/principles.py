@@ -352,6 +352,6 @@ def main() -> None:
 if __name__ == "__main__":
     argparse.ArgumentParser(
         prog="python -m chapters.ch10.constitution.principles",
-        description="Print eight principles, each with a draft, a critique and a revision, and all words that they may contain.",
+        description="Print eight principles, each with a draft, a critique and a revision, and every word that they may use.",
     ).parse_args()
     main()
