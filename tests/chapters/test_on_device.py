@@ -208,9 +208,9 @@ def test_what_the_counter_counts():
         assert float((x * 2).sum()) == 6 and bool(x[0] > 0) and x.tolist() == [1, 1, 1] and x[x > 0].shape == (3,)
         x.numpy(force=True)
     assert traffic.to_host == {"item": 2, "tolist": 1, "x[mask]": 1, "get": 1}
-    with pytest.raises(TypeError, match="host's"):
+    with pytest.raises(TypeError, match="one of shape .3,. on the host"):
         x.array + np.ones(3, np.float32)
-    with pytest.raises(TypeError, match="by itself"):
+    with pytest.raises(TypeError, match="NumPy: expected an array on the host, got one on the device"):
         np.asarray(x.array)
     with pytest.raises(RuntimeError, match="different devices"):
         x + mg.ones(3)
