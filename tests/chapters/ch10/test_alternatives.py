@@ -132,7 +132,7 @@ def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_
 
 def test_rloo_wants_groups():
     for wrong in (dict(k=1), dict(k=3, prompts=16)):
-        with pytest.raises(ValueError, match="RLOO needs k"):
+        with pytest.raises(ValueError, match="RLOOConfig: expected k >= 2"):
             RLOOConfig(**wrong)
 
 
