@@ -1,98 +1,107 @@
-"""Chapter 10, best of n: no training at all. Draw n responses, and say the one that the reward model likes most.
+"""Chapter 10, best of n: sample n responses and return the one with the highest reward. No training at all.
 
     python -m chapters.ch10.best_of_n       # from the main job's models, into runs/best_of_n
 
-What this file teaches: what a reward model is worth by itself, and the yardstick for everything that trains against
-one. It costs n times the computing at every answer, and reaches KL log n − (n − 1) / n from the SFT model (an upper
-bound, and exact while no two responses are equal), so that a hundredfold effort buys less than four nats.
+Best of n is max(responses, key=reward). It shows what a reward model is worth by itself, and it is the yardstick for every
+method that trains against a reward model. Each answer costs n times the computing. Its KL from the SFT model is at most
+log n − (n − 1) / n, and exactly that if no two responses are equal: n = 100 reaches less than four nats.
+
 Sources: Stiennon et al. 2020 (arXiv:2009.01325), appendix G.3, for the KL; Nakano et al. 2021 (arXiv:2112.09332),
-appendix I, for the estimate that uses every response drawn.
+appendix I, for the estimate that uses every response.
 """
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from chapters.ch06_gpt import load_model
+from chapters.ch06_gpt import GPT
 from chapters.ch10.assess import sample_responses
-from chapters.ch10.reward import load_scalar, reward_scores
+from chapters.ch10.reward import ScalarModel, load_scalar, reward_scores
+from chapters.ch10.rlhf import Harness, judge_scorer, write_scores
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
-from chapters.world import World
-from chapters.world.judge import Judge, preference, score_of
-from chapters.world.requests import mixed_tasks
+from chapters.world import Instruction
+from chapters.world.judge import Scorer, preference
 
 
-def best_of_n_kl(n):
-    """KL(best of n ‖ one draw) in nats: log n − (n − 1) / n."""
+def best_of_n_kl(n: int) -> float:
+    """KL(best of n ‖ one sample) in nats: log n − (n − 1) / n."""
     return math.log(n) - (n - 1) / n
 
 
-def best_of_n(proxy, values, n):
-    """The mean value of the response that the proxy likes most among n, averaged over all ways to draw n of N.
+def best_of_n(proxy: np.ndarray, values: np.ndarray, n: int) -> float:
+    """The expected value of the response with the highest proxy among n, averaged over all ways to choose n of N.
 
-    proxy, values: (N,).  The response of rank i (from 0, worst first) is the best of n others' company in
-    C(i, n − 1) of the C(N, n) draws; equal proxies stand in the order in which they were drawn.
+    proxy, values: (N,). The response of rank i (from 0, worst first) is the best in C(i, n − 1) of the C(N, n) choices.
+    Equal proxies rank in the order of sampling.
     """
     N = len(proxy)
     if not 1 <= n <= N:
-        raise ValueError(f"n must be between 1 and the {N} responses drawn, got {n}")
+        raise ValueError(f"best_of_n: expected n between 1 and the {N} responses, got {n}")
     weights = np.array([math.comb(i, n - 1) for i in range(N)], np.float64) / math.comb(N, n)  # (N,)
     return float(weights @ np.asarray(values, np.float64)[np.argsort(proxy, kind="stable")])
 
 
-def curve(policy, tokenizer, reward_model, judge, tasks, ns, seed=0, max_new_tokens=48):
-    """For each n: {"n", "kl", "judge", "reward", "wins"}, with max(ns) responses drawn to each task."""
+def curve(
+    policy: GPT,
+    tokenizer: Any,
+    reward_model: ScalarModel,
+    judge: Scorer,
+    tasks: Sequence[Instruction],
+    ns: Sequence[int],
+    seed: int = 0,
+    max_new_tokens: int = 48,
+) -> list[dict[str, float]]:
+    """{"n", "kl", "judge", "reward", "wins"} for each n, from max(ns) responses to each task."""
     if not ns or min(ns) < 1:
-        raise ValueError(f"ns must be one or more numbers of at least 1, got {ns}")
+        raise ValueError(f"curve: expected one or more ns >= 1, got {ns}")
     N = max(ns)
-    repeated = [task for task in tasks for _ in range(N + 1)]  # the last of each stands for the SFT model's one answer
+    repeated = [task for task in tasks for _ in range(N + 1)]  # the last response is the opponent in `wins`
     rollouts = sample_responses(policy, tokenizer, repeated, seed, max_new_tokens)
     proxy = reward_scores(reward_model, rollouts.rows).reshape(len(tasks), N + 1)  # (tasks, N + 1)
-    said = zip(repeated, rollouts.texts(tokenizer), strict=True)
-    judged = np.array([score_of(judge, task, text) for task, text in said]).reshape(len(tasks), N + 1)
-    wins = np.array([[preference(score, one[-1], 0) for score in one[:-1]] for one in judged])  # (tasks, N)
+    judged = judge_scorer(judge, tokenizer)(repeated, rollouts).reshape(len(tasks), N + 1)  # (tasks, N + 1)
+    wins = np.array([[preference(score, scores[-1], 0) for score in scores[:-1]] for scores in judged])  # (tasks, N)
     table = {"judge": judged[:, :-1], "reward": proxy[:, :-1], "wins": wins}  # (tasks, N) each
-    found = []
+    points = []
     for n in ns:
         means = {
             name: float(np.mean([best_of_n(p, v, n) for p, v in zip(proxy[:, :-1], values, strict=True)]))
             for name, values in table.items()
         }
-        found.append({"n": n, "kl": best_of_n_kl(n), **means})
-    return found
+        points.append({"n": n, "kl": best_of_n_kl(n), **means})
+    return points
 
 
 @dataclass
 class Settings(OnDevice):
-    """Let the SFT model draw n responses and the reward model choose; show what that buys as n grows."""
+    """Let the reward model choose among n responses of the SFT model, and show the gain as n grows."""
 
-    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model
-    reward: Path = Path("runs/main/reward")  # the run folder of the reward model
-    run: Path = Path("runs/best_of_n")  # the folder for everything
-    ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # how many to choose from
-    held_out: int = 160  # instructions, about entities never trained on
-    world: int = 0  # the seed of the world whose tasks are asked
-    seed: int = 0  # of everything random
+    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model
+    reward: Path = Path("runs/main/reward")  # run folder of the reward model
+    run: Path = Path("runs/best_of_n")  # folder for all results
+    ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # numbers of responses to choose from
+    held_out: int = 160  # held-out tasks, about unseen entities
+    world: int = 0  # seed of the world
+    seed: int = 0  # random seed
     quick: bool = False  # fewer of everything
 
 
 QUICK = {"ns": (1, 2, 4), "held_out": 32}
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "held_out")
-    policy, tokenizer = load_model(settings.sft)
-    world, run = World(settings.world), Run(settings.run)
-    tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
-    found = curve(policy, tokenizer, load_scalar(settings.reward), Judge(world), tests, settings.ns, settings.seed)
-    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print("   n   KL (nats)   reward   simulated judge   preferred to one draw")
-    for one in found:
-        print(f"{one['n']:4}{one['kl']:12.2f}{one['reward']:9.2f}{one['judge']:18.3f}{one['wins']:24.1%}")
+    harness, reward_model = Harness(settings), load_scalar(settings.reward)
+    models = harness.reference, harness.tokenizer, reward_model, harness.judge
+    points = curve(*models, harness.tests, settings.ns, settings.seed)
+    write_scores(Run(settings.run), points)
+    print("   n   KL (nats)   reward   simulated judge   preferred to one sample")
+    for point in points:
+        print(f"{point['n']:4}{point['kl']:12.2f}{point['reward']:9.2f}{point['judge']:18.3f}{point['wins']:26.1%}")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,42 @@
-"""Chapter 10, DPO: the comparisons themselves as a loss, without a reward model and without drawing a single response.
+"""Chapter 10, DPO: a loss on the comparisons themselves, without a reward model and without sampling.
 
     python -m chapters.ch10.dpo                     # from the main job's assistant, into runs/dpo
     python -m chapters.ch10.dpo --data pairs.json   # your own chosen and rejected responses
 
-What this file teaches: the policy that is best for a reward r with the KL penalty β is π ∝ π_ref exp(r / β); turned
-around, every policy is the best one for the reward β log(π / π_ref). Put that into the reward model's loss, and the
-policy is trained on comparisons by chapter 7's loop, like a classifier. What it cannot do is learn about responses that
-nobody compared: the comparisons are those of the SFT model's responses, and stay so.
+The best policy for a reward r with the KL penalty β is π ∝ π_ref exp(r / β). Solved for r, this says that every policy is the
+best one for the reward β log(π / π_ref). DPO puts that reward into the reward model's loss, and chapter 7's loop trains the
+policy on comparisons like a classifier. DPO learns only about responses that were compared: it samples no new ones.
+
 Source: Rafailov et al. 2023 (arXiv:2305.18290), equations 4 and 7.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import minigrad as mg
 import minigrad.nn.functional as F
-from chapters.ch06_gpt import load_model, save_model
-from chapters.ch07_train import TrainConfig, train
-from chapters.ch10.assess import assess, assessment_text, sample_responses
-from chapters.ch10.reward import collect_rankings, from_pairs
+from chapters.ch06_gpt import GPT, save_model
+from chapters.ch07_train import LossFunction, TrainConfig, train
+from chapters.ch10.reward import Ranking, collect_rankings, from_pairs
+from chapters.ch10.rlhf import Harness, train_and_assess
 from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_pairs
-from chapters.support.run_folder import Run
-from chapters.world import World
-from chapters.world.judge import Judge
-from chapters.world.requests import mixed_tasks
+from chapters.support.run_folder import History, Run
 
 
-def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
-    """−E[log σ(β ((log π − log π_ref)(chosen) − (log π − log π_ref)(rejected)))].  Tensors (P,): log-probabilities of
-    whole responses -> scalar.  Rafailov et al. 2023, equation 7."""
+def dpo_loss(
+    chosen: mg.Tensor, rejected: mg.Tensor, reference_chosen: mg.Tensor, reference_rejected: mg.Tensor, beta: float
+) -> mg.Tensor:
+    """−E[log σ(β ((log π − log π_ref)(chosen) − (log π − log π_ref)(rejected)))].
+
+    The four arguments are log-probabilities of whole responses, (P,) each.  Source: Rafailov et al. 2023, equation 7.
+    """
     margin = (chosen - reference_chosen) - (rejected - reference_rejected)  # (P,)
     return -F.logsigmoid(beta * margin).mean()
 
@@ -41,15 +44,16 @@ def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
 class DPOBatches:
     """Comparisons as chapter 7's batches: batch(step) -> inputs (2P, T), targets (2P, T), reference (2P,).
 
-    The first P rows are the chosen responses, the others the rejected ones in the same order; reference holds the
-    frozen SFT model's log-probability of each response, computed once.  rankings: [Ranking] as ch10/reward collects
-    them; every comparison of a ranking is one element.
+    The first P rows are chosen responses, the others their rejected counterparts in the same order. The array `reference`
+    holds the frozen SFT model's log-probability of each response, computed once.
     """
 
-    def __init__(self, rankings, reference, batch_size, seed=0):
+    def __init__(self, rankings: Sequence[Ranking], reference: GPT, batch_size: int, seed: int = 0):
         if not rankings:
-            raise ValueError("there is no comparison to learn from; give at least one prompt with two responses.")
-        prompts, responses, pairs = [], [], []
+            raise ValueError("DPOBatches: expected at least one comparison, got none; give a prompt with two responses")
+        prompts: list[list[int]] = []
+        responses: list[list[int]] = []
+        pairs: list[tuple[int, int]] = []
         for ranking in rankings:
             pairs += [(len(prompts) + better, len(prompts) + worse) for better, worse in ranking.pairs]
             start = len(shared(ranking.rows))
@@ -62,7 +66,7 @@ class DPOBatches:
         longest = [max(self.rows[a], self.rows[b], key=len) for a, b in pairs]
         self.order = RaggedBatches(longest, np.arange(len(pairs)), batch_size, PAD, seed)
 
-    def batch(self, step):
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         _, places = self.order.batch(step)  # (P,)
         chosen, rejected = zip(*(self.pairs[i] for i in places), strict=True)
         numbers = [*chosen, *rejected]
@@ -72,15 +76,14 @@ class DPOBatches:
         return inputs, targets, self.reference[numbers]
 
     @property
-    def signature(self):
+    def signature(self) -> str:
         return f"{self.order.signature}, comparisons for DPO"
 
 
-def shared(rows):
-    """The tokens that begin all rows of a ranking, at most all but one of the shortest.
+def shared(rows: Sequence[list[int]]) -> list[int]:
+    """The longest common prefix of a ranking's rows that leaves each row a token of its own.
 
-    They are the prompt, and where all responses begin alike the beginning of those too; in a difference of
-    log-probabilities what is shared cancels, so that nothing is lost.
+    It is the prompt and any common beginning of the responses; common tokens cancel in the loss.
     """
     start = 0
     while start < min(map(len, rows)) - 1 and len({row[start] for row in rows}) == 1:
@@ -88,10 +91,10 @@ def shared(rows):
     return rows[0][:start]
 
 
-def loss_with(beta):
-    """The loss_fn for chapter 7's `train`."""
+def loss_with(beta: float) -> LossFunction:
+    """The loss function for chapter 7's `train`."""
 
-    def preference_loss(model, inputs, targets, reference):
+    def preference_loss(model: GPT, inputs: mg.Tensor, targets: mg.Tensor, reference: mg.Tensor) -> mg.Tensor:
         log_probs = chosen_log_probs(model(inputs), targets).sum(-1)  # (2P,)
         P = inputs.shape[0] // 2
         return dpo_loss(log_probs[:P], log_probs[P:], reference[:P], reference[P:], beta)
@@ -99,10 +102,12 @@ def loss_with(beta):
     return preference_loss
 
 
-def train_dpo(policy, reference, tokenizer, rankings, config, run, beta=0.1):
-    """Chapter 7's loop with DPO's loss: trains policy in place and saves it in run.  Returns the History."""
+def train_dpo(
+    policy: GPT, reference: GPT, tokenizer: Any, rankings: Sequence[Ranking], config: TrainConfig, run: Run, beta: float = 0.1
+) -> History:
+    """Train the policy in place with DPO's loss in chapter 7's loop, and save it in `run`."""
     if beta <= 0:
-        raise ValueError(f"beta, the price of divergence from the SFT model, must be above 0, got {beta}.")
+        raise ValueError(f"train_dpo: expected beta > 0, got {beta}")
     batches = DPOBatches(rankings, reference, config.batch_size, config.seed)
     history = train(policy, batches, config, run, loss_fn=loss_with(beta))
     save_model(run, policy, tokenizer)
@@ -111,21 +116,21 @@ def train_dpo(policy, reference, tokenizer, rankings, config, run, beta=0.1):
 
 @dataclass
 class Settings(OnDevice):
-    """Tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
+    """Fine-tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
 
-    sft: Path = Path("runs/main/assistant")  # the run folder of the SFT model: where the policy starts, and the reference
-    data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulated labeller's
-    run: Path = Path("runs/dpo")  # the folder for everything
-    prompts: int = 2000  # instructions whose responses are compared
-    k: int = 4  # responses to each
-    held_out: int = 320  # instructions, about entities never trained on, to compare the two models on
-    noise: float = 0.5  # of the simulated labeller
-    beta: float = 0.1  # the price of divergence from the SFT model
+    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference
+    data: Path | None = None  # JSON file of chosen and rejected responses, in place of the simulated labeller's
+    run: Path = Path("runs/dpo")  # folder for all results
+    prompts: int = 2000  # training tasks whose responses are compared
+    k: int = 4  # responses to each prompt
+    held_out: int = 320  # held-out tasks, about unseen entities, for the comparison
+    noise: float = 0.5  # labeller noise (0 = always picks the better response)
+    beta: float = 0.1  # β: price of one nat of divergence from the SFT model
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=200, batch_size=32, lr=1e-4, min_lr=1e-5, warmup_steps=10, weight_decay=0.0)
     )
-    world: int = 0  # the seed of the world whose tasks are asked
-    seed: int = 0  # of everything random
+    world: int = 0  # seed of the world
+    seed: int = 0  # random seed
     quick: bool = False  # fewer comparisons and steps
 
 
@@ -136,25 +141,22 @@ QUICK = {
 }
 
 
-def main(settings):
+def main(settings: Settings) -> None:
+    def train_policy(policy: GPT) -> None:
+        reference, tokenizer = harness.reference, harness.tokenizer
+        if settings.data:
+            pairs, equal = read_pairs(settings.data)
+            rankings, long = from_pairs(pairs, tokenizer, policy.config.context)
+            print(f"{len(rankings)} pairs; left out: {equal} of equal responses, {long} too long for the context")
+        else:
+            tasks = harness.tasks(settings.prompts)
+            rankings = collect_rankings(reference, tokenizer, harness.judge, tasks, settings.k, settings.seed)
+        train_dpo(policy, reference, tokenizer, rankings, config, run, settings.beta)
+
     at_least_one(settings, "prompts", "held_out")
-    (policy, tokenizer), (reference, _) = load_model(settings.sft), load_model(settings.sft)
-    world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
-    judge = Judge(world, settings.noise)
-    if settings.data:
-        pairs, equal = read_pairs(settings.data)
-        rankings, long = from_pairs(pairs, tokenizer, policy.config.context)
-        print(f"{len(rankings)} pairs; left out: {equal} of equal responses, {long} too long for the context")
-    else:
-        tasks = mixed_tasks(world, "train", settings.prompts, settings.seed)
-        rankings = collect_rankings(reference, tokenizer, judge, tasks, settings.k, settings.seed)
-    train_dpo(policy, reference, tokenizer, rankings, config, run, settings.beta)
-    tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
-    before = sample_responses(reference, tokenizer, tests, settings.seed)
-    after = sample_responses(policy, tokenizer, tests, settings.seed)
-    found = assess(judge, tests, after, before, tokenizer, reference, policy)
-    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(assessment_text(found, "DPO"))
+    harness, run = Harness(settings, noise=settings.noise), Run(settings.run)
+    config = replace(settings.training, seed=settings.seed)
+    train_and_assess(harness, run, "DPO", train_policy)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""Chapter 10, PPO step by step: each step a pure function, to be read in the order of the numbers.
+"""Chapter 10, the formulas of PPO, a pure function each, in the order in which training uses them.
 
-What this file teaches: reinforcement learning on language is a handful of short formulas on one grid. Arrays are
-(B, T), a row a prompt and its response, a column the choice of one token; `mask` is True where the policy chose a token
-(see ch10/rollout). Steps 1 and 2, rollouts and log-probabilities, are in ch10/rollout; the loop around all steps is in
-rlhf. Arrays that are differentiated are Tensors, and all others are NumPy's.
+A language model that is fine-tuned by reinforcement is a *policy*: it acts by choosing tokens. Its response earns a *reward*
+from the reward model. The *reference*, a frozen copy of the SFT model, says how far the policy has moved. The *value model*
+predicts the reward still to come. An action's *advantage* says how much better it went than the value model predicted. PPO
+makes actions with a positive advantage likelier, and the clip limits how much likelier one batch of rollouts can make them.
+
+All arrays lie on the grid of ch10/rollout: a row is a prompt with its response, a column the choice of one token, and `mask` is
+True where the policy chose a token. T counts the columns. Losses and their inputs are Tensors; all other arrays are NumPy's.
+Steps 1 and 2, sampling and log-probabilities, are in ch10/rollout; ch10/rlhf puts the steps together.
 
 Sources: Schulman et al. 2017, PPO (arXiv:1707.06347); Schulman et al. 2016, GAE (arXiv:1506.02438); Ziegler et al. 2019
-(arXiv:1909.08593), section 2; Ouyang et al. 2022 (arXiv:2203.02155), equation 2 and appendix C; and for what papers
-leave out, Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO" (arXiv:2403.17031).
+(arXiv:1909.08593), section 2; Ouyang et al. 2022 (arXiv:2203.02155), equation 2 and appendix C. Huang et al. 2024, "The N+
+Implementation Details of RLHF with PPO" (arXiv:2403.17031), has the details that the papers leave out.
 """
 
 import numpy as np
@@ -15,109 +19,128 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn.functional as F
 
-# ── step 3: what a token earns ───────────────────────────────────────────────────────────────────────────────────────
+# ── step 3: rewards ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def final_rewards(scores, ended, missing_end):
-    """(B,) scores of whole responses; a response that was cut off before its end earns `missing_end` instead."""
+def final_rewards(scores: np.ndarray, ended: np.ndarray, missing_end: float) -> np.ndarray:
+    """The score of each response, or `missing_end` if the length limit cut the response off.  (B,) -> (B,)."""
     return np.where(ended, scores, missing_end)  # (B,)
 
 
-def token_rewards(final, log_probs, reference_log_probs, mask, last, kl_coefficient):
-    """r_t = −β (log π(a_t) − log π_ref(a_t)), and at the response's last token, its end, the final reward as well.
+def token_rewards(
+    final: np.ndarray,
+    log_probs: np.ndarray,
+    reference_log_probs: np.ndarray,
+    mask: np.ndarray,
+    last: np.ndarray,
+    kl_coefficient: float,
+) -> np.ndarray:
+    """Every token pays the KL penalty −β (log π(a_t) − log π_ref(a_t)); the last one also earns the final reward.
 
-    final: (B,); last: (B,) columns; the others (B, T) -> (B, T).  Nothing is rewarded where the mask is False.
+    final: (B,).  last: (B,) columns of the last tokens.  All others and the result: (B, T), 0 where the mask is False.
     """
     rewards = -kl_coefficient * (log_probs - reference_log_probs) * mask  # (B, T)
     rewards[np.arange(len(final)), last] += final
     return rewards
 
 
-# ── steps 4 and 5: how much better than expected ─────────────────────────────────────────────────────────────────────
+# ── steps 4 and 5: advantages ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def gae(rewards, values, mask, gamma=1.0, lam=0.95):
+def gae(
+    rewards: np.ndarray, values: np.ndarray, mask: np.ndarray, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
     """Generalised advantage estimation: (advantages, returns), both (B, T), 0 where the mask is False.
 
         δ_t = r_t + γ V_{t+1} − V_t        A_t = δ_t + γ λ A_{t+1}        return_t = A_t + V_t
 
-    with V and A zero after the last token. λ = 1 is the plain difference of what came and what was expected; λ = 0
-    trusts the value model one step ahead.  Schulman et al. 2016, equations 11 to 16.
+    V and A are 0 after the last token. With λ = 1 the advantage is the sum of all rewards to come, less the prediction V_t.
+    With λ = 0 it is δ_t, which trusts the value model one step ahead.
+
+    >>> rewards, values = np.array([[0.0, 0.0, 1.0]]), np.array([[0.5, 0.5, 0.75]])
+    >>> gae(rewards, values, np.array([[True, True, True]]), lam=1.0)[0]
+    array([[0.5 , 0.5 , 0.25]])
+
+    Source: Schulman et al. 2016, equations 11 to 16.
     """
     advantages = np.zeros_like(values)  # (B, T)
-    following, expected = np.zeros(len(values)), np.zeros(len(values))  # (B,) A and V one column further right
+    next_advantage, next_value = np.zeros(len(values)), np.zeros(len(values))  # (B,) each, of column t + 1
     for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + gamma * expected - values[:, t]  # (B,)
-        following = (delta + gamma * lam * following) * mask[:, t]  # (B,)
-        expected = values[:, t] * mask[:, t]  # (B,)
-        advantages[:, t] = following
+        delta = rewards[:, t] + gamma * next_value - values[:, t]  # (B,)
+        next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]  # (B,)
+        next_value = values[:, t] * mask[:, t]  # (B,)
+        advantages[:, t] = next_advantage
     return advantages, (advantages + values) * mask
 
 
-def whiten(values, mask):
-    """Mean 0 and variance 1 over the entries under the mask; 0 elsewhere.  (B, T) -> (B, T)."""
+def whiten(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Shift and scale to mean 0 and variance 1 under the mask; 0 elsewhere.  (B, T) -> (B, T)."""
     chosen = values[mask]
     return (values - chosen.mean()) / np.sqrt(chosen.var() + 1e-8) * mask
 
 
-# ── steps 6 to 8: the losses ─────────────────────────────────────────────────────────────────────────────────────────
+# ── steps 6 to 8: losses ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def masked_mean(values, mask):
-    """The mean over the entries under the mask: Tensor (B, T), bool array (B, T) -> scalar Tensor."""
+def masked_mean(values: mg.Tensor, mask: np.ndarray) -> mg.Tensor:
+    """The mean over the entries under the mask.  (B, T) -> scalar."""
     weights = (mask / max(mask.sum(), 1)).astype(values.dtype)  # (B, T)
     return (values * mg.as_tensor(weights)).sum()
 
 
-def policy_loss(log_probs, old_log_probs, advantages, mask, clip=0.2):
-    """−E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)] with ρ = π(a) / π_old(a).
+def policy_loss(
+    log_probs: mg.Tensor, old_log_probs: mg.Tensor, advantages: mg.Tensor, mask: np.ndarray, clip: float = 0.2
+) -> mg.Tensor:
+    """−E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)] with the ratio ρ = π(a) / π_old(a).  Four times (B, T) -> scalar.
 
-    log_probs, old_log_probs, advantages: Tensors (B, T); only the first has a gradient.  Once a token is likelier by ε
-    than when it was drawn, a good one is pushed no further, and a bad one likewise: one batch of rollouts may be used
-    for several steps.  Schulman et al. 2017, equation 7.
+    π_old is the policy at the time of sampling. Once a token with a positive advantage has become likelier by a factor
+    1 + ε, its gradient is 0; the same holds for a negative advantage and 1 − ε. So one batch of rollouts serves several
+    steps. Only log_probs has a gradient.  Source: Schulman et al. 2017, equation 7.
     """
     ratio = mg.exp(log_probs - old_log_probs)  # (B, T)
-    plain = -advantages * ratio  # (B, T)
+    unclipped = -advantages * ratio  # (B, T)
     clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)  # (B, T)
-    return masked_mean(mg.maximum(plain, clipped), mask)
+    return masked_mean(mg.maximum(unclipped, clipped), mask)
 
 
-def value_loss(values, old_values, returns, mask, clip=0.2):
-    """½ E[max((V − R)², (clip(V, V_old ± ε) − R)²)].  Tensors (B, T); only values has a gradient.
+def value_loss(values: mg.Tensor, old_values: mg.Tensor, returns: mg.Tensor, mask: np.ndarray, clip: float = 0.2) -> mg.Tensor:
+    """½ E[max((V − R)², (clip(V, V_old ± ε) − R)²)].  Four times (B, T) -> scalar; only values has a gradient.
 
-    Huang et al. 2024, section 4: the clipped form, as the original code of Ziegler et al. has it.
+    Source: Huang et al. 2024, section 4: the original code of Ziegler et al. clips the value loss in this way.
     """
     near = old_values + (values - old_values).clamp(-clip, clip)  # (B, T)
     return 0.5 * masked_mean(mg.maximum(mg.square(values - returns), mg.square(near - returns)), mask)
 
 
-def entropy(logits, mask):
-    """Mean entropy, in nats, of the distributions from which tokens were chosen.  Tensor (B, T, V), (B, T) -> scalar.
+def entropy(logits: mg.Tensor, mask: np.ndarray) -> mg.Tensor:
+    """Mean entropy in nats of the distributions that the tokens were sampled from.  (B, T, V), (B, T) -> scalar.
 
-    It falls as a policy makes up its mind; at 0 it says the same thing always, and has nothing left to learn from.
+    Entropy falls as the policy becomes certain. At 0 every response is the same, and no comparison is left to learn from.
     """
     log_p = F.log_softmax(logits[np.nonzero(mask)], dim=-1)  # (N, V)
     return -(mg.exp(log_p) * log_p).sum(-1).mean()
 
 
-# ── step 9: how far from the SFT model ───────────────────────────────────────────────────────────────────────────────
+# ── step 9: the KL coefficient ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def adapted_kl_coefficient(kl_coefficient, kl, target, responses, horizon):
-    """The KL coefficient for the next iteration: up where KL was above its target, down where below.
+def adapted_kl_coefficient(kl_coefficient: float, kl: float, target: float, responses: int, horizon: float) -> float:
+    """The next iteration's KL coefficient: higher if KL was above its target, lower if below.
 
-    β ← β (1 + clip(KL / target − 1, ±0.2) · responses / horizon).  Ziegler et al. 2019, section 2.2.
+    β ← β (1 + clip(KL / target − 1, ±0.2) · responses / horizon).  Source: Ziegler et al. 2019, section 2.2.
     """
     return kl_coefficient * (1 + float(np.clip(kl / target - 1, -0.2, 0.2)) * responses / horizon)
 
 
-# ── step 10: what practitioners watch ────────────────────────────────────────────────────────────────────────────────
+# ── step 10: diagnostics ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def watch(log_probs, old_log_probs, mask, clip=0.2):
-    """{name: number} of one step of optimisation: mean ratio, share of tokens whose ratio is clipped, and approx_kl, KL
-    between the policy now and when it drew, by the estimator (ρ − 1) − log ρ, which is never negative (Schulman,
-    "Approximating KL Divergence", joschu.net/blog/kl-approx.html)."""
+def ratio_statistics(log_probs: np.ndarray, old_log_probs: np.ndarray, mask: np.ndarray, clip: float = 0.2) -> dict[str, float]:
+    """Mean ratio, share of tokens with a clipped ratio, and KL between the policy at sampling and now.
+
+    approx_kl is the mean of (ρ − 1) − log ρ, which is never negative (Schulman, "Approximating KL Divergence",
+    joschu.net/blog/kl-approx.html).
+    """
     log_ratio = (log_probs - old_log_probs)[mask].astype(np.float64)  # (N,)
     ratio = np.exp(log_ratio)  # (N,)
     return {
@@ -127,8 +150,10 @@ def watch(log_probs, old_log_probs, mask, clip=0.2):
     }
 
 
-def explained_variance(values, returns, mask):
-    """1 − Var(R − V) / Var(R) under the mask: 1 for a value model that knows all, 0 for one that knows nothing; it can
-    be negative.  0 where the returns do not vary."""
+def explained_variance(values: np.ndarray, returns: np.ndarray, mask: np.ndarray) -> float:
+    """1 − Var(R − V) / Var(R) under the mask; 0 if the returns do not vary.
+
+    A perfect value model has 1, a constant prediction 0, and a value model worse than a constant a negative number.
+    """
     spread = returns[mask].var()
     return float(1 - (returns - values)[mask].var() / spread) if spread > 0 else 0.0

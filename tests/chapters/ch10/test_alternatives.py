@@ -93,9 +93,9 @@ def test_dpo_makes_what_was_chosen_likelier(make_gpt, assistant_tokenizer, tmp_p
 
 
 def test_what_dpo_refuses(make_gpt, assistant_tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="no comparison"):
+    with pytest.raises(ValueError, match="DPOBatches: expected at least one comparison"):
         DPOBatches([], make_gpt(), 4)
-    with pytest.raises(ValueError, match="beta"):
+    with pytest.raises(ValueError, match="train_dpo: expected beta > 0"):
         train_dpo(make_gpt(), make_gpt(), assistant_tokenizer, RANKINGS, TrainConfig(), Run(tmp_path), beta=0)
 
 
@@ -132,7 +132,7 @@ def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_
 
 def test_rloo_wants_groups():
     for wrong in (dict(k=1), dict(k=3, prompts=16)):
-        with pytest.raises(ValueError, match="RLOO needs k"):
+        with pytest.raises(ValueError, match="RLOOConfig: expected k >= 2"):
             RLOOConfig(**wrong)
 
 

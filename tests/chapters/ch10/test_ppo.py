@@ -115,7 +115,7 @@ def test_the_kl_coefficient_rises_above_its_target_and_falls_below():
 
 def test_what_is_watched():
     old, new = np.zeros((1, 3)), np.log([[1.0, 1.5, 9.0]])
-    seen = ppo.watch(new, old, np.array([[True, True, False]]), 0.2)
+    seen = ppo.ratio_statistics(new, old, np.array([[True, True, False]]), 0.2)
     assert seen["ratio"] == pytest.approx(1.25) and seen["clip_fraction"] == 0.5
     assert seen["approx_kl"] == pytest.approx((0.5 - math.log(1.5)) / 2)
     returns = np.array([[1.0, 3.0, 5.0]])

@@ -112,8 +112,8 @@ def test_when_it_goes_wrong_the_last_good_policy_is_kept(what, make_gpt, assista
         return np.full(len(asked), np.nan if what == "reward" and len(calls) == 2 else 1.0) * rollouts.lengths
 
     before = snapshot(policy)
-    complaint = "beyond kl_limit=0.5" if what == "kl" else "scores hold NaN"
-    with pytest.raises(FloatingPointError, match=f"(?s)stopped at iteration 1: .*{complaint}.*is kept in"):
+    complaint = "beyond kl_limit=0.5" if what == "kl" else "expected finite scores, got NaN"
+    with pytest.raises(FloatingPointError, match=f"(?s)stopped at iteration 1: .*{complaint}.*the last good policy is in"):
         optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
     saved, _ = load_model(run.folder)
     for a, b in zip(snapshot(saved), before, strict=True):  # after the first update all went wrong: the start was good
@@ -161,7 +161,7 @@ def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
         def batch(self, step):
             return np.arange(12).reshape(2, 6), np.arange(1, 13).reshape(2, 6)
 
-    with pytest.raises(ValueError, match="needs pretraining batches"):
+    with pytest.raises(ValueError, match="PPO: expected pretraining batches"):
         PPO(make_gpt(), ScalarModel(make_gpt(1)), PPOConfig(ptx_coefficient=1.0))
     config = PPOConfig(**{**QUICK, "ptx_coefficient": 5.0, "epochs": 4})
     policy = make_gpt()
