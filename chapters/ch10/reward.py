@@ -1,20 +1,27 @@
-"""Chapter 10, the reward model: humans compare, they do not author; a network learns to say what they would prefer.
+"""Chapter 10, the reward model: people compare two responses, and a network learns to score one.
 
     python -m chapters.ch10.reward                     # comparisons by a simulated labeller; into runs/reward
     python -m chapters.ch10.reward --data pairs.json   # your own chosen and rejected responses
 
-What this file teaches: a comparison becomes a scalar. The body of the SFT model gets a head with one output, read at
-the response's last token, and chapter 7's loop trains it on −log σ(r_chosen − r_rejected): nobody ever says how good a
-response is, only which of two is better. Because the labeller here is a simulation with a stated noise
-(`chapters.world.judge`), the best accuracy that anybody could reach is known.
-Sources: section 10.4; the loss, the K responses a prompt in one batch, and the mean of zero on the demonstrations are
-equation 1 and section 3.5 of Ouyang et al. 2022 (arXiv:2203.02155).
+Nobody says how good a response is, only which of two is better. The Bradley-Terry model turns that into a probability,
+
+    P(a preferred to b) = σ(r_a − r_b),     so the loss of one comparison is −log σ(r_chosen − r_rejected).
+
+The SFT model's body gets a head with one output, read at the last token of the response, and chapter 7's loop does the rest.
+The labeller here is a simulation with a stated noise (chapters/world/judge.py), so the best possible accuracy is known.
+
+Look at the accuracy beside that ceiling, at figures/calibration.png, and at figures/tokens.png, the reward at every token.
+
+Sources: section 10.4; Ouyang et al. 2022 (arXiv:2203.02155), equation 1 (the loss) and section 3.5 (all comparisons of a
+prompt in one batch; mean reward 0 on the demonstrations).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,7 +37,7 @@ from chapters.support.batches import RaggedBatches, by_length, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters
-from chapters.world import World
+from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, ceiling
 from chapters.world.requests import demonstrations, mixed_tasks
@@ -39,13 +46,12 @@ from chapters.world.requests import demonstrations, mixed_tasks
 
 
 class ScalarModel(nn.Module):
-    """A GPT whose vocabulary head is replaced by one that gives a number at every position: idx (B, T) -> (B, T).
+    """A GPT with a head that gives one number at every position: idx (B, T) -> (B, T).  Changes `gpt` in place.
 
-    As a reward model it is read at a response's last token; PPO's value model reads it everywhere. The given gpt is
-    changed in place.
+    A reward model is read at the last token of the response; PPO's value model is read everywhere.
     """
 
-    def __init__(self, gpt, generator=None):
+    def __init__(self, gpt: GPT, generator: mg.Generator | None = None):
         super().__init__()
         self.gpt = gpt
         self.gpt.lm_head = nn.Identity()
@@ -54,21 +60,21 @@ class ScalarModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @property
-    def config(self):
+    def config(self) -> GPTConfig:
         return self.gpt.config
 
-    def forward(self, idx):
+    def forward(self, idx: mg.Tensor) -> mg.Tensor:
         return self.head(self.gpt(idx))[:, :, 0]  # (B, T)
 
 
-def save_scalar(run, model):
+def save_scalar(run: Run, model: ScalarModel) -> None:
     """Write the model into the run's folder as reward.safetensors."""
     metadata = {"config": json.dumps(asdict(model.config))}
     mg.serialization.save(run / "reward.safetensors", dict(model.named_parameters()), metadata=metadata)
 
 
-def load_scalar(folder):
-    """The ScalarModel that save_scalar left in a run's folder."""
+def load_scalar(folder: str | Path) -> ScalarModel:
+    """Load the ScalarModel that save_scalar wrote into a run's folder."""
     path = Path(folder) / "reward.safetensors"
     if not path.exists():
         raise FileNotFoundError(
@@ -81,33 +87,38 @@ def load_scalar(folder):
     return model.eval()
 
 
-def reward_loss(model, inputs, ends, chosen, rejected, weights):
-    """−Σ weight · log σ(r_chosen − r_rejected).
+def reward_loss(
+    model: ScalarModel, inputs: mg.Tensor, ends: mg.Tensor, chosen: mg.Tensor, rejected: mg.Tensor, weights: mg.Tensor
+) -> mg.Tensor:
+    """−Σ weight · log σ(r_chosen − r_rejected), a scalar.
 
-    inputs: (N, T) ids; ends: (N,) the column of each row's last token; chosen, rejected: (P,) row numbers;
-    weights: (P,), which add up to 1.
+    Args:
+        inputs: (N, T) token ids.
+        ends: (N,), the column of each row's last token.
+        chosen, rejected: (P,) row numbers of the two responses of each comparison.
+        weights: (P,), with sum 1.
     """
     rewards = model(inputs)[np.arange(inputs.shape[0]), ends]  # (N,)
     return -(F.logsigmoid(rewards[chosen] - rewards[rejected]) * weights).sum()
 
 
-def reward_scores(model, rows, batch_size=64):
-    """The reward of each row, read at its last token: lists of ids -> (N,) float32."""
-    found = np.zeros(len(rows), np.float32)  # (N,)
+def reward_scores(model: ScalarModel, rows: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
+    """The reward of each row of token ids, read at its last token: (N,) float32."""
+    scores = np.zeros(len(rows), np.float32)  # (N,)
     was_training = model.training
     model.eval()
     with mg.no_grad():
         for places, inputs in by_length(rows, batch_size, PAD):
             ends = np.array([len(rows[i]) - 1 for i in places])  # (b,)
-            found[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
+            scores[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
     model.train(was_training)
-    return found
+    return scores
 
 
-def normalise(model, rows):
-    """Shift the head's bias so that the mean reward of these rows, the demonstrations, is 0.  Returns the shift.
+def normalise(model: ScalarModel, rows: Sequence[Sequence[int]]) -> float:
+    """Shift the head's bias so that the mean reward of these rows is 0; returns the shift.
 
-    The loss sees only differences, so that a reward has no zero of its own.
+    The loss sees only differences, so training leaves the zero of the reward undetermined.
     """
     shift = float(reward_scores(model, rows).mean())
     model.head.bias.array -= np.float32(shift)
@@ -119,78 +130,95 @@ def normalise(model, rows):
 
 @dataclass(frozen=True)
 class Ranking:
-    """K responses to one prompt, and the comparisons that a labeller made among them."""
+    """K responses to one prompt, and a labeller's comparisons of them."""
 
-    rows: list  # K lists of token ids, each the prompt and a response
-    pairs: list  # [(number of the response preferred, number of the other)]
-    probabilities: list  # of the labeller's preferring the first, where it is a simulation and they are known
+    rows: list[list[int]]  # token ids of the prompt and each response
+    pairs: list[tuple[int, int]]  # (number of the preferred response, number of the other)
+    probabilities: list[float]  # a simulated labeller's probability of each preference; [] for a person's
 
 
-def rank_responses(judge, task, prompt, responses, texts, rng):
-    """Have the simulated labeller compare every two different responses to a task; None where all are the same.
+class Labeller(Protocol):
+    """Compares two responses to a task: the simulated judge, or chapter 10's constitutional critic."""
 
-    prompt, responses: token ids; texts: what the labeller reads.
+    def probability(self, task: Instruction, a: str, b: str) -> float: ...
+
+
+def rank_responses(
+    judge: Labeller,
+    task: Instruction,
+    prompt: list[int],
+    responses: Sequence[list[int]],
+    texts: Sequence[str],
+    rng: SeededRandom,
+) -> Ranking | None:
+    """Let the simulated labeller compare every two different responses; None if all responses are the same.
+
+    prompt, responses: token ids; texts: the responses as the labeller reads them.
     """
-    kept = [i for i in range(len(texts)) if texts[i] not in texts[:i]]
+    different = [i for i in range(len(texts)) if texts[i] not in texts[:i]]
     pairs, probabilities = [], []
-    for a, b in combinations(range(len(kept)), 2):
-        p = judge.probability(task, texts[kept[a]], texts[kept[b]])
+    for a, b in combinations(range(len(different)), 2):
+        p = judge.probability(task, texts[different[a]], texts[different[b]])
         first = rng.random() < p
         pairs.append((a, b) if first else (b, a))
         probabilities.append(p if first else 1 - p)
-    return Ranking([prompt + responses[i] for i in kept], pairs, probabilities) if pairs else None
+    return Ranking([prompt + responses[i] for i in different], pairs, probabilities) if pairs else None
 
 
-def collect_rankings(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48):
-    """k responses of the policy to each task, compared by the simulated labeller -> [Ranking]."""
+def collect_rankings(
+    policy: GPT, tokenizer: Any, judge: Judge, tasks: Sequence[Instruction], k: int, seed: int, max_new_tokens: int = 48
+) -> list[Ranking]:
+    """Sample k responses of the policy to each task, and let the simulated labeller compare them."""
     if k < 2:
-        raise ValueError(f"a comparison needs at least 2 responses to a prompt, got k={k}.")
+        raise ValueError(f"comparisons: expected k >= 2 responses to a prompt, got {k}")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
     texts, rng, rankings = rollouts.texts(tokenizer), SeededRandom(f"comparisons/{seed}"), []
     for i, task in enumerate(tasks):
-        mine = slice(i * k, (i + 1) * k)
-        rankings.append(rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], rng))
+        part = slice(i * k, (i + 1) * k)
+        rankings.append(rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[part], texts[part], rng))
     return [ranking for ranking in rankings if ranking is not None]
 
 
-def from_pairs(pairs, tokenizer, context):
-    """[(Instruction, chosen, rejected)] -> ([Ranking] of two responses each, how many were too long for the context).
+def from_pairs(pairs: Sequence[Any], tokenizer: Any, context: int) -> tuple[list[Ranking], int]:
+    """Turn (Instruction, chosen, rejected) triples into rankings; returns them and the number too long for the context.
 
-    Raises ValueError where none is left.
+    Raises:
+        ValueError: if every pair is too long.
     """
     rankings = []
     for task, *responses in pairs:
         prompt = tokenizer.encode(format_prompt(task.instruction, task.input))
         rows = [prompt + tokenizer.encode(response) + [tokenizer.eos_id] for response in responses]
         rankings.append(Ranking(rows, [(0, 1)], []))
-    kept = [ranking for ranking in rankings if max(map(len, ranking.rows)) <= context]
-    if not kept:
+    fitting = [ranking for ranking in rankings if max(map(len, ranking.rows)) <= context]
+    if not fitting:
         shortest = min(max(map(len, ranking.rows)) for ranking in rankings)
         raise ValueError(
-            f"all {len(rankings)} pairs are longer than the model's context of {context} tokens, the shortest has "
-            f"{shortest}; give shorter responses or a model with a longer context."
+            f"pairs: all {len(rankings)} pairs are longer than the model's context of {context} tokens, the shortest has "
+            f"{shortest}; give shorter responses or a model with a longer context"
         )
-    return kept, len(rankings) - len(kept)
+    return fitting, len(rankings) - len(fitting)
 
 
 class ComparisonBatches:
-    """Rankings as chapter 7's batches: batch(step) -> inputs, ends, chosen, rejected, weights, for reward_loss.
+    """Batches for reward_loss: batch(step) -> inputs, ends, chosen, rejected, weights.
 
-    All comparisons of a prompt are in one batch, as one element: each of its K responses is read once and not K − 1
-    times, and a prompt with many comparisons weighs no more than one with few (Ouyang et al. 2022, section 3.5).
+    All comparisons of a prompt are in one batch and share its weight. So the model reads each of the K responses once, not K
+    − 1 times, and a prompt with many comparisons weighs no more than others (Ouyang et al. 2022, section 3.5).
     """
 
-    def __init__(self, rankings, batch_size, seed=0):
+    def __init__(self, rankings: Sequence[Ranking], batch_size: int, seed: int = 0):
         if not rankings:
-            raise ValueError("there is no comparison to learn from; give at least one prompt with two responses.")
+            raise ValueError("comparisons: expected at least one prompt with two different responses, got none")
         self.rankings = rankings
         longest = [max(ranking.rows, key=len) for ranking in rankings]
         self.order = RaggedBatches(longest, np.arange(len(rankings)), batch_size, PAD, seed)
 
-    def batch(self, step):
-        rows, chosen, rejected, weights = [], [], [], []
-        _, places = self.order.batch(step)  # (B,)  those of like length together
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        rows: list[list[int]] = []
+        chosen, rejected, weights = [], [], []
+        _, places = self.order.batch(step)  # (B,)  prompts of similar length
         for ranking in (self.rankings[i] for i in places):
             chosen += [len(rows) + better for better, _ in ranking.pairs]
             rejected += [len(rows) + worse for _, worse in ranking.pairs]
@@ -200,14 +228,14 @@ class ComparisonBatches:
         return pad_right(rows, PAD), ends, np.array(chosen), np.array(rejected), np.array(weights, np.float32)
 
     @property
-    def signature(self):
+    def signature(self) -> str:
         return f"{self.order.signature}, {sum(len(r.pairs) for r in self.rankings)} comparisons"
 
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def gaps_of(model, rankings):
+def gaps_of(model: ScalarModel, rankings: Sequence[Ranking]) -> np.ndarray:
     """r_preferred − r_other of every comparison: (P,)."""
     rewards = reward_scores(model, [row for ranking in rankings for row in ranking.rows])  # (N,)
     gaps, first = [], 0
@@ -217,50 +245,58 @@ def gaps_of(model, rankings):
     return np.array(gaps)
 
 
-def accuracy(gaps):
-    """Share of comparisons in which the preferred response has the higher reward; equal rewards are half right."""
+def accuracy(gaps: np.ndarray) -> float:
+    """The share of comparisons in which the preferred response has the higher reward; a tie counts half."""
     return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
 
 
-def calibration(gaps, bins=10):
-    """How often is a response preferred that the model says is preferred with probability p?
+def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, float, int]], float]:
+    """Compare the predicted probability of preference with the observed share, each comparison seen from both sides.
 
-    Each comparison is looked at from both its sides. Returns ([(mean p, share preferred, how many) a bin that is not
-    empty], the expected calibration error: the mean distance between the two, weighted by how many).
-    Guo et al. 2017 (arXiv:1706.04599), equation 3.
+    Returns:
+        (mean prediction, observed share, count) of each bin that is not empty, and the expected calibration error: the mean gap
+        between the two, weighted by count.
+
+    Source: Guo et al. 2017 (arXiv:1706.04599), equation 3.
     """
-    said = 1 / (1 + np.exp(-np.concatenate([gaps, -gaps]).astype(np.float64)))  # (2P,)
+    predicted = 1 / (1 + np.exp(-np.concatenate([gaps, -gaps]).astype(np.float64)))  # (2P,)
     preferred = np.repeat([1.0, 0.0], len(gaps))  # (2P,)
-    which = np.minimum((said * bins).astype(int), bins - 1)  # (2P,)
+    which = np.minimum((predicted * bins).astype(int), bins - 1)  # (2P,)
     table = [
-        (float(said[which == b].mean()), float(preferred[which == b].mean()), int((which == b).sum()))
+        (float(predicted[which == b].mean()), float(preferred[which == b].mean()), int((which == b).sum()))
         for b in range(bins)
         if (which == b).any()
     ]
-    error = sum(n * abs(p - share) for p, share, n in table) / len(said)
+    error = sum(n * abs(p - share) for p, share, n in table) / len(predicted)
     return table, float(error)
 
 
-def measure(model, rankings):
-    """Accuracy, calibration, and where the labeller is a simulation the ceiling and the share of it that is reached."""
+def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """Accuracy and calibration; for a simulated labeller also the noise ceiling and the share of it that is reached."""
     gaps = gaps_of(model, rankings)
     table, error = calibration(gaps)
-    found = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}
+    result: dict[str, Any] = {
+        "comparisons": len(gaps),
+        "accuracy": accuracy(gaps),
+        "calibration error": error,
+        "calibration": table,
+    }
     probabilities = np.array([p for ranking in rankings for p in ranking.probabilities])  # (P,)
     if len(probabilities) == len(gaps):
-        # What the accuracy would be on average, were the same comparisons answered again and again: less of chance.
+        # The mean accuracy if the labeller answered the same comparisons again and again: this removes his chance errors.
         right = np.where(gaps > 0, probabilities, np.where(gaps < 0, 1 - probabilities, 0.5))  # (P,)
-        found |= {"ceiling": ceiling(probabilities), "expected accuracy": float(right.mean())}
-        found["share of the ceiling"] = found["expected accuracy"] / found["ceiling"]
-    return found
+        result |= {"ceiling": ceiling(probabilities), "expected accuracy": float(right.mean())}
+        result["share of the ceiling"] = result["expected accuracy"] / result["ceiling"]
+    return result
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def train_reward(gpt, rankings, demonstrated, config, run):
-    """Bolt a scalar head onto gpt (changed in place), train all of it on [Ranking] with chapter 7's loop, normalise on
-    the demonstrated rows, save.  Returns the ScalarModel."""
+def train_reward(
+    gpt: GPT, rankings: Sequence[Ranking], demonstrated: Sequence[Sequence[int]], config: TrainConfig, run: Run
+) -> ScalarModel:
+    """Give gpt a scalar head (in place), train it on the rankings, normalise it on the demonstrated rows, and save it."""
     model = ScalarModel(gpt, mg.Generator(config.seed))
     train(model, ComparisonBatches(rankings, config.batch_size, config.seed), config, run, loss_fn=reward_loss)
     normalise(model, demonstrated)
@@ -268,8 +304,8 @@ def train_reward(gpt, rankings, demonstrated, config, run):
     return model
 
 
-def demonstrated_rows(world, tokenizer, n, context, seed):
-    """Prompt and response of n demonstrations, as token ids."""
+def demonstrated_rows(world: World, tokenizer: Any, n: int, context: int, seed: int) -> list[list[int]]:
+    """Prompt and response of up to n demonstrations that fit into the context, as token ids."""
     pairs = demonstrations(world, mixed_tasks(world, "train", n, seed + 1), seed + 1)
     rows = [
         tokenizer.encode(format_prompt(task.instruction, task.input)) + tokenizer.encode(response) + [tokenizer.eos_id]
@@ -280,29 +316,29 @@ def demonstrated_rows(world, tokenizer, n, context, seed):
 
 @dataclass
 class Settings(OnDevice):
-    """Train a reward model on comparisons; show its accuracy against the ceiling, its calibration, what it reads."""
+    """Train a reward model on comparisons; measure accuracy and calibration, and draw the reward at every token."""
 
-    sft: Path = Path("runs/main/assistant")  # the SFT model's run folder, from the main job or ch10/demonstrations
-    data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulation
-    run: Path = Path("runs/reward")  # the folder for everything
-    prompts: int = 5000  # instructions whose responses are compared
-    k: int = 4  # responses to each
-    held_out: int = 1200  # instructions, about entities never trained on, whose comparisons measure the model
-    noise: float = 0.5  # of the simulated labeller: the score that is worth odds of e to 1
+    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model
+    data: Path | None = None  # JSON file of chosen and rejected responses, in place of the simulation
+    run: Path = Path("runs/reward")  # folder for all results
+    prompts: int = 5000  # instructions to compare responses to
+    k: int = 4  # responses to each instruction
+    held_out: int = 1200  # test instructions, about people and things outside the training set
+    noise: float = 0.5  # labeller noise: the score difference worth odds of e to 1 (0 = always picks the better response)
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=625, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
-    world: int = 0  # the seed of the world whose tasks are asked
-    seed: int = 0  # of everything random
+    world: int = 0  # seed of the world
+    seed: int = 0  # random seed
     quick: bool = False  # fewer comparisons and steps
 
 
 QUICK = {"prompts": 200, "held_out": 64, "training": TrainConfig(steps=30, batch_size=8, lr=5e-4, warmup_steps=5)}
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "prompts", "held_out")
     gpt, tokenizer = load_model(settings.sft)
     world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
@@ -323,39 +359,39 @@ def main(settings):
         demonstrated = demonstrated_rows(world, tokenizer, 300, context, settings.seed)
     model = train_reward(gpt, rankings, demonstrated, config, run)
 
-    found = measure(model, held_out)
-    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(f"held out: {found['accuracy']:.2%} of {found['comparisons']} comparisons right, ", end="")
-    if "ceiling" in found:
+    scores = measure(model, held_out)
+    (run / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    print(f"held out: {scores['accuracy']:.2%} of {scores['comparisons']} comparisons right, ", end="")
+    if "ceiling" in scores:
         print(
-            f"{found['expected accuracy']:.2%} expected; against the simulated labeller's noise nobody can do better "
-            f"than {found['ceiling']:.2%}: {found['share of the ceiling']:.1%} of the ceiling",
+            f"{scores['expected accuracy']:.2%} expected; the simulated labeller's noise allows at most "
+            f"{scores['ceiling']:.2%}, so this is {scores['share of the ceiling']:.1%} of the ceiling",
             end=", ",
         )
-    print(f"calibration error {found['calibration error']:.3f}")
-    draw_calibration(run / "figures" / "calibration.png", found)
+    print(f"calibration error {scores['calibration error']:.3f}")
+    draw_calibration(run / "figures" / "calibration.png", scores)
     print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")
 
 
-def show_token_scores(model, tokenizer, rankings, run, n=3):
-    """Draw the reward read at every token of n pairs of responses: where does it rise and fall?  Returns the path."""
-    shown, titles = [], []
+def show_token_scores(model: ScalarModel, tokenizer: Any, rankings: Sequence[Ranking], run: Run, n: int = 3) -> Path:
+    """Draw the reward at every token of n pairs of responses; returns the figure's path."""
+    scored, titles = [], []
     for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
         row = ranking.rows[0]
         prompt = tokenizer.decode(row[: response_start(row, tokenizer)])
-        asked = prompt.split("### Instruction:\n")[-1].split("### Response:")[0].replace("### Input:", "")
-        titles.append(" ".join(asked.split()))
+        instruction = prompt.split("### Instruction:\n")[-1].split("### Response:")[0].replace("### Input:", "")
+        titles.append(" ".join(instruction.split()))
         for number in ranking.pairs[0]:
             row = ranking.rows[number]
             with mg.no_grad():
                 rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
             start = response_start(row, tokenizer)
-            shown.append((tokenizer.pieces(row[start:]), rewards[start:]))
-    return draw_token_scores(run / "figures" / "tokens.png", shown, titles)
+            scored.append((tokenizer.pieces(row[start:]), rewards[start:]))
+    return draw_token_scores(run / "figures" / "tokens.png", scored, titles)
 
 
-def response_start(row, tokenizer):
-    """Where the response begins in a row of ids: after the template's last line."""
+def response_start(row: Sequence[int], tokenizer: Any) -> int:
+    """The column of the response's first token, after the template's last line."""
     mark = "### Response:\n"
     for start in range(len(row)):
         if tokenizer.decode(row[:start]).endswith(mark):

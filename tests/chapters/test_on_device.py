@@ -253,9 +253,17 @@ def test_without_a_gpu_a_chapter_says_in_one_sentence_what_is_missing(tmp_path):
 def test_the_sampler_on_the_emulated_device(precision, make_gpt, assistant_tokenizer, tmp_path):
     save_model(Run(tmp_path), make_gpt(), assistant_tokenizer)
     done = run_command(
-        "chapters.ch08_sample", "--run", tmp_path, "--quick", "--max-new-tokens", 5,
-        "--device", "emulator", "--precision", precision,
-    )  # fmt: skip
+        "chapters.ch08_sample",
+        "--run",
+        tmp_path,
+        "--quick",
+        "--max-new-tokens",
+        5,
+        "--device",
+        "emulator",
+        "--precision",
+        precision,
+    )
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "samples.txt").read_text()) > 0
 

@@ -15,9 +15,18 @@ from chapters.ch09.smollm2 import PATTERN, STOP, byte_letters, chat_ids, find, i
 from minigrad.serialization import CheckpointError
 
 CONFIG = GPTConfig(
-    vocab_size=211, context=64, n_layer=3, n_head=6, d_model=48, bias=False, init_std=0.1,
-    n_kv_head=2, rotary=5000.0, rms_eps=1e-5, d_gated=40,
-)  # fmt: skip
+    vocab_size=211,
+    context=64,
+    n_layer=3,
+    n_head=6,
+    d_model=48,
+    bias=False,
+    init_std=0.1,
+    n_kv_head=2,
+    rotary=5000.0,
+    rms_eps=1e-5,
+    d_gated=40,
+)
 
 
 @pytest.fixture
@@ -53,11 +62,18 @@ def llama(gpt):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     c = gpt.config
     config = transformers.LlamaConfig(
-        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_gated, num_hidden_layers=c.n_layer,
-        num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=c.context,
-        rms_norm_eps=c.rms_eps, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rotary}, rope_theta=c.rotary,
-    )  # fmt: skip
+        vocab_size=c.vocab_size,
+        hidden_size=c.d_model,
+        intermediate_size=c.d_gated,
+        num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head,
+        num_key_value_heads=c.n_kv_head,
+        max_position_embeddings=c.context,
+        rms_norm_eps=c.rms_eps,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rotary},
+        rope_theta=c.rotary,
+    )
     model = transformers.LlamaForCausalLM(config).eval()
     own = {name: p.array for name, p in gpt.named_parameters()}
     state = {theirs: torch.from_numpy(own[ours][rows].copy()) for theirs, (ours, rows) in llama_names(gpt).items()}
@@ -244,10 +260,12 @@ def test_its_tokens_are_those_of_the_tokenizers_library(smollm2):
     vocabulary = {text: i for i, text in enumerate(fields["tokenizer.ggml.tokens"].contents())}
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
-    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Digits(individual_digits=True),
-        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    ])  # fmt: skip
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     text = Path(__file__).read_text(encoding="utf-8") + "In 1984,  27 men\n\n   9 …  paid 3.50 € – naïve 日本語 😀 it's\t 5"
     assert smollm2[1].encode(text) == theirs.encode(text).ids
     assert smollm2[1].decode(smollm2[1].encode(text)) == text and "(?=" in PATTERN and len(byte_letters()) == 256

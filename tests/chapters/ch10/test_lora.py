@@ -122,10 +122,19 @@ def test_the_command(tmp_path, body, task, preset, capsys):
     data, run = tmp_path / "data", tmp_path / "out"
     data.write_text(DATA[task])
     config = replace(PRESETS["full"]["training"], steps=3, batch_size=4, warmup_steps=1, lr=1e-2)
-    main(Settings(
-        data=data, model=str(tmp_path / "body"), task=task, preset=preset, rank=2, run=run, training=config, context=200,
-        checkpoint_activations=True,
-    ))  # fmt: skip
+    main(
+        Settings(
+            data=data,
+            model=str(tmp_path / "body"),
+            task=task,
+            preset=preset,
+            rank=2,
+            run=run,
+            training=config,
+            context=200,
+            checkpoint_activations=True,
+        )
+    )
     said = capsys.readouterr().out
     assert f"{body.num_parameters() if preset == 'full' else 2 * (16 + 48 + 16 + 16):,} parameters are trained" in said
     if task == "classify":

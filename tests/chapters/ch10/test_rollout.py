@@ -91,7 +91,8 @@ def test_kl_is_zero_from_oneself_and_on_average_not_negative(make_gpt, assistant
     estimate = sequence_kl(rollouts.log_probs, log_probs_of(reference, rollouts), rollouts.mask)
     assert estimate.mean() > 0
     with mg.no_grad():  # the exact KL at each chosen position, summed over the responses
-        log_p, log_q = (F.log_softmax(m(mg.from_numpy(rollouts.inputs[:, :-1].copy())), dim=-1).numpy()
-                        for m in (policy, reference))  # fmt: skip
+        log_p, log_q = (
+            F.log_softmax(m(mg.from_numpy(rollouts.inputs[:, :-1].copy())), dim=-1).numpy() for m in (policy, reference)
+        )
     exact = ((np.exp(log_p) * (log_p - log_q)).sum(-1) * rollouts.mask).sum(axis=1)
     assert estimate.mean() == pytest.approx(exact.mean(), rel=0.15)

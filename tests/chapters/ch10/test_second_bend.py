@@ -29,8 +29,9 @@ def runs(tmp_path_factory):
 def assistant(runs, make_gpt, assistant_tokenizer, capsys):
     if not (runs / "assistant").exists():
         save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
-        demonstrations.main(demonstrations.Settings(
-            base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW))  # fmt: skip
+        demonstrations.main(
+            demonstrations.Settings(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW)
+        )
         assert "held out, sampled at temperature 1: the simulated judge's mean score" in capsys.readouterr().out
     return runs / "assistant"
 
@@ -95,9 +96,20 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
     assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
-    frontier.main(frontier.Settings(
-        **settings, run=runs / "frontier", tasks=12, every=1, ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,),
-        comparisons=6, ns=(1, 2)))  # fmt: skip
+    frontier.main(
+        frontier.Settings(
+            **settings,
+            run=runs / "frontier",
+            tasks=12,
+            every=1,
+            ppo=PPO,
+            rloo=RLOO,
+            dpo=FEW,
+            betas=(0.1,),
+            comparisons=6,
+            ns=(1, 2),
+        )
+    )
     found = json.loads((runs / "frontier" / "scores.json").read_text())
     assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
     assert found["PPO"][0]["wins"] == 0.5 and abs(found["PPO"][0]["kl"]) < 1e-6  # where all start
@@ -115,7 +127,14 @@ def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
 
     batches = demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 3)
     assert [batches.batch(i) for i in range(7)] == [
-        ("new", 0), ("new", 1), ("old", 0), ("new", 2), ("new", 3), ("old", 1), ("new", 4)]  # fmt: skip
+        ("new", 0),
+        ("new", 1),
+        ("old", 0),
+        ("new", 2),
+        ("new", 3),
+        ("old", 1),
+        ("new", 4),
+    ]
     assert "new" in batches.signature and "old" in batches.signature
     with pytest.raises(ValueError, match="every=1"):
         demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 1)
