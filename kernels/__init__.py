@@ -1,7 +1,7 @@
 """The arithmetic: a folder for each operation, a file for each device.
 
     kernels/softmax/reference.py   NumPy, any float dtype: the specification
-    kernels/softmax/ladder.py      from the plainest loop to the fast kernel, one idea a rung
+    kernels/softmax/ladder.py      from the plainest loop to the fast kernel, one idea per rung
     kernels/softmax/cpu.py         Numba, float32: the same signatures, fast
     kernels/softmax/cuda.py        CUDA C (cuda.cu) on a GPU, or on the CPU through kernels/emulator
 
@@ -22,7 +22,7 @@ Every set keeps the same contract, so any set can replace another:
 - Arrays come in and arrays go out, in the dtype of the first float argument; float32 is never promoted.
 - Inputs may be any strided view (a transposed or sliced array); no kernel writes to an input.
 - `out=` names a buffer (or a tuple of buffers) for the result, and is returned. Without it the result is a new array.
-- `accumulate=True` adds to `out` instead of overwriting it, as a gradient that arrives twice must be.
+- `accumulate=True` adds to `out` instead of overwriting it, for gradients that arrive in parts.
 - Sizes of zero are allowed wherever NumPy allows them.
 """
 
@@ -98,7 +98,7 @@ def serving(array: Any) -> KernelSet:
     """The kernels for this array's device and dtype.
 
     Raises:
-        TypeError: if it is no array, or its float dtype is not one that the kernels take.
+        TypeError: if it is not an array, or the kernels do not take its float dtype.
     """
     device = device_of(array)
     if device != "cpu":

@@ -18,7 +18,7 @@ class DeviceError(RuntimeError):
 # A device is a module that makes arrays. The emulator's module has CuPy's interface.
 DEVICES = {"cpu": "numpy", "cuda": "cupy", "emulator": "kernels.emulator.memory"}
 _DEVICE_OF_MODULE = {module: device for device, module in DEVICES.items()}
-_MODULE_OF_TYPE: dict[type, ModuleType] = {np.ndarray: np}  # a training step asks thousands of times
+_MODULE_OF_TYPE: dict[type, ModuleType] = {np.ndarray: np}  # a training step calls this thousands of times
 
 
 def array_module(array: Array) -> Any:
@@ -113,8 +113,8 @@ def same_memory(a: Array, b: Array) -> bool:
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """Sum `grad` down to `shape`: the backward pass of NumPy's broadcasting.
 
-    Broadcasting repeats an element along every stretched or prepended axis. Each copy influences the result on its own, and
-    influences add, so the gradient is summed over exactly those axes. Returns `grad` itself if nothing was stretched.
+    Broadcasting repeats an element along every stretched or prepended axis. Every copy influences the result, so the
+    gradient is summed over exactly those axes. Returns `grad` itself if nothing was stretched.
     """
     if grad.shape == tuple(shape):
         return grad

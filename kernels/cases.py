@@ -16,7 +16,7 @@ from kernels import gpu
 from kernels.arrays import array_module
 from kernels.emulator import memory
 
-# Largest error, relative to the largest number of the exact result. float32 sums round once a term: errors grow like √length.
+# Largest error, relative to the largest number of the exact result. float32 sums round once per term: errors grow like √length.
 TOLERANCE = {"fp32": 4e-6, "tf32": 4e-3, "bf16": 3e-2}
 OPERATION_OF = {function: operation for operation, functions in kernels.OPERATIONS.items() for function in functions}
 
@@ -50,7 +50,7 @@ class Draw:
         return self.rng.standard_normal(shape).astype(np.float32)
 
     def about(self, n: int) -> int:
-        """A size close to n, where a kernel changes its way of working."""
+        """A size close to n, where a kernel switches its algorithm."""
         return int(self.rng.integers(max(1, n - 4), n + 5))
 
 
@@ -226,7 +226,7 @@ def run(served: kernels.KernelSet, put: Put, case: Case) -> Any:
 
 
 def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> list[int]:
-    """Numbers of small cases that launch every kernel, each kernel in `times` of them if possible: for slow tools."""
+    """Numbers of small cases that together launch every kernel, each in `times` cases if possible; for slow tools."""
     launches, numbers = Counter[tuple[str, str]](), set()
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)

@@ -4,10 +4,10 @@
 
 In this order: every kernel on random ragged shapes against float64 NumPy; gradients against differences; times by the GPU's
 own clock, beside cuBLAS, a plain copy, and PyTorch if it is installed; compute-sanitizer's four tools on small shapes; a
-table. DIR/check.json is written after every result, so a stop loses nothing. The command needs NumPy, Numba and CuPy, and no
+table. Every result updates DIR/check.json, so an interruption loses nothing. The command needs NumPy, Numba and CuPy, and no
 network. `python -m chapters.bench gpu` does the same and trains a GPT as well.
 
-`--device emulator` runs the same steps on a machine without a GPU, small, so that no typo waits for the day with a GPU.
+`--device emulator` runs the same steps on a machine without a GPU, on small shapes, so that typos show before a GPU is at hand.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from kernels import cases, emulator, gpu
 from kernels.arrays import require_cupy
 from kernels.bench import gpu_kernels
 
-# Seconds. The command is to end within 8 minutes, so compute-sanitizer's tools are stopped SANITIZED_BY after the start, but
-# have SHORTEST_TIME in any case.
+# Seconds. The command must end within 8 minutes, so it stops compute-sanitizer's tools SANITIZED_BY after its start, but gives
+# them at least SHORTEST_TIME.
 SANITIZED_BY, SHORTEST_TIME = 350, 60
 GRADIENT_TOLERANCE = 1e-2
 FIGURES = {
@@ -87,7 +87,7 @@ class Report:
 
 @dataclass
 class Check:
-    """What every step works with."""
+    """The settings that every step reads."""
 
     report: Report
     device: str  # "cuda" or "emulator"
@@ -147,10 +147,10 @@ def sanitize(check: Check) -> None:
 
 
 def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
-    """Run compute-sanitizer's four tools over as few small cases as launch every kernel, each in a process of its own.
+    """Run compute-sanitizer's four tools, each in its own process, over a few small cases that launch every kernel.
 
     The cases are some 150 launches of 400,000 threads together. Most of the time goes to the tools, which rewrite every kernel
-    on the CPU before its first launch. So all four run side by side. A tool that is out of time still reports what it found.
+    on the CPU before its first launch. So all four run side by side. A tool that runs out of time still reports its findings.
     """
     tool = tool or shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     folder = report.path.parent

@@ -1,4 +1,4 @@
-// What several .cu files share: quads of numbers, sums over warps and teams of threads, the online softmax, tensor cores, GELU.
+// Shared by several .cu files: quads of numbers, sums over warps and teams of threads, the online softmax, tensor cores, GELU.
 // nvcc follows the #include; kernels/cuda_file.py copies this text into the .cu file for CuPy and for the emulator.
 
 #define MINUS_INFINITY __int_as_float(0xff800000)

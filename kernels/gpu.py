@@ -227,7 +227,7 @@ def aligned(*arrays: Array | None) -> np.int32:
 
 # ---- Grids ---------------------------------------------------------------------------------------------------------------
 def blocks_for(n: int, each: int) -> int:
-    """The number of blocks that cover n items, `each` items a block."""
+    """The number of blocks that cover n items, with `each` items per block."""
     return -(-n // each)
 
 
@@ -256,7 +256,7 @@ def row_strips(rows: int, most: int) -> tuple[int, int]:
     return max(1, blocks_for(rows, rows_of_strip)), rows_of_strip
 
 
-# ---- What a launcher has to know about the GPU ---------------------------------------------------------------------------
+# ---- The GPU's properties ------------------------------------------------------------------------------------------------
 class Device(NamedTuple):
     name: str
     capability: int  # the compute capability without its point: 75 is sm_75

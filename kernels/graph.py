@@ -6,7 +6,7 @@ GPU waits for the CPU. A graph records the launches with all their arguments, ad
     graph = Graph(array_module(x))
     with graph.capture():
         y = f(x)             # recorded, not computed
-    graph.replay()           # now y holds f(x); after x was overwritten, the next replay computes f of the new content
+    graph.replay()           # now y holds f(x); after x was overwritten, the next replay computes f of its new content
 
 The recorded work must be the same every time: the same shapes, no number that the CPU reads, and no array sent to the GPU. A
 graph has its own memory pool, because CuPy's usual pool would reuse the memory of dropped arrays, which the next replay

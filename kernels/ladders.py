@@ -1,4 +1,4 @@
-"""What a ladder is: one operation, written from the plainest loop to the engine's kernel, one idea a rung.
+"""A ladder: one operation, from the plainest loop to the engine's kernel, one idea per rung.
 
     python -m kernels.bench softmax         # checks every rung of kernels/softmax/ladder.py, and times it
 
@@ -24,7 +24,7 @@ class Ladder:
     direction: str  # "forward", "backward" or "update"
     shape: tuple[int, ...]  # sizes, from which PyTorch and NumPy make the same task
     rungs: Sequence[Callable]
-    arguments: tuple[np.ndarray, ...]  # what every rung is called with
+    arguments: tuple[np.ndarray, ...]  # the arguments of every rung
     amount: int  # operations or bytes of one call
     limit: str  # the limit of the machine to compare with: "gflops", "read" or "copy"
     tolerance: float | None = 1e-4  # largest error, relative to the largest value; None if rungs compute different things

@@ -214,7 +214,7 @@ def emit_prefetch(builder, pointer, for_writing=0):
 def _prefetcher(for_writing):
     @intrinsic
     def prefetch(typing, address):
-        """Start fetching the cache line at this address. The address may be invalid, and nothing waits for the line."""
+        """Start fetching the cache line at this address. The address may be invalid, and the thread does not wait."""
 
         def emit(context, builder, signature, args):
             emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()), for_writing)

@@ -1,6 +1,6 @@
 """The register tile, the small matrix product inside all large ones, and the packing that feeds it.
 
-A multiply-add needs two numbers and a place for the sum. If each came from memory, memory would set the pace. So the innermost
+A multiply-add needs two numbers and a place for the sum. If all came from memory, memory would set the pace. So the innermost
 loop holds a tile of C in vector registers, `rows` by `vectors`. For each k it reads a column of A and a row of B: that is
 rows + vectors loads for rows · vectors multiply-adds, each on WIDTH numbers. A larger tile needs fewer loads for each
 multiply-add, until the registers run out: AVX-512 and NEON have 32, AVX2 and SSE 16.

@@ -43,7 +43,7 @@ class GradientSums:
     A leaf's sum is its .grad. An interior tensor's sum waits here until the tensor's node runs.
     (The parameters named tensor and node are an engine.TensorBase and an engine.Node; engine imports this file.)
 
-    in_place: whether Context.take is served. Under detect_anomaly a refused backward pass must leave .grad as it was.
+    in_place: whether Context.take may return a sum. It may not under detect_anomaly: an error must leave .grad unchanged.
     """
 
     def __init__(self, in_place: bool = True):

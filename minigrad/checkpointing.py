@@ -1,7 +1,7 @@
-"""Activation checkpointing: drop what a part of the model computed, and compute it again during the backward pass.
+"""Activation checkpointing: drop a block's activations, and recompute them during the backward pass.
 
-A block's backward pass needs some thirty arrays of the size of its input, which the forward pass made. Kept for every block,
-they are most of a training step's memory. A checkpoint keeps the block's input only, and pays with a second forward pass.
+A block's backward pass needs about thirty arrays from the forward pass, each as large as the block's input. Over all blocks
+they take most of a training step's memory. A checkpoint keeps only the block's input, and pays with a second forward pass.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost" (arXiv:1604.06174). PyTorch: torch.utils.checkpoint.
 """

@@ -26,14 +26,14 @@ class TensorBase:
         requires_grad: whether backward() computes a gradient for this tensor.
         grad: the gradient, a tensor of the same shape and dtype; None before backward().
         node, index: the Node that computed this tensor, and which of its outputs it is. A leaf has no node.
-        version: [how many times this memory was written to]. Tensors that view the same memory share the list. Code
-            that writes to `array` directly must call changed().
+        version: a list of one number, the count of writes to this memory. Tensors that view the same memory share the list.
+            Code that writes to `array` directly must call changed().
         retains_grad: whether an interior tensor stores its gradient too.
     """
 
     __slots__ = ("array", "requires_grad", "grad", "node", "index", "version", "retains_grad", "__weakref__")
 
-    # The class of every result: Tensor, also where an operand is of a subclass (parameter * 2 is no Parameter). tensor.py sets
+    # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
     # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
     result_class: ClassVar[type] = object
 
@@ -139,7 +139,7 @@ class Node:
     Attributes:
         function: the Function, whose backward pass this node calls.
         ctx: its Context, with everything the forward pass saved; None once the node is released.
-        inputs: for each positional argument the tensor, if it needs a gradient, or None.
+        inputs: per positional argument, the tensor if it needs a gradient, else None.
         outputs: the shape and dtype of each result.
         watched: (version list, version at the forward pass, shape) of every saved tensor. A saved array that is written to
             before the backward pass would give a wrong gradient, so backward() refuses.
@@ -153,7 +153,7 @@ class Node:
         self.watched: Sequence[tuple] = ()
 
     def watch(self, tensors: Sequence[TensorBase]) -> None:
-        """Remember the versions of the tensors among these whose arrays the Function saved."""
+        """Remember the version of every tensor whose array the Function saved."""
         saved = {id(a) for a in self.ctx.saved}
         self.watched = [(t.version, t.version[0], t.shape) for t in tensors if id(t.array) in saved]
 
@@ -161,7 +161,7 @@ class Node:
         return f"<{self.function.__name__}>"
 
     def release(self) -> None:
-        """Let go of everything the forward pass saved."""
+        """Release everything that the forward pass saved."""
         self.ctx, self.inputs, self.watched = None, (), ()
 
     def backward(self, output_grads: Sequence[Any], sums: GradientSums | None = None) -> list[Any]:
@@ -172,7 +172,7 @@ class Node:
             sums: the gradients so far, which a kernel may add to (see accumulate.py).
 
         Returns:
-            For each input its gradient, or None if it needs none.
+            One gradient per input; None for an input that needs none.
         """
         if self.ctx is None:
             raise RuntimeError(

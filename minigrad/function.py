@@ -8,11 +8,11 @@ from minigrad.engine import Mode, Node, TensorBase
 
 
 class Context:
-    """What a forward pass leaves for its backward pass.
+    """The values that a forward pass saves for its backward pass.
 
     Attributes:
         xp: numpy or cupy, whichever made the arrays.
-        needs: for each positional argument, whether it needs a gradient; a backward pass may skip the others.
+        needs: whether each positional argument needs a gradient; a backward pass may skip the others.
         saved: the values that the forward pass gave to `save`.
     """
 

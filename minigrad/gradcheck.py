@@ -12,7 +12,8 @@ Small inputs are checked element by element. For large inputs that would be slow
 compared with grad · d, which takes two forward passes each. If they disagree, the input is halved again and again until one
 faulty element is left.
 
-The relative error of an input is its largest disagreement over the largest entry of its gradient.
+The relative error of an input is its largest disagreement over the largest entry of its gradient; along directions, over the
+gradient's norm.
 
 Change a sign in a backward pass and run it again: it names the operation, the input and the element. It checks your own too:
 
@@ -45,7 +46,7 @@ STEP = 1e-5  # h
 DIRECTIONS = 4  # random directions for a large input
 ELEMENTWISE_UP_TO = 300  # elements; larger inputs are checked along directions
 TOLERANCE = {"float64": 1e-6, "float32": 2e-4}  # float32 gradients are compared with float64 differences
-SMALLEST = {"float64": 1e-8, "float32": 1e-3}  # a smaller gradient counts as zero, and its error as absolute
+SMALLEST = {"float64": 1e-8, "float32": 1e-3}  # the error of a smaller gradient is taken relative to this
 
 Loss = Callable[[list[np.ndarray]], float]
 
@@ -88,13 +89,13 @@ def gradcheck(
     """Check that backward() agrees with central differences.
 
     Args:
-        function: tensors, one for each input -> a tensor or a tuple of them; must be deterministic.
+        function: takes one tensor per input, returns a tensor or a tuple of them; must be deterministic.
         inputs: float64 arrays or tensors.
         tolerance: the largest relative error allowed; 1e-6 in float64 and 2e-4 in float32 if None.
         dtype: backward() runs in "float64" or "float32". The differences are always taken in float64.
         kernel_set: backward() runs through these kernels ("cpu", "emulator", "cuda"); the default ones if None. The
             differences always use the reference kernels.
-        seed: of the upstream gradient and the directions.
+        seed: random seed for the upstream gradient and the directions.
 
     Returns:
         True.
@@ -119,7 +120,7 @@ def measure(
 
     The arguments are those of gradcheck.
     """
-    rng = np.random.default_rng([seed, 1])  # not the stream of the inputs: an upstream parallel to x would hide faults too
+    rng = np.random.default_rng([seed, 1])  # not the inputs' random numbers: an upstream parallel to x would hide faults too
     arrays = [np.array(x.array if isinstance(x, Tensor) else x, dtype=np.float64) for x in inputs]
     if dtype == "float32":  # both gradients must be taken at the same point
         arrays = [a.astype(np.float32).astype(np.float64) for a in arrays]

@@ -11,7 +11,7 @@ from minigrad.tensor import Tensor
 
 
 class AdamW:
-    """Adam with decoupled weight decay. A parameter without a gradient is left alone, and so are its moments.
+    """Adam with decoupled weight decay. Parameters without a gradient keep their value and moments.
 
     Args:
         params: parameters, or groups [{"params": […], "lr": …, "weight_decay": …}, …] whose entries override the defaults.
@@ -26,7 +26,7 @@ class AdamW:
     >>> w = mg.tensor([1.0, -1.0], requires_grad=True)
     >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.0)
     >>> (w * w).sum().backward()
-    >>> optimizer.step()  # the first step is lr long, whatever the gradient's size
+    >>> optimizer.step()  # the first step has length lr, whatever the gradient's size
     >>> w.detach()
     tensor([ 0.9, -0.9])
     """

@@ -51,15 +51,15 @@ def write_atomically(path: PathLike, data: Any) -> None:
 def save(path: PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors and metadata to a .safetensors file, atomically.
 
-    The arrays are written one after the other, so a second copy of them all never exists.
+    It writes one array after the other, so memory never holds a second copy of them all.
 
     Args:
         path: the file.
-        tensors: name -> tensor or array; a strided view, such as a transposed matrix, is written as it reads.
+        tensors: name -> tensor or array; a strided view, such as a transposed matrix, is written in row-major order.
         metadata: string -> string.
 
     Raises:
-        TypeError: for other metadata, before anything is written.
+        TypeError: if metadata does not map strings to strings, before anything is written.
         CheckpointError: if the file cannot be written, or cannot hold a dtype.
     """
     for key, value in (metadata or {}).items():

@@ -1,7 +1,7 @@
 """Tensor: an array that can be differentiated through, with PyTorch's methods.
 
-Gradients are computed in engine.py. The operations and their methods are in ops/, a file for each family. This file puts both
-together and adds the rest: facts about a tensor, conversion to Python, NumPy and other dtypes, and changes in place.
+engine.py computes gradients, and ops/ has the operations and their methods, one file per family. This file joins both and
+adds the rest: a tensor's properties, conversion to Python, NumPy and other dtypes, and changes in place.
 """
 
 import builtins
@@ -43,7 +43,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
     __slots__ = ()
     __array_priority__ = 1000  # `ndarray * tensor` asks the tensor, not NumPy
 
-    # ── facts ──
+    # ── properties ──
 
     @property
     def is_leaf(self) -> builtins.bool:
@@ -108,7 +108,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         return self.array.tolist()
 
     def numpy(self, *, force: builtins.bool = False) -> np.ndarray:
-        """The array, shared, of a CPU tensor that requires no grad; with force=True any tensor's, copied if on a device."""
+        """This CPU tensor's array, not a copy. force=True allows tensors that require grad, and copies from a device."""
         if force:
             return kernels.to_device(self.array, "cpu")
         if self.requires_grad:

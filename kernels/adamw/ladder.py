@@ -1,4 +1,4 @@
-"""The ladder of AdamW: what it buys to update a weight in one pass over memory."""
+"""The ladder of AdamW: what a single pass over memory, one division per weight and threads each buy."""
 
 import math
 from typing import Any

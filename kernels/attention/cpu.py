@@ -1,7 +1,7 @@
 """Attention on the CPU in float32, without ever storing the (T, S) matrix of scores.
 
 The kernels equal `naive_attention` below: one pass over the keys keeps a running maximum and a running sum for each query, and
-rescales what was summed before whenever the maximum grows. Memory is linear in T.
+rescales the sums so far whenever the maximum grows. Memory is linear in T.
 Source: Milakov, Gimelshein 2018, Online normalizer calculation for softmax (arXiv:1805.02867), Algorithm 3.
 """
 
@@ -60,7 +60,7 @@ _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
 _MINUS_INFINITY = -np.inf
 
 
-# What all heads have in common. Query t sees the keys up to t + offset if `causal`, else all.
+# Sizes and settings of all heads. Query t sees the keys up to t + offset if `causal`, else all.
 Problem = namedtuple("Problem", "B H T S D causal offset scale")
 # One head. q, y: Rows (T, D); k, v: Rows (S, D); the address of its T logsumexps; the first key that is not padding.
 Head = namedtuple("Head", "q k v y logsumexp start")
@@ -106,7 +106,7 @@ def _prefetch(ahead):
 
 @inner
 def _visible_end(problem, t):
-    """Where the keys end that queries before t can see."""
+    """The end of the keys that queries before t can see."""
     return min(problem.S, max(0, t + problem.offset)) if problem.causal else problem.S
 
 
@@ -315,7 +315,7 @@ _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the s
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
 
-# Of one head. dout, dq: Rows (T, D); dk, dv: Rows (S, D).
+# One head's gradients. dout, dq: Rows (T, D); dk, dv: Rows (S, D).
 Gradients = namedtuple("Gradients", "dout dq dk dv")
 # Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and of upstream
 # gradients (in two orders each); a block of weights and of their gradients; sums; logsumexp and row of the block's queries.

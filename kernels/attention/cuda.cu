@@ -1,7 +1,7 @@
 // Scaled dot-product attention without ever storing a (T, S) matrix; reference.py has the derivation.
 //
-//     attention_plain              a block owns a query and walks over the keys, a thread a key: slow for many queries, since
-//                                  each reads all keys and values, and just right for decoding, which has a single query
+//     attention_plain              a block owns a query and walks over the keys, one thread per key: slow for many queries, since
+//                                  each reads all keys and values, but right for decoding's single query
 //     attention_forward            a block owns 64 queries and walks over the keys in tiles of 64
 //     attention_row_dots           dO_i · O_i of every row, which both backward kernels need
 //     attention_backward_keys      dk, dv: a block owns 64 keys and walks over the queries
@@ -25,7 +25,7 @@
 #define TILE 64                 // queries, and keys, in a tile
 #define WEIGHT_PITCH (TILE + 4)
 
-struct Shape { int T, S, causal, causal_offset; };  // of a head: the numbers of queries and keys, and the causal mask
+struct Shape { int T, S, causal, causal_offset; };  // a head's numbers of queries and keys, and its causal mask
 
 // Whether this query sees this key. `start` is the first key that is not padding. (& and |, since computing all four conditions
 // is cheaper than branching.)
@@ -40,8 +40,8 @@ __device__ __forceinline__ const float* head_of(const float* x, const long long*
 }
 
 // ---- The plain kernel -----------------------------------------------------------------------------------------------------
-// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) adds
-// up every groups-th key's share of y[d]. strides: of q, k, v, y.
+// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) sums
+// the shares of y[d] from every groups-th key. strides: q, k, v, y.
 extern "C" __global__ void __launch_bounds__(256)
 attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                 const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
@@ -74,7 +74,7 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
         __syncthreads();
         const int count = min(256, end - k0);
         float chunk_sum = 0.0f;
-        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // by every thread: no further exchange
+        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // every thread adds them up: no further exchange
         total = total * shrink + chunk_sum;
         top = new_top;
         sum *= shrink;
@@ -271,7 +271,7 @@ __device__ __forceinline__ float row_sum(float v) {
 }
 
 // ---- Forward, tiled -------------------------------------------------------------------------------------------------------
-// Block (i, b H + h) owns 64 queries of head h of batch row b. strides: of q, k, v, y.
+// Block (i, b H + h) owns 64 queries of head h of batch row b. strides: q, k, v, y.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_forward(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                   const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset, int aligned) {
@@ -279,7 +279,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
     float *Q = shared, *K = Q + TILE * PITCH, *V = K + TILE * PITCH, *W = V + TILE * PITCH;
     const Shape n = {T, S, causal, causal_offset};
     const int batch = blockIdx.y / H, head = blockIdx.y % H;
-    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // the last queries start first: a causal mask leaves them most to do
+    const int q0 = (gridDim.x - 1 - blockIdx.x) * TILE;  // the last queries start first: a causal mask gives them the most work
     q = head_of(q, strides, 0, batch, head);
     k = head_of(k, strides, 1, batch, head);
     v = head_of(v, strides, 2, batch, head);
@@ -324,7 +324,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
 }
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------
-// row_dots[i] = dO_i · O_i, one warp a row. strides: of dout, y.
+// row_dots[i] = dO_i · O_i, one warp a row. strides: dout, y.
 extern "C" __global__ void attention_row_dots(const float* dout, const float* y, float* row_dots, const long long* strides, int H, int T,
                                               int D) {
     const int query = blockIdx.x * blockDim.y + threadIdx.y, batch = blockIdx.y / H, head = blockIdx.y % H, lane = threadIdx.x;
@@ -338,7 +338,7 @@ extern "C" __global__ void attention_row_dots(const float* dout, const float* y,
 }
 
 // dv = Pᵀ dO and dk = scale dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows
-// are keys, its columns queries. strides: of dout, q, k, v, dk, dv.
+// are keys, its columns queries. strides: dout, q, k, v, dk, dv.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
                         const float* row_dots, float* dk, float* dv, const long long* strides, const long long* key_start, int H,
@@ -380,7 +380,7 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
     store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, 1.0f);
 }
 
-// dq = scale dS k for 64 queries, over all keys that they see. strides: of dout, q, k, v, dq.
+// dq = scale dS k for 64 queries, over all keys that they see. strides: dout, q, k, v, dq.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
                            const float* row_dots, float* dq, const long long* strides, const long long* key_start, int H, int T,

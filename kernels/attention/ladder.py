@@ -1,4 +1,4 @@
-"""The ladder of causal attention: what it buys never to make the (T, T) matrix of scores."""
+"""The ladder of causal attention: what avoiding the (T, T) matrix of scores buys."""
 
 import math
 

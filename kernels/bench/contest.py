@@ -53,7 +53,7 @@ def seconds_of(task: Task) -> float:
 
 
 def in_turns(turns: Mapping[str, Callable[[], float]], seconds: float = 3.0) -> dict[str, float]:
-    """The median of what each function returns, its own seconds. They take turns, 3 to 60 rounds, until `seconds` are over."""
+    """The median of the seconds that each function returns. They take turns for 3 to 60 rounds, until `seconds` are over."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     begin, rounds = time.perf_counter(), 0
     while rounds < 3 or (rounds < 60 and time.perf_counter() - begin < seconds):

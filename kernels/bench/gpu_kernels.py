@@ -47,7 +47,7 @@ def normal(xp, *shape: int):
 
 
 def torch_on_gpu():
-    """PyTorch, if it is installed and sees a GPU, else None: it is only compared with."""
+    """PyTorch, if it is installed and sees a GPU, else None; it serves only for comparison."""
     try:
         import torch
 

@@ -12,13 +12,13 @@ from kernels.launch import address, inner, kernel
 from kernels.simd import WIDTH, load
 from kernels.tile import ROWS, register_tile
 
-MEGABYTES = 200  # of an array that fits into no cache
+MEGABYTES = 200  # an array that fits into no cache
 
-# If the operands of a tile never move, the tile stays in registers: nothing but multiply-adds, enough of them in flight to hide
-# that each takes four cycles.
+# If the operands of a tile never move, the tile stays in registers. Then only multiply-adds run, enough of them at
+# a time to hide the four cycles that each takes.
 _STILL_ROWS = 6 if ROWS == 8 else 3
 _still_tile = register_tile(_STILL_ROWS, 3, a_column=0, b_row=0)
-_DEPTH = 1_000_000  # multiply-adds of each number of the still tile
+_DEPTH = 1_000_000  # multiply-adds per number of the still tile
 
 
 @kernel
@@ -57,7 +57,7 @@ def _copy(x, y, parts):
 
 
 def bound(library: str, kind: str, megabytes: int = MEGABYTES) -> Callable[[], object]:
-    """The task of the contestant "limit": nothing but multiplying in registers, reading memory, or copying it."""
+    """The task of the contestant "limit": only multiply in registers, only read memory, or only copy it."""
     threads = numba.get_num_threads()
     if kind == "multiplying":
         room = np.zeros(4096 * (threads + 1), np.float32)

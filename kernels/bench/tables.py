@@ -18,7 +18,7 @@ Figures = list[tuple[str, float]]
 def one_row(limits: Limits, size: int | None = None) -> Figures:
     """One row times a matrix, as in text generation: each number of the matrix is used once, so reading it takes the time.
 
-    Prints GB/s of the matrix, as it is and transposed (T), beside nothing but reading memory, in turns.
+    Prints GB/s for the matrix as it is and transposed (T), timed in turns with a plain read of memory.
     """
     figures = []
     with contestants("minigrad", "numpy", "torch", "limit") as libraries:
@@ -123,7 +123,7 @@ def _product(limits: Limits, libraries: dict[str, Contestant], form: tuple, rati
 def attention_as_T_grows(limits: Limits, longest: int = 4096) -> None:
     """Time and memory of causal attention, forward and backward, for T = 256, 1,024, …"""
     print("\ncausal attention, forward and backward, 6 heads, D = 64, as T grows")
-    print("       T   kernel ms  PyTorch ms  ratio   limit   memory of the kernel  of one (T, T) matrix a head")
+    print("       T   kernel ms  PyTorch ms  ratio   limit   kernel's memory  (T, T) matrix per head")
     heads, D, T = 6, 64, 256
     with contestants("minigrad", "torch") as libraries:
         while T <= longest:

@@ -2,7 +2,7 @@
 
 The kernels equal `naive_cross_entropy`, applied to every row that is not ignored. Loss and softmax are one kernel, so no array
 of probabilities exists. The threads share whole rows. A row of logits is read from memory once, a piece at a time, and the
-kernel prefetches ahead; it looks at most numbers only once, because it needs no exact maximum (see _logsumexp).
+kernel prefetches ahead; it reads most numbers only once, because it needs no exact maximum (see _logsumexp).
 """
 
 import math
@@ -60,8 +60,8 @@ def _exponentials(x, n, shift):
 def _logsumexp(x, n):
     """log Σ eˣ = shift + log Σ exp(x − shift), a piece of the row at a time.
 
-    The shift only has to keep the sum from overflowing and from vanishing. The row's maximum would do that, but to find it
-    every number must be read twice. The maximum of the first piece serves until a sum shows that it is too low.
+    The shift only has to keep the sum from overflowing and from vanishing. The row's maximum would do that, but finding it
+    would take a second reading of every number. The maximum of the first piece serves until a sum shows that it is too low.
     """
     total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):

@@ -294,7 +294,7 @@ class Decoder:
     ) -> None:
         ready = [_contiguous_layer(layer) for layer in layers]
         norm, head = _contiguous_norm(norm), _contiguous_matrix(head)
-        self.arrays = ready, norm, head  # keeps them alive
+        self.arrays = ready, norm, head  # keeps the arrays alive
         table = [[_address(a) for part in layer for a in part] for layer in ready]
         self.table = np.array(table, np.int64)  # (layers, 16)
         self.last = _address(norm.weight), _address(norm.bias), _address(head.weight), _address(head.scale)

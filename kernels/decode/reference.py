@@ -2,7 +2,7 @@
 
 Decoding multiplies one row of each text by every matrix of the model, so its time is the time to read the weights. All texts
 share one reading. The rest (norms, a few heads' attention) is little work, unless every operation costs a call of its own: that
-is why this kernel computes a whole token. The result is that of the model's forward pass on one token with a cache.
+is why this kernel computes a whole token. The result equals the model's forward pass on one token with a cache.
 
 Eight bits: a matrix may be stored as int8 with one scale for each row, w ≈ scale · q with scale = max|w| / 127. That is a
 quarter of the bytes. The activations stay in float32.

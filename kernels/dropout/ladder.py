@@ -1,4 +1,4 @@
-"""The ladder of dropout: what it buys to compute the mask where it is needed, and threads."""
+"""The ladder of dropout: what computing the mask on the fly and threads each buy."""
 
 import numba
 import numpy as np

@@ -8,7 +8,7 @@ def embedding_forward(weight: np.ndarray, indices: np.ndarray, *, out: np.ndarra
     return np.take(weight, indices, axis=0, out=out)
 
 
-# The forward pass copied row indices[r] of the table to y[r]. A row copied twice has two influences, and they add:
+# The forward pass copied row indices[r] of the table to y[r]. The gradients of all copies of a row add up:
 #   dweight[v] = Σ_{r : indices[r] = v} dy[r].
 # A stable sort of the indices brings the copies of a row together, so that each sum is one contiguous run.
 # Saved: the indices.

@@ -30,7 +30,7 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 
 namespace emulator {
 struct Place { uint3 thread, block, block_size, grid_size; };
-extern Place place;  // of the running thread
+extern Place place;  // the running thread's
 
 // Stops the launch with a message. Python replaces every <code> in it by a place in the source: a line, as at_line encodes it,
 // or an address in the compiled file.

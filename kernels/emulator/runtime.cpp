@@ -124,9 +124,9 @@ struct Fibre {
     char* memory = nullptr;
     void* stack = nullptr;  // the stack pointer at the last switch
     uint3 thread;
-    int index;              // in the block; index / 32 is the warp
+    int index;              // its number in the block; index / 32 is the warp
     State state;
-    int line;               // of the barrier or warp operation where it waits
+    int line;               // the line of the barrier or warp operation where it waits
     unsigned mask;
     WarpOperation operation;
     void* payload;
@@ -356,7 +356,7 @@ static void watch(const Argument* arguments, int n);   // checker.inc
 static void forget_shared(), forget_copies(int n);
 static void stop_watching();
 
-// Runs a kernel over the whole grid. seed: of the order of threads and blocks; 0 keeps them in order. Returns 0, or 1 and a
+// Runs a kernel over the whole grid. seed: shuffles threads and blocks; 0 keeps them in order. Returns 0, or 1 and a
 // message in `error`.
 extern "C" __attribute__((visibility("default"))) int emulator_launch(
     void (*entry)(void**), void** arguments, const unsigned* grid, const unsigned* block, size_t dynamic_bytes,

@@ -3,7 +3,7 @@
 //     layernorm_plain            thread r computes row r
 //     layernorm_forward          a team of threads computes a row and keeps it in registers, so that the mean, and the variance
 //                                around that mean (the accurate way, in two passes), cost one read of memory
-//     layernorm_backward_input   dx, which needs two sums over a row: a team a row, any row length
+//     layernorm_backward_input   dx, which needs two sums over a row: one team per row, any row length
 //     layernorm_weight_sums      dweight and dbias, which need sums over all rows: a block adds up 32 columns of a strip of rows
 //     layernorm_backward         dx and the sums in one read, if a team's registers hold a row; _wide is for long rows
 //     layernorm_add_strips       dweight and dbias from the strips of either
@@ -133,7 +133,7 @@ extern "C" __global__ void layernorm_add_strips(const float* dweights, const flo
     const float* strips = blockIdx.y ? dbiases : dweights;
     float* out = blockIdx.y ? dbias : dweight;
     const int accumulate = blockIdx.y ? accumulate_bias : accumulate_weight;
-    if (!out) return;  // for the whole block
+    if (!out) return;  // the whole block returns
     const int c = blockIdx.x * 32 + threadIdx.x;
     float sum = 0.0f;
     if (c < columns)

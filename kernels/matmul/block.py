@@ -31,7 +31,7 @@ _add_bias, _copy = add_row(COLUMNS), copy_row(COLUMNS)
 Operand = namedtuple("Operand", "address row_step column_step")
 # A piece of C: its address, the floats from one row to the next, and its size.
 Piece = namedtuple("Piece", "address step rows columns")
-# What follows the product: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation. Two
+# A product's epilogue: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation. Two
 # addresses and a number; 0 stands for none.
 Epilogue = namedtuple("Epilogue", "bias preactivation step activation")
 

@@ -1,7 +1,7 @@
 """Matrix products on the CPU in float32.
 
-The kernels equal the three loops of `naive_matmul`. The fast version does the same multiply-adds in blocks, so that each number
-is used many times for each time it is loaded.
+The kernels equal the three loops of `naive_matmul`. The fast version does the same multiply-adds in blocks, so that
+every number it loads is used many times.
 """
 
 import math

@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
 // if k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
 struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 
-// What happens to a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
+// The epilogue of a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
 struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
 // Leaner than load4 and store4, since every kernel contains them many times: `left` ≥ 1 numbers remain in the row, and
@@ -215,7 +215,7 @@ __device__ __forceinline__ void commit_copies() {
 }
 
 #define STAGES 3
-__device__ __forceinline__ void wait_for_copies(int all) {  // for all of this thread's groups, or all but the newest STAGES − 2
+__device__ __forceinline__ void wait_for_copies(int all) {  // waits for all this thread's groups, or all but the newest STAGES − 2
 #ifndef __CUDACC__
     emulator::wait_for_copies(all ? 0 : STAGES - 2);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

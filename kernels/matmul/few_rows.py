@@ -19,7 +19,7 @@ SHORT, DEEP = 2048, 512  # longest row, and fewest rows: with fewer, adding the 
 
 # Threads share columns of C in whole groups: a vectorised loop may sum the columns left over at its end in another order, and
 # these must be the last columns of C, however many threads there are.
-FOUR, WHOLE = 4, 64  # columns that dot_product_columns takes together; at least what a vectorised loop takes per round
+FOUR, WHOLE = 4, 64  # columns that dot_product_columns takes together, and at least one round of a vectorised loop
 
 
 @inner

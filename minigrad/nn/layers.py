@@ -165,7 +165,7 @@ class Tanh(Module):
 
 
 class Identity(Module):
-    """Returns its input; put it where a layer is not wanted. Accepts and ignores any arguments."""
+    """Returns its input: a stand-in for a layer to leave out. Accepts and ignores any arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()

@@ -289,7 +289,7 @@ def clamp(input: TensorT, min: Number | None = None, max: Number | None = None) 
 
 
 def _pairwise(ufunc: str, input: Operand, other: Operand) -> Any:
-    """NumPy's or CuPy's `ufunc` of two promoted operands."""
+    """NumPy's or CuPy's `ufunc`, applied to two promoted operands."""
     a, b = (t.array if isinstance(t, TensorBase) else t for t in promote_pair(input, other, ufunc))
     xp = array_module_of(input, other)
     try:

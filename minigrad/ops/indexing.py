@@ -29,7 +29,7 @@ class Index(Function):
         return x[index]
 
     # y = x[index]. Slices and ints read each element at most once, so dx is zeros with dy written into its place. Arrays may
-    # read an element several times, and every time counts: there dy is added.
+    # read an element several times, so there dy is added once per read.
     @staticmethod
     def backward(ctx, dy):
         shape, index = ctx.saved

@@ -75,7 +75,7 @@ def _cast(value, dtype):
 
 
 def common_dtype(*values: Any) -> np.dtype:
-    """The dtype of a result: the highest kind (bool < int < float) decides; in it, tensors with dimensions outrank others."""
+    """The dtype of a result: the highest kind (bool < int < float) decides; within it, 0-d tensors and numbers count last."""
     rank = {"b": 0, "i": 1, "u": 1, "f": 2}
     tensors = [t for t in values if isinstance(t, TensorBase)]
     ranked = [(rank[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]

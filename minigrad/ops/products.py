@@ -63,7 +63,7 @@ class LayerNorm(Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, mean, rstd = ctx.saved
-        # In x + f(layer_norm(x)) the gradient along the residual path comes first; the kernel adds it for one more read.
+        # In x + f(layer_norm(x)) the residual path's gradient arrives first; the kernel adds it at the cost of one more read.
         plus = ctx.take(0)
         return *ctx.kernels.layernorm_backward(dy, x, weight, mean, rstd, plus=plus, needs=ctx.needs[:3]), None
 
@@ -185,7 +185,7 @@ def scaled_dot_product_attention(
     if key_start is not None:
         key_start = key_start.array if isinstance(key_start, TensorBase) else key_start
         if len(key_start) != query.shape[0]:
-            raise RuntimeError(f"attention: expected {query.shape[0]} numbers in key_start, one a row, got {len(key_start)}")
+            raise RuntimeError(f"attention: expected {query.shape[0]} numbers in key_start, one per row, got {len(key_start)}")
     if is_causal:
         if causal_offset is not None or attn_mask is not None:
             raise ValueError("attention: expected at most one of is_causal, causal_offset and attn_mask")
@@ -201,7 +201,7 @@ def scaled_dot_product_attention(
 
 
 def _for_every_query(x: TensorT, H: int) -> TensorT:
-    """x: (B, G, S, D) -> (B, H, S, D), each head H/G times in a row. The backward pass of expand adds up their gradients."""
+    """x: (B, G, S, D) -> (B, H, S, D), each head repeated H/G times. The backward pass of expand adds up their gradients."""
     B, G, S, D = x.shape
     return x if G == H else reshape(expand(unsqueeze(x, 2), B, G, H // G, S, D), B, H, S, D)
 
