@@ -184,7 +184,7 @@ def moved(value: Any, put: Put) -> Any:
 
 
 def double(value: Any) -> Any:
-    """The same structure with every float32 array as float64."""
+    """The same structure with every float32 array converted to float64."""
     return moved(value, lambda array: array.astype(np.float64) if array.dtype == np.float32 else array)
 
 
@@ -269,7 +269,7 @@ def check_cases(
         put: moves a NumPy array to their device.
         rng: draws the shapes and numbers.
         small: leave out the largest shapes.
-        precision: the precision of matrix products that is set.
+        precision: the precision of matrix products that the caller has set.
         only: numbers of the cases to run; all if None.
     """
     for i, case in enumerate(cases(rng, small)):

@@ -106,7 +106,7 @@ class Check:
 
 
 def correct(check: Check) -> None:
-    """Every kernel on random shapes. New arrays hold NaN first, except for a tool that looks for unwritten memory."""
+    """Check every kernel on random shapes. New arrays hold NaN first, except under a tool that looks for unwritten memory."""
     gpu.poison_new_arrays(check.numbers is None)
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
@@ -126,7 +126,7 @@ def correct(check: Check) -> None:
 
 
 def gradients(check: Check) -> None:
-    """Backward kernels against differences of forward kernels."""
+    """Compare backward kernels with differences of forward kernels."""
     errors = dict(cases.check_gradients(check.served, check.xp.asarray, np.random.default_rng(0)))
     for name, error in errors.items():
         check.report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
@@ -134,7 +134,7 @@ def gradients(check: Check) -> None:
 
 
 def speed(check: Check) -> None:
-    """Times of single kernels."""
+    """Time single kernels."""
     for section, label, row in gpu_kernels.tables(check.xp):
         check.report.add(section, label, row)
     check.report.note("kernels timed")

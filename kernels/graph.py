@@ -51,11 +51,7 @@ def concatenate(xp: Any, arrays: Sequence[Array], axis: int) -> Array:
 
 
 class Graph:
-    """Recorded work.
-
-    Args:
-        xp: the module of its arrays, cupy or kernels.emulator.memory.
-    """
+    """Recorded work on arrays of the module xp, cupy or kernels.emulator.memory."""
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp

@@ -20,7 +20,7 @@ from minigrad.tensor import Tensor
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of `data`: a number, nested lists, an array or a tensor.
 
-    If dtype is None, Python floats become float32 and ints int64. If device is None, a tensor's copy stays on its device.
+    By default Python floats become float32 and ints int64, and a tensor's copy stays on its device.
     """
     device = device or (data.device if isinstance(data, Tensor) else get_default_device())
     array = data.array if isinstance(data, Tensor) else data

@@ -72,11 +72,7 @@ class Function:
 
     @classmethod
     def apply(cls, *args: Any, **settings: Any) -> Any:
-        """Run forward, and record a Node if an argument requires a gradient.
-
-        Returns:
-            A Tensor, or a tuple of Tensors if forward returns a tuple.
-        """
+        """Run forward, record a Node if an argument requires a gradient, and return one Tensor or a tuple, as forward does."""
         tensors = [a for a in args if isinstance(a, TensorBase)]
         if not tensors:
             raise TypeError(f"{cls.__name__}: expected at least one tensor, got {', '.join(type(a).__name__ for a in args)}")

@@ -86,7 +86,7 @@ def gradcheck(
     kernel_set: str | None = None,
     seed: int = 0,
 ) -> bool:
-    """Check that backward() agrees with central differences.
+    """Return True if backward() agrees with central differences.
 
     Args:
         function: takes one tensor per input, returns a tensor or a tuple of them; must be deterministic.
@@ -96,9 +96,6 @@ def gradcheck(
         kernel_set: backward() runs through these kernels ("cpu", "emulator", "cuda"); the default ones if None. The
             differences always use the reference kernels.
         seed: random seed for the upstream gradient and the directions.
-
-    Returns:
-        True.
 
     Raises:
         GradcheckError: if they disagree.

@@ -16,7 +16,7 @@ from kernels.adamw import reference
 from kernels.launch import address, inner, kernel, threads_for
 from kernels.simd import load, next_task, store
 
-# The numbers of a step: decay factor 1 − lr · weight_decay, learning rate and eps with both bias corrections, and the rest.
+# One step's settings. decay is 1 − lr · weight_decay; rate and eps include both bias corrections.
 Settings = namedtuple("Settings", "decay beta1 beta2 rate eps grad_scale")
 
 

@@ -19,10 +19,9 @@ from kernels.arrays import Array, array_module
 from kernels.gpu import Argument, Source, Strided, empty, f32, i32
 
 TILE, THREADS = 64, 128
-WIDEST_HEAD = 256  # forward, on an H100; there backward takes heads of up to 192, on GPUs with 99 KB per block up to 64
-PLAIN_QUERIES = (
-    8  # up to this many queries per head, the plain kernel reads no more than the tiled one and fills the GPU better
-)
+# The widest head: forward's tiles fit an H100. Backward's fit there up to 192, and up to 64 on GPUs with 99 KB per block.
+WIDEST_HEAD = 256
+PLAIN_QUERIES = 8  # up to this many queries, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
 def attention_forward(

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
-PACKAGES = {"compiled": "torch", "limit": "numba"}  # what a contestant needs, if that is not a package of its name
+PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, unless it has the contestant's name
 
 
 class Task(NamedTuple):
@@ -39,8 +39,8 @@ class Task(NamedTuple):
 def seconds_of(task: Task) -> float:
     """Seconds of one call, the mean of as many calls as fill a turn.
 
-    As many calls go before, untimed: threads that slept often wake on the core of the thread that woke them, and the system
-    takes some tens of milliseconds to move them apart.
+    The same number of calls runs first, untimed: a thread that slept often wakes on the core of the thread that woke it, and
+    the system takes tens of milliseconds to move it to another core.
     """
     calls, begin = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - begin < task.turn:
@@ -74,7 +74,7 @@ class Contestant:
         pipe = subprocess.PIPE
         self.library = library
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        self.peak = 0.0  # MiB: the most memory that the process had used at the end of its last turn
+        self.peak = 0.0  # the process's peak memory in MiB, at the end of its last turn
 
     def _ask(self, request: list | None) -> dict[str, float]:
         print(json.dumps(request), file=self.process.stdin, flush=True)
@@ -122,7 +122,7 @@ def compete(
     Args:
         libraries: the contestants.
         task: the function that makes the task, and its arguments after the library's name.
-        seconds: how long to go on.
+        seconds: how long the turns go on.
         limit: the task of the contestant "limit".
     """
     for library, contestant in libraries.items():
@@ -131,7 +131,7 @@ def compete(
 
 
 def _peak_memory() -> float:
-    """MiB. Linux's own count for this process alone; getrusage's would include that of the process that started it."""
+    """Peak memory in MiB. Linux counts it for this process alone; getrusage would include the parent process."""
     try:
         match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         if match:

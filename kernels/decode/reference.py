@@ -1,8 +1,8 @@
 """One token of each text through a whole GPT: the specification, in NumPy.
 
 Decoding multiplies one row of each text by every matrix of the model, so its time is the time to read the weights. All texts
-share one reading. The rest (norms, a few heads' attention) is little work, unless every operation costs a call of its own: that
-is why this kernel computes a whole token. The result equals the model's forward pass on one token with a cache.
+share one reading. The rest (norms, a few heads' attention) is little work, but a call for each operation would cost time. So
+this kernel computes a whole token. The result equals the model's forward pass on one token with a cache.
 
 Eight bits: a matrix may be stored as int8 with one scale for each row, w ≈ scale · q with scale = max|w| / 127. That is a
 quarter of the bytes. The activations stay in float32.

@@ -58,7 +58,7 @@ class LaunchError(RuntimeError):
 
 
 class _Extent(ctypes.Structure):
-    """The bytes from an array's first to its last."""
+    """The span of memory from an array's first byte to its last."""
 
     _fields_ = [("begin", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("read_only", ctypes.c_int)]
 
@@ -80,7 +80,7 @@ def settings(checked: bool | None = None, seed: int | None = None) -> Iterator[N
 
 
 def available() -> bool:
-    """Whether g++ is installed, which is all that the emulator needs."""
+    """Whether g++ is installed; the emulator needs nothing else."""
     return shutil.which("g++") is not None
 
 

@@ -15,7 +15,7 @@ _skipping = False
 def skipped() -> Iterator[None]:
     """Inside `with nn.init.skipped():` layers start as zeros and nothing is drawn, so their memory is not even touched.
 
-    For a model whose parameters are loaded next, like torch.nn.utils.skip_init.
+    Use it for a model whose parameters are loaded next, like torch.nn.utils.skip_init.
     """
     global _skipping
     before, _skipping = _skipping, True

@@ -64,7 +64,7 @@ def rms_norm(
     return RMSNorm.apply(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
 
 
-@lru_cache(maxsize=64)  # all layers of a model, and all steps of training, ask for the same few
+@lru_cache(maxsize=64)  # all layers and training steps share a few tables
 def _angles(start: int, T: int, D: int, base: float, dtype: np.dtype, device: str) -> tuple[Any, ...]:
     turns = np.arange(start, start + T)[:, None] * base ** -(np.arange(0, D, 2) / D)  # (T, D/2), in radians
     return tuple(kernels.to_device(f(turns).astype(dtype), device) for f in (np.cos, np.sin))

@@ -1,4 +1,4 @@
-"""Shapes: views and joins. The gradient of a view is the inverse view; the gradient of a join is split again."""
+"""Shapes: views and joins. A view's gradient is the inverse view; a join's gradient is split."""
 
 import math
 from typing import Any, Iterable, Sequence
@@ -104,9 +104,9 @@ def _pieces(array, sizes, dim):
 
 
 def _join(pieces, dim, xp):
-    """The pieces joined along `dim`, without a copy if they lie side by side in one buffer already.
+    """The pieces joined along `dim`, without a copy if they already lie side by side in one buffer.
 
-    The gradients of a block's q, k and v do: Attention.backward writes them there.
+    Attention.backward writes the gradients of q, k and v that way.
     """
     base, strides = pieces[0].base, pieces[0].strides
     shape = list(pieces[0].shape)
