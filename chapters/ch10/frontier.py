@@ -85,7 +85,8 @@ def main(settings: Settings) -> None:
     reward_model, run = load_scalar(settings.reward), Run(settings.run)
     harness, points = Frontier(settings, reward_model), {}
     reference, tokenizer, judge = harness.reference, harness.tokenizer, harness.judge
-    ppo, rloo, dpo = (replace(config, seed=settings.seed) for config in (settings.ppo, settings.rloo, settings.dpo))
+    ppo, rloo = replace(settings.ppo, seed=settings.seed), replace(settings.rloo, seed=settings.seed)
+    dpo = replace(settings.dpo, seed=settings.seed)
 
     policy = harness.policy()
     learner = PPO(policy, load_scalar(settings.reward), ppo, ptx_batches(ppo, judge.world, tokenizer, policy))
