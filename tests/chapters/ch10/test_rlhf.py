@@ -13,8 +13,18 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import next_token_loss
 from chapters.ch10.assess import assess, assessment_text, bootstrap_interval, sample_responses
 from chapters.ch10.reward import ScalarModel
-from chapters.ch10.rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judge_scorer, old_log_probs, optimise
-from chapters.ch10.rlhf import optimise_plainly, reward_scorer, snapshot
+from chapters.ch10.rlhf import (
+    PPO,
+    LoopConfig,
+    PPOConfig,
+    draw_tasks,
+    judge_scorer,
+    old_log_probs,
+    optimise,
+    optimise_plainly,
+    reward_scorer,
+    snapshot,
+)
 from chapters.ch10.rollout import log_probs_of, roll_out
 from chapters.support.batches import RaggedBatches
 from chapters.support.run_folder import Run, RunError

@@ -1,6 +1,7 @@
 """The second bend's commands, one after the other, on a small untrained base; each starts from the previous result."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
     assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
-    methods = dict(ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
+    methods: dict[str, Any] = dict(ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
     frontier.main(frontier.Settings(**settings, **methods, run=runs / "frontier", tasks=12, every=1))
     found = json.loads((runs / "frontier" / "scores.json").read_text())
     assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
