@@ -64,7 +64,7 @@ class DPOBatches:
         self.starts = [len(prompt) for prompt in prompts]
         self.reference = log_probs_of(reference, rollouts).sum(axis=1)  # (N,)
         longest = [max(self.rows[a], self.rows[b], key=len) for a, b in pairs]
-        self.order = RaggedBatches(longest, np.arange(len(pairs)), batch_size, PAD, seed)
+        self.order = RaggedBatches(longest, range(len(pairs)), batch_size, PAD, seed)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         _, places = self.order.batch(step)  # (P,)

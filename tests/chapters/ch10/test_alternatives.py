@@ -33,7 +33,7 @@ def test_dpos_loss_and_gradients_equal_pytorchs():
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=5) for _ in range(4)]
     ours = [mg.tensor(a, dtype=mg.float64, requires_grad=True) for a in arrays]
-    loss = dpo_loss(*ours, 0.3)
+    loss = dpo_loss(ours[0], ours[1], ours[2], ours[3], 0.3)
     loss.backward()
     theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
     c, r, ref_c, ref_r = theirs
@@ -114,7 +114,7 @@ def test_rloos_loss_and_gradient():
     loss = rloo_loss(log_probs, mg.tensor([2.0, -1.0], dtype=mg.float64))
     assert loss.item() == pytest.approx(-(2 * -3 + -1 * -3) / 2)
     loss.backward()
-    np.testing.assert_allclose(log_probs.grad.numpy(), [[-1] * 3, [0.5] * 3])
+    np.testing.assert_allclose(log_probs.grad.numpy(), [[-1.0] * 3, [0.5] * 3])
 
 
 def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_tokenizer, tasks, tmp_path):
@@ -131,9 +131,9 @@ def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_
 
 
 def test_rloo_wants_groups():
-    for wrong in (dict(k=1), dict(k=3, prompts=16)):
+    for k, prompts in ((1, 64), (3, 16)):
         with pytest.raises(ValueError, match="RLOOConfig: expected k >= 2"):
-            RLOOConfig(**wrong)
+            RLOOConfig(k=k, prompts=prompts)
 
 
 # ── best of n ──

@@ -2,6 +2,8 @@ import copy
 import json
 import math
 import signal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,26 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import next_token_loss
 from chapters.ch10.assess import assess, assessment_text, bootstrap_interval, sample_responses
 from chapters.ch10.reward import ScalarModel
-from chapters.ch10.rlhf import PPO, LoopConfig, PPOConfig, draw_tasks, judge_scorer, optimise, reward_scorer, snapshot
-from chapters.ch10.rollout import roll_out
+from chapters.ch10.rlhf import (
+    PPO,
+    LoopConfig,
+    PPOConfig,
+    draw_tasks,
+    judge_scorer,
+    old_log_probs,
+    optimise,
+    optimise_plainly,
+    reward_scorer,
+    snapshot,
+)
+from chapters.ch10.rollout import log_probs_of, roll_out
 from chapters.support.batches import RaggedBatches
 from chapters.support.run_folder import Run, RunError
 from chapters.world.judge import Judge
 
 # ── the loop ──
 
-QUICK = dict(iterations=3, prompts=8, max_new_tokens=8, lr=1e-3, value_lr=1e-3, warmup=1, ptx_coefficient=0.0)
+QUICK: dict[str, Any] = dict(iterations=3, prompts=8, max_new_tokens=8, lr=1e-3, value_lr=1e-3, warmup=1, ptx_coefficient=0.0)
 
 
 def setting(make_gpt, tokenizer, tmp_path, **changes):
@@ -49,8 +62,26 @@ def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant
         np.testing.assert_array_equal(a, b)
 
 
+def test_one_iteration_equals_the_plainest_loop(make_gpt, assistant_tokenizer, tasks, tmp_path):
+    def score(batch, rollouts):
+        rollouts.ended[:] = True  # the plain loop has no `missing_end`
+        return rollouts.inputs.sum(axis=1) / 100
+
+    changes = dict(iterations=1, epochs=1, minibatches=1, warmup=0, grad_clip=0.0)
+    config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path, **changes)
+    records = optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
+    plain, value_model = make_gpt(), ScalarModel(make_gpt(1), mg.Generator(0))
+    batch = draw_tasks(tasks, config, 0)
+    args = plain, reference, value_model, assistant_tokenizer, score, batch, 1, config.lr, config.kl_coefficient
+    assert optimise_plainly(*args, max_new_tokens=config.max_new_tokens) == [records[0]["reward"]]
+    rollouts = roll_out(reference, assistant_tokenizer, batch, 8, mg.Generator(1))
+    before, ours, theirs = (log_probs_of(model, rollouts) for model in (reference, policy, plain))
+    assert np.abs(theirs - before).max() > 0.01
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
 @pytest.mark.parametrize("killed_in", [2, 3])
-def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path):
+def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path, monkeypatch):
     """The process dies in the middle of iteration killed_in, after checkpoints at 1 and 2 or at 1, 2 and 3."""
     reward = reward_scorer(ScalarModel(make_gpt(2), mg.Generator(0)))
 
@@ -71,7 +102,7 @@ def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, ass
                 raise Killed
             return learn(*args)
 
-        learner.learn = dying
+        monkeypatch.setattr(learner, "learn", dying)
         optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner)
         return (run / "metrics.jsonl").read_bytes(), (run / "model.safetensors").read_bytes()
 
@@ -104,11 +135,10 @@ def test_it_learns_to_say_what_is_rewarded(make_gpt, assistant_tokenizer, tasks,
 def test_when_it_goes_wrong_the_last_good_policy_is_kept(what, make_gpt, assistant_tokenizer, tasks, tmp_path):
     changes = dict(lr=0.3, kl_limit=0.5, warmup=0) if what == "kl" else {}
     config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path, **changes)
-    calls, good = [], []
+    calls = []
 
     def score(asked, rollouts):
         calls.append(1)
-        good[:] = snapshot(policy)
         return np.full(len(asked), np.nan if what == "reward" and len(calls) == 2 else 1.0) * rollouts.lengths
 
     before = snapshot(policy)
@@ -163,13 +193,13 @@ def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
 
     with pytest.raises(ValueError, match="PPO: expected pretraining batches"):
         PPO(make_gpt(), ScalarModel(make_gpt(1)), PPOConfig(ptx_coefficient=1.0))
-    config = PPOConfig(**{**QUICK, "ptx_coefficient": 5.0, "epochs": 4})
+    config = replace(PPOConfig(**QUICK), ptx_coefficient=5.0, epochs=4)
     policy = make_gpt()
     batch = [mg.from_numpy(a) for a in Batches().batch(0)]
     before = next_token_loss(policy, *batch).item()
     learner = PPO(policy, ScalarModel(make_gpt(1)), config, Batches())
     rollouts = roll_out(policy, assistant_tokenizer, tasks[:8], 8, mg.Generator(0))
-    learner.learn(rollouts, np.zeros(8), rollouts.log_probs, 0.0, 1e-2)
+    learner.learn(rollouts, np.zeros(8), old_log_probs(rollouts), 0.0, 1e-2)
     assert next_token_loss(policy, *batch).item() < before - 0.5
 
 

@@ -1,6 +1,7 @@
-"""The second bend's commands, one after the other, on a small untrained base: each finds what the last one left."""
+"""The second bend's commands, one after the other, on a small untrained base; each starts from the previous result."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +30,8 @@ def runs(tmp_path_factory):
 def assistant(runs, make_gpt, assistant_tokenizer, capsys):
     if not (runs / "assistant").exists():
         save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
-        demonstrations.main(
-            demonstrations.Settings(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW)
-        )
+        settings = dict(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, training=FEW)
+        demonstrations.main(demonstrations.Settings(**settings))
         assert "held out, sampled at temperature 1: the simulated judge's mean score" in capsys.readouterr().out
     return runs / "assistant"
 
@@ -82,12 +82,12 @@ def test_the_commands_that_train_against_the_reward_model(name, runs, assistant,
 def test_several_seeds_are_one_figure(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, run=runs / "seeds", tasks=12, held_out=6, training=PPO)
     rlhf.main(rlhf.Settings(**settings, seed=3, seeds=2))
-    said = capsys.readouterr().out
-    assert "2 seeds: the simulated judge prefers PPO to SFT on" in said
+    out = capsys.readouterr().out
+    assert "2 seeds: the simulated judge prefers PPO to SFT on" in out
     each = [json.loads((runs / "seeds" / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 4)]
     assert all(len(found["of each task"]) == 6 for found in each)
     share = sum(sum(found["of each task"]) for found in each) / 12
-    assert f"on {share:.1%} of held-out tasks" in said
+    assert f"on {share:.1%} of held-out tasks" in out
     with pytest.raises(ValueError, match="seeds must be at least 1"):
         rlhf.main(rlhf.Settings(**settings, seeds=0))
 
@@ -96,20 +96,8 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
     assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
-    frontier.main(
-        frontier.Settings(
-            **settings,
-            run=runs / "frontier",
-            tasks=12,
-            every=1,
-            ppo=PPO,
-            rloo=RLOO,
-            dpo=FEW,
-            betas=(0.1,),
-            comparisons=6,
-            ns=(1, 2),
-        )
-    )
+    methods: dict[str, Any] = dict(ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
+    frontier.main(frontier.Settings(**settings, **methods, run=runs / "frontier", tasks=12, every=1))
     found = json.loads((runs / "frontier" / "scores.json").read_text())
     assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
     assert found["PPO"][0]["wins"] == 0.5 and abs(found["PPO"][0]["kl"]) < 1e-6  # where all start
@@ -126,17 +114,10 @@ def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
             return self.name, step
 
     batches = demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 3)
-    assert [batches.batch(i) for i in range(7)] == [
-        ("new", 0),
-        ("new", 1),
-        ("old", 0),
-        ("new", 2),
-        ("new", 3),
-        ("old", 1),
-        ("new", 4),
-    ]
+    names, steps = zip(*(batches.batch(i) for i in range(7)), strict=True)
+    assert " ".join(names) == "new new old new new old new" and steps == (0, 1, 0, 2, 3, 1, 4)
     assert "new" in batches.signature and "old" in batches.signature
-    with pytest.raises(ValueError, match="every=1"):
+    with pytest.raises(ValueError, match="expected every >= 2, got 1"):
         demonstrations.RehearsalBatches(Numbered("new"), Numbered("old"), 1)
 
 
@@ -146,7 +127,7 @@ def test_a_temperature_built_in_divides_the_logits(make_gpt):
         before = model(ids).numpy().copy()
         sharpen(model, 0.5)
         np.testing.assert_allclose(model(ids).numpy(), before / 0.5, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="above 0, got 0"):
+    with pytest.raises(ValueError, match="expected a number above 0, got 0"):
         sharpen(model, 0)
 
 
@@ -160,8 +141,8 @@ def test_pretrainings_batches_are_pages_of_the_world(world, assistant_tokenizer)
 
 def test_a_snapshot_is_a_copy(make_gpt):
     gpt = make_gpt()
-    kept = snapshot(gpt)
+    copies = snapshot(gpt)
     gpt.wte.weight.array += 1
-    restore(gpt, kept)
-    for a, b in zip(kept, snapshot(make_gpt()), strict=True):
+    restore(gpt, copies)
+    for a, b in zip(copies, snapshot(make_gpt()), strict=True):
         np.testing.assert_array_equal(a, b)
