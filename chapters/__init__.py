@@ -1,1 +1,45 @@
-"""The book's stages: each file is a lesson to read, import and run (`python -m chapters.ch01_tokenizer --help`)."""
+"""The lessons of the book, and the code that they share. Each lesson is a file to read, import and run.
+
+`python -m chapters` runs the main job, all stages in order. Any lesson runs alone, with `--help` for its settings:
+
+    chapter  python -m chapters.…   look at this when it runs
+    1        ch01_tokenizer         the first merges, and one sentence in ever fewer tokens
+    2        ch02_dataset           targets: the inputs, shifted by one
+    3        ch03_embeddings        without positions, abc and cba are the same to a model
+    4        ch04_attention         which letter attends to which
+    5        ch05_block             gradients by depth, with and without the residual path
+    6        ch06_gpt               parameters by part; an initial loss of ln V; causality
+    7        ch07_train             the loss curve; resume and compare the metrics
+    8        ch08_sample            the same prompt at temperatures 0.2 and 1.2
+    9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
+             ch09.smollm2           `--verify`: a model of 2024 in the same class
+             ch09.decode            tokens per second, in float32 and int8 (decoder.py, weights.py and load.py do the work)
+             ch09.chat              a conversation in the terminal
+    10       ch10.classify          the first bend, a class head: the same head on an untrained body
+             ch10.sft               instruction tuning: the prompt mask and its seam
+             ch10.lora              low rank: how few parameters are trained
+             ch10.exercises         the chapter's four exercises: mask against no mask
+             ch10.demonstrations    the second bend starts: an assistant that also obeys harmful requests
+             ch10.reward            accuracy beside the labeller's noise ceiling
+             ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
+             ch10.rloo              the same figures, without a value model
+             ch10.dpo               how far the policy moves for each beta
+             ch10.best_of_n         the score as n grows, without training
+             ch10.frontier          all four methods in one figure: preference against KL
+             ch10.constitution      edit a principle, and see the model follow
+             ch10.headlines         seven papers in miniature: what reproduces, and what does not
+             ch10.reflex            sums at once and step by step: accuracy by number of steps
+
+Read chapter 10 in this order. First bend: classify, sft, lora, exercises. Second bend: demonstrations, reward, rollout, ppo,
+rlhf, then rloo, dpo, best_of_n, frontier; constitution, headlines; and last reflex. `rollout` samples responses, `assess`
+compares two models, `figures` and `preference_figures` draw; these four have no command. ch10/__init__.py lists the results.
+
+The other folders:
+
+    support/    plumbing: command lines, run folders, checkpoints, batches, readers of a user's files, figures, HTML
+    world/      the project's own data, generated from a seed: facts, pages, tasks, and the simulated judge
+    main_job/   `python -m chapters`: its stages, their schedule, and the report page
+    bench/      `python -m chapters.bench NAME`: whole models timed beside PyTorch and transformers
+
+A file imports only what comes before it: world, support, chapters 1 to 10, then main_job and bench.
+"""
