@@ -22,9 +22,9 @@
              ch10.demonstrations    the second bend starts: an assistant that also obeys harmful requests
              ch10.reward            accuracy beside the labeller's noise ceiling
              ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
-             ch10.rloo              the same figures, without a value model
-             ch10.dpo               how far the policy moves for each beta
-             ch10.best_of_n         the score as n grows, without training
+             ch10.rloo              preference and KL, without a value model
+             ch10.dpo               preference and KL, without a reward model
+             ch10.best_of_n         preference and KL as n grows, without any training
              ch10.frontier          all four methods in one figure: preference against KL
              ch10.constitution      edit a principle, and see the model follow
              ch10.headlines         seven papers in miniature: what reproduces, and what does not
@@ -32,7 +32,7 @@
 
 Read chapter 10 in this order. First bend: classify, sft, lora, exercises. Second bend: demonstrations, reward, rollout, ppo,
 rlhf, then rloo, dpo, best_of_n, frontier; constitution, headlines; and last reflex. `rollout` samples responses, `assess`
-compares two models, `figures` and `preference_figures` draw; these four have no command. ch10/__init__.py lists the results.
+compares two models, `figures` and `preference_figures` draw; these four and `ppo` have no command. Its __init__ has results.
 
 The other folders:
 

@@ -1,51 +1,60 @@
-"""Chapter 10, the reward model: humans compare, they do not author; a network learns to say what they would prefer.
+"""Chapter 10, the reward model: a comparison of two responses becomes a number for each of them.
 
-    python -m chapters.ch10.reward                     # comparisons by a simulated labeller; into runs/reward
+    python -m chapters.ch10.reward                     # comparisons by a simulated labeller; writes into runs/reward
     python -m chapters.ch10.reward --data pairs.json   # your own chosen and rejected responses
 
-What this file teaches: a comparison becomes a scalar. The body of the SFT model gets a head with one output, read at
-the response's last token, and chapter 7's loop trains it on −log σ(r_chosen − r_rejected): nobody ever says how good a
-response is, only which of two is better. Because the labeller here is a simulation with a stated noise
-(`chapters.world.judge`), the best accuracy that anybody could reach is known.
-Sources: section 10.4; the loss, the K responses a prompt in one batch, and the mean of zero on the demonstrations are
-equation 1 and section 3.5 of Ouyang et al. 2022 (arXiv:2203.02155).
+People find it hard to say how good a response is, and easy to say which of two is better. Bradley and Terry's model (1952)
+connects the two: a labeller prefers the first response with probability σ(r_first − r_second). A network that outputs rewards
+can therefore learn from comparisons by maximum likelihood; `preference_loss` is the whole idea. The network is the SFT model
+with a head of one output, read at the response's last token, and chapter 7's loop trains it.
+
+Look at the accuracy beside its ceiling: the labeller is a simulation with known noise (chapters/world/judge.py), so we know
+the best accuracy that any model could reach. Source: section 10.4; Ouyang et al. 2022 (arXiv:2203.02155), equation 1.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.ch06_gpt import GPT, GPTConfig, load_model
+from chapters.ch06_gpt import GPT, GPTConfig, config_from, load_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, roll_out_many
 from chapters.ch10.sft import format_prompt
-from chapters.support.batches import RaggedBatches, by_length, pad_right
+from chapters.support.batches import RaggedBatches, by_length, pad_right, random_split
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters
-from chapters.world import World
+from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, ceiling
 from chapters.world.requests import demonstrations, mixed_tasks
 
-# ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+def preference_loss(chosen: mg.Tensor, rejected: mg.Tensor) -> mg.Tensor:
+    """−log σ(r_chosen − r_rejected) for each of P comparisons, from their rewards: twice (P,) -> (P,).
+
+    >>> round(preference_loss(mg.tensor([2.0]), mg.tensor([0.0])).item(), 3)
+    0.127
+    """
+    return -F.logsigmoid(chosen - rejected)
 
 
 class ScalarModel(nn.Module):
-    """A GPT whose vocabulary head is replaced by one that gives a number at every position: idx (B, T) -> (B, T).
+    """A GPT with one number at every position in place of logits: idx (B, T) -> (B, T).
 
-    As a reward model it is read at a response's last token; PPO's value model reads it everywhere. The given gpt is
-    changed in place.
+    A reward model uses the number at a response's last token, PPO's value model all of them. `gpt` itself loses its logits.
     """
 
-    def __init__(self, gpt, generator=None):
+    def __init__(self, gpt: GPT, generator: mg.Generator | None = None) -> None:
         super().__init__()
         self.gpt = gpt
         self.gpt.lm_head = nn.Identity()
@@ -54,61 +63,28 @@ class ScalarModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @property
-    def config(self):
+    def config(self) -> GPTConfig:
         return self.gpt.config
 
-    def forward(self, idx):
+    def forward(self, idx: mg.Tensor) -> mg.Tensor:
         return self.head(self.gpt(idx))[:, :, 0]  # (B, T)
 
 
-def save_scalar(run, model):
-    """Write the model into the run's folder as reward.safetensors."""
-    metadata = {"config": json.dumps(asdict(model.config))}
-    mg.serialization.save(run / "reward.safetensors", dict(model.named_parameters()), metadata=metadata)
-
-
-def load_scalar(folder):
-    """The ScalarModel that save_scalar left in a run's folder."""
-    path = Path(folder) / "reward.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"there is no reward model in {folder}: python -m chapters leaves one in runs/main/reward, and "
-            "python -m chapters.ch10.reward trains one"
-        )
-    arrays, metadata = mg.serialization.load(path)
-    model = ScalarModel(GPT(GPTConfig(**json.loads(metadata["config"]))))
-    load_parameters(model, arrays, path)
-    return model.eval()
-
-
-def reward_loss(model, inputs, ends, chosen, rejected, weights):
-    """−Σ weight · log σ(r_chosen − r_rejected).
-
-    inputs: (N, T) ids; ends: (N,) the column of each row's last token; chosen, rejected: (P,) row numbers;
-    weights: (P,), which add up to 1.
-    """
-    rewards = model(inputs)[np.arange(inputs.shape[0]), ends]  # (N,)
-    return -(F.logsigmoid(rewards[chosen] - rewards[rejected]) * weights).sum()
-
-
-def reward_scores(model, rows, batch_size=64):
-    """The reward of each row, read at its last token: lists of ids -> (N,) float32."""
-    found = np.zeros(len(rows), np.float32)  # (N,)
+def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int = 64) -> np.ndarray:
+    """The reward at the last token of each of N rows of token ids: (N,) float32."""
+    rewards = np.zeros(len(rows), np.float32)  # (N,)
     was_training = model.training
     model.eval()
     with mg.no_grad():
         for places, inputs in by_length(rows, batch_size, PAD):
             ends = np.array([len(rows[i]) - 1 for i in places])  # (b,)
-            found[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
+            rewards[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
     model.train(was_training)
-    return found
+    return rewards
 
 
-def normalise(model, rows):
-    """Shift the head's bias so that the mean reward of these rows, the demonstrations, is 0.  Returns the shift.
-
-    The loss sees only differences, so that a reward has no zero of its own.
-    """
+def normalise(model: ScalarModel, rows: Sequence[list[int]]) -> float:
+    """Make 0 the mean reward of these rows, since the loss leaves the zero of rewards open.  Returns the shift of the bias."""
     shift = float(reward_scores(model, rows).mean())
     model.head.bias.array -= np.float32(shift)
     return shift
@@ -119,78 +95,87 @@ def normalise(model, rows):
 
 @dataclass(frozen=True)
 class Ranking:
-    """K responses to one prompt, and the comparisons that a labeller made among them."""
+    """K responses to one prompt, and a labeller's P comparisons of them."""
 
-    rows: list  # K lists of token ids, each the prompt and a response
-    pairs: list  # [(number of the response preferred, number of the other)]
-    probabilities: list  # of the labeller's preferring the first, where it is a simulation and they are known
+    rows: list[list[int]]  # K rows of token ids, each the prompt and a response
+    pairs: list[tuple[int, int]]  # P pairs: (number of the preferred response, number of the other)
+    probabilities: list[float]  # P probabilities of the labeller's choices if it is a simulation, else empty
 
 
-def rank_responses(judge, task, prompt, responses, texts, rng):
-    """Have the simulated labeller compare every two different responses to a task; None where all are the same.
+class Labeller(Protocol):
+    """A simulated labeller, such as `Judge`: `probability` is that of preferring response a to response b."""
 
-    prompt, responses: token ids; texts: what the labeller reads.
-    """
-    kept = [i for i in range(len(texts)) if texts[i] not in texts[:i]]
+    def probability(self, task: Instruction, a: str, b: str) -> float: ...
+
+
+def rank_responses(
+    labeller: Labeller, task: Instruction, prompt: list[int], responses: list[list[int]], texts: list[str], rng: SeededRandom
+) -> Ranking | None:
+    """Let the simulated labeller compare every two different responses, as ids and as texts.  None if all are equal."""
+    different = [i for i, text in enumerate(texts) if text not in texts[:i]]
     pairs, probabilities = [], []
-    for a, b in combinations(range(len(kept)), 2):
-        p = judge.probability(task, texts[kept[a]], texts[kept[b]])
+    for a, b in combinations(range(len(different)), 2):
+        p = labeller.probability(task, texts[different[a]], texts[different[b]])
         first = rng.random() < p
         pairs.append((a, b) if first else (b, a))
         probabilities.append(p if first else 1 - p)
-    return Ranking([prompt + responses[i] for i in kept], pairs, probabilities) if pairs else None
+    return Ranking([prompt + responses[i] for i in different], pairs, probabilities) if pairs else None
 
 
-def collect_rankings(policy, tokenizer, judge, tasks, k, seed, max_new_tokens=48):
-    """k responses of the policy to each task, compared by the simulated labeller -> [Ranking]."""
+def collect_rankings(
+    policy: GPT, tokenizer: Any, judge: Labeller, tasks: Sequence[Instruction], k: int, seed: int, max_new_tokens: int = 48
+) -> list[Ranking]:
+    """Sample k responses of the policy to each task, and let the simulated labeller compare them."""
     if k < 2:
-        raise ValueError(f"a comparison needs at least 2 responses to a prompt, got k={k}.")
+        raise ValueError(f"comparisons: expected at least 2 responses to a prompt, got k={k}")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
     texts, rng, rankings = rollouts.texts(tokenizer), SeededRandom(f"comparisons/{seed}"), []
     for i, task in enumerate(tasks):
-        mine = slice(i * k, (i + 1) * k)
-        rankings.append(rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[mine], texts[mine], rng))
-    return [ranking for ranking in rankings if ranking is not None]
+        group = slice(i * k, (i + 1) * k)
+        if ranking := rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[group], texts[group], rng):
+            rankings.append(ranking)
+    return rankings
 
 
-def from_pairs(pairs, tokenizer, context):
-    """[(Instruction, chosen, rejected)] -> ([Ranking] of two responses each, how many were too long for the context).
+def encode_pair(task: Instruction, response: str, tokenizer: Any) -> list[int]:
+    """The token ids of a task's prompt, a response and the end-of-text token."""
+    return tokenizer.encode(format_prompt(task.instruction, task.input)) + tokenizer.encode(response) + [tokenizer.eos_id]
 
-    Raises ValueError where none is left.
-    """
-    rankings = []
-    for task, *responses in pairs:
-        prompt = tokenizer.encode(format_prompt(task.instruction, task.input))
-        rows = [prompt + tokenizer.encode(response) + [tokenizer.eos_id] for response in responses]
-        rankings.append(Ranking(rows, [(0, 1)], []))
-    kept = [ranking for ranking in rankings if max(map(len, ranking.rows)) <= context]
-    if not kept:
-        shortest = min(max(map(len, ranking.rows)) for ranking in rankings)
+
+def from_pairs(pairs: Sequence[tuple[Instruction, str, str]], tokenizer: Any, context: int) -> tuple[list[Ranking], int]:
+    """(task, chosen, rejected) triples as rankings of two, and how many exceed the context.  Raises ValueError if all do."""
+    rankings = [Ranking([encode_pair(task, r, tokenizer) for r in both], [(0, 1)], []) for task, *both in pairs]
+    lengths = [max(map(len, ranking.rows)) for ranking in rankings]
+    fitting = [ranking for ranking, length in zip(rankings, lengths, strict=True) if length <= context]
+    if not fitting:
         raise ValueError(
-            f"all {len(rankings)} pairs are longer than the model's context of {context} tokens, the shortest has "
-            f"{shortest}; give shorter responses or a model with a longer context."
+            f"pairs: expected some that fit the model's context of {context} tokens, got {len(rankings)} longer pairs, the "
+            f"shortest of {min(lengths)} tokens; give shorter responses or a model with a longer context"
         )
-    return kept, len(rankings) - len(kept)
+    return fitting, len(rankings) - len(fitting)
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class ComparisonBatches:
-    """Rankings as chapter 7's batches: batch(step) -> inputs, ends, chosen, rejected, weights, for reward_loss.
+    """Batches of rankings for `reward_loss`.  A prompt's comparisons share a batch and count as one element.
 
-    All comparisons of a prompt are in one batch, as one element: each of its K responses is read once and not K − 1
-    times, and a prompt with many comparisons weighs no more than one with few (Ouyang et al. 2022, section 3.5).
+    So the model reads each response once rather than K − 1 times, and all prompts weigh the same (Ouyang et al., section 3.5).
     """
 
-    def __init__(self, rankings, batch_size, seed=0):
+    def __init__(self, rankings: Sequence[Ranking], batch_size: int, seed: int = 0) -> None:
         if not rankings:
-            raise ValueError("there is no comparison to learn from; give at least one prompt with two responses.")
+            raise ValueError("comparisons: expected at least one, got none; give a prompt with two different responses")
         self.rankings = rankings
         longest = [max(ranking.rows, key=len) for ranking in rankings]
-        self.order = RaggedBatches(longest, np.arange(len(rankings)), batch_size, PAD, seed)
+        self.order = RaggedBatches(longest, range(len(rankings)), batch_size, PAD, seed)  # its targets number the rankings
 
-    def batch(self, step):
-        rows, chosen, rejected, weights = [], [], [], []
-        _, places = self.order.batch(step)  # (B,)  those of like length together
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        rows: list[list[int]] = []
+        chosen, rejected, weights = [], [], []
+        _, places = self.order.batch(step)  # (B,)
         for ranking in (self.rankings[i] for i in places):
             chosen += [len(rows) + better for better, _ in ranking.pairs]
             rejected += [len(rows) + worse for _, worse in ranking.pairs]
@@ -200,14 +185,41 @@ class ComparisonBatches:
         return pad_right(rows, PAD), ends, np.array(chosen), np.array(rejected), np.array(weights, np.float32)
 
     @property
-    def signature(self):
+    def signature(self) -> str:
         return f"{self.order.signature}, {sum(len(r.pairs) for r in self.rankings)} comparisons"
+
+
+def reward_loss(
+    model: nn.Module, inputs: mg.Tensor, ends: mg.Tensor, chosen: mg.Tensor, rejected: mg.Tensor, weights: mg.Tensor
+) -> mg.Tensor:
+    """The mean of `preference_loss` over P comparisons of N responses, with weights (P,) that add up to 1.
+
+    inputs: (N, T) token ids; ends: (N,) the column of each row's last token; chosen, rejected: (P,) row numbers.
+    """
+    rewards = model(inputs)[np.arange(inputs.shape[0]), ends]  # (N,)
+    return (preference_loss(rewards[chosen], rewards[rejected]) * weights).sum()
+
+
+def train_reward(gpt: GPT, rankings: list[Ranking], rows: list[list[int]], config: TrainConfig, run: Run) -> ScalarModel:
+    """Turn `gpt` itself into a reward model: add the head, train all parameters, make 0 the mean reward of `rows`, save."""
+    model = ScalarModel(gpt, mg.Generator(config.seed))
+    train(model, ComparisonBatches(rankings, config.batch_size, config.seed), config, run, loss_fn=reward_loss)
+    normalise(model, rows)
+    save_scalar(run, model)
+    return model
+
+
+def demonstrated_rows(world: World, tokenizer: Any, n: int, context: int, seed: int) -> list[list[int]]:
+    """Prompt and response of n demonstrations as token ids, without those that exceed the context."""
+    pairs = demonstrations(world, mixed_tasks(world, "train", n, seed + 1), seed + 1)
+    rows = [encode_pair(task, response, tokenizer) for task, response in pairs]
+    return [row for row in rows if len(row) <= context]
 
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def gaps_of(model, rankings):
+def gaps_of(model: ScalarModel, rankings: Sequence[Ranking]) -> np.ndarray:
     """r_preferred − r_other of every comparison: (P,)."""
     rewards = reward_scores(model, [row for ranking in rankings for row in ranking.rows])  # (N,)
     gaps, first = [], 0
@@ -217,92 +229,108 @@ def gaps_of(model, rankings):
     return np.array(gaps)
 
 
-def accuracy(gaps):
-    """Share of comparisons in which the preferred response has the higher reward; equal rewards are half right."""
+def accuracy(gaps: np.ndarray) -> float:
+    """Share of comparisons whose preferred response has the higher reward; equal rewards count half."""
     return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
 
 
-def calibration(gaps, bins=10):
-    """How often is a response preferred that the model says is preferred with probability p?
+def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, float, int]], float]:
+    """Does the labeller prefer a response as often as the model predicts?  Each comparison counts once from either side.
 
-    Each comparison is looked at from both its sides. Returns ([(mean p, share preferred, how many) a bin that is not
-    empty], the expected calibration error: the mean distance between the two, weighted by how many).
-    Guo et al. 2017 (arXiv:1706.04599), equation 3.
+    Returns (mean predicted probability, share preferred, count) of every bin that is not empty, and the expected calibration
+    error: the mean distance of the first two, weighted by count (Guo et al. 2017, arXiv:1706.04599, equation 3).
     """
-    said = 1 / (1 + np.exp(-np.concatenate([gaps, -gaps]).astype(np.float64)))  # (2P,)
+    predicted = 1 / (1 + np.exp(-np.concatenate([gaps, -gaps]).astype(np.float64)))  # (2P,)
     preferred = np.repeat([1.0, 0.0], len(gaps))  # (2P,)
-    which = np.minimum((said * bins).astype(int), bins - 1)  # (2P,)
-    table = [
-        (float(said[which == b].mean()), float(preferred[which == b].mean()), int((which == b).sum()))
-        for b in range(bins)
-        if (which == b).any()
-    ]
-    error = sum(n * abs(p - share) for p, share, n in table) / len(said)
+    bin_of = np.minimum((predicted * bins).astype(int), bins - 1)  # (2P,)
+    members = [bin_of == b for b in range(bins) if (bin_of == b).any()]
+    table = [(float(predicted[m].mean()), float(preferred[m].mean()), int(m.sum())) for m in members]
+    error = sum(n * abs(p - share) for p, share, n in table) / len(predicted)
     return table, float(error)
 
 
-def measure(model, rankings):
-    """Accuracy, calibration, and where the labeller is a simulation the ceiling and the share of it that is reached."""
+def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """Accuracy and calibration; if the labeller is a simulation, also the accuracy's ceiling and the share of it reached."""
     gaps = gaps_of(model, rankings)
     table, error = calibration(gaps)
-    found = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}
+    result = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}
     probabilities = np.array([p for ranking in rankings for p in ranking.probabilities])  # (P,)
     if len(probabilities) == len(gaps):
-        # What the accuracy would be on average, were the same comparisons answered again and again: less of chance.
+        # The mean accuracy if the labeller repeated its comparisons again and again: less chance enters it.
         right = np.where(gaps > 0, probabilities, np.where(gaps < 0, 1 - probabilities, 0.5))  # (P,)
-        found |= {"ceiling": ceiling(probabilities), "expected accuracy": float(right.mean())}
-        found["share of the ceiling"] = found["expected accuracy"] / found["ceiling"]
-    return found
+        best, expected = ceiling(probabilities), float(right.mean())
+        result |= {"ceiling": best, "expected accuracy": expected, "share of the ceiling": expected / best}
+    return result
 
 
-# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def show_token_scores(model: ScalarModel, tokenizer: Any, rankings: Sequence[Ranking], run: Run, n: int = 3) -> Path:
+    """Draw where the reward rises and falls, token by token, in n pairs of responses.  Returns the figure's path."""
+    responses, titles = [], []
+    for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
+        prompt = tokenizer.decode(ranking.rows[0][: response_start(ranking.rows[0], tokenizer)])
+        request = prompt.split("### Instruction:\n")[-1].split("### Response:")[0].replace("### Input:", "")
+        titles.append(" ".join(request.split()))
+        for number in ranking.pairs[0]:
+            row, start = ranking.rows[number], response_start(ranking.rows[number], tokenizer)
+            with mg.no_grad():
+                rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
+            responses.append((tokenizer.pieces(row[start:]), rewards[start:]))
+    return draw_token_scores(run / "figures" / "tokens.png", responses, titles)
 
 
-def train_reward(gpt, rankings, demonstrated, config, run):
-    """Bolt a scalar head onto gpt (changed in place), train all of it on [Ranking] with chapter 7's loop, normalise on
-    the demonstrated rows, save.  Returns the ScalarModel."""
-    model = ScalarModel(gpt, mg.Generator(config.seed))
-    train(model, ComparisonBatches(rankings, config.batch_size, config.seed), config, run, loss_fn=reward_loss)
-    normalise(model, demonstrated)
-    save_scalar(run, model)
-    return model
+def response_start(row: list[int], tokenizer: Any) -> int:
+    """The position in a row of token ids after the template's last line, where the response begins."""
+    ends = (start for start in range(len(row)) if tokenizer.decode(row[:start]).endswith("### Response:\n"))
+    return next(ends, 0)
 
 
-def demonstrated_rows(world, tokenizer, n, context, seed):
-    """Prompt and response of n demonstrations, as token ids."""
-    pairs = demonstrations(world, mixed_tasks(world, "train", n, seed + 1), seed + 1)
-    rows = [
-        tokenizer.encode(format_prompt(task.instruction, task.input)) + tokenizer.encode(response) + [tokenizer.eos_id]
-        for task, response in pairs
-    ]
-    return [row for row in rows if len(row) <= context]
+# ── files and the command ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_scalar(run: Run, model: ScalarModel) -> None:
+    """Write the model into the run's folder as reward.safetensors."""
+    metadata = {"config": json.dumps(asdict(model.config))}
+    mg.serialization.save(run / "reward.safetensors", dict(model.named_parameters()), metadata=metadata)
+
+
+def load_scalar(folder: str | Path) -> ScalarModel:
+    """Load the model, in eval mode, that `save_scalar` wrote into a run folder.  Raises FileNotFoundError, CheckpointError."""
+    path = Path(folder) / "reward.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no reward model in {folder}; run python -m chapters (runs/main/reward) or python -m chapters.ch10.reward"
+        )
+    arrays, metadata = mg.serialization.load(path)
+    model = ScalarModel(GPT(config_from(metadata, path)))
+    load_parameters(model, arrays, path)
+    return model.eval()
 
 
 @dataclass
 class Settings(OnDevice):
-    """Train a reward model on comparisons; show its accuracy against the ceiling, its calibration, what it reads."""
+    """Train a reward model on comparisons; show its accuracy beside the ceiling, its calibration, its reward at each token."""
 
-    sft: Path = Path("runs/main/assistant")  # the SFT model's run folder, from the main job or ch10/demonstrations
-    data: Path | None = None  # a JSON file of chosen and rejected responses instead of the simulation
-    run: Path = Path("runs/reward")  # the folder for everything
+    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model, from the main job or ch10.demonstrations
+    data: Path | None = None  # JSON file of chosen and rejected responses, in place of the simulated labeller
+    run: Path = Path("runs/reward")  # run folder to write
     prompts: int = 5000  # instructions whose responses are compared
-    k: int = 4  # responses to each
-    held_out: int = 1200  # instructions, about entities never trained on, whose comparisons measure the model
-    noise: float = 0.5  # of the simulated labeller: the score that is worth odds of e to 1
+    k: int = 4  # responses to each instruction
+    held_out: int = 1200  # test instructions, about entities that training never mentions
+    noise: float = 0.5  # labeller noise: the score difference that makes odds of e to 1 (0 = always picks the better response)
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=625, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
-    world: int = 0  # the seed of the world whose tasks are asked
-    seed: int = 0  # of everything random
+    world: int = 0  # seed of the little world that the tasks are about
+    seed: int = 0  # random seed
     quick: bool = False  # fewer comparisons and steps
 
 
 QUICK = {"prompts": 200, "held_out": 64, "training": TrainConfig(steps=30, batch_size=8, lr=5e-4, warmup_steps=5)}
 
 
-def main(settings):
+def main(settings: Settings) -> None:
     at_least_one(settings, "prompts", "held_out")
     gpt, tokenizer = load_model(settings.sft)
     world, run, config = World(settings.world), Run(settings.run), replace(settings.training, seed=settings.seed)
@@ -310,57 +338,27 @@ def main(settings):
     if settings.data:
         pairs, equal = read_pairs(settings.data)
         rankings, long = from_pairs(pairs, tokenizer, context)
-        print(f"{len(rankings)} pairs; left out: {equal} of equal responses, {long} longer than {context} tokens")
-        order = np.random.default_rng(settings.seed).permutation(len(rankings))  # (N,)
-        held_out, rankings = ([rankings[i] for i in part] for part in np.split(order, [max(1, len(order) // 10)]))
-        demonstrated = [ranking.rows[0] for ranking in rankings]
+        print(f"{len(rankings)} pairs; left out: {equal} with equal responses, {long} longer than {context} tokens")
+        rankings, held_out = random_split(rankings, max(1, len(rankings) // 10), settings.seed)
+        rows = [ranking.rows[0] for ranking in rankings]
     else:
         judge = Judge(world, settings.noise)
         tasks = mixed_tasks(world, "train", settings.prompts, settings.seed)
         rankings = collect_rankings(gpt, tokenizer, judge, tasks, settings.k, settings.seed)
         tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
         held_out = collect_rankings(gpt, tokenizer, judge, tests, settings.k, settings.seed + 1)
-        demonstrated = demonstrated_rows(world, tokenizer, 300, context, settings.seed)
-    model = train_reward(gpt, rankings, demonstrated, config, run)
+        rows = demonstrated_rows(world, tokenizer, 300, context, settings.seed)
+    model = train_reward(gpt, rankings, rows, config, run)
 
-    found = measure(model, held_out)
-    (run / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(f"held out: {found['accuracy']:.2%} of {found['comparisons']} comparisons right, ", end="")
-    if "ceiling" in found:
-        print(
-            f"{found['expected accuracy']:.2%} expected; against the simulated labeller's noise nobody can do better "
-            f"than {found['ceiling']:.2%}: {found['share of the ceiling']:.1%} of the ceiling",
-            end=", ",
-        )
-    print(f"calibration error {found['calibration error']:.3f}")
-    draw_calibration(run / "figures" / "calibration.png", found)
+    result = measure(model, held_out)
+    (run / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"held out: {result['accuracy']:.2%} of {result['comparisons']} comparisons right", end="; ")
+    if "ceiling" in result:
+        print(f"{result['expected accuracy']:.2%} expected, {result['share of the ceiling']:.1%} of the ceiling", end=" ")
+        print(f"that the simulated labeller's noise sets at {result['ceiling']:.2%}", end="; ")
+    print(f"calibration error {result['calibration error']:.3f}")
+    draw_calibration(run / "figures" / "calibration.png", result)
     print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")
-
-
-def show_token_scores(model, tokenizer, rankings, run, n=3):
-    """Draw the reward read at every token of n pairs of responses: where does it rise and fall?  Returns the path."""
-    shown, titles = [], []
-    for ranking in sorted(rankings, key=lambda ranking: len(ranking.rows[0]))[: 40 * n : 40]:
-        row = ranking.rows[0]
-        prompt = tokenizer.decode(row[: response_start(row, tokenizer)])
-        asked = prompt.split("### Instruction:\n")[-1].split("### Response:")[0].replace("### Input:", "")
-        titles.append(" ".join(asked.split()))
-        for number in ranking.pairs[0]:
-            row = ranking.rows[number]
-            with mg.no_grad():
-                rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
-            start = response_start(row, tokenizer)
-            shown.append((tokenizer.pieces(row[start:]), rewards[start:]))
-    return draw_token_scores(run / "figures" / "tokens.png", shown, titles)
-
-
-def response_start(row, tokenizer):
-    """Where the response begins in a row of ids: after the template's last line."""
-    mark = "### Response:\n"
-    for start in range(len(row)):
-        if tokenizer.decode(row[:start]).endswith(mark):
-            return start
-    return 0
 
 
 if __name__ == "__main__":
