@@ -1,4 +1,4 @@
-"""What the tests of chapter 10's second bend share: a small tokenizer, and small models on it."""
+"""Fixtures for chapter 10's second bend: a world, tasks, a small tokenizer, and small models with its vocabulary."""
 
 import pytest
 
@@ -22,14 +22,14 @@ def tasks(world):
 
 @pytest.fixture(scope="session")
 def assistant_tokenizer(world):
-    some = mixed_tasks(world, "train", 200, 0)
-    text = " ".join(f"{t.instruction} {t.input} {t.output} Gladly." for t in some)
+    examples = mixed_tasks(world, "train", 200, 0)
+    text = " ".join(f"{t.instruction} {t.input} {t.output} Gladly." for t in examples)
     return Tokenizer.train((TEMPLATE + TEMPLATE_WITH_INPUT) * 20 + text, 512)
 
 
 @pytest.fixture
 def make_gpt(assistant_tokenizer):
-    """make_gpt(seed=0, context=128, d_model=32): equal arguments give equal models."""
+    """A function make_gpt(seed=0, context=128, d_model=32); equal arguments give equal models."""
 
     def make(seed=0, context=128, d_model=32):
         config = GPTConfig(assistant_tokenizer.vocab_size, context, n_layer=2, n_head=2, d_model=d_model)

@@ -62,7 +62,7 @@ SECOND = second_bend.SecondPlan(
 @pytest.fixture(scope="module", autouse=True)
 def tiny_plan():
     before, threads = (first_bend.PLANS, second_bend.PLANS), processor.get_num_threads()
-    processor.set_num_threads(1)  # as a stage has it that shares the processor: the order of sums is the same
+    processor.set_num_threads(1)  # stages that share the processor use one thread, which fixes the order of sums
     first_bend.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}
     second_bend.PLANS = {"full": SECOND, "quick": SECOND}
     yield
@@ -80,7 +80,7 @@ def job(tmp_path_factory):
     return run_job(tmp_path_factory.mktemp("job") / "one")
 
 
-def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
+def test_every_stage_writes_its_folder_and_the_page_has_every_figure(job):
     for name in main_job.STAGES:
         assert json.loads((job / name / "result.json").read_text(encoding="utf-8"))
     for model in ("pretrain", "sft", "sft_unmasked", "assistant", "rlhf"):
@@ -94,16 +94,16 @@ def test_every_stage_leaves_its_folder_and_the_page_holds_every_figure(job):
     assert not links and "<script" not in page and "<link" not in page, "self-contained"
 
 
-def test_every_model_answers_the_same_instructions_with_its_reward_and_its_distance_from_sft(job):
-    found = json.loads((job / "side_by_side" / "result.json").read_text(encoding="utf-8"))
+def test_all_models_answer_the_same_instructions_with_reward_and_distance_from_sft(job):
+    result = json.loads((job / "side_by_side" / "result.json").read_text(encoding="utf-8"))
     names = [name for name, folder in second_bend.MODELS.items() if (job / folder).exists()]
-    assert names[:3] == ["base", "SFT", "RLHF"] and list(found["models"]) == names
-    assert found["models"]["base"]["kl"] is None and abs(found["models"]["SFT"]["kl"]) < 1e-6
-    assert found["models"]["RLHF"]["kl"] != 0
-    for one in found["shown"]:
-        assert list(one["said"]) == names
-        assert one["said"]["base"]["distance"] is None and one["said"]["SFT"]["distance"] == 0
-        assert all(math.isfinite(answer["reward"]) for answer in one["said"].values())
+    assert names[:3] == ["base", "SFT", "RLHF"] and list(result["models"]) == names
+    assert result["models"]["base"]["kl"] is None and abs(result["models"]["SFT"]["kl"]) < 1e-6
+    assert result["models"]["RLHF"]["kl"] != 0
+    for question in result["shown"]:
+        assert list(question["said"]) == names
+        assert question["said"]["base"]["distance"] is None and question["said"]["SFT"]["distance"] == 0
+        assert all(math.isfinite(answer["reward"]) for answer in question["said"].values())
 
 
 def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_path):
@@ -121,38 +121,38 @@ def test_the_same_seed_gives_the_same_page_and_another_seed_another(job, tmp_pat
     assert (run_job(tmp_path / "other", seed=1) / "report.html").read_bytes() != (job / "report.html").read_bytes()
 
 
-def test_a_finished_stage_is_kept_and_a_missing_one_is_run_again(job, capsys):
+def test_a_finished_stage_is_skipped_and_a_missing_stage_runs_again(job, capsys):
     page = (job / "report.html").read_bytes()
     trained = (job / "sft" / "model.safetensors").stat().st_mtime_ns
     (job / "evaluate" / "result.json").unlink()
     run_job(job)
-    said = capsys.readouterr().out
-    assert "[6/12] sft: already done" in said and "[7/12] evaluate: Ask the base model" in said
+    output = capsys.readouterr().out
+    assert "[6/12] sft: already done" in output and "[7/12] evaluate: Ask the base model" in output
     assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
     assert (job / "report.html").read_bytes() == page
 
 
-def test_a_job_that_was_stopped_in_training_goes_on(job, tmp_path, monkeypatch):
-    """The first attempt breaks off in the second classifier; the second gives the page that an unbroken job gives."""
+def test_a_job_interrupted_in_training_continues(job, tmp_path, monkeypatch):
+    """The first attempt stops in the second classifier; the second attempt writes the same page as an uninterrupted job."""
 
-    def broken(*arguments):
+    def interrupted(*arguments):
         if "untrained" not in str(arguments[-1].folder):
             raise KeyboardInterrupt
-        return whole(*arguments)
+        return original(*arguments)
 
-    whole = first_bend.classify.train_classifier
+    original = first_bend.classify.train_classifier
     with monkeypatch.context() as patch:
-        patch.setattr(first_bend.classify, "train_classifier", broken)
+        patch.setattr(first_bend.classify, "train_classifier", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_job(tmp_path / "job")
     assert not (tmp_path / "job" / "classify" / "result.json").exists()
     assert (run_job(tmp_path / "job") / "report.html").read_bytes() == (job / "report.html").read_bytes()
 
 
-def test_stages_that_share_the_processor_give_the_same_page_and_a_fault_in_one_is_told(job, tmp_path, capfd):
+def test_parallel_stages_give_the_same_page_and_report_an_error(job, tmp_path, capfd):
     assert (run_job(tmp_path / "job", processes=2) / "report.html").read_bytes() == (job / "report.html").read_bytes()
-    said = capfd.readouterr().out
-    assert "2 stages run at the same time" in said and "[8/12] assistant: Tune the base model" in said
+    output = capfd.readouterr().out
+    assert "2 stages run at the same time" in output and "[8/12] assistant: Tune the base model" in output
     assert {json.loads(line)["stage"] for line in (tmp_path / "job" / "timing.jsonl").open()} == {*main_job.STAGES}
 
     for name in ("classify", "rlhf"):
@@ -160,10 +160,10 @@ def test_stages_that_share_the_processor_give_the_same_page_and_a_fault_in_one_i
     (tmp_path / "job" / "reward" / "reward.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="there is no reward model in"):
         run_job(tmp_path / "job", processes=2)
-    assert (tmp_path / "job" / "classify" / "result.json").exists(), "the other stage was let finish"
+    assert (tmp_path / "job" / "classify" / "result.json").exists(), "the other stage finishes first"
 
 
-def test_every_stage_comes_after_those_that_it_needs():
+def test_every_stage_comes_after_the_stages_that_it_needs():
     for name, needed in schedule.NEEDS.items():
         before = list(main_job.STAGES)[: list(main_job.STAGES).index(name)]
         assert set(needed) <= set(before)
@@ -181,14 +181,14 @@ def test_another_jobs_folder_is_refused(job):
 
 
 def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
-    """Else a stage kept from before and a stage run now would stand on one page as if of one job."""
+    """Otherwise one page would mix the stages of two different jobs."""
     other = replace(SECOND, ppo=replace(SECOND.ppo, clip=0.3))
     monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
     with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that job"):
         run_job(job)
 
 
-def test_no_process_is_too_few(tmp_path):
+def test_zero_processes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="processes: expected at least 1, got 0"):
         run_job(tmp_path, processes=0)
 
@@ -201,9 +201,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_the_summary_in_the_terminal(job, capsys):
     run_job(job)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("validation loss", "class head, pretrained body", "after instruction tuning", "exercise 2", "report.html"):
-        assert words in said
+        assert words in output
 
 
 COMPILED = """
@@ -231,13 +231,13 @@ print("the same" if compiled() == before else compiled().keys() - before.keys())
 """
 
 
-def test_training_and_sampling_need_no_kernel_that_is_not_compiled_ahead(tmp_path):
+def test_training_and_sampling_need_only_precompiled_kernels(tmp_path):
     code = COMPILED.replace("RUN", repr(str(tmp_path)))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "the same", done.stdout + done.stderr
 
 
-def test_nothing_is_compiled_ahead_for_a_cache_that_is_not_there(monkeypatch):
+def test_nothing_is_precompiled_without_a_cache(monkeypatch):
     monkeypatch.setattr(precompile.launch, "cached", lambda: False)
     monkeypatch.setattr(precompile.subprocess, "Popen", None)
     precompile.precompile.__wrapped__()
@@ -263,7 +263,7 @@ def test_generated_text_cannot_break_the_page():
         assert "<script>" not in piece and "&lt;script&gt;" in piece
 
 
-def test_values_are_shown_as_people_read_them():
+def test_values_are_formatted_for_readers():
     assert [html.shown(value) for value in (0.123456, 1234567, None)] == ["12.3%", "1,234,567", "–"]
     assert html.paragraph("see `this`") == "<p>see <code>this</code></p>"
 
@@ -287,10 +287,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_job_that_is_killed_leaves_no_worker_behind(tmp_path):
+def test_a_killed_job_leaves_no_worker_behind(tmp_path):
     (tmp_path / "pool.py").write_text(POOL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     job = subprocess.Popen([sys.executable, tmp_path / "pool.py"], stdout=subprocess.PIPE, text=True, env=environment)
-    assert int(job.stdout.readline()) != job.pid
+    assert job.stdout is not None and int(job.stdout.readline()) != job.pid
     job.kill()
-    job.communicate(timeout=60)  # what the job printed to is closed once its worker is gone too
+    job.communicate(timeout=60)  # the pipe closes only after the worker has ended too

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-import minigrad.nn.functional as F
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.reward import (
     ComparisonBatches,
@@ -21,6 +20,7 @@ from chapters.ch10.reward import (
     load_scalar,
     measure,
     normalise,
+    preference_loss,
     rank_responses,
     response_start,
     reward_loss,
@@ -45,7 +45,7 @@ RANKINGS = [
 # ── the model and its loss ──
 
 
-def test_the_head_gives_one_number_a_position_and_padding_changes_none(make_gpt):
+def test_the_head_gives_one_number_per_position_whatever_the_padding(make_gpt):
     model = ScalarModel(make_gpt(), mg.Generator(1))
     rows = [[5, 6, 7, 8], [9, 3]]
     alone = [model(mg.tensor([row])).detach().numpy()[0] for row in rows]
@@ -57,15 +57,15 @@ def test_the_loss_is_minus_log_sigmoid_of_the_difference(make_gpt):
     model = ScalarModel(make_gpt(), mg.Generator(1))
     batch = ComparisonBatches(RANKINGS, 2).batch(0)
     loss = reward_loss(model, *map(mg.from_numpy, batch)).item()
-    by_hand = []
+    by_hand: list[float] = []
     for ranking in RANKINGS:
         rewards = reward_scores(model, ranking.rows)
         losses = [math.log(1 + math.exp(-(rewards[a] - rewards[b]))) for a, b in ranking.pairs]
-        by_hand.append(np.mean(losses))  # a prompt with many comparisons weighs no more
+        by_hand.append(np.mean(losses))  # each prompt has the same weight
     assert loss == pytest.approx(np.mean(by_hand), abs=1e-5)
 
 
-def test_all_comparisons_of_a_prompt_are_in_one_batch_and_each_response_is_read_once():
+def test_a_batch_has_all_comparisons_of_a_prompt_and_each_response_once():
     inputs, ends, chosen, rejected, weights = ComparisonBatches(RANKINGS, 2).batch(0)
     assert inputs.shape == (5, 5) and len(chosen) == len(rejected) == 4
     assert weights.sum() == pytest.approx(1)
@@ -76,14 +76,14 @@ def test_all_comparisons_of_a_prompt_are_in_one_batch_and_each_response_is_read_
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    one, two, other = (ComparisonBatches(RANKINGS, 1, seed) for seed in (0, 0, 3))
-    assert all(np.array_equal(a, b) for a, b in zip(one.batch(5), two.batch(5), strict=True))
-    assert one.signature == two.signature != other.signature
-    with pytest.raises(ValueError, match="no comparison"):
+    first, equal, other = (ComparisonBatches(RANKINGS, 1, seed) for seed in (0, 0, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(first.batch(5), equal.batch(5), strict=True))
+    assert first.signature == equal.signature != other.signature
+    with pytest.raises(ValueError, match="comparisons: expected at least one, got none"):
         ComparisonBatches([], 4)
 
 
-def test_normalising_moves_the_mean_to_zero_and_no_difference(make_gpt):
+def test_normalising_makes_the_mean_zero_and_keeps_differences(make_gpt):
     model = ScalarModel(make_gpt(), mg.Generator(1))
     rows = [row for ranking in RANKINGS for row in ranking.rows]
     before = reward_scores(model, rows)
@@ -98,7 +98,7 @@ def test_the_loss_equals_pytorchs():
     rng = np.random.default_rng(0)
     rewards, chosen, rejected = rng.normal(size=6), np.array([0, 3, 2]), np.array([1, 4, 5])
     ours = mg.tensor(rewards, dtype=mg.float64, requires_grad=True)
-    loss = -F.logsigmoid(ours[chosen] - ours[rejected]).mean()
+    loss = preference_loss(ours[chosen], ours[rejected]).mean()
     loss.backward()
     theirs = torch.tensor(rewards, requires_grad=True)
     their_loss = torch.nn.functional.softplus(theirs[rejected] - theirs[chosen]).mean()
@@ -107,11 +107,11 @@ def test_the_loss_equals_pytorchs():
     np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=1e-12)
 
 
-def test_saved_and_loaded(make_gpt, tmp_path):
+def test_a_loaded_model_equals_the_saved_model(make_gpt, tmp_path):
     model = ScalarModel(make_gpt(), mg.Generator(1))
     save_scalar(Run(tmp_path), model)
     np.testing.assert_array_equal(reward_scores(load_scalar(tmp_path), [[1, 2, 3]]), reward_scores(model, [[1, 2, 3]]))
-    with pytest.raises(FileNotFoundError, match="no reward model"):
+    with pytest.raises(FileNotFoundError, match="there is no reward model in .*nowhere; run python -m chapters"):
         load_scalar(tmp_path / "nowhere")
 
 
@@ -124,9 +124,9 @@ def test_the_labeller_compares_every_two_different_responses_once(world, tasks):
     ranking = rank_responses(judge, task, [1, 2], [[3], [4], [3], [5]], texts, SeededRandom(0))
     assert ranking.rows == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
     assert {frozenset(pair) for pair in ranking.pairs} == {frozenset(p) for p in [(0, 1), (0, 2), (1, 2)]}
-    kept = [texts[0], texts[1], texts[3]]
+    different = [texts[0], texts[1], texts[3]]
     for (a, b), p in zip(ranking.pairs, ranking.probabilities, strict=True):
-        assert p == pytest.approx(judge.probability(task, kept[a], kept[b]))
+        assert p == pytest.approx(judge.probability(task, different[a], different[b]))
     assert rank_responses(judge, task, [1], [[3], [3]], ["Yes.", "Yes."], SeededRandom(0)) is None
 
 
@@ -138,24 +138,26 @@ def test_comparisons_are_collected_from_the_policys_own_responses(make_gpt, assi
     for ranking in rankings:
         assert 2 <= len(ranking.rows) <= 3
         assert any(all(row[: len(p)] == p for row in ranking.rows) for p in prompts)
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="comparisons: expected at least 2 responses to a prompt, got k=1"):
         collect_rankings(*args[:4], 1, 0)
 
 
 def test_accuracy_and_the_share_of_the_ceiling(make_gpt):
     assert accuracy(np.array([1.0, -2.0, 0.0, 3.0])) == pytest.approx(0.625)
     model = ScalarModel(make_gpt(), mg.Generator(1))
-    found, gaps = measure(model, RANKINGS), gaps_of(model, RANKINGS)
+    result, gaps = measure(model, RANKINGS), gaps_of(model, RANKINGS)
     p = np.array([0.9, 0.6, 0.7, 0.8])
-    assert found["ceiling"] == pytest.approx(0.75)
-    assert found["expected accuracy"] == pytest.approx(np.where(gaps > 0, p, 1 - p).mean())
-    assert found["comparisons"] == 4
+    assert result["ceiling"] == pytest.approx(0.75)
+    assert result["expected accuracy"] == pytest.approx(np.where(gaps > 0, p, 1 - p).mean())
+    assert result["comparisons"] == 4
 
 
-def test_calibration_of_one_who_knows_and_of_one_who_boasts():
+def test_calibration_of_a_correct_and_an_overconfident_model():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, 20000)
-    gaps = np.where(rng.random(20000) < 1 / (1 + np.exp(-logits)), logits, -logits)  # answered by the very model
+    gaps = np.where(
+        rng.random(20000) < 1 / (1 + np.exp(-logits)), logits, -logits
+    )  # the labeller follows the model's own probabilities
     table, error = calibration(gaps)
     assert error < 0.02 and sum(n for _, _, n in table) == 40000
     assert calibration(4 * gaps)[1] > 0.08
@@ -164,7 +166,7 @@ def test_calibration_of_one_who_knows_and_of_one_who_boasts():
 # ── training ──
 
 
-def test_it_learns_what_the_labeller_likes(make_gpt, assistant_tokenizer, world, tmp_path):
+def test_training_learns_the_labellers_preference(make_gpt, assistant_tokenizer, world, tmp_path):
     judge, rng, rankings = Judge(world, noise=0.2), SeededRandom(0), []
     for task in mixed_tasks(world, "train", 80, 0):
         prompt = assistant_tokenizer.encode(format_prompt(task.instruction, task.input))
@@ -174,8 +176,8 @@ def test_it_learns_what_the_labeller_likes(make_gpt, assistant_tokenizer, world,
     rows = demonstrated_rows(world, assistant_tokenizer, 20, 128, 0)
     run = Run(tmp_path)
     model = train_reward(make_gpt(), rankings[:64], rows, config, run)
-    found = measure(model, rankings[64:])
-    assert found["share of the ceiling"] > 0.9
+    result = measure(model, rankings[64:])
+    assert result["share of the ceiling"] > 0.9
     assert reward_scores(model, rows).mean() == pytest.approx(0, abs=1e-4)
     np.testing.assert_array_equal(reward_scores(load_scalar(tmp_path), rows), reward_scores(model, rows))
     start = response_start(rows[0], assistant_tokenizer)
@@ -208,7 +210,9 @@ def test_responses_longer_than_the_context(tmp_path, assistant_tokenizer):
     pairs, _ = read_pairs(write(tmp_path / "pairs.json", [GOOD, {**GOOD, "rejected": "No. " * 300}]))
     rankings, long = from_pairs(pairs, assistant_tokenizer, 128)
     assert len(rankings) == 1 and long == 1
-    with pytest.raises(ValueError, match=r"all 2 pairs are longer than the model's context of 8 tokens"):
+    with pytest.raises(
+        ValueError, match="fit the model's context of 8 tokens, got 2 longer pairs, the shortest of [0-9]+ tokens"
+    ):
         from_pairs(pairs, assistant_tokenizer, 8)
 
 
@@ -235,13 +239,13 @@ def test_a_wrong_file_is_refused_in_one_sentence(tmp_path, content, complaint):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         read_pairs(tmp_path / "nowhere.json")
 
 
 def test_the_published_file_of_pairs():
     if not PREFERENCES.exists():
-        pytest.skip("the file of preferences is not here")
+        pytest.skip("needs the book's file of preferences")
     pairs, equal = read_pairs(PREFERENCES)
     assert len(pairs) + equal == 1100 and equal == 6

@@ -5,9 +5,16 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
-from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
+from chapters.ch10.rollout import PAD, Rollouts, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
 from chapters.ch10.sft import format_prompt
 from chapters.support.batches import IGNORE_INDEX
+
+
+def recorded(rollouts: Rollouts) -> np.ndarray:
+    """The log-probabilities recorded at sampling."""
+    assert rollouts.log_probs is not None
+    return rollouts.log_probs
+
 
 # ── the grid ──
 
@@ -17,12 +24,12 @@ def test_the_grid_marks_the_seam_and_ends_with_the_response():
     assert rollouts.inputs.tolist() == [[1, 2, 3, 5, 6], [4, 7, 8, 9, PAD]]
     assert rollouts.mask.tolist() == [[False, False, True, True], [True, True, True, False]]
     assert rollouts.targets.tolist() == [[IGNORE_INDEX] * 2 + [5, 6], [7, 8, 9, IGNORE_INDEX]]
-    assert rollouts.log_probs.tolist() == [[0, 0, -0.5, -0.25], [-1, -2, -3, 0]]
+    assert recorded(rollouts).tolist() == [[0, 0, -0.5, -0.25], [-1, -2, -3, 0]]
     assert rollouts.last.tolist() == [3, 2] and rollouts.lengths.tolist() == [2, 3]
 
 
 def test_padding_is_not_the_end_of_text(assistant_tokenizer):
-    """An end-of-text token that the policy chose is graded; padding never is, whatever its id."""
+    """The mask includes an end-of-text token that the policy chose, and never padding, whatever its id."""
     assert PAD != assistant_tokenizer.eos_id
     end = assistant_tokenizer.eos_id
     rollouts = to_rollouts([[1], [1, 2, 3]], [[5, end], [6, 7]], [True, False])
@@ -35,34 +42,34 @@ def test_padding_is_not_the_end_of_text(assistant_tokenizer):
 def test_log_probs_recomputed_equal_those_recorded_at_sampling(make_gpt, assistant_tokenizer, tasks):
     gpt = make_gpt()
     rollouts = roll_out(gpt, assistant_tokenizer, tasks[:8], 12, mg.Generator(3))
-    assert len(set(map(len, rollouts.prompts))) > 1  # padding on the left at sampling, on the right when recomputed
-    np.testing.assert_allclose(log_probs_of(gpt, rollouts, batch_size=3), rollouts.log_probs, atol=2e-5)
-    assert (rollouts.log_probs[rollouts.mask] < 0).all() and (rollouts.log_probs[~rollouts.mask] == 0).all()
+    assert len(set(map(len, rollouts.prompts))) > 1  # sampling pads on the left, log_probs_of on the right
+    np.testing.assert_allclose(log_probs_of(gpt, rollouts, batch_size=3), recorded(rollouts), atol=2e-5)
+    assert (recorded(rollouts)[rollouts.mask] < 0).all() and (recorded(rollouts)[~rollouts.mask] == 0).all()
 
 
-def test_rollouts_are_what_chapter_8_generates(make_gpt, assistant_tokenizer, tasks):
+def test_rollouts_equal_the_output_of_chapter_8s_generate(make_gpt, assistant_tokenizer, tasks):
     gpt, end = make_gpt(), assistant_tokenizer.eos_id
     rollouts = roll_out(gpt, assistant_tokenizer, tasks[:6], 10, mg.Generator(1))
     prompts = [assistant_tokenizer.encode(format_prompt(t.instruction, t.input)) for t in tasks[:6]]
     assert rollouts.prompts == prompts
-    said = generate(gpt, prompts, 10, stop_ids=(end,), generator=mg.Generator(1))
-    assert [r[:-1] if e else r for r, e in zip(rollouts.responses, rollouts.ended, strict=True)] == said
+    generated = generate(gpt, prompts, 10, stop_ids=(end,), generator=mg.Generator(1))
+    assert [r[:-1] if e else r for r, e in zip(rollouts.responses, rollouts.ended, strict=True)] == generated
 
 
 def ending_gpt(gpt, end):
-    """A model that often chooses the end-of-text token: its row of the (tied) table is made to stand out."""
+    """Make the model choose the end-of-text token often, through its row of the tied embedding table."""
     gpt.wte.weight.array[end] = 0.6 * gpt.ln_f.weight.array * np.sign(gpt.wte.weight.array[end])
     return gpt
 
 
-def test_the_end_is_chosen_recorded_and_nothing_comes_after_it(make_gpt, assistant_tokenizer, tasks):
+def test_nothing_follows_a_recorded_end_of_text_token(make_gpt, assistant_tokenizer, tasks):
     end = assistant_tokenizer.eos_id
     gpt = ending_gpt(make_gpt(), end)
     rollouts = roll_out(gpt, assistant_tokenizer, tasks * 2, 30, mg.Generator(0))
     assert rollouts.ended.any()
     for response, ended in zip(rollouts.responses, rollouts.ended, strict=True):
         assert response.count(end) == ended and (not ended or response[-1] == end)
-    np.testing.assert_allclose(log_probs_of(gpt, rollouts), rollouts.log_probs, atol=2e-5)
+    np.testing.assert_allclose(log_probs_of(gpt, rollouts), recorded(rollouts), atol=2e-5)
     after = np.arange(rollouts.mask.shape[1]) > rollouts.last[:, None]
     assert not rollouts.mask[after].any() and (rollouts.targets[after] == IGNORE_INDEX).all()
 
@@ -82,17 +89,16 @@ def test_a_prompt_that_fills_the_context_is_refused(make_gpt, assistant_tokenize
 # ── step 2: KL ──
 
 
-def test_kl_is_zero_from_oneself_and_on_average_not_negative(make_gpt, assistant_tokenizer, tasks):
+def test_kl_is_zero_between_equal_models_and_its_estimate_is_close_to_the_exact_value(make_gpt, assistant_tokenizer, tasks):
     policy, reference = make_gpt(0, d_model=16), make_gpt(1, d_model=16)
     for model in (policy, reference):
-        model.wte.weight.array *= 8  # opinions
+        model.wte.weight.array *= 8  # makes the two distributions differ clearly
     rollouts = roll_out(policy, assistant_tokenizer, tasks * 8, 12, mg.Generator(0))
     assert kl_between(policy, policy, rollouts) == 0
-    estimate = sequence_kl(rollouts.log_probs, log_probs_of(reference, rollouts), rollouts.mask)
+    estimate = sequence_kl(recorded(rollouts), log_probs_of(reference, rollouts), rollouts.mask)
     assert estimate.mean() > 0
-    with mg.no_grad():  # the exact KL at each chosen position, summed over the responses
-        log_p, log_q = (
-            F.log_softmax(m(mg.from_numpy(rollouts.inputs[:, :-1].copy())), dim=-1).numpy() for m in (policy, reference)
-        )
+    with mg.no_grad():  # the exact KL at each chosen position, summed over each response
+        inputs = mg.from_numpy(rollouts.inputs[:, :-1].copy())
+        log_p, log_q = (F.log_softmax(model(inputs), dim=-1).numpy() for model in (policy, reference))
     exact = ((np.exp(log_p) * (log_p - log_q)).sum(-1) * rollouts.mask).sum(axis=1)
     assert estimate.mean() == pytest.approx(exact.mean(), rel=0.15)
