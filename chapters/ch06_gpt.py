@@ -92,11 +92,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(c.dropout)
         self.h = nn.ModuleList([Block(*shape) for _ in range(c.n_layer)])
         self.ln_f = make_norm(c.d_model, c.bias, c.rms_eps)
-<<<<<<< HEAD
         self.lm_head: Any = nn.Linear(c.d_model, c.vocab_size, bias=False)
-=======
-        self.lm_head: nn.Module = nn.Linear(c.d_model, c.vocab_size, bias=False)
->>>>>>> w-c7
         if c.tied:
             self.lm_head.weight = self.wte.weight
         self.checkpoint_activations = False
