@@ -31,15 +31,15 @@ from typing import Any
 # long there, with 10,000 less than twice. OpenMP reads this variable when Numba starts its threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-import numba  # noqa: E402
-import numba.extending  # noqa: E402
-import numpy as np  # noqa: E402
-from llvmlite.binding import Linkage  # noqa: E402
-from numba.core import event  # noqa: E402
-from numba.core.caching import FunctionCache  # noqa: E402
-from numba.core.codegen import JITCodeLibrary  # noqa: E402
-from numba.core.compiler import Compiler  # noqa: E402
-from numba.np.ufunc import parallel  # noqa: E402
+import numba
+import numba.extending
+import numpy as np
+from llvmlite.binding import Linkage
+from numba.core import event
+from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.np.ufunc import parallel
 
 # The compiler may reorder sums (vector instructions need that), fuse a product with a sum, and ignore the sign of zero.
 # It must not assume that NaN and infinity never occur.
