@@ -31,13 +31,12 @@ def draw_calibration(path: Path, scores: dict[str, Any]) -> Path:
     predicted, actual, count = (np.array(column) for column in zip(*scores["calibration"], strict=True))
     figure, axes = new_figure(4.8, 4.4)
     axes.plot([0, 1], [0, 1], color=DIM, linestyle="--", label="perfect calibration")
-    sizes = 20 + 180 * count / count.max()
-    axes.scatter(predicted, actual, s=sizes, color=BLUE, zorder=3, label="reward model (larger dot: more comparisons)")
+    axes.scatter(predicted, actual, s=20 + 180 * count / count.max(), color=BLUE, zorder=3, label="larger: more comparisons")
     axes.set(xlabel="preference probability predicted by the reward model", ylabel="share preferred by the labeller")
     axes.spines[["top", "right"]].set_visible(False)
-    limit = f" (ceiling {scores['ceiling']:.1%})" if "ceiling" in scores else ""
-    title = f"Reward model against labeller: accuracy {scores['accuracy']:.1%}{limit}\n"
-    axes.set_title(f"{title}expected calibration error {scores['calibration error']:.3f}", fontsize=10)
+    limit = f", ceiling {scores['ceiling']:.1%}" if "ceiling" in scores else ""
+    numbers = f"accuracy {scores['accuracy']:.1%}{limit}, calibration error {scores['calibration error']:.3f}"
+    axes.set_title(f"Reward model against labeller\n{numbers}", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     return save_figure(figure, path)
 
@@ -46,8 +45,7 @@ def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]
     """Draw each token on its reward's colour.  responses: (tokens, rewards), in pairs, preferred first; titles: of pairs."""
     import matplotlib
 
-    width = 78  # characters in a line
-    limit = max(float(np.abs(np.concatenate([rewards for _, rewards in responses])).max()), 1e-6)
+    limit, width = max(float(np.abs(np.concatenate([rewards for _, rewards in responses])).max()), 1e-6), 78
     colour = matplotlib.colormaps["RdYlBu"]
     blocks = [lay_out(pieces, width) for pieces, _ in responses]
     figure, axes = new_figure(10.4, 0.34 * (sum(rows + 0.5 for _, rows in blocks) + len(blocks)) + 1.5)
@@ -62,8 +60,8 @@ def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]
             box = dict(boxstyle="round,pad=0.15", linewidth=0, facecolor=colour(0.5 + 0.5 * reward / limit))
             ink = "white" if abs(reward) > 0.7 * limit else INK  # both ends of the scale are dark
             axes.text(column + 0.2, top + row, text, family="DejaVu Sans Mono", color=ink, bbox=box, **text_style)
-        verdict = "preferred" if preferred else "rejected"
-        axes.text(width + 1, top + rows - 1, f"{verdict}: {rewards[-1]:+.2f}", color=INK, **text_style)
+        verdict = f"{'preferred' if preferred else 'rejected'}: {rewards[-1]:+.2f}"
+        axes.text(width + 1, top + rows - 1, verdict, color=INK, **text_style)
         top += rows + (0.5 if preferred else 1.8)
     axes.set(xlim=(-0.5, width + 18), ylim=(top - 1, -1.2))
     axes.axis("off")
@@ -85,8 +83,7 @@ def draw_watch(path: Path, records: Sequence[dict[str, Any]], title: str) -> Pat
         panel.set_title(WATCHED[name], fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=7)
-    for panel in axes.flat[max(len(names) - 4, 0) : len(names)]:
-        panel.set_xlabel("iteration", fontsize=8)
+    figure.supxlabel("iteration", fontsize=9)
     figure.suptitle(title, fontsize=11)
     return save_figure(figure, path)
 
@@ -111,12 +108,13 @@ def draw_frontier(path: Path, curves: dict[str, list[tuple[float, float, str]]])
     """Draw each method's score over its KL.  curves: {method: [(KL in nats, judge's mean score, label of the dot)]}."""
     figure, axes = new_figure(6.6, 4.4)
     for name, points in curves.items():
-        kl, score, labels = zip(*sorted(points), strict=True)
+        kl, score, _ = zip(*sorted(points), strict=True)
         colour, marker = METHODS.get(name, (DIM, "o"))
         axes.plot(kl, score, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
-        for x, y, label in zip(kl, score, labels, strict=True):
-            offset = -5, -11 if name == "DPO" else 4
-            axes.annotate(label, (x, y), offset, textcoords="offset points", fontsize=8, color=INK, ha="right")
+        for *dot, note in sorted(points):
+            axes.annotate(
+                note, dot, (-5, -11 if name == "DPO" else 4), textcoords="offset points", fontsize=8, color=INK, ha="right"
+            )
     # A square-root scale keeps small KLs apart when one policy went far.
     axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
     furthest = max(kl for points in curves.values() for kl, *_ in points)
