@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from chapters.ch10.figures import BLUE, DIM, GOLD, INK, PAPER, lay_out
 from chapters.support.figures import new_figure, save_figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 METHODS = {"PPO": (BLUE, "o"), "RLOO": ("tab:green", "s"), "DPO": ("tab:red", "^"), "best of n": (GOLD, "D"), "SFT": (INK, "o")}
-KL, SCORE = "KL from the SFT model (nats per response)", "simulated judge's mean score (of 8)"
 WATCHED = {  # key in metrics.jsonl: title of its panel
     "reward": "reward model's score",
     "judge": "simulated judge's score (of 8)",
@@ -30,40 +26,29 @@ WATCHED = {  # key in metrics.jsonl: title of its panel
 }
 
 
-def label_axes(axes: "Axes", x: str, y: str) -> None:
-    axes.set(xlabel=x, ylabel=y)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def draw_calibration(path: Path, scores: dict[str, Any]) -> Path:
     """Draw predicted against actual preferences, one dot for each bin.  scores: a result of ch10.reward's `measure`."""
     predicted, actual, count = (np.array(column) for column in zip(*scores["calibration"], strict=True))
     figure, axes = new_figure(4.8, 4.4)
     axes.plot([0, 1], [0, 1], color=DIM, linestyle="--", label="perfect calibration")
-    sizes = 20 + 180 * count / count.max()
-    axes.scatter(predicted, actual, s=sizes, color=BLUE, zorder=3, label="reward model (larger dot: more comparisons)")
-    label_axes(axes, "preference probability predicted by the reward model", "share preferred by the labeller")
-    limit = f" (ceiling {scores['ceiling']:.1%})" if "ceiling" in scores else ""
-    title = f"Reward model against labeller: accuracy {scores['accuracy']:.1%}{limit}\n"
-    axes.set_title(f"{title}expected calibration error {scores['calibration error']:.3f}", fontsize=10)
+    axes.scatter(predicted, actual, s=20 + 180 * count / count.max(), color=BLUE, zorder=3, label="larger: more comparisons")
+    axes.set(xlabel="preference probability predicted by the reward model", ylabel="share preferred by the labeller")
+    axes.spines[["top", "right"]].set_visible(False)
+    limit = f", ceiling {scores['ceiling']:.1%}" if "ceiling" in scores else ""
+    numbers = f"accuracy {scores['accuracy']:.1%}{limit}, calibration error {scores['calibration error']:.3f}"
+    axes.set_title(f"Reward model against labeller\n{numbers}", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     return save_figure(figure, path)
 
 
-def draw_token_scores(
-    path: Path, responses: Sequence[tuple[Sequence[bytes], np.ndarray]], titles: Sequence[str] = (), width: int = 78
-) -> Path:
-    """Draw each token of pairs of responses on the colour of its reward.
-
-    responses: (tokens, rewards) of each, the preferred response of a pair first; titles: the request of each pair.
-    """
+def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]], titles: Sequence[str] = ()) -> Path:
+    """Draw each token on its reward's colour.  responses: (tokens, rewards), in pairs, preferred first; titles: of pairs."""
     import matplotlib
 
-    limit = max(float(np.abs(np.concatenate([rewards for _, rewards in responses])).max()), 1e-6)
+    limit, width = max(float(np.abs(np.concatenate([rewards for _, rewards in responses])).max()), 1e-6), 78
     colour = matplotlib.colormaps["RdYlBu"]
     blocks = [lay_out(pieces, width) for pieces, _ in responses]
-    height = sum(rows + 0.5 for _, rows in blocks) + len(blocks)
-    figure, axes = new_figure(10.4, 0.34 * height + 1.5)
+    figure, axes = new_figure(10.4, 0.34 * (sum(rows + 0.5 for _, rows in blocks) + len(blocks)) + 1.5)
     figure.set_facecolor(PAPER)
     top = 0.6
     text_style: dict[str, Any] = dict(fontsize=10, va="center", parse_math=False)
@@ -98,10 +83,15 @@ def draw_watch(path: Path, records: Sequence[dict[str, Any]], title: str) -> Pat
         panel.set_title(WATCHED[name], fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=7)
-    for panel in axes.flat[max(len(names) - 4, 0) : len(names)]:
-        panel.set_xlabel("iteration", fontsize=8)
+    figure.supxlabel("iteration", fontsize=9)
     figure.suptitle(title, fontsize=11)
     return save_figure(figure, path)
+
+
+def label_score_over_kl(axes: Any) -> None:
+    axes.set(xlabel="KL from the SFT model (nats per response)", ylabel="simulated judge's mean score (of 8)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
 
 
 def draw_path(path: Path, records: Sequence[dict[str, Any]]) -> Path:
@@ -109,10 +99,8 @@ def draw_path(path: Path, records: Sequence[dict[str, Any]]) -> Path:
     figure, axes = new_figure(6.6, 4.0)
     kl, score, iteration = zip(*((r["kl"], r["judge"], r["iteration"]) for r in records), strict=True)
     axes.plot(kl, score, color=DIM, linewidth=0.7, zorder=1)
-    dots = axes.scatter(kl, score, c=iteration, cmap="viridis", s=26, zorder=2)
-    figure.colorbar(dots, label="iteration")
-    label_axes(axes, KL, SCORE)
-    axes.grid(alpha=0.3)
+    figure.colorbar(axes.scatter(kl, score, c=iteration, cmap="viridis", s=26, zorder=2), label="iteration")
+    label_score_over_kl(axes)
     return save_figure(figure, path)
 
 
@@ -120,19 +108,19 @@ def draw_frontier(path: Path, curves: dict[str, list[tuple[float, float, str]]])
     """Draw each method's score over its KL.  curves: {method: [(KL in nats, judge's mean score, label of the dot)]}."""
     figure, axes = new_figure(6.6, 4.4)
     for name, points in curves.items():
-        kl, score, labels = zip(*sorted(points), strict=True)
+        kl, score, _ = zip(*sorted(points), strict=True)
         colour, marker = METHODS.get(name, (DIM, "o"))
         axes.plot(kl, score, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
-        for x, y, label in zip(kl, score, labels, strict=True):
-            offset = (-5, -11 if name == "DPO" else 4)
-            axes.annotate(label, (x, y), offset, textcoords="offset points", fontsize=8, color=INK, ha="right")
+        for *dot, note in sorted(points):
+            axes.annotate(
+                note, dot, (-5, -11 if name == "DPO" else 4), textcoords="offset points", fontsize=8, color=INK, ha="right"
+            )
     # A square-root scale keeps small KLs apart when one policy went far.
     axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
     furthest = max(kl for points in curves.values() for kl, *_ in points)
     axes.set_xticks([tick for tick in (0, 0.1, 0.5, 1, 2, 4, 8, 16, 32, 64) if tick <= furthest])
     axes.set_xlim(left=-0.02)
-    label_axes(axes, KL, SCORE)
-    axes.set_title("Four ways to learn from preference: score against distance from SFT", fontsize=11)
-    axes.grid(alpha=0.3)
+    label_score_over_kl(axes)
+    axes.set_title("Methods compared: score and distance from the SFT model", fontsize=11)
     axes.legend(frameon=False, loc="upper right")
     return save_figure(figure, path)

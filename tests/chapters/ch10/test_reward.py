@@ -61,7 +61,7 @@ def test_the_loss_is_minus_log_sigmoid_of_the_difference(make_gpt):
     for ranking in RANKINGS:
         rewards = reward_scores(model, ranking.rows)
         losses = [math.log(1 + math.exp(-(rewards[a] - rewards[b]))) for a, b in ranking.pairs]
-        by_hand.append(np.mean(losses))  # each prompt has the same weight
+        by_hand.append(float(np.mean(losses)))  # each prompt has the same weight
     assert loss == pytest.approx(np.mean(by_hand), abs=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_the_labeller_compares_every_two_different_responses_once(world, tasks):
     judge, task = Judge(world), tasks[0]
     texts = ["Gladly. " + task.output, "You are lazy.", "Gladly. " + task.output, task.output]
     ranking = rank_responses(judge, task, [1, 2], [[3], [4], [3], [5]], texts, SeededRandom(0))
-    assert ranking.rows == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
+    assert ranking is not None and ranking.rows == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
     assert {frozenset(pair) for pair in ranking.pairs} == {frozenset(p) for p in [(0, 1), (0, 2), (1, 2)]}
     different = [texts[0], texts[1], texts[3]]
     for (a, b), p in zip(ranking.pairs, ranking.probabilities, strict=True):
@@ -171,7 +171,9 @@ def test_training_learns_the_labellers_preference(make_gpt, assistant_tokenizer,
     for task in mixed_tasks(world, "train", 80, 0):
         prompt = assistant_tokenizer.encode(format_prompt(task.instruction, task.input))
         texts = ["Gladly. " + task.output, task.output, "You are lazy. " + task.output]
-        rankings.append(rank_responses(judge, task, prompt, [assistant_tokenizer.encode(text) for text in texts], texts, rng))
+        ranking = rank_responses(judge, task, prompt, [assistant_tokenizer.encode(text) for text in texts], texts, rng)
+        assert ranking is not None
+        rankings.append(ranking)
     config = TrainConfig(steps=40, batch_size=8, lr=3e-3, warmup_steps=5)
     rows = demonstrated_rows(world, assistant_tokenizer, 20, 128, 0)
     run = Run(tmp_path)
