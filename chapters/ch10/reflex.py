@@ -69,7 +69,8 @@ def draw_sum(steps: int, split: str, rng: np.random.Generator) -> list[int]:
 
 
 def sum_text(terms: Sequence[int]) -> str:
-    """
+    """A sum as text.
+
     >>> sum_text([7, 4, -3])
     '7 + 4 - 3'
     """

@@ -25,12 +25,13 @@ from chapters.ch07_train import (
     next_token_loss,
     schedule,
     train,
+    train_plainly,
 )
 from chapters.support.run_folder import Run, RunError
 from minigrad.serialization import CheckpointError
 
 ROOT = Path(__file__).parents[2]
-TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  after each token comes one and the same
+TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  every token is always followed by the same one
 CONFIG = TrainConfig(steps=12, batch_size=4, lr=1e-2, warmup_steps=2, eval_every=4, eval_batches=2, checkpoint_every=5, seed=3)
 
 
@@ -43,7 +44,7 @@ def small_batches(seed=3):
 
 
 def run_it(folder, config=CONFIG, model=None, batches=None, **options):
-    """Train the small model; returns it with its history and the bytes of its metrics."""
+    """Train the small model; returns the model, its history and the bytes of its metrics."""
     model, run = model or small_gpt(dropout=0.1), Run(folder)
     options.setdefault("validation", small_batches(seed=9))
     history = train(model, batches or small_batches(), config, run, log=lambda line: None, **options)
@@ -56,7 +57,7 @@ def steps_in(folder):
 
 
 class Tripwire:
-    """Batches that call `act` when the batch of step `at` is asked for, the first time only."""
+    """Batches that call `act` once, when the loop first asks for the batch of step `at`."""
 
     signature = small_batches().signature
 
@@ -80,6 +81,16 @@ def test_it_learns_what_can_be_learned(tmp_path):
     assert history.best == history.validation_losses[-1] < 0.1
     every = EveryTokenOnce(TOKENS, 8, 4)
     assert evaluate(model, every, len(every)) < 0.1
+
+
+def test_with_everything_switched_off_the_loop_is_the_plain_loop(tmp_path):
+    plain = small_gpt()
+    losses = train_plainly(plain, small_batches(), steps=12, lr=1e-2)
+    config = replace(CONFIG, min_lr=1e-2, warmup_steps=0, weight_decay=0.0, grad_clip=0.0, beta2=0.999)
+    model, history, _ = run_it(tmp_path, config, small_gpt(), validation=None)
+    np.testing.assert_allclose(history.losses, losses, rtol=1e-6)
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-7)
 
 
 def test_what_a_run_leaves_behind(tmp_path):
@@ -131,7 +142,7 @@ def test_evaluation_puts_the_mode_back_and_leaves_no_gradients():
 
 
 def test_best_parameters_come_back(tmp_path):
-    def bad_end(model, inputs, targets):  # learns, and from the ninth step on unlearns
+    def bad_end(model, inputs, targets):  # learns for eight steps, then unlearns
         upwards = model.training and len(steps_in(tmp_path)) >= 8
         return next_token_loss(model, inputs, targets) * (-1.0 if upwards else 1.0)
 
@@ -140,7 +151,7 @@ def test_best_parameters_come_back(tmp_path):
     assert reached == pytest.approx(history.best, rel=1e-5) and history.best < history.validation_losses[-1]
 
 
-def test_rows_that_are_masked_entirely_have_no_say(tmp_path):
+def test_fully_masked_rows_have_no_effect(tmp_path):
     class Masked:
         def batch(self, step):
             inputs, targets = small_batches().batch(step)
@@ -168,7 +179,7 @@ def command_line(*arguments):
 
 @pytest.mark.parametrize("kill_after", [1, 130])
 def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
-    """SIGKILL leaves no time to say goodbye; it strikes at whatever step the process is after so many lines."""
+    """SIGKILL leaves no time for cleaning up; it comes at some step after `kill_after` lines."""
     text = tmp_path / "text.txt"
     text.write_text("Pack my box with five dozen liquor jugs. " * 40)
     arguments = ["--data", text, *CLI]
@@ -176,14 +187,14 @@ def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
 
     metrics = tmp_path / "killed" / "metrics.jsonl"
     child = subprocess.Popen(command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200  # the first process may have kernels to compile
+    deadline = time.monotonic() + 200  # the first process may have to compile kernels
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
     child.wait()
     lines = metrics.read_bytes().count(b"\n")
-    assert kill_after <= lines < 300, "it was not killed in the middle"
+    assert kill_after <= lines < 300, "the process was not killed in the middle"
 
     resume = command_line(*arguments, "--run", tmp_path / "killed", "--resume")
     subprocess.run(resume, cwd=ROOT, check=True, capture_output=True)
@@ -228,10 +239,10 @@ def test_starting_afresh_puts_the_old_checkpoint_aside(tmp_path):
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, config, model, batches, sentence):
     run_it(tmp_path)
-    kept = (tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    before = (tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match=sentence):
         run_it(tmp_path, replace(config, resume=True), small_gpt(dropout=0.1, **model), batches)
-    assert kept == ((tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes())
+    assert before == ((tmp_path / "checkpoint.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes())
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -261,21 +272,21 @@ def test_a_planted_nan_stops_training_and_is_named(tmp_path):
 
     with pytest.raises(FloatingPointError) as caught:
         run_it(tmp_path, model=model, batches=Tripwire(at=7, act=plant))
-    sentence = str(caught.value)
-    assert "stopped at step 8 with loss nan" in sentence and "the parameter h.0.mlp.c_fc.weight" in sentence
-    assert "The last good checkpoint, of step 5" in sentence
+    message = str(caught.value)
+    assert "stopped at step 8 with loss nan" in message and "the parameter h.0.mlp.c_fc.weight" in message
+    assert "The last good checkpoint, of step 5" in message
     assert steps_in(tmp_path)[-1] == 7  # the bad step left no line
     resumed = run_it(tmp_path, replace(CONFIG, resume=True), small_gpt())
     assert resumed[2] == run_it(tmp_path / "whole", model=small_gpt())[2]
 
 
 def test_the_operation_that_made_infinity_is_named(tmp_path):
-    asked = []
+    calls = []
 
     def loss_that_fails(model, inputs, targets):
-        asked.append(1)
+        calls.append(1)
         loss = next_token_loss(model, inputs, targets)
-        return loss + (loss - loss).log() if len(asked) >= 5 else loss  # log 0 = -inf
+        return loss + (loss - loss).log() if len(calls) >= 5 else loss  # log 0 = -inf
 
     with pytest.raises(FloatingPointError, match=r"step 5 with loss -inf.*: Log made NaN or infinity"):
         run_it(tmp_path, model=small_gpt(), loss_fn=loss_that_fails, validation=None)
@@ -295,7 +306,7 @@ def test_a_gradient_that_is_not_a_number_stops_training(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
-    """A limit on the size of files stands in for a disk that fills up after step 7."""
+    """A limit on the size of files stands in for a disk that is full after step 7."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     wire = Tripwire(at=7, act=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1])))
     try:
@@ -343,17 +354,17 @@ def test_the_command_line(tmp_path):
     text.write_text("Pack my box with five dozen liquor jugs. " * 20)
     arguments = ["--data", text, "--run", tmp_path / "run", *CLI, "--steps", 3]
     assert run_command(*arguments).returncode == 0
-    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     refused = run_command(*arguments, "--resume", "--lr", "0.5")
     assert refused.returncode == 2 and "a run with lr = 0.001, not 0.5" in refused.stderr
-    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
 
     shown = run_command("--preset", "nanogpt-cpu", "--help")
     assert shown.returncode == 0 and "0.99" in shown.stdout and "characters" in shown.stdout
 
 
 def test_gradients_reach_the_loop_through_any_loss(tmp_path):
-    """Chapter 10 brings its own loss and its own targets, (B,) labels: the loop does not care."""
+    """The loop accepts chapter 10's own loss and targets, (B,) labels."""
 
     class Labelled:
         def batch(self, step):

@@ -9,7 +9,7 @@ import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
-from chapters.ch08_sample import choose, generate, generate_plainly, nucleus_filter, softmax, top_k_filter
+from chapters.ch08_sample import choose, choose_plainly, generate, generate_plainly, nucleus_filter, softmax, top_k_filter
 from chapters.support.run_folder import Run
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ PROMPTS = [[3], [1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3], [11, 0]]
 
 @pytest.fixture(scope="module")
 def model():
-    """A model with a strong opinion about everything, so that rounding decides nothing."""
+    """A model with large logits, so that rounding decides nothing."""
     gpt = GPT(GPTConfig(vocab_size=12, context=12, n_layer=2, n_head=2, d_model=16), mg.Generator(0))
     generator = mg.Generator(1)
     for parameter in gpt.parameters():
@@ -66,20 +66,28 @@ def test_softmax_survives_large_numbers():
     np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, -INF]])), [[0.5, 0.5, 0]])
 
 
-def test_the_dice_decide_as_the_distribution_says():
+def test_the_random_number_picks_a_token_by_cumulative_probability():
     logits = np.repeat(logs([0.5, 0.0, 0.25, 0.25]), 5, axis=0)  # (5, 4)
-    throws = np.array([0.0, 0.499, 0.501, 0.749, 0.999])
-    assert choose(logits, throws).tolist() == [0, 0, 2, 2, 3]
-    assert choose(logits, throws, temperature=0).tolist() == [0] * 5
-    assert choose(logits, throws, top_k=1).tolist() == [0] * 5
-    assert choose(logits, throws, temperature=1e-3).tolist() == [0] * 5
+    uniform = np.array([0.0, 0.499, 0.501, 0.749, 0.999])
+    assert choose(logits, uniform).tolist() == [0, 0, 2, 2, 3]
+    assert choose(logits, uniform, temperature=0).tolist() == [0] * 5
+    assert choose(logits, uniform, top_k=1).tolist() == [0] * 5
+    assert choose(logits, uniform, temperature=1e-3).tolist() == [0] * 5
     # At temperature ½ probabilities are squared: 4/6, 1/6, 1/6.
     assert choose(logits, np.array([0.66, 0.67, 0.83, 0.84, 0.0]), temperature=0.5).tolist() == [0, 2, 2, 3, 0]
 
 
+@pytest.mark.parametrize("settings", [{}, dict(temperature=0.6), dict(top_k=3), dict(top_p=0.7), dict(top_k=5, top_p=0.5)])
+def test_the_batched_choice_is_the_plain_choice(settings):
+    rng = np.random.default_rng(0)
+    logits, uniform = rng.standard_normal((200, 12)), rng.random(200)  # (B, V), (B,)
+    plain = [choose_plainly(row, number, **settings) for row, number in zip(logits, uniform, strict=True)]
+    assert choose(logits, uniform, **settings).tolist() == plain
+
+
 def test_frequencies_match_probabilities():
-    throws = np.random.default_rng(0).random(20_000)
-    chosen = choose(np.repeat(logs([0.6, 0.3, 0.1]), 20_000, axis=0), throws)
+    uniform = np.random.default_rng(0).random(20_000)
+    chosen = choose(np.repeat(logs([0.6, 0.3, 0.1]), 20_000, axis=0), uniform)
     np.testing.assert_allclose(np.bincount(chosen) / 20_000, [0.6, 0.3, 0.1], atol=0.015)
 
 
@@ -87,10 +95,10 @@ def test_frequencies_match_probabilities():
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_greedy_is_what_one_would_write_down(model, use_cache):
-    """Unequal prompts, and 20 new tokens in a context of 12: every row slides past the end at its own time."""
+def test_greedy_equals_the_plain_generator(model, use_cache):
+    """Prompts of unequal length, and 20 new tokens in a context of 12: each row slides past the end at another step."""
     want = [generate_plainly(model, prompt, 20, temperature=0) for prompt in PROMPTS]
-    assert len({tuple(row) for row in want}) == 4  # the model does not say the same to everybody
+    assert len({tuple(row) for row in want}) == 4  # every prompt has its own continuation
     assert generate(model, PROMPTS, 20, temperature=0, use_cache=use_cache) == want
     for prompt, row in zip(PROMPTS, want, strict=True):
         assert generate(model, [prompt], 20, temperature=0, use_cache=use_cache) == [row]
@@ -119,8 +127,8 @@ def test_stop_tokens_end_a_row_and_are_not_returned(model):
     assert any(len(row) < 20 for row in want)
 
 
-def test_other_rows_do_not_change_a_rows_dice(model):
-    """Whether its neighbour stops early or not, a row draws the same tokens."""
+def test_other_rows_do_not_change_a_rows_random_numbers(model):
+    """A row draws the same tokens whether its neighbour stops early or not."""
     free = generate(model, PROMPTS[:2], 12, generator=mg.Generator(3))
     stop = free[0][1]
     stopped = generate(model, PROMPTS[:2], 12, generator=mg.Generator(3), stop_ids=(stop,))
@@ -129,33 +137,33 @@ def test_other_rows_do_not_change_a_rows_dice(model):
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_prompt_given_several_times_is_read_once_and_continued_each_time_by_its_own_dice(model, use_cache):
-    prompts, given = [PROMPTS[i] for i in (1, 0, 1, 2, 1)], []
+def test_a_repeated_prompt_is_read_once_and_continued_with_random_numbers_of_its_own(model, use_cache):
+    prompts, shapes = [PROMPTS[i] for i in (1, 0, 1, 2, 1)], []
     read = model.forward
 
     def forward(idx, *args, **kwargs):
-        given.append(idx.shape)
+        shapes.append(idx.shape)
         return read(idx, *args, **kwargs)
 
     model.forward = forward
     try:
-        said = generate(model, prompts, 6, generator=mg.Generator(5), use_cache=use_cache)
+        texts = generate(model, prompts, 6, generator=mg.Generator(5), use_cache=use_cache)
     finally:
         del model.forward
-    assert given[0] == (3, 10) and given[1] == (5, 1 if use_cache else 11)
-    assert len({tuple(said[i]) for i in (0, 2, 4)}) == 3
+    assert shapes[0] == (3, 10) and shapes[1] == (5, 1 if use_cache else 11)
+    assert len({tuple(texts[i]) for i in (0, 2, 4)}) == 3
     greedy = generate(model, prompts, 6, temperature=0, use_cache=use_cache)
     assert greedy == [generate_plainly(model, prompt, 6, temperature=0) for prompt in prompts]
 
 
-def test_what_is_observed_are_the_logits_of_the_rows_still_being_written(model):
-    """However many of the finished rows are still computed along with them."""
+def test_observe_sees_the_logits_of_the_unfinished_rows(model):
+    """No matter how many finished rows are still computed with them."""
     free, seen = generate(model, PROMPTS, 8, temperature=0), []
     stops = (free[0][1], free[2][4])
-    said = generate(model, PROMPTS, 8, temperature=0, stop_ids=stops, observe=seen.append)
+    texts = generate(model, PROMPTS, 8, temperature=0, stop_ids=stops, observe=seen.append)
     assert len(seen[0]) == 4 and len(seen[-1]) < 4
     for t, logits in enumerate(seen):
-        writing = [row for row in range(4) if len(said[row]) >= t]
+        writing = [row for row in range(4) if len(texts[row]) >= t]
         assert [int(token) for token in logits.argmax(axis=1)] == [free[row][t] for row in writing]
 
 
@@ -184,7 +192,7 @@ def test_dropout_is_off_while_sampling():
     assert generate(gpt, [[1, 2]], 9, temperature=0) == generate(gpt, [[1, 2]], 9, temperature=0)
 
 
-def test_a_prompt_longer_than_the_context_is_cropped_and_said(model):
+def test_a_prompt_longer_than_the_context_is_cropped_with_a_warning(model):
     long = [int(i) for i in np.random.default_rng(0).integers(0, 12, 30)]
     with pytest.warns(UserWarning, match="cropped to their last 12 tokens"):
         got = generate(model, [long, [1]], 5, temperature=0)
@@ -192,7 +200,7 @@ def test_a_prompt_longer_than_the_context_is_cropped_and_said(model):
     assert got == [generate_plainly(model, prompt, 5, temperature=0) for prompt in (long, [1])]
 
 
-def test_nothing_asked_nothing_given(model):
+def test_no_prompts_or_no_new_tokens_give_nothing(model):
     assert generate(model, [], 5) == []
     assert generate(model, PROMPTS, 0) == [[], [], [], []]
 
@@ -209,7 +217,7 @@ def test_nothing_asked_nothing_given(model):
         ([[12]], {}, r"0\.\.11, got 12\.\.12"),
     ],
 )
-def test_what_is_refused(model, prompts, settings, sentence):
+def test_wrong_settings_are_refused(model, prompts, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         generate(model, prompts, 3, **settings)
 

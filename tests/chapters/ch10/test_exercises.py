@@ -10,7 +10,7 @@ from chapters.ch10.exercises import (
     FIVE,
     Settings,
     bolt_on_a_class_head,
-    checked,
+    check_claims,
     main,
     mask_versus_no_mask,
     read_the_recipe,
@@ -39,9 +39,9 @@ def test_exercise_1_finds_a_wrong_mask(assistant_tokenizer):
     seam = next(i for i, label in enumerate(labels) if label != IGNORE_INDEX)
     unmasked = [input_ids[1], *labels[1:]]
     with pytest.raises(ValueError, match="is not masked"):
-        checked(FIVE[0], input_ids, unmasked, assistant_tokenizer)
+        check_claims(FIVE[0], input_ids, unmasked, assistant_tokenizer)
     with pytest.raises(ValueError, match="from the seam on"):
-        checked(FIVE[0], input_ids, [*labels[:seam], labels[seam] + 1, *labels[seam + 1 :]], assistant_tokenizer)
+        check_claims(FIVE[0], input_ids, [*labels[:seam], labels[seam] + 1, *labels[seam + 1 :]], assistant_tokenizer)
 
 
 def test_exercise_2_only_the_model_without_a_mask_writes_templates(base, tmp_path):

@@ -21,8 +21,8 @@ from chapters.ch10.reflex import (
     main,
     number_tokenizer,
     question,
+    sum_text,
     verdicts,
-    written,
 )
 from chapters.support.batches import IGNORE_INDEX
 from chapters.world.facts import is_held_out
@@ -48,7 +48,7 @@ def test_no_sum_is_on_both_sides():
             terms = draw_sum(steps, split, rng)
             assert len(terms) == steps + 1 and all(1 <= abs(term) <= 9 for term in terms) and terms[0] > 0
             assert all(0 <= total <= LARGEST for total in accumulate(terms))
-            assert is_held_out(written(terms)) == (split == "test")
+            assert is_held_out(sum_text(terms)) == (split == "test")
 
 
 def test_every_sum_is_taught_both_ways_and_the_question_is_masked(numbers_only):
