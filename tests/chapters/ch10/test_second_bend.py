@@ -61,7 +61,7 @@ def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
     (runs / "pairs.json").write_text(json.dumps(pairs))
     reward_lesson.main(reward_lesson.Settings(sft=assistant, data=runs / "pairs.json", run=runs / "file", training=FEW))
     out = capsys.readouterr().out
-    assert "12 pairs; left out: 1 of equal responses, 1 longer than 128 tokens" in out and "ceiling" not in out
+    assert "12 pairs; left out: 1 with equal responses, 1 longer than 128 tokens" in out and "ceiling" not in out
     settings = dict(sft=assistant, data=runs / "pairs.json", held_out=4, training=FEW)
     dpo.main(dpo.Settings(**settings, run=runs / "dpo_file"))
     assert "prefers DPO to SFT" in capsys.readouterr().out
