@@ -147,7 +147,7 @@ def main(settings: Settings) -> None:
         if settings.data:
             pairs, equal = read_pairs(settings.data)
             rankings, long = from_pairs(pairs, tokenizer, policy.config.context)
-            print(f"{len(rankings)} pairs; left out: {equal} of equal responses, {long} too long for the context")
+            print(f"{len(rankings)} pairs; left out: {equal} with equal responses, {long} too long for the context")
         else:
             tasks = harness.tasks(settings.prompts)
             rankings = collect_rankings(reference, tokenizer, harness.judge, tasks, settings.k, settings.seed)
