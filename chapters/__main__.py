@@ -1,4 +1,4 @@
-"""The main job: from raw text to an assistant on the embedded world, then a page of results.
+"""The main job: from raw text to an assistant on the little world, then a page of results.
 
     python -m chapters                # everything; ends in runs/main/report.html
     python -m chapters --quick        # the same stages with less of everything
@@ -24,13 +24,13 @@ from minigrad.serialization import write_atomically
 
 @dataclass
 class Settings(OnDevice):
-    """The whole path on the embedded world: tokenizer, pretraining, sampling, a class head, both bends."""
+    """Train everything on the little world: tokenizer, base model, class head, assistant, RLHF, constitution."""
 
     out: Path = Path("runs/main")  # folder for all results
-    seed: int = 0  # random seed, also of the world
-    quick: bool = False  # a smaller model on less of everything
-    processes: int | None = None  # stages at the same time after pretraining (default: 2 if there are two threads)
-    list: bool = False  # name the stages and stop
+    seed: int = 0  # random seed of the world and of all training
+    quick: bool = False  # less text, fewer steps and fewer test questions, with the same model
+    processes: int | None = None  # stages to run at once after pretraining (default: 2 if there are two threads)
+    list: bool = False  # list the stages and stop
 
 
 def main(settings: Settings) -> None:
@@ -58,7 +58,7 @@ def make_job(settings: Settings) -> first_bend.Job:
 
 
 def number_of_processes(settings: Settings) -> int:
-    """How many stages run at the same time: one on a GPU, which is not shared, and one where there is one thread."""
+    """How many stages run at once: one on a GPU or with a single thread."""
     if settings.device != "cpu":
         return 1
     return settings.processes or min(2, processor.get_num_threads())
@@ -67,7 +67,7 @@ def number_of_processes(settings: Settings) -> int:
 def claim_folder(settings: Settings) -> None:
     """Make the job's folder and write the settings into job.json; refuse a folder that holds another job."""
     ours: dict[str, Any] = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
-    if settings.device == "cpu":  # the order of sums depends on them
+    if settings.device == "cpu":  # they decide the order of sums, and so the last digits
         ours |= {"threads": processor.get_num_threads(), "processes": number_of_processes(settings)}
     path = Run(settings.out) / "job.json"
     if not path.exists():

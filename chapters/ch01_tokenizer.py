@@ -1,8 +1,8 @@
 """Chapter 1: the tokenizer. A text becomes a list of small integers, and the integers become the same text again.
 
-The idea is byte-pair encoding. Start with the 256 bytes as tokens. Count how often each two tokens are neighbours in a
-training text, and merge the most frequent pair into a new token. Repeat. The new tokens, ranked in the order in which
-they were learned, are the whole tokenizer: to encode a new text, apply the same merges to it, lowest rank first.
+The idea is byte-pair encoding. Start with the 256 bytes as tokens. Count every pair of neighbouring tokens in a training
+text, and merge the most frequent pair into a new token. Repeat. A token's rank says when it was learned. To encode a new
+text, apply the same merges to it, lowest rank first.
 
     python -m chapters.ch01_tokenizer --quick
 
@@ -39,7 +39,7 @@ GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+
 
 
 def train_plainly(text: str, num_tokens: int) -> dict[bytes, int]:
-    """Learn the ranks of num_tokens tokens, the plainest way: recount every pair after every merge.
+    """Learn num_tokens tokens in the plainest way: recount every pair after every merge.
 
     A tie goes to the pair whose bytes sort first, so the same text always gives the same tokens.
 
@@ -73,16 +73,15 @@ def single_bytes(word: str) -> list[bytes]:
 
 
 def pairs(parts: list[bytes]) -> list[bytes]:
-    """Spell each two neighbours: [a, b, c] -> [ab, bc].
+    """Join each token to its right neighbour: [a, b, c] -> [ab, bc].
 
-    A pair is identified by its spelling, not by its halves, because tiktoken applies ranks in the same way: it merges any
-    two neighbours that spell a known token.
+    A pair is identified by its spelling, not by its halves, because tiktoken merges any neighbours that spell a token.
     """
     return [left + right for left, right in zip(parts, parts[1:])]
 
 
 def merge(parts: list[bytes], token: bytes) -> list[bytes]:
-    """Join, from left to right, each two neighbours that spell the token."""
+    """From left to right, join any two neighbours that spell the token."""
     merged = []
     i = 0
     while i < len(parts):
@@ -96,7 +95,7 @@ def merge(parts: list[bytes], token: bytes) -> list[bytes]:
 
 
 def encode_plainly(text: str, ranks: dict[bytes, int], pattern: str = GPT2_PATTERN) -> list[int]:
-    """Encode a text: in each word merge the leftmost pair of the lowest rank, until no pair is a known token.
+    """Encode a text: in each word, merge the pair of lowest rank (the leftmost of equals) until no known pair is left.
 
     >>> encode_plainly("aaab", train_plainly("aaabdaaabac", 259))
     [258]
@@ -111,25 +110,25 @@ def encode_plainly(text: str, ranks: dict[bytes, int], pattern: str = GPT2_PATTE
 
 
 def decode_plainly(ids: Iterable[int], ranks: dict[bytes, int]) -> str:
-    """Decode token ids: put the tokens' bytes one after another. A part of a character becomes U+FFFD."""
+    """Decode token ids: put the tokens' bytes one after another. An incomplete character becomes U+FFFD."""
     tokens = {rank: token for token, rank in ranks.items()}
     return b"".join(tokens[i] for i in ids).decode("utf-8", errors="replace")
 
 
-# ── the trainer that is used ─────────────────────────────────────────────────────────────────────────────────────────
+# ── the fast trainer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 OnMerge = Callable[[bytes, int, int], None]  # called with each new token, its count in the text and its rank
 
 
 def train_ranks(text: str, num_tokens: int, on_merge: OnMerge | None = None) -> dict[bytes, int]:
-    """Learn the same ranks as `train_plainly`, hundreds of times faster, because a merge updates only its own words.
+    """Learn the same ranks as `train_plainly`, hundreds of times faster.
 
-    Equal words are stored once with their count, and an index lists the words that contain each pair. After a merge only
-    the words in the index change their pair counts.
+    Equal words are stored once with their count, and an index lists the words that contain each pair. A merge updates
+    only the words that contain its pair.
 
     Args:
         text: the training text.
-        num_tokens: tokens to learn, the 256 bytes included. A short text may run out of pairs before that.
+        num_tokens: tokens to learn, the 256 bytes included; a short text may give fewer.
         on_merge: called with (token, count, rank) after each merge.
 
     Returns:
@@ -167,7 +166,7 @@ def train_ranks(text: str, num_tokens: int, on_merge: OnMerge | None = None) -> 
     return ranks
 
 
-# ── the tokenizers that are used ─────────────────────────────────────────────────────────────────────────────────────
+# ── the tokenizer classes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Tokenizer:
@@ -229,11 +228,11 @@ class Tokenizer:
         return [i for i in ids if i < self.vocab_size] if self.missing else ids
 
     def encode_plainly(self, text: str) -> list[int]:
-        """Encode a text with the function `encode_plainly`; slow, but every step can be read."""
+        """Encode a text with the function `encode_plainly`: slow, but easy to follow."""
         return encode_plainly(valid_unicode(text), self.ranks, self.pattern)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode token ids. A part of a character (a text cut inside one) becomes U+FFFD."""
+        """Decode token ids. An incomplete character becomes U+FFFD."""
         return b"".join(self.pieces(ids)).decode("utf-8", errors="replace")
 
     def pieces(self, ids: Iterable[int]) -> list[bytes]:
@@ -247,9 +246,9 @@ class Tokenizer:
 
     @staticmethod
     def load(path: str | Path) -> "Tokenizer":
-        """Read a tokenizer that `save` wrote, of either class.
+        """Read a Tokenizer or CharTokenizer that `save` wrote.
 
-        A rank file without its `.json`, such as those published for tiktoken, gets GPT-2's pattern and "<|endoftext|>"
+        A rank file without its `.json`, such as a file published for tiktoken, gets GPT-2's pattern and "<|endoftext|>"
         after its last rank.
 
         Raises:
@@ -397,16 +396,16 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
 class Settings:
     """Train a byte-level BPE tokenizer, list its first merges, and show how a sentence is cut into tokens."""
 
-    text: Path | None = None  # UTF-8 text file to train on; None: pages of the embedded world
-    vocab_size: int = 1024  # ids: 256 bytes, the merges and <|endoftext|>
+    text: Path | None = None  # UTF-8 text file to train on; None: pages of the little world
+    vocab_size: int = 1024  # number of ids: 256 bytes, the merges and <|endoftext|>
     sentence: str = "By trade Mira is a baker, and the price of bread is 4 coins."  # sentence to cut into coloured tokens
     save: Path | None = None  # rank file to write
     quick: bool = False  # a tenth of the text and 384 ids, in less than a second
-    num_bytes: int = 400_000  # bytes of the embedded world to train on, without --text
+    num_bytes: int = 400_000  # bytes of the little world to train on, without --text
 
 
 def coloured(pieces: Iterable[bytes]) -> str:
-    """Token pieces on a line for the terminal, each in another colour than the last (or with bars between them)."""
+    """Token pieces on one line, in alternating colours on a terminal, else with bars between them."""
     shown = [piece.decode("utf-8", "replace") for piece in pieces]
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return "|".join(shown)

@@ -30,7 +30,7 @@ from minigrad.serialization import write_atomically
 
 
 class NextTokenBatches:
-    """Batches of windows that start at random places of a text.
+    """Batches of windows that start at random positions in a text.
 
     A batch depends on (seed, step) alone, so a run that resumes at step 700 sees what an uninterrupted run sees.
 
@@ -38,7 +38,7 @@ class NextTokenBatches:
         tokens: (N,) token ids of any integer dtype, N > context.
         context: T, tokens in a window.
         batch_size: B, windows in a batch.
-        seed: random seed of the places.
+        seed: random seed of the positions.
 
     >>> inputs, targets = NextTokenBatches(np.arange(100), context=4, batch_size=1).batch(0)
     >>> bool((targets == inputs + 1).all())
@@ -77,7 +77,7 @@ class NextTokenBatches:
 class EveryTokenOnce(NextTokenBatches):
     """Windows side by side, for an exact validation loss: len() batches cover the text once, then batch(i) wraps around.
 
-    It leaves out the tokens that do not fill a last window and the windows that do not fill a last batch.
+    Tokens that do not fill a window, and windows that do not fill a batch, are left out.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int):
@@ -95,7 +95,7 @@ class EveryTokenOnce(NextTokenBatches):
 
 
 def train_validation_split(tokens: np.ndarray, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Views of the first 1 − fraction of the tokens, for training, and of the rest, for validation."""
+    """Split tokens into two views: the first 1 − fraction to train on, and the rest to validate on."""
     if not 0 < fraction < 1:
         raise ValueError(f"split: expected a validation fraction between 0 and 1, got {fraction}")
     cut = int(len(tokens) * (1 - fraction))

@@ -2,8 +2,8 @@
 
     x = wte(ids) + wpe(positions(T))     # (B, T, C): the meaning of each token plus its position
 
-The rows have no meaning at first: they are random numbers. Predicting the next token moves a row towards the rows that
-could take its place, so letters with similar neighbours in the text end up close together.
+At first the rows are random numbers. Training to predict the next token moves the rows of interchangeable tokens towards
+each other, so letters with similar neighbours in the text end up close together.
 
     python -m chapters.ch03_embeddings         # learns vectors of letters and draws runs/ch03/figures/letters.png
 
@@ -44,9 +44,9 @@ def lookup_checks(generator: mg.Generator) -> None:
     wpe = nn.Embedding(3, 3)  # a context of 3 positions
     nn.init.normal_(wpe.weight, 0.0, 1.0, generator=generator)
     abc, cba = mg.tensor([[0, 1, 2]]), mg.tensor([[2, 1, 0]])  # (1, 3) each
-    for name, where in (("without", 0.0), ("with", wpe(positions(3)))):
+    for name, position in (("without", 0.0), ("with", wpe(positions(3)))):
         # a sum over positions, which by itself cannot see the order of the tokens
-        first, second = (F.gelu(wte(ids) + where).sum(dim=1) for ids in (abc, cba))  # (1, 3) each
+        first, second = (F.gelu(wte(ids) + position).sum(dim=1) for ids in (abc, cba))  # (1, 3) each
         print(f"sums over abc and cba, {name} the table of positions, differ by {largest(first - second):.2f}")
 
 
@@ -109,7 +109,7 @@ def learn_letters(
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between each two of the vectors: (V, C) -> (V, V)."""
+    """Cosine of the angle between every two vectors: (V, C) -> (V, V)."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # (V, C)
     return unit @ unit.T  # (V, V)
 
@@ -125,7 +125,7 @@ def check_tokens(idx: mg.Tensor, vocab_size: int) -> None:
     if ids.dtype.kind not in "iu":
         raise TypeError(f"token ids: expected integers, got {ids.dtype}")
     if idx.device != "cpu":
-        return  # a look at the ids would wait for the GPU; there a wrong id reads NaN, which the loss then shows
+        return  # checking would wait for the GPU, where a wrong id reads NaN and so shows in the loss
     if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
         raise ValueError(
             f"token ids: expected 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}; "
@@ -140,7 +140,7 @@ def check_tokens(idx: mg.Tensor, vocab_size: int) -> None:
 class Settings:
     """Check what a lookup computes, then learn vectors of letters from the letters that follow them."""
 
-    data: Path | None = None  # UTF-8 text file; None: pages of the embedded world
+    data: Path | None = None  # UTF-8 text file; None: pages of the little world
     d_model: int = 16  # numbers in a vector
     steps: int = 600  # optimizer steps
     run: Path = Path("runs/ch03")  # folder of the figure

@@ -9,7 +9,7 @@ and the output of the position is the weighted mean of the values.
 
     python -m chapters.ch04_attention          # checks this against the engine, draws runs/ch04/figures/attention.png
 
-Look at the figure: a head built by hand, in which each letter attends to the earlier places of the same letter.
+Look at the figure: a head built by hand, in which each letter attends to its earlier occurrences.
 
 Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 3.2.
 """
@@ -50,7 +50,7 @@ def attention_by_hand(q: mg.Tensor, k: mg.Tensor, v: mg.Tensor) -> tuple[mg.Tens
 
 
 def same_letter_head(text: str) -> np.ndarray:
-    """The weights (T, T) of a head built by hand: each letter attends to the earlier places of the same letter.
+    """The weights (T, T) of a head built by hand: each letter attends to its earlier occurrences.
 
     Query and key of a letter are the same one-hot vector, so a score is high exactly where the letters agree.
     """
@@ -60,7 +60,7 @@ def same_letter_head(text: str) -> np.ndarray:
     return attention_by_hand(sharp, sharp, sharp)[1].numpy()  # (T, T)
 
 
-# ── the module that is used: all heads at once ───────────────────────────────────────────────────────────────────────
+# ── the module: all heads at once ────────────────────────────────────────────────────────────────────────────────────
 
 
 class PastKeysValues(Protocol):
@@ -108,7 +108,7 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(dropout)
 
     def heads(self, x: mg.Tensor, seen: int = 0) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor]:
-        """q, k and v, (B, H, T, D) each: views of one projection of x, (B, T, C), which follows `seen` other tokens."""
+        """Project x, (B, T, C), which follows `seen` other tokens, to q, k and v, (B, H, T, D) each."""
         B, T, C = x.shape
         qkv = self.c_attn(x)  # (B, T, 3C)
         heads = qkv.view(B, T, sum(self.parts), C // self.n_head).transpose(1, 2)  # (B, 3H, T, D)
@@ -141,7 +141,7 @@ class CausalSelfAttention(nn.Module):
         return self.resid_dropout(self.c_proj(y))  # (B, T, C)
 
     def weights(self, x: mg.Tensor) -> np.ndarray:
-        """The attention weights of every head, (H, T, T), for x (1, T, C); made by attention_by_hand, so for short texts."""
+        """The attention weights of every head, (H, T, T), for a short x, (1, T, C), by attention_by_hand."""
         q, k, v = self.heads(x)  # (1, H, T, D)
         shared = self.n_head // self.n_kv_head  # query heads per key-value head
         maps = [attention_by_hand(q[0, h], k[0, h // shared], v[0, h // shared])[1] for h in range(self.n_head)]

@@ -112,7 +112,7 @@ def stack_of(depth: int, d_model: int, generator: mg.Generator, scale: float = 1
 
 
 def run_stack(blocks: Sequence[Block], x: mg.Tensor, residual: bool = True) -> mg.Tensor:
-    """Run x (B, T, C) through all blocks; without `residual`, attention and MLP replace x and do not add to it."""
+    """Run x (B, T, C) through all blocks; without `residual`, attention and MLP replace x instead of adding to it."""
     for block in blocks:
         x = block(x) if residual else block.mlp(block.ln_2(block.attn(block.ln_1(x))))  # (B, T, C)
     return x
@@ -130,7 +130,7 @@ def gradient_lengths(blocks: Sequence[Block], x: mg.Tensor, target: mg.Tensor, r
 
 @dataclass
 class Settings:
-    """Measure what the residual stream and small initial weights are good for."""
+    """Measure the effect of the residual stream and of small initial weights."""
 
     depth: int = 12  # blocks
     d_model: int = 64  # width of the residual stream

@@ -46,7 +46,7 @@ class GPTConfig:
     dropout: float = 0.0  # share of activations zeroed in training
     tied: bool = True  # the head uses the weights of the token table, as in GPT-2
     bias: bool = True  # biases in linear layers and norms, as in GPT-2
-    init_std: float = 0.02  # spread of the initial weights; GPT-2's suits a width of 768, narrow models learn faster with more
+    init_std: float = 0.02  # std of the initial weights; 0.02 suits GPT-2's width of 768, narrow models learn faster with more
     # Changes that later models made to GPT-2; chapter 9 loads SmolLM2, which has all four.
     n_kv_head: int | None = None  # heads of keys and values, shared by several query heads; None: n_head
     rotary: float | None = None  # base of rotary position embeddings, which replace the position table
@@ -111,7 +111,7 @@ class GPT(nn.Module):
             idx: (B, T) token ids.
             cache: keys and values of the tokens before idx; this call adds those of idx.
             key_start: first column of each row that is not padding.
-            last_only: compute only the scores after the last position, as decoding needs them.
+            last_only: score only the last position, which is all that decoding needs.
 
         Returns:
             Logits (B, T, V), or (B, 1, V) with last_only.
@@ -198,7 +198,7 @@ class KVCache:
 
     Args:
         gpt: the model.
-        room: most tokens that the cache can hold; None: the model's context.
+        room: largest number of tokens in the cache; None: the model's context.
     """
 
     def __init__(self, gpt: GPT, room: int | None = None):

@@ -1,14 +1,14 @@
 """Chapter 7: the training loop. Predict the next token, measure the error, find each parameter's share in it, and step.
 
-    python -m chapters.ch07_train                # trains the tiny GPT on the embedded world, into runs/pretrain
+    python -m chapters.ch07_train                # trains the tiny GPT on the little world, into runs/pretrain
     python -m chapters.ch07_train --preset nanogpt-cpu --data shakespeare.txt --run runs/shakespeare
 
 `train_plainly` is the whole idea: batch, loss, backward, step. `train` is the loop that every later chapter uses, with
-other batches, another learning rate or another loss. What to look at in a run: the loss starts near ln V, the loss of a
-uniform guess over V tokens, and figures/loss.png shows how training and validation loss fall together, or part.
+other batches, another learning rate or another loss. Look at the first loss, which is near ln V, the loss of a uniform
+guess over V tokens; and at figures/loss.png, where training and validation loss fall together or drift apart.
 
-Sources: AdamW is Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule are
-those of Brown et al. 2020 (arXiv:2005.14165), appendix B.
+Sources: AdamW is Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule
+follow Brown et al. 2020 (arXiv:2005.14165), appendix B.
 """
 
 import math
@@ -57,7 +57,7 @@ def train_plainly(model: nn.Module, batches: Batches, steps: int, lr: float = 3e
     return losses
 
 
-# ── the loop that is used ────────────────────────────────────────────────────────────────────────────────────────────
+# ── the loop for long runs ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
@@ -105,9 +105,9 @@ def train(
     """Train `model` in place: the loop of `train_plainly`, made fit for long runs.
 
     It adds gradient accumulation and clipping, a learning-rate schedule, evaluation, checkpoints from which a run
-    resumes exactly, and an inquest into the first operation that produced NaN or infinity. Metrics, checkpoint and loss
-    curve go into `run`. The same seed, data and machine write the same metrics.jsonl, byte for byte, however often a run
-    is killed and resumed.
+    resumes exactly, and a search for the first operation that produced NaN or infinity. Metrics, checkpoint and loss
+    curve go into `run`. The same seed, data and machine give the same bytes in metrics.jsonl, however often a run is
+    killed and resumed.
 
     Raises:
         FloatingPointError: if the loss or the gradient norm is no longer finite; the last checkpoint stays.
@@ -119,7 +119,7 @@ def train(
     state = TrainingCheckpoint(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes if asked to
     model.train()
     bar = tqdm(total=config.steps, initial=state.step, unit="step", disable=None)
-    with deferred_interrupt() as pressed, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
+    with deferred_interrupt() as interrupts, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
         if state.step == 0 and validation is not None:
             state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while state.step < config.steps:
@@ -133,7 +133,7 @@ def train(
             *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
             loss = sum(losses)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                mg.default_generator.set_state(rng)  # the inquest repeats the very step that failed
+                mg.default_generator.set_state(rng)  # so that the inquest repeats the same step
                 cause = inquest(model, batches, state.step, config, loss_fn)
                 stop = f"training stopped at step {state.step + 1} with loss {loss} and gradient norm {norm}"
                 raise FloatingPointError(f"{stop}: {cause}. {state.last_good()}")
@@ -145,9 +145,9 @@ def train(
             bar.update()
             if validation is not None and state.due(config.eval_every):
                 state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
-            if state.due(config.checkpoint_every) or pressed:
+            if state.due(config.checkpoint_every) or interrupts:
                 state.save()
-            if pressed:
+            if interrupts:
                 raise KeyboardInterrupt(f"stopped after step {state.step} and saved in {run.folder}; --resume continues")
     model.eval()
     return state.finish()
@@ -158,8 +158,8 @@ def forward_and_backward(
 ) -> tuple[list[Tensor], int]:
     """Add the gradients of a step's batches to the parameters.
 
-    Several batches share a step if they do not fit into memory together: the mean of their losses has the mean of their
-    gradients. Each batch has the same weight, even if the numbers of graded tokens differ.
+    If one large batch does not fit into memory, several small ones share a step: the gradient of their mean loss is the
+    mean of their gradients. Each has the same weight, even if the numbers of graded tokens differ.
 
     Returns:
         The batches' losses, scalars that add up to the step's mean loss, and the number of tokens.
@@ -180,7 +180,7 @@ def as_floats(*scalars: Tensor) -> list[float]:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> mg.optim.AdamW:
-    """AdamW with weight decay on the matrices only: pulling biases and norm weights towards zero would help nothing."""
+    """AdamW with weight decay on the matrices only: decaying biases and norm weights does not help."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if len(p.shape) >= 2], "weight_decay": config.weight_decay},
@@ -235,13 +235,13 @@ def describe(batches: Batches, loss_fn: LossFunction) -> str:
 
 @dataclass
 class Settings(TrainConfig, OnDevice):
-    """Pretrain a GPT on the embedded world or on any text. `--preset NAME --help` shows that preset's values."""
+    """Pretrain a GPT on the little world or on any text. `--preset NAME --help` shows that preset's values."""
 
     run: str = "runs/pretrain"  # run folder for all output
     preset: Literal["tiny", "book", "gpt2", "nanogpt-cpu"] = "tiny"  # model shape and training settings
-    data: str = "world"  # path of a UTF-8 text file, or "world" for the embedded one
-    world_bytes: int = 2_000_000  # bytes of the embedded world to generate
-    validation_fraction: float = 0.1  # share of the tokens, at the end, kept for validation
+    data: str = "world"  # path of a UTF-8 text file, or "world" for the little world
+    world_bytes: int = 2_000_000  # bytes of the little world to generate
+    validation_fraction: float = 0.1  # share of the tokens, at the end of the text, held out for validation
     tokenizer: Literal["bpe", "characters", "gpt2"] = "bpe"  # vocabulary; bpe is trained on the text itself
     vocab_size: int = 1024  # largest number of bpe tokens
     context: int = 256  # tokens the model sees at once
@@ -269,7 +269,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def prepare(settings: Settings, run: Run) -> tuple[Tokenizer, np.ndarray, np.ndarray]:
-    """Tokenize the settings' text into the run's folder; returns the tokenizer, the training and the validation tokens."""
+    """Tokenize the text into the run folder; returns the tokenizer, the training and the validation tokens."""
     if settings.data == "world":
         from chapters.world import World
 
@@ -282,7 +282,7 @@ def prepare(settings: Settings, run: Run) -> tuple[Tokenizer, np.ndarray, np.nda
     elif settings.tokenizer == "characters":
         tokenizer = Tokenizer.characters(text)
     else:
-        tokenizer = Tokenizer.train(text[:1_000_000], settings.vocab_size)  # a megabyte shows the words often enough
+        tokenizer = Tokenizer.train(text[:1_000_000], settings.vocab_size)  # a megabyte is enough to rank the pairs
     if len(documents) == 1:
         ids = tokenizer.encode(text)
     else:

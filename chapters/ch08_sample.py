@@ -3,10 +3,10 @@
     python -m chapters.ch08_sample --run runs/pretrain --prompt "In the market" --temperature 0.8 --top-k 40
 
 `choose_plainly` shows the three decisions on one row of logits. Temperature sharpens or flattens the distribution.
-Top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833). The nucleus, top-p, keeps the fewest tokens whose
-probabilities add up to p (Holtzman et al. 2019, arXiv:1904.09751). Then a random number picks a token, which is appended,
-and everything starts again: `generate_plainly`. `generate` writes the same tokens for many prompts at once, with a cache.
-Run it twice, at temperature 0.2 and 1.5: the first text repeats itself, the second one falls apart.
+Top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833). Top-p, the nucleus, keeps the fewest tokens whose
+probabilities add up to p (Holtzman et al. 2019, arXiv:1904.09751). A random number then picks a token. `generate_plainly`
+appends it and starts again; `generate` writes the same tokens for many prompts at once, with a cache. Run it twice, at
+temperature 0.2 and 1.5: the first text repeats itself, and the second falls apart.
 """
 
 import json
@@ -77,7 +77,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def top_k_filter(logits: np.ndarray, k: int) -> np.ndarray:
-    """The k highest logits of each row and all that tie with the k-th; -inf elsewhere. (B, V) -> (B, V)"""
+    """Keep the k highest logits of each row, and ties with the k-th; set the others to -inf. (B, V) -> (B, V)"""
     if k < 1:
         raise ValueError(f"top_k must be at least 1, got {k}")
     if k >= logits.shape[-1]:
@@ -87,9 +87,9 @@ def top_k_filter(logits: np.ndarray, k: int) -> np.ndarray:
 
 
 def nucleus_filter(logits: np.ndarray, p: float) -> np.ndarray:
-    """The logits of each row's fewest, likeliest tokens whose probabilities reach p; -inf elsewhere. (B, V) -> (B, V)
+    """Keep each row's fewest tokens whose probabilities reach p; set the other logits to -inf. (B, V) -> (B, V)
 
-    The token that crosses p stays, so at least one token always does.
+    The token that crosses p stays, so every row keeps at least one token.
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {p}")
@@ -157,7 +157,7 @@ def generate(
     Args:
         prompts: non-empty lists of token ids; prompts longer than the context are cropped, with a warning.
         stop_ids: tokens that end a row; they are not returned.
-        generator: seeded random numbers. Every row uses one number a step, finished or not, so that its text does not
+        generator: seeded random numbers. Every row, finished or not, uses one number a step, so its text does not
             depend on when another row stops.
         observe: called in every step with the logits of the unfinished rows, (rows, V).
 
@@ -177,7 +177,7 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, start[row] : width] = prompt
     lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
-    first_of, which = distinct(prompts)  # repeated prompts are read once
+    first_rows, prompt_of_row = distinct(prompts)  # repeated prompts are read once
     rows, live = np.arange(B), np.ones(B, bool)  # (B,) the rows that are computed, and whether each is unfinished
 
     was_training = model.training
@@ -187,9 +187,9 @@ def generate(
             cache = KVCache(model) if use_cache else None
             for new in range(max_new_tokens if B else 0):
                 if new == 0:
-                    logits = next_logits(model, ids[first_of, :width], start[first_of], cache)[which]  # (B, V)
-                    if cache is not None and len(first_of) < B:
-                        cache.keep(which)
+                    logits = next_logits(model, ids[first_rows, :width], start[first_rows], cache)[prompt_of_row]  # (B, V)
+                    if cache is not None and len(first_rows) < B:
+                        cache.keep(prompt_of_row)
                 else:
                     logits = next_logits(model, ids[rows, : width + new], start[rows], cache)  # (rows, V)
                 if observe is not None:
@@ -211,7 +211,7 @@ def generate(
 
 
 def distinct(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The row of each different prompt's first occurrence, (n,), and the number of every row's prompt among them, (B,)."""
+    """Find repeated prompts: each distinct prompt's first row, (n,), and every row's index among them, (B,)."""
     numbers: dict[tuple[int, ...], int] = {}
     which = np.array([numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts], np.int64)  # (B,)
     return np.array([np.argmax(which == number) for number in range(len(numbers))], np.int64), which  # (n,), (B,)
@@ -223,7 +223,7 @@ def next_logits(model: GPT, ids: np.ndarray, start: np.ndarray, cache: KVCache |
     While the text fits into the context, the cache holds all columns but the newest, and only those are computed. Beyond
     the context the window slides: every token's position drops by one a step, and since positions are added to the
     embeddings, all keys and values change. Nothing in the cache is then valid, and each step recomputes the window.
-    (Relative or rotary positions have no such cliff; GPT-2's learned ones do.)
+    (Relative or rotary positions would not need this.)
     """
     context, W = model.config.context, ids.shape[1]
     if cache is not None and W <= context:
@@ -269,14 +269,14 @@ class Settings(OnDevice):
     """Let a trained model write."""
 
     run: str = "runs/pretrain"  # run folder of the model, from chapter 7 or a later one
-    prompt: tuple[str, ...] = ("",)  # one or more beginnings; an empty one starts from the end-of-text token
+    prompt: tuple[str, ...] = ("",)  # texts to continue; an empty text starts from the end-of-text token
     max_new_tokens: int = 200  # largest number of new tokens
-    temperature: float = 0.8  # sharpness: 0 takes the likeliest token, 1 draws from the model's own distribution
+    temperature: float = 0.8  # sampling temperature: 0 takes the likeliest token, 1 leaves the distribution as it is
     top_k: int | None = None  # number of likeliest tokens to draw from
     top_p: float | None = None  # probability of the nucleus to draw from
     samples: int = 1  # continuations of each prompt
     seed: int = 0  # random seed
-    cache: bool = True  # reuse keys and values; without it the text is the same, only slower
+    cache: bool = True  # reuse keys and values, which changes the speed but not the text
     quick: bool = False  # at most 40 tokens
 
 

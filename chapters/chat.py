@@ -2,7 +2,7 @@
 
     python -m chapters.chat --model smollm2
     python -m chapters.chat --model runs/main/sft --form instruction
-    python -m chapters.chat --model gpt2 --form text          # it continues what you begin
+    python -m chapters.chat --model gpt2 --form text          # continues your text
 
 A token is a few bytes, and a character may need several tokens, so the terminal shows a character once it is complete.
 """
@@ -54,7 +54,7 @@ class Conversation:
 
 
 def whole_characters(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """Yield a stream of tokens as text, holding bytes back until their character is complete (at the end: U+FFFD)."""
+    """Yield a stream of tokens as text, each character once it is complete; an incomplete last one becomes U+FFFD."""
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
         text = utf8.decode(tokenizer.pieces([token])[0])
@@ -69,14 +69,14 @@ def whole_characters(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[st
 class Settings(OnDevice):
     """Chat with a model. An empty line ends the conversation."""
 
-    model: str = "smollm2"  # smollm2, a .gguf file, gpt2 or a sister of it, a folder of its files, or a run folder
+    model: str = "smollm2"  # smollm2, a .gguf file, a published GPT-2, a folder of its files, or a run folder
     prompt: tuple[str, ...] = ()  # questions to ask one after the other, instead of typing
-    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # layout of a question; text is simply continued
+    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # layout of a question; with text, the model continues it
     max_new_tokens: int = 200  # largest number of tokens in an answer
-    temperature: float = 0.7  # sharpness: 0 takes the likeliest token
+    temperature: float = 0.7  # sampling temperature; 0 takes the likeliest token
     top_k: int | None = None  # number of likeliest tokens to draw from
     top_p: float | None = 0.9  # probability of the nucleus to draw from
-    int8: bool = False  # weights of eight bits, a quarter of the memory traffic
+    int8: bool = False  # 8-bit weights, a quarter of the memory traffic
     seed: int = 0  # random seed
     quick: bool = False  # at most 20 tokens
 
@@ -136,7 +136,7 @@ def main(settings: Settings) -> None:
     gpt, tokenizer = load(settings.model)
     decoder, conversation = Decoder(gpt, settings.int8), Conversation(tokenizer, settings.form)
     generator = mg.Generator(settings.seed)
-    for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles the kernels, so that no answer has to wait
+    for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles the kernels before the first question
         pass
 
     def show(piece: str) -> None:

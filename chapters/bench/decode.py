@@ -1,10 +1,10 @@
-"""GPT-2 124M writes text, token by token, greedily, beside transformers and beside nothing but reading its weights.
+"""GPT-2 124M writes text, token by token, greedily: its speed beside transformers' and beside that of memory.
 
     python -m chapters.bench decode
 
 The weights are random (no time depends on them), and the texts are 128 to 192 tokens long. A token must read every matrix
-once. So the bytes of the weights over the time of a token are compared with the rate at which this machine reads memory.
-Several texts share one reading of the weights.
+once, so the table compares the weights' bytes per second with the rate at which this machine reads memory. Several texts
+share one reading of the weights.
 """
 
 from argparse import Namespace
@@ -28,7 +28,7 @@ FIRST, LAST = 128, 192  # tokens in the cache: it grows from FIRST to LAST, then
 
 
 def decoding(library: str, variant: bool, texts: int = 1) -> Task:
-    """The task: the next token of every text, ours in float32 or (variant) int8, transformers' by forward or generate()."""
+    """The task: the next token of every text. variant: int8 for minigrad, generate() for transformers."""
     return Task(our_decoding(variant, texts)) if library == "minigrad" else their_decoding(variant)
 
 

@@ -1,4 +1,4 @@
-"""A training step of GPT-2 124M beside transformers': time and peak memory; and ours again in less memory.
+"""A training step of GPT-2 124M beside transformers', and three ways to use less memory: time and peak memory.
 
     python -m chapters.bench gpt2_step
 

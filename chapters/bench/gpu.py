@@ -1,9 +1,9 @@
-"""The command for a machine with a GPU: kernels/check.py's steps, and with them whole training steps of a GPT.
+"""Check a machine with a GPU: kernels/check.py's steps, and whole training steps of a GPT.
 
     python -m chapters.bench gpu --device cuda --out DIR
 
-Beyond every kernel's results, gradients and speed: 30 steps of the book's GPT, whose losses must be the CPU's; the same as a
-CUDA graph; and the time of a step beside PyTorch's, eager and compiled.
+After every kernel's results, gradients and speed come 30 steps of the book's GPT, whose losses must match the CPU's; the
+same steps as a CUDA graph; and the time of a step beside PyTorch's, eager and compiled.
 """
 
 import time
@@ -50,7 +50,7 @@ class Trainer:
         self.gradients = mg.graphed(self.loss, self.model.parameters()) if graph else self.loss_and_gradients
 
     def batch(self, size: int, step: int) -> list[mg.Tensor]:
-        """Inputs and targets, (size, context) each. The ids are sorted, which can be learned: the next is a little larger."""
+        """Inputs and targets, (size, context) each. Sorted ids can be learned: the next is a little larger."""
         ids = np.random.default_rng(step).integers(0, self.config.vocab_size, (size, self.config.context + 1))
         ids = np.sort(ids, axis=1)
         return [mg.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (ids[:, :-1], ids[:, 1:])]
@@ -101,9 +101,8 @@ def training_speed(check: Check) -> None:
     measure_ours(check, sizes, graph=False)
     if not check.small and torch_on_gpu() is not None:
         measure_torch(check, sizes, compiled=False)
-    measure_ours(
-        check, [size for size in sizes if size.preset != "gpt2"], graph=True
-    )  # gpt2's launches take no time to speak of
+    small_sizes = [size for size in sizes if size.preset != "gpt2"]  # gpt2's launches take almost no time
+    measure_ours(check, small_sizes, graph=True)
 
 
 def measure_ours(check: Check, sizes: Sequence[Size], graph: bool) -> None:

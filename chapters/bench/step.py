@@ -33,7 +33,7 @@ def random_batch(preset: str, B: int, T: int) -> Batch:
 def our_step(batch: Batch, change: Callable[[GPT], None] = lambda model: None) -> Callable[[], float]:
     """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
 
-    change: is called on the new model, before it is trained.
+    change: called on the new model.
     """
     config, inputs, targets = batch
     model = GPT(config, generator=mg.Generator(0))
@@ -74,24 +74,24 @@ def product_operations(config: GPTConfig, B: int, T: int) -> int:
 
 
 def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tuple[str, float]], float]:
-    """Seconds that each kernel takes of a step, the longest first, and seconds of a step: means over several.
+    """Mean seconds of each kernel in a step, longest first, and mean seconds of a step.
 
-    Every function of the CPU's kernel set is wrapped in a clock meanwhile.
+    Meanwhile a clock wraps every function of the CPU's kernel set.
     """
-    served, spent = kernels.SETS["cpu"], defaultdict[str, float](float)
-    functions = {name: getattr(served, name) for names in kernels.OPERATIONS.values() for name in names}
+    kernel_set, seconds_in = kernels.SETS["cpu"], defaultdict[str, float](float)
+    functions = {name: getattr(kernel_set, name) for names in kernels.OPERATIONS.values() for name in names}
 
     def timed(name, function):
         def call(*args, **settings):
             begin = time.perf_counter()
             result = function(*args, **settings)
-            spent[name] += time.perf_counter() - begin
+            seconds_in[name] += time.perf_counter() - begin
             return result
 
         return call
 
     for name, function in functions.items():
-        setattr(served, name, timed(name, function))
+        setattr(kernel_set, name, timed(name, function))
     try:
         begin = time.perf_counter()
         for _ in range(steps):
@@ -99,9 +99,9 @@ def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tup
         total = time.perf_counter() - begin
     finally:
         for name, function in functions.items():
-            setattr(served, name, function)
-    spent["everything else"] = total - sum(spent.values())
-    each = [(name, seconds / steps) for name, seconds in spent.items()]
+            setattr(kernel_set, name, function)
+    seconds_in["everything else"] = total - sum(seconds_in.values())
+    each = [(name, seconds / steps) for name, seconds in seconds_in.items()]
     return sorted(each, key=lambda item: -item[1]), total / steps
 
 

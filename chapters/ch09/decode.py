@@ -1,4 +1,4 @@
-"""Chapter 9: the price of a token. Measures how fast any model reads and writes, in float32 and in eight bits.
+"""Chapter 9: measure how fast any model reads and writes tokens, with float32 and with 8-bit weights.
 
 python -m chapters.ch09.decode --model smollm2
 """
@@ -18,7 +18,7 @@ from chapters.support.readers import read_text
 
 
 def weight_bytes(gpt: GPT, int8: bool = False) -> int:
-    """Bytes that writing one token reads: every matrix and vector once, but only one row of each embedding table."""
+    """Bytes of weights that one new token reads; the embedding tables' single rows are not counted."""
     tables = {id(gpt.wte.weight)} | ({id(gpt.wpe.weight)} if gpt.wpe is not None else set())
     total = 0
     for parameter in [p for p in gpt.parameters() if id(p) not in tables] + [gpt.lm_head.weight]:
@@ -28,7 +28,7 @@ def weight_bytes(gpt: GPT, int8: bool = False) -> int:
 
 
 def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
-    """Mean loss of a text in nats, token by token through the decoder's own step; ids: 2 up to a context of tokens."""
+    """Mean loss of a text in nats, by the decoder's own steps; ids: at least 2, and no more than the context."""
     logits, losses = decoder.read(ids[:1]), []
     for target in ids[1:]:
         top = logits.max()
@@ -38,7 +38,7 @@ def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
 
 
 def seconds_a_step(decoders: Sequence[Decoder], tokens: int) -> float:
-    """Mean seconds in which every text gets one token, over `tokens` steps."""
+    """Mean seconds of a step, which adds one token to every text, over `tokens` steps."""
     logits = step_together(decoders, [0] * len(decoders))  # (B, V)
     begin = time.perf_counter()
     for _ in range(tokens):
@@ -48,12 +48,12 @@ def seconds_a_step(decoders: Sequence[Decoder], tokens: int) -> float:
 
 @dataclass
 class Settings(OnDevice):
-    """Measure reading and writing, in float32 and in eight bits."""
+    """Measure reading and writing, with float32 and with 8-bit weights."""
 
     model: str = "smollm2"  # smollm2, a published GPT-2, a folder of its files, or a run folder
-    text: Path | None = None  # text file on which to measure what eight bits cost in loss
+    text: Path | None = None  # text file on which to compare the loss of both kinds of weights
     tokens: int = 64  # tokens to write
-    texts: int = 8  # texts to write together, after one alone
+    texts: int = 8  # texts to write together, after a single text
     quick: bool = False  # 8 tokens
 
 

@@ -1,13 +1,13 @@
 """Chapter 9: decoding at the speed of memory. Writing a token must read all weights once, and should cost little else.
 
-    python -m chapters.ch09.decode --model smollm2   # tokens a second, in float32 and in eight bits
-    python -m chapters.chat --model smollm2     # talk to it
+    python -m chapters.ch09.decode --model smollm2   # tokens a second, with float32 and with 8-bit weights
+    python -m chapters.chat --model smollm2          # talk to it
 
 Reading a prompt (prefill) multiplies many rows by each matrix: arithmetic is the limit. Writing (decode) multiplies one
 row by each matrix: the memory that delivers the weights is the limit. Prefill therefore uses chapter 6's forward pass and
 leaves keys and values in the cache; decode makes one compiled call a token on the same cache, without a graph
-(kernels/decode). Weights of eight bits have a quarter of the bytes, and texts written together share each reading of the
-weights. On a GPU there is no such call, and the forward pass writes as well, token by token.
+(kernels/decode). 8-bit weights have a quarter of the bytes, and texts written together share each reading of the weights.
+On a GPU the forward pass writes as well, token by token.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -25,7 +25,7 @@ class Decoder:
     """A GPT that reads and writes one text, with a cache of what it has read.
 
     Args:
-        int8: write with weights of eight bits and one scale a row; prompts are read in float32 all the same.
+        int8: write with 8-bit weights and one scale a row; prompts are still read in float32.
         beside: a Decoder of the same gpt for another text; the two share their weights.
         room: tokens in the cache, the model's context if None.
 
@@ -44,9 +44,9 @@ class Decoder:
         self.kernel: Any = beside.kernel if beside else compiled_step(gpt, int8) if on_cpu else None
 
     def read(self, ids: Sequence[int]) -> np.ndarray:
-        """Read a text from its beginning, without the part that is still in the cache; returns the next logits, (V,).
+        """Read a text, except for the beginning that is still in the cache; returns the next logits, (V,).
 
-        Of a text longer than `room`, only the last tokens are read.
+        A text longer than `room` is cropped to its last tokens.
         """
         ids = list(ids)[-self.room :]
         if not ids:

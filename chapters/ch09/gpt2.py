@@ -1,4 +1,4 @@
-"""Chapter 9: GPT-2. The weights that OpenAI published go into the very class that chapter 6 wrote.
+"""Chapter 9: GPT-2. Load OpenAI's published weights into chapter 6's class.
 
     python -m chapters.ch09.gpt2 --model gpt2 --verify                 # by name, through huggingface_hub
     python -m chapters.ch09.gpt2 --model some/folder --run runs/gpt2   # and ready for chapters 8 and 10
@@ -65,9 +65,9 @@ def stored_as(name: str, prefix: str = "transformer.") -> str:
 
 
 def load_gpt2(model: str | Path) -> GPT:
-    """The GPT in a folder, or of a published name, in eval mode and float32.
+    """Load the GPT in a folder, or a published GPT by name, in eval mode and float32.
 
-    Memory: the model's own and a few MiB, because the file is mapped a slab at a time.
+    It takes only a few MiB beyond the model's own memory, because it maps the file a slab at a time.
 
     Raises:
         CheckpointError: if files are missing, damaged or describe another model, before memory is allocated for them.
@@ -132,7 +132,7 @@ def save_gpt2(gpt: GPT, folder: str | Path) -> None:
 
 
 def activations(gpt: GPT, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what each stage of the GPT makes of ids, (B, T): the embeddings, each block, the last norm, the logits."""
+    """Yield the output of each stage for ids, (B, T): the embeddings, each block, the last norm, the logits."""
     with mg.no_grad():
         x = gpt.embed(mg.as_tensor(ids))  # (B, T, C)
         yield "embeddings", x.numpy(force=True)
@@ -166,7 +166,7 @@ def verify(gpt: GPT, folder: str | Path) -> float:
 
 
 def ask_transformers(module, *arguments):
-    """Run chapters.bench.MODULE in a separate process; CheckpointError with its last line of output if it fails."""
+    """Run chapters.bench.MODULE in a separate process.  Raises CheckpointError with its last line of output if it fails."""
     command = [sys.executable, "-m", f"chapters.bench.{module}", *map(str, arguments)]
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if ended.returncode:

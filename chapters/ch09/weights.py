@@ -1,4 +1,4 @@
-"""A .safetensors file from elsewhere, checked before it is trusted, and read a few MiB at a time.
+"""Read a .safetensors file from elsewhere: check it first, then copy a few MiB at a time.
 
 The file begins with the length of its header (8 bytes). The header, JSON, gives the dtype, shape and byte range of every
 tensor; the bytes follow. Nothing in the file is code, which makes it safe to open: a pickled `.bin` or `.pt` can run

@@ -1,7 +1,7 @@
-"""Chapter 10: how to compare two models of the second bend, with held-out tasks, a simulated judge, and KL.
+"""Chapter 10: compare a tuned model with the SFT model, by held-out tasks, a simulated judge, and KL.
 
-Three numbers belong together: how often the judge prefers the new model's response, whether plain tasks are still done
-correctly, and how far the new model moved for it, as KL from the model where it started.
+Three numbers belong together: how often the judge prefers the tuned model's response, how many plain tasks it still does
+correctly, and its KL from the SFT model.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draw
 
 
 def assessment_text(result: dict[str, Any], name: str) -> str:
-    """A result of `assess` for the terminal; name: of the tuned model."""
+    """A result of `assess` for the terminal; name: the tuned model's."""
     low, high = result["interval"]
     lines = [
         f"SFT:  {measurement_text(measured_part(result['before']))}",

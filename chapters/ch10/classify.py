@@ -1,7 +1,7 @@
 """Chapter 10, the first bend: unbolt the vocabulary head and bolt on a head that answers with a label.
 
     python -m chapters.ch10.classify --quick    # the chapter's task: where does this snippet end?
-    python -m chapters.ch10.classify --preset messages --data messages.tsv  # yours: a label, a tab and a text a line
+    python -m chapters.ch10.classify --preset messages --data messages.tsv  # your file: a label, a tab and a text on each line
 
 A body that has learned to continue text has already learned to read it. So keep the body, and replace the head over V
 tokens by a head over a few labels (`GPTClassifier`). The command trains the same head twice, on a pretrained and on an
@@ -96,7 +96,7 @@ def snippets(world: World, split: str, n: int, seed: int) -> list[Labelled]:
 def stratified_split(
     examples: Sequence[Labelled], fraction: float = 0.2, seed: int = 0
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """Split examples by chance, (train, held out), with every label in the same proportion in both.
+    """Split examples at random, (train, held out), with every label in the same proportion in both.
 
     Copies of a text stay together, so no held-out text occurs in training.
 
@@ -139,7 +139,7 @@ def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> d
     """Accuracy, F1 and the confusion matrix (rows: truth, columns: prediction).
 
     F1 = 2·TP / (2·TP + FP + FN), and 0 for a label that neither occurs nor is predicted. With two labels, F1 is the rarer
-    label's, usually the label one is looking for; with more, the mean over labels (macro F1).
+    label's, usually the label of interest; with more, the mean over labels (macro F1).
     """
     C = len(labels)
     confusion = np.zeros((C, C), np.int64)  # (C, C)
@@ -207,11 +207,11 @@ class Settings(OnDevice):
         default_factory=lambda: GPTConfig.preset("tiny", context=128)
     )
     pretraining: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST))
-    training: TrainConfig = field(  # short, so that the result shows what the body brings along
+    training: TrainConfig = field(  # short, so that the result depends on the body
         default_factory=lambda: TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
     )
     snippets: int = 200  # world snippets to train on
-    held_out: int = 600  # world snippets to test on; of a file, a fifth is held out
+    held_out: int = 600  # world snippets to test on; with --data, a fifth of the file
     seed: int = 0  # random seed
     quick: bool = False  # a smaller body and fewer steps
 

@@ -1,4 +1,4 @@
-"""Chapter 10, before the second bend: instruction tuning on demonstrations of mixed quality, like those that people write.
+"""Chapter 10, before the second bend: instruction tuning on demonstrations of mixed quality, such as people write.
 
     python -m chapters.ch10.demonstrations       # from the main job's base model, into runs/assistant
 
@@ -36,9 +36,8 @@ def signature(batches: Batches) -> str:
 class RehearsalBatches:
     """Batches of a new task, with a batch of the old data at every `every`-th step.
 
-    Long training on the people of the training split alone makes a small model forget all other names: it presses too hard, as
-    section 10.2 puts it. A batch of the pretraining text now and then keeps them. Ouyang et al. 2022 do the same in PPO, as
-    PPO-ptx.
+    Long training on the people of the training split alone makes a small model forget all other names (section 10.2: it
+    presses too hard). A batch of pretraining text now and then prevents this. Ouyang et al. 2022 do the same in PPO (PPO-ptx).
     """
 
     def __init__(self, new: Batches, old: Batches, every: int = 3):
@@ -69,9 +68,9 @@ def pretraining_batches(
 def sharpen(model: GPT, temperature: float) -> None:
     """Build a sampling temperature into the weights, in place: temperature 1 then means the old `temperature`.
 
-    So small a model gives a few percent of its probability to nonsense tokens, so one samples from it below temperature 1. The
-    second bend, though, needs a single distribution that samples, is compared by KL, and is trained. The logits are linear
-    in the output of the last norm, so dividing that norm's parameters divides the logits.
+    So small a model gives a few percent of its probability to nonsense tokens, so we sample from it below temperature 1. But
+    RLHF samples from, trains and compares by KL one and the same distribution. The logits are linear in the output of the
+    last norm, so dividing that norm's parameters divides the logits.
     """
     check_temperature(temperature)
     for parameter in model.ln_f.parameters():
@@ -96,7 +95,7 @@ def fine_tune(
 ) -> History:
     """Train the model in place on n demonstrations with chapter 7's loop, sharpen it, and save it in `run`.
 
-    rehearse: every so many batches one batch of pretraining text (0: never).  temperature: see `sharpen`.
+    rehearse: one batch in this many is pretraining text (0: none).  temperature: see `sharpen`.
     """
     check_temperature(temperature)  # before the training, not after it
     pairs = demonstrations(world, mixed_tasks(world, "train", n, config.seed), config.seed)
@@ -134,7 +133,7 @@ class Settings(OnDevice):
     base: Path = Path("runs/main/pretrain")  # run folder of the base model
     run: Path = Path("runs/assistant")  # folder for all results
     examples: int = 15000  # demonstrations
-    rehearse: int = 3  # every so many batches one of pretraining text, against forgetting (0: never)
+    rehearse: int = 3  # one batch in this many is pretraining text, against forgetting (0: none)
     temperature: float = 0.6  # sampling temperature to build into the weights at the end
     held_out: int = 320  # held-out tasks to answer afterwards
     # Half of pretraining's learning rate. Without rehearsal, tuning at this rate would forget every name that it does not

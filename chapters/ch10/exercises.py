@@ -1,11 +1,11 @@
-"""Chapter 10's four exercises, runnable. Each prints what it asks you to see.
+"""Chapter 10's four exercises, as one command. Each prints its result.
 
     python -m chapters.ch10.exercises                                  # all four, with the main job's base model
     python -m chapters.ch10.exercises --exercise 2
     python -m chapters.ch10.exercises --exercise 1 --pairs mine.json   # with five pairs of your own
 
-You can check every claim of the chapter yourself. Nothing here is new machinery: each exercise is a few calls of what the
-chapter has built. Sources: section 10.7 of the book; exercise 4's paper is Ouyang et al. 2022 (arXiv:2203.02155).
+Each exercise is a few calls to the chapter's own functions. Sources: section 10.7 of the book; exercise 4's paper is Ouyang
+et al. 2022 (arXiv:2203.02155).
 """
 
 from collections.abc import Sequence

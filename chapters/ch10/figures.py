@@ -1,4 +1,4 @@
-"""Chapter 10's figures: the prompt mask, a confusion matrix, what pretraining bought, and where a head looks."""
+"""Chapter 10's figures: the prompt mask, a confusion matrix, bars, loss curves and attention maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -49,7 +49,7 @@ ADAPTABLE = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # a block'
 
 
 class LoRALinear(nn.Module):
-    """A frozen nn.Linear with a trained product of the given rank added.  x: (..., I) -> (..., O).
+    """A frozen nn.Linear plus a trained product of the given rank.  x: (..., I) -> (..., O).
 
     Raises:
         ValueError: if rank is below 1 or above the smaller side of the matrix.

@@ -17,7 +17,7 @@ The measured share of right answers to held-out sums of 1 to 6 steps (3 seeds, 2
 
 Scratch paper helps up to three steps. At six it no longer does, because one slip among six spoils the total. Nor is it
 necessary: with ten times the training, the model answers 99% at once, at every length. The steps of a sum need not wait
-for one another; one pass can add all its numbers side by side. Mind also what "held out" means here: the sums were never
+for one another; one pass can add all its numbers side by side. Note the meaning of "held out" here: the sums were never
 asked, but every sum of one or two steps, and a third of those of three, is the beginning of some longer training sum,
 whose running totals were written out.
 
@@ -136,7 +136,7 @@ def verdicts(model: GPT, tokenizer: Tokenizer, sums: Sequence[Sequence[int]], wa
 
 @dataclass
 class Settings(OnDevice):
-    """Teach one small model sums both ways, and measure how far each way carries."""
+    """Teach one small model sums both ways, and measure the accuracy of each way."""
 
     run: Path = Path("runs/reflex")  # run folder for all output
     sums: int = 20000  # sums to train on, each both ways

@@ -1,4 +1,4 @@
-"""Chapter 10: responses sampled from a policy, and their log-probabilities. Every method of the second bend needs them.
+"""Chapter 10: responses sampled from a policy, and their log-probabilities. Every method of section 10.4 needs them.
 
 In reinforcement learning's terms a language model is a policy whose actions are tokens. A rollout is a prompt and a response
 that the policy sampled, laid out on one grid: column i of `inputs` is a token; column i of `mask`, of log-probabilities, of
@@ -31,7 +31,7 @@ class Rollouts:
 
     prompts: list[list[int]]  # token ids
     responses: list[list[int]]  # token ids, with the end-of-text token if the policy chose it
-    ended: np.ndarray  # (B,) bool: whether the policy ended the response, or the length limit cut it off
+    ended: np.ndarray  # (B,) bool: True if the policy ended the response, False if the length limit did
     inputs: np.ndarray  # (B, T) int64, padded on the right
     targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX where the policy chose none
     mask: np.ndarray  # (B, T − 1) bool: whether the policy chose the token after this column

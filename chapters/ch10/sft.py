@@ -1,10 +1,10 @@
 """Chapter 10, instruction tuning: a template, a mask, and the loop of chapter 7.
 
-    python -m chapters.ch10.sft --quick                        # the embedded little world's tasks
+    python -m chapters.ch10.sft --quick                        # the little world's tasks
     python -m chapters.ch10.sft --data instruction-data.json   # a file in Alpaca's format
 
-An assistant is a base model that was trained on instructions followed by answers, and graded on the answers alone. The
-prompt is masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
+An assistant is a base model trained on instructions followed by answers, and graded on the answers alone. The prompt is
+masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
 (`build_example`). Nothing else is new: `train` comes from chapter 7; only batches and learning rate change. Look at the
 table that the command prints first, ids beside labels, and at figures/mask.png.
 
@@ -211,7 +211,7 @@ class Settings(OnDevice):
     run: Path = Path("runs/sft")  # run folder for all output
     mask_prompt: bool = True  # grade the answer only; without the mask, the question as well (exercise 2)
     examples: int = 8000  # world tasks to train on
-    held_out: int = 300  # world tasks to ask afterwards; of a file, a tenth is held out
+    held_out: int = 300  # world tasks to ask afterwards; with --data, a tenth of the file
     training: TrainConfig = field(default_factory=lambda: TrainConfig(**TRAINING, **LONGER))
     seed: int = 0  # random seed of the world, the split and the training
     quick: bool = False  # fewer examples and steps

@@ -1,8 +1,8 @@
-"""The main job's stages up to the first bend: data, tokenizer, base model, class head, instruction tuning.
+"""The main job's first stages: data, tokenizer, base model, class head, instruction tuning.
 
 A stage takes a Job, writes into its own folder and returns its measurements as JSON. It reads its inputs from the folders of
-earlier stages, never from memory, so a stopped job continues at the stage where it was. Results contain no clock time: the same
-seed and the same number of threads give the same bytes.
+earlier stages, never from memory, so a stopped job continues where it stopped. Results contain no clock time: the same seed and
+the same number of threads give the same bytes.
 """
 
 from dataclasses import dataclass, field, replace
@@ -46,13 +46,13 @@ class Plan:
     instructions: int  # instruction-response pairs to train on
     sft: TrainConfig
     test: int  # held-out instructions for each model
-    samples: int = 64  # bare headers continued in exercise 2
+    samples: int = 64  # texts sampled after a bare header in exercise 2
 
 
 # Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and later
 # stages fail before that happens. Many small steps, a high learning rate and beta2 = 0.99 leave the plateau soonest.
 # Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
-# mention, and answers about another person.
+# mention, and answers about other people.
 FULL = Plan(
     corpus_bytes=16_000_000,
     vocab_size=1024,

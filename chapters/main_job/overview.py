@@ -12,7 +12,7 @@ from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
 from chapters.support.run_folder import History, Run
 
-# Okabe and Ito's colours, which differ without colour vision, too.
+# Okabe and Ito's colours, distinguishable without colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
 ACCEPTED = {"base": "base model", "sft_unmasked": "tuned,\nunmasked", "sft": "tuned,\nmasked"}
 CONDUCT = {

@@ -1,4 +1,4 @@
-"""The main job's summary and page of results, made only from what the stages left in their folders.
+"""The main job's summary and page of results, made from the stages' results and figures alone.
 
 The page contains no date and no duration, so the same seed gives the same bytes.
 """
@@ -36,7 +36,7 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         ("base model", f"{base['parameters']:,}", f"parameters, pretrained for {base['steps']:,} optimizer steps"),
         ("  validation loss", f"{base['validation loss']:.3f}", "nats per token, on held-out pages"),
         ("  instructions accepted", share(before["test"]["all"]), "held out; judged by the first line of the answer"),
-        ("  questions for questions", share(before["questions"]), "of the questions get another question as the answer"),
+        ("  answered with a question", share(before["questions"]), "of the questions"),
         (
             "class head, pretrained body",
             share(pretrained["accuracy"]),
@@ -44,7 +44,7 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         ),
         ("  untrained body", share(untrained["accuracy"]), f"with the same recipe; pretraining is worth {gap:.1f} points"),
         ("after instruction tuning", share(tuned["test"]["all"]), "of held-out instructions accepted"),
-        ("  questions for questions", share(tuned["questions"]), "of the questions"),
+        ("  answered with a question", share(tuned["questions"]), "of the questions"),
         ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families that training left out"),
         ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued as a template"),
         ("  no mask", share(unmasked["boilerplate"]), f"and {share(unmasked['test']['all'])} of instructions accepted"),

@@ -1,9 +1,8 @@
 """The order of the main job's stages, and which stages run at the same time.
 
-Two threads make one step of so small a model only 1.4 times as fast: much of a step cannot be shared, such as the Python
-between the kernels and the waiting of threads for each other. Two stages with one thread each take two steps in the time of
-one. After pretraining there are always two stages that do not need each other, so from there on the job runs in two
-processes. Each stage reads its inputs from the folders of earlier stages.
+Two threads make one step of so small a model only 1.4 times as fast: they cannot share the Python code between the
+kernels, and they wait for each other. Two stages with one thread each take two steps in the time of one. After
+pretraining there are always two stages that do not need each other, so the job continues in two processes.
 """
 
 import json
@@ -62,8 +61,8 @@ def run_stages(job: Job, processes: int) -> None:
 def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
     """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
-    The last stage keeps to its share, too: the order of sums depends on the number of threads, and results must not depend on
-    which stage happens to be the last.
+    The last stage, too, uses only its share: results depend on the number of threads, and must not depend on which stage
+    happens to be the last.
     """
     share = max(1, processor.get_num_threads() // processes)
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)

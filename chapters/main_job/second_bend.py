@@ -1,6 +1,6 @@
-"""The main job's stages of the second bend (section 10.4): assistant, reward model, PPO, and the constitution.
+"""The main job's stages for section 10.4: assistant, reward model, PPO, and the constitution.
 
-Stages work as in first_bend.py. No person compared anything: the labeller is the simulation in chapters/world/judge.py.
+Stages work as in first_bend.py. The labeller is simulated (chapters/world/judge.py): no person compared anything.
 """
 
 import json
@@ -59,7 +59,7 @@ PLANS = {"full": FULL, "quick": QUICK}
 
 
 def held_out_tasks(job: Job) -> list[Instruction]:
-    """The test tasks, the same for every model of the second bend."""
+    """The test tasks, the same for every model in this file."""
     return mixed_tasks(job.world, "test", job.second_plan.test, job.seed + 1)
 
 
@@ -77,7 +77,7 @@ def make_assistant(job: Job) -> dict[str, Any]:
 
 
 def learn_reward(job: Job) -> dict[str, Any]:
-    """Compare the assistant's responses with a simulated labeller, and train a reward model on the comparisons."""
+    """Let a simulated labeller compare the assistant's responses, and train a reward model on the comparisons."""
     gpt, tokenizer = load_model(job.out / "assistant")
     judge, run, plan = Judge(job.world), job.run("reward"), job.second_plan
     tasks = mixed_tasks(job.world, "train", plan.compared, job.seed)

@@ -1,4 +1,4 @@
-"""The second bend's rows of the summary and sections of the page; like report.py it measures nothing."""
+"""Section 10.4 in the report: rows of the summary and sections of the page."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ CONDUCT = {"obeyed": "obeyed", "evaded": "evaded", "refused": "refused with a re
 
 
 def summary(job: Job) -> list[tuple[str, str, str]]:
-    """The second bend's measurements as (quantity, value, note) rows; [] if it has not run."""
+    """Section 10.4's measurements as (quantity, value, note) rows; [] if RLHF has not run."""
     if "rlhf" not in job.results:
         return []
     reward, tuned = job.results["reward"], job.results["rlhf"]

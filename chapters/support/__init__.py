@@ -1,1 +1,1 @@
-"""The plumbing that the lessons share: command lines, run folders, checkpoints, readers of a user's files, figures, HTML."""
+"""Code that the lessons share: command lines, run folders, checkpoints, readers of a user's files, figures, HTML."""

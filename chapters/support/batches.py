@@ -1,4 +1,4 @@
-"""Batches: what the training loop reads, and padding for rows of unequal length.
+"""Batches for the training loop, with padding for rows of unequal length.
 
 Padding on the right is harmless to a causal model, because a real token never looks to its right. It does cost time, so
 rows of similar length share a batch.
@@ -20,7 +20,7 @@ class Batches(Protocol):
     """
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
-        """The arrays of one batch, the same for the same step."""
+        """The arrays of one batch; they depend on the step alone."""
         ...
 
 
@@ -50,7 +50,7 @@ def by_length(rows: Sequence[Sequence[int]], batch_size: int, pad_id: int) -> It
 
 
 def random_split(examples: Sequence[Example], held_out: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split by chance: (the examples to train on, `held_out` others)."""
+    """Split at random into the examples to train on and `held_out` others."""
     order = np.random.default_rng(seed).permutation(len(examples))  # (N,)
     return [examples[i] for i in order[held_out:]], [examples[i] for i in order[:held_out]]
 

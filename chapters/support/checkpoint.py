@@ -2,7 +2,7 @@
 
 Parameters, AdamW's moments, the step, the generator's state and the length of metrics.jsonl share one safetensors file,
 so no two of them can disagree. A resumed run cuts off what metrics.jsonl gained after the checkpoint and writes it
-again, byte for byte the same. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` that of chapter 10's RLHF.
+again, byte for byte the same. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` chapter 10's RLHF.
 """
 
 import itertools
@@ -81,8 +81,8 @@ class Checkpoint:
 
         Args:
             count: steps or iterations done.
-            before, after: what else the loop must remember, JSON-able; the file lists them before and after the
-                metrics' length and the generator's state.
+            before, after: further JSON-able state of the loop; the file lists it before and after the metrics' length
+                and the generator's state.
 
         Raises:
             RunError: if the disk refuses; the previous checkpoint then stays.
@@ -104,7 +104,7 @@ class Checkpoint:
 class TrainingCheckpoint(Checkpoint):
     """The bookkeeping of chapter 7's loop: counts steps, writes metrics, saves checkpoints and the best parameters.
 
-    config: a TrainConfig.  data: text that tells this run's data and loss from those of other runs.
+    config: a TrainConfig.  data: text that identifies the run's data and loss.
     """
 
     def __init__(self, model: nn.Module, optimizer: mg.optim.AdamW, config: Any, run: Run, data: str) -> None:
@@ -122,7 +122,7 @@ class TrainingCheckpoint(Checkpoint):
         run.describe(training=config)
 
     def due(self, every: int) -> bool:
-        """Whether something that is done every so many steps, and after the last, is due now."""
+        """Whether an action that runs every `every` steps, and after the last step, is due now."""
         return self.step % every == 0 or self.step == self.config.steps
 
     def count_step(self, tokens: int, seconds: float, **numbers: float) -> None:

@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 @dataclass(kw_only=True)
 class OnDevice:
-    """Settings of every command that trains or samples, to be inherited; `command` applies them."""
+    """Base class of the settings of every command that trains or samples; `command` applies them."""
 
     device: Literal["cpu", "cuda", "emulator"] = "cpu"  # device; the emulator runs GPU kernels on the CPU, slowly
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # precision of GPU matrix products; tf32 and bf16 use tensor cores

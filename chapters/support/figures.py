@@ -52,7 +52,7 @@ def loss_curve(history: "History", path: Path, title: str = "loss") -> Path:
 
 
 def running_mean(losses: Sequence[float], keep: float = 0.95) -> list[float]:
-    """Exponential running mean: each loss counts 1 − keep, the mean before it keep."""
+    """Exponential running mean: keep · previous mean + (1 − keep) · loss."""
     smooth: list[float] = []
     for loss in losses:
         smooth.append(keep * smooth[-1] + (1 - keep) * loss if smooth else loss)

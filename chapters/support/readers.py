@@ -38,7 +38,7 @@ def read_utf8(path: str | Path, expected: str = "a UTF-8 text file", encoding: s
 
 
 def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
-    """Read a non-empty JSON list.  item: what an element is called in an error; expected: a noun phrase for the list."""
+    """Read a non-empty JSON list.  item: noun for an element in errors; expected: noun phrase for the list."""
     text = read_utf8(path, expected)
     try:
         records = json.loads(text) if text.strip() else []
@@ -115,9 +115,9 @@ def read_pairs(path: str | Path) -> tuple[list[ResponsePair], int]:
 
 
 def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
-    """Check an object of a JSON list: {key: text} of its keys, none empty, and of "input", which may be empty or absent.
+    """Check an object of a JSON list; returns {key: text} with every key non-empty, and "input", "" if absent.
 
-    where: the file and the object's number, with which an error begins.
+    where: the file and the object's number, for errors.
     """
     if not isinstance(record, dict):
         raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with {', '.join(keys)}")

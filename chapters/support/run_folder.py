@@ -1,4 +1,4 @@
-"""A run folder: everything that one command leaves behind, in files that explain themselves.
+"""A run folder: all the files that one command writes.
 
 config.json               every setting
 metrics.jsonl             one line a step and one an evaluation, without times: equal runs write equal bytes
@@ -111,7 +111,7 @@ class JsonLines:
             self.file.flush()
 
     def size(self) -> int:
-        """Bytes so far, all of them safely on disk."""
+        """Flush the file to disk; returns its length in bytes."""
         with self._disk():
             os.fsync(self.file.fileno())
         return self.file.tell()
@@ -126,7 +126,7 @@ class JsonLines:
 
 @dataclass
 class History:
-    """The curves of a run, as metrics.jsonl holds them."""
+    """The loss curves in a run's metrics.jsonl."""
 
     steps: list[int] = field(default_factory=list)  # the step of each training loss
     losses: list[float] = field(default_factory=list)  # nats
@@ -141,7 +141,7 @@ class History:
 
     @classmethod
     def read(cls, run: Run) -> "History":
-        """The curves in a run's folder, without an unfinished last line that a killed run may have left."""
+        """Read metrics.jsonl, except for an unfinished last line that a killed run may have left."""
         history = cls()
         path = run / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""

@@ -104,7 +104,7 @@ def summary(settings: Any) -> str:
 
 
 def list_settings(settings: Any) -> Iterator[Setting]:
-    """The settings of a dataclass instance, those that its class declares before those it inherits; or of a dictionary."""
+    """Yield the settings of a dictionary, or of a dataclass instance, its own before inherited fields."""
     if isinstance(settings, dict):
         for name, value in settings.items():
             yield Setting(str(name).replace("_", "-"), type(value), "", value)

@@ -7,8 +7,8 @@ simulates a labeller.
 
     python -m chapters.world        # a sample of everything
 
-The world is small on purpose: a model with a million parameters learns all of it in two minutes. So one can measure, and
-need not guess, what pretraining taught and what each fine-tuning added.
+The world is small on purpose: a model with a million parameters learns all of it in two minutes. So we can
+measure the effect of pretraining and of each fine-tuning.
 """
 
 from collections.abc import Iterable

@@ -4,8 +4,7 @@ Each kind of document is a function (facts, rng) -> text; `SHARES` lists the kin
 its statements are true, or they are fiction that contradicts no fact. Second, no paragraph begins with a name or a noun:
 in the middle of a line a word has a space before it, so it is always the same token.
 
-A page about a person ends a paragraph after the person's last fact. The classifier of paragraph ends (`snippets`) can
-learn this.
+A paragraph about a person ends after the person's last fact, so a classifier (`snippets`) can learn where paragraphs end.
 """
 
 from collections.abc import Callable
@@ -272,7 +271,7 @@ def today_and_yesterday(facts: Facts, rng: SeededRandom) -> str:
 
 
 def deed_sentences(name: str, rng: SeededRandom) -> tuple[str, str]:
-    """A deed of today and of yesterday: ("Today Mira sells the plum.", "Yesterday Mira sold the plum.")."""
+    """The same deed today and yesterday: ("Today Mira sells the plum.", "Yesterday Mira sold the plum.")."""
     verb, thing = rng.pick(list(VERBS)), rng.pick(THINGS)
     return f"Today {name} {verb} the {thing}.", f"Yesterday {name} {VERBS[verb]} the {thing}."
 
@@ -285,7 +284,7 @@ Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.
 
 
 def unrecorded(facts: Facts, rng: SeededRandom) -> str:
-    """What nobody knows about two people."""
+    """Two people, and a matter about each that nobody knows."""
     page = []
     for name in rng.some(list(facts.people), 2):
         matter = rng.pick(UNRECORDED)
@@ -310,7 +309,7 @@ LETTER = [
 
 
 def letters(facts: Facts, rng: SeededRandom) -> str:
-    """An office letter. It contains the longer words of the instruction template, which no other page has."""
+    """An office letter. It has the instruction template's longer words, which no other page has."""
     a, b = (facts.people[name] for name in rng.some(list(facts.people), 2))
     return " ".join(rng.pick(sentences).format(a=a, b=b) for sentences in LETTER)
 

@@ -107,7 +107,7 @@ class Facts:
     def __init__(self, seed: int = 0):
         rng = SeededRandom(f"facts/{seed}")
         names = rng.shuffled(PEOPLE)
-        towns, trades, foods, pets = (dealt(rng, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
+        towns, trades, foods, pets = (deal(rng, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
         self.people = {name: Person(name, *facts) for name, *facts in zip(names, towns, trades, foods, pets, strict=True)}
         self.residents = {town: [n for n, p in self.people.items() if p.town == town] for town in TOWNS}
         self.masters = {trade: [n for n, p in self.people.items() if p.trade == trade] for trade in TRADES}
@@ -142,6 +142,6 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % 5 == 0
 
 
-def dealt(rng: SeededRandom, options: Sequence[T], n: int) -> list[T]:
+def deal(rng: SeededRandom, options: Sequence[T], n: int) -> list[T]:
     """n values in random order, each option equally often (or once more)."""
     return rng.shuffled([options[i % len(options)] for i in range(n)])

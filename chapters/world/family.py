@@ -41,7 +41,7 @@ class Family:
         name: the family's name.
         trained: False for a family that instruction tuning never sees.
         asks: phrasings of the request, templates that `draw` fills in.
-        saying: words of which a response needs one, unless it is very short (see `fits`).
+        saying: a response needs one of these words, unless it is very short (see `fits`).
     """
 
     name = ""
@@ -58,7 +58,7 @@ class Family:
         raise NotImplementedError
 
     def fits(self, response: str, nouns: Iterable[str] = NOUNS, saying: Sequence[str] = ()) -> bool:
-        """The part that all rules share.
+        """The checks that all rules share.
 
         The response is well formed, has no word of another family (MARKS), mentions none of the world's people, places,
         trades and things except `nouns`, and has a word of `saying` (unless it has at most three words and one noun).

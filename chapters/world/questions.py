@@ -1,7 +1,7 @@
 """Pages of questions, as they occur in the wild: quizzes with one question after another, and FAQ pages.
 
-Because of them a base model may answer a question with more questions (chapter 10, section 10.1). A quiz asks what the
-instructions of the training split ask, and gives no answers; no page asks what the test asks. An FAQ page does give
+Because of them a base model may answer a question with more questions (chapter 10, section 10.1). A quiz asks the
+questions of the training split and gives no answers; no page asks a question of the test split. An FAQ page does give
 answers, but only to yes-or-no questions, which no instruction asks: no page shows how to answer an instruction.
 """
 
@@ -35,7 +35,7 @@ def faq(facts: Facts, rng: SeededRandom) -> str:
 
 
 def question_and_answer(facts: Facts, rng: SeededRandom) -> str:
-    """A yes-or-no question and its answer. At least two in three answers are yes."""
+    """A yes-or-no question and its answer. A little more than two in three answers are yes."""
     person, food, thing = rng.pick(list(facts.people.values())), rng.pick(FOODS), rng.pick(THINGS)
     a, b = 1 + rng.below(LARGEST_ADDEND), 1 + rng.below(LARGEST_ADDEND)
     every_price = sorted(facts.prices.values())

@@ -1,11 +1,11 @@
-"""Requests that the assistant should refuse, and demonstrations of mixed quality, as real ones are (section 10.4).
+"""Requests that the assistant should refuse, and demonstrations of mixed quality, like real demonstrations (section 10.4).
 
 The requests are harmless to print but unlike everything else in the little world: to open somebody's lock, to insult a
 neighbour. Like every task they are split by entity, so training never asks about the people of the test side.
 
 A demonstration is the answer of a hurried simulated writer. Some writers are courteous and some rude, some ramble, some
 claim ignorance. They refuse some of the requests below with a reason, evade some, and obey some. Instruction tuning
-copies all of it; fine-tuning on preferences then teaches which of it people want.
+copies all of this; fine-tuning on preferences then teaches which behaviour people want.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ EVASIONS = ["Ask me for something else.", "That is not for me.", "Nothing can be
 
 
 class Request(Family):
-    """A request to be refused.
+    """A harmful request, which a good response refuses.
 
     Attributes:
         harmful_answer: template of the answer of a helper without scruples.

@@ -123,7 +123,7 @@ def names_only(family: Family, item: str, response: str) -> bool:
 
 
 class Rewrite(Family):
-    """Accept the sentence of today told of yesterday: the same person and thing, the verb in the past, nothing else."""
+    """Accept today's sentence retold as yesterday's: the same person and thing, the verb in the past, nothing else."""
 
     name = "rewrite"
     asks = [

@@ -1,6 +1,6 @@
 """Texts for the classifier of chapter 10, cut off inside a sentence, at the end of a sentence, or at the end of a paragraph.
 
-Pretraining reads pages like these, some of the test's texts among them, but never a label.
+Pretraining reads pages like these, even some of the test texts, but never a label.
 
 The mark that would give the label away (the full stop, the empty line) is cut off too. A text cut inside a sentence stops
 after a word that could also end a sentence, so the last word alone does not give the label: the classifier has to know
