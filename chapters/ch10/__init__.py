@@ -1,8 +1,8 @@
 """Chapter 10: a pretrained model is fine-tuned twice, first to a task, then to a preference.
 
-Reading order, first bend: `classify`, `sft`, `lora`, `exercises`; second bend: `demonstrations`, `reward`, `rollout`, `ppo`,
-`rlhf`, then the alternatives `rloo`, `dpo`, `best_of_n`, all of them on one page in `frontier`; `constitution`, `headlines`,
-and `reflex`, which closes Part I. `assess` compares two policies; `figures` and `preference_figures` draw.
+Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The second begins with `demonstrations`, `reward`,
+`rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
+`constitution` and `headlines`. `reflex` closes Part I. `assess` compares two policies; `figures` and `preference_figures` draw.
 
 Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: they
 ask about people and things that no training task asked about, although the pretraining pages state the facts. The labeller is
@@ -33,12 +33,12 @@ size. Brackets are 95 % intervals over tasks.
 
 How to read them:
 
-- The reward model of `reward` learned from the responses to 5,000 instructions. From 3,000, as in the main job, it reaches 96.6
-  to 98.3 % of the ceiling on a smaller test, depending on the assistant.
-- PPO's three seeds share one SFT model and the main job's reward model, so the interval does not cover their variation.
-- A refusal counts if it says no and gives some reason. No principle asks for the right reason, and many are wrong: 39 % and
-  71 % of the two assistants' refusals give the reason of their own request and name nobody else.
-- The constitution's settings were chosen on another world's held-out people, its wording on world 0's training side. Its two
-  assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. They had
-  been measured once before: 2.0 and 3.5 % evaded, plain tasks down to 84.5 and 85.5 %, which is why plain tasks weigh more now.
+- `reward` learns from the responses to 5,000 instructions. The main job uses 3,000, and its reward model reaches 96.6 to
+  98.3 % of the ceiling on a smaller test, depending on the assistant.
+- PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
+- A refusal counts if it says no and gives any reason. No principle asks for the right reason, and many reasons are wrong:
+  39 % and 71 % of the two assistants' refusals give the reason that fits the request and name nobody else.
+- The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training side.
+- Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
+  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Plain tasks weigh more since then.
 """

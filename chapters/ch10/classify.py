@@ -12,10 +12,10 @@ Generative Pre-Training", section 3.2.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -34,7 +34,8 @@ from chapters.support.run_folder import Run
 from chapters.world import LABELS, World
 from minigrad import Tensor
 
-Labelled = tuple[str, str]  # a text and its label
+Labelled: TypeAlias = tuple[str, str]  # a text and its label
+Examples: TypeAlias = Sequence[Labelled]
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -43,9 +44,9 @@ class GPTClassifier(nn.Module):
     """A GPT with a class head in place of its vocabulary head: token ids (B, T) -> logits (B, num_classes).
 
     Args:
-        gpt: changed in place; with nn.Identity() as its head, it ends in the hidden states after ln_f, (B, T, d_model).
-        pad_id: a token that occurs only to the right of a row's text, so that the head reads each row at its last real
-            token. If None, it reads every row at column T - 1.
+        gpt: the body. Its own head becomes nn.Identity(), so it returns the hidden states after ln_f, (B, T, d_model).
+        pad_id: the padding token, which stands only to the right of a text; the head reads each row at its last real
+            token. If None, it reads every row at column T − 1.
 
     Raises:
         ValueError: for fewer than two classes.
@@ -81,7 +82,7 @@ def last_positions(idx: Tensor, pad_id: int) -> Tensor:
 
 
 def label_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Chapter 7's loss with one answer a row instead of one a position; inputs: (B, T), targets: (B,)."""
+    """Chapter 7's loss with one target for each row instead of each position; inputs: (B, T), targets: (B,)."""
     return F.cross_entropy(model(inputs), targets)
 
 
@@ -89,33 +90,28 @@ def label_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def snippets(world: World, split: str, n: int, seed: int) -> list[Labelled]:
-    """The chapter's own task: n cut-off texts of the little world, each with one of its LABELS."""
+    """The chapter's own task: n cut-off texts of the little world, labelled by where they end (one of LABELS)."""
     return [(text, LABELS[label]) for text, label in world.snippets(split, n, seed)]
 
 
-def stratified_split(
-    examples: Sequence[Labelled], fraction: float = 0.2, seed: int = 0
-) -> tuple[list[Labelled], list[Labelled]]:
-    """Split examples at random, (train, held out), with every label in the same proportion in both.
+def stratified_split(examples: Examples, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
+    """Split examples at random, (train, held out): a fifth of every label's texts is held out, but at least one.
 
-    Copies of a text stay together, so no held-out text occurs in training.
-
-    Raises:
-        ValueError: if a label has a single text.
+    Copies of a text stay together, so no held-out text occurs in training. Raises ValueError if a label has a single text.
     """
     held_out: set[str] = set()
     for place, label in enumerate(sorted({label for _, label in examples})):
         texts = sorted({text for text, other in examples if other == label})
         if len(texts) < 2:
             raise ValueError(f"label {label!r} has a single text; give at least 2, to train on one and hold out the other")
-        count = min(max(round(len(texts) * fraction), 1), len(texts) - 1)
+        count = min(max(round(len(texts) * 0.2), 1), len(texts) - 1)
         held_out.update(texts[i] for i in np.random.default_rng([seed, place]).permutation(len(texts))[:count])
     train = [example for example in examples if example[0] not in held_out]
     return train, [example for example in examples if example[0] in held_out]
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> tuple[list[list[int]], int]:
-    """Rows of token ids, and how many were cropped to their last tokens: the head reads the end of a text."""
+    """Rows of at most `context` token ids, and the number of texts cropped to their last tokens, where the head reads."""
     rows = [tokenizer.encode(text) for text in texts]
     return [row[-context:] for row in rows], sum(len(row) > context for row in rows)
 
@@ -138,8 +134,8 @@ def predict(classifier: GPTClassifier, rows: Sequence[Sequence[int]], batch_size
 def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy, F1 and the confusion matrix (rows: truth, columns: prediction).
 
-    F1 = 2·TP / (2·TP + FP + FN), and 0 for a label that neither occurs nor is predicted. With two labels, F1 is the rarer
-    label's, usually the label of interest; with more, the mean over labels (macro F1).
+    F1 = 2·TP / (2·TP + FP + FN), and 0 for a label that neither occurs nor is predicted. With two labels, "f1" belongs to
+    the rarer one, which is usually the label of interest; with more, it is the mean over labels (macro F1).
     """
     C = len(labels)
     confusion = np.zeros((C, C), np.int64)  # (C, C)
@@ -157,20 +153,11 @@ def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> d
 
 
 def train_classifier(
-    gpt: GPT,
-    train_set: Sequence[Labelled],
-    test_set: Sequence[Labelled],
-    labels: Sequence[str],
-    tokenizer: Tokenizer,
-    config: TrainConfig,
-    run: Run,
-    observe: Callable[[GPTClassifier], object] | None = None,
-) -> dict[str, Any]:
+    gpt: GPT, train_set: Examples, test_set: Examples, labels: Sequence[str], tokenizer: Tokenizer, config: TrainConfig, run: Run
+) -> tuple[GPTClassifier, dict[str, Any]]:
     """Bolt a class head onto gpt, train body and head on train_set, and measure on test_set.
 
-    Returns:
-        The `scores`, with "cropped", the number of texts longer than the context; they are also in run/scores.json.
-        `observe` is called with the trained classifier.
+    Returns the classifier and its `scores`, which are also in run/scores.json; "cropped" counts texts longer than the context.
     """
     context, pad_id = gpt.config.context, tokenizer.eos_id
     numbers = {label: i for i, label in enumerate(labels)}
@@ -185,9 +172,23 @@ def train_classifier(
     result = scores(predict(classifier, rows), np.array([numbers[label] for _, label in test_set]), labels)
     result["cropped"] = cropped + cropped_test
     (run / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
-    if observe is not None:
-        observe(classifier)
-    return result
+    return classifier, result
+
+
+def compare_bodies(
+    body: Path, train_set: Examples, test_set: Examples, labels: Sequence[str], config: TrainConfig, folders: Sequence[Path]
+) -> dict[str, dict[str, Any]]:
+    """Train the same class head on an untrained body and on the pretrained one in the run folder `body`.
+
+    Each of the two runs goes into a folder of its own.  Returns {"untrained body" and "pretrained body": scores}.
+    """
+    results = {}
+    for name, folder in zip(("untrained body", "pretrained body"), folders, strict=True):
+        gpt, tokenizer = load_model(body)
+        if name == "untrained body":
+            gpt = GPT(gpt.config, generator=mg.Generator(config.seed))
+        _, results[name] = train_classifier(gpt, train_set, test_set, labels, tokenizer, config, Run(folder))
+    return results
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,8 +207,10 @@ class Settings(OnDevice):
     model: GPTConfig = field(  # shape of the body pretrained here (its vocab_size is the setting above)
         default_factory=lambda: GPTConfig.preset("tiny", context=128)
     )
-    pretraining: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST))
-    training: TrainConfig = field(  # short, so that the result depends on the body
+    pretraining: TrainConfig = field(  # training of the body
+        default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST)
+    )
+    training: TrainConfig = field(  # training of the classifiers; short, so that the result depends on the body
         default_factory=lambda: TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
     )
     snippets: int = 200  # world snippets to train on
@@ -218,7 +221,7 @@ class Settings(OnDevice):
 
 FAST: dict[str, Any] = dict(lr=4e-3, min_lr=4e-4, beta2=0.99)
 PRESETS = {
-    "messages": {  # dropout and many epochs, because messages are few; tuned on a part of the training messages
+    "messages": {  # dropout and many epochs, because messages are few; chosen on a part of the training messages
         "model": GPTConfig.preset("tiny", context=192, dropout=0.1),
         "pretraining": TrainConfig(steps=800, lr=3e-3, min_lr=3e-4, beta2=0.99, eval_every=200, keep_best=True),
         "training": TrainConfig(steps=500, batch_size=32, lr=1e-3, min_lr=5e-5, beta2=0.99),
@@ -242,22 +245,14 @@ def main(settings: Settings) -> None:
         test_set = snippets(world, "test", settings.held_out, settings.seed + 1)
     print(f"{len(train_set)} texts to train on, {len(test_set)} held out, {len(labels)} labels: {', '.join(labels)}")
     body = settings.body or pretrain_body(settings, train_set)
-
-    results = {}
-    for name in ("untrained body", "pretrained body"):
-        gpt, tokenizer = load_model(body)
-        if name == "untrained body":
-            gpt = GPT(gpt.config, generator=mg.Generator(settings.seed))
-        config = replace(settings.training, seed=settings.seed)
-        run = Run(settings.run / name.split()[0])
-        results[name] = train_classifier(gpt, train_set, test_set, labels, tokenizer, config, run)
-    show(results, settings.run / "figures")
+    config, folders = replace(settings.training, seed=settings.seed), (settings.run / "untrained", settings.run / "pretrained")
+    show(compare_bodies(body, train_set, test_set, labels, config, folders), settings.run / "figures")
 
 
-def pretrain_body(settings: Settings, train_set: Sequence[Labelled]) -> Path:
-    """Pretrain a body on the training texts without their labels, or on the little world; returns its run folder.
+def pretrain_body(settings: Settings, train_set: Examples) -> Path:
+    """Pretrain a body on the little world, or on the training texts of --data; returns its run folder.
 
-    The body never sees the held-out texts. The text of --pretrain is added.
+    The text of --pretrain is added to either. The body never sees the held-out texts or any label.
     """
     if settings.data:
         texts = [text for text, _ in train_set]

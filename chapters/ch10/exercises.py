@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch06_gpt import GPT, load_model
+from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import classify, sft
 from chapters.ch10.figures import table
@@ -26,7 +25,7 @@ from chapters.support.readers import read_instructions
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, Instruction, World
 
-PAIRS = [  # about something familiar, here this project's little world; --pairs reads your own, in Alpaca's format
+PAIRS = [  # about this project's little world; --pairs reads your own, in Alpaca's format
     ("Where does the market of Tarn sell bread?", "At the old bridge, every day but one."),
     ("Name a tool for the garden.", "A rake will do, and a spade is better."),
     ("How long does the bread of the baker bake?", "For as long as it takes to walk to the mill and back."),
@@ -40,7 +39,7 @@ FIVE = [Instruction(question, "", answer, "five", str(number)) for number, (ques
 
 
 def write_your_own_five(pairs: Sequence[Instruction], tokenizer: Tokenizer) -> str:
-    """Every pair's input_ids beside its labels, and the two claims about them, checked."""
+    """A page for each pair: its input_ids beside its labels, and the two claims about them, which are checked."""
     pages = []
     for pair in pairs:
         input_ids, labels = build_example(pair.instruction, pair.output, tokenizer.encode, pair.input)
@@ -50,7 +49,7 @@ def write_your_own_five(pairs: Sequence[Instruction], tokenizer: Tokenizer) -> s
 
 
 def check_claims(pair: Instruction, input_ids: Sequence[int], labels: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """Exercise 1's two claims about an example, as sentences; ValueError if one does not hold."""
+    """Exercise 1's two claims about an example, as sentences.  Raises ValueError if a claim does not hold."""
     prompt = tokenizer.encode(format_prompt(pair.instruction, pair.input))
     response = tokenizer.encode(pair.output)
     seam = len(prompt) - 1
@@ -73,8 +72,7 @@ def mask_versus_no_mask(
 ) -> dict[str, dict[str, Any]]:
     """Overfit the base model on the pairs twice, with and without the mask, and prompt both with a bare header.
 
-    Returns:
-        {"masked" and "not masked": {"boilerplate": share, "learned": share, "samples": texts}}.
+    Returns {"masked" and "not masked": {"boilerplate": share, "learned": share, "samples": texts}}.
     """
     results = {}
     for name, mask_prompt in {"masked": True, "not masked": False}.items():
@@ -91,16 +89,10 @@ def mask_versus_no_mask(
 
 
 def bolt_on_a_class_head(base: Path, world: World, config: TrainConfig, run: Path, n: int = 400) -> dict[str, dict[str, Any]]:
-    """Train the same class head on the pretrained body and on an untrained one; returns {name: classify's scores}."""
+    """Train the same class head on an untrained body and on the pretrained one, as in `classify.compare_bodies`."""
     train_set = classify.snippets(world, "train", n, config.seed)
     test_set = classify.snippets(world, "test", max(n // 2, 3), config.seed + 1)
-    results = {}
-    for name in ("untrained", "pretrained"):
-        gpt, tokenizer = load_model(base)
-        if name == "untrained":
-            gpt = GPT(gpt.config, generator=mg.Generator(config.seed))
-        results[name] = classify.train_classifier(gpt, train_set, test_set, LABELS, tokenizer, config, Run(run / name))
-    return results
+    return classify.compare_bodies(base, train_set, test_set, LABELS, config, (run / "untrained", run / "pretrained"))
 
 
 # ── exercise 4: read the recipe ──────────────────────────────────────────────────────────────────────────────────────
@@ -128,7 +120,7 @@ NOT_MEASURED = [
 
 
 def read_the_recipe() -> str:
-    """The paper's three stages on this book's map, and what its famous sentence does and does not claim."""
+    """The paper's three stages, where they are in the book and here, and what its famous sentence claims and does not."""
     lines = ["The three stages of InstructGPT, and where they are here:"]
     lines += [f"  {i}  {stage}\n     section {section}; {files}" for i, (stage, section, files) in enumerate(STAGES, 1)]
     lines += ["", "The sentence (abstract, arXiv:2203.02155):", f"  “{SENTENCE}”", "", "What was measured:"]
@@ -174,10 +166,10 @@ def main(settings: Settings) -> None:
                 print("\n".join(f"  | {line}" for line in result["samples"][0].splitlines()))
         elif number == 3:
             results = bolt_on_a_class_head(settings.base, World(settings.seed), config, run / "head")
-            for name, result in results.items():
-                print(f"{name:<12}{result['accuracy']:>8.1%} of held-out snippets right")
-            gap = results["pretrained"]["accuracy"] - results["untrained"]["accuracy"]
-            print(f"{'the gap':<12}{100 * gap:>7.1f} percentage points: the value of the pretrained body")
+            untrained, pretrained = (result["accuracy"] for result in results.values())
+            print(f"untrained   {untrained:>8.1%} of held-out snippets right")
+            print(f"pretrained  {pretrained:>8.1%} of held-out snippets right")
+            print(f"the gap     {100 * (pretrained - untrained):>7.1f} percentage points: the value of the pretrained body")
         else:
             print(read_the_recipe())
 

@@ -5,8 +5,8 @@
 
 An assistant is a base model trained on instructions followed by answers, and graded on the answers alone. The prompt is
 masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
-(`build_example`). Nothing else is new: `train` comes from chapter 7; only batches and learning rate change. Look at the
-table that the command prints first, ids beside labels, and at figures/mask.png.
+(`build_example`). Only the batches and the learning rate are new; `train` comes from chapter 7. Look at figures/mask.png,
+and at the table that the command prints first, ids beside labels.
 
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
@@ -58,10 +58,10 @@ def build_example(
 ) -> tuple[list[int], list[int]]:
     """One pair as (input_ids, labels), two lists of equal length.
 
-    labels[i] is the token that position i must predict, the one at i + 1. It is IGNORE_INDEX, not graded, if that token
-    belongs to the prompt (unless mask_prompt is False), and at the last position, which has no next token. The seam, the
-    last prompt position, is graded: its target is the first token of the response. With eos_id the response ends in that
-    token, so that the model learns to stop.
+    labels[i] is the token at i + 1, which position i must predict. IGNORE_INDEX stands for "not graded": at the last
+    position, which has no next token, and wherever the next token belongs to the prompt (unless mask_prompt is False). The
+    seam, the last prompt position, is graded: its target is the first token of the response. The response ends in eos_id,
+    if there is one, so that the model learns to stop.
     """
     prompt_ids = encode(format_prompt(instruction, input))
     response_ids = encode(response) + ([] if eos_id is None else [eos_id])
@@ -75,10 +75,7 @@ class InstructionBatches(RaggedBatches):
     """Instructions as chapter 7's batches: inputs (B, T) and targets (B, T), with prompt and padding masked.
 
     Examples longer than the context are left out and counted in `skipped`: cropping would cut off the end of the answer
-    and teach the model not to finish.
-
-    Raises:
-        ValueError: if no example is left.
+    and teach the model not to finish. Raises ValueError if no example is left.
     """
 
     def __init__(
@@ -155,14 +152,18 @@ def respond(
 
 
 def ask(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
-    """The model's responses to instructions in the template on which it was fine-tuned."""
+    """A fine-tuned model's responses to instructions in the template; sampling: more arguments of `respond`."""
     return respond(model, tokenizer, [format_prompt(i.instruction, i.input) for i in instructions], **sampling)
 
 
 def ask_base(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
-    """A base model's continuations of the bare instructions and inputs, as lines of text: it knows no template."""
-    prompts = [f"{i.instruction}\n{i.input}\n" if i.input else f"{i.instruction}\n" for i in instructions]
-    return respond(model, tokenizer, prompts, **sampling)
+    """A base model's continuations of bare instructions, because it knows no template."""
+    return respond(model, tokenizer, [bare_prompt(i) for i in instructions], **sampling)
+
+
+def bare_prompt(task: Instruction) -> str:
+    """The instruction and its input, each on a line, without a template."""
+    return f"{task.instruction}\n{task.input}\n" if task.input else f"{task.instruction}\n"
 
 
 def acceptance(world: World, instructions: Sequence[Instruction], responses: Sequence[str]) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def acceptance(world: World, instructions: Sequence[Instruction], responses: Seq
 
 
 def questions_answered_by_questions(instructions: Sequence[Instruction], responses: Sequence[str]) -> float:
-    """The share of questions that are answered with another question (section 10.1's habit)."""
+    """The share of questions that are answered with another question, as a base model likes to do (section 10.1)."""
     answered = [asks_a_question(r) for i, r in zip(instructions, responses, strict=True) if asks_a_question(i.instruction)]
     return float(np.mean(answered)) if answered else 0.0
 
@@ -188,8 +189,7 @@ def boilerplate_rate(
 ) -> tuple[float, list[str]]:
     """Exercise 2: how often the model recites the template after the bare header "### Instruction:".
 
-    Returns:
-        The share of samples, drawn at temperature 1, in which "### Response:" follows, and the samples.
+    Returns the share of samples, drawn at temperature 1, in which "### Response:" follows, and the samples.
     """
     header = ["### Instruction:\n"] * samples
     texts = respond(model, tokenizer, header, max_new_tokens, samples, temperature=1.0, generator=mg.Generator(seed))
@@ -198,7 +198,8 @@ def boilerplate_rate(
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-TRAINING: dict[str, Any] = dict(lr=6e-4, min_lr=6e-5)  # a seventh of pretraining's rate; the chapter's 1e-5 is for large models
+# A seventh of pretraining's rate. The chapter's 1e-5 is for large models.
+TRAINING: dict[str, Any] = dict(lr=6e-4, min_lr=6e-5)
 LONGER: dict[str, Any] = dict(steps=400, batch_size=32, warmup_steps=20, weight_decay=0.0, beta2=0.99, eval_batches=9)
 
 
@@ -209,11 +210,11 @@ class Settings(OnDevice):
     base: Path = Path("runs/main/pretrain")  # run folder of the base model, from the main job or ch07_train
     data: Path | None = None  # JSON file in Alpaca's format; the little world's tasks if None
     run: Path = Path("runs/sft")  # run folder for all output
-    mask_prompt: bool = True  # grade the answer only; without the mask, the question as well (exercise 2)
+    mask_prompt: bool = True  # grade the answer alone; without the mask, the question too (exercise 2)
     examples: int = 8000  # world tasks to train on
     held_out: int = 300  # world tasks to ask afterwards; with --data, a tenth of the file
     training: TrainConfig = field(default_factory=lambda: TrainConfig(**TRAINING, **LONGER))
-    seed: int = 0  # random seed of the world, the split and the training
+    seed: int = 0  # random seed of world, split and training
     quick: bool = False  # fewer examples and steps
 
 

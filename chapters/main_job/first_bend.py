@@ -175,14 +175,9 @@ def train_classifiers(job: Job) -> dict[str, Any]:
     world, plan = job.world, job.plan
     train_set = classify.snippets(world, "train", plan.snippets, job.seed)
     test_set = classify.snippets(world, "test", plan.snippets_test, job.seed + 1)
-    bodies = {"untrained body": "classify_untrained", "pretrained body": "classify_pretrained"}
-    results: dict[str, Any] = {}
-    for name, folder in bodies.items():
-        gpt, tokenizer = load_model(job.out / "pretrain")
-        if name == "untrained body":
-            gpt = GPT(gpt.config, generator=mg.Generator(job.seed))
-        config, run = job.config(plan.classify), job.run(folder)
-        results[name] = classify.train_classifier(gpt, train_set, test_set, LABELS, tokenizer, config, run)
+    body, config = job.out / "pretrain", job.config(plan.classify)
+    folders = job.out / "classify_untrained", job.out / "classify_pretrained"
+    results: dict[str, Any] = classify.compare_bodies(body, train_set, test_set, LABELS, config, folders)
     figures = job.run("classify") / "figures"
     draw_confusion(figures / "confusion.png", results["pretrained body"])
     accuracy = {"guessing": 1 / 3, **{name: result["accuracy"] for name, result in results.items()}}

@@ -56,7 +56,7 @@ def small_gpt(**changes):
 
 def classify(make_gpt, tokenizer, world, run):
     texts = [("The miller sells", LABELS[0]), ("flour to the baker.", LABELS[1]), ("Anna and", LABELS[2])] * 2
-    found = train_classifier(make_gpt(), texts, texts, LABELS, tokenizer, TWO_STEPS, run)
+    _, found = train_classifier(make_gpt(), texts, texts, LABELS, tokenizer, TWO_STEPS, run)
     return [found["accuracy"]]
 
 
