@@ -1,7 +1,7 @@
 """Chapter 10: compare a tuned model with the SFT model, by held-out tasks, a simulated judge, and KL.
 
-Three numbers belong together: how often the judge prefers the tuned model's response, how many plain tasks it still does
-correctly, and its KL from the SFT model.
+Three numbers belong together: how often the judge prefers the tuned model's response, how many plain tasks the model still
+does correctly, and its KL from the SFT model.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from chapters.ch06_gpt import GPT
 from chapters.ch10.demonstrations import measure, measurement_text
 from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out_many, sequence_kl
-from chapters.world import Instruction
+from chapters.ch10.sft import Tasks
 from chapters.world.judge import Judge, win_rate
 
 
-def sample_responses(model: GPT, tokenizer: Any, tasks: Sequence[Instruction], seed: int, max_new_tokens: int = 48) -> Rollouts:
+def sample_responses(model: GPT, tokenizer: Any, tasks: Tasks, seed: int, max_new_tokens: int = 48) -> Rollouts:
     """Sample one response for each task at temperature 1."""
     return roll_out_many(model, tokenizer, tasks, max_new_tokens, mg.Generator(seed))
 
@@ -31,7 +31,7 @@ def kl_between(policy: GPT, reference: GPT, rollouts: Rollouts) -> float:
 
 def assess(
     judge: Judge,
-    tasks: Sequence[Instruction],
+    tasks: Tasks,
     after: Rollouts,
     before: Rollouts,
     tokenizer: Any,
@@ -44,7 +44,7 @@ def assess(
 
     Returns:
         {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "of each task", "length", "before": {…}}, with
-        "kl" if the policy is given and "reward" if a reward model is given. A win counts 1, an equal score ½.
+        "kl" if there is a policy and "reward" if there is a reward model. A win counts 1, an equal score ½.
     """
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
     result = measure(judge, tasks, ours)
@@ -62,18 +62,18 @@ def assess(
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2000) -> list[float]:
-    """The 95 % interval [low, high] of the mean of (N,) values, from resampling them with replacement (Efron 1979)."""
+    """The 95 % interval [low, high] of the mean of (N,) values, by resampling with replacement (Efron 1979)."""
     values = np.asarray(values, np.float64)  # (N,)
     picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))  # (draws, N)
     return [float(q) for q in np.quantile(values[picks].mean(axis=1), [0.025, 0.975])]
 
 
 def assessment_text(result: dict[str, Any], name: str) -> str:
-    """A result of `assess` for the terminal; name: the tuned model's."""
+    """A result of `assess` for the terminal.  name: the name of the tuned model."""
     low, high = result["interval"]
     lines = [
-        f"SFT:  {measurement_text(measured_part(result['before']))}",
-        f"{name}:  {measurement_text(measured_part(result))}",
+        f"SFT:  {measurement_text(result['before'])}",
+        f"{name}:  {measurement_text(result)}",
         f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
         f"[{low:.1%}, {high:.1%}], a tie counted as half",
     ]
@@ -94,9 +94,3 @@ def pooled_assessment_text(results: Sequence[dict[str, Any]], name: str) -> str:
         f"({', '.join(f'{change:+.1%}' for change in changes)}); "
         f"KL {np.mean([result['kl'] for result in results]):.2f} nats per response"
     )
-
-
-def measured_part(result: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a result that come from `measure`."""
-    names = ("judge", "correct", "obeyed", "evaded", "refused")
-    return {name: result[name] for name in names if name in result}

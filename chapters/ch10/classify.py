@@ -36,6 +36,7 @@ from minigrad import Tensor
 
 Labelled: TypeAlias = tuple[str, str]  # a text and its label
 Examples: TypeAlias = Sequence[Labelled]
+Labels: TypeAlias = Sequence[str]
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +132,7 @@ def predict(classifier: GPTClassifier, rows: Sequence[Sequence[int]], batch_size
     return predicted
 
 
-def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def scores(predicted: np.ndarray, truth: np.ndarray, labels: Labels) -> dict[str, Any]:
     """Accuracy, F1 and the confusion matrix (rows: truth, columns: prediction).
 
     F1 = 2·TP / (2·TP + FP + FN), and 0 for a label that neither occurs nor is predicted. With two labels, "f1" belongs to
@@ -153,7 +154,7 @@ def scores(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> d
 
 
 def train_classifier(
-    gpt: GPT, train_set: Examples, test_set: Examples, labels: Sequence[str], tokenizer: Tokenizer, config: TrainConfig, run: Run
+    gpt: GPT, train_set: Examples, test_set: Examples, labels: Labels, tokenizer: Tokenizer, config: TrainConfig, run: Run
 ) -> tuple[GPTClassifier, dict[str, Any]]:
     """Bolt a class head onto gpt, train body and head on train_set, and measure on test_set.
 
@@ -176,7 +177,7 @@ def train_classifier(
 
 
 def compare_bodies(
-    body: Path, train_set: Examples, test_set: Examples, labels: Sequence[str], config: TrainConfig, folders: Sequence[Path]
+    body: Path, train_set: Examples, test_set: Examples, labels: Labels, config: TrainConfig, folders: Sequence[Path]
 ) -> dict[str, dict[str, Any]]:
     """Train the same class head on an untrained body and on the pretrained one in the run folder `body`.
 

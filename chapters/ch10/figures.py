@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chapters.support.batches import IGNORE_INDEX
 from chapters.support.figures import new_figure, running_mean, save_figure
 
 PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
@@ -14,13 +15,12 @@ FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "whit
 SHARES = {"ticks": [0, 0.25, 0.5, 0.75, 1], "labels": ["0", "25%", "50%", "75%", "100%"]}
 
 
-def kinds_of(labels: Sequence[int], ignore_index: int = -100) -> list[str]:
+def kinds_of(labels: Sequence[int]) -> list[str]:
     """The kind of each position: masked (no target), graded, or the seam.
 
-    The seam is the first graded position after a masked one. It is the prompt's last token, and its target is the
-    answer's first.
+    The seam is the first graded position after a masked one: the prompt's last token, whose target is the answer's first.
     """
-    kinds = [MASKED if label == ignore_index else GRADED for label in labels]
+    kinds = [MASKED if label == IGNORE_INDEX else GRADED for label in labels]
     if MASKED in kinds and GRADED in kinds[kinds.index(MASKED) :]:
         kinds[kinds.index(GRADED, kinds.index(MASKED))] = SEAM
     return kinds
@@ -36,7 +36,7 @@ def printable(piece: bytes) -> str:
 
 
 def mask_in_colour(input_ids: Sequence[int], labels: Sequence[int], tokenizer, colour: bool = True) -> str:
-    """One example as terminal text: dim tokens are masked, gold ones graded, and the seam is blue.
+    """One example as terminal text: masked tokens are dim, graded tokens are gold, and the seam is blue.
 
     Without colour, graded tokens stand in «» and the seam in [].
     """
@@ -54,7 +54,7 @@ def mask_in_colour(input_ids: Sequence[int], labels: Sequence[int], tokenizer, c
 
 
 def table(input_ids: Sequence[int], labels: Sequence[int], tokenizer) -> str:
-    """input_ids next to labels, one position a line, for exercise 1's check by eye."""
+    """input_ids beside labels, a line for each position, to be checked by eye (exercise 1)."""
     pieces = [printable(piece) for piece in tokenizer.pieces(input_ids)]
     lines = [f"{'position':>8}  {'id':>6}  {'token':<18}{'label':>7}  target"]
     for i, (token, label, kind) in enumerate(zip(input_ids, labels, kinds_of(labels), strict=True)):
@@ -86,18 +86,18 @@ def lay_out(pieces: Sequence[bytes], width: int) -> tuple[list[Box], int]:
         if column + len(text) > width and column:
             row, column = row + 1, 0.0
         boxes.append(Box(row, column, text))
-        column += len(text) + 0.75  # the box is half a character wider than its text, and a quarter is air
+        column += len(text) + 0.75  # half a character for the box's margins, a quarter between boxes
         if piece.endswith(b"\n"):
             row, column = row + 1, 0.0
     return boxes, row + (column > 0)
 
 
-def draw_mask(path: Path, input_ids: Sequence[int], labels: Sequence[int], tokenizer, width: int = 86) -> Path:
-    """The example as a page of token boxes: grey ones are masked, gold ones graded, and the blue seam lies between."""
-    pieces = tokenizer.pieces(input_ids)
-    boxes, lines = lay_out(pieces, width)
+def draw_mask(path: Path, input_ids: Sequence[int], labels: Sequence[int], tokenizer) -> Path:
+    """The example as a page of token boxes: masked tokens are grey, graded tokens are gold, and the seam is blue."""
+    width = 86  # characters
+    boxes, lines = lay_out(tokenizer.pieces(input_ids), width)
     height, kinds = float(lines), kinds_of(labels)
-    if SEAM in kinds:  # a wider line before the answer leaves room for the arrow
+    if SEAM in kinds:  # half a line more before the answer leaves room for the arrow
         boxes = [box._replace(row=box.row + 0.5 * (i > kinds.index(SEAM))) for i, box in enumerate(boxes)]
         height += 0.5
     figure, axes = new_figure(10.4, 0.4 * height + 1.35)
@@ -112,19 +112,19 @@ def draw_mask(path: Path, input_ids: Sequence[int], labels: Sequence[int], token
         axes.text(box.middle, box.row, box.text, color=FILLS[kind][1], **token)
     if SEAM in kinds:
         draw_seam(axes, *boxes[kinds.index(SEAM) :][:2])
-    legend = {
-        MASKED: (0, "masked: target −100, no loss"),
-        SEAM: (34, "the seam"),
-        GRADED: (50, "graded: predicts the next token"),
-    }
-    for kind, (column, words) in legend.items():
+    legend = [
+        (0, MASKED, "masked: target −100, no loss"),
+        (34, SEAM, "the seam"),
+        (50, GRADED, "graded: predicts the next token"),
+    ]
+    for column, kind, words in legend:
         draw_box(axes, column, height + 1, 2, kind)
         axes.text(column + 2.8, height + 1, words, color=INK, fontsize=10.5, va="center_baseline")
     return save_figure(figure, path)
 
 
 def draw_box(axes, column: float, row: float, width: float, kind: str) -> None:
-    """A rounded box in its kind's colour."""
+    """A rounded box in the colour of its kind."""
     from matplotlib.patches import FancyBboxPatch
 
     style = "round,pad=0,rounding_size=0.25"
@@ -144,8 +144,8 @@ def draw_seam(axes, seam: Box, answer: Box) -> None:
 # ── results as pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def draw_confusion(path: Path, result: Mapping[str, Any], title: str = "held-out texts") -> Path:
-    """The confusion matrix in ch10/classify's scores: rows are true labels, shaded by share of the row."""
+def draw_confusion(path: Path, result: Mapping[str, Any]) -> Path:
+    """The confusion matrix in ch10/classify's scores: rows are true labels, shades are shares of the row."""
     confusion = np.array(result["confusion"])  # (C, C)
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # (C, C)
     figure, axes = new_figure(5.2, 4.4)
@@ -157,7 +157,7 @@ def draw_confusion(path: Path, result: Mapping[str, Any], title: str = "held-out
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(f"{title}: accuracy {result['accuracy']:.1%}", fontsize=11)
+    axes.set_title(f"held-out texts: accuracy {result['accuracy']:.1%}", fontsize=11)
     return save_figure(figure, path)
 
 
@@ -174,9 +174,7 @@ def draw_gap(path: Path, bars: Mapping[str, float], title: str) -> Path:
     return save_figure(figure, path)
 
 
-def draw_families(
-    path: Path, families: Mapping[str, Mapping[str, float]], title: str = "held-out instructions accepted"
-) -> Path:
+def draw_families(path: Path, families: Mapping[str, Mapping[str, float]]) -> Path:
     """One group of horizontal bars for each task family; families: {family: {model: share}}."""
     models = list(next(iter(families.values())))
     figure, axes = new_figure(7.5, 0.32 * len(families) * max(len(models), 2) / 2 + 1.2)
@@ -192,12 +190,12 @@ def draw_families(
     axes.set_xticks(**SHARES)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), frameon=False)
-    axes.set_xlabel(title)
+    axes.set_xlabel("held-out instructions accepted")
     return save_figure(figure, path)
 
 
 def draw_curves(path: Path, curves: Mapping[str, Any], title: str) -> Path:
-    """Running means of the training losses of several {name: History}, with validation losses as dots."""
+    """Running means of training losses, with validation losses as dots.  curves: {name: History}."""
     figure, axes = new_figure(7, 3.6)
     for (name, history), colour in zip(curves.items(), [BLUE, "#d99a12", DIM, "tab:green"], strict=False):
         axes.plot(history.steps, running_mean(history.losses), color=colour, label=name)
@@ -210,12 +208,7 @@ def draw_curves(path: Path, curves: Mapping[str, Any], title: str) -> Path:
 
 
 def draw_attention(path: Path, weights: np.ndarray, tokens: Sequence[str]) -> Path:
-    """One map for each head of a layer; row t shows where position t looks.
-
-    Args:
-        weights: attention weights, (H, T, T).
-        tokens: T texts.
-    """
+    """One map for each head of a layer; row t shows where position t looks.  weights: (H, T, T); tokens: T texts."""
     from matplotlib.colors import PowerNorm
 
     H, T, _ = weights.shape
@@ -224,7 +217,9 @@ def draw_attention(path: Path, weights: np.ndarray, tokens: Sequence[str]) -> Pa
     for place in axes.flat[H:]:
         place.axis("off")
     for h, place in enumerate(axes.flat[:H]):
-        image = place.imshow(weights[h], cmap="magma", norm=PowerNorm(0.5, 0, 1))  # the root, so that small weights show
+        image = place.imshow(
+            weights[h], cmap="magma", norm=PowerNorm(0.5, 0, 1)
+        )  # colour by √weight, so that small weights show
         place.set_title(f"head {h + 1}", fontsize=11)
         place.set_xticks(range(T), tokens, rotation=90, fontsize=8, family="DejaVu Sans Mono")
         place.set_yticks(range(T), tokens, fontsize=8, family="DejaVu Sans Mono")

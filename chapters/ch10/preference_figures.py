@@ -1,6 +1,7 @@
-"""The figures of chapter 10's second bend: calibration, the reward at every token, PPO's metrics, and the frontier."""
+"""Figures of preference tuning: calibration, the reward at every token, PPO's metrics, and the frontier."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ WATCHED = {  # key in metrics.jsonl: title of its panel
 }
 
 
-def draw_calibration(path: Path, scores: dict[str, Any]) -> Path:
-    """Draw predicted against actual preferences, one dot for each bin.  scores: a result of ch10.reward's `measure`."""
+def draw_calibration(path: Path, scores: Mapping[str, Any]) -> Path:
+    """Predicted against actual preferences, a dot for each bin.  scores: a result of `measure` in ch10/reward."""
     predicted, actual, count = (np.array(column) for column in zip(*scores["calibration"], strict=True))
     figure, axes = new_figure(4.8, 4.4)
     axes.plot([0, 1], [0, 1], color=DIM, linestyle="--", label="perfect calibration")
@@ -41,12 +42,15 @@ def draw_calibration(path: Path, scores: dict[str, Any]) -> Path:
     return save_figure(figure, path)
 
 
-def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]], titles: Sequence[str] = ()) -> Path:
-    """Draw each token on its reward's colour.  responses: (tokens, rewards), in pairs, preferred first; titles: of pairs."""
+def draw_token_scores(path: Path, responses: Sequence[tuple[list[bytes], np.ndarray]], titles: Sequence[str]) -> Path:
+    """Every token on a background in the colour of its reward.
+
+    responses: (tokens, rewards) of a preferred and a rejected response, in turn; titles: one for each of these pairs.
+    """
     import matplotlib
 
-    limit, width = max(float(np.abs(np.concatenate([rewards for _, rewards in responses])).max()), 1e-6), 78
-    colour = matplotlib.colormaps["RdYlBu"]
+    limit = max(1e-6, *(float(np.abs(rewards).max()) for _, rewards in responses))  # ends of the colour scale
+    colour, width = matplotlib.colormaps["RdYlBu"], 78  # characters
     blocks = [lay_out(pieces, width) for pieces, _ in responses]
     figure, axes = new_figure(10.4, 0.34 * (sum(rows + 0.5 for _, rows in blocks) + len(blocks)) + 1.5)
     figure.set_facecolor(PAPER)
@@ -54,7 +58,7 @@ def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]
     text_style: dict[str, Any] = dict(fontsize=10, va="center", parse_math=False)
     for number, ((boxes, rows), (_, rewards)) in enumerate(zip(blocks, responses, strict=True)):
         preferred = number % 2 == 0
-        if titles and preferred:
+        if preferred:
             axes.text(0, top - 1, titles[number // 2], color=INK, alpha=0.7, **text_style)
         for (row, column, text), reward in zip(boxes, rewards, strict=True):
             box = dict(boxstyle="round,pad=0.15", linewidth=0, facecolor=colour(0.5 + 0.5 * reward / limit))
@@ -72,9 +76,10 @@ def draw_token_scores(path: Path, responses: list[tuple[list[bytes], np.ndarray]
 
 
 def draw_watch(path: Path, records: Sequence[dict[str, Any]], title: str) -> Path:
-    """Draw the metrics that practitioners watch, one panel each.  records: the lines of metrics.jsonl."""
+    """The metrics that practitioners watch, a panel for each.  records: the lines of metrics.jsonl."""
     names = [name for name in WATCHED if any(name in record for record in records)]
-    figure, axes = new_figure(11, 2.1 * -(-len(names) // 4), nrows=-(-len(names) // 4), ncols=4, squeeze=False)
+    rows = math.ceil(len(names) / 4)
+    figure, axes = new_figure(11, 2.1 * rows, nrows=rows, ncols=4, squeeze=False)
     for panel in axes.flat[len(names) :]:
         panel.axis("off")
     for name, panel in zip(names, axes.flat, strict=False):
@@ -95,7 +100,7 @@ def label_score_over_kl(axes: Any) -> None:
 
 
 def draw_path(path: Path, records: Sequence[dict[str, Any]]) -> Path:
-    """Draw where the policy went: the judge's score of each iteration's rollouts over their KL.  records: as in draw_watch."""
+    """The judge's score over the KL, a dot for each iteration's rollouts.  records: as in `draw_watch`."""
     figure, axes = new_figure(6.6, 4.0)
     kl, score, iteration = zip(*((r["kl"], r["judge"], r["iteration"]) for r in records), strict=True)
     axes.plot(kl, score, color=DIM, linewidth=0.7, zorder=1)
@@ -105,17 +110,16 @@ def draw_path(path: Path, records: Sequence[dict[str, Any]]) -> Path:
 
 
 def draw_frontier(path: Path, curves: dict[str, list[tuple[float, float, str]]]) -> Path:
-    """Draw each method's score over its KL.  curves: {method: [(KL in nats, judge's mean score, label of the dot)]}."""
+    """Each method's score over its KL.  curves: {method: [(KL in nats, judge's mean score, label of the dot)]}."""
     figure, axes = new_figure(6.6, 4.4)
     for name, points in curves.items():
         kl, score, _ = zip(*sorted(points), strict=True)
         colour, marker = METHODS.get(name, (DIM, "o"))
         axes.plot(kl, score, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
+        offset = (-5, -11 if name == "DPO" else 4)  # below the dot or above it, so that labels do not overlap
         for *dot, note in sorted(points):
-            axes.annotate(
-                note, dot, (-5, -11 if name == "DPO" else 4), textcoords="offset points", fontsize=8, color=INK, ha="right"
-            )
-    # A square-root scale keeps small KLs apart when one policy went far.
+            axes.annotate(note, dot, offset, textcoords="offset points", fontsize=8, color=INK, ha="right")
+    # A square-root scale keeps small KLs apart when one policy moves far.
     axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
     furthest = max(kl for points in curves.values() for kl, *_ in points)
     axes.set_xticks([tick for tick in (0, 0.1, 0.5, 1, 2, 4, 8, 16, 32, 64) if tick <= furthest])

@@ -2,24 +2,23 @@
 
     python -m chapters.ch10.reflex            # into runs/reflex; look at figures/reflex.png
 
-A forward pass is a fixed number of blocks, whether the next token is easy or hard. Asked for the total at once, the model
-has one pass in which to find it. If it may write the running total after each step, it takes one step a pass and reads
+A forward pass runs through the same number of blocks whether the next token is easy or hard. Asked for the total at once,
+the model has one pass to find it. If it may write the running total after each step, it takes one step in a pass and reads
 the result back: the text is its scratch paper. One model learns both ways, from the same sums.
 
     7 + 4 - 3 + 9 ? 17                                   at once: one token, one pass
     7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17          with the steps written out
 
-The measured share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums a length and seed):
+The share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums for each length and seed):
 
     steps                 1      2      3      4      5      6
     at once             80.7%  69.8%  48.7%  37.0%  26.2%  23.7%
     steps written out   90.5%  82.2%  55.8%  39.3%  24.7%  17.7%
 
-Scratch paper helps up to three steps. At six it no longer does, because one slip among six spoils the total. Nor is it
-necessary: with ten times the training, the model answers 99% at once, at every length. The steps of a sum need not wait
-for one another; one pass can add all its numbers side by side. Note the meaning of "held out" here: the sums were never
-asked, but every sum of one or two steps, and a third of those of three, is the beginning of some longer training sum,
-whose running totals were written out.
+Scratch paper helps up to three steps. At six it no longer helps, because one slip among six spoils the total. Nor is it
+necessary: with ten times the training, the model answers 99% right at once, at every length. One pass can add all numbers
+of a sum side by side, because no step has to wait for another. Held-out sums were never asked, but every held-out sum of one
+or two steps, and a third of those of three, begins some longer training sum, whose running totals were written out.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
 """
@@ -46,7 +45,7 @@ from chapters.support.run_folder import Run
 from chapters.world.facts import is_held_out
 
 STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
-WAYS = {"at once": "?", "steps written out": ":"}  # the sign after a sum that asks for this kind of answer
+WAYS = {"at once": "?", "steps written out": ":"}  # {way to answer: the sign after a sum that asks for it}
 LARGEST = 20  # largest running total: small, so that single steps are few and chains of steps are many
 
 
@@ -56,7 +55,7 @@ LARGEST = 20  # largest running total: small, so that single steps are few and c
 def draw_sum(steps: int, split: str, rng: np.random.Generator) -> list[int]:
     """A sum as its first number and the signed numbers after it: [7, 4, -3].
 
-    Every running total is from 0 to LARGEST. "test" sums, a fifth of all, never occur in training.
+    Every running total is from 0 to LARGEST. A fifth of all sums are "test" sums, which never occur in training.
     """
     while True:
         terms = [int(rng.integers(1, 10))]
@@ -82,7 +81,7 @@ def question(terms: Sequence[int], way: str) -> str:
 
 
 def answer(terms: Sequence[int], way: str) -> str:
-    """The right answer: the total, or the running total after each step.
+    """The right answer: the total, or every step with its running total.
 
     >>> answer([7, 4, -3], "at once")
     ' 8'
@@ -97,13 +96,13 @@ def answer(terms: Sequence[int], way: str) -> str:
 
 
 def final_answer(text: str) -> int | None:
-    """The number at the end of a response, None if it does not end in a number."""
+    """The number at the end of a response; None if it ends in anything else."""
     words = text.split()
     return int(words[-1]) if words and words[-1].isdigit() else None
 
 
 def number_tokenizer() -> Tokenizer:
-    """A vocabulary in which every number up to LARGEST is one token, so that "at once" is one pass."""
+    """A vocabulary with one token for every number up to LARGEST, so that an answer at once takes one pass."""
     text = " ".join(f"{number} + - = ? :" for number in range(LARGEST + 1))
     return Tokenizer.train(f"{text} " * 50, 512)
 
@@ -111,13 +110,11 @@ def number_tokenizer() -> Tokenizer:
 # ── learning and measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def examples(
-    n: int, tokenizer: Tokenizer, rng: np.random.Generator, split: str = "train"
-) -> tuple[list[list[int]], list[list[int]]]:
-    """n sums, every length in turn, each with both answers, as (rows, labels): question masked, answer graded."""
+def examples(n: int, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[list[list[int]], list[list[int]]]:
+    """(rows, labels) of n training sums, every length in turn, each with both answers: question masked, answer graded."""
     rows, labels = [], []
     for i in range(n):
-        terms = draw_sum(STEPS[i % len(STEPS)], split, rng)
+        terms = draw_sum(STEPS[i % len(STEPS)], "train", rng)
         for way in WAYS:
             prompt = tokenizer.encode(question(terms, way))
             response = [*tokenizer.encode(answer(terms, way)), tokenizer.eos_id]
@@ -131,7 +128,7 @@ def verdicts(model: GPT, tokenizer: Tokenizer, sums: Sequence[Sequence[int]], wa
     prompts = [tokenizer.encode(question(terms, way)) for terms in sums]
     room = model.config.context - max(map(len, prompts))
     outputs = generate(model, prompts, room, temperature=0, stop_ids=(tokenizer.eos_id,))
-    return [float(final_answer(tokenizer.decode(o)) == sum(t)) for o, t in zip(outputs, sums, strict=True)]
+    return [float(final_answer(tokenizer.decode(ids)) == sum(terms)) for ids, terms in zip(outputs, sums, strict=True)]
 
 
 @dataclass
@@ -139,25 +136,21 @@ class Settings(OnDevice):
     """Teach one small model sums both ways, and measure the accuracy of each way."""
 
     run: Path = Path("runs/reflex")  # run folder for all output
-    sums: int = 20000  # sums to train on, each both ways
-    held_out: int = 200  # sums to measure on, for each length and seed
+    sums: int = 20000  # sums to train on, each answered both ways
+    held_out: int = 200  # sums to test on, for each length and seed
     model: GPTConfig = field(default_factory=lambda: GPTConfig(context=40, n_layer=3, n_head=4, d_model=64))
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=2500, batch_size=32, lr=3e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
         )
     )
-    seeds: int = 3  # models, each with its own sums; the intervals cover the answers of all
+    seeds: int = 3  # models to train, each with its own sums; the figure pools their answers
     seed: int = 0  # random seed of the first model
     quick: bool = False  # one seed, fewer sums and steps
 
 
-QUICK = {
-    "seeds": 1,
-    "sums": 1200,
-    "held_out": 20,
-    "training": TrainConfig(steps=60, batch_size=32, lr=3e-3, warmup_steps=10),
-}
+FAST = TrainConfig(steps=60, batch_size=32, lr=3e-3, warmup_steps=10)
+QUICK = {"seeds": 1, "sums": 1200, "held_out": 20, "training": FAST}
 
 
 def learn(settings: Settings, seed: int, run: Run) -> tuple[GPT, Tokenizer]:
@@ -172,7 +165,7 @@ def learn(settings: Settings, seed: int, run: Run) -> tuple[GPT, Tokenizer]:
 
 
 def draw_reflex(path: Path, results: dict[str, list[dict]]) -> Path:
-    """results: {way: [{"accuracy", "interval"} for each number of STEPS]}."""
+    """Accuracy over the number of steps.  results: {way: [{"accuracy", "interval"} for each number in STEPS]}."""
     figure, axes = new_figure(5.6, 3.8)
     for (way, points), colour in zip(results.items(), (DIM, BLUE), strict=True):
         low, high = zip(*(point["interval"] for point in points), strict=True)

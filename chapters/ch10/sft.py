@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import History, Run
 from chapters.world import Instruction, World, asks_a_question
+
+Encode: TypeAlias = Callable[[str], list[int]]
+Tasks: TypeAlias = Sequence[Instruction]
 
 TASK = "Below is an instruction that describes a task"
 REQUEST = "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n"
@@ -49,12 +52,7 @@ def format_prompt(instruction: str, input: str = "") -> str:
 
 
 def build_example(
-    instruction: str,
-    response: str,
-    encode: Callable[[str], list[int]],
-    input: str = "",
-    eos_id: int | None = None,
-    mask_prompt: bool = True,
+    instruction: str, response: str, encode: Encode, input: str = "", eos_id: int | None = None, mask_prompt: bool = True
 ) -> tuple[list[int], list[int]]:
     """One pair as (input_ids, labels), two lists of equal length.
 
@@ -79,19 +77,13 @@ class InstructionBatches(RaggedBatches):
     """
 
     def __init__(
-        self,
-        instructions: Sequence[Instruction],
-        tokenizer: Tokenizer,
-        context: int,
-        batch_size: int,
-        seed: int = 0,
-        mask_prompt: bool = True,
+        self, tasks: Tasks, tokenizer: Tokenizer, context: int, batch_size: int, seed: int = 0, mask_prompt: bool = True
     ) -> None:
-        if not instructions:
+        if not tasks:
             raise ValueError("there is no instruction to learn from; give at least one example")
         examples = [
-            build_example(i.instruction, i.output, tokenizer.encode, i.input, tokenizer.eos_id, mask_prompt)
-            for i in instructions
+            build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id, mask_prompt)
+            for task in tasks
         ]
         fitting = [example for example in examples if len(example[0]) <= context]
         self.skipped = len(examples) - len(fitting)
@@ -108,18 +100,18 @@ class InstructionBatches(RaggedBatches):
 def fine_tune(
     model: GPT,
     tokenizer: Tokenizer,
-    instructions: Sequence[Instruction],
+    tasks: Tasks,
     config: TrainConfig,
     run: Run,
     mask_prompt: bool = True,
-    held_out: Sequence[Instruction] = (),
+    held_out: Tasks = (),
 ) -> tuple[History, int]:
     """Train model in place with chapter 7's loop and save it; returns the History and the number of skipped examples.
 
-    The validation loss is measured on held_out, if there are any.
+    The validation loss is measured on the held-out tasks, if there are any.
     """
     context = model.config.context
-    batches = InstructionBatches(instructions, tokenizer, context, config.batch_size, config.seed, mask_prompt)
+    batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed, mask_prompt)
     validation = InstructionBatches(held_out, tokenizer, context, config.batch_size, config.seed) if held_out else None
     history = train(model, batches, config, run, validation=validation)
     save_model(run, model, tokenizer)
@@ -151,14 +143,14 @@ def respond(
     return answers
 
 
-def ask(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
+def ask(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:
     """A fine-tuned model's responses to instructions in the template; sampling: more arguments of `respond`."""
-    return respond(model, tokenizer, [format_prompt(i.instruction, i.input) for i in instructions], **sampling)
+    return respond(model, tokenizer, [format_prompt(task.instruction, task.input) for task in tasks], **sampling)
 
 
-def ask_base(model: GPT, tokenizer: Tokenizer, instructions: Sequence[Instruction], **sampling: Any) -> list[str]:
+def ask_base(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:
     """A base model's continuations of bare instructions, because it knows no template."""
-    return respond(model, tokenizer, [bare_prompt(i) for i in instructions], **sampling)
+    return respond(model, tokenizer, [bare_prompt(task) for task in tasks], **sampling)
 
 
 def bare_prompt(task: Instruction) -> str:
@@ -166,11 +158,11 @@ def bare_prompt(task: Instruction) -> str:
     return f"{task.instruction}\n{task.input}\n" if task.input else f"{task.instruction}\n"
 
 
-def acceptance(world: World, instructions: Sequence[Instruction], responses: Sequence[str]) -> dict[str, Any]:
+def acceptance(world: World, tasks: Tasks, responses: Sequence[str]) -> dict[str, Any]:
     """The share of responses that the world accepts: {"all": …, "families": {family: …}}."""
     verdicts: dict[str, list[bool]] = {}
-    for instruction, response in zip(instructions, responses, strict=True):
-        verdicts.setdefault(instruction.family, []).append(world.accepts(instruction, response))
+    for task, response in zip(tasks, responses, strict=True):
+        verdicts.setdefault(task.family, []).append(world.accepts(task, response))
     everything = [verdict for family in verdicts.values() for verdict in family]
     return {
         "all": float(np.mean(everything)),
@@ -178,10 +170,11 @@ def acceptance(world: World, instructions: Sequence[Instruction], responses: Seq
     }
 
 
-def questions_answered_by_questions(instructions: Sequence[Instruction], responses: Sequence[str]) -> float:
+def questions_answered_by_questions(tasks: Tasks, responses: Sequence[str]) -> float:
     """The share of questions that are answered with another question, as a base model likes to do (section 10.1)."""
-    answered = [asks_a_question(r) for i, r in zip(instructions, responses, strict=True) if asks_a_question(i.instruction)]
-    return float(np.mean(answered)) if answered else 0.0
+    pairs = zip(tasks, responses, strict=True)
+    evaded = [asks_a_question(response) for task, response in pairs if asks_a_question(task.instruction)]
+    return float(np.mean(evaded)) if evaded else 0.0
 
 
 def boilerplate_rate(
@@ -253,12 +246,12 @@ def show_example(task: Instruction, tokenizer: Tokenizer, run: Run) -> None:
     print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
 
 
-def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Sequence[Instruction], run: Run, judged: bool) -> None:
+def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Tasks, run: Run, judged: bool) -> None:
     """Answer the held-out instructions: print some, write all to samples.txt, and judge the world's own tasks."""
     responses = ask(model, tokenizer, held_out)
     pages = [
-        "\n".join(filter(None, [i.instruction, i.input, f"  -> {response}", f"  (a good answer: {i.output})"]))
-        for i, response in zip(held_out, responses, strict=True)
+        "\n".join(filter(None, [task.instruction, task.input, f"  -> {response}", f"  (a good answer: {task.output})"]))
+        for task, response in zip(held_out, responses, strict=True)
     ]
     (run / "samples.txt").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     print("\n" + "\n\n".join(pages[:5]) + "\n")

@@ -30,16 +30,15 @@ from typing import Any
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, load_model, model_file, save_model
-from chapters.ch07_train import TrainConfig, train
+from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import kl_between, sample_responses
 from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lessons, measure_critic, train_critic
 from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
 from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Tasks, Texts, parse_principle, read_constitution
-from chapters.ch10.demonstrations import RehearsalBatches, measure, pretraining_batches
+from chapters.ch10.demonstrations import measure, pretraining_batches, tune_with_rehearsal
 from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
-from chapters.ch10.sft import InstructionBatches
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -210,13 +209,6 @@ def supervise(
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
     tune_with_rehearsal(model, tokenizer, world, revisions + ordinary, config, run)
     save_model(run, model, tokenizer)
-
-
-def tune_with_rehearsal(model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, config: TrainConfig, run: Run) -> None:
-    """Fine-tune a model on tasks, in place; every third batch comes from pretraining's pages, so that it keeps names."""
-    context, half = model.config.context, max(config.batch_size // 2, 1)
-    batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
-    train(model, RehearsalBatches(batches, pretraining_batches(world, tokenizer, context, half, config.seed)), config, run)
 
 
 def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
