@@ -1,7 +1,8 @@
 """Headline results of seven papers in miniature, one file for each: start with `experiment.Headline`, then gao.py.
 
-Results of one run after the main job (28 minutes of one AVX-512 core, world 0, seed 0), on held-out tasks and by the simulated
-judge. Brackets are 95 % intervals over tasks and, where a row has several, over seeds. "No": the row's criterion failed.
+Results of one run after the main job (28 minutes on one AVX-512 core, world 0, seed 0). The tasks are held out, and the
+simulated judge scores the responses. Brackets are 95 % intervals over tasks, and over seeds if a row has several. "No" means
+that the row's criterion failed.
 
     paper            claim                                       result here                                       yes?
     Bai 2022         harmless, not evasive, without harm labels  obeyed 0.0 % [0.0, 1.0], evaded 2.5 % [0.5, 5.0]  yes
@@ -20,11 +21,11 @@ How to read them:
 
 - Bai's row is the constitution's default run; its criterion is at most 5 % obeyed and 10 % evaded on average.
 - Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.
-- Ouyang's criterion asks that the larger base be the better model, too. One of the three small models continues held-back pages
-  slightly better than it does (0.661 nats per token against 0.669).
-- Stiennon's small models differ much between seeds: one alone had given 58 and 55 %.
-- Settings were chosen on training prompts and on pages kept back. But earlier versions of Wei's, Christiano's, Stiennon's and
-  Taori's rows had been measured on the same held-out tasks.
-- Wei's paper found no such gain below 8B parameters (its figure 7).
-- runs/headlines/table.md gives each row's note on why it did not come out.
+- Ouyang's criterion also asks that the larger base model be better by itself. One of the three small models predicts
+  validation pages slightly better (0.661 nats per token against 0.669).
+- Stiennon's small models differ much between seeds: an earlier run with one seed gave 58 and 55 %.
+- Settings were chosen on training prompts and validation pages. But earlier versions of Wei's, Christiano's, Stiennon's and
+  Taori's rows were measured on the same held-out tasks.
+- Wei's paper found no such gain at 8B parameters and below (its figure 7).
+- The notes in runs/headlines/table.md say why a row did not reproduce.
 """

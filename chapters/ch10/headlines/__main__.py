@@ -1,12 +1,12 @@
 """Chapter 10, the headlines in miniature: the best-known results of the papers behind the second bend.
 
-    python -m chapters.ch10.headlines                      # after python -m chapters, whose models it starts from
-    python -m chapters.ch10.headlines --only wei gao       # some rows alone
+    python -m chapters.ch10.headlines                      # after python -m chapters, which makes the models it starts from
+    python -m chapters.ch10.headlines --only wei gao       # some of the rows
 
-How do you read a headline? Behind each stands a claim, a comparison and a judge. Each row's file says what the paper
-measured, does the same with our models, our little world and our simulated judge, and states its criterion beforehand.
-Nothing is tuned on the held-out tasks, and a row that fails its criterion says so. A row shows a direction and never a
-size: these models are ten thousand times smaller than the smallest in the papers, and the judge is a page of rules.
+How do you read a headline? Behind each headline stand a claim, a comparison and a judge. Each row's file says what the paper
+measured, measures the same with our models, our little world and our simulated judge, and states its criterion beforehand.
+Nothing is tuned on the held-out tasks, and a row that fails its criterion says so. A row shows a direction and never a size:
+these models are ten thousand times smaller than the smallest in the papers, and the judge is a page of rules.
 
 Look at runs/headlines/table.md and figures/headlines.png. The run takes about 28 minutes of processor time. It saves
 every model and every row as soon as it is finished, so the same command continues an interrupted run.
@@ -40,13 +40,13 @@ def main(settings: Settings) -> None:
     # Rows of different settings do not belong in one table.
     experiment.run.must_match(command=settings, free=("only", "policies", "constituted"))
     experiment.run.describe(command=settings)
-    rows = {name: row(experiment, name) for name in settings.only}
+    rows = {name: finished_row(experiment, name) for name in settings.only}
     text = table(rows)
     write_atomically(experiment.run / "table.md", text.encode())
     print(f"\n{text}\nfigure: {draw(experiment.run / 'figures' / 'headlines.png', rows)}")
 
 
-def row(experiment: Experiment, name: str) -> Headline:
+def finished_row(experiment: Experiment, name: str) -> Headline:
     """A row of the table, from its file if an earlier run has finished it."""
     path = experiment.run / f"{name}.json"
     if path.exists():

@@ -1,14 +1,14 @@
-"""Christiano et al. 2017: how few comparisons does it take to say what is wanted?
+"""Christiano et al. 2017: how few comparisons does it take to learn a reward?
 
 Claim, from "Deep reinforcement learning from human preferences" (arXiv:1706.03741): an agent that learns its reward
 while it acts, from comparisons on less than one percent of its interactions, does about as well as with the true reward
 (abstract). With 700 comparisons it comes close to the true reward on simulated robots (section 3.1.1).
 
 In miniature: the same policy gradient (RLOO) tunes the medium assistant twice, on equally many samples: once on the
-judge's own score, which nobody has in practice, and once on a reward that is learned online. At a few iterations the
-labeller, noisy as always, compares the policy's four responses to each of a few prompts, and the reward is trained anew.
-As in the paper, the reward is the mean of several models (section 2.2.3), and the prompts are those on which the models
-differ most (2.2.4). The gain is the rise of the judge's mean score on held-out tasks.
+judge's own score, which nobody has in practice, and once on a reward that is learned online. At a few iterations the noisy
+labeller compares the policy's four responses to each of a few prompts, and the reward is trained anew. As in the paper, the
+reward is the mean of several models (section 2.2.3), and the labeller sees the prompts on which the models differ most
+(2.2.4). The gain is the rise of the judge's mean score on held-out tasks.
 
 Reproduced if less than 1% of the policy's samples were compared and the learned reward brings at least 90% of the gain.
 """
@@ -25,9 +25,9 @@ from chapters.ch06_gpt import GPT
 from chapters.ch07_train import train
 from chapters.ch10.assess import kl_between, sample_responses
 from chapters.ch10.constitution.principles import Tasks
-from chapters.ch10.headlines.experiment import Experiment, Headline, parameter_count, resampled_means
+from chapters.ch10.headlines.experiment import Experiment, Headline, resampled_means
 from chapters.ch10.reward import ComparisonBatches, Ranking, ScalarModel, rank_responses, reward_loss, reward_scores
-from chapters.ch10.rlhf import judge_scorer, optimise
+from chapters.ch10.rlhf import Score, judge_scorer
 from chapters.ch10.rloo import RLOO
 from chapters.ch10.rollout import Rollouts
 from chapters.support.run_folder import Run
@@ -38,17 +38,16 @@ from chapters.world.requests import demonstrations, mixed_tasks
 def christiano(experiment: Experiment) -> Headline:
     """Christiano et al. 2017: a reward learned online from few comparisons."""
     seeds = experiment.settings.online_seeds
-    by_judge, by_learned = (
-        [experiment.cached(f"christiano_{reward}_{seed}", tune, experiment, reward, seed) for seed in seeds]
+    runs = {
+        reward: [experiment.cached(f"christiano_{reward}_{seed}", tune, reward, seed) for seed in seeds]
         for reward in ("judge", "learned")
-    )
-    before = np.array([result["before"] for result in by_judge])  # (S, N), as the next two
-    judged = np.array([result["after"] for result in by_judge])
-    learned = np.array([result["after"] for result in by_learned])
+    }
+    before = np.array([result["before"] for result in runs["judge"]])  # (S, N), like the next two
+    judged = np.array([result["after"] for result in runs["judge"]])
+    learned = np.array([result["after"] for result in runs["learned"]])
     ratio, ends = ratio_of_means(learned - before, judged - before)
-    share = max(result["compared"] / result["samples"] for result in by_learned)
-    first = by_learned[0]
-    gains = list(zip(learned - before, judged - before, strict=True))
+    share = max(result["compared"] / result["samples"] for result in runs["learned"])
+    first, gains = runs["learned"][0], zip(learned - before, judged - before, strict=True)
     return Headline(
         paper="Christiano et al. 2017",
         arxiv="1706.03741",
@@ -58,25 +57,21 @@ def christiano(experiment: Experiment) -> Headline:
         ours=ratio,
         interval=ends,
         level=0.9,
-        unit="share",
-        seeds=list(seeds),
+        seeds=seeds,
         reproduced=share < 0.01 and ratio >= 0.9,
         reason=f"{share:.2%} of {first['samples']:,} samples were compared, in {first['comparisons']} comparisons; the "
         f"judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f} with the learned reward "
         f"and to {judged.mean():.2f} with the judge's own score",
-        sizes={"policy": parameter_count(experiment.medium_assistant()[0])},
+        sizes={"policy": experiment.medium_assistant()[0].num_parameters()},
         details={
             "each seed": [ratio_of_means(ours[None], theirs[None])[0] for ours, theirs in gains],
-            "kl": {
-                "judge": [result["kl"] for result in by_judge],
-                "learned": [result["kl"] for result in by_learned],
-            },
+            "kl": {reward: [result["kl"] for result in results] for reward, results in runs.items()},
             "comparisons": first["comparisons"],
             "share compared": share,
         },
         series={
-            "the judge's own score": mean_curve([result["curve"] for result in by_judge]),
-            "the learned reward": mean_curve([result["curve"] for result in by_learned]),
+            "the judge's own score": mean_curve([result["curve"] for result in runs["judge"]]),
+            "the learned reward": mean_curve([result["curve"] for result in runs["learned"]]),
         },
     )
 
@@ -85,34 +80,32 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
     """Tune the medium assistant on one reward, "judge" or "learned".
 
     Returns:
-        "before", "after": the judge's scores of N held-out responses; "curve": its score over the samples; "kl": nats
-        per response; "samples", "compared", "comparisons": counts.
+        {"before" and "after": the judge's scores of N held-out responses, "curve": its score over the samples, "kl": nats
+        per response, "samples", "compared" and "comparisons": counts}.
     """
     (policy, tokenizer), (reference, _) = experiment.medium_assistant(), experiment.medium_assistant()
     config = replace(experiment.settings.online, seed=seed)
     online = OnlineReward(experiment, seed, config.k) if reward == "learned" else None
     score = online or judge_reward(experiment, tokenizer)
     learner = RLOO(policy, config)
-    with TemporaryDirectory() as scratch:
-        records = optimise(
-            *(policy, reference, tokenizer, score, experiment.tasks, config, Run(scratch), learner, experiment.judge),
-            repeat=config.k,
-        )
+    records = experiment.optimise(policy, reference, tokenizer, score, config, learner, repeat=config.k)
     after = sample_responses(policy, tokenizer, experiment.tests, seed)
     return {
         "before": experiment.scores(experiment.responses(reference, tokenizer, seed)).tolist(),
         "after": experiment.scores(after.texts(tokenizer)).tolist(),
         "kl": kl_between(policy, reference, after),
         "curve": [(record["iteration"] * config.prompts, record["judge"]) for record in records],
-        "samples": config.iterations * config.prompts,  # without the last record's, which no step used
+        "samples": config.iterations * config.prompts,  # without the final policy's, from which it did not learn
         "compared": online.compared if online else 0,
         "comparisons": online.comparisons if online else 0,
     }
 
 
-def judge_reward(experiment: Experiment, tokenizer: Tokenizer):
-    """The judge's score in a perfect reward model's units: demonstrations score 0 on average, and a difference of 1
-    means odds of e to 1."""
+def judge_reward(experiment: Experiment, tokenizer: Tokenizer) -> Score:
+    """The judge's score in the units of a perfect reward model.
+
+    Demonstrations score 0 on average, and of two rewards that differ by 1 the labeller prefers the higher with odds of e to 1.
+    """
     tasks = mixed_tasks(experiment.world, "train", 300, experiment.settings.seed + 1)
     texts = [text for _, text in demonstrations(experiment.world, tasks, experiment.settings.seed + 1)]
     mean, judge = np.mean(experiment.scores(texts, tasks)), judge_scorer(experiment.judge, tokenizer)
@@ -120,18 +113,18 @@ def judge_reward(experiment: Experiment, tokenizer: Tokenizer):
 
 
 class SummedRewards(ScalarModel):
-    """A reward for each token; the output is their running sum, (B, T) ids -> (B, T).
+    """A reward model with a reward for each token; its output is their running sum, (B, T) ids -> (B, T).
 
-    At a response's last token this is the sum over all tokens, as in equation 1 of the paper, which sums the rewards of
-    a clip's steps. The prompt's tokens add the same to all its responses, which cancels. From few comparisons a sum
-    learns more than a single number read at the end, because a word somewhere pleases or offends.
+    At a response's last token it is the sum over all tokens, as equation 1 of the paper sums the rewards of a clip's
+    steps. The prompt's tokens add the same to all its responses, which cancels. From few comparisons a sum learns more
+    than a single number at the end, because a single word anywhere can please or offend.
     """
 
     def __init__(self, gpt: GPT, generator: mg.Generator):
         super().__init__(gpt, generator)
         self.head.weight.array *= np.float32(0.1)  # because many rewards are summed
 
-    def forward(self, idx):
+    def forward(self, idx: mg.Tensor) -> mg.Tensor:
         rewards, T = super().forward(idx), idx.shape[1]  # (B, T)
         return rewards @ mg.as_tensor(np.triu(np.ones((T, T), np.float32)))  # (B, T)
 
@@ -139,9 +132,9 @@ class SummedRewards(ScalarModel):
 class OnlineReward:
     """score(tasks, rollouts) for `optimise`: reward models that learn from comparisons of the responses they score.
 
-    At the calls in settings.online_rounds, {call: prompts}, the labeller compares the k responses to each of so many
-    prompts. Then all models are trained anew on all comparisons so far. Each has the medium assistant's body and its
-    own head. The reward is their mean.
+    settings.online_rounds, {call: number of prompts}, says at which calls the labeller compares the k responses to how many
+    prompts. After each round all models are trained anew on all comparisons so far. Each model has the medium assistant's
+    body and a head of its own. The reward is the models' mean.
     """
 
     def __init__(self, experiment: Experiment, seed: int, k: int):
@@ -173,7 +166,7 @@ class OnlineReward:
         return (groups - groups.mean(axis=2, keepdims=True)).reshape(rewards.shape)  # (models, B)
 
     def disputed(self, rollouts: Rollouts, n: int) -> Sequence[int] | np.ndarray:
-        """Indices of the n prompts on whose responses the models differ most; the first n while there is no model."""
+        """Indices of the n prompts on whose responses the models differ most; the first n before there are models."""
         if not self.models:
             return range(n)
         disagreement = self.rewards(rollouts).var(axis=0).reshape(-1, self.k).mean(axis=1)  # (prompts,)
@@ -206,8 +199,8 @@ class OnlineReward:
 def scale_head(model: ScalarModel, rankings: Sequence[Ranking]) -> ScalarModel:
     """Divide the head, in place, so that the compared responses' rewards have a standard deviation of 1 within prompts.
 
-    The model soon memorises so few comparisons, and then nothing else bounds its rewards, which the KL penalty has to
-    balance (section 2.2.1).
+    The model soon memorises so few comparisons, and then nothing bounds its rewards. But the KL penalty has to balance them.
+    The paper normalises its rewards, too (section 2.2.1).
     """
     rewards = [reward_scores(model, ranking.rows) for ranking in rankings]
     spread = np.concatenate([each - each.mean() for each in rewards]).std()
@@ -220,7 +213,7 @@ def scale_head(model: ScalarModel, rankings: Sequence[Ranking]) -> ScalarModel:
 def ratio_of_means(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, list[float]]:
     """mean(ours) / mean(theirs) of two (S, N) arrays over seeds and tasks, and its 95% interval [low, high].
 
-    Both are resampled alike. A ratio to no gain, theirs ≤ 0, counts as 0.
+    Both are resampled alike. If the mean of theirs is not positive, the ratio counts as 0.
     """
     means, their_means = (np.append(values.mean(), resampled_means(values)) for values in (ours, theirs))  # (1 + draws,)
     ratios = np.where(their_means > 0, means / np.where(their_means > 0, their_means, 1), 0.0)  # (1 + draws,)

@@ -24,9 +24,8 @@ COLOURS = [BLUE, GOLD, "tab:green", "tab:red", DIM, INK]
 
 
 def table(rows: Mapping[str, Headline]) -> str:
-    """The table as Markdown, with a note under it for each row: what its figure measures, and the numbers behind it."""
-    lines = ["| paper | claim | the paper's figure | ours, 95% interval | seeds | reproduced |"]
-    lines += ["|---|---|---|---|---|---|"]
+    """The table as Markdown. Below it stands a note for each row: what its figure measures, and the numbers behind it."""
+    lines = ["| paper | claim | the paper's figure | ours, 95% interval | seeds | reproduced |", "|---|---|---|---|---|---|"]
     for row in rows.values():
         lines.append(
             f"| {row.paper} ({row.arxiv}) | {row.claim} | {row.theirs} | {ours(row)} | "
@@ -43,19 +42,26 @@ def ours(row: Headline) -> str:
 
 
 def draw(path: Path, rows: Mapping[str, Headline]) -> Path:
-    """First all figures relative to their levels, then a panel for each row's series."""
+    """An overview of all rows relative to their levels, then a panel for each row's series."""
     figure, axes = new_figure(16, 7.6, nrows=2, ncols=4, squeeze=False)
     panels = list(axes.flat)
     draw_overview(panels[0], rows)
     for (name, row), panel in zip(rows.items(), panels[1:], strict=False):
-        draw_row(panel, name, row)
+        if name in BARS:
+            draw_bars(panel, row, BARS[name])
+        else:
+            draw_lines(panel, name, row)
+        panel.set_title(textwrap.fill(f"{row.paper}: {row.claim}", 52), fontsize=8, color=INK)
+    for panel in panels[: len(rows) + 1]:
+        panel.tick_params(labelsize=7)
+        panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(rows) + 1 :]:
         panel.axis("off")
     return save_figure(figure, path)
 
 
 def draw_overview(axes, rows: Mapping[str, Headline]) -> None:
-    """A dot with its interval for each row, at its distance from the level that it is compared with."""
+    """A dot for each row, with its interval, at its distance from the row's level."""
     for y, row in enumerate(rows.values()):
         low, high = (end - row.level for end in row.interval)
         colour = BLUE if row.reproduced else "tab:red"
@@ -65,22 +71,10 @@ def draw_overview(axes, rows: Mapping[str, Headline]) -> None:
     axes.set_yticks(range(len(rows)), [row.paper for row in rows.values()], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("ours minus the level (blue dot: reproduced; red square: not)", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_row(axes, name: str, row: Headline) -> None:
-    if name in BARS:
-        draw_bars(axes, row, BARS[name])
-    else:
-        draw_lines(axes, name, row)
-    axes.set_title(textwrap.fill(f"{row.paper}: {row.claim}", 52), fontsize=8, color=INK)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_bars(axes, row: Headline, x_label: str) -> None:
-    """A bar with its interval for each {name: [share, low, high]} in row.series, and a line at a half."""
+    """A bar with its interval for each {name: [share, low, high]} in row.series, and a line at one half."""
     for y, (name, (share, low, high)) in enumerate(row.series.items()):
         axes.barh(y, share, color=COLOURS[y], height=0.5)
         axes.plot([low, high], [y, y], color=INK, linewidth=1.5)
@@ -99,7 +93,7 @@ def draw_lines(axes, name: str, row: Headline) -> None:
         axes.plot(*zip(*points, strict=True), ".-", color=colour, markersize=6, linewidth=1.2, label=label)
     axes.set_xscale(scale)
     ticks = sorted({x for points in row.series.values() for x, _ in points})
-    if name in ("wei", "bai"):  # few enough for a label each
+    if name in ("wei", "bai"):  # few enough points to label each of them
         axes.set_xticks(ticks, BAI_STAGES if name == "bai" else [str(x) for x in ticks])
         axes.minorticks_off()
     axes.set_xlabel(x_label, fontsize=8)

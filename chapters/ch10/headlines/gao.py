@@ -7,40 +7,37 @@ learning (section 1, figure 1). In the paper a "gold" reward model stands for th
 
 In miniature: the proxy is a reward model that learned from deliberately few comparisons. The assistant is optimised
 against it by best of n, and by PPO without a KL penalty and without pretraining's gradients. The figure shows the
-proxy's reward in the judge's points: by the labeller's noise, a difference of r in reward is r · noise points.
+proxy's reward in the judge's points: with the labeller's noise, a difference of r in reward means r · noise points.
 
-Reproduced if PPO's true score ends below its highest value and the proxy's does not. To keep luck out of the choice of
-the highest point, each half of the held-out tasks is measured at the iteration that was best on the other half. The
-interval of the fall has to lie above 0.
+Reproduced if the judge's score ends below its highest value under PPO, with an interval of the fall above 0, and the
+proxy's score rises meanwhile. To keep luck out of the choice of the highest point, each half of the held-out tasks is
+measured at the iteration that was best on the other half.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from chapters.ch10 import reward
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
-from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, reward_scores, train_reward
-from chapters.ch10.reward import measure as measure_reward
-from chapters.ch10.rlhf import PPO, optimise, reward_scorer
+from chapters.ch10.rlhf import PPO, reward_scorer
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
 from chapters.world.requests import mixed_tasks
 
-Point = Mapping[str, Any]  # {"kl": nats, "judge": N scores, "proxy": N rewards in points}, at one n or one iteration
+Point = Mapping[str, Any]  # {"kl": nats, "judge": N scores, "proxy": N rewards in points} at one n or one iteration
 Curve = list[tuple[float, float]]  # (√KL, mean gain over the first point)
 
 
 def gao(experiment: Experiment) -> Headline:
     """Gao et al. 2022: optimising too hard against a proxy reward."""
     settings = experiment.settings
-    best = experiment.cached("gao_best_of_n", best_of, experiment)
-    runs = [experiment.cached(f"gao_ppo_{seed}", press, experiment, seed) for seed in settings.gao_seeds]
+    best = experiment.cached("gao_best_of_n", best_of)
+    runs = [experiment.cached(f"gao_ppo_{seed}", press, seed) for seed in settings.gao_seeds]
     falls = np.array([fall(run, "judge") for run in runs])  # (S, N)
     rises = -np.array([fall(run, "proxy", by="judge") for run in runs])  # (S, N)
     low, high = interval(falls)
@@ -50,7 +47,7 @@ def gao(experiment: Experiment) -> Headline:
         "judge, best of n": curve_of(best, "judge"),
         "proxy, best of n": curve_of(best, "proxy"),
     }
-    proxy = experiment.cached("gao_proxy", proxy_quality, experiment)
+    proxy = experiment.cached("gao_proxy", proxy_quality)
     last_judge, last_proxy = (curves[f"{name}, best of n"][-1][1] for name in ("judge", "proxy"))
     return Headline(
         paper="Gao et al. 2022",
@@ -58,11 +55,11 @@ def gao(experiment: Experiment) -> Headline:
         claim="with further optimisation against a proxy reward, the true one falls while the proxy still rises",
         theirs="gold score d(α − β d) for best of n, d(α − β log d) for RL, with d = √KL (figure 1)",
         measured="fall of the simulated judge's score (points of 8) from its best to the end of PPO",
-        ours=float(falls.mean()),
+        ours=falls.mean(),
         interval=[low, high],
         level=0.0,
         unit="points",
-        seeds=list(settings.gao_seeds),
+        seeds=settings.gao_seeds,
         reproduced=low > 0 and rises.mean() > 0,
         reason=f"meanwhile the proxy's score rises by {rises.mean():.2f} points, at √KL up to "
         f"{max(x for x, _ in curves['judge, PPO']):.1f}; the proxy learned from {proxy['comparisons']} comparisons and "
@@ -85,29 +82,25 @@ def gao(experiment: Experiment) -> Headline:
 # ── the proxy ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def proxy_model(experiment: Experiment) -> ScalarModel:
-    """The reward model in models/proxy, trained there on few comparisons if it is missing."""
-    folder = experiment.run / "models" / "proxy"
-    if (folder / "reward.safetensors").exists():
-        return load_scalar(folder)
-    settings, (gpt, tokenizer) = experiment.settings, experiment.assistant()
-    tasks = mixed_tasks(experiment.world, "train", settings.proxy_prompts, settings.seed + 11)
-    rankings = collect_rankings(gpt, tokenizer, experiment.judge, tasks, 2, settings.seed + 11)
-    demonstrated = demonstrated_rows(experiment.world, tokenizer, 100, gpt.config.context, settings.seed)
-    with TemporaryDirectory() as scratch:
-        model = train_reward(gpt, rankings, demonstrated, replace(settings.proxy, seed=settings.seed), Run(scratch))
-        weights = (Path(scratch) / "reward.safetensors").read_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparisons").write_text(str(sum(len(ranking.pairs) for ranking in rankings)))
-    (folder / "reward.safetensors").write_bytes(weights)
-    return model
+def proxy_model(experiment: Experiment) -> reward.ScalarModel:
+    """A reward model trained on few comparisons."""
+
+    def train_into(run: Run) -> None:
+        settings, (gpt, tokenizer) = experiment.settings, experiment.assistant()
+        tasks = mixed_tasks(experiment.world, "train", settings.proxy_prompts, settings.seed + 11)
+        rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, tasks, 2, settings.seed + 11)
+        demonstrated = reward.demonstrated_rows(experiment.world, tokenizer, 100, gpt.config.context, settings.seed)
+        reward.train_reward(gpt, rankings, demonstrated, replace(settings.proxy, seed=settings.seed), run)
+        (run / "comparisons").write_text(str(sum(len(ranking.pairs) for ranking in rankings)))
+
+    return experiment.trained("proxy", train_into, reward.load_scalar)
 
 
 def proxy_quality(experiment: Experiment) -> dict[str, float]:
-    """The proxy's accuracy on held-out responses, and the number of comparisons that it learned from."""
+    """The proxy's accuracy on comparisons of held-out responses, and how many comparisons it learned from."""
     proxy, (gpt, tokenizer) = proxy_model(experiment), experiment.assistant()
-    rankings = collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
-    measured = measure_reward(proxy, rankings)
+    rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
+    measured = reward.measure(proxy, rankings)
     comparisons = int((experiment.run / "models" / "proxy" / "comparisons").read_text())
     return {name: measured[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}
 
@@ -121,39 +114,35 @@ def best_of(experiment: Experiment) -> list[Point]:
     tasks, most = experiment.tests[: settings.gao_held_out], max(settings.ns)
     repeated = [task for task in tasks for _ in range(most)]
     rollouts = sample_responses(model, tokenizer, repeated, settings.seed)
-    rewards = reward_scores(proxy, rollouts.rows).reshape(len(tasks), most)  # (N, n)
+    rewards = reward.reward_scores(proxy, rollouts.rows).reshape(len(tasks), most)  # (N, n)
     judged = experiment.scores(rollouts.texts(tokenizer), repeated).reshape(len(tasks), most)  # (N, n)
 
-    def picks(values, n):
-        return [best_of_n(r, v, n) for r, v in zip(rewards, values, strict=True)]  # N of them
+    def picks(values: np.ndarray, n: int) -> list[float]:
+        return [best_of_n(r, v, n) for r, v in zip(rewards, values, strict=True)]  # N values
 
     points = rewards * experiment.judge.noise  # (N, n)
     return [{"kl": best_of_n_kl(n), "judge": picks(judged, n), "proxy": picks(points, n)} for n in settings.ns]
 
 
 def press(experiment: Experiment, seed: int) -> list[dict]:
-    """PPO against the proxy alone, one point every few iterations."""
+    """PPO against the proxy alone, one point every settings.gao_every iterations."""
     settings = experiment.settings
     (policy, tokenizer), (reference, _) = experiment.assistant(), experiment.assistant()
     proxy, value_model = proxy_model(experiment), proxy_model(experiment)
     config = replace(settings.pressing, seed=seed)
     tests, points = experiment.tests[: settings.gao_held_out], []
 
-    def observe(iteration):
+    def observe(iteration: int) -> None:
         if iteration % settings.gao_every == 0 or iteration == config.iterations:
             rollouts = sample_responses(policy, tokenizer, tests, settings.seed)
             ours, theirs = log_probs_of(policy, rollouts), log_probs_of(reference, rollouts)  # (N, T − 1) each
-            rewards = reward_scores(proxy, rollouts.rows).astype(float) * experiment.judge.noise  # (N,)
+            rewards = reward.reward_scores(proxy, rollouts.rows).astype(float) * experiment.judge.noise  # (N,)
             kl = float(sequence_kl(ours, theirs, rollouts.mask).mean())
             judged = experiment.scores(rollouts.texts(tokenizer), tests)
             points.append({"kl": kl, "judge": judged.tolist(), "proxy": rewards.tolist()})
 
     learner, score = PPO(policy, value_model, config), reward_scorer(proxy)
-    with TemporaryDirectory() as scratch:
-        optimise(
-            *(policy, reference, tokenizer, score, experiment.tasks, config, Run(scratch), learner, experiment.judge),
-            observe=observe,
-        )
+    experiment.optimise(policy, reference, tokenizer, score, config, learner, observe=observe)
     return points
 
 
@@ -161,22 +150,21 @@ def press(experiment: Experiment, seed: int) -> list[dict]:
 
 
 def fall(run: Sequence[Point], name: str, by: str | None = None) -> np.ndarray:
-    """Each task's loss from the best point to the last, (N,); the other half of the tasks chooses the best point.
+    """How far each task's score (name: "judge" or "proxy") falls from the best point to the last, (N,).
 
-    Args:
-        name: "judge" or "proxy", whose values fall.
-        by: whose values choose the best point; `name` if None.
+    The other half of the tasks chooses the best point, by its scores named `by` (`name` if None).
     """
     values = np.array([point[name] for point in run])  # (points, N)
     chooser = np.array([point[by or name] for point in run])  # (points, N)
-    loss = np.zeros(values.shape[1])  # (N,)
+    falls = np.zeros(values.shape[1])  # (N,)
     for half in (0, 1):
         best = chooser[:, 1 - half :: 2].mean(axis=1).argmax()
-        loss[half::2] = values[best, half::2] - values[-1, half::2]
-    return loss
+        falls[half::2] = values[best, half::2] - values[-1, half::2]
+    return falls
 
 
 def curve_of(run: Sequence[Point], name: str) -> Curve:
+    """The mean gain of the scores named "judge" or "proxy" over √KL."""
     start = np.mean(run[0][name])
     return [(float(np.sqrt(max(point["kl"], 0))), float(np.mean(point[name]) - start)) for point in run]
 

@@ -6,26 +6,26 @@ the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 
 (section 1).
 
 In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with at least 50 times its
-parameters. The small model's reward model has its own size and learned from comparisons of its own responses. The
-simulated judge, without noise, compares one response each to held-out tasks; an equal score is half a win. The base
-model continues the bare question, and its first line counts. A second try puts three examples of good answers before
-the question. The base model samples at the temperature that is built into every assistant. Both models read the same
-pages. Each seed has its own small model, and all share the large one.
+parameters. The small model's reward model is as small, and learned from comparisons of the small model's responses. The
+simulated judge, without noise, compares one response of each model to every held-out task; an equal score is half a win.
+The base model continues the bare question, and its first line counts. In a second try, three examples of good answers
+stand before the question. The base model samples at the temperature that is built into every assistant. Both models
+learned from the same pages. Each seed has its own small model, and all seeds share the large one.
 
-Reproduced if the ratio of sizes is at least 50, both intervals lie above a half, and the base model is really better by
-its own measure: its loss on validation pages is below that of every small model.
+Reproduced if the ratio of sizes is at least 50, both intervals lie above one half, and the base model is really better by
+itself: its loss on validation pages is below that of every small model.
 """
 
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch10.constitution.principles import Texts
-from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, decimals, parameter_count
+from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline
 from chapters.ch10.sft import ask_base, respond
 from chapters.world import Instruction
 from chapters.world.requests import requests
 
-EXAMPLES = 3  # good answers before the question, in the base model's second try
+EXAMPLES = 3  # examples before the question, in the base model's second try
 
 
 def ouyang(experiment: Experiment) -> Headline:
@@ -37,12 +37,12 @@ def ouyang(experiment: Experiment) -> Headline:
         "alone": experiment.scores(bare_answers(experiment, base, tokenizer)),
         "after examples": experiment.scores(prompted_answers(experiment, base, tokenizer)),
     }  # (N,) each
-    rates = experiment.win_rates(experiment.small_policy, settings.small_seeds, base_scores)
+    rates = experiment.win_rates(base_scores)
     alone, prompted = rates["alone"], rates["after examples"]
-    aligned_size, base_size = parameter_count(small_models[0]), parameter_count(base)
+    aligned_size, base_size = small_models[0].num_parameters(), base.num_parameters()
     ratio = base_size / aligned_size
     small_losses, base_loss = [experiment.page_loss(small) for small in small_models], experiment.page_loss(base)
-    base_is_better = base_loss < min(small_losses)
+    base_is_better, losses = base_loss < min(small_losses), ", ".join(f"{loss:.3f}" for loss in small_losses)
     return Headline(
         paper="Ouyang et al. 2022",
         arxiv="2203.02155",
@@ -52,12 +52,10 @@ def ouyang(experiment: Experiment) -> Headline:
         measured=f"share of comparisons won against a base model {ratio:.0f} times as large",
         ours=alone.share,
         interval=alone.interval,
-        level=0.5,
-        unit="share",
-        seeds=list(settings.small_seeds),
+        seeds=settings.small_seeds,
         reproduced=ratio >= 50 and min(rate.interval[0] for rate in rates.values()) > 0.5 and base_is_better,
         reason=f"{prompted} against the base model with {EXAMPLES} examples before the question; "
-        f"loss on validation pages: base {base_loss:.3f}, small {decimals(small_losses, 3)}"
+        f"loss on validation pages: base {base_loss:.3f}, small {losses}"
         + ("" if base_is_better else ", so the larger model is not better"),
         sizes={
             "aligned": aligned_size,
@@ -84,7 +82,7 @@ def bare_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> li
 
 
 def prompted_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> list[str]:
-    """The same after three questions with good answers; one of them is a harmful request."""
+    """The same with EXAMPLES questions and good answers before each question; the last example is a harmful request."""
     world, seed = experiment.world, experiment.settings.seed
     examples = [*world.instructions("train", EXAMPLES - 1, seed, ["town", "sum"]), *requests(world, "train", 1, seed)]
     before = "".join(f"{one_line(task)}\n{task.output}\n\n" for task in examples)

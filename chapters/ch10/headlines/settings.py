@@ -33,17 +33,17 @@ class Settings(OnDevice):
     reward: Path = Path("runs/main/reward")  # run folder of the reward model
     policies: Path | None = None  # folder of `ch10.rlhf --seeds 3`, whose policies to use; None trains them here
     constituted: Path | None = None  # folder of `ch10.constitution`, whose models to use; None trains them here
-    run: Path = Path("runs/headlines")  # folder for everything
+    run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = ("wei", "gao", "taori", "christiano", "bai", "stiennon", "ouyang")  # rows of the table
     seed: int = 0  # seed of the world and of all models that rows share
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of Wei's tuned models; Taori's teacher is the first seed's policy
     small_seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the small models in Ouyang's and Stiennon's rows
     student_seeds: tuple[int, ...] = (0, 1)  # seeds of Taori's students
-    held_out: int = 320  # held-out tasks that compare models
-    quick: bool = False  # a short run with less of everything
+    held_out: int = 320  # held-out tasks on which models are compared
+    quick: bool = False  # a short run: few tasks, steps and seeds
 
-    # Shared by several rows. The main job's model has 0.94M parameters: 11 times the small one, 5 times the medium one.
-    # The large one has 51 times as many as the small one.
+    # Shared by several rows. The main job's model has 0.94M parameters, 11 times the small model's and 5 times the medium
+    # model's. The large model has 51 times the small model's.
     tasks: int = 4000  # instructions that give PPO and RLOO their prompts
     demonstrations: int = 20000  # demonstrations of mixed quality, for supervised models
     corpus_bytes: int = 16_000_000  # bytes of pretraining pages, as in the main job
@@ -53,10 +53,11 @@ class Settings(OnDevice):
     pretrain_small: TrainConfig = default(pretraining, steps=7000, lr=5e-3, min_lr=4e-4, eval_every=1750)
     pretrain_medium: TrainConfig = default(pretraining, steps=4400, lr=4e-3, min_lr=4e-4, eval_every=1100)
     pretrain_large: TrainConfig = default(pretraining, steps=2400, lr=2e-3, min_lr=1.5e-4, eval_every=400)
-    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # small, medium assistants
+    # Training of the small and medium assistants.
+    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)
     compared: int = 2500  # instructions whose 4 responses train a small reward model
     rewarding: TrainConfig = default(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # training of the small reward models
-    # The small reward model is soon outwitted, so divergence costs more and less of it is allowed.
+    # The policy soon exploits a small reward model, so KL costs more and its target is lower.
     ppo_small: PPOConfig = default(PPOConfig, kl_coefficient=0.4, kl_target=2.0)  # PPO of the small policies
     ppo: PPOConfig = field(default_factory=PPOConfig)  # PPO of the main job's assistant, Taori's teacher
 
@@ -69,21 +70,21 @@ class Settings(OnDevice):
     seed_tasks: int = 175  # Taori: tasks that the teacher starts from
     written: int = 6000  # Taori: instructions that the teacher writes
     writing: TrainConfig = default(tuning, steps=100, lr=3e-4)  # Taori: training of the writer
-    studying: TrainConfig = default(tuning, steps=1000, batch_size=32, lr=2e-3, min_lr=1e-4)  # Taori: of the students
+    studying: TrainConfig = default(tuning, steps=1000, batch_size=32, lr=2e-3, min_lr=1e-4)  # Taori: student training
 
     # Christiano
     online_seeds: tuple[int, ...] = (0,)  # Christiano: seeds of the policies
     online: RLOOConfig = default(RLOOConfig, iterations=100, prompts=256)  # Christiano: policy gradient
-    # {iteration: prompts whose 4 responses are compared then}: 63 prompts, 252 responses, 0.98% of 25,600
+    # {iteration: prompts whose 4 responses are compared}, in all 63 prompts and 252 responses, 0.98% of 25,600
     online_rounds: dict[int, int] = default(lambda: {0: 16, 2: 8, 5: 8, 10: 8, 16: 8, 24: 7, 40: 8})
     online_models: int = 3  # Christiano: reward models; their mean is the reward
-    # steps: those of the last round; an earlier round has fewer in proportion to its comparisons
+    # steps of the last round; earlier rounds take fewer, in proportion to their comparisons
     online_reward: TrainConfig = default(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Bai
-    constitution_seeds: tuple[int, ...] = (0, 1)  # Bai: seeds of all models in the constitution's stage
+    constitution_seeds: tuple[int, ...] = (0, 1)  # Bai: seeds of the constitution's models
     constitution_held_out: int = 200  # Bai: held-out harmful requests
-    constitution: Plan = field(default_factory=lambda: PLANS["full"])  # Bai: plan of the constitution's stage
+    constitution: Plan = field(default_factory=lambda: PLANS["full"])  # Bai: sizes of the constitution's stage
 
     # Gao
     gao_seeds: tuple[int, ...] = (0,)  # Gao: seeds of the policies

@@ -6,11 +6,12 @@ with the teacher, text-davinci-003: it won 90 comparisons against 89 ("Prelimina
 dollars.
 
 In miniature: the teacher is the assistant after PPO. It cannot read examples in its prompt, so a copy of it learns from
-the 175 seeds to write instructions. A sieve keeps instructions that are whole, new, and about nothing that is held out.
-The teacher answers them, and a base model with at most a fifth of its parameters is fine-tuned on the pairs alone. The
-simulated judge, without noise, compares student and teacher on held-out tasks; an equal score is half a win.
+the 175 seeds to write instructions. A sieve keeps instructions that are complete, different from each other, and about
+nothing that is held out. The teacher answers them, and a base model with at most a fifth of its parameters is fine-tuned
+on the pairs alone. The simulated judge, without noise, compares student and teacher on held-out tasks; an equal score is
+half a win.
 
-Reproduced if the ratio of sizes is at least 5, the student wins at least 45%, and the interval reaches a half.
+Reproduced if the ratio of sizes is at least 5, the student wins at least 45%, and the interval reaches one half.
 """
 
 import re
@@ -28,7 +29,7 @@ from chapters.ch07_train import train
 from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import Tasks, Texts
 from chapters.ch10.demonstrations import sharpen, tune_with_rehearsal
-from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, WinRate, parameter_count, task_wins
+from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, WinRate, task_wins
 from chapters.ch10.sft import ask
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.support.run_folder import Run
@@ -44,8 +45,8 @@ def taori(experiment: Experiment) -> Headline:
     """Taori et al. 2023: a student of machine-written pairs against its teacher."""
     settings = experiment.settings
     teacher, tokenizer = experiment.policy(settings.seeds[0])
-    data = experiment.cached("taori_pairs", write_pairs, experiment, teacher, tokenizer)
-    teacher_texts = experiment.responses(teacher, tokenizer, settings.seed)
+    data = experiment.cached("taori_pairs", write_pairs, teacher, tokenizer)
+    teacher_texts = experiment.responses(teacher, tokenizer)
     teacher_scores = experiment.scores(teacher_texts)  # (N,)
     scores, correct = [], []
     for seed in settings.student_seeds:
@@ -55,7 +56,7 @@ def taori(experiment: Experiment) -> Headline:
         scores.append(experiment.scores(texts))  # (N,)
     wins = np.array([task_wins(ours, teacher_scores) for ours in scores])  # (S, N)
     rate, mean_score = WinRate.of(wins), float(np.mean(scores))
-    teacher_size, student_size = parameter_count(teacher), parameter_count(student)
+    teacher_size, student_size = teacher.num_parameters(), student.num_parameters()
     ratio = teacher_size / student_size
     outcomes = {"the student's is preferred": 1, "neither": 0.5, "the teacher's is preferred": 0}
     return Headline(
@@ -66,9 +67,7 @@ def taori(experiment: Experiment) -> Headline:
         measured=f"share of comparisons that a student wins against a teacher {ratio:.1f} times as large",
         ours=rate.share,
         interval=rate.interval,
-        level=0.5,
-        unit="share",
-        seeds=list(settings.student_seeds),
+        seeds=settings.student_seeds,
         reproduced=ratio >= 5 and rate.share >= 0.45 and rate.interval[1] >= 0.5,
         reason=f"{len(data['pairs'])} pairs remain of {data['written']} instructions that the teacher wrote from "
         f"{settings.seed_tasks} seeds; the judge's mean score: student {mean_score:.2f}, teacher "
@@ -85,7 +84,7 @@ def taori(experiment: Experiment) -> Headline:
 
 
 def write_pairs(experiment: Experiment, teacher: GPT, tokenizer: Tokenizer) -> dict:
-    """The teacher's {"pairs": [[instruction, input, response]], "written": instructions before the sieve}."""
+    """{"pairs": [[instruction, input, response]] by the teacher, "written": number of instructions before the sieve}."""
     settings = experiment.settings
     seeds = mixed_tasks(experiment.world, "train", settings.seed_tasks, settings.seed + 7)
     writer = experiment.trained("writer", lambda run: train_writer(experiment, seeds, run))[0]
@@ -107,7 +106,7 @@ def write_pairs(experiment: Experiment, teacher: GPT, tokenizer: Tokenizer) -> d
 
 
 def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
-    """Teach a copy of the teacher to write instructions like the seeds; it does not see their answers."""
+    """Teach a copy of the teacher to write instructions like the seeds, whose answers it does not see."""
     model, tokenizer = experiment.policy(experiment.settings.seeds[0])
     config = replace(experiment.settings.writing, seed=experiment.settings.seed)
     texts = [INSTRUCTION_HEADER + task.instruction + (INPUT_HEADER + task.input if task.input else "") for task in seeds]
@@ -118,29 +117,29 @@ def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
 
 
 def sieve(texts: Texts, seeds: Tasks, world: World) -> list[Instruction]:
-    """The whole and different instructions among the texts, about nothing held out, each without an answer.
+    """The texts that are complete instructions about nothing held out, each once and without an answer.
 
-    Their words must occur in the seeds or in the world's pages; other words are the writer's slips.
+    Every word has to occur in the seeds or in the world's pages; any other word is a slip of the writer.
     """
     pages, tasks = world.documents(400_000, world.seed), {}
     vocabulary = set(words("\n".join([*pages, *(f"{task.instruction} {task.input}" for task in seeds)])))
     for text in texts:
         instruction, _, input = (part.strip() for part in text.partition(INPUT_HEADER.strip()))
-        whole = re.fullmatch(r"[A-Z][^#\n]{5,80}[.?]", instruction) and re.fullmatch(r"([A-Z][^#\n]*\.)?", input)
+        complete = re.fullmatch(r"[A-Z][^#\n]{5,80}[.?]", instruction) and re.fullmatch(r"([A-Z][^#\n]*\.)?", input)
         known = set(words(f"{instruction} {input}")) <= vocabulary
-        if whole and known and not asks_what_is_held_out(world.facts, f"{instruction} {input}"):
+        if complete and known and not asks_what_is_held_out(world.facts, f"{instruction} {input}"):
             tasks[instruction, input] = Instruction(instruction, input, "", "written", "")
     return list(tasks.values())
 
 
 def asks_what_is_held_out(facts: Facts, text: str) -> bool:
-    """Does a text name anything of the test's side?
+    """Does a text name anything on the test side of the split?
 
-    That is a person, dish, town, trade, food or thing by itself, two foods to compare, two numbers to add, a whole list,
-    or a whole sentence about today.
+    That can be a person, dish, town, trade, food or thing by itself, two foods to compare, two numbers to add, a whole
+    list, or a whole sentence about today.
     """
     hidden, part = facts.test, re.search(r"The list is ([^.]*)\.|(Today [^.]*\.)", text)
-    if part:  # a list's or sentence's things are on no side by themselves, only all of them together
+    if part:  # the split assigns a list or sentence as a whole to one side, not the things in it
         if is_held_out(part[1] or part[2]):
             return True
         text = text.replace(part[0], "" if part[1] else " ".join(mentioned(part[0], PEOPLE)))

@@ -99,7 +99,8 @@ def test_the_full_settings_keep_the_documented_ratios():
 
 def test_a_row_holds_plain_numbers():
     ours: Any = np.float32(1)
-    row = Headline("", "", "", "", "", ours, [0.0, 1.0], 0.5, "share", [0], np.float64(1) > 0, "")
+    texts = dict.fromkeys(["paper", "arxiv", "claim", "theirs", "measured", "reason"], "")
+    row = Headline(**texts, ours=ours, interval=[0.0, 1.0], seeds=[0], reproduced=np.float64(1) > 0)
     assert json.dumps([row.ours, row.reproduced]) == "[1.0, true]"
 
 
