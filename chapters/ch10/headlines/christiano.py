@@ -62,7 +62,7 @@ def christiano(experiment: Experiment) -> Headline:
         reason=f"{share:.2%} of {first['samples']:,} samples were compared, in {first['comparisons']} comparisons; the "
         f"judge's mean score rose from {before.mean():.2f} to {learned.mean():.2f} with the learned reward "
         f"and to {judged.mean():.2f} with the judge's own score",
-        sizes={"policy": experiment.medium_assistant()[0].num_parameters()},
+        sizes={"policy": experiment.assistant("medium")[0].num_parameters()},
         details={
             "each seed": [ratio_of_means(ours[None], theirs[None])[0] for ours, theirs in gains],
             "kl": {reward: [result["kl"] for result in results] for reward, results in runs.items()},
@@ -83,12 +83,12 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
         {"before" and "after": the judge's scores of N held-out responses, "curve": its score over the samples, "kl": nats
         per response, "samples", "compared" and "comparisons": counts}.
     """
-    (policy, tokenizer), (reference, _) = experiment.medium_assistant(), experiment.medium_assistant()
+    (policy, tokenizer), (reference, _) = experiment.assistant("medium"), experiment.assistant("medium")
     config = replace(experiment.settings.online, seed=seed)
     online = OnlineReward(experiment, seed, config.k) if reward == "learned" else None
     score = online or judge_reward(experiment, tokenizer)
     learner = RLOO(policy, config)
-    records = experiment.optimise(policy, reference, tokenizer, score, config, learner, repeat=config.k)
+    records = experiment.optimise((policy, tokenizer), reference, score, config, learner, repeat=config.k)
     after = sample_responses(policy, tokenizer, experiment.tests, seed)
     return {
         "before": experiment.scores(experiment.responses(reference, tokenizer, seed)).tolist(),
@@ -142,7 +142,7 @@ class OnlineReward:
         self.calls, self.compared = 0, 0
         self.rankings: list[Ranking] = []
         self.models: list[ScalarModel] = []
-        self.tokenizer, self.rng = experiment.medium_assistant()[1], SeededRandom(f"online/{seed}")
+        self.tokenizer, self.rng = experiment.assistant("medium")[1], SeededRandom(f"online/{seed}")
 
     @property
     def comparisons(self) -> int:
@@ -189,7 +189,7 @@ class OnlineReward:
         for i in range(settings.online_models):
             config = replace(settings.online_reward, seed=settings.online_models * self.seed + i)
             config = replace(config, steps=max(round(progress * config.steps), 1))
-            model = SummedRewards(self.experiment.medium_assistant()[0], mg.Generator(config.seed))
+            model = SummedRewards(self.experiment.assistant("medium")[0], mg.Generator(config.seed))
             batches = ComparisonBatches(self.rankings, config.batch_size, config.seed)
             with TemporaryDirectory() as scratch:
                 train(model, batches, config, Run(scratch), loss_fn=reward_loss)

@@ -6,7 +6,7 @@ Every model is trained once and saved in the run's folder, where other rows and 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from chapters.ch10.constitution.principles import Tasks, Texts
 from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.headlines.settings import Settings
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, Learner, LoopConfig, PPOConfig, Score, optimise, ptx_batches, reward_scorer
+from chapters.ch10.rlhf import PPO, Learner, LoopConfig, Score, optimise, ptx_batches, reward_scorer
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, correctness, preference, score_of
@@ -114,11 +114,19 @@ def interval(values: np.ndarray | Sequence) -> list[float]:
     return [float(q) for q in np.quantile(resampled_means(values), [0.025, 0.975])]
 
 
+def model_name(size: str, stage: str, seed: int | None) -> str:
+    """The folder of a model, such as "small_assistant_0", "policy_0" for the main size, or "medium" for a base model."""
+    return "_".join(str(part) for part in (size, stage, seed) if part not in ("main", "", None))
+
+
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Experiment:
-    """The run's folder, the world, its judge, the held-out tasks, and models that are trained when a row needs them."""
+    """The run's folder, the world, its judge, the held-out tasks, and models that are trained when a row needs them.
+
+    The size of a model is "main" for the main job's models, and "small", "medium" or "large" for models trained here.
+    """
 
     def __init__(self, settings: Settings):
         self.settings, self.run = settings, Run(settings.run)
@@ -128,7 +136,7 @@ class Experiment:
 
     @cached_property
     def tasks(self) -> list[Instruction]:
-        """Instructions about the training side's people and things, as prompts."""
+        """Instructions from the training side of the split, as prompts."""
         return mixed_tasks(self.world, "train", self.settings.tasks, self.settings.seed)
 
     def cached(self, name: str, compute: Callable, *arguments) -> Any:
@@ -150,18 +158,7 @@ class Experiment:
             done.touch()
         return load(run.folder)
 
-    # ── the main job's models ──
-
-    def base(self) -> GPTAndTokenizer:
-        return load_model(self.settings.base)
-
-    def assistant(self) -> GPTAndTokenizer:
-        return load_model(self.settings.sft)
-
-    def reward_model(self) -> ScalarModel:
-        return load_scalar(self.settings.reward)
-
-    # ── models of other sizes, through pretraining, demonstrations, and PPO ──
+    # ── models of every size, through pretraining, demonstrations, and PPO ──
 
     @cached_property
     def pages(self) -> tuple[np.ndarray, np.ndarray]:
@@ -176,98 +173,72 @@ class Experiment:
         validation = EveryTokenOnce(self.pages[1], model.config.context, 8)
         return evaluate(model, validation, min(40, len(validation)))
 
-    def pretrained(self, name: str, shape: dict, config: TrainConfig, seed: int) -> GPTAndTokenizer:
-        """A base model of another shape, trained on the main job's pages."""
-        tokenizer = self.base()[1]
+    def base(self, size: str = "main", seed: int | None = None) -> GPTAndTokenizer:
+        """A base model, pretrained on the main job's pages; the seed is the settings' if None."""
+        if size == "main":
+            return load_model(self.settings.base)
 
         def train_into(run: Run) -> None:
-            gpt = GPT(GPTConfig(tokenizer.vocab_size, **shape), generator=mg.Generator(seed))
-            training_pages, validation_pages = self.pages
-            batches = NextTokenBatches(training_pages, gpt.config.context, config.batch_size, seed)
+            config: TrainConfig = getattr(self.settings, f"pretrain_{size}")
+            config = replace(config, seed=self.settings.seed if seed is None else seed, resume=True)
+            shape, (_, tokenizer), (training_pages, validation_pages) = getattr(self.settings, size), self.base(), self.pages
+            gpt = GPT(GPTConfig(tokenizer.vocab_size, **shape), generator=mg.Generator(config.seed))
+            batches = NextTokenBatches(training_pages, gpt.config.context, config.batch_size, config.seed)
             validation = EveryTokenOnce(validation_pages, gpt.config.context, config.batch_size)
-            train(gpt, batches, replace(config, seed=seed, resume=True), run, validation=validation)
+            train(gpt, batches, config, run, validation=validation)
             save_model(run, gpt, tokenizer)
 
-        return self.trained(name, train_into)
+        return self.trained(model_name(size, "", seed), train_into)
 
-    def small(self, seed: int) -> GPTAndTokenizer:
-        """A base model with an eleventh of the main job's parameters."""
-        return self.pretrained(f"small_{seed}", self.settings.small, self.settings.pretrain_small, seed)
-
-    def medium(self) -> GPTAndTokenizer:
-        """A base model with a fifth of the main job's parameters."""
-        return self.pretrained("medium", self.settings.medium, self.settings.pretrain_medium, self.settings.seed)
-
-    def large(self) -> GPTAndTokenizer:
-        """A base model with 51 times the small one's parameters."""
-        return self.pretrained("large", self.settings.large, self.settings.pretrain_large, self.settings.seed)
-
-    def supervised(self, name: str, base: Callable[[], GPTAndTokenizer], seed: int) -> GPTAndTokenizer:
-        """A base model fine-tuned on demonstrations of mixed quality."""
+    def assistant(self, size: str = "main", seed: int | None = None) -> GPTAndTokenizer:
+        """A base model fine-tuned on demonstrations of mixed quality: the SFT model."""
+        if size == "main":
+            return load_model(self.settings.sft)
 
         def train_into(run: Run) -> None:
-            config = replace(self.settings.supervise, seed=seed, resume=True)
-            fine_tune(*base(), self.world, self.settings.demonstrations, config, run)
+            config = replace(self.settings.supervise, seed=self.settings.seed if seed is None else seed, resume=True)
+            fine_tune(*self.base(size, seed), self.world, self.settings.demonstrations, config, run)
 
-        return self.trained(name, train_into)
+        return self.trained(model_name(size, "assistant", seed), train_into)
 
-    def small_assistant(self, seed: int) -> GPTAndTokenizer:
-        return self.supervised(f"small_assistant_{seed}", partial(self.small, seed), seed)
-
-    def medium_assistant(self) -> GPTAndTokenizer:
-        return self.supervised("medium_assistant", self.medium, self.settings.seed)
-
-    def small_reward(self, seed: int) -> ScalarModel:
-        """A reward model with the small assistant's body, trained on comparisons of its own responses as in ch10/reward."""
+    def reward_model(self, size: str, seed: int) -> ScalarModel:
+        """A reward model with an assistant's body, trained on comparisons of its own responses as in ch10/reward."""
+        if size == "main":
+            return load_scalar(self.settings.reward)
 
         def train_into(run: Run) -> None:
-            settings, (gpt, tokenizer) = self.settings, self.small_assistant(seed)
+            settings, (gpt, tokenizer) = self.settings, self.assistant(size, seed)
             tasks = mixed_tasks(self.world, "train", settings.compared, seed)
             rankings = collect_rankings(gpt, tokenizer, self.judge, tasks, 4, seed)
             demonstrated = demonstrated_rows(self.world, tokenizer, 300, gpt.config.context, seed)
             train_reward(gpt, rankings, demonstrated, replace(settings.rewarding, seed=seed), run)
 
-        return self.trained(f"small_reward_{seed}", train_into, load_scalar)
+        return self.trained(model_name(size, "reward", seed), train_into, load_scalar)
 
-    def tuned_policy(
-        self, name: str, start: Callable[[], GPTAndTokenizer], reward: Callable[[], ScalarModel], ppo: PPOConfig, seed: int
-    ) -> GPTAndTokenizer:
-        """A policy that PPO tunes from the model start() against the reward model reward()."""
+    def policy(self, size: str, seed: int) -> GPTAndTokenizer:
+        """An assistant after PPO against its reward model, as in ch10/rlhf."""
+        if size == "main" and self.settings.policies is not None:
+            return load_model(self.settings.policies / f"seed_{seed}")
 
         def train_into(run: Run) -> None:
-            (policy, tokenizer), (reference, _) = start(), start()
-            config = replace(ppo, seed=seed, resume=True)
-            learner = PPO(policy, reward(), config, ptx_batches(config, self.world, tokenizer, policy))
+            (policy, tokenizer), (reference, _) = self.assistant(size, seed), self.assistant(size, seed)
+            config = replace(self.settings.ppo if size == "main" else self.settings.ppo_small, seed=seed, resume=True)
+            pages = ptx_batches(config, self.world, tokenizer, policy)
+            learner = PPO(policy, self.reward_model(size, seed), config, pages)
+            score = reward_scorer(self.reward_model(size, seed))
             tasks = mixed_tasks(self.world, "train", self.settings.tasks, seed)
-            optimise(policy, reference, tokenizer, reward_scorer(reward()), tasks, config, run, learner, self.judge)
+            optimise(policy, reference, tokenizer, score, tasks, config, run, learner, self.judge)
 
-        return self.trained(name, train_into)
-
-    def policy(self, seed: int) -> GPTAndTokenizer:
-        """The main job's assistant after PPO, as in ch10/rlhf."""
-        if self.settings.policies is not None:
-            return load_model(self.settings.policies / f"seed_{seed}")
-        return self.tuned_policy(f"policy_{seed}", self.assistant, self.reward_model, self.settings.ppo, seed)
-
-    def small_policy(self, seed: int) -> GPTAndTokenizer:
-        """The small model after all three steps: pretraining, demonstrations, PPO."""
-        assistant, reward = partial(self.small_assistant, seed), partial(self.small_reward, seed)
-        return self.tuned_policy(f"small_policy_{seed}", assistant, reward, self.settings.ppo_small, seed)
+        return self.trained(model_name(size, "policy", seed), train_into)
 
     def optimise(
-        self,
-        policy: GPT,
-        reference: GPT,
-        tokenizer: Tokenizer,
-        score: Score,
-        config: LoopConfig,
-        learner: Learner,
-        **options: Any,
+        self, policy: GPTAndTokenizer, reference: GPT, score: Score, config: LoopConfig, learner: Learner, **options: Any
     ) -> list[dict]:
         """Tune the policy in place with `optimise` from ch10/rlhf, and keep only the records that it returns."""
+        gpt, tokenizer = policy
         with TemporaryDirectory() as scratch:
             run = Run(scratch)
-            return optimise(policy, reference, tokenizer, score, self.tasks, config, run, learner, self.judge, **options)
+            return optimise(gpt, reference, tokenizer, score, self.tasks, config, run, learner, self.judge, **options)
 
     # ── responses and their scores ──
 
@@ -290,7 +261,9 @@ class Experiment:
 
         opponents: {name: the judge's scores of its responses to the held-out tasks, (N,)}.
         """
-        ours = [self.scores(self.responses(*self.small_policy(seed), seed)) for seed in self.settings.small_seeds]  # (N,) each
+        ours = [
+            self.scores(self.responses(*self.policy("small", seed), seed)) for seed in self.settings.small_seeds
+        ]  # (N,) each
         return {
             name: WinRate.of(np.array([task_wins(scores, theirs) for scores in ours])) for name, theirs in opponents.items()
         }

@@ -142,7 +142,7 @@ def press(experiment: Experiment, seed: int) -> list[dict]:
             points.append({"kl": kl, "judge": judged.tolist(), "proxy": rewards.tolist()})
 
     learner, score = PPO(policy, value_model, config), reward_scorer(proxy)
-    experiment.optimise(policy, reference, tokenizer, score, config, learner, observe=observe)
+    experiment.optimise((policy, tokenizer), reference, score, config, learner, observe=observe)
     return points
 
 

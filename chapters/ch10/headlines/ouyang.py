@@ -31,8 +31,8 @@ EXAMPLES = 3  # examples before the question, in the base model's second try
 def ouyang(experiment: Experiment) -> Headline:
     """Ouyang et al. 2022: a small aligned model against a large base model."""
     settings = experiment.settings
-    base, tokenizer = experiment.large()
-    small_models = [experiment.small(seed)[0] for seed in settings.small_seeds]
+    base, tokenizer = experiment.base("large")
+    small_models = [experiment.base("small", seed)[0] for seed in settings.small_seeds]
     base_scores = {
         "alone": experiment.scores(bare_answers(experiment, base, tokenizer)),
         "after examples": experiment.scores(prompted_answers(experiment, base, tokenizer)),

@@ -29,14 +29,14 @@ def stiennon(experiment: Experiment) -> Headline:
         "larger model": experiment.scores(supervised_texts),
     }  # (N,) each
     rates = experiment.win_rates(opponents)
-    small_assistants = [experiment.small_assistant(seed) for seed in seeds]
+    small_assistants = [experiment.assistant("small", seed) for seed in seeds]
     before = [
         float(experiment.scores(experiment.responses(*assistant, seed)).mean())
         for seed, assistant in zip(seeds, small_assistants, strict=True)
     ]
     means = {name: float(scores.mean()) for name, scores in opponents.items()}
     larger_is_better = means["larger model"] > max(before)
-    correct = [experiment.correct(experiment.responses(*experiment.small_policy(seed), seed)) for seed in seeds]
+    correct = [experiment.correct(experiment.responses(*experiment.policy("small", seed), seed)) for seed in seeds]
     policy_size, supervised_size = small_assistants[0][0].num_parameters(), supervised.num_parameters()
     ratio = supervised_size / policy_size
     supervised_rate = WinRate.of(task_wins(opponents["larger model"], opponents["demonstrations"])[None])

@@ -44,7 +44,7 @@ INSTRUCTION_HEADER, INPUT_HEADER = "### Instruction:\n", "\n\n### Input:\n"
 def taori(experiment: Experiment) -> Headline:
     """Taori et al. 2023: a student of machine-written pairs against its teacher."""
     settings = experiment.settings
-    teacher, tokenizer = experiment.policy(settings.seeds[0])
+    teacher, tokenizer = experiment.policy("main", settings.seeds[0])
     data = experiment.cached("taori_pairs", write_pairs, teacher, tokenizer)
     teacher_texts = experiment.responses(teacher, tokenizer)
     teacher_scores = experiment.scores(teacher_texts)  # (N,)
@@ -107,7 +107,7 @@ def write_pairs(experiment: Experiment, teacher: GPT, tokenizer: Tokenizer) -> d
 
 def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
     """Teach a copy of the teacher to write instructions like the seeds, whose answers it does not see."""
-    model, tokenizer = experiment.policy(experiment.settings.seeds[0])
+    model, tokenizer = experiment.policy("main", experiment.settings.seeds[0])
     config = replace(experiment.settings.writing, seed=experiment.settings.seed)
     texts = [INSTRUCTION_HEADER + task.instruction + (INPUT_HEADER + task.input if task.input else "") for task in seeds]
     rows = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
@@ -154,7 +154,7 @@ def asks_what_is_held_out(facts: Facts, text: str) -> bool:
 
 def train_student(experiment: Experiment, pairs: Sequence[Texts], seed: int, run: Run) -> None:
     """Fine-tune the medium base model on the pairs, as the assistant was fine-tuned on demonstrations."""
-    model, tokenizer = experiment.medium()
+    model, tokenizer = experiment.base("medium")
     config = replace(experiment.settings.studying, seed=seed, resume=True)
     tasks = [Instruction(instruction, input, response, "written", "") for instruction, input, response in pairs]
     tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, run)

@@ -51,7 +51,7 @@ def test_without_padding_the_head_reads_the_last_column():
     np.testing.assert_array_equal(classifier(idx).array, classifier.class_head(h[:, -1, :]).array)
 
 
-def test_a_padded_row_gives_what_it_gives_alone():
+def test_padding_does_not_change_a_rows_logits():
     classifier = GPTClassifier(small_gpt(), 16, 3, pad_id=PAD, generator=mg.Generator(1))
     rows = [[1, 2, 3, 4, 5, 6], [7, 8], [9]]
     together = classifier(mg.from_numpy(pad_right(rows, PAD))).array
@@ -59,7 +59,7 @@ def test_a_padded_row_gives_what_it_gives_alone():
         np.testing.assert_allclose(classifier(ids(row)).array[0], logits, rtol=1e-4, atol=1e-6)
 
 
-def test_last_positions_also_of_a_row_of_padding():
+def test_last_positions_with_a_row_of_nothing_but_padding():
     idx = np.array([[3, PAD, PAD], [1, 2, PAD], [1, 2, 3], [PAD, PAD, PAD], [1, PAD, 2]])
     np.testing.assert_array_equal(last_positions(mg.from_numpy(idx), PAD).numpy(), [0, 1, 2, 0, 2])
 
@@ -70,7 +70,7 @@ def test_gradients_reach_body_and_head_but_not_the_padding():
     grads = {name: p.grad for name, p in classifier.named_parameters()}
     assert all(grad is not None for grad in grads.values()) and "gpt.lm_head.weight" not in grads
     assert np.abs(grads["gpt.wte.weight"].array[[1, 2, 3, 4, 5]]).min(axis=0).max() > 0
-    assert not grads["gpt.wte.weight"].array[PAD].any(), "padding stands to the right, where no real token looks"
+    assert not grads["gpt.wte.weight"].array[PAD].any(), "no real token attends to the padding on its right"
 
 
 def test_one_class_is_refused():
@@ -81,13 +81,13 @@ def test_one_class_is_refused():
 # ── batches of ragged rows ──
 
 
-def test_a_batch_is_a_pure_function_of_seed_and_step():
+def test_a_batch_depends_on_seed_and_step_alone():
     rows = [[i] * (1 + i % 5) for i in range(23)]
-    one, other = (RaggedBatches(rows, list(range(23)), 4, PAD, seed=7) for _ in range(2))
+    first, second = (RaggedBatches(rows, list(range(23)), 4, PAD, seed=7) for _ in range(2))
     for step in (0, 9, 3, 9, 100):
-        for a, b in zip(one.batch(step), other.batch(step), strict=True):
+        for a, b in zip(first.batch(step), second.batch(step), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(one.batch(0)[1], RaggedBatches(rows, list(range(23)), 4, PAD, seed=8).batch(0)[1])
+    assert not np.array_equal(first.batch(0)[1], RaggedBatches(rows, list(range(23)), 4, PAD, seed=8).batch(0)[1])
 
 
 def test_an_epoch_holds_every_row_once_and_each_row_keeps_its_target():
@@ -100,7 +100,7 @@ def test_an_epoch_holds_every_row_once_and_each_row_keeps_its_target():
             assert inputs.dtype == targets.dtype == np.int64
             for row, target in zip(inputs, targets, strict=True):
                 assert row[row != 99].tolist() == rows[target]
-    assert not np.array_equal(epochs[0][0][1], epochs[1][0][1]), "another epoch, another order"
+    assert not np.array_equal(epochs[0][0][1], epochs[1][0][1]), "every epoch has its own order"
 
 
 def test_label_rows_are_padded_with_the_ignored_index():
@@ -111,25 +111,27 @@ def test_label_rows_are_padded_with_the_ignored_index():
 
 
 @pytest.mark.parametrize(
-    ("rows", "targets", "size", "words"),
+    ("rows", "targets", "size", "message"),
     [([], [], 1, "no example"), ([[1]], [1, 2], 1, "as many targets"), ([[1]], [1], 0, "at least 1")],
 )
-def test_wrong_batches_are_refused(rows, targets, size, words):
-    with pytest.raises(ValueError, match=words):
+def test_wrong_batches_are_refused(rows, targets, size, message):
+    with pytest.raises(ValueError, match=message):
         RaggedBatches(rows, targets, size, PAD)
 
 
 def test_the_signature_tells_data_apart():
-    one = RaggedBatches([[1, 2], [3]], [0, 1], 2, PAD).signature
-    assert one == RaggedBatches([[1, 2], [3]], [0, 1], 2, PAD).signature
-    assert one != RaggedBatches([[1, 2], [4]], [0, 1], 2, PAD).signature
-    assert one != RaggedBatches([[1, 2], [3]], [1, 1], 2, PAD).signature
+    def signature(*data):
+        return RaggedBatches(*data, 2, PAD).signature
+
+    rows, targets = [[1, 2], [3]], [0, 1]
+    assert signature(rows, targets) == signature([[1, 2], [3]], [0, 1])
+    assert signature(rows, targets) not in (signature([[1, 2], [4]], targets), signature(rows, [1, 1]))
 
 
-def test_by_length_passes_over_every_row_once():
+def test_by_length_yields_every_row_once():
     rows = [[1] * n for n in (5, 1, 4, 2, 3)]
-    seen = [(places.tolist(), inputs.shape) for places, inputs in by_length(rows, 2, PAD)]
-    assert seen == [([1, 3], (2, 2)), ([4, 2], (2, 4)), ([0], (1, 5))]
+    batches = [(places.tolist(), inputs.shape) for places, inputs in by_length(rows, 2, PAD)]
+    assert batches == [([1, 3], (2, 2)), ([4, 2], (2, 4)), ([0], (1, 5))]
 
 
 # ── files ──
@@ -141,13 +143,13 @@ def write(tmp_path, text, encoding="utf-8"):
     return path
 
 
-def test_a_labelled_file_is_read_whatever_its_line_ends(tmp_path):
+def test_a_labelled_file_may_have_any_line_ends(tmp_path):
     path = write(tmp_path, "\ufeffham\tHello there \r\n\r\nspam\tWIN\tnow\r\nham\tSo\u2028long")
     assert read_labelled(path) == [("Hello there", "ham"), ("WIN\tnow", "spam"), ("So\u2028long", "ham")]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("\n \n", "is empty"),
@@ -157,12 +159,12 @@ def test_a_labelled_file_is_read_whatever_its_line_ends(tmp_path):
         ("ham\tone\nham\ttwo\n", "one label only, 'ham'"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_sentence(tmp_path, text, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_bad_file_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
         read_labelled(write(tmp_path, text))
 
 
-def test_a_file_that_is_missing_or_not_utf8(tmp_path):
+def test_a_missing_file_and_a_file_that_is_not_utf8(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         read_labelled(tmp_path / "nothing.tsv")
     with pytest.raises(ValueError, match="not UTF-8 text .byte 4"):
@@ -205,7 +207,7 @@ def test_scores_by_hand():
     assert result["f1"] == pytest.approx(np.mean([2 / 3, 2 / 3, 0])) and result["f1_of"] == "mean over labels"
 
 
-def test_a_label_never_seen_counts_nothing_and_is_no_nan():
+def test_an_unseen_label_has_an_f1_of_zero():
     assert scores(np.array([0, 0]), np.array([0, 0]), ["a", "b", "c"])["f1"] == pytest.approx(1 / 3)
 
 
@@ -215,64 +217,54 @@ CONFIG = TrainConfig(steps=40, batch_size=16, lr=1e-2, min_lr=1e-3, warmup_steps
 EXAMPLES = [(f"{'yes' if i % 3 else 'no'} {'ab' * (i % 4)}{i % 7}", "good" if i % 3 else "bad") for i in range(84)]
 
 
-def test_a_tiny_classifier_learns_and_leaves_its_scores(tmp_path):
+def test_a_tiny_classifier_learns_and_writes_its_scores(tmp_path):
     tokenizer = Tokenizer.characters("".join(text for text, _ in EXAMPLES))
     gpt = small_gpt(tokenizer.vocab_size, context=16)
     before = gpt.wte.weight.array.copy()
     train_set, test_set = stratified_split(EXAMPLES)
     run = Run(tmp_path / "run")
-    result = train_classifier(gpt, train_set, test_set, ["bad", "good"], tokenizer, CONFIG, run)
+    _, result = train_classifier(gpt, train_set, test_set, ["bad", "good"], tokenizer, CONFIG, run)
     assert result["accuracy"] == 1.0 and result["f1"] == 1.0 and result["cropped"] == 0
     assert json.loads((run / "scores.json").read_text()) == result
-    assert np.abs(gpt.wte.weight.array - before).max() > 0, "the body is tuned too, not only the head"
+    assert np.abs(gpt.wte.weight.array - before).max() > 0, "the body learns too, not only the head"
 
 
-def test_predictions_do_not_depend_on_the_company_in_the_batch():
+def test_a_prediction_does_not_depend_on_the_other_rows_of_its_batch():
     classifier = GPTClassifier(small_gpt(), 16, 3, pad_id=PAD, generator=mg.Generator(1))
     rows = [np.random.default_rng(i).integers(0, PAD, 1 + i % 9).tolist() for i in range(20)]
     np.testing.assert_array_equal(predict(classifier, rows, 64), [predict(classifier, [row])[0] for row in rows])
 
 
 def test_the_command_on_a_file(tmp_path, capsys, monkeypatch):
-    """End to end and tiny: a body is pretrained on the training part alone, and two classifiers are compared."""
+    """The body is pretrained on the training part alone, and two classifiers are compared."""
     path = write(tmp_path, "".join(f"{label}\t{text} {i}\n" for i, (text, label) in enumerate(EXAMPLES)))
-    learned_from = []
-    monkeypatch.setattr(classify, "pretrain_body", spy(classify.pretrain_body, learned_from))
-    classify.main(
-        classify.Settings(
-            data=path,
-            run=tmp_path / "run",
-            vocab_size=280,
-            model=GPTConfig(context=24, n_layer=1, n_head=2, d_model=16),
-            pretraining=replace(CONFIG, steps=5),
-            training=replace(CONFIG, steps=5),
-        )
-    )
+    train_sets, pretrain_body = [], classify.pretrain_body
+
+    def spy(settings, train_set):
+        train_sets.append(train_set)
+        return pretrain_body(settings, train_set)
+
+    monkeypatch.setattr(classify, "pretrain_body", spy)
+    model, few = GPTConfig(context=24, n_layer=1, n_head=2, d_model=16), replace(CONFIG, steps=5)
+    run = tmp_path / "run"
+    classify.main(classify.Settings(data=path, run=run, vocab_size=280, model=model, pretraining=few, training=few))
     held_out = stratified_split(read_labelled(path))[1]
-    assert not set(held_out) & set(learned_from[0])
-    said = capsys.readouterr().out
-    assert "pretrained body" in said and "untrained body" in said
+    assert not set(held_out) & set(train_sets[0])
+    output = capsys.readouterr().out
+    assert "pretrained body" in output and "untrained body" in output
     for name in ("body/model.safetensors", "pretrained/scores.json", "untrained/scores.json"):
-        assert (tmp_path / "run" / name).is_file()
+        assert (run / name).is_file()
     for name in ("confusion.png", "gap.png"):
-        assert (tmp_path / "run" / "figures" / name).read_bytes().startswith(b"\x89PNG")
+        assert (run / "figures" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def spy(function, seen):
-    def wrapped(settings, train_set):
-        seen.append(train_set)
-        return function(settings, train_set)
-
-    return wrapped
-
-
-def test_the_worlds_snippets_carry_the_chapters_three_labels():
+def test_the_worlds_snippets_have_all_three_labels():
     examples = classify.snippets(World(0), "train", 30, seed=0)
     assert {label for _, label in examples} == set(LABELS) and len(examples) == 30
 
 
 @pytest.mark.skipif(not SMS.is_file(), reason="the SMS spam collection is not at hand")
-def test_the_real_message_file_is_read_whole():
+def test_the_real_message_file():
     examples = read_labelled(SMS)
     assert len(examples) == 5574 and sum(label == "spam" for _, label in examples) == 747
     train, held_out = stratified_split(examples)

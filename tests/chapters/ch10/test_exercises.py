@@ -27,14 +27,14 @@ def base(make_gpt, assistant_tokenizer, tmp_path):
     return tmp_path / "base"
 
 
-def test_exercise_1_prints_ids_next_to_labels_and_verifies_both_claims(assistant_tokenizer):
+def test_exercise_1_prints_ids_beside_labels_and_checks_both_claims(assistant_tokenizer):
     text = write_your_own_five(FIVE, assistant_tokenizer)
     assert text.count("input_ids") == 0 and text.count("position      id  token") == 5
     assert text.count("are masked") == 5 and text.count("has to predict the first response token") == 5
     assert text.count("← the seam") == 5
 
 
-def test_exercise_1_finds_a_wrong_mask(assistant_tokenizer):
+def test_exercise_1_detects_a_wrong_mask(assistant_tokenizer):
     input_ids, labels = build_example(FIVE[0].instruction, FIVE[0].output, assistant_tokenizer.encode)
     seam = next(i for i, label in enumerate(labels) if label != IGNORE_INDEX)
     unmasked = [input_ids[1], *labels[1:]]
@@ -44,21 +44,21 @@ def test_exercise_1_finds_a_wrong_mask(assistant_tokenizer):
         check_claims(FIVE[0], input_ids, [*labels[:seam], labels[seam] + 1, *labels[seam + 1 :]], assistant_tokenizer)
 
 
-def test_exercise_2_only_the_model_without_a_mask_writes_templates(base, tmp_path):
+def test_exercise_2_only_the_model_trained_without_a_mask_recites_the_template(base, tmp_path):
     config = TrainConfig(steps=110, batch_size=5, lr=4e-3, warmup_steps=5, weight_decay=0.0)
-    found = mask_versus_no_mask(base, FIVE, config, tmp_path / "mask", samples=16)
-    assert found["not masked"]["boilerplate"] > 0.2 and found["masked"]["boilerplate"] == 0
-    assert found["masked"]["learned"] >= 0.8
+    results = mask_versus_no_mask(base, FIVE, config, tmp_path / "mask", samples=16)
+    assert results["not masked"]["boilerplate"] > 0.2 and results["masked"]["boilerplate"] == 0
+    assert results["masked"]["learned"] >= 0.8
 
 
 def test_exercise_3_compares_two_bodies(base, world, tmp_path):
     config = TrainConfig(steps=3, batch_size=8, lr=1e-3, warmup_steps=1)
-    found = bolt_on_a_class_head(base, world, config, tmp_path / "head", n=24)
-    assert set(found) == {"pretrained", "untrained"}
-    assert all(sum(map(sum, one["confusion"])) == 12 for one in found.values())
+    results = bolt_on_a_class_head(base, world, config, tmp_path / "head", n=24)
+    assert set(results) == {"pretrained body", "untrained body"}
+    assert all(sum(map(sum, scores["confusion"])) == 12 for scores in results.values())
 
 
-def test_exercise_4_maps_three_stages_and_keeps_apart_what_was_measured():
+def test_exercise_4_names_the_stages_and_separates_measured_from_unmeasured_claims():
     text = read_the_recipe()
     for part in ("10.3", "10.4", "1.3B", "175B", "What was measured:", "What was not:"):
         assert part in text
@@ -75,7 +75,7 @@ def test_the_command(base, tmp_path, capsys):
         main(Settings(base=base, exercise=5))
 
 
-def test_a_missing_base_model_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_a_missing_base_model_is_a_one_line_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--base", str(tmp_path / "no"), "--run", str(tmp_path), "--exercise", "1"])
     with pytest.raises(SystemExit):
         exercises.command(main, Settings)

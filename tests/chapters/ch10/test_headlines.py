@@ -41,7 +41,7 @@ def settings(runs, make_gpt, assistant_tokenizer, capsys):
     return replace(settings, **QUICK)
 
 
-def test_every_row_is_written_and_not_trained_twice(settings, capsys):
+def test_every_row_is_written_and_trained_only_once(settings, capsys):
     __main__.main(settings)
     capsys.readouterr()
     first = {name: (settings.run / name).read_bytes() for name in RESULTS}
@@ -57,7 +57,7 @@ def test_every_row_is_written_and_not_trained_twice(settings, capsys):
     assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
 
 
-def test_the_same_seed_gives_the_same_bytes_and_only_selects_rows(settings, runs):
+def test_equal_seeds_give_equal_bytes_and_only_selects_rows(settings, runs):
     __main__.main(replace(settings, run=runs / "again", only=("gao", "taori")))
     for name in ("gao.json", "taori.json"):
         assert (runs / "again" / name).read_bytes() == (settings.run / name).read_bytes(), name
@@ -69,13 +69,13 @@ def test_an_unknown_row_is_refused(settings):
         __main__.main(replace(settings, only=("nobody",)))
 
 
-def test_rows_of_other_settings_are_not_mixed_in(settings):
+def test_rows_of_different_settings_are_not_mixed(settings):
     __main__.main(replace(settings, only=("wei",)))
     with pytest.raises(OSError, match="holds a run with unseen = 6, not 7"):
         __main__.main(replace(settings, only=("wei",), unseen=7))
 
 
-def test_the_models_of_one_constitution_cannot_stand_for_several_seeds(settings, tmp_path):
+def test_the_models_of_one_constitution_do_not_serve_for_several_seeds(settings, tmp_path):
     several = replace(settings, constituted=tmp_path, constitution_seeds=(0, 1))
     with pytest.raises(ValueError, match="expected one seed, got 2"):
         bai.bai(Experiment(several))
@@ -123,7 +123,7 @@ def test_the_labeller_sees_the_prompts_on_which_the_models_differ(settings, monk
     rollouts = SimpleNamespace(rows=None)
     assert list(online.disputed(rollouts, 3)) == [0, 1, 2]
     online.models = ["a", "b"]
-    # Three prompts, two responses each: on the first the models differ by a constant, and on the last they differ most.
+    # Three prompts, two responses each: the models differ by a constant on the first and most on the last.
     rewards = {"a": [0.0, 1, 0, 1, 0, 1], "b": [5.0, 6, 0, 2, 4, 0]}
     monkeypatch.setattr(christiano, "reward_scores", lambda model, rows: np.array(rewards[model]))
     assert list(online.disputed(rollouts, 2)) == [2, 1]
@@ -148,13 +148,13 @@ def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, mo
     assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, wei.framed) == [1.0] * 9
 
 
-def test_the_sieve_keeps_whole_new_instructions_about_nothing_held_out(world):
+def test_the_sieve_keeps_complete_instructions_about_nothing_held_out(world):
     shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
     texts = [
         *[f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?"],
         "Count the things in the list.\n\n### Input:\nThe list is plum, dog.",
         "Count ### the things.",
-        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # the test's side, by its checksum
+        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # held out, by its checksum
         f"Where does {shown} liveth?",
     ]
     tasks = taori.sieve(texts, world.instructions("train", 100, 2), world)
@@ -175,7 +175,7 @@ def test_the_sieve_stops_all_test_tasks_and_passes_most_training_tasks(world):
 
 def test_the_best_point_is_chosen_on_the_other_half():
     run = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
-    # Even tasks are best at point 1 and odd tasks at point 2, so odd tasks are measured at 1 and even tasks at 2.
+    # Tasks 0 and 2 are best at point 1, and tasks 1 and 3 at point 2, so each pair is measured at the other pair's point.
     assert gao.fall(run, "judge").tolist() == [0.0, -1.0, 0.0, -1.0]
 
 
@@ -187,10 +187,10 @@ def test_a_fit_recovers_the_papers_curve():
         assert gao.fit_curve(curve, shape) == pytest.approx([1.5, 0.25], rel=1e-9)
 
 
-def test_the_learned_reward_uses_only_the_comparisons_of_its_rounds(settings, world):
+def test_the_labeller_compares_only_in_the_rounds_of_the_settings(settings, world):
     experiment = Experiment(settings)
     online = christiano.OnlineReward(experiment, 0, k=2)
-    model, tokenizer = experiment.medium_assistant()
+    model, tokenizer = experiment.assistant("medium")
     tasks = [task for task in experiment.tasks[:4] for _ in range(2)]
     rollouts = christiano.sample_responses(model, tokenizer, tasks, 0, 8)
     for _ in range(3):

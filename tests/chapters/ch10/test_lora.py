@@ -1,4 +1,4 @@
-"""LoRA begins as nothing, trains few numbers, and is merged exactly; recomputed activations give the same gradients."""
+"""LoRA starts from the unchanged model, trains few numbers and merges exactly; recomputed activations change no gradient."""
 
 import json
 from dataclasses import replace
@@ -35,42 +35,42 @@ def gradients(gpt, seed=5):
 @pytest.mark.parametrize("changes", [{}, dict(dropout=0.2), LATER], ids=["gpt2", "dropout", "later"])
 def test_recomputed_activations_give_the_same_gradients(changes):
     gpt = make(**changes)
-    loss, want = gradients(gpt)
-    after = mg.default_generator.get_state()
+    loss, expected = gradients(gpt)
+    random_state = mg.default_generator.get_state()
     gpt.checkpoint_activations = True
-    again, got = gradients(gpt)
-    assert again == loss and mg.default_generator.get_state() == after
-    assert got.keys() == want.keys()
-    for name in want:
-        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+    recomputed_loss, recomputed = gradients(gpt)
+    assert recomputed_loss == loss and mg.default_generator.get_state() == random_state
+    assert recomputed.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(recomputed[name], expected[name], err_msg=name)
 
 
-def test_a_checkpoint_remembers_only_its_input():
+def test_a_checkpoint_stores_only_its_input():
     gpt = make()
-    sizes = {}
-    for on in (False, True):
-        gpt.checkpoint_activations = on
+    graph_sizes = {}
+    for checkpointed in (False, True):
+        gpt.checkpoint_activations = checkpointed
         loss = next_token_loss(gpt, mg.from_numpy(IDS), mg.from_numpy(IDS))
-        seen, stack = set(), [loss.node]
+        visited, stack = set(), [loss.node]
         while stack:
             node = stack.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
+            if id(node) not in visited:
+                visited.add(id(node))
                 stack += [t.node for t in node.inputs if t is not None and t.node is not None]
-        sizes[on] = len(seen)
-    assert sizes[True] < sizes[False] / 3
+        graph_sizes[checkpointed] = len(visited)
+    assert graph_sizes[True] < graph_sizes[False] / 3
     with mg.no_grad():
         assert checkpoint(lambda x: x * 2, mg.ones(3)).tolist() == [2, 2, 2]
 
 
-def test_it_begins_as_the_model_unchanged_and_trains_only_the_products():
+def test_lora_starts_from_the_unchanged_model_and_trains_only_the_products():
     gpt = make()
     before = gpt(mg.from_numpy(IDS)).detach().numpy()
     count = add_lora(gpt, rank=2, alpha=4.0, generator=mg.Generator(1))
     np.testing.assert_array_equal(gpt(mg.from_numpy(IDS)).detach().numpy(), before)
     assert count == 3 * (2 * (32 + 96) + 2 * (32 + 32))
-    for on in (False, True):  # the embeddings are frozen: recomputation must reach the products all the same
-        gpt.checkpoint_activations = on
+    for checkpointed in (False, True):  # the products learn although the embeddings are frozen
+        gpt.checkpoint_activations = checkpointed
         _, grads = gradients(gpt)
         assert set(grads) == {n for n, p in gpt.named_parameters() if "up" in n or "down" in n} and len(grads) == 12
     with pytest.raises(ValueError, match="LoRA adapts .*, got 'ln_1'"):
@@ -80,7 +80,7 @@ def test_it_begins_as_the_model_unchanged_and_trains_only_the_products():
 
 
 @pytest.mark.parametrize("changes, layers", [({}, ADAPTABLE), (LATER, ("mlp.c_fc", "attn.c_proj"))], ids=["gpt2", "later"])
-def test_merged_it_says_the_same_without_the_products(tmp_path, changes, layers):
+def test_merging_keeps_the_logits_and_removes_the_products(tmp_path, changes, layers):
     class Batches:
         def batch(self, step):
             return IDS, IDS
@@ -92,9 +92,9 @@ def test_merged_it_says_the_same_without_the_products(tmp_path, changes, layers)
     frozen = gpt.wte.weight.array.copy()
     train(gpt, Batches(), TrainConfig(steps=20, lr=1e-2, warmup_steps=1), Run(tmp_path))
     assert gradients(gpt)[0] < first - 0.2
-    want = gpt.eval()(mg.from_numpy(IDS)).detach().numpy()
+    expected = gpt.eval()(mg.from_numpy(IDS)).detach().numpy()
     merge_lora(gpt)
-    np.testing.assert_allclose(gpt(mg.from_numpy(IDS)).detach().numpy(), want, atol=2e-4)
+    np.testing.assert_allclose(gpt(mg.from_numpy(IDS)).detach().numpy(), expected, atol=2e-4)
     np.testing.assert_array_equal(gpt.wte.weight.array, frozen)
     assert [name for name, _ in gpt.named_parameters()] == names and all(p.requires_grad for p in gpt.parameters())
 
@@ -122,21 +122,10 @@ def test_the_command(tmp_path, body, task, preset, capsys):
     data, run = tmp_path / "data", tmp_path / "out"
     data.write_text(DATA[task])
     config = replace(PRESETS["full"]["training"], steps=3, batch_size=4, warmup_steps=1, lr=1e-2)
-    main(
-        Settings(
-            data=data,
-            model=str(tmp_path / "body"),
-            task=task,
-            preset=preset,
-            rank=2,
-            run=run,
-            training=config,
-            context=200,
-            checkpoint_activations=True,
-        )
-    )
-    said = capsys.readouterr().out
-    assert f"{body.num_parameters() if preset == 'full' else 2 * (16 + 48 + 16 + 16):,} parameters are trained" in said
+    settings = Settings(data=data, model=str(tmp_path / "body"), task=task, preset=preset, run=run, training=config)
+    main(replace(settings, rank=2, context=200, checkpoint_activations=True))
+    output = capsys.readouterr().out
+    assert f"{body.num_parameters() if preset == 'full' else 2 * (16 + 48 + 16 + 16):,} parameters are trained" in output
     if task == "classify":
         assert json.loads((run / "scores.json").read_text())["labels"] == ["ham", "spam"]
         weights, metadata = mg.serialization.load(run / "classifier.safetensors")
@@ -145,16 +134,16 @@ def test_the_command(tmp_path, body, task, preset, capsys):
         trained = weights["gpt.h.0.attn.c_attn.weight"]
         assert np.abs(trained - body.h[0].attn.c_attn.weight.array).max() > 0
         return
-    back = load_model(run)[0] if task == "sft" else load_scalar(run).gpt
-    assert back.config == body.config  # merged: an ordinary GPT, its context as it was
-    assert (back.wte.weight.array == body.wte.weight.array).all() == (preset == "lora")
-    assert np.abs(back.h[0].attn.c_attn.weight.array - body.h[0].attn.c_attn.weight.array).max() > 0
+    saved = load_model(run)[0] if task == "sft" else load_scalar(run).gpt
+    assert saved.config == body.config  # merged: an ordinary GPT, with its old context
+    assert (saved.wte.weight.array == body.wte.weight.array).all() == (preset == "lora")
+    assert np.abs(saved.h[0].attn.c_attn.weight.array - body.h[0].attn.c_attn.weight.array).max() > 0
     if task == "reward":
-        assert "2 held out" in said and np.isfinite(reward_scores(load_scalar(run), [[1, 2, 3]])).all()
+        assert "2 held out" in output and np.isfinite(reward_scores(load_scalar(run), [[1, 2, 3]])).all()
     else:
-        assert said.count("  -> ") == 2
+        assert output.count("  -> ") == 2
 
 
-def test_without_data_it_says_what_to_give(body):
+def test_without_data_the_error_names_the_flag(body):
     with pytest.raises(ValueError, match="--task reward reads"):
         main(Settings(task="reward"))

@@ -41,7 +41,7 @@ def test_a_sum_both_ways(numbers_only):
     assert all(len(numbers_only.encode(f" {total}")) == 1 for total in range(LARGEST + 1))  # at once is one pass
 
 
-def test_no_sum_is_on_both_sides():
+def test_no_sum_is_in_both_splits():
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for steps in STEPS:
@@ -51,7 +51,7 @@ def test_no_sum_is_on_both_sides():
             assert is_held_out(sum_text(terms)) == (split == "test")
 
 
-def test_every_sum_is_taught_both_ways_and_the_question_is_masked(numbers_only):
+def test_every_sum_is_answered_both_ways_and_the_question_is_masked(numbers_only):
     rows, labels = examples(12, numbers_only, np.random.default_rng(0))
     assert len(rows) == 24
     for row, label, other in zip(rows[::2], labels[::2], rows[1::2], strict=True):
@@ -63,18 +63,18 @@ def test_every_sum_is_taught_both_ways_and_the_question_is_masked(numbers_only):
 
 def test_final_answers_are_judged(numbers_only, monkeypatch):
     sums = [[1, 2], [9, -4, 5]]
-    said = iter([[" 3", " 10"], [" 3", " 5 + 5 = 11"]])
-    monkeypatch.setattr("chapters.ch10.reflex.generate", lambda *a, **k: [numbers_only.encode(t) for t in next(said)])
+    responses = iter([[" 3", " 10"], [" 3", " 5 + 5 = 11"]])
+    monkeypatch.setattr("chapters.ch10.reflex.generate", lambda *a, **k: [numbers_only.encode(t) for t in next(responses)])
     gpt = GPT(GPTConfig(numbers_only.vocab_size, 64, 1, 1, 8), generator=mg.Generator(0))
     assert [verdicts(gpt, numbers_only, sums, way) for way in WAYS] == [[1.0, 1.0], [1.0, 0.0]]
 
 
-def test_the_command_leaves_figures_and_scores(tmp_path, capsys):
+def test_the_command_writes_a_figure_and_scores(tmp_path, capsys):
     model = GPTConfig(context=64, n_layer=1, n_head=2, d_model=16)
     training = TrainConfig(steps=5, batch_size=8, warmup_steps=1)
     main(Settings(run=tmp_path, sums=60, held_out=4, seeds=2, model=model, training=training))
-    found = json.loads((tmp_path / "scores.json").read_text())
-    assert list(found) == list(WAYS) and all(len(points) == len(STEPS) for points in found.values())
-    points = [point for points in found.values() for point in points]
+    results = json.loads((tmp_path / "scores.json").read_text())
+    assert list(results) == list(WAYS) and all(len(points) == len(STEPS) for points in results.values())
+    points = [point for points in results.values() for point in points]
     assert all(point["interval"][0] <= point["accuracy"] <= point["interval"][1] for point in points)
     assert (tmp_path / "figures" / "reflex.png").stat().st_size > 1000 and "steps" in capsys.readouterr().out

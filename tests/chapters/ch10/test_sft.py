@@ -73,7 +73,7 @@ def test_braces_in_an_instruction_are_plain_text(braces):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("end", [False, True])
 def test_every_target_is_the_next_token_or_masked(tokenizer, task, end):
-    """Checked position by position, from the definition: graded if and only if the next token is of the response."""
+    """Every position is graded if and only if the next token belongs to the response."""
     eos_id = tokenizer.eos_id if end else None
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, eos_id)
     prompt = tokenizer.encode(format_prompt(task.instruction, task.input))
@@ -110,7 +110,7 @@ def test_padding_is_masked_and_the_end_is_graded(tokenizer):
 
 
 def test_padding_changes_neither_loss_nor_gradient(tokenizer):
-    """The mean over a padded batch is the mean over all graded tokens of its rows taken one by one."""
+    """The mean over a padded batch is the mean over the graded tokens of its rows, each passed alone."""
     model = small_gpt(tokenizer)
     inputs, targets = InstructionBatches(TASKS, tokenizer, 128, batch_size=4).batch(0)
     next_token_loss(model, mg.from_numpy(inputs), mg.from_numpy(targets)).backward()
@@ -126,7 +126,7 @@ def test_padding_changes_neither_loss_nor_gradient(tokenizer):
         np.testing.assert_allclose(parameter.grad.array, together[name], rtol=2e-3, atol=2e-6, err_msg=name)
 
 
-def test_a_fully_masked_row_has_a_loss_and_no_nan(tokenizer):
+def test_a_fully_masked_row_adds_nothing_to_the_loss(tokenizer):
     model = small_gpt(tokenizer)
     ids = mg.from_numpy(np.array([[1, 2, 3], [4, 5, 6]]))
     masked = [[IGNORE_INDEX] * 3, [IGNORE_INDEX, 7, IGNORE_INDEX]]
@@ -182,7 +182,7 @@ GOOD = '{"instruction": "Add.", "input": "1 2", "output": "3"}'
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("", "holds no example"),
         ("[]", "holds no example"),
@@ -198,8 +198,8 @@ GOOD = '{"instruction": "Add.", "input": "1 2", "output": "3"}'
         (b'[{"instruction": "\xe9", "output": "y"}]', "not UTF-8 text .byte 18"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_sentence(tmp_path, content, words):
-    with pytest.raises(ValueError, match=words) as error:
+def test_a_bad_file_is_refused_on_one_line(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message) as error:
         read_instructions(write(tmp_path, content))
     assert "\n" not in str(error.value)
 
@@ -210,14 +210,14 @@ def test_a_missing_file(tmp_path):
 
 
 @pytest.mark.skipif(not ALPACA_FILE.is_file(), reason="the instruction data is not at hand")
-def test_the_real_file_is_read_whole():
+def test_the_real_instruction_file():
     assert len(read_instructions(ALPACA_FILE)) == 1100
 
 
-# ── training: the loop of chapter 7, and what the mask is for ──
+# ── training, with the mask and without it ──
 
 
-def test_the_loop_is_chapter_sevens():
+def test_the_training_loop_is_chapter_sevens():
     assert sft.train is ch07_train.train
 
 
@@ -257,11 +257,9 @@ def test_answers_come_back_in_the_order_of_the_questions(tuned, tokenizer):
     assert respond(model, tokenizer, prompts, batch_size=3) == [t.output for t in TASKS * 2]
 
 
-def test_the_base_model_is_asked_in_plain_lines(monkeypatch, tokenizer):
-    seen = []
-    monkeypatch.setattr(sft, "respond", lambda model, tokenizer, prompts: seen.extend(prompts) or prompts)
-    ask_base(None, tokenizer, TASKS[1:3])
-    assert seen == ["What is two and two?\n", "Say it again.\nHey\n"]
+def test_the_base_model_is_asked_without_a_template(monkeypatch, tokenizer):
+    monkeypatch.setattr(sft, "respond", lambda model, tokenizer, prompts: prompts)
+    assert ask_base(None, tokenizer, TASKS[1:3]) == ["What is two and two?\n", "Say it again.\nHey\n"]
 
 
 # ── judging ──
@@ -283,7 +281,7 @@ def test_questions_answered_by_questions():
     assert questions_answered_by_questions(tasks[:1], ["What?"]) == 0.0
 
 
-# ── what one sees ──
+# ── text and figures ──
 
 
 def test_the_kinds_of_positions(tokenizer):
@@ -294,7 +292,7 @@ def test_the_kinds_of_positions(tokenizer):
     assert kinds_of([IGNORE_INDEX] * 3) == [MASKED] * 3
 
 
-def test_the_print_in_colour_and_without(tokenizer):
+def test_the_mask_with_and_without_colour(tokenizer):
     input_ids, labels = build_example("Name a fruit.", "A plum.", tokenizer.encode, eos_id=tokenizer.eos_id)
     assert "\x1b[97;48;5;27m↵\x1b[0m\n" in mask_in_colour(input_ids, labels, tokenizer), (
         "the seam is the prompt's last line end"
@@ -309,7 +307,7 @@ def test_the_print_in_colour_and_without(tokenizer):
 
 
 @pytest.mark.parametrize("mask_prompt", [True, False])
-def test_the_picture(tmp_path, tokenizer, mask_prompt):
+def test_the_mask_as_a_figure(tmp_path, tokenizer, mask_prompt):
     task = TASKS[2]
     input_ids, labels = build_example(task.instruction, "$x^2$ " + task.output, tokenizer.encode, task.input, 0, mask_prompt)
     path = draw_mask(tmp_path / "mask.png", input_ids, labels, tokenizer)
@@ -339,18 +337,18 @@ def test_the_command_end_to_end(tmp_path, capsys, tokenizer, from_file):
         training=TrainConfig(steps=2, batch_size=2, eval_batches=1),
     )
     sft.main(settings)
-    said = capsys.readouterr().out
-    assert "### Response:[↵]" in said and "← the seam" in said
-    assert ("held-out instructions accepted" in said) == (not from_file)
+    output = capsys.readouterr().out
+    assert "### Response:[↵]" in output and "← the seam" in output
+    assert ("held-out instructions accepted" in output) == (not from_file)
     for name in ("model.safetensors", "metrics.jsonl", "samples.txt", "figures/mask.png"):
         assert (tmp_path / "run" / name).is_file()
 
 
-def test_without_a_base_model_the_command_says_what_to_do(tmp_path):
+def test_without_a_base_model_the_error_names_a_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trained model .*chapters.ch07_train"):
         sft.main(sft.Settings(base=tmp_path / "nothing", run=tmp_path / "run"))
 
 
-def test_what_cannot_be_printed_is_shown_as_a_sign():
+def test_unprintable_characters_have_a_sign():
     pieces = b"a b", b"\n", b"\x07c", b"\xc3", b"<|endoftext|>"
     assert [printable(piece) for piece in pieces] == ["a b", "↵", "�c", "�", "⟨end⟩"]
