@@ -4,10 +4,10 @@ Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The sec
 `rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
 `constitution` and `headlines`. `reflex` closes Part I. `assess` compares two policies; `figures` and `preference_figures` draw.
 
-Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: they
-ask about people and things that no training task asked about, although the pretraining pages state the facts. The labeller is
-a simulation (chapters/world/judge.py): seven written rules score a response, and a Bradley-Terry choice adds noise of a stated
-size. Brackets are 95 % intervals over tasks.
+Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: no
+training task asked about their people and things, but the pretraining pages state the facts. The labeller is a simulation
+(chapters/world/judge.py): seven written rules score a response, and a Bradley-Terry choice adds a known amount of noise.
+Brackets are 95 % intervals over tasks.
 
     command                         quantity                                            before          after
     reward                          correct comparisons, share of the noise ceiling     -               97.4 %

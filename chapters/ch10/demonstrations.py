@@ -1,4 +1,4 @@
-"""Chapter 10, before the second bend: instruction tuning on demonstrations of mixed quality, such as people write.
+"""Chapter 10, before the second bend: instruction tuning on demonstrations of mixed quality, as people write them.
 
     python -m chapters.ch10.demonstrations       # from the main job's base model, into runs/assistant
 
@@ -129,7 +129,7 @@ def measurement_text(measured: dict[str, Any]) -> str:
 
 @dataclass
 class Settings(OnDevice):
-    """Fine-tune a base model on demonstrations of mixed quality, as the start of the second bend."""
+    """Fine-tune a base model on demonstrations of mixed quality, to get the SFT model."""
 
     base: Path = Path("runs/main/pretrain")  # run folder of the base model
     run: Path = Path("runs/assistant")  # run folder for all output

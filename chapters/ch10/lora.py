@@ -6,8 +6,8 @@
 
 Fine-tuning changes a matrix in only a few directions. So LoRA freezes every chosen matrix W and adds a product of two thin
 matrices: W + (alpha / rank) B A. Only A and B are trained, so W needs no gradient and no AdamW moments. B starts as zeros,
-so training starts from the unchanged model. At the end the product is added to W, and an ordinary GPT, reward model or
-classifier is saved.
+so training starts from the unchanged model. At the end the command adds the product to W and saves an ordinary GPT, reward
+model or classifier.
 
 Three settings decide whether a body fits into memory: how many parameters have gradients and moments (LoRA, or all of
 them with `--preset full`), how many rows are read at a time (training.batch_size; training.grad_accumulation batches
@@ -62,7 +62,7 @@ class LoRALinear(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
-        y = self.linear(x) + self.up(self.down(x) * self.scale)  # (..., O)  scaled where it is thin
+        y = self.linear(x) + self.up(self.down(x) * self.scale)  # (..., O)  scaled at width `rank`
         if activation not in (None, "gelu_tanh"):
             raise ValueError(f"LoRALinear: activation must be None or 'gelu_tanh', got {activation!r}")
         return y if activation is None else F.gelu(y, approximate="tanh")

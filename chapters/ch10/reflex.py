@@ -17,8 +17,8 @@ The share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums f
 
 Scratch paper helps up to three steps. At six it no longer helps, because one slip among six spoils the total. Nor is it
 necessary: with ten times the training, the model answers 99% right at once, at every length. One pass can add all numbers
-of a sum side by side, because no step has to wait for another. Held-out sums were never asked, but every held-out sum of one
-or two steps, and a third of those of three, begins some longer training sum, whose running totals were written out.
+of a sum side by side, because no step has to wait for another. The held-out sums were never asked. But all of them with one
+or two steps, and a third of the three-step sums, begin some longer training sum with its running totals written out.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
 """
@@ -124,7 +124,7 @@ def examples(n: int, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[li
 
 
 def verdicts(model: GPT, tokenizer: Tokenizer, sums: Sequence[Sequence[int]], way: str) -> list[float]:
-    """1.0 for every sum whose greedily decoded final answer is right, else 0.0."""
+    """1.0 for each sum that the model answers correctly by greedy decoding, else 0.0."""
     prompts = [tokenizer.encode(question(terms, way)) for terms in sums]
     room = model.config.context - max(map(len, prompts))
     outputs = generate(model, prompts, room, temperature=0, stop_ids=(tokenizer.eos_id,))
@@ -133,7 +133,7 @@ def verdicts(model: GPT, tokenizer: Tokenizer, sums: Sequence[Sequence[int]], wa
 
 @dataclass
 class Settings(OnDevice):
-    """Teach one small model sums both ways, and measure the accuracy of each way."""
+    """Teach a small model to answer sums both ways, and measure the accuracy of each way."""
 
     run: Path = Path("runs/reflex")  # run folder for all output
     sums: int = 20000  # sums to train on, each answered both ways
@@ -154,7 +154,7 @@ QUICK = {"seeds": 1, "sums": 1200, "held_out": 20, "training": FAST}
 
 
 def learn(settings: Settings, seed: int, run: Run) -> tuple[GPT, Tokenizer]:
-    """Train one model on sums both ways."""
+    """Train a model to answer sums both ways."""
     rng, tokenizer = np.random.default_rng(seed), number_tokenizer()
     model = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(seed))
     rows, labels = examples(settings.sums, tokenizer, rng)

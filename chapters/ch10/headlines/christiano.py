@@ -132,9 +132,9 @@ class SummedRewards(ScalarModel):
 class OnlineReward:
     """score(tasks, rollouts) for `optimise`: reward models that learn from comparisons of the responses they score.
 
-    settings.online_rounds, {call: number of prompts}, says at which calls the labeller compares the k responses to how many
-    prompts. After each round all models are trained anew on all comparisons so far. Each model has the medium assistant's
-    body and a head of its own. The reward is the models' mean.
+    At the calls in settings.online_rounds, {call: number of prompts}, the labeller compares the k responses to that many
+    prompts. Then all models are trained anew on all comparisons so far. Each model has the medium assistant's body and a
+    head of its own. The reward is the models' mean.
     """
 
     def __init__(self, experiment: Experiment, seed: int, k: int):

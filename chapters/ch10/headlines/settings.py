@@ -1,4 +1,4 @@
-"""The settings of `python -m chapters.ch10.headlines`, and the small ones of `--quick`."""
+"""The settings of `python -m chapters.ch10.headlines`, and the small values of `--quick`."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,8 @@ class Settings(OnDevice):
     base: Path = Path("runs/main/pretrain")  # run folder of the base model
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model
     reward: Path = Path("runs/main/reward")  # run folder of the reward model
-    policies: Path | None = None  # folder of `ch10.rlhf --seeds 3`, whose policies to use; None trains them here
-    constituted: Path | None = None  # folder of `ch10.constitution`, whose models to use; None trains them here
+    policies: Path | None = None  # folder of `ch10.rlhf --seeds 3` with policies to use; None trains them here
+    constituted: Path | None = None  # folder of `ch10.constitution` with models to use; None trains them here
     run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = ("wei", "gao", "taori", "christiano", "bai", "stiennon", "ouyang")  # rows of the table
     seed: int = 0  # seed of the world and of all models that rows share
