@@ -12,6 +12,7 @@ from chapters.support.figures import new_figure, running_mean, save_figure
 PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
 MASKED, GRADED, SEAM = "masked", "graded", "seam"
 FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box colour, text colour
+TERMINAL_STYLES = {MASKED: "\x1b[38;5;245m", GRADED: "\x1b[30;48;5;221m", SEAM: "\x1b[97;48;5;27m"}  # ANSI colours
 SHARES = {"ticks": [0, 0.25, 0.5, 0.75, 1], "labels": ["0", "25%", "50%", "75%", "100%"]}
 
 
@@ -40,16 +41,14 @@ def mask_in_colour(input_ids: Sequence[int], labels: Sequence[int], tokenizer, c
 
     Without colour, graded tokens stand in «» and the seam in [].
     """
-    styles = {MASKED: ("\x1b[38;5;245m", ""), GRADED: ("\x1b[30;48;5;221m", "«»"), SEAM: ("\x1b[97;48;5;27m", "[]")}
+    if colour:
+        marks = {kind: (style, "\x1b[0m") for kind, style in TERMINAL_STYLES.items()}
+    else:
+        marks = {MASKED: ("", ""), GRADED: ("«", "»"), SEAM: ("[", "]")}
     out = []
     for piece, kind in zip(tokenizer.pieces(input_ids), kinds_of(labels), strict=True):
-        style, brackets = styles[kind]
-        text = printable(piece)
-        if colour:
-            text = f"{style}{text}\x1b[0m"
-        elif brackets:
-            text = brackets[0] + text + brackets[1]
-        out.append(text + ("\n" if piece.endswith(b"\n") else ""))
+        before, after = marks[kind]
+        out.append(before + printable(piece) + after + ("\n" if piece.endswith(b"\n") else ""))
     return "".join(out)
 
 

@@ -39,7 +39,7 @@ def draw_overview(out: Path) -> Path:
     shares = [100 * models[name]["test"]["all"] for name in ACCEPTED]
     bars = accepted.bar(list(ACCEPTED.values()), shares, color=[GREY, ORANGE, BLUE])
     accepted.bar_label(bars, fmt="%.0f %%")
-    accepted.set(title="First bend: held-out instructions", ylabel="answers accepted (%)", ylim=(0, 108))
+    accepted.set(title="Instruction tuning: held-out instructions", ylabel="answers accepted (%)", ylim=(0, 108))
 
     tuned, constitutional = result("rlhf"), result("constitution")["conduct"]
     rows = {"fine-tuned": tuned["before"], "after PPO": tuned, "after the constitution": constitutional["RL, default"]}
@@ -49,7 +49,7 @@ def draw_overview(out: Path) -> Path:
         conduct.barh(list(rows), widths, left=left, color=colour, label=label)
         left = [a + b for a, b in zip(left, widths)]
     conduct.invert_yaxis()
-    conduct.set(title="Second bend: harmful requests", xlabel="responses (%)", xlim=(0, 100))
+    conduct.set(title="Preference tuning: harmful requests", xlabel="responses (%)", xlim=(0, 100))
     conduct.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
     for axes in (loss, accepted, conduct):
         axes.spines[["top", "right"]].set_visible(False)
