@@ -36,8 +36,8 @@ Curve = list[tuple[float, float]]  # (√KL, mean gain over the first point)
 def gao(experiment: Experiment) -> Headline:
     """Gao et al. 2022: optimising too hard against a proxy reward."""
     settings = experiment.settings
-    best = experiment.cached("gao_best_of_n", best_of)
-    runs = [experiment.cached(f"gao_ppo_{seed}", press, seed) for seed in settings.gao_seeds]
+    best = experiment.cached("gao_best_of_n", run_best_of_n)
+    runs = [experiment.cached(f"gao_ppo_{seed}", run_ppo, seed) for seed in settings.gao_seeds]
     falls = np.array([fall(run, "judge") for run in runs])  # (S, N)
     rises = -np.array([fall(run, "proxy", by="judge") for run in runs])  # (S, N)
     low, high = interval(falls)
@@ -100,15 +100,15 @@ def proxy_quality(experiment: Experiment) -> dict[str, float]:
     """The proxy's accuracy on comparisons of held-out responses, and how many comparisons it learned from."""
     proxy, (gpt, tokenizer) = proxy_model(experiment), experiment.assistant()
     rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
-    measured = reward.measure(proxy, rankings)
+    scores = reward.measure(proxy, rankings)
     comparisons = int((experiment.run / "models" / "proxy" / "comparisons").read_text())
-    return {name: measured[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}
+    return {name: scores[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}
 
 
 # ── two ways to optimise ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def best_of(experiment: Experiment) -> list[Point]:
+def run_best_of_n(experiment: Experiment) -> list[Point]:
     """Best of n against the proxy, one point for each n."""
     settings, (model, tokenizer), proxy = experiment.settings, experiment.assistant(), proxy_model(experiment)
     tasks, most = experiment.tests[: settings.gao_held_out], max(settings.ns)
@@ -124,7 +124,7 @@ def best_of(experiment: Experiment) -> list[Point]:
     return [{"kl": best_of_n_kl(n), "judge": picks(judged, n), "proxy": picks(points, n)} for n in settings.ns]
 
 
-def press(experiment: Experiment, seed: int) -> list[dict]:
+def run_ppo(experiment: Experiment, seed: int) -> list[dict]:
     """PPO against the proxy alone, one point every settings.gao_every iterations."""
     settings = experiment.settings
     (policy, tokenizer), (reference, _) = experiment.assistant(), experiment.assistant()

@@ -127,13 +127,13 @@ def sieve(texts: Texts, seeds: Tasks, world: World) -> list[Instruction]:
         instruction, _, input = (part.strip() for part in text.partition(INPUT_HEADER.strip()))
         complete = re.fullmatch(r"[A-Z][^#\n]{5,80}[.?]", instruction) and re.fullmatch(r"([A-Z][^#\n]*\.)?", input)
         known = set(words(f"{instruction} {input}")) <= vocabulary
-        if complete and known and not asks_what_is_held_out(world.facts, f"{instruction} {input}"):
+        if complete and known and not mentions_held_out(world.facts, f"{instruction} {input}"):
             tasks[instruction, input] = Instruction(instruction, input, "", "written", "")
     return list(tasks.values())
 
 
-def asks_what_is_held_out(facts: Facts, text: str) -> bool:
-    """Does a text name anything on the test side of the split?
+def mentions_held_out(facts: Facts, text: str) -> bool:
+    """Does a text mention anything on the test side of the split?
 
     That can be a person, dish, town, trade, food or thing by itself, two foods to compare, two numbers to add, a whole
     list, or a whole sentence about today.

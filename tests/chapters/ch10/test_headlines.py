@@ -164,7 +164,7 @@ def test_the_sieve_keeps_complete_instructions_about_nothing_held_out(world):
 
 def test_the_sieve_stops_all_test_tasks_and_passes_most_training_tasks(world):
     def passes(task):
-        return not taori.asks_what_is_held_out(world.facts, f"{task.instruction} {task.input}")
+        return not taori.mentions_held_out(world.facts, f"{task.instruction} {task.input}")
 
     leaked = [task.instruction for task in mixed_tasks(world, "test", 1500, 1) if passes(task)]
     assert leaked == []
