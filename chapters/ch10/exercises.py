@@ -18,7 +18,7 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import classify, sft
 from chapters.ch10.figures import table
-from chapters.ch10.sft import build_example, format_prompt
+from chapters.ch10.sft import build_example, task_prompt
 from chapters.support.batches import IGNORE_INDEX
 from chapters.support.command import OnDevice, command
 from chapters.support.readers import read_instructions
@@ -50,7 +50,7 @@ def write_your_own_five(pairs: Sequence[Instruction], tokenizer: Tokenizer) -> s
 
 def check_claims(pair: Instruction, input_ids: Sequence[int], labels: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """Exercise 1's two claims about an example, as sentences.  Raises ValueError if a claim does not hold."""
-    prompt = tokenizer.encode(format_prompt(pair.instruction, pair.input))
+    prompt = tokenizer.encode(task_prompt(pair))
     response = tokenizer.encode(pair.output)
     seam = len(prompt) - 1
     if any(label != IGNORE_INDEX for label in labels[:seam]):

@@ -38,7 +38,7 @@ from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.load import load
 from chapters.ch10.classify import stratified_split, train_classifier
 from chapters.ch10.reward import ComparisonBatches, ScalarModel, from_pairs, measure, normalise, reward_loss, save_scalar
-from chapters.ch10.sft import InstructionBatches, format_prompt
+from chapters.ch10.sft import InstructionBatches, task_prompt
 from chapters.support.batches import random_split
 from chapters.support.command import OnDevice, command
 from chapters.support.readers import read_instructions, read_labelled, read_pairs
@@ -153,7 +153,7 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: Ru
     print(f"{len(batches.rows)} examples, {len(validation.rows)} held out, {skipped} longer than {context} tokens skipped")
     train(gpt, batches, config, run, validation=validation)
     save_model(run, merge_lora(gpt), tokenizer)
-    prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in held_out[:3]]
+    prompts = [tokenizer.encode(task_prompt(task)) for task in held_out[:3]]
     answers = write_together(Decoder(gpt), prompts, 40, temperature=0, stop_ids=(tokenizer.eos_id,))
     for task, answer in zip(held_out, answers):
         print(f"\n{task.instruction} {task.input}\n  -> {tokenizer.decode(answer).strip()}")

@@ -145,12 +145,17 @@ def respond(
 
 def ask(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:
     """A fine-tuned model's responses to instructions in the template; sampling: more arguments of `respond`."""
-    return respond(model, tokenizer, [format_prompt(task.instruction, task.input) for task in tasks], **sampling)
+    return respond(model, tokenizer, [task_prompt(task) for task in tasks], **sampling)
 
 
 def ask_base(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:
     """A base model's continuations of bare instructions, because it knows no template."""
     return respond(model, tokenizer, [bare_prompt(task) for task in tasks], **sampling)
+
+
+def task_prompt(task: Instruction) -> str:
+    """The instruction and its input in the template."""
+    return format_prompt(task.instruction, task.input)
 
 
 def bare_prompt(task: Instruction) -> str:

@@ -90,6 +90,7 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
     learner = RLOO(policy, config)
     records = experiment.optimise((policy, tokenizer), reference, score, config, learner, repeat=config.k)
     after = sample_responses(policy, tokenizer, experiment.tests, seed)
+    rankings = online.rankings if online else []
     return {
         "before": experiment.scores(experiment.responses(reference, tokenizer, seed)).tolist(),
         "after": experiment.scores(after.texts(tokenizer)).tolist(),
@@ -97,7 +98,7 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
         "curve": [(record["iteration"] * config.prompts, record["judge"]) for record in records],
         "samples": config.iterations * config.prompts,  # without the final policy's, from which it did not learn
         "compared": online.compared if online else 0,
-        "comparisons": online.comparisons if online else 0,
+        "comparisons": sum(len(ranking.pairs) for ranking in rankings),
     }
 
 
@@ -143,10 +144,6 @@ class OnlineReward:
         self.rankings: list[Ranking] = []
         self.models: list[ScalarModel] = []
         self.tokenizer, self.rng = experiment.assistant("medium")[1], SeededRandom(f"online/{seed}")
-
-    @property
-    def comparisons(self) -> int:
-        return sum(len(ranking.pairs) for ranking in self.rankings)
 
     def __call__(self, tasks: Tasks, rollouts: Rollouts) -> np.ndarray:
         prompts = self.experiment.settings.online_rounds.get(self.calls, 0)

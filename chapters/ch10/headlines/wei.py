@@ -27,7 +27,7 @@ from chapters.ch10.constitution.principles import Tasks, Texts
 from chapters.ch10.demonstrations import tune_with_rehearsal
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.rollout import log_probs_of, to_rollouts
-from chapters.ch10.sft import ask, ask_base, bare_prompt, format_prompt
+from chapters.ch10.sft import ask, ask_base, bare_prompt, task_prompt
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.facts import KINDS, SeededRandom
@@ -97,7 +97,7 @@ def by_family(tests: Tasks, values: np.ndarray) -> dict[str, float]:
 def measure_base(experiment: Experiment, tests: Tasks) -> dict[str, list[float]]:
     """The base model's results with the bare question or with the template, whichever are better."""
     model, tokenizer = experiment.base()
-    ways = [measure(experiment, model, tokenizer, tests, *way) for way in ((bare_prompt, ask_base), (framed, ask))]
+    ways = [measure(experiment, model, tokenizer, tests, *way) for way in ((bare_prompt, ask_base), (task_prompt, ask))]
     return {name: max((way[name] for way in ways), key=np.mean) for name in ("chosen", "free")}
 
 
@@ -109,7 +109,7 @@ def tune_and_measure(experiment: Experiment, tests: Tasks, count: int, seed: int
     tasks = experiment.world.instructions("train", config.steps * config.batch_size, seed, families)
     with TemporaryDirectory() as folder:
         tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, Run(folder))
-    return measure(experiment, model, tokenizer, tests, framed, ask)
+    return measure(experiment, model, tokenizer, tests, task_prompt, ask)
 
 
 def measure(
@@ -138,7 +138,3 @@ def choose(world: World, model: GPT, tokenizer: Tokenizer, tests: Tasks, prompt:
 def answer(task: Instruction, option: str) -> str:
     """The right answer with another last word: "At home Mira keeps a cat." becomes "At home Mira keeps a dog."."""
     return f"{task.output[:-1].rsplit(' ', 1)[0]} {option}."
-
-
-def framed(task: Instruction) -> str:
-    return format_prompt(task.instruction, task.input)

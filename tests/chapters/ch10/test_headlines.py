@@ -15,6 +15,7 @@ from chapters.ch10.headlines import __main__, bai, christiano, gao, taori, wei
 from chapters.ch10.headlines.__main__ import ROWS
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval, task_wins
 from chapters.ch10.headlines.settings import QUICK, Settings
+from chapters.ch10.sft import task_prompt
 from chapters.support.run_folder import Run
 from chapters.world.families import FAMILIES
 from chapters.world.requests import mixed_tasks
@@ -145,7 +146,7 @@ def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, mo
         return np.array([[float(response in right)] for response in rollouts.responses])
 
     monkeypatch.setattr(wei, "log_probs_of", log_probs)
-    assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, wei.framed) == [1.0] * 9
+    assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, task_prompt) == [1.0] * 9
 
 
 def test_the_sieve_keeps_complete_instructions_about_nothing_held_out(world):
