@@ -36,25 +36,23 @@ def assess(
     before: Rollouts,
     tokenizer: Any,
     reference: GPT,
-    policy: GPT | None = None,
+    policy: GPT,
     reward_model: ScalarModel | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Compare a tuned model's responses (after) with the SFT model's (before), one for each task.
 
     Returns:
-        {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "of each task", "length", "before": {…}}, with
-        "kl" if there is a policy and "reward" if there is a reward model. A win counts 1, an equal score ½.
+        {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "of each task", "length", "before": {…}, "kl"},
+        and "reward" if there is a reward model. A win counts 1, an equal score ½.
     """
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
     result = measure(judge, tasks, ours)
     result["wins"] = win_rate(judge, tasks, ours, theirs)
     each = [win_rate(judge, [task], [a], [b]) for task, a, b in zip(tasks, ours, theirs, strict=True)]
-    result["interval"], result["of each task"] = bootstrap_interval(each, seed), each
+    result["interval"], result["of each task"] = bootstrap_interval(each), each
     result["length"] = float(after.lengths.mean())
     result["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
-    if policy is not None:
-        result["kl"] = kl_between(policy, reference, after)
+    result["kl"] = kl_between(policy, reference, after)
     if reward_model is not None:
         result["reward"] = float(reward_scores(reward_model, after.rows).mean())
         result["before"]["reward"] = float(reward_scores(reward_model, before.rows).mean())
@@ -71,15 +69,15 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draw
 def assessment_text(result: dict[str, Any], name: str) -> str:
     """A result of `assess` for the terminal.  name: the name of the tuned model."""
     low, high = result["interval"]
-    lines = [
-        f"SFT:  {measurement_text(result['before'])}",
-        f"{name}:  {measurement_text(result)}",
-        f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
-        f"[{low:.1%}, {high:.1%}], a tie counted as half",
-    ]
-    if "kl" in result:
-        lines.append(f"KL from the SFT model: {result['kl']:.2f} nats per response")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"SFT:  {measurement_text(result['before'])}",
+            f"{name}:  {measurement_text(result)}",
+            f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
+            f"[{low:.1%}, {high:.1%}], a tie counted as half",
+            f"KL from the SFT model: {result['kl']:.2f} nats per response",
+        ]
+    )
 
 
 def pooled_assessment_text(results: Sequence[dict[str, Any]], name: str) -> str:
