@@ -69,14 +69,12 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draw
 def assessment_text(result: dict[str, Any], name: str) -> str:
     """A result of `assess` for the terminal.  name: the name of the tuned model."""
     low, high = result["interval"]
-    return "\n".join(
-        [
-            f"SFT:  {measurement_text(result['before'])}",
-            f"{name}:  {measurement_text(result)}",
-            f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
-            f"[{low:.1%}, {high:.1%}], a tie counted as half",
-            f"KL from the SFT model: {result['kl']:.2f} nats per response",
-        ]
+    return (
+        f"SFT:  {measurement_text(result['before'])}\n"
+        f"{name}:  {measurement_text(result)}\n"
+        f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
+        f"[{low:.1%}, {high:.1%}], a tie counted as half\n"
+        f"KL from the SFT model: {result['kl']:.2f} nats per response"
     )
 
 
