@@ -205,15 +205,13 @@ class Settings(OnDevice):
     pretrain: Path | None = None  # text file to pretrain on, besides the training texts
     run: Path = Path("runs/classify")  # run folder for all output
     vocab_size: int = 1024  # tokens of the vocabulary trained here
-    model: GPTConfig = field(  # shape of the body pretrained here (its vocab_size is the setting above)
-        default_factory=lambda: GPTConfig.preset("tiny", context=128)
-    )
-    pretraining: TrainConfig = field(  # training of the body
+    model: GPTConfig = field(default_factory=lambda: GPTConfig.preset("tiny", context=128))  # shape of a body pretrained here
+    pretraining: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST)
-    )
-    training: TrainConfig = field(  # training of the classifiers; short, so that the result depends on the body
+    )  # training of a body
+    training: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10)
-    )
+    )  # training of the classifiers; short, so that the result depends on the body
     snippets: int = 200  # world snippets to train on
     held_out: int = 600  # world snippets to test on; with --data, a fifth of the file
     seed: int = 0  # random seed
