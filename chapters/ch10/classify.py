@@ -205,7 +205,9 @@ class Settings(OnDevice):
     pretrain: Path | None = None  # text file to pretrain on, besides the training texts
     run: Path = Path("runs/classify")  # run folder for all output
     vocab_size: int = 1024  # tokens of the vocabulary trained here
-    model: GPTConfig = field(default_factory=lambda: GPTConfig.preset("tiny", context=128))  # shape of a body pretrained here
+    model: GPTConfig = field(
+        default_factory=lambda: GPTConfig.preset("tiny", context=128)
+    )  # shape of a body pretrained here; --vocab-size sets its vocab_size
     pretraining: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=2000, batch_size=8, **FAST)
     )  # training of a body

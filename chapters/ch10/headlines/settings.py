@@ -53,7 +53,7 @@ class Settings(OnDevice):
     pretrain_small: TrainConfig = default(pretraining, steps=7000, lr=5e-3, min_lr=4e-4, eval_every=1750)
     pretrain_medium: TrainConfig = default(pretraining, steps=4400, lr=4e-3, min_lr=4e-4, eval_every=1100)
     pretrain_large: TrainConfig = default(pretraining, steps=2400, lr=2e-3, min_lr=1.5e-4, eval_every=400)
-    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of other sizes
+    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of small, medium models
     compared: int = 2500  # instructions whose 4 responses train a small reward model
     rewarding: TrainConfig = default(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # training of the small reward models
     # The policy soon exploits a small reward model, so KL costs more and its target is lower.
