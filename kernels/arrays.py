@@ -1,14 +1,17 @@
-"""Where an array lives, how it gets to another device, and how broadcasting is undone."""
+"""The device of an array, its way to another device, and the reverse of broadcasting."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
-# In annotations: an array on any device. CuPy's and the emulated device's arrays have the interface of NumPy's.
+# For annotations. An array may be on any device: CuPy's and the emulated device's arrays have the interface of NumPy's.
 Array: TypeAlias = np.ndarray
+Arrays: TypeAlias = Sequence[Array]
+Gradients: TypeAlias = tuple[Array | None, ...]  # of a backward pass: for each input an array, or None
 
 
 class DeviceError(RuntimeError):
@@ -59,9 +62,8 @@ def to_device(array: Array, device: str) -> Array:
     source_device = device_of(array)
     if device == source_device:
         return array
-    on_host: Any = array
-    if source_device != "cpu":
-        on_host = on_host.get()
+    source: Any = array
+    on_host = source if source_device == "cpu" else source.get()
     return on_host if device == "cpu" else require(device).asarray(on_host)
 
 
@@ -82,7 +84,7 @@ def require(device: str) -> Any:
 
 
 def require_cupy() -> Any:
-    """The module cupy, once a GPU has answered.
+    """The module cupy, after a check that there is a GPU.
 
     Raises:
         DeviceError: if CuPy, the driver or the GPU is missing.

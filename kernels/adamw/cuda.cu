@@ -1,7 +1,7 @@
 // AdamW and the gradient norm; reference.py has the formulas.
 //
-// The update reads four arrays, writes three and computes next to nothing, so moving 28 bytes a parameter takes all its time. A
-// model has more than a hundred arrays, and a launch costs the CPU more time than a small array costs the GPU. So one launch
+// The update reads four arrays, writes three and computes next to nothing: its time is that of moving 28 bytes a parameter. A
+// model has more than a hundred arrays, and a launch takes the CPU longer than a small array takes the GPU. So one launch
 // serves the whole list of arrays, through a table of addresses:
 //
 //   table[w n + i]           address of array i of list w (n arrays a list); after the lists come the n lengths
@@ -20,7 +20,7 @@ __device__ __forceinline__ void update(float* param, float grad, float* m, float
     *param = *param * decay - step_size * *m / (sqrtf(*v) / root_correction + eps);
 }
 
-// One array, one parameter a thread.
+// Updates one array, one parameter a thread.
 extern "C" __global__ void adamw_plain(float* param, const float* grad, float* m, float* v, long long n, float scale, float decay,
                                        float beta1, float beta2, float rest1, float rest2, float step_size, float root_correction,
                                        float eps) {
@@ -39,8 +39,8 @@ __device__ __forceinline__ Chunk this_chunk(const long long* lengths, const int*
 
 __device__ __forceinline__ bool aligned_address(const float* p) { return ((unsigned long long)p & 15) == 0; }
 
-// All arrays of the four lists, a quad a thread at a time. The gradient is multiplied by `scale`, and by *scale_array if that
-// is not null: the factor of a clipped gradient, which only the GPU knows yet, need not travel to the CPU and back.
+// Updates all arrays of the four lists; a thread updates a quad at a time. The gradient is multiplied by `scale`, and by
+// *scale_array if that is not null: the GPU computes the factor that clips a gradient, and the CPU need not wait for it.
 extern "C" __global__ void adamw(const long long* table, const int* blocks, int n_arrays, float scale, const float* scale_array,
                                  float decay, float beta1, float beta2, float rest1, float rest2, float step_size,
                                  float root_correction, float eps) {

@@ -1,15 +1,17 @@
 """Cross-entropy of logits against class indices: the specification, in NumPy, for any float dtype.
 
 It is the negative log-likelihood of softmax(logits).
-Source of label smoothing: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.00567), §7.
+Source: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.00567), §7, for label smoothing.
 """
 
 import numpy as np
 
+from kernels.arrays import Array
+
 
 def cross_entropy_forward(
-    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int = -100, label_smoothing: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+    logits: Array, targets: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[Array, Array]:
     """loss_r = log Σ_c exp(logits_rc) − logits_r,target for each row r.
 
     Args:
@@ -38,15 +40,15 @@ def cross_entropy_forward(
 # An ignored row has loss 0 whatever its logits are, so its gradient is zero.
 # Saved: the logits, and L, one number for each row. No (R, V) array of probabilities is kept.
 def cross_entropy_backward(
-    dlosses: np.ndarray,
-    logits: np.ndarray,
-    targets: np.ndarray,
-    logsumexp: np.ndarray,
+    dlosses: Array,
+    logits: Array,
+    targets: Array,
+    logsumexp: Array,
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Array | None = None,
+) -> Array:
     """Gradient of cross-entropy.
 
     Args:

@@ -3,10 +3,10 @@
 //     layernorm_plain            thread r computes row r
 //     layernorm_forward          a team of threads computes a row and keeps it in registers, so that the mean, and the variance
 //                                around that mean (the accurate way, in two passes), cost one read of memory
-//     layernorm_backward_input   dx, which needs two sums over a row: one team per row, any row length
+//     layernorm_backward_input   dx, which needs two sums over a row: a team for each row, of any length
 //     layernorm_weight_sums      dweight and dbias, which need sums over all rows: a block adds up 32 columns of a strip of rows
-//     layernorm_backward         dx and the sums in one read, if a team's registers hold a row; _wide is for long rows
-//     layernorm_add_strips       dweight and dbias from the strips of either
+//     layernorm_backward         dx and the strips' sums in one read, if a row fits a team's registers; _wide is for long rows
+//     layernorm_add_strips       dweight and dbias from the strips of either kernel
 //
 // No kernel uses atomics, so every sum has a fixed order and the same inputs give the same bits.
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ float spread(float4 v, float mean, long long i, long 
     return s;
 }
 
-// A team has blockDim.x threads, a block blockDim.y teams.
+// A team has blockDim.x threads, and a block has blockDim.y teams.
 extern "C" __global__ void __launch_bounds__(512)
 layernorm_forward(const float* x, const float* weight, const float* bias, float* y, float* mean, float* rstd, int rows,
                   int columns, float eps, int aligned) {
@@ -125,7 +125,7 @@ extern "C" __global__ void layernorm_weight_sums(const float* dy, const float* x
     }
 }
 
-// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks with blockIdx.y 0; dbias likewise, in those with 1. A block
+// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks whose blockIdx.y is 0; the other blocks add up dbias. A block
 // of 32 × 32 threads adds up 32 columns. dweight or dbias is null if the caller does not need it.
 extern "C" __global__ void layernorm_add_strips(const float* dweights, const float* dbiases, float* dweight, float* dbias, int n,
                                                 int columns, int accumulate_weight, int accumulate_bias) {
