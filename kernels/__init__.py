@@ -5,7 +5,7 @@
     kernels/softmax/cpu.py         Numba, float32: the same signatures, fast
     kernels/softmax/cuda.py        CUDA C (cuda.cu) on a GPU, or on the CPU through kernels/emulator
 
-A caller asks for the kernels that serve its array, and calls them by name:
+`serving` returns the kernels for an array, which are then called by name:
 
 >>> import numpy as np, kernels
 >>> x = np.array([[0.0, 0.0, 0.0, 0.0]])
@@ -29,7 +29,6 @@ Every set keeps the same contract, so any set can replace another:
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -61,14 +60,12 @@ _FOLDER = {function: folder for folder, functions in OPERATIONS.items() for func
 class KernelSet:
     """The kernels of one device, as attributes: `KernelSet("cpu").softmax_forward`.
 
-    A module is imported on first use, so `import kernels` needs neither Numba nor CuPy. If an operation has no `cpu.py`, its
-    `reference.py` serves the CPU. The CUDA sets have no such substitute, because their arrays live elsewhere.
+    A module is imported on first use, so `import kernels` needs neither Numba nor CuPy.
     """
 
     def __init__(self, name: str, module: str, float32_only: bool = True):
-        self.name = name
+        self.name, self.float32_only = name, float32_only
         self.module = module  # the file in each operation's folder
-        self.float32_only = float32_only
 
     def __repr__(self) -> str:
         return f"KernelSet({self.name!r})"
@@ -77,10 +74,7 @@ class KernelSet:
         if function not in _FOLDER:
             names = ", ".join(sorted(_FOLDER))
             raise AttributeError(f"kernels: expected the name of a kernel, got {function!r}; the kernels are {names}")
-        path = f"kernels.{_FOLDER[function]}.{self.module}"
-        if self.module == "cpu" and find_spec(path) is None:
-            path = f"kernels.{_FOLDER[function]}.reference"
-        kernel = getattr(import_module(path), function)
+        kernel = getattr(import_module(f"kernels.{_FOLDER[function]}.{self.module}"), function)
         setattr(self, function, kernel)  # the next access is a plain attribute
         return kernel
 
@@ -117,10 +111,10 @@ def serving(array: Any) -> KernelSet:
 
 @contextmanager
 def use(name: str) -> Iterator[KernelSet]:
-    """Let the set `name` serve every NumPy array inside the with block: "reference", "cpu" or "emulator".
+    """Let the set "reference", "cpu" or "emulator" serve every NumPy array inside the with block.
 
     Raises:
-        ValueError: for any other name. "cuda" is not among them, because it cannot serve NumPy arrays: move the arrays.
+        ValueError: for any other name, also for "cuda", which cannot serve NumPy arrays.
     """
     global _forced
     if name == "cuda":

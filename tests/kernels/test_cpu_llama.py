@@ -7,7 +7,7 @@ import kernels
 from kernels import cases
 
 ours = kernels.SETS["cpu"]
-NEW = ("rms_norm", "rotary", "swiglu")
+OPERATIONS = ("rms_norm", "rotary", "swiglu")
 
 
 def normal(*shape, seed=0):
@@ -18,16 +18,15 @@ def normal(*shape, seed=0):
 def test_every_case_against_float64(seed):
     checked = 0
     for operation, function, args, kw in cases.cases(np.random.default_rng(seed), small=True):
-        if operation in NEW:
+        if operation in OPERATIONS:
             want = cases.reference(operation, function)(*cases.double(args), **kw)
             assert cases.error(getattr(ours, function)(*args, **kw), want) < 4e-6, cases.describe(function, args, kw)
             checked += 1
     assert checked > 30
 
 
-@pytest.mark.parametrize("served", ["cpu", "reference"])
+@pytest.mark.parametrize("served", [ours, kernels.SETS["reference"]], ids=repr)
 def test_buffers_are_written_to_and_added_to(served):
-    served = kernels.SETS[served]
     x, dy, w = normal(9, 34), normal(9, 34, seed=1), normal(34, seed=2)
     y, rstd = served.rms_norm_forward(x, w)
     want_dx, want_dw = served.rms_norm_backward(dy, x, w, rstd)
@@ -44,9 +43,8 @@ def test_buffers_are_written_to_and_added_to(served):
     np.testing.assert_array_equal(served.swiglu_backward(half, x, out=x.copy()), served.swiglu_backward(half, x))
 
 
-@pytest.mark.parametrize("served", ["cpu", "reference"])
+@pytest.mark.parametrize("served", [ours, kernels.SETS["reference"]], ids=repr)
 def test_rotary_in_place_and_back(served):
-    served = kernels.SETS[served]
     x, angles = normal(2, 3, 5, 8), normal(5, 4, seed=1)
     cos, sin = np.cos(angles), np.sin(angles)
     want = served.rotary(x, cos, sin)
@@ -70,10 +68,9 @@ def test_swiglu_far_from_zero():
     np.testing.assert_allclose(ours.swiglu_forward(x), [[600, 0, 2e30, 0]])
 
 
-def test_nothing_is_promoted():
-    for dtype in ("float16", "float32", "float64"):
-        x, angles = normal(1, 2, 3, 8).astype(dtype), normal(3, 4).astype(dtype)
-        served = kernels.SETS["reference"]
-        results = [*served.rms_norm_forward(x, x[0, 0, 0]), served.swiglu_forward(x), served.rotary(x, angles, angles)]
-        results += [*served.rms_norm_backward(x, x, x[0, 0, 0], x[..., 0]), served.swiglu_backward(x[..., :4], x)]
-        assert {r.dtype.name for r in results} == {dtype}
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_nothing_is_promoted(dtype):
+    x, angles, served = normal(1, 2, 3, 8).astype(dtype), normal(3, 4).astype(dtype), kernels.SETS["reference"]
+    results = [*served.rms_norm_forward(x, x[0, 0, 0]), served.swiglu_forward(x), served.rotary(x, angles, angles)]
+    results += [*served.rms_norm_backward(x, x, x[0, 0, 0], x[..., 0]), served.swiglu_backward(x[..., :4], x)]
+    assert {r.dtype.name for r in results} == {dtype}
