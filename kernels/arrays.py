@@ -71,10 +71,10 @@ def require(device: str) -> Any:
     """The module whose arrays live on `device`.
 
     Raises:
-        DeviceError: if the device is not available here.
+        DeviceError: if this machine lacks CuPy, the driver or a GPU, or the emulator's g++.
     """
     if device == "cuda":
-        return require_cupy()
+        _require_gpu()
     if device == "emulator":
         from kernels.emulator import available
 
@@ -83,20 +83,15 @@ def require(device: str) -> Any:
     return import_module(DEVICES[device])
 
 
-def require_cupy() -> Any:
-    """The module cupy, after a check that there is a GPU.
-
-    Raises:
-        DeviceError: if CuPy, the driver or the GPU is missing.
-    """
+def _require_gpu() -> None:
     try:
         import cupy
     except ImportError as error:
         raise DeviceError("device 'cuda' needs CuPy, which is not installed: pip install -e '.[gpu]'") from error
+    missing = "no GPU was found"
     try:
         if cupy.cuda.runtime.getDeviceCount() > 0:
-            return cupy
-        missing = "no GPU was found"
+            return
     except cupy.cuda.runtime.CUDARuntimeError as error:
         missing = f"the NVIDIA driver does not answer ({error})"
     raise DeviceError(f"device 'cuda' is not available: {missing}; choose --device cpu")

@@ -2,7 +2,7 @@
 
 The update equals `naive_adamw`, applied to every array. A model has dozens of arrays, most of them small. The fast version
 cuts all of them into spans of at most SPAN numbers, and the threads draw spans until none is left. So the threads start only
-once, and memory is passed over only once: four arrays are read and three written.
+once, and pass over memory only once: they read four arrays and write three.
 """
 
 import math
@@ -116,7 +116,7 @@ def _writable_in_place(array: Array) -> bool:
 def _settings(
     step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, grad_scale: float = 1.0
 ) -> tuple[np.float32, ...]:
-    # Both bias corrections in one factor saves a division for each weight (Kingma, Ba 2015, end of section 2).
+    # A factor that combines both bias corrections saves a division for each weight (Kingma, Ba 2015, end of section 2).
     correction2 = math.sqrt(1 - beta2**step)
     rate = lr * correction2 / (1 - beta1**step)
     return tuple(map(np.float32, Settings(1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale)))
@@ -141,7 +141,7 @@ def global_norm(arrays: Arrays) -> Array:
     if not arrays:
         return np.sqrt(np.float64(0))
     table, tasks, elements = _spans(arrays)
-    sums = np.empty(len(table))  # a sum for each span: they are added in this order, whichever thread computed them
+    sums = np.empty(len(table))  # added in the order of the spans, whichever thread computed each
     _square_sums(table, sums, address(tasks), threads_for(elements))
     return np.sqrt(sums.sum())
 

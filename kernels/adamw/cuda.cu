@@ -1,6 +1,6 @@
 // AdamW and the gradient norm; reference.py has the formulas.
 //
-// The update reads four arrays, writes three and computes next to nothing: its time is that of moving 28 bytes a parameter. A
+// The update reads four arrays, writes three and computes little, so it takes the time to move 28 bytes per parameter. A
 // model has more than a hundred arrays, and a launch takes the CPU longer than a small array takes the GPU. So one launch
 // serves the whole list of arrays, through a table of addresses:
 //
@@ -80,7 +80,7 @@ __device__ __forceinline__ double block_sum(double v) {  // team_sum in double p
     return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0);
 }
 
-// sums[b] = the sum of squares of block b's chunk, by 256 threads of 16 elements.
+// sums[b] = the sum of squares of block b's chunk. Each of 256 threads adds up 16 elements.
 extern "C" __global__ void square_sums(const long long* table, const int* blocks, int n_arrays, double* sums) {
     const Chunk chunk = this_chunk(table + n_arrays, blocks);
     const float* x = (const float*)table[chunk.array];
@@ -94,7 +94,7 @@ extern "C" __global__ void square_sums(const long long* table, const int* blocks
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// *norm = √(the sum of n sums), by one block.
+// *norm = √(the sum of n sums). A single block computes it.
 extern "C" __global__ void root_of_sum(const double* sums, double* norm, int n) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];

@@ -22,8 +22,8 @@ extern "C" __global__ void cross_entropy_plain(const float* logits, const long l
     losses[r] = target >= 0 && target < classes ? logsumexp[r] - x[target] : NOT_A_NUMBER;
 }
 
-// A team of blockDim.x threads computes a row, and a block computes blockDim.y rows. A target out of range gives NaN, without
-// a read.
+// A team of blockDim.x threads computes a row, and a block computes blockDim.y rows. A target out of range reads no logit and
+// gives NaN.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_forward(const float* logits, const long long* targets, float* losses, float* logsumexp, int rows, int classes,
                       long long ignore_index, float smoothing, int aligned) {

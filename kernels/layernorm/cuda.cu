@@ -143,10 +143,10 @@ extern "C" __global__ void layernorm_add_strips(const float* dweights, const flo
     if (threadIdx.x == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }
 
-// dx and the sums for dweight and dbias in one read of dy and x. Each of the grid's teams takes every teams-th row. A thread
-// always has the same columns, so its running sums stay in registers, and the team writes them once, at the end, as a strip of
-// its own. Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, the quads of each array in a thread's registers,
-// is a constant at both calls, so the unused ends of the arrays below take no registers.
+// dx and the sums for dweight and dbias in one read of dy and x. With n teams in the grid, a team computes every n-th row. A
+// thread always has the same columns, so its sums over rows stay in registers, and the team writes them as a strip at the end.
+// Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, how many quads of an array a thread has in registers, is a
+// constant at both calls, so the unused ends of the arrays below take no registers.
 __device__ __forceinline__ void backward_rows(const float* dy, const float* x, const float* weight, const float* mean,
                                               const float* rstd, const float* plus, float* dx, float* dweights, float* dbiases,
                                               int rows, int columns, int aligned, int quads) {

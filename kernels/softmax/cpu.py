@@ -72,7 +72,7 @@ def _log_softmax_row(x, y):
     for c in range(len(x)):
         total += exp_to_zero(x[c] - top)
     shift = top + _F(math.log(total))
-    if math.isinf(top):  # a row with +inf, or of -inf only, becomes NaN, as inf − inf does
+    if math.isinf(top):  # a row with +inf, or only -inf, becomes NaN, since inf − inf is NaN
         shift = _F(np.nan)
     for c in range(len(x)):
         y[c] = x[c] - shift
