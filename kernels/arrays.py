@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# For annotations. An array may be on any device: CuPy's and the emulated device's arrays have the interface of NumPy's.
+# For annotations. An Array may be on any device: CuPy's and the emulated device's arrays have the interface of NumPy's.
 Array: TypeAlias = np.ndarray
 Arrays: TypeAlias = Sequence[Array]
-Gradients: TypeAlias = tuple[Array | None, ...]  # of a backward pass: for each input an array, or None
+Gradients: TypeAlias = tuple[Array | None, ...]  # for each input of a backward pass: an array, or None
 
 
 class DeviceError(RuntimeError):

@@ -8,8 +8,8 @@ GPU waits for the CPU. A graph records the launches with all their arguments, ad
         y = f(x)             # recorded, not computed
     graph.replay()           # now y holds f(x); after x was overwritten, the next replay computes f of its new content
 
-The recorded work must be the same every time: it has the same shapes, and nothing travels between CPU and GPU. A graph has its
-own memory pool, because a replay writes to all the arrays of the recording, even to those that Python has dropped; CuPy's usual
+The recorded work must be the same every time: the same shapes, and no transfer between CPU and GPU. A graph has its own
+memory pool, because a replay writes to all the arrays of the recording, even to those that Python has dropped; CuPy's usual
 pool would give their memory to other arrays. The pool lives as long as the graph and every array made in it.
 
 Source: NVIDIA, "CUDA C++ Programming Guide", section on CUDA Graphs (stream capture); cupy.cuda.Stream.begin_capture.

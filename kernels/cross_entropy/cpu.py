@@ -24,7 +24,7 @@ def naive_cross_entropy(x: Array, target: int) -> float:
 
 
 _F = types.float32
-PIECE, SPAN = 4096, 128  # a row is summed in pieces of 4096 numbers with the same shift, and a piece in spans
+PIECE, SPAN = 4096, 128  # numbers that share a shift, and numbers to process at a time
 AHEAD = 2048  # how many numbers the prefetch is ahead: 8 kB
 _HIGHEST, _ENOUGH = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
 _LOWEST = -3.4028235e38

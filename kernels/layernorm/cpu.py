@@ -28,7 +28,7 @@ def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> 
 
 
 _F = types.float32
-SPAN = 128  # how many numbers of a row to write at a time, while as many of the next row are prefetched
+SPAN = 128  # numbers to process at a time; as many of the next row are prefetched meanwhile
 _NO_ROWS = np.empty((0, 0), np.float32)
 
 
