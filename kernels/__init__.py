@@ -85,7 +85,7 @@ SETS = {
     "cuda": KernelSet("cuda", "cuda"),
     "emulator": KernelSet("emulator", "cuda"),
 }
-_forced: KernelSet | None = None
+_override: KernelSet | None = None
 
 
 def serving(array: Any) -> KernelSet:
@@ -96,17 +96,17 @@ def serving(array: Any) -> KernelSet:
     """
     device = device_of(array)
     if device != "cpu":
-        chosen = SETS[device]
-    elif _forced is not None:
-        chosen = _forced
+        kernel_set = SETS[device]
+    elif _override is not None:
+        kernel_set = _override
     else:
-        chosen = SETS["cpu" if array.dtype == np.float32 else "reference"]
-    if chosen.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
+        kernel_set = SETS["cpu" if array.dtype == np.float32 else "reference"]
+    if kernel_set.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
         raise TypeError(
-            f"the {chosen.name} kernels: expected float32, got {array.dtype}; "
+            f"the {kernel_set.name} kernels: expected float32, got {array.dtype}; "
             "convert the array with .float(), or use the reference kernels (`with kernels.use('reference'):`)"
         )
-    return chosen
+    return kernel_set
 
 
 @contextmanager
@@ -116,13 +116,13 @@ def use(name: str) -> Iterator[KernelSet]:
     Raises:
         ValueError: for any other name, also for "cuda", which cannot serve NumPy arrays.
     """
-    global _forced
+    global _override
     if name == "cuda":
         raise ValueError("kernels.use: expected kernels for NumPy arrays, got 'cuda'; move the arrays to the GPU instead")
     if name not in SETS:
         raise ValueError(f"kernels.use: expected 'reference', 'cpu' or 'emulator', got {name!r}; choose one of them")
-    before, _forced = _forced, SETS[name]
+    before, _override = _override, SETS[name]
     try:
         yield SETS[name]
     finally:
-        _forced = before
+        _override = before

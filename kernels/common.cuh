@@ -65,12 +65,12 @@ __device__ __forceinline__ float warp_max(float v) {
 // of a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the last
 // warp.
 __device__ __forceinline__ float exchange_between_warps(float v, float neutral) {
-    __shared__ float of_warp[32];
+    __shared__ float warp_values[32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     __syncthreads();  // every thread has read the numbers of an earlier call
-    if (lane == 0) of_warp[warp] = v;
+    if (lane == 0) warp_values[warp] = v;
     __syncthreads();
-    return lane < warps ? of_warp[lane] : neutral;
+    return lane < warps ? warp_values[lane] : neutral;
 }
 
 __device__ __forceinline__ float team_sum(float v) {

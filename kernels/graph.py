@@ -17,7 +17,7 @@ The emulated device (kernels/emulator/memory.py) records and replays too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kernels.arrays import Array
@@ -43,11 +43,11 @@ def concatenate(xp: Any, arrays: Sequence[Array], axis: int) -> Array:
         return xp.concatenate(arrays, axis=axis)
     shape, axis, end = list(arrays[0].shape), axis % arrays[0].ndim, 0
     shape[axis] = sum(a.shape[axis] for a in arrays)
-    joined = xp.empty(shape, arrays[0].dtype)
+    result = xp.empty(shape, arrays[0].dtype)
     for a in arrays:
         begin, end = end, end + a.shape[axis]
-        joined[(slice(None),) * axis + (slice(begin, end),)] = a
-    return joined
+        result[(slice(None),) * axis + (slice(begin, end),)] = a
+    return result
 
 
 class Graph:
@@ -93,10 +93,8 @@ class Graph:
             try:
                 yield work
             except BaseException:
-                try:
+                with suppress(cuda.runtime.CUDARuntimeError):  # a consequence of the error that is raised below
                     stream.end_capture()
-                except cuda.runtime.CUDARuntimeError:  # a consequence of the first error, which is raised below
-                    pass
                 raise
             work.append(stream.end_capture().launch)
 

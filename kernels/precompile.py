@@ -24,37 +24,37 @@ from kernels import SETS, KernelSet, launch
 ROWS, WIDTH, HEADS = 16, 32, 2
 
 
-def attention_forward(served: KernelSet, x: np.ndarray) -> None:
+def attention_forward(cpu: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
-    served.attention_forward(q, q, q, causal_offset=0)
+    cpu.attention_forward(q, q, q, causal_offset=0)
 
 
-def attention_backward(served: KernelSet, x: np.ndarray) -> None:
+def attention_backward(cpu: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
-    served.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
+    cpu.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
 
 
-def products(served: KernelSet, x: np.ndarray) -> None:
+def products(cpu: KernelSet, x: np.ndarray) -> None:
     weight = np.zeros((WIDTH, WIDTH), np.float32)
-    served.linear_forward(x, weight)
-    served.linear_backward(x, x, weight, x, activation="gelu_tanh")
-    served.linear_forward(x[:1], weight)  # one row, as in sampling
+    cpu.linear_forward(x, weight)
+    cpu.linear_backward(x, x, weight, x, activation="gelu_tanh")
+    cpu.linear_forward(x[:1], weight)  # one row, as in sampling
 
 
-def rows(served: KernelSet, x: np.ndarray) -> None:
+def rows(cpu: KernelSet, x: np.ndarray) -> None:
     ids, row, ones = np.zeros(ROWS, np.int64), x[:, 0].copy(), np.ones(WIDTH, np.float32)  # (R,), (R,), (C,)
-    served.embedding_forward(x, ids)
-    served.embedding_backward(x, ids, ROWS)
-    served.layernorm_forward(x, ones, ones)
-    served.layernorm_backward(x, x, ones, row, row)
-    served.cross_entropy_forward(x, ids)
-    served.cross_entropy_backward(row, x, ids, row)
-    served.log_softmax_forward(x)
-    served.log_softmax_backward(x, x)
-    served.global_norm([x])
-    served.scale_arrays([x.copy()], 1.0)
+    cpu.embedding_forward(x, ids)
+    cpu.embedding_backward(x, ids, ROWS)
+    cpu.layernorm_forward(x, ones, ones)
+    cpu.layernorm_backward(x, x, ones, row, row)
+    cpu.cross_entropy_forward(x, ids)
+    cpu.cross_entropy_backward(row, x, ids, row)
+    cpu.log_softmax_forward(x)
+    cpu.log_softmax_backward(x, x)
+    cpu.global_norm([x])
+    cpu.scale_arrays([x.copy()], 1.0)
     parameter, gradient, m, v = ([x.copy()] for _ in range(4))
-    served.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
+    cpu.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
 
 
 # All shares take about the same time: the kernels of attention and of matmul are large functions.

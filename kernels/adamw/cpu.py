@@ -124,14 +124,14 @@ def _settings(
 
 def adamw_step(params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, **settings: Any) -> None:
     """See kernels/adamw/reference.py, which lists the settings too."""
-    direct = []
+    in_place = []
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         if grad.shape == param.shape == m.shape == v.shape and all(map(_writable_in_place, (param, m, v))):
-            direct.append((param, np.ascontiguousarray(grad, np.float32), m, v))
+            in_place.append((param, np.ascontiguousarray(grad, np.float32), m, v))
         else:
             reference.adamw_step([param], [grad], [m], [v], **settings)
-    if direct:
-        table, tasks, elements = _spans(*zip(*direct))
+    if in_place:
+        table, tasks, elements = _spans(*zip(*in_place))
         _step(table, _settings(**settings), address(tasks), threads_for(4 * elements))
 
 
@@ -148,8 +148,8 @@ def global_norm(arrays: Arrays) -> Array:
 
 def scale_arrays(arrays: Arrays, factor: float) -> None:
     """See kernels/adamw/reference.py."""
-    direct = [a for a in arrays if _writable_in_place(a)]
+    in_place = [a for a in arrays if _writable_in_place(a)]
     reference.scale_arrays([a for a in arrays if not _writable_in_place(a)], factor)
-    if direct:
-        table, tasks, elements = _spans(direct)
+    if in_place:
+        table, tasks, elements = _spans(in_place)
         _scale(table, np.float32(factor), address(tasks), threads_for(elements))

@@ -67,17 +67,17 @@ extern "C" __global__ void adamw(const long long* table, const int* blocks, int 
 extern "C" __global__ void scale_arrays(const long long* table, const int* blocks, int n_arrays, float factor, const float* factor_array) {
     const Chunk chunk = this_chunk(table + n_arrays, blocks);
     float* x = (float*)table[chunk.array];
-    const float by = factor_array ? factor * *factor_array : factor;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk.end; i += blockDim.x) x[i] *= by;
+    const float scale = factor_array ? factor * *factor_array : factor;
+    for (long long i = chunk.begin + threadIdx.x; i < chunk.end; i += blockDim.x) x[i] *= scale;
 }
 
 // ---- The norm, in double precision and in a fixed order ------------------------------------------------------------------
 __device__ __forceinline__ double block_sum(double v) {  // team_sum in double precision
-    __shared__ double of_warp[32];
+    __shared__ double warp_sums[32];
     v = warp_sum(v);
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = v;
     __syncthreads();
-    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0);
+    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? warp_sums[threadIdx.x % 32] : 0.0);
 }
 
 // sums[b] = the sum of squares of block b's chunk. Each of 256 threads adds up 16 elements.

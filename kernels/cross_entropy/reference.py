@@ -23,18 +23,18 @@ def cross_entropy_forward(
         losses and logsumexp, (R,) each, in the dtype of the logits; 0 in ignored rows.
     """
     losses, logsumexp = np.zeros(len(logits), logits.dtype), np.zeros(len(logits), logits.dtype)
-    graded = np.flatnonzero(targets != ignore_index)  # (G,)
-    x = logits[graded]  # (G, V)
+    rows = np.flatnonzero(targets != ignore_index)  # (G,)  the rows that are not ignored
+    x = logits[rows]  # (G, V)
     top = x.max(axis=-1, initial=-np.inf)  # (G,)
     lse = np.log(np.exp(x - top[:, None]).sum(axis=-1)) + top  # (G,)
-    at_target = x[np.arange(len(graded)), targets[graded]]  # (G,)
+    at_target = x[np.arange(len(rows)), targets[rows]]  # (G,)
     if label_smoothing:
         at_target = (1 - label_smoothing) * at_target + label_smoothing * x.mean(axis=-1)
-    losses[graded], logsumexp[graded] = lse - at_target, lse
+    losses[rows], logsumexp[rows] = lse - at_target, lse
     return losses, logsumexp
 
 
-# The forward pass was, for one graded row:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
+# The forward pass was, for a row that is not ignored:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
 # with the target distribution q: 1 at the target, or with label smoothing 1 − ε there plus ε/V everywhere.
 #   ∂L/∂x_c = exp(x_c − L) = p_c,   so   dx_c = dloss (p_c − q_c).
 # An ignored row has loss 0 whatever its logits are, so its gradient is zero.

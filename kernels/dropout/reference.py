@@ -38,6 +38,6 @@ def dropout(x: Array, p: float, seed: int, *, out: Array | None = None) -> Array
     Returns:
         y, shaped like x.
     """
-    keep = (uniform(seed, x.size) >= np.float32(p)).reshape(x.shape)
+    mask = (uniform(seed, x.size) >= np.float32(p)).reshape(x.shape)
     scale = x.dtype.type(0 if p >= 1 else 1 / (1 - p))
-    return np.multiply(np.where(keep, x, 0), scale, out=out, dtype=x.dtype)
+    return np.multiply(np.where(mask, x, 0), scale, out=out, dtype=x.dtype)

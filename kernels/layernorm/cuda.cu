@@ -152,7 +152,7 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
                                               int rows, int columns, int aligned, int quads) {
     const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    __shared__ float2 of_warp[2][16];  // alternating, so that one barrier a row is enough
+    __shared__ float2 warp_sums[2][16];  // alternating, so that one barrier a row is enough
     float4 dw[QUADS], db[QUADS];
     UNROLL for (int j = 0; j < quads; ++j) dw[j] = db[j] = quad(0.0f);
     int turn = 0;
@@ -177,11 +177,11 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
         shift = warp_sum(shift);
         stretch = warp_sum(stretch);
         if (warps > 1) {
-            if (lane == 0) of_warp[turn][warp] = make_float2(shift, stretch);
+            if (lane == 0) warp_sums[turn][warp] = make_float2(shift, stretch);
             __syncthreads();
             shift = stretch = 0.0f;
             for (int w = 0; w < warps; ++w) {  // every thread adds up the sums of the few warps
-                const float2 part = of_warp[turn][w];
+                const float2 part = warp_sums[turn][w];
                 shift += part.x;
                 stretch += part.y;
             }

@@ -23,8 +23,8 @@ def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Arra
     """
     sin = -sin if inverse else sin
     a, b = np.split(x, 2, axis=-1)  # (B, H, T, D/2) each
-    rotated = a * cos - b * sin, b * cos + a * sin  # compute both before writing either: out may be x
-    return np.concatenate(rotated, axis=-1, out=np.empty_like(x) if out is None else out)
+    halves = a * cos - b * sin, b * cos + a * sin  # compute both before writing either: out may be x
+    return np.concatenate(halves, axis=-1, out=np.empty_like(x) if out is None else out)
 
 
 # A rotation R is linear and orthogonal: y = R x, so dx = Rᵀ dy = R⁻¹ dy. The backward pass is the same function with

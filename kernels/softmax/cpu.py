@@ -80,11 +80,11 @@ def _log_softmax_row(x, y):
 
 @inner
 def _softmax_backward_row(dy, y, dx):
-    weighted = _F(0.0)
+    average = _F(0.0)
     for c in range(len(y)):
-        weighted += dy[c] * y[c]
+        average += dy[c] * y[c]
     for c in range(len(y)):
-        dx[c] = y[c] * (dy[c] - weighted)
+        dx[c] = y[c] * (dy[c] - average)
 
 
 @inner
