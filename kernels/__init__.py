@@ -5,7 +5,7 @@
     kernels/softmax/cpu.py         Numba, float32: the same signatures, fast
     kernels/softmax/cuda.py        CUDA C (cuda.cu) on a GPU, or on the CPU through kernels/emulator
 
-A caller asks for the kernels that serve its array, and calls them by name:
+`serving` returns the kernels for an array, which are then called by name:
 
 >>> import numpy as np, kernels
 >>> x = np.array([[0.0, 0.0, 0.0, 0.0]])
@@ -29,7 +29,6 @@ Every set keeps the same contract, so any set can replace another:
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -61,14 +60,12 @@ _FOLDER = {function: folder for folder, functions in OPERATIONS.items() for func
 class KernelSet:
     """The kernels of one device, as attributes: `KernelSet("cpu").softmax_forward`.
 
-    A module is imported on first use, so `import kernels` needs neither Numba nor CuPy. If an operation has no `cpu.py`, its
-    `reference.py` serves the CPU. The CUDA sets have no such substitute, because their arrays live elsewhere.
+    A module is imported on first use, so `import kernels` needs neither Numba nor CuPy.
     """
 
     def __init__(self, name: str, module: str, float32_only: bool = True):
-        self.name = name
+        self.name, self.float32_only = name, float32_only
         self.module = module  # the file in each operation's folder
-        self.float32_only = float32_only
 
     def __repr__(self) -> str:
         return f"KernelSet({self.name!r})"
@@ -77,10 +74,7 @@ class KernelSet:
         if function not in _FOLDER:
             names = ", ".join(sorted(_FOLDER))
             raise AttributeError(f"kernels: expected the name of a kernel, got {function!r}; the kernels are {names}")
-        path = f"kernels.{_FOLDER[function]}.{self.module}"
-        if self.module == "cpu" and find_spec(path) is None:
-            path = f"kernels.{_FOLDER[function]}.reference"
-        kernel = getattr(import_module(path), function)
+        kernel = getattr(import_module(f"kernels.{_FOLDER[function]}.{self.module}"), function)
         setattr(self, function, kernel)  # the next access is a plain attribute
         return kernel
 
@@ -91,7 +85,7 @@ SETS = {
     "cuda": KernelSet("cuda", "cuda"),
     "emulator": KernelSet("emulator", "cuda"),
 }
-_forced: KernelSet | None = None
+_override: KernelSet | None = None
 
 
 def serving(array: Any) -> KernelSet:
@@ -102,33 +96,33 @@ def serving(array: Any) -> KernelSet:
     """
     device = device_of(array)
     if device != "cpu":
-        chosen = SETS[device]
-    elif _forced is not None:
-        chosen = _forced
+        kernel_set = SETS[device]
+    elif _override is not None:
+        kernel_set = _override
     else:
-        chosen = SETS["cpu" if array.dtype == np.float32 else "reference"]
-    if chosen.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
+        kernel_set = SETS["cpu" if array.dtype == np.float32 else "reference"]
+    if kernel_set.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
         raise TypeError(
-            f"the {chosen.name} kernels: expected float32, got {array.dtype}; "
+            f"the {kernel_set.name} kernels: expected float32, got {array.dtype}; "
             "convert the array with .float(), or use the reference kernels (`with kernels.use('reference'):`)"
         )
-    return chosen
+    return kernel_set
 
 
 @contextmanager
 def use(name: str) -> Iterator[KernelSet]:
-    """Let the set `name` serve every NumPy array inside the with block: "reference", "cpu" or "emulator".
+    """Let the set "reference", "cpu" or "emulator" serve every NumPy array inside the with block.
 
     Raises:
-        ValueError: for any other name. "cuda" is not among them, because it cannot serve NumPy arrays: move the arrays.
+        ValueError: for any other name, also for "cuda", which cannot serve NumPy arrays.
     """
-    global _forced
+    global _override
     if name == "cuda":
         raise ValueError("kernels.use: expected kernels for NumPy arrays, got 'cuda'; move the arrays to the GPU instead")
     if name not in SETS:
         raise ValueError(f"kernels.use: expected 'reference', 'cpu' or 'emulator', got {name!r}; choose one of them")
-    before, _forced = _forced, SETS[name]
+    before, _override = _override, SETS[name]
     try:
         yield SETS[name]
     finally:
-        _forced = before
+        _override = before

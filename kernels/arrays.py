@@ -1,14 +1,17 @@
-"""Where an array lives, how it gets to another device, and how broadcasting is undone."""
+"""The device of an array, its way to another device, and the reverse of broadcasting."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
-# In annotations: an array on any device. CuPy's and the emulated device's arrays have the interface of NumPy's.
+# For annotations. An Array may be on any device: CuPy's and the emulated device's arrays have the interface of NumPy's.
 Array: TypeAlias = np.ndarray
+Arrays: TypeAlias = Sequence[Array]
+Gradients: TypeAlias = tuple[Array | None, ...]  # for each input of a backward pass: an array, or None
 
 
 class DeviceError(RuntimeError):
@@ -59,9 +62,8 @@ def to_device(array: Array, device: str) -> Array:
     source_device = device_of(array)
     if device == source_device:
         return array
-    on_host: Any = array
-    if source_device != "cpu":
-        on_host = on_host.get()
+    source: Any = array
+    on_host = source if source_device == "cpu" else source.get()
     return on_host if device == "cpu" else require(device).asarray(on_host)
 
 
@@ -69,10 +71,10 @@ def require(device: str) -> Any:
     """The module whose arrays live on `device`.
 
     Raises:
-        DeviceError: if the device is not available here.
+        DeviceError: if this machine lacks CuPy, the driver or a GPU, or the emulator's g++.
     """
     if device == "cuda":
-        return require_cupy()
+        _require_gpu()
     if device == "emulator":
         from kernels.emulator import available
 
@@ -81,20 +83,15 @@ def require(device: str) -> Any:
     return import_module(DEVICES[device])
 
 
-def require_cupy() -> Any:
-    """The module cupy, once a GPU has answered.
-
-    Raises:
-        DeviceError: if CuPy, the driver or the GPU is missing.
-    """
+def _require_gpu() -> None:
     try:
         import cupy
     except ImportError as error:
         raise DeviceError("device 'cuda' needs CuPy, which is not installed: pip install -e '.[gpu]'") from error
+    missing = "no GPU was found"
     try:
         if cupy.cuda.runtime.getDeviceCount() > 0:
-            return cupy
-        missing = "no GPU was found"
+            return
     except cupy.cuda.runtime.CUDARuntimeError as error:
         missing = f"the NVIDIA driver does not answer ({error})"
     raise DeviceError(f"device 'cuda' is not available: {missing}; choose --device cpu")

@@ -29,7 +29,7 @@ import numpy as np
 
 import kernels
 from kernels import cases, emulator, gpu
-from kernels.arrays import require_cupy
+from kernels.arrays import require
 from kernels.bench import gpu_kernels
 
 # Seconds. The command must end within 8 minutes, so it stops compute-sanitizer's tools SANITIZED_BY after its start, but gives
@@ -220,7 +220,7 @@ def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check
     options = parser.parse_args(arguments)
     emulated = options.device == "emulator"
     try:
-        xp = np if emulated else require_cupy()
+        xp = np if emulated else require("cuda")
     except RuntimeError as error:
         sys.exit(str(error))
     if emulated and not emulator.available():

@@ -5,15 +5,15 @@
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 #define ALL_LANES 0xffffffffu
 #define UNROLL _Pragma("unroll")  // the next loop has a constant length; unrolled, the arrays it indexes lie in registers
-#define QUADS 4  // quads that a thread loads before it uses the first: global memory is slow to answer, not to deliver
+#define QUADS 4  // quads that a thread loads before it uses the first, so that it waits for memory once
 #ifdef __CUDACC__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]  // aligned, since tiles are read in quads
 #endif
 
 // ---- Quads: four neighbouring numbers in one 16-byte access ---------------------------------------------------------------
-// Quad i … i + 3 of an array. Numbers outside lo … hi − 1 belong to neighbouring rows: a load yields `fill` for them, and a
-// store leaves them alone. `aligned` says that the array starts at a multiple of 16 bytes. Then so does every quad whose i is a
-// multiple of 4, and callers count i from the start of the array, since a row of odd length starts anywhere.
+// Quad i … i + 3 of an array. Numbers outside lo … hi − 1 belong to neighbouring rows: a load returns `fill` for them, and a
+// store leaves them alone. `aligned` says that the array starts at a multiple of 16 bytes, and so does every quad whose i is a
+// multiple of 4. Callers count i from the start of the array, because a row may start between two such quads.
 __device__ __forceinline__ float4 load4(const float* x, long long i, long long lo, long long hi, float fill, int aligned) {
     if (aligned && i >= lo && i + 3 < hi) return *(const float4*)(x + i);
     return make_float4(i >= lo && i < hi ? x[i] : fill, i + 1 >= lo && i + 1 < hi ? x[i + 1] : fill,
@@ -65,12 +65,12 @@ __device__ __forceinline__ float warp_max(float v) {
 // of a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the last
 // warp.
 __device__ __forceinline__ float exchange_between_warps(float v, float neutral) {
-    __shared__ float of_warp[32];
+    __shared__ float warp_values[32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     __syncthreads();  // every thread has read the numbers of an earlier call
-    if (lane == 0) of_warp[warp] = v;
+    if (lane == 0) warp_values[warp] = v;
     __syncthreads();
-    return lane < warps ? of_warp[lane] : neutral;
+    return lane < warps ? warp_values[lane] : neutral;
 }
 
 __device__ __forceinline__ float team_sum(float v) {
@@ -83,9 +83,8 @@ __device__ __forceinline__ float team_max(float v) {
     return blockDim.x == 32 ? v : warp_max(exchange_between_warps(v, MINUS_INFINITY));
 }
 
-// In a block of 32 × 32 threads, thread (x, y) brings a number of column x, and leaves with the sum of column y: the numbers
-// are transposed through `tile`, then each warp adds up a column. Rows of 33 spread a column over the 32 banks of shared
-// memory.
+// In a block of 32 × 32 threads, thread (x, y) passes a number of column x and gets the sum of column y: `tile` transposes the
+// numbers, then each warp adds up a column. Rows of 33 spread a column over the 32 banks of shared memory.
 __device__ __forceinline__ float column_sum(float (*tile)[33], float v) {
     tile[threadIdx.y][threadIdx.x] = v;
     __syncthreads();
@@ -94,12 +93,11 @@ __device__ __forceinline__ float column_sum(float (*tile)[33], float v) {
 
 // ---- Online softmax -------------------------------------------------------------------------------------------------------
 // The maximum and the sum of exponentials in one pass (Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3): keep the
-// running maximum m and s = Σ exp(x − m). When a larger maximum comes, s shrinks by exp(m − m_new). Adds QUADS quads to m and
-// s.
+// running maximum m and s = Σ exp(x − m), and multiply s by exp(m − m_new) when the maximum grows. A call adds QUADS quads.
 __device__ __forceinline__ void add_online(float* m, float* s, const float4* v) {
     float top = *m;
     UNROLL for (int j = 0; j < QUADS; ++j) top = fmaxf(top, fmaxf(fmaxf(v[j].x, v[j].y), fmaxf(v[j].z, v[j].w)));
-    const float shift = top == MINUS_INFINITY ? 0.0f : top;  // if only -inf so far: exp(-inf − 0) is 0, exp(-inf + inf) is NaN
+    const float shift = top == MINUS_INFINITY ? 0.0f : top;  // after -inf only: exp(-inf − 0) is 0, exp(-inf + inf) is NaN
     float sum = 0.0f;
     UNROLL for (int j = 0; j < QUADS; ++j) sum += sum4(exp4(v[j] - quad(shift)));
     *s = *s * expf(*m - shift) + sum;
@@ -120,9 +118,8 @@ __device__ __forceinline__ float gelu(float x, int tanh_form) {
 //     B   (q, g), (q + 4, g)
 //     D   (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1)
 //
-// The instruction sums over k, so it does not matter which k is called q and which q + 4, as long as A and B agree. Our callers
-// call k = 2q "q" and k = 2q + 1 "q + 4", so that one read fetches both. In BF16 one register holds both numbers, k = 2q and 2q
-// + 1.
+// The instruction sums over k, so the order of the k does not matter as long as A and B agree. Our callers put k = 2q at q and
+// k = 2q + 1 at q + 4, so that one read fetches both numbers. In BF16 one register holds both.
 __device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const unsigned* b, int bf16) {
 #ifndef __CUDACC__
     emulator::tensor_core(EMULATOR_LINE, d, a, b, bf16);
@@ -138,7 +135,7 @@ __device__ __forceinline__ void tensor_core(float* d, const unsigned* a, const u
 #endif
 }
 
-// Rounds to the nearest of TF32's 19-bit numbers; the tensor core ignores the other 13 bits.
+// Rounds to the nearest TF32 number, which has 19 bits; the tensor core ignores the other 13.
 __device__ __forceinline__ unsigned to_tf32(float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     unsigned u;

@@ -1,7 +1,7 @@
 """Reading a .cu file: its text, with the headers it includes, and the parameters of its kernels.
 
-Only `read` resolves `#include "..."`. So CuPy's run-time compiler and the emulator's g++ receive the same text, and the caches,
-which are keyed by that text, notice a change of a header. nvcc follows the directive itself.
+CuPy's run-time compiler and the emulator's g++ receive the text in which `read` has replaced each `#include "..."`. The keys of
+their caches contain that text, so they notice a change of a header.
 """
 
 import re
@@ -23,10 +23,7 @@ _SCALARS: dict[str, type[np.generic]] = {
 
 
 def read(path: str | Path) -> str:
-    """The text of a .cu file, each `#include "header"` replaced by the header's text.
-
-    `#line` directives tell the compiler where each line came from.
-    """
+    """The text of a .cu file with its headers in place; `#line` directives tell the compiler where each line came from."""
     path = Path(path)
     lines = [f'#line 1 "{path.name}"']
     for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -39,7 +36,7 @@ def read(path: str | Path) -> str:
 
 
 class Parameter(NamedTuple):
-    """One parameter of a kernel."""
+    """A parameter of a kernel."""
 
     name: str
     ctype: str  # as declared, without __restrict__

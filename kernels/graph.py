@@ -8,16 +8,16 @@ GPU waits for the CPU. A graph records the launches with all their arguments, ad
         y = f(x)             # recorded, not computed
     graph.replay()           # now y holds f(x); after x was overwritten, the next replay computes f of its new content
 
-The recorded work must be the same every time: the same shapes, no number that the CPU reads, and no array sent to the GPU. A
-graph has its own memory pool, because CuPy's usual pool would reuse the memory of dropped arrays, which the next replay
-overwrites. The pool lives as long as the graph and as any array made in it.
+The recorded work must be the same every time: the same shapes, and no transfer between CPU and GPU. A graph has its own
+memory pool, because a replay writes to all the arrays of the recording, even to those that Python has dropped; CuPy's usual
+pool would give their memory to other arrays. The pool lives as long as the graph and every array made in it.
 
 Source: NVIDIA, "CUDA C++ Programming Guide", section on CUDA Graphs (stream capture); cupy.cuda.Stream.begin_capture.
 The emulated device (kernels/emulator/memory.py) records and replays too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kernels.arrays import Array
@@ -43,11 +43,11 @@ def concatenate(xp: Any, arrays: Sequence[Array], axis: int) -> Array:
         return xp.concatenate(arrays, axis=axis)
     shape, axis, end = list(arrays[0].shape), axis % arrays[0].ndim, 0
     shape[axis] = sum(a.shape[axis] for a in arrays)
-    joined = xp.empty(shape, arrays[0].dtype)
+    result = xp.empty(shape, arrays[0].dtype)
     for a in arrays:
         begin, end = end, end + a.shape[axis]
-        joined[(slice(None),) * axis + (slice(begin, end),)] = a
-    return joined
+        result[(slice(None),) * axis + (slice(begin, end),)] = a
+    return result
 
 
 class Graph:
@@ -60,9 +60,9 @@ class Graph:
 
     @contextmanager
     def capture(self) -> Iterator[None]:
-        """Inside the with block, GPU work is recorded instead of done, and new arrays have no content.
+        """Inside the with block, GPU work is recorded and not done, and new arrays have no content.
 
-        The same work must have run once before, because a kernel's first launch compiles it, which cannot be recorded.
+        The same work must have run once before: a kernel's first launch compiles it, and a graph cannot record that.
 
         Raises:
             GraphError: if the work waits for the GPU or sends an array there, or if this graph cannot record now.
@@ -93,10 +93,8 @@ class Graph:
             try:
                 yield work
             except BaseException:
-                try:
+                with suppress(cuda.runtime.CUDARuntimeError):  # a consequence of the error that is raised below
                     stream.end_capture()
-                except cuda.runtime.CUDARuntimeError:  # the first error has broken the capture, and is the one to raise
-                    pass
                 raise
             work.append(stream.end_capture().launch)
 
@@ -105,12 +103,12 @@ class Graph:
         cuda, blocks = self._xp.cuda, []
 
         def permanent_block(size: int) -> Any:
-            # A pool that is short of memory frees unused blocks. Their addresses may be recorded, so `blocks` keeps them alive.
+            # A pool that is short of memory frees unused blocks. The graph may write to them, so `blocks` keeps them alive.
             blocks.append(cuda.Memory(size))
             return cuda.MemoryPointer(blocks[-1], 0)
 
         def malloc(size: int) -> Any:
-            # An array does not keep its pool alive, and the loss and the gradients may outlive the graph.
+            # The loss and the gradients may outlive the graph, so each array's memory keeps the pool alive.
             part = pool.malloc(size).mem
             return cuda.MemoryPointer(cuda.UnownedMemory(part.ptr, part.size, (part, pool), part.device_id), 0)
 

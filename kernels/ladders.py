@@ -17,7 +17,7 @@ import numpy as np
 class Ladder:
     """An operation on one set of arrays, with the functions that compute it, from the plainest to the fastest.
 
-    A rung returns its result, or fills its last argument. Every rung must compute what the first computes in float64.
+    A rung returns its result, or fills its last argument. Every rung must agree with the first rung in float64.
     """
 
     operation: str  # its folder in kernels/
@@ -26,7 +26,7 @@ class Ladder:
     rungs: Sequence[Callable]
     arguments: tuple[np.ndarray, ...]  # the arguments of every rung
     amount: int  # operations or bytes of one call
-    limit: str  # the limit of the machine to compare with: "gflops", "read" or "copy"
+    limit: str  # which of the machine's limits to compare with: "gflops", "read" or "copy"
     tolerance: float | None = 1e-4  # largest error, relative to the largest value; None if rungs compute different things
     remark: str = ""  # added to the title
 
@@ -36,7 +36,7 @@ class Ladder:
 
     def result_of(self, rung: Callable, double: bool = False) -> np.ndarray:
         """The result of a rung on copies of the arguments, since some rungs update theirs in place; `double`: in float64."""
-        with np.errstate(invalid="ignore"):  # an array still to be filled may hold anything
+        with np.errstate(invalid="ignore"):  # the array for the result is not initialized, and may hold a signalling NaN
             arguments = [a.astype(np.float64) if double and a.dtype == np.float32 else a.copy() for a in self.arguments]
         result = rung(*arguments)
         return arguments[-1] if result is None else result
@@ -47,21 +47,28 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def first_and_last(specification: Callable, kernel: Callable, **settings) -> tuple[Callable, Callable]:
-    """The rungs that most ladders begin and end with: both functions on all arguments but the last, which the kernel fills."""
+def copying_ladder(reference: Callable, rungs: Sequence[Callable], kernel: Callable, *arrays: np.ndarray, **settings) -> Ladder:
+    """The ladder of a forward pass, measured against the time to copy the first array to the last.
+
+    Args:
+        reference, rungs, kernel: reference.py's function, the rungs in between, and cpu.py's function. The two functions get
+            `settings`, and all arrays but the last.
+        arrays: the inputs, then the array for the result.
+    """
 
     def array_of(result):
         return result[0] if isinstance(result, tuple) else result
 
     def whole_arrays(*arguments):
         """NumPy, one array per step"""
-        return array_of(specification(*arguments[:-1], **settings))
+        return array_of(reference(*arguments[:-1], **settings))
 
     def threads(*arguments):
         """all cores: the engine's kernel"""
         return array_of(kernel(*arguments[:-1], out=arguments[-1], **settings))
 
-    return whole_arrays, threads
+    operation, amount = reference.__module__.split(".")[1], arrays[0].nbytes + arrays[-1].nbytes
+    return Ladder(operation, "forward", arrays[0].shape, (whole_arrays, *rungs, threads), arrays, amount, "copy")
 
 
 def on_one_thread(rung: Callable) -> Callable:

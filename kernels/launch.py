@@ -7,11 +7,11 @@ Numba compiles a Python function to machine code at its first call. Two decorato
 
 Threads. Every parallel loop reads `for thread in prange(threads)`. Each thread computes elements that no other thread computes,
 so the result has the same bytes whichever thread computed an element. NUMBA_NUM_THREADS=2 or `set_num_threads(2)` sets the
-number of threads. They are OpenMP's if Numba finds OpenMP. Numba's own thread pool is the fallback; two Python threads must not
-enter it at once, and `kernel_lock` prevents that.
+number of threads. Numba starts them with OpenMP if it finds OpenMP, else with its own thread pool. Two Python threads must not
+enter that pool at once; `kernel_lock` prevents it.
 
-Cache. Compiled code is stored on disk, in __pycache__ or NUMBA_CACHE_DIR. If neither is writable, kernels are compiled in
-memory after one warning. Compiling a kernel takes seconds, so a line on stderr announces it.
+Cache. Compiled code is stored on disk, in __pycache__ or NUMBA_CACHE_DIR. If neither is writable, a warning says so, and every
+process compiles anew. Compiling a kernel takes seconds, so a line on stderr announces it.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import Any
 
-# An idle OpenMP thread spins for about 0.2 ms before it sleeps. This bridges the Python code between two kernels: waking a
-# thread takes longer, and would slow the training step of a tiny GPT by 3 %. Spinning longer hurts on a busy machine, where
-# the spinning thread keeps a working thread off its core: with GNU OpenMP's default of 300,000 rounds a step takes 9 times as
-# long there, with 10,000 less than twice. OpenMP reads this variable when Numba starts its threads.
+# An idle OpenMP thread spins for 10,000 rounds, about 0.2 ms, before it sleeps. This bridges the Python code between two
+# kernels: waking threads would slow the training step of a tiny GPT by 3 %. On a busy machine a spinning thread keeps a working
+# thread off its core. There a step takes 9 times as long with GNU OpenMP's default of 300,000 rounds, and less than twice as
+# long with 10,000. OpenMP reads this variable when Numba starts its threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numba
@@ -45,10 +45,9 @@ from numba.np.ufunc import parallel
 # It must not assume that NaN and infinity never occur.
 SAFE = {"reassoc", "contract", "nsz"}
 
-# "numpy": division by zero gives inf or NaN. No wrapper for callers written in C: nothing needs it, and it would take an eighth
-# of the compile time.
+# "numpy": division by zero gives inf or NaN. A wrapper for callers written in C would take an eighth of the compile time.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
-njit: Any = numba.njit  # Any: compiled functions are called with other arguments than type checkers expect
+njit: Any = numba.njit  # Any: type checkers do not know which arguments a compiled function takes
 intrinsic: Any = numba.extending.intrinsic
 inner = njit(fastmath=SAFE, **_OPTIONS)
 exact = njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)  # keeps the order of operations: polynomials, bit tricks
@@ -79,10 +78,7 @@ _SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py
 
 
 def _fingerprint() -> str:
-    """A digest of the shared files and of MINIGRAD_VECTOR_WIDTH.
-
-    Numba's cache checks only the kernel's own file. With the digest in its key, it also notices a change in a shared file.
-    """
+    """A digest of the shared files and of MINIGRAD_VECTOR_WIDTH: by itself, Numba's cache checks only the kernel's own file."""
     digest = hashlib.sha256(os.environ.get("MINIGRAD_VECTOR_WIDTH", "").encode())
     for name in _SHARED:
         digest.update((Path(__file__).parent / name).read_bytes())
@@ -140,10 +136,10 @@ def _cache_on_disk(dispatcher):
 class _SelfContained(JITCodeLibrary):
     """A kernel's machine code with all its functions private, so that compiled and loaded kernels run the same code.
 
-    Numba translates an inner function once by itself and once more inside every caller, all under one name. Among functions
-    with one name the loader picks the first it met. In the process that compiles, that is the stand-alone translation; in a
-    process that loads the kernel, it is the kernel's own, which was optimised once more and may differ in the last bits.
-    (Two processes may also give one name to two different functions.) Only its own kernel sees a private function.
+    Numba translates an inner function once by itself and once more inside every caller, all under the same name, and the loader
+    takes the first translation that it meets. In the process that compiles, that is the stand-alone translation. In a process
+    that loads the kernel, it is the kernel's own, which was optimised once more and may differ in the last bits. Two processes
+    may even give the same name to different functions. A private function is visible only to its own kernel.
     """
 
     def _optimize_final_module(self):
@@ -169,8 +165,8 @@ class kernel:  # lower case: used as a decorator
 
     def __init__(self, function: Callable):
         update_wrapper(self, function)
-        # No fusion: Numba might join two adjacent parallel loops, because it cannot see that the second reads addresses which
-        # the first writes. The end of a prange loop must stay a barrier.
+        # No fusion: the end of a prange loop must stay a barrier. Numba might join two adjacent loops, because it cannot see
+        # that the second reads addresses which the first writes.
         compiled = njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)
         self.compiled = _cache_on_disk(compiled)
         _KERNELS.add(self.compiled)
@@ -184,7 +180,7 @@ _KERNELS: set[Any] = set()
 
 
 class _Announcer(event.Listener):
-    """Prints the name of each kernel that is being compiled to stderr. Kernels loaded from the cache are not mentioned."""
+    """Prints to stderr the name of each kernel that is being compiled, but not of kernels that come from the cache."""
 
     def on_start(self, event):
         dispatcher = event.data["dispatcher"]
@@ -202,34 +198,33 @@ event.register("numba:compile", _Announcer())
 
 def get_num_threads() -> int:
     """How many threads a kernel may use."""
-    # numba.get_num_threads() takes two locks in case the threads have not started; once they have, its C library answers.
+    # numba.get_num_threads() starts the threads if necessary, under two locks. Once they run, its C library answers faster.
     library: Any = parallel
     return library._get_num_threads() if library._is_initialized else numba.get_num_threads()
 
 
 def set_num_threads(threads: int) -> None:
-    """Limit the threads of kernels called from this Python thread; ValueError if there are fewer."""
+    """Set how many threads this Python thread's kernels use; ValueError if Numba has fewer."""
     numba.set_num_threads(threads)
 
 
 def threads_for(work: int) -> int:
     """How many threads should share `work`, counted in elements touched.
 
-    Starting the threads takes 2 to 20 µs. One core touches about 32,000 elements in that time, so less work stays on one
-    thread.
+    Starting the threads takes 2 to 20 µs, in which one core touches about 32,000 elements. Less work stays on one thread.
     """
     return 1 if work < 32768 else get_num_threads()
 
 
 @inner
 def share(n, thread, threads):
-    """(first, last) of one thread's share of n items: all threads together cover 0…n−1 once."""
+    """The range first…last − 1 of n items that belongs to a thread; the ranges of all threads cover 0…n − 1 once."""
     return n * thread // threads, n * (thread + 1) // threads
 
 
 # Floats between two memory areas that different threads keep writing: a little over a page of 4 kB. Cores exchange whole cache
-# lines and prefetch the lines that follow, up to the end of the page. Without the gap the threads would wait for each other;
-# on cores without a common cache that can halve the speed.
+# lines, and prefetch the lines that follow up to the end of the page. Without the gap the threads would wait for each other,
+# which can halve the speed of cores without a common cache.
 CACHE_GAP = 1056
 
 
@@ -254,7 +249,7 @@ def as_flat(x: np.ndarray) -> np.ndarray:
 def address(array):
     """The memory address of the array's first element. The caller must keep the array alive while it uses the address.
 
-    A training step calls this about 900 times. Compiled, it takes 0.1 µs; NumPy's own two ways take 1.5 µs.
+    A training step calls this about 900 times. It takes 0.1 µs; array.ctypes.data in Python takes 1.5 µs.
     """
     return array.ctypes.data
 
@@ -280,7 +275,7 @@ _scratch = np.empty(0, np.float32)
 def scratch(floats: int) -> int:
     """The address of scratch memory for this many floats, aligned to a cache line; valid while the caller holds `kernel_lock`.
 
-    Every call returns the same memory: the operating system would have to supply fresh memory page by page.
+    Every call returns the same memory, because the operating system has to supply fresh memory page by page.
     """
     global _scratch
     if _scratch.size < floats + 16:

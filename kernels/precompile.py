@@ -2,9 +2,8 @@
 
     python -m kernels.precompile        # fills the cache on disk; the second time there is little to do
 
-Numba compiles on one core: all kernels of a training step take most of a minute, while the other cores wait. So several
-processes each take a share of the kernels, call them once on small arrays, and leave them in the cache on disk, where the
-process that needs them finds them. (A kernel is compiled once for all shapes.)
+Numba compiles on one core, and takes most of a minute for the kernels of a training step. So several processes each take a
+share of the kernels and call them once on small arrays. Numba stores the result in its cache on disk, for all shapes.
 """
 
 import argparse
@@ -12,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -25,40 +24,40 @@ from kernels import SETS, KernelSet, launch
 ROWS, WIDTH, HEADS = 16, 32, 2
 
 
-def attention_forward(served: KernelSet, x: np.ndarray) -> None:
+def attention_forward(cpu: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
-    served.attention_forward(q, q, q, causal_offset=0)
+    cpu.attention_forward(q, q, q, causal_offset=0)
 
 
-def attention_backward(served: KernelSet, x: np.ndarray) -> None:
+def attention_backward(cpu: KernelSet, x: np.ndarray) -> None:
     q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
-    served.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
+    cpu.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
 
 
-def products(served: KernelSet, x: np.ndarray) -> None:
+def products(cpu: KernelSet, x: np.ndarray) -> None:
     weight = np.zeros((WIDTH, WIDTH), np.float32)
-    served.linear_forward(x, weight)
-    served.linear_backward(x, x, weight, x, activation="gelu_tanh")
-    served.linear_forward(x[:1], weight)  # one row, as in sampling
+    cpu.linear_forward(x, weight)
+    cpu.linear_backward(x, x, weight, x, activation="gelu_tanh")
+    cpu.linear_forward(x[:1], weight)  # one row, as in sampling
 
 
-def rows(served: KernelSet, x: np.ndarray) -> None:
+def rows(cpu: KernelSet, x: np.ndarray) -> None:
     ids, row, ones = np.zeros(ROWS, np.int64), x[:, 0].copy(), np.ones(WIDTH, np.float32)  # (R,), (R,), (C,)
-    served.embedding_forward(x, ids)
-    served.embedding_backward(x, ids, ROWS)
-    served.layernorm_forward(x, ones, ones)
-    served.layernorm_backward(x, x, ones, row, row)
-    served.cross_entropy_forward(x, ids)
-    served.cross_entropy_backward(row, x, ids, row)
-    served.log_softmax_forward(x)
-    served.log_softmax_backward(x, x)
-    served.global_norm([x])
-    served.scale_arrays([x.copy()], 1.0)
+    cpu.embedding_forward(x, ids)
+    cpu.embedding_backward(x, ids, ROWS)
+    cpu.layernorm_forward(x, ones, ones)
+    cpu.layernorm_backward(x, x, ones, row, row)
+    cpu.cross_entropy_forward(x, ids)
+    cpu.cross_entropy_backward(row, x, ids, row)
+    cpu.log_softmax_forward(x)
+    cpu.log_softmax_backward(x, x)
+    cpu.global_norm([x])
+    cpu.scale_arrays([x.copy()], 1.0)
     parameter, gradient, m, v = ([x.copy()] for _ in range(4))
-    served.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
+    cpu.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
 
 
-# Each share takes about as long as any other: the kernels of attention and of matmul are large functions.
+# All shares take about the same time: the kernels of attention and of matmul are large functions.
 SHARES = {share.__name__: share for share in (attention_forward, attention_backward, products, rows)}
 
 
@@ -76,10 +75,10 @@ def without_interrupt() -> Iterator[None]:
 def precompile() -> None:
     """Compile all SHARES, each in a process of its own, and wait for them.
 
-    Does nothing on a single core, or without a cache on disk that could hold the result. A failing process is ignored: the
-    kernels that it did not compile are compiled when they are needed, and an error shows then.
+    Does nothing on a single core, or without a cache on disk. A failing process is ignored: the first call of a kernel that is
+    missing compiles it, and reports the error.
     """
-    for operation in ("attention", "matmul"):  # their import looks for the cache
+    for operation in ("attention", "matmul"):  # importing a kernel looks for the cache
         import_module(f"kernels.{operation}.cpu")
     if launch.get_num_threads() < 2 or not launch.cached():
         return
@@ -97,19 +96,18 @@ def precompile() -> None:
             process.terminate()
 
 
-def main(shares: Iterable[str]) -> None:
-    """Compile these shares here; without any, compile all in processes of their own."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compile the shares that the command line names; without any, compile all in processes of their own."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
+    parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
+    shares = parser.parse_args(arguments).shares
     for share in shares:
+        if share not in SHARES:
+            parser.error(f"share: expected {', '.join(SHARES)}, got {share!r}; choose one of them")
         SHARES[share](SETS["cpu"], np.zeros((ROWS, WIDTH), np.float32))
     if not shares:
         precompile()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
-    parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
-    options = parser.parse_args()
-    for share in options.shares:
-        if share not in SHARES:
-            parser.error(f"share: expected {', '.join(SHARES)}, got {share!r}; choose one of them")
-    main(options.shares)
+    main()

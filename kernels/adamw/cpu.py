@@ -1,18 +1,19 @@
 """AdamW and the gradient norm on the CPU in float32, one kernel call for a whole list of arrays.
 
 The update equals `naive_adamw`, applied to every array. A model has dozens of arrays, most of them small. The fast version
-therefore cuts all of them into spans of at most SPAN numbers, and the threads draw spans until none is left: one start of the
-threads, one pass over memory. It reads four arrays and writes three; everything in between stays in registers.
+cuts all of them into spans of at most SPAN numbers, and the threads draw spans until none is left. So the threads start only
+once, and pass over memory only once: they read four arrays and write three.
 """
 
 import math
 from collections import namedtuple
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import prange, types
 
 from kernels.adamw import reference
+from kernels.arrays import Array, Arrays
 from kernels.launch import address, inner, kernel, threads_for
 from kernels.simd import load, next_task, store
 
@@ -20,7 +21,7 @@ from kernels.simd import load, next_task, store
 Settings = namedtuple("Settings", "decay beta1 beta2 rate eps grad_scale")
 
 
-def naive_adamw(param: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, s: Settings) -> None:
+def naive_adamw(param: Array, grad: Array, m: Array, v: Array, s: Settings) -> None:
     """Update one array (N,) and its moments in place."""
     for i in range(len(param)):
         g = grad[i] * s.grad_scale
@@ -30,18 +31,16 @@ def naive_adamw(param: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarra
 
 
 _F = types.float32
-SPAN = 1 << 16  # numbers in a span: 256 kB of each of 4 arrays, long runs of memory
+SPAN = 1 << 16  # numbers in a span: 256 kB of each array
 
 
-def _spans(lists: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Cut the arrays of parallel lists into spans.
-
-    The arrays must be C-contiguous float32, and the caller keeps them alive.
+def _spans(*lists: Arrays) -> tuple[Array, Array, int]:
+    """Cut the C-contiguous float32 arrays of parallel lists into spans; the caller must keep the arrays alive.
 
     Returns:
         table: (spans, lists + 1), the span's address in each list's array, and its length.
         tasks: a zeroed counter from which the threads draw spans.
-        The number of elements in one list.
+        elements: how many numbers a list has.
     """
     columns = len(lists)
     sizes = np.array([a.size for a in lists[0]], np.int64)  # (n,)
@@ -110,58 +109,47 @@ def _scale(table, factor, tasks, threads):  # table: (spans, 2)
             t = next_task(tasks)
 
 
-def _writable_in_place(array: np.ndarray) -> bool:
+def _writable_in_place(array: Array) -> bool:
     return array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
 
 
-def adamw_step(
-    params: Sequence[np.ndarray],
-    grads: Sequence[np.ndarray],
-    exp_avgs: Sequence[np.ndarray],
-    exp_avg_sqs: Sequence[np.ndarray],
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    grad_scale: float = 1.0,
-) -> None:
-    """See kernels/adamw/reference.py."""
-    settings: dict = dict(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, grad_scale=grad_scale)
-    lists: list[list[np.ndarray]] = [[], [], [], []]
-    for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        if grad.shape == param.shape == m.shape == v.shape and all(map(_writable_in_place, (param, m, v))):
-            for arrays, array in zip(lists, (param, np.ascontiguousarray(grad, np.float32), m, v), strict=True):
-                arrays.append(array)
-        else:
-            reference.adamw_step([param], [grad], [m], [v], step=step, **settings)
-    if not lists[0]:
-        return
-    table, tasks, elements = _spans(lists)
-    # Both bias corrections in one factor saves a division for each weight (Kingma, Ba 2015, end of section 2).
+def _settings(
+    step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, grad_scale: float = 1.0
+) -> tuple[np.float32, ...]:
+    # A factor that combines both bias corrections saves a division for each weight (Kingma, Ba 2015, end of section 2).
     correction2 = math.sqrt(1 - beta2**step)
     rate = lr * correction2 / (1 - beta1**step)
-    numbers = Settings(1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale)
-    _step(table, tuple(map(np.float32, numbers)), address(tasks), threads_for(4 * elements))
+    return tuple(map(np.float32, Settings(1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale)))
 
 
-def global_norm(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def adamw_step(params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, **settings: Any) -> None:
+    """See kernels/adamw/reference.py, which lists the settings too."""
+    in_place = []
+    for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        if grad.shape == param.shape == m.shape == v.shape and all(map(_writable_in_place, (param, m, v))):
+            in_place.append((param, np.ascontiguousarray(grad, np.float32), m, v))
+        else:
+            reference.adamw_step([param], [grad], [m], [v], **settings)
+    if in_place:
+        table, tasks, elements = _spans(*zip(*in_place))
+        _step(table, _settings(**settings), address(tasks), threads_for(4 * elements))
+
+
+def global_norm(arrays: Arrays) -> Array:
     """See kernels/adamw/reference.py."""
     arrays = [np.ascontiguousarray(a, np.float32) for a in arrays]
     if not arrays:
         return np.sqrt(np.float64(0))
-    table, tasks, elements = _spans([arrays])
-    sums = np.empty(len(table))  # one for each span: they are added in this order, whichever thread computed them
+    table, tasks, elements = _spans(arrays)
+    sums = np.empty(len(table))  # added in the order of the spans, whichever thread computed each
     _square_sums(table, sums, address(tasks), threads_for(elements))
     return np.sqrt(sums.sum())
 
 
-def scale_arrays(arrays: Sequence[np.ndarray], factor: float) -> None:
+def scale_arrays(arrays: Arrays, factor: float) -> None:
     """See kernels/adamw/reference.py."""
-    direct = [a for a in arrays if _writable_in_place(a)]
+    in_place = [a for a in arrays if _writable_in_place(a)]
     reference.scale_arrays([a for a in arrays if not _writable_in_place(a)], factor)
-    if direct:
-        table, tasks, elements = _spans([direct])
+    if in_place:
+        table, tasks, elements = _spans(in_place)
         _scale(table, np.float32(factor), address(tasks), threads_for(elements))

@@ -1,7 +1,7 @@
 // AdamW and the gradient norm; reference.py has the formulas.
 //
-// The update reads four arrays, writes three and computes next to nothing, so moving 28 bytes a parameter takes all its time. A
-// model has more than a hundred arrays, and a launch costs the CPU more time than a small array costs the GPU. So one launch
+// The update reads four arrays, writes three and computes little, so it takes the time to move 28 bytes per parameter. A
+// model has more than a hundred arrays, and a launch takes the CPU longer than a small array takes the GPU. So one launch
 // serves the whole list of arrays, through a table of addresses:
 //
 //   table[w n + i]           address of array i of list w (n arrays a list); after the lists come the n lengths
@@ -20,7 +20,7 @@ __device__ __forceinline__ void update(float* param, float grad, float* m, float
     *param = *param * decay - step_size * *m / (sqrtf(*v) / root_correction + eps);
 }
 
-// One array, one parameter a thread.
+// Updates one array, one parameter a thread.
 extern "C" __global__ void adamw_plain(float* param, const float* grad, float* m, float* v, long long n, float scale, float decay,
                                        float beta1, float beta2, float rest1, float rest2, float step_size, float root_correction,
                                        float eps) {
@@ -39,8 +39,8 @@ __device__ __forceinline__ Chunk this_chunk(const long long* lengths, const int*
 
 __device__ __forceinline__ bool aligned_address(const float* p) { return ((unsigned long long)p & 15) == 0; }
 
-// All arrays of the four lists, a quad a thread at a time. The gradient is multiplied by `scale`, and by *scale_array if that
-// is not null: the factor of a clipped gradient, which only the GPU knows yet, need not travel to the CPU and back.
+// Updates all arrays of the four lists; a thread updates a quad at a time. The gradient is multiplied by `scale`, and by
+// *scale_array if that is not null: the GPU computes the factor that clips a gradient, and the CPU need not wait for it.
 extern "C" __global__ void adamw(const long long* table, const int* blocks, int n_arrays, float scale, const float* scale_array,
                                  float decay, float beta1, float beta2, float rest1, float rest2, float step_size,
                                  float root_correction, float eps) {
@@ -67,20 +67,20 @@ extern "C" __global__ void adamw(const long long* table, const int* blocks, int 
 extern "C" __global__ void scale_arrays(const long long* table, const int* blocks, int n_arrays, float factor, const float* factor_array) {
     const Chunk chunk = this_chunk(table + n_arrays, blocks);
     float* x = (float*)table[chunk.array];
-    const float by = factor_array ? factor * *factor_array : factor;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk.end; i += blockDim.x) x[i] *= by;
+    const float scale = factor_array ? factor * *factor_array : factor;
+    for (long long i = chunk.begin + threadIdx.x; i < chunk.end; i += blockDim.x) x[i] *= scale;
 }
 
 // ---- The norm, in double precision and in a fixed order ------------------------------------------------------------------
 __device__ __forceinline__ double block_sum(double v) {  // team_sum in double precision
-    __shared__ double of_warp[32];
+    __shared__ double warp_sums[32];
     v = warp_sum(v);
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
+    if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = v;
     __syncthreads();
-    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.0);
+    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? warp_sums[threadIdx.x % 32] : 0.0);
 }
 
-// sums[b] = the sum of squares of block b's chunk, by 256 threads of 16 elements.
+// sums[b] = the sum of squares of block b's chunk. Each of 256 threads adds up 16 elements.
 extern "C" __global__ void square_sums(const long long* table, const int* blocks, int n_arrays, double* sums) {
     const Chunk chunk = this_chunk(table + n_arrays, blocks);
     const float* x = (const float*)table[chunk.array];
@@ -94,7 +94,7 @@ extern "C" __global__ void square_sums(const long long* table, const int* blocks
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// *norm = √(the sum of n sums), by one block.
+// *norm = √(the sum of n sums). A single block computes it.
 extern "C" __global__ void root_of_sum(const double* sums, double* norm, int n) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];

@@ -5,14 +5,14 @@ factor there, and the CPU never waits for the norm.
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from kernels import gpu
-from kernels.arrays import Array, array_module
+from kernels.arrays import Array, Arrays, array_module
 from kernels.gpu import Source, empty, f32, i32, i64
 
 SOURCE = Source(__file__)
@@ -27,25 +27,24 @@ def _constants(step: int, lr: float, beta1: float, beta2: float, eps: float, wei
     return tuple(map(f32, (1 - lr * weight_decay, beta1, beta2, 1 - beta1, 1 - beta2, lr / correction1, correction2, eps)))
 
 
-def _factor(value: float | Array) -> tuple[np.float32, Array | None]:
-    """The kernels' two arguments for one factor: a number, and an array or None; the factor is their product."""
-    array: Any = value
-    if getattr(array, "shape", None) == () and not isinstance(array, np.generic):
-        return f32(1), array.astype(np.float32)  # queued, like everything else
-    return f32(array), None
+def _factor(value: Any) -> tuple[np.float32, Array | None]:
+    """The kernels' two arguments for a factor: a number, and an array or None; the factor is their product."""
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        return f32(1), value.astype(np.float32)  # queued: the CPU does not wait
+    return f32(value), None
 
 
-def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:
+def _table(*lists: Arrays) -> tuple[Array, Array]:
     """cuda.cu's (table, blocks) for these lists of contiguous float32 arrays.
 
     Parameters and moments stay in place, and gradients return to the same places in CuPy's pool at every step, so after the
     first steps the table is already on the device. A new table is a copy of a few kilobytes.
     """
-    for a in (a for arrays in lists for a in arrays):
+    for a in chain(*lists):
         if a.dtype != np.float32 or not a.flags.c_contiguous:
             raise TypeError(f"optimiser kernels: expected contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
     xp, sizes = array_module(lists[0][0]), [a.size for a in lists[0]]
-    key = (xp.__name__, *(gpu.address(a) for arrays in lists for a in arrays), *sizes)
+    key = (xp.__name__, *map(gpu.address, chain(*lists)), *sizes)
     if key not in _tables:
         if len(_tables) > 64:
             _tables.clear()
@@ -62,20 +61,9 @@ def adamw_plain(param: Array, grad: Array, m: Array, v: Array, *, grad_scale: fl
 
 
 def adamw_step(
-    params: Sequence[Array],
-    grads: Sequence[Array],
-    exp_avgs: Sequence[Array],
-    exp_avg_sqs: Sequence[Array],
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    grad_scale: float | Array = 1.0,
+    params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, *, grad_scale: float | Array = 1.0, **settings: Any
 ) -> None:
-    """See reference.adamw_step; one launch updates all the contiguous float32 arrays in place."""
+    """See reference.adamw_step, also for the settings; the arrays must be contiguous and float32."""
     lists = params, grads, exp_avgs, exp_avg_sqs
     if not params:
         return
@@ -84,12 +72,11 @@ def adamw_step(
         if len(set(shapes)) > 1:
             raise ValueError(f"adamw_step: expected equal shapes of parameter, gradient and moments, got {shapes}")
     table, blocks = _table(*lists)
-    constants = _constants(step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-    args = table, blocks, i32(len(params)), *_factor(grad_scale), *constants
-    SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=[a for arrays in lists for a in arrays])
+    args = table, blocks, i32(len(params)), *_factor(grad_scale), *_constants(**settings)
+    SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=list(chain(*lists)))
 
 
-def global_norm(arrays: Sequence[Array]) -> Array:
+def global_norm(arrays: Arrays) -> Array:
     """See reference.global_norm. The zero-dimensional float64 result stays on the device; reading it waits for the GPU."""
     if not arrays:
         return np.zeros(())
@@ -100,7 +87,7 @@ def global_norm(arrays: Sequence[Array]) -> Array:
     return norm
 
 
-def scale_arrays(arrays: Sequence[Array], factor: float | Array) -> None:
+def scale_arrays(arrays: Arrays, factor: float | Array) -> None:
     """See reference.scale_arrays."""
     if arrays:
         table, blocks = _table(arrays)

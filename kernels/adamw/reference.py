@@ -5,16 +5,17 @@ is multiplied by the learning rate.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
+from kernels.arrays import Array, Arrays
+
 
 def adamw_step(
-    params: Sequence[np.ndarray],
-    grads: Sequence[np.ndarray],
-    exp_avgs: Sequence[np.ndarray],
-    exp_avg_sqs: Sequence[np.ndarray],
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
     *,
     step: int,
     lr: float,
@@ -31,9 +32,9 @@ def adamw_step(
         θ ← θ − lr · m̂ / (√v̂ + eps)                    m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ): both moments start at zero
 
     Args:
-        params, grads, exp_avgs, exp_avg_sqs: lists of θ, g, m, v, of the same shapes.
+        params, grads, exp_avgs, exp_avg_sqs: lists of θ, g, m and v with the same shapes.
         step: t, counted from 1.
-        grad_scale: factor on g, as from clipping; the gradient arrays stay untouched.
+        grad_scale: factor on g, for example to clip it; the gradient arrays stay unchanged.
     """
     correction1, correction2 = 1 - beta1**step, math.sqrt(1 - beta2**step)
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
@@ -47,12 +48,12 @@ def adamw_step(
         param -= number(lr / correction1) * m / (np.sqrt(v) / number(correction2) + number(eps))
 
 
-def global_norm(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def global_norm(arrays: Arrays) -> Array:
     """√(Σ of all squares) over a list of arrays, summed in float64.  Returns a float64 array of no dimensions."""
     return np.sqrt(np.sum([np.square(a, dtype=np.float64).sum() for a in arrays], dtype=np.float64))
 
 
-def scale_arrays(arrays: Sequence[np.ndarray], factor: float) -> None:
+def scale_arrays(arrays: Arrays, factor: float) -> None:
     """Multiply every array of the list by a factor, in place, in its dtype."""
     for a in arrays:
         np.multiply(a, a.dtype.type(factor), out=a)

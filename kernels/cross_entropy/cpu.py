@@ -1,8 +1,7 @@
 """Cross-entropy on the CPU in float32.
 
 The kernels equal `naive_cross_entropy`, applied to every row that is not ignored. Loss and softmax are one kernel, so no array
-of probabilities exists. The threads share whole rows. A row of logits is read from memory once, a piece at a time, and the
-kernel prefetches ahead; it reads most numbers only once, because it needs no exact maximum (see _logsumexp).
+of probabilities exists. The threads share whole rows, and read most logits only once (see _logsumexp).
 """
 
 import math
@@ -10,12 +9,13 @@ import math
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.launch import as_flat, as_rows, check_indices, inner, kernel, threads_for
 from kernels.simd import exp_to_zero, load, maximum, prefetch
 
 
-def naive_cross_entropy(x: np.ndarray, target: int) -> float:
+def naive_cross_entropy(x: Array, target: int) -> float:
     """The loss of one row.  x: (V,)."""
     top, total = max(x), 0.0
     for value in x:
@@ -24,9 +24,9 @@ def naive_cross_entropy(x: np.ndarray, target: int) -> float:
 
 
 _F = types.float32
-PIECE, SPAN = 4096, 128  # numbers of a row with one shift, and numbers to process at a time
-AHEAD = 2048  # numbers to prefetch ahead: 8 kB, in small portions
-_HIGHEST, _ENOUGH = 88.0, 1e26  # e^88 is the largest that float32 holds; a sum below e^60 contains no term near it
+PIECE, SPAN = 4096, 128  # numbers that share a shift, and numbers to process at a time
+AHEAD = 2048  # how many numbers the prefetch is ahead: 8 kB
+_HIGHEST, _ENOUGH = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
 _LOWEST = -3.4028235e38
 
 
@@ -40,9 +40,9 @@ def _maximum(x, n):
 
 @inner
 def _exponentials(x, n, shift):
-    """Σ exp(min(x − shift, 88)) over n numbers, while the numbers AHEAD of them are prefetched.
+    """Σ exp(min(x − shift, 88)) over n numbers, which also prefetches the numbers AHEAD of them.
 
-    The processor by itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
+    The processor itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
     about equally long.
     """
     total = _F(0.0)
@@ -60,8 +60,8 @@ def _exponentials(x, n, shift):
 def _logsumexp(x, n):
     """log Σ eˣ = shift + log Σ exp(x − shift), a piece of the row at a time.
 
-    The shift only has to keep the sum from overflowing and from vanishing. The row's maximum would do that, but finding it
-    would take a second reading of every number. The maximum of the first piece serves until a sum shows that it is too low.
+    The shift keeps the sum from overflowing and from vanishing. The row's maximum would do, but finding it takes a second
+    reading of every number. The maximum of the first piece serves until a sum shows that it is too low.
     """
     total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
@@ -112,15 +112,15 @@ def _backward(dlosses, logits, targets, logsumexp, ignore, smoothing, dlogits, t
         for r in range(thread, len(logits), threads):
             if targets[r] == ignore_index:
                 dlogits[r] = _F(0.0)
-            elif in_place:  # a case of its own, so that the compiler knows that the rows are the same and can vectorise
+            elif in_place:  # the same array twice shows the compiler that it can vectorise
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, logits[r])
             else:
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, dlogits[r])
 
 
 def cross_entropy_forward(
-    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int = -100, label_smoothing: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+    logits: Array, targets: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[Array, Array]:
     """See kernels/cross_entropy/reference.py."""
     R, V = logits.shape
     targets = check_indices(targets, V, "cross_entropy", ignore_index)
@@ -131,15 +131,15 @@ def cross_entropy_forward(
 
 
 def cross_entropy_backward(
-    dlosses: np.ndarray,
-    logits: np.ndarray,
-    targets: np.ndarray,
-    logsumexp: np.ndarray,
+    dlosses: Array,
+    logits: Array,
+    targets: Array,
+    logsumexp: Array,
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Array | None = None,
+) -> Array:
     """See kernels/cross_entropy/reference.py."""
     targets = check_indices(targets, logits.shape[1], "cross_entropy", ignore_index)
     dlogits = result(out, logits.shape)

@@ -22,8 +22,8 @@ extern "C" __global__ void cross_entropy_plain(const float* logits, const long l
     losses[r] = target >= 0 && target < classes ? logsumexp[r] - x[target] : NOT_A_NUMBER;
 }
 
-// A team of blockDim.x threads computes a row, a block blockDim.y rows. A target out of range gives NaN, and nothing is read
-// for it.
+// A team of blockDim.x threads computes a row, and a block computes blockDim.y rows. A target out of range reads no logit and
+// gives NaN.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_forward(const float* logits, const long long* targets, float* losses, float* logsumexp, int rows, int classes,
                       long long ignore_index, float smoothing, int aligned) {
@@ -55,8 +55,8 @@ cross_entropy_forward(const float* logits, const long long* targets, float* loss
     logsumexp[r] = lse;
 }
 
-// dlogits_c = dloss (exp(x_c − logsumexp) − q_c), the threads as in cross_entropy_forward. dlogits may be the logits' own
-// buffer, because the thread that reads a number also writes it; hence no __restrict__ here.
+// dlogits_c = dloss (exp(x_c − logsumexp) − q_c). The threads are arranged as in cross_entropy_forward. dlogits may be the
+// logits' own buffer, because the thread that reads a number also writes it; hence no __restrict__ here.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_backward(const float* dlosses, const float* logits, const long long* targets, const float* logsumexp,
                        float* dlogits, int rows, int classes, long long ignore_index, float smoothing, int aligned) {

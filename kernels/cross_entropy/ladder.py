@@ -14,7 +14,7 @@ from kernels.softmax.cpu import row_maximum
 
 
 def separate(logits, targets, losses):
-    """NumPy: all log-probabilities, of which one per row is used"""
+    """NumPy: all log-probabilities, though each row needs one"""
     return -softmax.log_softmax_forward(logits)[np.arange(len(logits)), targets]
 
 
@@ -74,10 +74,8 @@ def ladders(size: int | None = None) -> list[Ladder]:
     rungs = (separate, fused, polynomial, prefetching, threads)
     arguments = (logits, targets, np.empty(rows, np.float32))
     forward = Ladder("cross_entropy", "forward", logits.shape, rungs, arguments, logits.nbytes, "read")
-
     _, lse = cpu.cross_entropy_forward(logits, targets)
     gradients = (np.full(rows, 1 / rows, np.float32), logits, targets, half, lse, np.empty_like(logits))
-    backwards = (whole_rows, backward, half_masked)
+    backwards, amount = (whole_rows, backward, half_masked), 2 * logits.nbytes
     remark = "if no row is ignored"
-    amount = 2 * logits.nbytes
     return [forward, Ladder("cross_entropy", "backward", logits.shape, backwards, gradients, amount, "copy", None, remark)]

@@ -1,15 +1,17 @@
 """Cross-entropy of logits against class indices: the specification, in NumPy, for any float dtype.
 
 It is the negative log-likelihood of softmax(logits).
-Source of label smoothing: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.00567), §7.
+Source: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.00567), §7, for label smoothing.
 """
 
 import numpy as np
 
+from kernels.arrays import Array
+
 
 def cross_entropy_forward(
-    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int = -100, label_smoothing: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+    logits: Array, targets: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[Array, Array]:
     """loss_r = log Σ_c exp(logits_rc) − logits_r,target for each row r.
 
     Args:
@@ -21,32 +23,32 @@ def cross_entropy_forward(
         losses and logsumexp, (R,) each, in the dtype of the logits; 0 in ignored rows.
     """
     losses, logsumexp = np.zeros(len(logits), logits.dtype), np.zeros(len(logits), logits.dtype)
-    graded = np.flatnonzero(targets != ignore_index)  # (G,)
-    x = logits[graded]  # (G, V)
+    rows = np.flatnonzero(targets != ignore_index)  # (G,)  the rows that are not ignored
+    x = logits[rows]  # (G, V)
     top = x.max(axis=-1, initial=-np.inf)  # (G,)
     lse = np.log(np.exp(x - top[:, None]).sum(axis=-1)) + top  # (G,)
-    at_target = x[np.arange(len(graded)), targets[graded]]  # (G,)
+    at_target = x[np.arange(len(rows)), targets[rows]]  # (G,)
     if label_smoothing:
         at_target = (1 - label_smoothing) * at_target + label_smoothing * x.mean(axis=-1)
-    losses[graded], logsumexp[graded] = lse - at_target, lse
+    losses[rows], logsumexp[rows] = lse - at_target, lse
     return losses, logsumexp
 
 
-# The forward pass was, for one graded row:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
+# The forward pass was, for a row that is not ignored:   loss = L − Σ_c q_c x_c,   L = log Σ exp(x_c),
 # with the target distribution q: 1 at the target, or with label smoothing 1 − ε there plus ε/V everywhere.
 #   ∂L/∂x_c = exp(x_c − L) = p_c,   so   dx_c = dloss (p_c − q_c).
 # An ignored row has loss 0 whatever its logits are, so its gradient is zero.
 # Saved: the logits, and L, one number for each row. No (R, V) array of probabilities is kept.
 def cross_entropy_backward(
-    dlosses: np.ndarray,
-    logits: np.ndarray,
-    targets: np.ndarray,
-    logsumexp: np.ndarray,
+    dlosses: Array,
+    logits: Array,
+    targets: Array,
+    logsumexp: Array,
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Array | None = None,
+) -> Array:
     """Gradient of cross-entropy.
 
     Args:

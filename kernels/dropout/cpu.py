@@ -1,18 +1,19 @@
 """Dropout on the CPU in float32, with the mask of the reference, in one pass over memory.
 
-The kernel equals `naive_dropout`. Element i of the mask depends on the seed and on i alone, so each thread computes it on the
-spot, and the loop vectorises.
+The kernel equals `naive_dropout`. Element i of the mask depends only on the seed and i, so the loop computes it where it is
+needed, and vectorises.
 """
 
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.dropout.reference import GAMMA, MIX1, MIX2
 from kernels.launch import as_flat, inner, kernel, share, threads_for
 
 
-def naive_dropout(x: np.ndarray, p: float, seed: int) -> np.ndarray:
+def naive_dropout(x: Array, p: float, seed: int) -> Array:
     """x: (N,) -> (N,)."""
     y = np.zeros_like(x)
     for i in range(len(x)):
@@ -47,7 +48,7 @@ def _dropout(x, p, scale, seed, y, threads):  # x, y: (N,)
         _span(x[first:last], p, scale, seed + _U(first) * GAMMA, y[first:last])
 
 
-def dropout(x: np.ndarray, p: float, seed: int, *, out: np.ndarray | None = None) -> np.ndarray:
+def dropout(x: Array, p: float, seed: int, *, out: Array | None = None) -> Array:
     """See kernels/dropout/reference.py."""
     y = result(out, x.shape)
     scale = np.float32(0 if p >= 1 else 1 / (1 - p))

@@ -4,13 +4,10 @@ import numba
 import numpy as np
 
 from kernels.dropout import cpu, reference
-from kernels.ladders import Ladder, first_and_last, normal
+from kernels.ladders import Ladder, copying_ladder, normal
 
 P, SEED = 0.1, 1234567
 GAMMA, MIX1, MIX2 = reference.GAMMA, reference.MIX1, reference.MIX2
-
-
-whole_arrays, threads = first_and_last(reference.dropout, cpu.dropout, p=P, seed=SEED)
 
 
 @numba.njit(error_model="numpy")
@@ -28,5 +25,4 @@ def plain(x, y):
 def ladders(size: int | None = None) -> list[Ladder]:
     """Dropout of `size` thousand numbers, 16,384 thousand by default."""
     x = normal(1000 * (size or 16384))
-    rungs = (whole_arrays, plain, threads)
-    return [Ladder("dropout", "forward", x.shape, rungs, (x, np.empty_like(x)), 2 * x.nbytes, "copy")]
+    return [copying_ladder(reference.dropout, [plain], cpu.dropout, x, np.empty_like(x), p=P, seed=SEED)]

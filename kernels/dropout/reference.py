@@ -7,11 +7,13 @@ seed + i · γ. So element i of the mask can be computed anywhere, in any order,
 
 import numpy as np
 
+from kernels.arrays import Array
+
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio, made odd
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-def uniform(seed: int, n: int) -> np.ndarray:
+def uniform(seed: int, n: int) -> Array:
     """The first n numbers of SplitMix64 as float32 in [0, 1), from the top 24 bits of each.  Returns (n,)."""
     z = (np.arange(1, n + 1, dtype=np.uint64) * GAMMA) + np.uint64(seed)  # (n,)  wraps modulo 2⁶⁴, as intended
     z = (z ^ (z >> np.uint64(30))) * MIX1
@@ -23,7 +25,7 @@ def uniform(seed: int, n: int) -> np.ndarray:
 # The forward pass was   y = m x / (1 − p)   with a mask m of zeros and ones that does not depend on x.
 # So   dx = m dy / (1 − p):   dropout is its own backward, called on dy with the same seed.
 # Saved: the seed.
-def dropout(x: np.ndarray, p: float, seed: int, *, out: np.ndarray | None = None) -> np.ndarray:
+def dropout(x: Array, p: float, seed: int, *, out: Array | None = None) -> Array:
     """Set each element to zero with probability p, and scale the rest by 1 / (1 − p).
 
     Element i, counted in C order, survives if uniform(seed)[i] ≥ p.
@@ -36,6 +38,6 @@ def dropout(x: np.ndarray, p: float, seed: int, *, out: np.ndarray | None = None
     Returns:
         y, shaped like x.
     """
-    keep = (uniform(seed, x.size) >= np.float32(p)).reshape(x.shape)
+    mask = (uniform(seed, x.size) >= np.float32(p)).reshape(x.shape)
     scale = x.dtype.type(0 if p >= 1 else 1 / (1 - p))
-    return np.multiply(np.where(keep, x, 0), scale, out=out, dtype=x.dtype)
+    return np.multiply(np.where(mask, x, 0), scale, out=out, dtype=x.dtype)

@@ -1,9 +1,8 @@
 """Layer normalisation on the CPU in float32.
 
 The kernels equal `naive_layernorm`, applied to every row. The threads share whole rows. A row of C numbers fits the first-level
-cache, so only its first reading costs memory traffic: the forward pass reads x once and writes y once, the backward pass reads
-dy and x once and writes dx once. While a row is written, the next row is prefetched, so that memory never sits idle. The
-backward pass also prefetches the next row of dx for writing.
+cache, so it travels through memory once: the forward pass reads x and writes y, the backward pass reads dy and x and writes
+dx. Writing a row prefetches the next row, so memory never sits idle.
 """
 
 import math
@@ -12,12 +11,13 @@ from collections import namedtuple
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array, Gradients
 from kernels.buffers import copy_to_out, result, write
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
 from kernels.simd import load, prefetch_floats, prefetch_for_writing, store
 
 
-def naive_layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
     """One row.  x, weight, bias: (C,) -> (C,)."""
     C, y = len(x), np.empty_like(x)
     mean = sum(x) / C
@@ -28,7 +28,7 @@ def naive_layernorm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: fl
 
 
 _F = types.float32
-SPAN = 128  # numbers of a row to write, and of the next row to prefetch, at a time
+SPAN = 128  # numbers to process at a time; as many of the next row are prefetched meanwhile
 _NO_ROWS = np.empty((0, 0), np.float32)
 
 
@@ -126,13 +126,8 @@ def _backward(dy, x, weight, mean, rstd, plus, dx, sums):
 
 
 def layernorm_forward(
-    x: np.ndarray,
-    weight: np.ndarray | None = None,
-    bias: np.ndarray | None = None,
-    *,
-    eps: float = 1e-5,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array, Array]:
     """See kernels/layernorm/reference.py."""
     C = x.shape[-1]
     weight = np.ones(C, np.float32) if weight is None else as_flat(weight)
@@ -145,17 +140,17 @@ def layernorm_forward(
 
 
 def layernorm_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray | None,
-    mean: np.ndarray,
-    rstd: np.ndarray,
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    rstd: Array,
     *,
-    plus: np.ndarray | None = None,
+    plus: Array | None = None,
     needs: tuple[bool, bool, bool] = (True, True, True),
-    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+    out: Gradients = (None, None, None),
     accumulate: bool = False,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> Gradients:
     """See kernels/layernorm/reference.py."""
     C = x.shape[-1]
     dx = result(out[0], x.shape)

@@ -3,10 +3,10 @@
 //     layernorm_plain            thread r computes row r
 //     layernorm_forward          a team of threads computes a row and keeps it in registers, so that the mean, and the variance
 //                                around that mean (the accurate way, in two passes), cost one read of memory
-//     layernorm_backward_input   dx, which needs two sums over a row: one team per row, any row length
+//     layernorm_backward_input   dx, which needs two sums over a row: a team for each row, of any length
 //     layernorm_weight_sums      dweight and dbias, which need sums over all rows: a block adds up 32 columns of a strip of rows
-//     layernorm_backward         dx and the sums in one read, if a team's registers hold a row; _wide is for long rows
-//     layernorm_add_strips       dweight and dbias from the strips of either
+//     layernorm_backward         dx and the strips' sums in one read, if a row fits a team's registers; _wide is for long rows
+//     layernorm_add_strips       dweight and dbias from the strips of either kernel
 //
 // No kernel uses atomics, so every sum has a fixed order and the same inputs give the same bits.
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ float spread(float4 v, float mean, long long i, long 
     return s;
 }
 
-// A team has blockDim.x threads, a block blockDim.y teams.
+// A team has blockDim.x threads, and a block has blockDim.y teams.
 extern "C" __global__ void __launch_bounds__(512)
 layernorm_forward(const float* x, const float* weight, const float* bias, float* y, float* mean, float* rstd, int rows,
                   int columns, float eps, int aligned) {
@@ -125,7 +125,7 @@ extern "C" __global__ void layernorm_weight_sums(const float* dy, const float* x
     }
 }
 
-// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks with blockIdx.y 0; dbias likewise, in those with 1. A block
+// dweight[c] (+)= Σ_s dweights[s][c] over n strips, in the blocks whose blockIdx.y is 0; the other blocks add up dbias. A block
 // of 32 × 32 threads adds up 32 columns. dweight or dbias is null if the caller does not need it.
 extern "C" __global__ void layernorm_add_strips(const float* dweights, const float* dbiases, float* dweight, float* dbias, int n,
                                                 int columns, int accumulate_weight, int accumulate_bias) {
@@ -143,16 +143,16 @@ extern "C" __global__ void layernorm_add_strips(const float* dweights, const flo
     if (threadIdx.x == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }
 
-// dx and the sums for dweight and dbias in one read of dy and x. Each of the grid's teams takes every teams-th row. A thread
-// always has the same columns, so its running sums stay in registers, and the team writes them once, at the end, as a strip of
-// its own. Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, the quads of each array in a thread's registers,
-// is a constant at both calls, so the unused ends of the arrays below take no registers.
+// dx and the sums for dweight and dbias in one read of dy and x. With n teams in the grid, a team computes every n-th row. A
+// thread always has the same columns, so its sums over rows stay in registers, and the team writes them as a strip at the end.
+// Requires columns % 4 = 0 and columns ≤ 4 quads blockDim.x. `quads`, how many quads of an array a thread has in registers, is a
+// constant at both calls, so the unused ends of the arrays below take no registers.
 __device__ __forceinline__ void backward_rows(const float* dy, const float* x, const float* weight, const float* mean,
                                               const float* rstd, const float* plus, float* dx, float* dweights, float* dbiases,
                                               int rows, int columns, int aligned, int quads) {
     const int team = blockIdx.x * blockDim.y + threadIdx.y, teams = gridDim.x * blockDim.y;
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    __shared__ float2 of_warp[2][16];  // alternating, so that one barrier a row is enough
+    __shared__ float2 warp_sums[2][16];  // alternating, so that one barrier a row is enough
     float4 dw[QUADS], db[QUADS];
     UNROLL for (int j = 0; j < quads; ++j) dw[j] = db[j] = quad(0.0f);
     int turn = 0;
@@ -177,11 +177,11 @@ __device__ __forceinline__ void backward_rows(const float* dy, const float* x, c
         shift = warp_sum(shift);
         stretch = warp_sum(stretch);
         if (warps > 1) {
-            if (lane == 0) of_warp[turn][warp] = make_float2(shift, stretch);
+            if (lane == 0) warp_sums[turn][warp] = make_float2(shift, stretch);
             __syncthreads();
             shift = stretch = 0.0f;
             for (int w = 0; w < warps; ++w) {  // every thread adds up the sums of the few warps
-                const float2 part = of_warp[turn][w];
+                const float2 part = warp_sums[turn][w];
                 shift += part.x;
                 stretch += part.y;
             }

@@ -1,7 +1,7 @@
 """Layer normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
 from kernels import gpu
-from kernels.arrays import Array
+from kernels.arrays import Array, Gradients
 from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
@@ -39,9 +39,9 @@ def layernorm_backward(
     *,
     plus: Array | None = None,
     needs: tuple[bool, bool, bool] = (True, True, True),
-    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+    out: Gradients = (None, None, None),
     accumulate: bool = False,
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> Gradients:
     """See reference.layernorm_backward."""
     dy, x, weight, mean, rstd = contiguous(dy), contiguous(x), contiguous(weight), contiguous(mean), contiguous(rstd)
     plus = contiguous(plus)
@@ -89,9 +89,7 @@ def _weight_sums(dy: Array, x: Array, mean: Array, rstd: Array, rows: int, colum
     return dweights, dbiases
 
 
-def _add_strips(
-    dweights: Array, dbiases: Array, needs: tuple[bool, ...], out: tuple[Array | None, ...], accumulate: bool
-) -> tuple[Array | None, Array | None]:
+def _add_strips(dweights: Array, dbiases: Array, needs: tuple[bool, ...], out: Gradients, accumulate: bool) -> Gradients:
     """dweight and dbias, each if it is needed: the sums over the strips, by one launch."""
     n, columns = dweights.shape
     sums = [output_buffer(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]

@@ -5,17 +5,13 @@ Source: Ba, Kiros, Hinton 2016, Layer Normalization (arXiv:1607.06450), eq. 3 an
 
 import numpy as np
 
+from kernels.arrays import Array, Gradients
 from kernels.buffers import write
 
 
 def layernorm_forward(
-    x: np.ndarray,
-    weight: np.ndarray | None = None,
-    bias: np.ndarray | None = None,
-    *,
-    eps: float = 1e-5,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array, Array]:
     """y = (x − mean) · rstd · weight + bias, each row with its own mean and variance.
 
     Args:
@@ -47,17 +43,17 @@ def layernorm_forward(
 # the scale.
 # Saved: x, μ and r. The backward pass recomputes n with a subtraction and a product, so no second (..., C) array is kept.
 def layernorm_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray | None,
-    mean: np.ndarray,
-    rstd: np.ndarray,
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    rstd: Array,
     *,
-    plus: np.ndarray | None = None,
+    plus: Array | None = None,
     needs: tuple[bool, bool, bool] = (True, True, True),
-    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+    out: Gradients = (None, None, None),
     accumulate: bool = False,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> Gradients:
     """Gradient of layer normalisation.
 
     Args:

@@ -9,11 +9,12 @@ import math
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array, Gradients
 from kernels.buffers import copy_to_out, result, write
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
 
 
-def naive_rms_norm(x: np.ndarray, weight: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+def naive_rms_norm(x: Array, weight: Array, eps: float = 1e-5) -> Array:
     """One row.  x, weight: (C,) -> (C,)."""
     y = np.empty_like(x)
     mean_square = sum(value * value for value in x) / len(x)
@@ -67,8 +68,8 @@ def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (threads, C + CACHE
 
 
 def rms_norm_forward(
-    x: np.ndarray, weight: np.ndarray | None = None, *, eps: float = 1e-5, out: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    x: Array, weight: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array]:
     """See kernels/rms_norm/reference.py."""
     weight = np.ones(x.shape[-1], np.float32) if weight is None else as_flat(weight)
     y = result(out, x.shape)
@@ -79,15 +80,15 @@ def rms_norm_forward(
 
 
 def rms_norm_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray | None,
-    rstd: np.ndarray,
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    rstd: Array,
     *,
     needs: tuple[bool, bool] = (True, True),
-    out: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    out: Gradients = (None, None),
     accumulate: bool = False,
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+) -> Gradients:
     """See kernels/rms_norm/reference.py."""
     dx = result(out[0], x.shape)
     rows = as_rows(x)  # (R, C)

@@ -6,7 +6,7 @@
 
 #include "../common.cuh"
 
-// A team has blockDim.x threads, a block blockDim.y teams.
+// A team has blockDim.x threads, and a block has blockDim.y teams.
 extern "C" __global__ void __launch_bounds__(512)
 rms_norm_forward(const float* x, const float* weight, float* y, float* rstd, int rows, int columns, float eps) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
@@ -19,7 +19,7 @@ rms_norm_forward(const float* x, const float* weight, float* y, float* rstd, int
     if (threadIdx.x == 0) rstd[r] = scale;
 }
 
-// dx = rstd (dn − n mean(dn n)), the threads as in rms_norm_forward.
+// dx = rstd (dn − n mean(dn n)). The threads are arranged as in rms_norm_forward.
 extern "C" __global__ void __launch_bounds__(512)
 rms_norm_backward_input(const float* dy, const float* x, const float* weight, const float* rstd, float* dx, int rows, int columns) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;

@@ -1,7 +1,7 @@
 """Root mean square normalisation on a GPU: reference.py's signatures over the kernels in cuda.cu."""
 
 from kernels import gpu
-from kernels.arrays import Array
+from kernels.arrays import Array, Gradients
 from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
 
 SOURCE = Source(__file__)
@@ -25,9 +25,9 @@ def rms_norm_backward(
     rstd: Array,
     *,
     needs: tuple[bool, bool] = (True, True),
-    out: tuple[Array | None, Array | None] = (None, None),
+    out: Gradients = (None, None),
     accumulate: bool = False,
-) -> tuple[Array | None, Array | None]:
+) -> Gradients:
     """See reference.rms_norm_backward."""
     dy, x, weight, rstd = contiguous(dy), contiguous(x), contiguous(weight), contiguous(rstd)
     rows, columns = rstd.size, x.shape[-1]

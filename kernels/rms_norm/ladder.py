@@ -5,11 +5,9 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, first_and_last, normal
+from kernels.ladders import Ladder, copying_ladder, normal
 from kernels.launch import SAFE
 from kernels.rms_norm import cpu, reference
-
-whole_arrays, threads = first_and_last(reference.rms_norm_forward, cpu.rms_norm_forward)
 
 
 @numba.njit(error_model="numpy", fastmath=SAFE)
@@ -28,5 +26,4 @@ def plain(x, weight, y):
 def ladders(size: int | None = None) -> list[Ladder]:
     """RMSNorm of (size, 768), 16,384 rows by default."""
     x, weight = normal(size or 16384, 768), normal(768, seed=1)
-    arguments = (x, weight, np.empty_like(x))
-    return [Ladder("rms_norm", "forward", x.shape, (whole_arrays, plain, threads), arguments, 2 * x.nbytes, "copy")]
+    return [copying_ladder(reference.rms_norm_forward, [plain], cpu.rms_norm_forward, x, weight, np.empty_like(x))]

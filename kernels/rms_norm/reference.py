@@ -6,12 +6,13 @@ Source: Zhang, Sennrich 2019, Root Mean Square Layer Normalization (arXiv:1910.0
 
 import numpy as np
 
+from kernels.arrays import Array, Gradients
 from kernels.buffers import write
 
 
 def rms_norm_forward(
-    x: np.ndarray, weight: np.ndarray | None = None, *, eps: float = 1e-5, out: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    x: Array, weight: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
+) -> tuple[Array, Array]:
     """y = x · rstd · weight, each row with its own root mean square.
 
     Args:
@@ -38,15 +39,15 @@ def rms_norm_forward(
 # In words: remove from dn the part that stretches the row, because it does not change n, then undo the scale.
 # Saved: x and r. The backward pass recomputes n with one product, so no second (..., C) array is kept.
 def rms_norm_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray | None,
-    rstd: np.ndarray,
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    rstd: Array,
     *,
     needs: tuple[bool, bool] = (True, True),
-    out: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    out: Gradients = (None, None),
     accumulate: bool = False,
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+) -> Gradients:
     """Gradient of root mean square normalisation.
 
     Args:

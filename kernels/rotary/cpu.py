@@ -7,12 +7,13 @@ one projection's output.
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.launch import address, inner, kernel, share, threads_for
 from kernels.simd import load, store
 
 
-def naive_rotary(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+def naive_rotary(x: Array, cos: Array, sin: Array) -> Array:
     """One row.  x: (D,), cos and sin: (D/2,) -> (D,)."""
     y, half = np.empty_like(x), len(x) // 2
     for j in range(half):
@@ -44,15 +45,13 @@ def _rotary(x, steps, cos, sin, y, sizes, sign, threads):
             _rotate(row, cos + angles, sin + angles, y + 4 * r * D, D // 2, sign)
 
 
-def rotary(
-    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, inverse: bool = False, out: np.ndarray | None = None
-) -> np.ndarray:
+def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Array | None = None) -> Array:
     """See kernels/rotary/reference.py."""
     T, D = x.shape[2:]
     if D % 2 or cos.shape != (T, D // 2) or sin.shape != (T, D // 2):
         raise ValueError(f"rotary: cos and sin must be (T, D/2) for x {x.shape}, D even, got {cos.shape} and {sin.shape}")
     x = x if x.strides[-1] == 4 and x.dtype == np.float32 else np.ascontiguousarray(x, np.float32)
-    y = result(None if out is x else out, x.shape)  # not into x: the rows of a view may overlap rows that are still to be read
+    y = result(None if out is x else out, x.shape)  # if out is x, computed elsewhere and then copied
     cos, sin = np.ascontiguousarray(cos, np.float32), np.ascontiguousarray(sin, np.float32)
     steps, sign = np.array(x.strides[:3], np.int64), np.float32(-1 if inverse else 1)
     _rotary(address(x), steps, address(cos), address(sin), address(y), x.shape, sign, threads_for(2 * x.size))

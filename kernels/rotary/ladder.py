@@ -3,11 +3,9 @@
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, first_and_last, normal
+from kernels.ladders import Ladder, copying_ladder, normal
 from kernels.launch import SAFE
 from kernels.rotary import cpu, reference
-
-whole_arrays, threads = first_and_last(reference.rotary, cpu.rotary)
 
 
 @numba.njit(error_model="numpy", fastmath=SAFE)
@@ -27,5 +25,4 @@ def ladders(size: int | None = None) -> list[Ladder]:
     """The queries of 8 texts of `size` tokens, 1,024 by default: 12 heads of width 64."""
     T = size or 1024
     x, angles = normal(8, 12, T, 64), normal(T, 32, seed=1)
-    arguments = (x, np.cos(angles), np.sin(angles), np.empty_like(x))
-    return [Ladder("rotary", "forward", x.shape, (whole_arrays, plain, threads), arguments, 2 * x.nbytes, "copy")]
+    return [copying_ladder(reference.rotary, [plain], cpu.rotary, x, np.cos(angles), np.sin(angles), np.empty_like(x))]

@@ -2,16 +2,15 @@
 
 A pair of numbers in a query or key is a point in a plane. Pair j at position t is rotated by the angle t · base^(−2j/D). The
 product of a query and a key then depends on the distance between them, not on their positions.
-Source: Su et al. 2021, RoFormer (arXiv:2104.09864), eq. 15 and 34; the two numbers of a pair are half a head apart, as in
-Llama.
+Source: Su et al. 2021, RoFormer (arXiv:2104.09864), eq. 15 and 34; a pair's two numbers are half a head apart, as in Llama.
 """
 
 import numpy as np
 
+from kernels.arrays import Array
 
-def rotary(
-    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, inverse: bool = False, out: np.ndarray | None = None
-) -> np.ndarray:
+
+def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Array | None = None) -> Array:
     """Rotate the pairs (x_j, x_{j + D/2}) of every row.
 
     Args:
@@ -24,10 +23,8 @@ def rotary(
     """
     sin = -sin if inverse else sin
     a, b = np.split(x, 2, axis=-1)  # (B, H, T, D/2) each
-    y = np.empty_like(x) if out is None else out
-    rotated = a * cos - b * sin, b * cos + a * sin  # compute both before writing either: out may be x
-    np.concatenate(rotated, axis=-1, out=y)
-    return y
+    halves = a * cos - b * sin, b * cos + a * sin  # compute both before writing either: out may be x
+    return np.concatenate(halves, axis=-1, out=np.empty_like(x) if out is None else out)
 
 
 # A rotation R is linear and orthogonal: y = R x, so dx = Rᵀ dy = R⁻¹ dy. The backward pass is the same function with

@@ -1,21 +1,23 @@
 """Softmax and log-softmax on the CPU in float32.
 
 The kernels equal `naive_softmax`, applied to every row. The threads share whole rows. A row is read from memory once and stays
-in the cache for the second and third loop, so the cost is one read and one write of the array, if the arithmetic is fast
-enough. Most of it is exp, here in the short form that suffices below a maximum (kernels/simd.py).
+in the cache for the second and third loop. If the arithmetic is fast enough, the cost is one read and one write of the array.
+Most of the arithmetic is exp, in a short form for numbers below zero (kernels/simd.py).
 """
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.launch import as_rows, inner, kernel, share, threads_for
 from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_floats, scaled_exp, store
 
 
-def naive_softmax(x: np.ndarray) -> np.ndarray:
+def naive_softmax(x: Array) -> Array:
     """One row.  x: (C,) -> (C,)."""
     y, top, total = np.empty_like(x), max(x), 0.0
     for c in range(len(x)):
@@ -27,7 +29,7 @@ def naive_softmax(x: np.ndarray) -> np.ndarray:
 
 
 _F = types.float32
-SPAN = 256  # numbers of a row to process, and of the next row to prefetch, at a time
+SPAN = 256  # numbers to process at a time; as many of the next row are prefetched meanwhile
 
 
 @inner
@@ -53,7 +55,7 @@ def _exponentials(x, y, n, top):
 def _softmax_row(x, y):
     C, x_0, y_0 = len(x), x.ctypes.data, y.ctypes.data
     top, total = row_maximum(x), _F(0.0)
-    for first in range(0, C, SPAN):  # this arithmetic reads the cache, so memory can deliver the next row meanwhile
+    for first in range(0, C, SPAN):  # x is cached by now, so memory is free to deliver the next row
         prefetch_floats(x_0 + 4 * (C + first), SPAN)
         if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
             total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, SPAN, top)
@@ -70,7 +72,7 @@ def _log_softmax_row(x, y):
     for c in range(len(x)):
         total += exp_to_zero(x[c] - top)
     shift = top + _F(math.log(total))
-    if math.isinf(top):  # a row with +inf, or of -inf only, becomes NaN, as inf − inf does
+    if math.isinf(top):  # a row with +inf, or only -inf, becomes NaN, since inf − inf is NaN
         shift = _F(np.nan)
     for c in range(len(x)):
         y[c] = x[c] - shift
@@ -78,11 +80,11 @@ def _log_softmax_row(x, y):
 
 @inner
 def _softmax_backward_row(dy, y, dx):
-    weighted = _F(0.0)
+    average = _F(0.0)
     for c in range(len(y)):
-        weighted += dy[c] * y[c]
+        average += dy[c] * y[c]
     for c in range(len(y)):
-        dx[c] = y[c] * (dy[c] - weighted)
+        dx[c] = y[c] * (dy[c] - average)
 
 
 @inner
@@ -116,35 +118,20 @@ def _backward(dy, y, dx, log, threads):  # dy, y, dx: (R, C)
                 _softmax_backward_row(dy[r], y[r], dx[r])
 
 
-def _run_forward(x: np.ndarray, out: np.ndarray | None, log: bool) -> np.ndarray:
+def _run_forward(x: Array, *, out: Array | None = None, log: bool) -> Array:
     y = result(out, x.shape)
     rows = as_rows(x)
     _forward(rows, y.reshape(rows.shape), log, min(threads_for(4 * x.size), max(1, len(rows))))
     return copy_to_out(y, out)
 
 
-def _run_backward(dy: np.ndarray, y: np.ndarray, out: np.ndarray | None, log: bool) -> np.ndarray:
+def _run_backward(dy: Array, y: Array, *, out: Array | None = None, log: bool) -> Array:
     dx = result(out, y.shape)
     rows = as_rows(y)
     _backward(as_rows(dy), rows, dx.reshape(rows.shape), log, min(threads_for(2 * y.size), max(1, len(rows))))
     return copy_to_out(dx, out)
 
 
-def softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """See kernels/softmax/reference.py."""
-    return _run_forward(x, out, False)
-
-
-def softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """See kernels/softmax/reference.py."""
-    return _run_backward(dy, y, out, False)
-
-
-def log_softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """See kernels/softmax/reference.py."""
-    return _run_forward(x, out, True)
-
-
-def log_softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """See kernels/softmax/reference.py."""
-    return _run_backward(dy, y, out, True)
+# See kernels/softmax/reference.py.
+softmax_forward, log_softmax_forward = partial(_run_forward, log=False), partial(_run_forward, log=True)
+softmax_backward, log_softmax_backward = partial(_run_backward, log=False), partial(_run_backward, log=True)

@@ -4,8 +4,8 @@
 //     softmax_forward   a team of threads computes a row in quads    row r:  xxxx xxxx xxxx xxxx …       by threads 0, 1, 2, 3, …
 //
 // softmax_plain is slow, because neighbouring threads read addresses a whole row apart, and because it reads every row three
-// times. In the other kernels a team (a warp, or a block if rows are long) reads side by side and keeps the row in registers,
-// so each row is read once and written once. That takes as long as copying the row.
+// times. In the other kernels a team (a warp, or a block if rows are long) reads neighbouring addresses and keeps the row in
+// registers. Each row is read once and written once, which takes as long as copying it.
 
 #include "../common.cuh"
 
@@ -20,14 +20,14 @@ extern "C" __global__ void softmax_plain(const float* x, float* y, int rows, int
     for (int c = 0; c < columns; ++c) y[c] = expf(x[c] - top) / total;
 }
 
-// A team has blockDim.x threads, a block blockDim.y teams. A team of n threads keeps a row of up to 16 n numbers in registers;
-// a longer row is read a second time. log_form 1: y = x − logsumexp(x).
+// A team has blockDim.x threads, and a block has blockDim.y teams. A team of n threads keeps a row of up to 16 n numbers in
+// registers; a longer row is read a second time. If log_form is 1, y = x − logsumexp(x).
 extern "C" __global__ void __launch_bounds__(512)
 softmax_forward(const float* x, float* y, int rows, int columns, int log_form, int aligned) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
     if (r >= rows) return;
     const long long lo = (long long)r * columns, hi = lo + columns, first = lo / 4 * 4 + 4 * threadIdx.x;
-    const long long step = 4 * blockDim.x, chunk = QUADS * step;  // a chunk is what the team's registers hold at once
+    const long long step = 4 * blockDim.x, chunk = QUADS * step;  // a chunk fits the team's registers
     float4 v[QUADS];
     float m = MINUS_INFINITY, s = 0.0f;
     for (long long at = first; at < hi; at += chunk) {

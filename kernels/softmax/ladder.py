@@ -5,12 +5,10 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, first_and_last, normal
+from kernels.ladders import Ladder, copying_ladder, normal
 from kernels.launch import SAFE, inner
 from kernels.simd import exp
 from kernels.softmax import cpu, reference
-
-whole_arrays, threads = first_and_last(reference.softmax_forward, cpu.softmax_forward)
 
 
 @numba.njit(error_model="numpy")
@@ -57,5 +55,5 @@ def vector_maximum(x, y):
 def ladders(size: int | None = None) -> list[Ladder]:
     """Softmax of (size, 1024), 16,384 rows by default."""
     x = normal(size or 16384, 1024)
-    rungs = (whole_arrays, plain, polynomial, vector_maximum, threads)
-    return [Ladder("softmax", "forward", x.shape, rungs, (x, np.empty_like(x)), 2 * x.nbytes, "copy")]
+    rungs = (plain, polynomial, vector_maximum)
+    return [copying_ladder(reference.softmax_forward, rungs, cpu.softmax_forward, x, np.empty_like(x))]

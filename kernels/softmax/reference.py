@@ -6,16 +6,18 @@ first guards against overflow (Goodfellow, Bengio, Courville 2016, Deep Learning
 
 import numpy as np
 
+from kernels.arrays import Array
 
-def _shifted(x: np.ndarray) -> np.ndarray:
+
+def _minus_maximum(x: Array) -> Array:
     """x minus its row maximum, so that exp cannot overflow; a row of -inf becomes NaN, as in PyTorch."""
     with np.errstate(invalid="ignore"):
         return x - x.max(axis=-1, keepdims=True)
 
 
-def softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def softmax_forward(x: Array, *, out: Array | None = None) -> Array:
     """y_i = exp(x_i) / Σ_j exp(x_j) along the last axis.  x: (..., C) -> (..., C)."""
-    y = np.exp(_shifted(x))  # (..., C)
+    y = np.exp(_minus_maximum(x))  # (..., C)
     return np.divide(y, y.sum(axis=-1, keepdims=True), out=y if out is None else out)
 
 
@@ -24,20 +26,20 @@ def softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarr
 # Sum over the outputs i:              dx_j = Σ_i dy_i y_i (δ_ij − y_j) = y_j (dy_j − Σ_i dy_i y_i)
 # An upstream gradient of all ones gives zero, so a gradient check with ones would see nothing.
 # Saved: y; x is not needed again.
-def softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def softmax_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """Gradient of softmax.  dy, y: gradient and result of the forward pass, (..., C) each.  Returns dx: (..., C)."""
-    weighted = (dy * y).sum(axis=-1, keepdims=True)  # (..., 1)
-    return np.multiply(y, dy - weighted, out=out)
+    average = (dy * y).sum(axis=-1, keepdims=True)  # (..., 1)
+    return np.multiply(y, dy - average, out=out)
 
 
-def log_softmax_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def log_softmax_forward(x: Array, *, out: Array | None = None) -> Array:
     """y_i = x_i − log Σ_j exp(x_j), without forming a probability that could round to zero.  x: (..., C) -> (..., C)."""
-    shifted = _shifted(x)  # (..., C)
-    return np.subtract(shifted, np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), out=out)
+    scores = _minus_maximum(x)  # (..., C)
+    return np.subtract(scores, np.log(np.exp(scores).sum(axis=-1, keepdims=True)), out=out)
 
 
 # The forward pass was     y_i = x_i − l   with   l = log Σ exp(x_j),   so   ∂l/∂x_j = exp(x_j − l) = exp(y_j).
 # Sum over the outputs i:  dx_j = dy_j − exp(y_j) Σ_i dy_i.      Saved: y.
-def log_softmax_backward(dy: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def log_softmax_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """Gradient of log-softmax.  dy, y: gradient and result of the forward pass, (..., C) each.  Returns dx: (..., C)."""
     return np.subtract(dy, np.exp(y) * dy.sum(axis=-1, keepdims=True), out=out)

@@ -9,12 +9,13 @@ import math
 import numpy as np
 from numba import prange, types
 
+from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.launch import as_rows, exact, inner, kernel, share, threads_for
 from kernels.simd import exp
 
 
-def naive_swiglu(x: np.ndarray) -> np.ndarray:
+def naive_swiglu(x: Array) -> Array:
     """One row.  x: (2F,) -> (F,)."""
     F = len(x) // 2
     y = np.empty(F, x.dtype)
@@ -64,7 +65,7 @@ def _backward(dy, x, dx, threads):  # dy: (R, F)  x, dx: (R, 2F)
             _backward_row(dy[r], x[r], dx[r])
 
 
-def swiglu_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
     """See kernels/swiglu/reference.py."""
     y = result(out, (*x.shape[:-1], x.shape[-1] // 2))
     rows = as_rows(x)  # (R, 2F)
@@ -72,7 +73,7 @@ def swiglu_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarra
     return copy_to_out(y, out)
 
 
-def swiglu_backward(dy: np.ndarray, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def swiglu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """See kernels/swiglu/reference.py."""
     dx = result(out, x.shape)
     rows = as_rows(x)  # (R, 2F)

@@ -5,11 +5,9 @@ import math
 import numba
 import numpy as np
 
-from kernels.ladders import Ladder, first_and_last, normal
+from kernels.ladders import Ladder, copying_ladder, normal
 from kernels.launch import SAFE
 from kernels.swiglu import cpu, reference
-
-whole_arrays, threads = first_and_last(reference.swiglu_forward, cpu.swiglu_forward)
 
 
 @numba.njit(error_model="numpy")
@@ -34,5 +32,5 @@ def polynomial(x, y):
 def ladders(size: int | None = None) -> list[Ladder]:
     """SwiGLU of (size, 3072), 4,096 rows by default."""
     x = normal(size or 4096, 3072)
-    y, rungs = np.empty((len(x), 1536), np.float32), (whole_arrays, plain, polynomial, threads)
-    return [Ladder("swiglu", "forward", x.shape, rungs, (x, y), x.nbytes + y.nbytes, "copy")]
+    y = np.empty((len(x), 1536), np.float32)
+    return [copying_ladder(reference.swiglu_forward, (plain, polynomial), cpu.swiglu_forward, x, y)]

@@ -6,14 +6,16 @@ Source: Shazeer 2020, GLU Variants Improve Transformer (arXiv:2002.05202), eq. 6
 
 import numpy as np
 
+from kernels.arrays import Array
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+
+def _sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ), written with e^−|x|, which cannot overflow."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
-def swiglu_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
     """y = SiLU(gate) · up.  x: (..., 2F), the gates followed by the ups -> y: (..., F)."""
     gate, up = np.split(x, 2, axis=-1)  # (..., F) each
     return np.multiply(gate * _sigmoid(gate), up, out=out)
@@ -22,7 +24,7 @@ def swiglu_forward(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarra
 # The forward pass was   y = g σ(g) u,   and   d/dg g σ(g) = σ + g σ (1 − σ) = σ (1 + g (1 − σ)).   So
 #   dg = dy u σ (1 + g (1 − σ))        du = dy g σ
 # Saved: x; the backward pass recomputes the sigmoid.
-def swiglu_backward(dy: np.ndarray, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+def swiglu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """Gradient of SwiGLU.  dy: gradient of y, (..., F); x: the forward input, (..., 2F).  Returns dx: (..., 2F)."""
     gate, up = np.split(x, 2, axis=-1)  # (..., F) each
     s = _sigmoid(gate)  # (..., F)

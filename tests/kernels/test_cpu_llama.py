@@ -7,7 +7,7 @@ import kernels
 from kernels import cases
 
 ours = kernels.SETS["cpu"]
-NEW = ("rms_norm", "rotary", "swiglu")
+OPERATIONS = ("rms_norm", "rotary", "swiglu")
 
 
 def normal(*shape, seed=0):
@@ -18,41 +18,39 @@ def normal(*shape, seed=0):
 def test_every_case_against_float64(seed):
     checked = 0
     for operation, function, args, kw in cases.cases(np.random.default_rng(seed), small=True):
-        if operation in NEW:
+        if operation in OPERATIONS:
             want = cases.reference(operation, function)(*cases.double(args), **kw)
             assert cases.error(getattr(ours, function)(*args, **kw), want) < 4e-6, cases.describe(function, args, kw)
             checked += 1
     assert checked > 30
 
 
-@pytest.mark.parametrize("served", ["cpu", "reference"])
-def test_buffers_are_written_to_and_added_to(served):
-    served = kernels.SETS[served]
+@pytest.mark.parametrize("kernel_set", [ours, kernels.SETS["reference"]], ids=repr)
+def test_buffers_are_written_to_and_added_to(kernel_set):
     x, dy, w = normal(9, 34), normal(9, 34, seed=1), normal(34, seed=2)
-    y, rstd = served.rms_norm_forward(x, w)
-    want_dx, want_dw = served.rms_norm_backward(dy, x, w, rstd)
+    y, rstd = kernel_set.rms_norm_forward(x, w)
+    want_dx, want_dw = kernel_set.rms_norm_backward(dy, x, w, rstd)
     out = np.full_like(x, np.nan), np.ones_like(w)
-    dx, dw = served.rms_norm_backward(dy, x, w, rstd, out=out, accumulate=True)
+    dx, dw = kernel_set.rms_norm_backward(dy, x, w, rstd, out=out, accumulate=True)
     assert dx is out[0] and dw is out[1]
     np.testing.assert_array_equal(dx, want_dx)
     np.testing.assert_allclose(dw, want_dw + 1, rtol=1e-6)
     wide = np.full((9, 68), np.nan, np.float32)[:, ::2]
-    assert served.rms_norm_forward(x, w, out=wide)[0] is wide
+    assert kernel_set.rms_norm_forward(x, w, out=wide)[0] is wide
     np.testing.assert_array_equal(wide, y)
     half = np.full((9, 17), np.nan, np.float32)
-    assert served.swiglu_forward(x, out=half) is half and np.isfinite(half).all()
-    np.testing.assert_array_equal(served.swiglu_backward(half, x, out=x.copy()), served.swiglu_backward(half, x))
+    assert kernel_set.swiglu_forward(x, out=half) is half and np.isfinite(half).all()
+    np.testing.assert_array_equal(kernel_set.swiglu_backward(half, x, out=x.copy()), kernel_set.swiglu_backward(half, x))
 
 
-@pytest.mark.parametrize("served", ["cpu", "reference"])
-def test_rotary_in_place_and_back(served):
-    served = kernels.SETS[served]
+@pytest.mark.parametrize("kernel_set", [ours, kernels.SETS["reference"]], ids=repr)
+def test_rotary_in_place_and_back(kernel_set):
     x, angles = normal(2, 3, 5, 8), normal(5, 4, seed=1)
     cos, sin = np.cos(angles), np.sin(angles)
-    want = served.rotary(x, cos, sin)
-    np.testing.assert_allclose(served.rotary(want, cos, sin, inverse=True), x, atol=1e-6)
+    want = kernel_set.rotary(x, cos, sin)
+    np.testing.assert_allclose(kernel_set.rotary(want, cos, sin, inverse=True), x, atol=1e-6)
     same = x.copy()
-    assert served.rotary(same, cos, sin, out=same) is same
+    assert kernel_set.rotary(same, cos, sin, out=same) is same
     np.testing.assert_array_equal(same, want)
 
 
@@ -70,10 +68,9 @@ def test_swiglu_far_from_zero():
     np.testing.assert_allclose(ours.swiglu_forward(x), [[600, 0, 2e30, 0]])
 
 
-def test_nothing_is_promoted():
-    for dtype in ("float16", "float32", "float64"):
-        x, angles = normal(1, 2, 3, 8).astype(dtype), normal(3, 4).astype(dtype)
-        served = kernels.SETS["reference"]
-        results = [*served.rms_norm_forward(x, x[0, 0, 0]), served.swiglu_forward(x), served.rotary(x, angles, angles)]
-        results += [*served.rms_norm_backward(x, x, x[0, 0, 0], x[..., 0]), served.swiglu_backward(x[..., :4], x)]
-        assert {r.dtype.name for r in results} == {dtype}
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_nothing_is_promoted(dtype):
+    x, angles, kernel_set = normal(1, 2, 3, 8).astype(dtype), normal(3, 4).astype(dtype), kernels.SETS["reference"]
+    results = [*kernel_set.rms_norm_forward(x, x[0, 0, 0]), kernel_set.swiglu_forward(x), kernel_set.rotary(x, angles, angles)]
+    results += [*kernel_set.rms_norm_backward(x, x, x[0, 0, 0], x[..., 0]), kernel_set.swiglu_backward(x[..., :4], x)]
+    assert {r.dtype.name for r in results} == {dtype}

@@ -18,7 +18,7 @@ NVRTC = [(path, "-DTENSOR_CORES=0") for path in SOURCES] + [(Path("kernels/atten
 
 
 def variants(path, arch):
-    """The sets of -D options to compile with: for attention, head widths with and without tensor cores."""
+    """Lists of -D options to compile with: for attention, head widths with and without tensor cores."""
     if path.parent.name != "attention":
         return [[]]
     settings = {"sm_75": [(64, 0)], "sm_80": [(64, 1)], "sm_90": [(64, 0), (128, 0), (128, 1)]}[arch]
@@ -35,7 +35,7 @@ def test_nvcc_gives_no_warning_and_spills_no_register(path, tmp_path):
             command = ["nvcc", *target, *STRICT, *defines, str(path)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             running.append((command, process))
-            if len(running) % 2 == 0:
+            if len(running) % 2 == 0:  # two at a time
                 running[-2][1].wait()
     for command, process in running:
         output, _ = process.communicate()
@@ -48,7 +48,9 @@ def nvrtc():
     for pattern in (f"{site}/nvidia/*/lib/libnvrtc.so.1*", "/usr/local/cuda/lib64/libnvrtc.so.1*"):
         for name in sorted(glob.glob(pattern)):
             if "alt" not in name:
-                for part in glob.glob(str(Path(name).parent / "libnvrtc-builtins.so*")):  # NVRTC would look for it elsewhere
+                for part in glob.glob(
+                    str(Path(name).parent / "libnvrtc-builtins.so*")
+                ):  # NVRTC itself would look for it elsewhere
                     ctypes.CDLL(part, ctypes.RTLD_GLOBAL)
                 return ctypes.CDLL(name)
     return None
@@ -71,19 +73,16 @@ def test_nvrtc_compiles_the_text_that_cupy_gets(path, defines):
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not installed")
 def test_the_tensor_core_kernels_use_tensor_cores(tmp_path):
-    ptx = tmp_path / "matmul.ptx"
-    subprocess.run(["nvcc", "-ptx", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu", "-o", str(ptx)], check=True)
+    nvcc, ptx = ["nvcc", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu"], tmp_path / "matmul.ptx"
+    subprocess.run([*nvcc, "-ptx", "-o", str(ptx)], check=True)
     kernels = dict(re.findall(r"\.entry (\w+)\((.*?)(?=\.entry|\Z)", ptx.read_text(), re.S))
-    assert (
-        "mma.sync.aligned.m16n8k8.row.col.f32.tf32" in kernels["matmul_tf32"]
-        and "mma.sync.aligned.m16n8k8.row.col.f32.bf16" in kernels["matmul_bf16"]
-    )
+    for precision in ("tf32", "bf16"):
+        assert f"mma.sync.aligned.m16n8k8.row.col.f32.{precision}" in kernels[f"matmul_{precision}"]
     assert "mma.sync" not in kernels["matmul_fp32"]
     assert all("cp.async" in kernels[name] for name in ("matmul_fp32", "matmul_tf32", "matmul_bf16"))
     if shutil.which("cuobjdump"):
-        cubin = tmp_path / "matmul.cubin"
-        compiled = ["nvcc", "-cubin", "-arch=sm_80", "--std=c++17", "kernels/matmul/cuda.cu", "-o", str(cubin)]
-        subprocess.run(compiled, check=True)
+        cubin = str(ptx.with_suffix(".cubin"))
+        subprocess.run([*nvcc, "-cubin", "-o", cubin], check=True)
         for name in ("matmul_tf32", "matmul_bf16"):
-            sass = subprocess.run(["cuobjdump", "-sass", "-fun", name, str(cubin)], capture_output=True, text=True).stdout
+            sass = subprocess.run(["cuobjdump", "-sass", "-fun", name, cubin], capture_output=True, text=True).stdout
             assert "HMMA" in sass

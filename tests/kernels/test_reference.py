@@ -1,4 +1,4 @@
-"""The reference kernels keep the contract: dtypes, strides, `out`, `accumulate`, edge cases. Dispatch picks the right set."""
+"""The reference kernels keep the contract of kernels/__init__.py, and `serving` picks the right set."""
 
 import numpy as np
 import pytest
@@ -48,9 +48,8 @@ def test_linear_writes_into_buffers_and_accumulates():
     out = tuple(np.ones_like(g) for g in want)
     got = ref.linear_backward(dy, x, weight, z, activation="gelu_tanh", out=out, accumulate=True)
     assert all(g is o for g, o in zip(got[1:], out[1:])) and np.shares_memory(got[0], out[0])
-    np.testing.assert_allclose(got[0], want[0])
-    np.testing.assert_allclose(got[1], want[1] + 1)
-    np.testing.assert_allclose(got[2], want[2] + 1)
+    for result, expected, ones in zip(got, want, (0, 1, 1)):  # dx is overwritten, dweight and dbias are added to ones
+        np.testing.assert_allclose(result, expected + ones)
     assert ref.linear_backward(dy, x, weight, needs=(False, True, False))[::2] == (None, None)
 
 
@@ -72,8 +71,7 @@ def test_a_query_without_visible_keys_gives_zeros_and_finite_gradients():
     y, lse = ref.attention_forward(q, k, v, **settings)
     assert not y[0, 0, :2].any() and np.isneginf(lse[0, 0, :2]).all() and y[0, 0, 2:].any()
     dq, dk, dv = ref.attention_backward(np.ones_like(y), q, k, v, y, lse, **settings)
-    assert not dq[0, 0, :2].any() and not dk[0, 0, :2].any() and not dv[0, 0, :2].any()
-    assert all(np.isfinite(g).all() for g in (dq, dk, dv))
+    assert all(np.isfinite(g).all() and not g[0, 0, :2].any() for g in (dq, dk, dv))
 
 
 def test_attention_writes_into_strided_views():
