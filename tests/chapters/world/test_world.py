@@ -183,7 +183,7 @@ PAIR = "/".join(sorted([DEAR, CHEAP]))
 DISH, (FIRST, SECOND, THIRD) = next(iter(FACTS.recipes.items()))
 OTHER_DISH = next(dish for dish in FACTS.recipes if dish.split()[1] != DISH.split()[1])
 OTHER_FORM = OTHER_DISH.split()[1]
-HERE = FACTS.residents[TOWN]
+HERE = FACTS.members[TOWN]
 STRANGER = next(n for n in PEOPLE if n not in HERE)
 
 RULES = [
@@ -509,12 +509,21 @@ def test_snippets_are_balanced_honest_and_split():
 @pytest.mark.parametrize(
     "attempt, sentence",
     [
-        (lambda: WORLD.instructions("validation"), "split must be one of train, test, test_families, got 'validation'"),
-        (lambda: WORLD.snippets("test_families"), "split must be one of train, test, got 'test_families'"),
-        (lambda: WORLD.instructions("train", families=["pet"]), r"\['pet'\] are not among"),
-        (lambda: WORLD.documents(-1), "n_bytes must be a whole number of at least 0, got -1"),
-        (lambda: WORLD.instructions("train", n=cast(Any, 2.5)), "n must be a whole number of at least 0, got 2.5"),
-        (lambda: WORLD.document("poem"), "no kind of document named 'poem'"),
+        (
+            lambda: WORLD.instructions("validation"),
+            "instructions: expected a split among train, test, test_families, got 'validation'",
+        ),
+        (lambda: WORLD.snippets("test_families"), "snippets: expected a split among train, test, got 'test_families'"),
+        (
+            lambda: WORLD.instructions("train", families=["pet"]),
+            r"instructions: expected families among town, .*, got \['pet'\]",
+        ),
+        (lambda: WORLD.documents(-1), "documents: expected a whole number of at least 0 as n_bytes, got -1"),
+        (
+            lambda: WORLD.instructions("train", n=cast(Any, 2.5)),
+            "instructions: expected a whole number of at least 0 as n, got 2.5",
+        ),
+        (lambda: WORLD.document("poem"), "document: expected a kind among biographies, .*, got 'poem'"),
     ],
 )
 def test_refusals(attempt, sentence):
