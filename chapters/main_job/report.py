@@ -63,8 +63,8 @@ def results(job: Job) -> list[str]:
 def base_model(job: Job) -> list[str]:
     samples = job.results["sample"]
     text = (
-        "Before any fine-tuning. Without a prompt the model writes pages like its training pages. It has learned the world's "
-        "facts because they help to predict the next token."
+        "This model has had no fine-tuning. Without a prompt it writes pages like its training pages. It has learned the "
+        "world's facts because they help to predict the next token."
     )
     maps = (
         f"Attention weights of block {samples['layer']}, one map per head. Each row is a token; bright columns are the earlier "
@@ -100,9 +100,9 @@ def class_head(job: Job) -> list[str]:
 
 def mask(job: Job) -> list[str]:
     text = (
-        "One training example as the loss sees it. The colour of a token says whether the loss grades the model's prediction "
-        "there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first token of the "
-        "answer."
+        "This is one training example as the loss sees it. The colour of a token says whether the loss grades the model's "
+        "prediction there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first "
+        "token of the answer."
     )
     curves = (
         "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be "
@@ -117,9 +117,10 @@ def mask(job: Job) -> list[str]:
 
 def answers(job: Job) -> list[str]:
     text = (
-        "Held-out instructions, one of each kind, answered greedily. Instruction tuning never saw them, nor the people and "
-        "things that they ask about. The pretraining pages do state the facts, and ask similar questions without answering "
-        "them. The base model reads the bare instruction, and its first line is judged; the other two read the template."
+        "Three models answer held-out instructions greedily, one of each kind. Instruction tuning saw neither these "
+        "instructions nor the people and things that they ask about. The pretraining pages state the facts, and ask similar "
+        "questions without answering them. The base model reads the bare instruction, and the rule judges its first line; the "
+        "other two read the template."
     )
     blocks = [answered(row) for row in job.results["evaluate"]["shown"]]
     rest = [html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:])] if len(blocks) > 6 else []

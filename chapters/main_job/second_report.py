@@ -1,4 +1,4 @@
-"""Section 10.4 in the report: rows of the summary and sections of the page."""
+"""Section 10.4 in the report: rows of the summary, and functions that make the pieces of the page's sections."""
 
 from typing import Any
 
@@ -32,9 +32,6 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
     ]
 
 
-# ── the sections: functions from a job to pieces of HTML ─────────────────────────────────────────────────────────────
-
-
 def reward_model(job: Job) -> list[str]:
     figures = job.out / "reward/figures"
     text = (
@@ -60,9 +57,9 @@ def rlhf(job: Job) -> list[str]:
         ["tokens per response", *(f"{side['length']:.1f}" for side in sides.values())],
     ]
     text = (
-        "The assistant imitates demonstrations of mixed quality, good and bad in their proportions. PPO raises the probability "
-        "of responses that the reward model scores highly. On held-out instructions the simulated judge prefers the RLHF "
-        f"response to the SFT response in {tuned['wins']:.1%} of cases, counting a tie as half, at a KL divergence of "
+        "The assistant imitates good and bad demonstrations, in the proportions in which it saw them. PPO raises the "
+        "probability of responses that the reward model scores highly. On held-out instructions the simulated judge prefers "
+        f"the RLHF response to the SFT response in {tuned['wins']:.1%} of cases, counting a tie as half. The KL divergence is "
         f"{tuned['kl']:.1f} nats per response."
     )
     return [
@@ -76,8 +73,8 @@ def rlhf(job: Job) -> list[str]:
 def constitution(job: Job) -> list[str]:
     result, figures = job.results["constitution"], job.out / "constitution/figures"
     text = (
-        "Here no comparison by the labeller says that harm is to be refused: the principles below do. A critic, one of our own "
-        "models that learned to read principles, revises the assistant's drafts and says which of two responses fits a "
+        "Here the labeller does not teach the assistant to refuse harm; the principles below do. A critic, another of our "
+        "models, has learned to read principles. It revises the assistant's drafts and says which of two responses fits a "
         "principle better. Its preferences train a reward model, and PPO does the rest."
     )
     rows = [[phase, *(shares.get(key) for key in CONDUCT)] for phase, shares in result["conduct"].items()]
@@ -100,7 +97,7 @@ def four_models(job: Job) -> list[str]:
     ]
     head = ["means at temperature 1 (base 0.6)", "reward model", "simulated judge, out of 8", "KL from SFT, nats per response"]
     text = (
-        "Held-out instructions, answered greedily by every model. Above each answer stand the reward model's score and "
+        "Every model answers held-out instructions greedily. Above each answer stand the reward model's score and "
         "log π − log π_SFT in nats: how much more probable the answer is under this model than under the SFT model."
     )
     pieces = [html.table(head, rows, numbers={1, 2, 3}), html.paragraph(text)]
