@@ -67,7 +67,7 @@ Stored = tuple[str, tuple[int, ...]]  # name and shape of a tensor in the file
 
 
 def layout(config: GPTConfig) -> Iterator[tuple[str, list[Stored]]]:
-    """Each parameter with the tensors (name, shape) of the file whose rows it consists of, from top to bottom."""
+    """Each parameter, with the file's tensors (name, shape) that are stacked in it from top to bottom."""
     V, C, H = config.vocab_size, config.d_model, config.n_head
     F, K = config.d_gated or 0, C // H * (config.n_kv_head or H)  # rows of the gate; of keys, and of values
     yield "wte.weight", [("token_embd", (V, C))]

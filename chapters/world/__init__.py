@@ -74,8 +74,8 @@ class World:
         """Draw n instructions, from each family in turn, and shuffle them.
 
         Args:
-            split: "train"; "test" for the same families with entities never trained on; or "test_families" for families
-                never trained on. The two test splits repeat a question only if none is left.
+            split: "train"; "test" for the same families with entities that training never asks about; or "test_families" for
+                families that training never uses. The test splits repeat a question only if 50 draws give no new question.
             n: number of instructions.
             seed: random seed.
             families: names of families of this split; all of them if None.

@@ -126,7 +126,7 @@ class Facts:
 
 
 def is_held_out(text: str) -> bool:
-    """Whether the checksum of a text (a list of words, a sentence) puts it on the test side, as for a fifth of all texts.
+    """Whether a text (a list of words, a sentence) is on the test side: its checksum puts a fifth of all texts there.
 
     There are too many possible texts to list and draw from.
     """
@@ -134,5 +134,5 @@ def is_held_out(text: str) -> bool:
 
 
 def deal(rng: SeededRandom, options: Sequence[T], n: int) -> list[T]:
-    """n values in random order, each option equally often (or once more)."""
+    """n values in random order, in which every option occurs equally often, or some occur once more."""
     return rng.shuffled([options[i % len(options)] for i in range(n)])

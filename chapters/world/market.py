@@ -34,7 +34,7 @@ class Member(Family):
 
 
 class Price(Family):
-    """Accept the right number and no other number or food, with the food or the word "coins" unless it stands alone."""
+    """Accept the right number, alone or with the food or the word "coins"; no other number or food."""
 
     name, may_count = "price", True
     asks = [

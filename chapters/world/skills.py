@@ -9,13 +9,13 @@ from chapters.world.reading import mentioned, numbers, words
 
 
 def ends_with_result(response: str, result: int, *operands: int) -> bool:
-    """Whether the response's last number is the result, and its other numbers are none, or exactly the operands."""
+    """Whether the response's last number is the result, and no numbers or exactly the operands come before it."""
     *others, last = numbers(response) or [-1]
     return last == result and sorted(others) in ([], sorted(operands))
 
 
 class Sum(Family):
-    """Accept the sum of two numbers up to five as the last number, after none but the two addends; no minus sign."""
+    """Accept the sum of two numbers up to five as the last number, alone or after both addends; no minus sign."""
 
     name, may_count = "sum", True
     asks = ["What is {a} + {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.", "How much is {a} + {b}?"]
@@ -31,7 +31,7 @@ class Sum(Family):
 
 
 class TakeAway(Family):
-    """Accept the difference as the last number, after none but the two in the task; no plus sign."""
+    """Accept the difference as the last number, alone or after both numbers of the task; no plus sign."""
 
     name, trained, may_count = "take_away", False, True
     asks = ["What is {c} - {a}?", "How much is {c} - {a}?", "Take {a} from {c}."]
