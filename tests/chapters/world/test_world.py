@@ -488,7 +488,7 @@ def test_snippets_are_balanced_and_split_and_their_last_word_does_not_give_the_l
 
 
 @pytest.mark.parametrize(
-    "attempt, sentence",
+    "attempt, message",
     [
         (
             lambda: WORLD.instructions("validation"),
