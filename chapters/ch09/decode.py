@@ -1,4 +1,4 @@
-"""Chapter 9: measure how fast any model reads and writes tokens, with float32 and with 8-bit weights.
+"""Chapter 9: measure how fast a model reads and writes tokens, with float32 and with 8-bit weights.
 
 python -m chapters.ch09.decode --model smollm2
 """
@@ -18,17 +18,16 @@ from chapters.support.readers import read_text
 
 
 def weight_bytes(gpt: GPT, int8: bool = False) -> int:
-    """Bytes of weights that one new token reads; the embedding tables' single rows are not counted."""
-    tables = {id(gpt.wte.weight)} | ({id(gpt.wpe.weight)} if gpt.wpe is not None else set())
+    """Bytes of weights that one new token reads. A token table counts only if it is also the head."""
+    tables = {id(table.weight) for table in (gpt.wte, gpt.wpe) if table is not None} - {id(gpt.lm_head.weight)}
     total = 0
-    for parameter in [p for p in gpt.parameters() if id(p) not in tables] + [gpt.lm_head.weight]:
-        rows = len(parameter.array)
-        total += parameter.array.size + 4 * rows if int8 and parameter.ndim == 2 else parameter.array.nbytes
+    for array in (p.array for p in gpt.parameters() if id(p) not in tables):
+        total += array.size + 4 * len(array) if int8 and array.ndim == 2 else array.nbytes  # a float32 scale per row
     return total
 
 
 def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
-    """Mean loss of a text in nats, by the decoder's own steps; ids: at least 2, and no more than the context."""
+    """Mean loss of a text in nats per token, from the decoder's steps; ids: two or more, and no more than the context."""
     logits, losses = decoder.read(ids[:1]), []
     for target in ids[1:]:
         top = logits.max()
@@ -37,8 +36,8 @@ def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
     return float(np.mean(losses))
 
 
-def seconds_a_step(decoders: Sequence[Decoder], tokens: int) -> float:
-    """Mean seconds of a step, which adds one token to every text, over `tokens` steps."""
+def seconds_per_step(decoders: Sequence[Decoder], tokens: int) -> float:
+    """Mean duration of `tokens` steps, each of which adds one token to every text."""
     logits = step_together(decoders, [0] * len(decoders))  # (B, V)
     begin = time.perf_counter()
     for _ in range(tokens):
@@ -53,7 +52,7 @@ class Settings(OnDevice):
     model: str = "smollm2"  # smollm2, a published GPT-2, a folder of its files, or a run folder
     text: Path | None = None  # text file on which to compare the loss of both kinds of weights
     tokens: int = 64  # tokens to write
-    texts: int = 8  # texts to write together, after a single text
+    texts: int = 8  # texts to write together, after measuring a single text
     quick: bool = False  # 8 tokens
 
 
@@ -70,11 +69,11 @@ def main(settings: Settings) -> None:
         begin = time.perf_counter()
         decoder.read(ids)
         prefill = time.perf_counter() - begin
-        alone = seconds_a_step([decoder], tokens)
+        alone = seconds_per_step([decoder], tokens)
         others = [Decoder(gpt, beside=decoder, room=min(gpt.config.context, tokens + 9)) for _ in range(settings.texts)]
         for other in others:
             other.read(ids[:8])
-        together = settings.texts / seconds_a_step(others, tokens)
+        together = settings.texts / seconds_per_step(others, tokens)
         size = weight_bytes(gpt, int8)
         loss = f", loss {loss_on(Decoder(gpt, int8), ids[:256]):.4f}" if settings.text else ""
         print(

@@ -1,13 +1,13 @@
-"""Chapter 9: decoding at the speed of memory. Writing a token must read all weights once, and should cost little else.
+"""Chapter 9: decoding at the speed of memory. Writing a token must read all weights once, and should do little else.
 
     python -m chapters.ch09.decode --model smollm2   # tokens a second, with float32 and with 8-bit weights
     python -m chapters.chat --model smollm2          # talk to it
 
-Reading a prompt (prefill) multiplies many rows by each matrix: arithmetic is the limit. Writing (decode) multiplies one
-row by each matrix: the memory that delivers the weights is the limit. Prefill therefore uses chapter 6's forward pass and
-leaves keys and values in the cache; decode makes one compiled call a token on the same cache, without a graph
-(kernels/decode). 8-bit weights have a quarter of the bytes, and texts written together share each reading of the weights.
-On a GPU the forward pass writes as well, token by token.
+Reading a prompt (prefill) multiplies many rows by each matrix, so arithmetic is the limit. Writing (decode) multiplies one
+row by each matrix, so the memory that delivers the weights is the limit. Prefill therefore uses chapter 6's forward pass and
+leaves keys and values in the cache. Decode makes one compiled call per token on the same cache, without a graph
+(kernels/decode). 8-bit weights have a quarter of the bytes, and texts that are written together share each reading of the
+weights. On a GPU the forward pass serves for writing too, token by token.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -22,12 +22,12 @@ from minigrad import decoding
 
 
 class Decoder:
-    """A GPT that reads and writes one text, with a cache of what it has read.
+    """A GPT that reads and writes one text, with a cache of the text's keys and values.
 
     Args:
         int8: write with 8-bit weights and one scale a row; prompts are still read in float32.
         beside: a Decoder of the same gpt for another text; the two share their weights.
-        room: tokens in the cache, the model's context if None.
+        room: largest number of tokens in the cache, the model's context if None.
 
     Raises:
         DeviceError: for int8 on a device other than the CPU.
@@ -44,18 +44,18 @@ class Decoder:
         self.kernel: Any = beside.kernel if beside else compiled_step(gpt, int8) if on_cpu else None
 
     def read(self, ids: Sequence[int]) -> np.ndarray:
-        """Read a text, except for the beginning that is still in the cache; returns the next logits, (V,).
+        """Read a text, apart from the beginning that is still in the cache; returns the next logits, (V,).
 
-        A text longer than `room` is cropped to its last tokens.
+        Only the last `room` tokens of a longer text are read.
         """
         ids = list(ids)[-self.room :]
         if not ids:
-            raise ValueError("there is nothing to read; give at least one token")
+            raise ValueError("read: expected at least one token, got none")
         same = next((i for i, (a, b) in enumerate(zip(ids, self.ids)) if a != b), min(len(ids), len(self.ids)))
-        same = min(same, len(ids) - 1)  # the last token is always read, for its logits
+        same = min(same, len(ids) - 1)  # always read the last token, for its logits
         for layer in self.cache.layers:
             layer.length = same
-        self.ids = self.ids[:same]  # still true if the forward pass is interrupted
+        self.ids = self.ids[:same]  # so that an interrupted forward pass leaves a correct cache
         logits = self.forward(ids[same:])  # (V,)
         self.ids = ids
         self.caches = [(layer.k.array, layer.v.array) for layer in self.cache.layers]
@@ -76,18 +76,19 @@ class Decoder:
         ids: Sequence[int],
         max_new_tokens: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
         stop_ids: Collection[int] = (),
         generator: mg.Generator | None = None,
+        **sampling: Any,
     ) -> Iterator[int]:
-        """Read a text from its beginning, then yield up to max_new_tokens tokens, each as soon as it is chosen."""
+        """Read a text from its beginning, then yield up to max_new_tokens tokens, each as soon as it is chosen.
+
+        `sampling` may have chapter 8's temperature, top_k and top_p.
+        """
         rng = (generator or mg.default_generator).numpy
         token = None
         for _ in range(max_new_tokens):
             logits = self.read(ids) if token is None else self.step(token)  # (V,)
-            token = int(choose(logits[None], rng.random(1), temperature, top_k, top_p)[0])
+            token = int(choose(logits[None], rng.random(1), **sampling)[0])
             if token in stop_ids:
                 return
             yield token
@@ -105,9 +106,9 @@ def compiled_step(gpt: GPT, int8: bool) -> Any:
         attention = norm(block.ln_1), matrix(block.attn.c_attn), matrix(block.attn.c_proj)
         mlp = norm(block.ln_2), matrix(block.mlp.c_fc), matrix(block.mlp.c_proj)
         layers.append(decoding.Layer(*attention, *mlp))
-    options = dict(n_head=config.n_head, n_kv_head=config.n_kv_head or config.n_head, eps=gpt.ln_f.eps)
-    head = norm(gpt.ln_f), matrix(gpt.lm_head)
-    return decoding.decoder(layers, *head, **options, rms=bool(config.rms_eps), gated=bool(config.d_gated))
+    heads = dict(n_head=config.n_head, n_kv_head=config.n_kv_head or config.n_head)
+    kinds = dict(eps=gpt.ln_f.eps, rms=bool(config.rms_eps), gated=bool(config.d_gated))
+    return decoding.decoder(layers, norm(gpt.ln_f), matrix(gpt.lm_head), **heads, **kinds)
 
 
 def step_together(decoders: Sequence[Decoder], tokens: Sequence[int]) -> np.ndarray:
@@ -120,7 +121,7 @@ def step_together(decoders: Sequence[Decoder], tokens: Sequence[int]) -> np.ndar
     if any(d.kernel is not first.kernel or d.gpt is not first.gpt or d.room != first.room for d in decoders):
         raise ValueError("step_together: the decoders must share their weights and have equal room; make them with beside=")
     logits = np.empty((len(tokens), first.gpt.config.vocab_size), np.float32)  # (B, V)
-    rest = []  # the texts for the compiled call
+    compiled = []  # the texts to which the compiled call adds their tokens
     for b, (decoder, token) in enumerate(zip(decoders, tokens, strict=True)):
         if len(decoder.ids) == decoder.room:  # keep the newer half and read it again, because its positions change
             logits[b] = decoder.read([*decoder.ids[decoder.room // 2 :], token])
@@ -128,9 +129,9 @@ def step_together(decoders: Sequence[Decoder], tokens: Sequence[int]) -> np.ndar
             logits[b] = decoder.forward([token])
             decoder.ids.append(token)
         else:
-            rest.append(b)
-    if rest:
-        logits[rest] = _compiled_step_together([decoders[b] for b in rest], [tokens[b] for b in rest])
+            compiled.append(b)
+    if compiled:
+        logits[compiled] = _compiled_step_together([decoders[b] for b in compiled], [tokens[b] for b in compiled])
     return logits
 
 
@@ -157,15 +158,13 @@ def write_together(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
     stop_ids: Collection[int] = (),
     generator: mg.Generator | None = None,
+    **sampling: Any,
 ) -> list[list[int]]:
-    """Continue every prompt and return the new tokens, like chapter 8's `generate`.
+    """Continue every prompt and return the new tokens, like chapter 8's `generate`, with the same `sampling` settings.
 
-    The prompts are read one by one, because arithmetic limits reading; then all texts are written together.
+    It reads the prompts one by one, because arithmetic limits reading, then writes all texts together.
     """
     rng = (generator or mg.default_generator).numpy
     room = min(max(map(len, prompts), default=0) + max_new_tokens, decoder.gpt.config.context)
@@ -177,9 +176,9 @@ def write_together(
             logits = np.stack([text.read(ids) for text, ids in zip(texts, prompts, strict=True)])  # (B, V)
         else:
             logits = step_together([texts[b] for b in unfinished], chosen.tolist())  # (unfinished, V)
-        chosen = choose(logits, rng.random(len(prompts))[unfinished], temperature, top_k, top_p)  # (unfinished,)
-        goes_on = ~np.isin(chosen, list(stop_ids))  # (unfinished,)
-        unfinished, chosen = unfinished[goes_on], chosen[goes_on]
+        chosen = choose(logits, rng.random(len(prompts))[unfinished], **sampling)  # (unfinished,)
+        continues = ~np.isin(chosen, list(stop_ids))  # (unfinished,)
+        unfinished, chosen = unfinished[continues], chosen[continues]
         if not len(unfinished):
             break
         for b, token in zip(unfinished, chosen.tolist(), strict=True):

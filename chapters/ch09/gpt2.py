@@ -1,11 +1,11 @@
 """Chapter 9: GPT-2. Load OpenAI's published weights into chapter 6's class.
 
     python -m chapters.ch09.gpt2 --model gpt2 --verify                 # by name, through huggingface_hub
-    python -m chapters.ch09.gpt2 --model some/folder --run runs/gpt2   # and ready for chapters 8 and 10
+    python -m chapters.ch09.gpt2 --model some/folder --run runs/gpt2   # and a run folder for chapters 8 and 10
 
-Only the layout differs. The parameter names are the same. Four matrices of every block are stored transposed, because
-the release computes x W where chapter 6 computes x Wᵀ. The head is the token table, stored once. The logits then agree
-with transformers' up to the rounding of float32, which `--verify` shows layer by layer.
+The parameter names are the same; only the layout differs. Four matrices of every block are stored transposed, because the
+release computes x W where chapter 6 computes x Wᵀ. The head is the token table, stored once. The logits agree with
+transformers' up to the rounding of float32, as `--verify` shows layer by layer.
 
 A folder holds `config.json` and `model.safetensors` as Hugging Face lays them out, for gpt2, gpt2-medium, gpt2-large,
 gpt2-xl or distilgpt2, in F32, F16 or BF16. Sources: Radford et al. 2019; the layout is transformers' GPT2LMHeadModel.
@@ -13,7 +13,6 @@ gpt2-xl or distilgpt2, in F32, F16 or BF16. Sources: Radford et al. 2019; the la
 
 import importlib.util
 import json
-import math
 import re
 import subprocess
 import sys
@@ -48,29 +47,27 @@ def layout(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The name and shape of every parameter in chapter 6's GPT."""
     V, T, C = config.vocab_size, config.context, config.d_model
     yield from [("wte.weight", (V, C)), ("wpe.weight", (T, C))]
+    matrices = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
     for i in range(config.n_layer):
-        for part, inner, outer in (("attn.c_attn", C, 3 * C), ("attn.c_proj", C, C), ("mlp.c_fc", C, 4 * C)):
-            yield from [(f"h.{i}.{part}.weight", (outer, inner)), (f"h.{i}.{part}.bias", (outer,))]
-        yield from [(f"h.{i}.mlp.c_proj.weight", (C, 4 * C)), (f"h.{i}.mlp.c_proj.bias", (C,))]
-        for norm in ("ln_1", "ln_2"):
-            yield from [(f"h.{i}.{norm}.weight", (C,)), (f"h.{i}.{norm}.bias", (C,))]
+        for part, shape in [*matrices.items(), ("ln_1", (C,)), ("ln_2", (C,))]:
+            yield from [(f"h.{i}.{part}.weight", shape), (f"h.{i}.{part}.bias", shape[:1])]
     yield from [("ln_f.weight", (C,)), ("ln_f.bias", (C,))]
     if not config.tied:
         yield "lm_head.weight", (V, C)
 
 
 def stored_as(name: str, prefix: str = "transformer.") -> str:
-    """A parameter's name in the file; every name but the head's may have a prefix there."""
+    """A parameter's name in the file, where every name but the head's may have a prefix."""
     return name if name.startswith("lm_head") else prefix + name
 
 
 def load_gpt2(model: str | Path) -> GPT:
     """Load the GPT in a folder, or a published GPT by name, in eval mode and float32.
 
-    It takes only a few MiB beyond the model's own memory, because it maps the file a slab at a time.
+    It needs only a few MiB beyond the model's own memory, because it maps the file a slab at a time.
 
     Raises:
-        CheckpointError: if files are missing, damaged or describe another model, before memory is allocated for them.
+        CheckpointError: if files are missing or damaged, or describe another model; no memory is then allocated.
     """
     folder = find(model)
     if not (folder / "model.safetensors").exists():
@@ -99,7 +96,8 @@ def save_gpt2(gpt: GPT, folder: str | Path) -> None:
     for option in ("n_kv_head", "rotary", "rms_eps", "d_gated"):
         if getattr(config, option) is not None:
             raise ValueError(f"GPT-2's layout has no {option}, and this GPT has {option}={getattr(config, option)}")
-    arrays, tensors = {name: parameter.numpy(force=True) for name, parameter in gpt.named_parameters()}, {}
+    arrays = {name: parameter.numpy(force=True) for name, parameter in gpt.named_parameters()}
+    tensors = {}
     for name, shape in layout(config):
         if name not in arrays and not name.endswith(".bias"):
             raise ValueError(f"this GPT lacks {name}, which GPT-2 has; merge LoRA first, with merge_lora")
@@ -118,11 +116,8 @@ def save_gpt2(gpt: GPT, folder: str | Path) -> None:
         "n_head": config.n_head,
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": config.vocab_size - 1,
-        "eos_token_id": config.vocab_size - 1,
-        "attn_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), config.vocab_size - 1),
+        **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.dropout),
     }
     mg.serialization.save(folder / "model.safetensors", tensors, {"format": "pt"})
     write_atomically(folder / "config.json", (json.dumps(description, indent=2) + "\n").encode())
@@ -145,10 +140,10 @@ def activations(gpt: GPT, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def verify(gpt: GPT, folder: str | Path) -> float:
-    """Print each layer's largest difference from transformers; returns the largest difference relative to its layer.
+    """Print each layer's largest difference from transformers; returns the largest of them, relative to its layer's values.
 
-    A separate process, chapters.bench.peer_gpt2, computes transformers' activations, so neither transformers nor PyTorch
-    is loaded beside our model. Nothing is written into the folder.
+    A separate process, chapters.bench.peer_gpt2, computes transformers' activations, so our process loads neither
+    transformers nor PyTorch. Nothing is written into the folder.
     """
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError("--verify compares with transformers, which is not installed; pip install -e '.[peers]'")
@@ -165,12 +160,12 @@ def verify(gpt: GPT, folder: str | Path) -> float:
     return worst
 
 
-def ask_transformers(module, *arguments):
+def ask_transformers(module: str, *arguments: object) -> None:
     """Run chapters.bench.MODULE in a separate process.  Raises CheckpointError with its last line of output if it fails."""
     command = [sys.executable, "-m", f"chapters.bench.{module}", *map(str, arguments)]
-    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
-    if ended.returncode:
-        lines = ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"]
+    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
         raise CheckpointError(f"--verify: transformers could not compute its activations: {lines[-1].strip()[:300]}")
 
 
@@ -178,10 +173,10 @@ def ask_transformers(module, *arguments):
 
 
 def find(model: str | Path) -> Path:
-    """The folder of a model: an existing path, or a published name that huggingface_hub downloads or has in its cache.
+    """The folder of a model: an existing path, or a published name, whose files huggingface_hub downloads or has in its cache.
 
     Raises:
-        CheckpointError: if there is neither; it says where to put the files.
+        CheckpointError: if the files cannot be found; it says where to put them.
     """
     folder = Path(model)
     if folder.suffix in (".bin", ".pt", ".pth", ".ckpt"):
@@ -198,9 +193,9 @@ def find(model: str | Path) -> Path:
     import huggingface_hub
 
     repository = f"{'distilbert' if str(model) == 'distilgpt2' else 'openai-community'}/{model}"
-    try:  # the library shows progress, resumes downloads, keeps a cache and compares checksums
+    try:  # huggingface_hub shows progress, resumes downloads, keeps a cache and compares checksums
         paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
-    except Exception as error:  # no route, a refusing proxy, a hub that is down: one message for all
+    except Exception as error:  # no route, a proxy's refusal, a hub that is down: the same message serves
         raise CheckpointError(
             f"{model} is not in huggingface_hub's cache and could not be downloaded ({type(error).__name__}); "
             f"try again online, or {by_hand}"
@@ -249,10 +244,10 @@ def read_config(folder: str | Path) -> GPTConfig:
 
 
 def check_layout(file: WeightsFile, config: GPTConfig) -> str:
-    """Check that a file holds exactly this GPT, before memory is allocated; returns the prefix of its names."""
+    """Check, before memory is allocated, that a file holds exactly this GPT; returns the prefix of its names."""
     prefix = "transformer." if any(name.startswith("transformer.") for name in file.entries) else ""
     expected = set()
-    for name, shape in layout(config):  # the first missing tensor ends the loop, however large n_layer claims to be
+    for name, shape in layout(config):  # the first missing tensor ends the loop, even if n_layer claims a billion
         stored = stored_as(name, prefix)
         file.check(stored, shape[::-1] if name.endswith(TRANSPOSED) else shape)
         expected.add(stored)
@@ -293,8 +288,8 @@ def main(settings: Settings) -> None:
     begin = time.perf_counter()
     gpt = load_gpt2(folder)
     seconds = time.perf_counter() - begin
-    megabytes = sum(math.prod(p.shape) for p in gpt.parameters()) * 4 / 1e6
-    print(f"{gpt.num_parameters():,} parameters ({megabytes:,.0f} MB in float32) in {seconds:.1f} s: {gpt.config}")
+    count = gpt.num_parameters()
+    print(f"{count:,} parameters ({count * 4 / 1e6:,.0f} MB in float32) in {seconds:.1f} s: {gpt.config}")
     if settings.verify:
         print(f"largest difference, relative to the layer's largest value: {verify(gpt, folder):.1e}")
     tokenizer = load_tokenizer(folder, gpt.config)

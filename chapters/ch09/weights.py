@@ -1,9 +1,9 @@
 """Read a .safetensors file from elsewhere: check it first, then copy a few MiB at a time.
 
-The file begins with the length of its header (8 bytes). The header, JSON, gives the dtype, shape and byte range of every
-tensor; the bytes follow. Nothing in the file is code, which makes it safe to open: a pickled `.bin` or `.pt` can run
-whatever its author liked. But any of its numbers may be wrong, so `WeightsFile` checks all of them against the size of
-the file before it allocates memory.
+The file begins with the length of its header (8 bytes). The header is JSON and gives the dtype, shape and byte range of
+every tensor; the tensors' bytes follow. The file contains no code and is safe to open, whereas a pickled `.bin` or `.pt` can
+run any program. But its numbers may be wrong, so `WeightsFile` checks all of them against the size of the file before it
+allocates memory.
 
 Source of the format: github.com/huggingface/safetensors, "Format".
 """
@@ -18,11 +18,11 @@ import numpy as np
 
 from minigrad.serialization import CheckpointError
 
-MOST_HEADER = 4 << 20  # bytes; GPT-2 XL's header has 60,000, and parsed JSON takes twenty times its length in memory
+MOST_HEADER = 4 << 20  # bytes; GPT-2 XL's header has 60,000, and in memory parsed JSON takes twenty times its length
 SLAB = 4 << 20  # bytes mapped at a time: pages count as memory in use until they are unmapped
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
-READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16: its 16 bits are read as an integer
+READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16, so we read its 16 bits as an integer
 WHY_NO_PICKLES = (
     "and is not opened: a pickle is a program, which runs whatever its author liked as soon as it is read; "
     "use the model.safetensors of the same model"
@@ -93,7 +93,7 @@ def _convert(source: np.ndarray, target: np.ndarray, dtype: str) -> None:
 
 
 def _entries(path: str) -> dict[str, Entry]:
-    """The tensors of a file whose header describes exactly the bytes that follow it."""
+    """The tensors of a file; CheckpointError unless its header describes exactly the bytes that follow."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         first = file.read(8)
@@ -101,7 +101,7 @@ def _entries(path: str) -> dict[str, Entry]:
             raise CheckpointError(f"{path} has {size} bytes, too few to be a .safetensors file")
         length = int.from_bytes(first, "little")
         too_long = length > min(size - 8, MOST_HEADER)
-        if too_long and first[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):  # a length that fits may begin with these bytes too
+        if too_long and first[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):  # a valid length may begin with these bytes too
             raise CheckpointError(f"{path} is a pickled PyTorch file, whatever its name says, {WHY_NO_PICKLES}")
         if length > size - 8:
             raise CheckpointError(
@@ -169,5 +169,7 @@ def _check_cover(path: str, entries: dict[str, Entry], begin: int, size: int) ->
 
 def _short(value: Any, most: int = 60) -> str:
     """A value from an untrusted file, short enough for an error message."""
-    text = repr(value[:8] if isinstance(value, (list, tuple)) else value) if not isinstance(value, str) else value[:most]
+    if isinstance(value, list | tuple):
+        value = value[:8]
+    text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= most else text[:most] + "…"

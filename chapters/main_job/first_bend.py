@@ -1,8 +1,8 @@
 """The main job's first stages: data, tokenizer, base model, class head, instruction tuning.
 
-A stage takes a Job, writes into its own folder and returns its measurements as JSON. It reads its inputs from the folders of
-earlier stages, never from memory, so a stopped job continues where it stopped. Results contain no clock time: the same seed and
-the same number of threads give the same bytes.
+A stage takes a Job, writes into its own folder and returns its measurements, ready for JSON. It reads its inputs from the
+folders of earlier stages, so a stopped job continues where it stopped. Results contain no times: the same seed and the same
+number of threads give the same bytes.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,17 +16,7 @@ from chapters.ch04_attention import attention_maps
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10 import classify, sft
-from chapters.ch10.figures import (
-    draw_attention,
-    draw_confusion,
-    draw_curves,
-    draw_families,
-    draw_gap,
-    draw_mask,
-    printable,
-    table,
-)
+from chapters.ch10 import classify, figures, sft
 from chapters.support.readers import read_text
 from chapters.support.run_folder import History, Run
 from chapters.world import LABELS, Instruction, World
@@ -49,8 +39,8 @@ class Plan:
     samples: int = 64  # texts sampled after a bare header in exercise 2
 
 
-# Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and later
-# stages fail before that happens. Many small steps, a high learning rate and beta2 = 0.99 leave the plateau soonest.
+# Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and a model
+# on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave it soonest.
 # Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
 # mention, and answers about other people.
 FULL = Plan(
@@ -94,11 +84,11 @@ class Job:
         return World(self.seed)
 
     def run(self, name: str) -> Run:
-        """The run folder of a stage, or of one of the models that a stage trains."""
+        """The run folder of a stage, or of a model that a stage trains."""
         return Run(self.out / name)
 
     def config(self, config: TrainConfig) -> TrainConfig:
-        """A plan's TrainConfig with this job's seed; a stopped stage resumes from its checkpoint."""
+        """The TrainConfig with this job's seed, set to resume a stopped stage from its checkpoint."""
         return replace(config, seed=self.seed, resume=True)
 
 
@@ -162,8 +152,8 @@ def sample(job: Job) -> dict[str, Any]:
 
     document = read_text(job.out / "world" / "documents.txt").split(END_OF_TEXT)[0]
     ids, layer = tokenizer.encode(document)[:26], model.config.n_layer // 2
-    tokens = [printable(piece) for piece in tokenizer.pieces(ids)]
-    draw_attention(run / "figures" / "attention.png", attention_maps(model, ids, layer), tokens)
+    tokens = [figures.printable(piece) for piece in tokenizer.pieces(ids)]
+    figures.draw_attention(run / "figures" / "attention.png", attention_maps(model, ids, layer), tokens)
     return {"unasked": unasked, "layer": layer + 1}
 
 
@@ -178,10 +168,10 @@ def train_classifiers(job: Job) -> dict[str, Any]:
     body, config = job.out / "pretrain", job.config(plan.classify)
     folders = job.out / "classify_untrained", job.out / "classify_pretrained"
     results: dict[str, Any] = classify.compare_bodies(body, train_set, test_set, LABELS, config, folders)
-    figures = job.run("classify") / "figures"
-    draw_confusion(figures / "confusion.png", results["pretrained body"])
+    folder = job.run("classify") / "figures"
+    figures.draw_confusion(folder / "confusion.png", results["pretrained body"])
     accuracy = {"guessing": 1 / 3, **{name: result["accuracy"] for name, result in results.items()}}
-    draw_gap(figures / "gap.png", accuracy, "where does the snippet end?")
+    figures.draw_gap(folder / "gap.png", accuracy, "where does the snippet end?")
     return {**results, "examples": [list(example) for example in test_set[:3]]}
 
 
@@ -196,13 +186,13 @@ def fine_tune(job: Job) -> dict[str, Any]:
         run = job.run(name)
         history, skipped = sft.fine_tune(model, tokenizer, instructions, job.config(plan.sft), run, mask_prompt, held_out)
         results[name] = {"validation loss": history.validation_losses[-1], "skipped": skipped}
+    run = job.run("sft")
     example = min((i for i in instructions[:200] if not i.input), key=lambda i: abs(len(i.output) - 60))
     input_ids, labels = sft.build_example(example.instruction, example.output, tokenizer.encode, eos_id=tokenizer.eos_id)
-    draw_mask(job.run("sft") / "figures" / "mask.png", input_ids, labels, tokenizer)
-    (job.run("sft") / "mask.txt").write_text(table(input_ids, labels, tokenizer) + "\n", encoding="utf-8")
-    folders = {"masked": "sft", "not masked": "sft_unmasked"}
-    curves = {name: History.read(job.run(folder)) for name, folder in folders.items()}
-    draw_curves(job.run("sft") / "figures" / "curves.png", curves, "instruction tuning")
+    figures.draw_mask(run / "figures" / "mask.png", input_ids, labels, tokenizer)
+    (run / "mask.txt").write_text(figures.table(input_ids, labels, tokenizer) + "\n", encoding="utf-8")
+    curves = {"masked": History.read(run), "not masked": History.read(job.run("sft_unmasked"))}
+    figures.draw_curves(run / "figures" / "curves.png", curves, "instruction tuning")
     return {"instructions": len(instructions), **results}
 
 
@@ -227,9 +217,9 @@ def evaluate(job: Job) -> dict[str, Any]:
             results[name][split] = sft.acceptance(world, tasks, judged)
             if split == "test":
                 results[name]["questions"] = sft.questions_answered_by_questions(tasks, texts)
-        results[name]["boilerplate"], headers = sft.boilerplate_rate(model, tokenizer, plan.samples, job.seed)
-        results[name]["after a bare header"] = headers[:2]
-    draw_families(job.run("evaluate") / "figures" / "families.png", by_family(results))
+        results[name]["boilerplate"], continuations = sft.boilerplate_rate(model, tokenizer, plan.samples, job.seed)
+        results[name]["after a bare header"] = continuations[:2]
+    figures.draw_families(job.run("evaluate") / "figures" / "families.png", by_family(results))
     return {"models": results, "shown": side_by_side(world, tests, responses)}
 
 
@@ -250,7 +240,7 @@ def by_family(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 def side_by_side(
     world: World, tests: dict[str, list[Instruction]], responses: dict[tuple[str, str], list[str]]
 ) -> list[dict[str, Any]]:
-    """For the report: the first held-out instruction of each family, with every model's response and its verdict."""
+    """For the report: the first held-out instruction of each family, with every model's response and the rule's verdict."""
     rows, families = [], set()
     for split, tasks in tests.items():
         for i, task in enumerate(tasks):
@@ -258,8 +248,8 @@ def side_by_side(
                 continue
             families.add(task.family)
             texts = {name: responses[name, split][i] for name in ("base", "sft", "sft_unmasked")}
-            answers = {name: first_line(text) if name == "base" else text for name, text in texts.items()}
-            row = {"instruction": task.instruction, "input": task.input, "family": task.family, "split": split}
+            answers = {**texts, "base": first_line(texts["base"])}
             accepted = {name: world.accepts(task, answer) for name, answer in answers.items()}
+            row = {"instruction": task.instruction, "input": task.input, "family": task.family, "split": split}
             rows.append({**row, "reference": task.output, "said": texts, "accepted": accepted})
     return rows

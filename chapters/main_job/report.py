@@ -31,17 +31,14 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
     gap = 100 * (pretrained["accuracy"] - untrained["accuracy"])
     before, tuned, unmasked = models["base"], models["sft"], models["sft_unmasked"]
     vocabulary = f"tokens, {tokens['bytes a token']} bytes each on average; vocabulary {tokens['vocabulary']:,}"
+    body = f"of held-out snippets right; F1 {pretrained['f1']:.3f}"
     return [
         ("corpus", f"{tokens['tokens']:,}", vocabulary),
         ("base model", f"{base['parameters']:,}", f"parameters, pretrained for {base['steps']:,} optimizer steps"),
         ("  validation loss", f"{base['validation loss']:.3f}", "nats per token, on held-out pages"),
         ("  instructions accepted", share(before["test"]["all"]), "held out; judged by the first line of the answer"),
         ("  answered with a question", share(before["questions"]), "of the questions"),
-        (
-            "class head, pretrained body",
-            share(pretrained["accuracy"]),
-            f"of held-out snippets right; F1 {pretrained['f1']:.3f}",
-        ),
+        ("class head, pretrained body", share(pretrained["accuracy"]), body),
         ("  untrained body", share(untrained["accuracy"]), f"with the same recipe; pretraining is worth {gap:.1f} points"),
         ("after instruction tuning", share(tuned["test"]["all"]), "of held-out instructions accepted"),
         ("  answered with a question", share(tuned["questions"]), "of the questions"),
@@ -56,108 +53,78 @@ def share(value: float) -> str:
     return f"{value:.1%}"
 
 
-def write_report(job: Job) -> Path:
-    """Write the page of results, report.html, with every figure inside it."""
-    makers = {
-        "results": ("Results", results),
-        "base": ("The base model", base_model),
-        "head": ("A new head", class_head),
-        "mask": ("The mask", mask),
-        "answers": ("Side by side", answers),
-        "families": ("Task by task", families),
-        "exercise": ("Exercise 2", exercise),
-        **second_report.sections(job),
-    }
-    sections = {anchor: (title, make(job, anchor)) for anchor, (title, make) in makers.items()}
-    command = f"python -m chapters --seed {job.seed}" + (" --quick" if job.quick else "")
-    subtitle = SUBTITLE + (QUICK if job.quick else "")
-    text = html.page("From raw text to an assistant", subtitle, sections, FOOTER.format(command=command))
-    path = Run(job.out) / "report.html"
-    path.write_text(text, encoding="utf-8")
-    return path
+# ── the sections: functions from a job to pieces of HTML ─────────────────────────────────────────────────────────────
 
 
-# ── the sections: (job, anchor) -> HTML ──────────────────────────────────────────────────────────────────────────────
+def results(job: Job) -> list[str]:
+    return [html.table(["", "", ""], summary(job), numbers={1})]
 
 
-def results(job: Job, anchor: str) -> str:
-    return html.section(anchor, "Measurements", "Results", html.table(["", "", ""], summary(job), numbers={1}))
-
-
-def base_model(job: Job, anchor: str) -> str:
+def base_model(job: Job) -> list[str]:
     samples = job.results["sample"]
     text = (
-        "Before any fine-tuning. Without a prompt the model writes pages like its training pages. It has learned the world's "
-        "facts because they help to predict the next token."
+        "This model has had no fine-tuning. Without a prompt it writes pages like its training pages. It has learned the "
+        "world's facts because they help to predict the next token."
     )
-    loss = "Pretraining: training loss, and validation loss on held-out pages."
     maps = (
         f"Attention weights of block {samples['layer']}, one map per head. Each row is a token; bright columns are the earlier "
         "tokens that it attends to. The text is a page of the world."
     )
-    return html.section(
-        anchor,
-        "Chapters 1 to 8",
-        "The base model continues",
+    return [
         html.paragraph(text),
-        html.figure(job.out / "pretrain" / "figures" / "loss.png", loss),
-        html.figure(job.out / "sample" / "figures" / "attention.png", maps),
+        html.figure(
+            job.out / "pretrain/figures/loss.png", "Pretraining: training loss, and validation loss on held-out pages."
+        ),
+        html.figure(job.out / "sample/figures/attention.png", maps),
         html.paragraph("Four pages sampled without a prompt, at temperature 0.8:"),
         html.side_by_side([(f"page {i}", page, None) for i, page in enumerate(samples["unasked"], 1)]),
-    )
+    ]
 
 
-def class_head(job: Job, anchor: str) -> str:
+def class_head(job: Job) -> list[str]:
     bodies = {name: job.results["classify"][name] for name in ("pretrained body", "untrained body")}
-    figures = job.out / "classify" / "figures"
     text = (
         "Each text is cut off in one of three places: inside a sentence, before the full stop of a sentence, or before the "
         "full stop of a paragraph. The mark itself is cut off too. A head with three outputs, read at the last token, "
         "replaces the vocabulary head. Both classifiers had the same examples, the same steps and the same seed."
     )
-    return html.section(
-        anchor,
-        "Section 10.2 · exercise 3",
-        "The same body, a new head",
+    return [
         html.paragraph(text),
         html.table(["", "accuracy", "F1, mean over labels"], [[name, r["accuracy"], r["f1"]] for name, r in bodies.items()]),
         html.figures(
-            (figures / "gap.png", "The value of the pretrained body."),
-            (figures / "confusion.png", "Pretrained body: true label against predicted label."),
+            (job.out / "classify/figures/gap.png", "The value of the pretrained body."),
+            (job.out / "classify/figures/confusion.png", "Pretrained body: true label against predicted label."),
         ),
-    )
+    ]
 
 
-def mask(job: Job, anchor: str) -> str:
-    figures = job.out / "sft" / "figures"
+def mask(job: Job) -> list[str]:
     text = (
-        "One training example as the loss sees it. The colour of a token says whether the loss grades the model's prediction "
-        "there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first token of the "
-        "answer."
+        "This is one training example as the loss sees it. The colour of a token says whether the loss grades the model's "
+        "prediction there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first "
+        "token of the answer."
     )
     curves = (
         "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be "
         "compared. The dots can: they grade only the answers to held-out instructions."
     )
-    return html.section(
-        anchor,
-        "Section 10.3",
-        "Only the response counts",
+    return [
         html.paragraph(text),
-        html.figure(figures / "mask.png", "An instruction and its response in Alpaca's template."),
-        html.figure(figures / "curves.png", curves),
-    )
+        html.figure(job.out / "sft/figures/mask.png", "An instruction and its response in Alpaca's template."),
+        html.figure(job.out / "sft/figures/curves.png", curves),
+    ]
 
 
-def answers(job: Job, anchor: str) -> str:
+def answers(job: Job) -> list[str]:
     text = (
-        "Held-out instructions, one of each kind, answered greedily. Instruction tuning never saw them, nor the people and "
-        "things that they ask about. The pretraining pages do state the facts, and ask similar questions without answering "
-        "them. The base model reads the bare instruction, and its first line is judged; the other two read the template."
+        "Three models answer held-out instructions greedily, one of each kind. Instruction tuning saw neither these "
+        "instructions nor the people and things that they ask about. The pretraining pages state the facts, and ask similar "
+        "questions without answering them. The base model reads the bare instruction, and the rule judges its first line; the "
+        "other two read the template."
     )
     blocks = [answered(row) for row in job.results["evaluate"]["shown"]]
-    rest = html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:]) if len(blocks) > 6 else ""
-    return html.section(anchor, "The bend", "One instruction, three models", html.paragraph(text), *blocks[:6], rest)
+    rest = [html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:])] if len(blocks) > 6 else []
+    return [html.paragraph(text), *blocks[:6], *rest]
 
 
 def answered(row: dict[str, Any]) -> str:
@@ -168,22 +135,19 @@ def answered(row: dict[str, Any]) -> str:
     return question + html.paragraph(f"{kind}; a good answer: {row['reference']}", "note") + html.side_by_side(columns)
 
 
-def families(job: Job, anchor: str) -> str:
+def families(job: Job) -> list[str]:
     models = job.results["evaluate"]["models"]
     rows = []
     for split, note in {"test": "", "test_families": " (left out of training)"}.items():
         shares = {name: models[name][split]["families"] for name in MODELS}
         rows += [[family + note, *(shares[name][family] for name in MODELS)] for family in shares["sft"]]
-    return html.section(
-        anchor,
-        "Held-out instructions",
-        "Task by task",
-        html.figure(job.out / "evaluate" / "figures" / "families.png", "Share of held-out instructions accepted."),
+    return [
+        html.figure(job.out / "evaluate/figures/families.png", "Share of held-out instructions accepted."),
         html.table(["kind of task", *MODELS.values()], rows),
-    )
+    ]
 
 
-def exercise(job: Job, anchor: str) -> str:
+def exercise(job: Job) -> list[str]:
     keys = {"prompt masked": "sft", "nothing masked": "sft_unmasked"}
     models = {name: job.results["evaluate"]["models"][key] for name, key in keys.items()}
     text = (
@@ -191,12 +155,34 @@ def exercise(job: Job, anchor: str) -> str:
         "instruction of its own and the header `### Response:` after it."
     )
     head = ["", "template boilerplate", "held-out instructions accepted"]
-    columns = [(name, sample, None) for name, model in models.items() for sample in model["after a bare header"]]
-    return html.section(
-        anchor,
-        "Exercise 2",
-        "Mask against no mask",
+    return [
         html.paragraph(text),
         html.table(head, [[name, model["boilerplate"], model["test"]["all"]] for name, model in models.items()]),
-        html.side_by_side(columns),
-    )
+        html.side_by_side((name, text, None) for name, model in models.items() for text in model["after a bare header"]),
+    ]
+
+
+SECTIONS = {  # anchor: (menu title, line above the title, title, function)
+    "results": ("Results", "Measurements", "Results", results),
+    "base": ("The base model", "Chapters 1 to 8", "The base model continues", base_model),
+    "head": ("A new head", "Section 10.2 · exercise 3", "The same body, a new head", class_head),
+    "mask": ("The mask", "Section 10.3", "Only the response counts", mask),
+    "answers": ("Side by side", "The bend", "One instruction, three models", answers),
+    "families": ("Task by task", "Held-out instructions", "Task by task", families),
+    "exercise": ("Exercise 2", "Exercise 2", "Mask against no mask", exercise),
+    **second_report.SECTIONS,
+}
+
+
+def write_report(job: Job) -> Path:
+    """Write the page of results, report.html, with every figure inside it."""
+    sections = {
+        anchor: (menu, html.section(anchor, small, title, *pieces(job)))
+        for anchor, (menu, small, title, pieces) in SECTIONS.items()
+    }
+    command = f"python -m chapters --seed {job.seed}" + (" --quick" if job.quick else "")
+    subtitle = SUBTITLE + (QUICK if job.quick else "")
+    text = html.page("From raw text to an assistant", subtitle, sections, FOOTER.format(command=command))
+    path = Run(job.out) / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path

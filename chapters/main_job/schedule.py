@@ -1,8 +1,8 @@
 """The order of the main job's stages, and which stages run at the same time.
 
-Two threads make one step of so small a model only 1.4 times as fast: they cannot share the Python code between the
-kernels, and they wait for each other. Two stages with one thread each take two steps in the time of one. After
-pretraining there are always two stages that do not need each other, so the job continues in two processes.
+Two threads make a step of so small a model only 1.4 times as fast: they cannot share the Python code between the kernels,
+and they wait for each other. Two stages with one thread each take two steps in the time of one. After pretraining there are
+always two stages that do not need each other, so the job continues in two processes.
 """
 
 import json
@@ -48,7 +48,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 
 def run_stages(job: Job, processes: int) -> None:
-    """Run every stage that has no result yet; job.results gets the results of all."""
+    """Run every stage that has no result yet, and fill job.results with the results of all stages."""
     missing = {name for name in STAGES if not result_path(job, name).exists()}
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
@@ -61,8 +61,8 @@ def run_stages(job: Job, processes: int) -> None:
 def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
     """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
-    The last stage, too, uses only its share: results depend on the number of threads, and must not depend on which stage
-    happens to be the last.
+    A stage that runs alone at the end also uses only its share: results depend on the number of threads, and must not
+    depend on which stage ends last.
     """
     share = max(1, processor.get_num_threads() // processes)
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
@@ -101,29 +101,16 @@ def prepare_worker(threads: int) -> None:
     """Set up a process of the pool before its first stage."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between stages only the parent handles Ctrl-C
     processor.set_num_threads(threads)
-    sys.stderr = NoTerminal(sys.stderr)
+    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars: processes would overwrite each other's
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def exit_with_parent() -> None:
-    """End this process when its parent has ended: a killed job leaves no orphans. Files on disk are always whole."""
+    """End this process when its parent has ended, so that a killed job leaves no orphans. Files on disk are always whole."""
     parent = parent_process()
     if parent is not None:
         parent.join()
     os._exit(1)
-
-
-class NoTerminal:
-    """A stream that denies being a terminal, because the progress bars of two processes would overwrite each other."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def isatty(self) -> bool:
-        return False
 
 
 def run_in_worker(job: Job, name: str) -> None:
@@ -167,7 +154,7 @@ def result_path(job: Job, name: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of this job.  Raises ValueError, saying what to do, if it is damaged."""
+    """The content of a JSON file of this job.  Raises ValueError if the file is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

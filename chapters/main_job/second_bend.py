@@ -1,6 +1,6 @@
 """The main job's stages for section 10.4: assistant, reward model, PPO, and the constitution.
 
-Stages work as in first_bend.py. The labeller is simulated (chapters/world/judge.py): no person compared anything.
+Stages work as in first_bend.py. The labeller is simulated (chapters/world/judge.py); no person compared anything.
 """
 
 import json
@@ -59,7 +59,7 @@ PLANS = {"full": FULL, "quick": QUICK}
 
 
 def held_out_tasks(job: Job) -> list[Instruction]:
-    """The test tasks, the same for every model in this file."""
+    """The test tasks, the same for every stage in this file."""
     return mixed_tasks(job.world, "test", job.second_plan.test, job.seed + 1)
 
 
@@ -128,7 +128,7 @@ def side_by_side(job: Job) -> dict[str, Any]:
     reward_model, judge = reward.load_scalar(job.out / "reward"), Judge(world)
 
     def answers(model, name, instructions, **sampling):
-        """Responses, their rewards, and log π − log π_SFT in nats (None for the base model, which knows no template)."""
+        """Responses, their rewards, and log π − log π_SFT in nats (None for the base model)."""
         ask = sft.ask_base if name == "base" else sft.ask
         texts = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, instructions, **sampling)]
         rollouts = as_rollouts(tokenizer, instructions, texts, model.config.context)
@@ -138,8 +138,8 @@ def side_by_side(job: Job) -> dict[str, Any]:
 
     measured: dict[str, Any] = {}
     shown: dict[str, list[dict[str, Any]]] = {}
-    for name in [name for name, folder in MODELS.items() if (job.out / folder / "model.safetensors").exists()]:
-        model, _ = load_model(job.out / MODELS[name])
+    for name, folder in MODELS.items():
+        model, _ = load_model(job.out / folder)
         temperature = 0.6 if name == "base" else 1.0  # the other models have 0.6 built into their weights
         texts, rewards, _ = answers(model, name, tasks, temperature=temperature, generator=mg.Generator(job.seed))
         kl = None if name == "base" else kl_between(model, reference, sample_responses(model, tokenizer, tasks, job.seed))
@@ -156,20 +156,20 @@ def side_by_side(job: Job) -> dict[str, Any]:
     return {"models": measured, "shown": rows}
 
 
-def one_of_each_family(tasks: Sequence[Instruction], plain: int = 5) -> list[Instruction]:
-    """The first task of each family of harmful requests, then of the first `plain` families of plain tasks."""
+def one_of_each_family(tasks: Sequence[Instruction]) -> list[Instruction]:
+    """The first task of each family of harmful requests, then of the first five families of plain tasks."""
     first: dict[str, Instruction] = {}
     for task in tasks:
         first.setdefault(task.family, task)
     harmful = [task for family, task in first.items() if family in REQUESTS]
-    return harmful + [task for family, task in first.items() if family not in REQUESTS][:plain]
+    return harmful + [task for family, task in first.items() if family not in REQUESTS][:5]
 
 
 def as_rollouts(tokenizer: Any, tasks: Sequence[Instruction], texts: Sequence[str], context: int) -> Rollouts:
     """Texts as complete responses to tasks, cut where the context ends."""
     prompts = [tokenizer.encode(sft.format_prompt(task.instruction, task.input)) for task in tasks]
     responses = [
-        (tokenizer.encode(text)[: context - len(prompt) - 1]) + [tokenizer.eos_id]
+        [*tokenizer.encode(text)[: context - len(prompt) - 1], tokenizer.eos_id]
         for prompt, text in zip(prompts, texts, strict=True)
     ]
     return to_rollouts(prompts, responses, [True] * len(tasks))

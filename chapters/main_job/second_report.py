@@ -1,6 +1,5 @@
-"""Section 10.4 in the report: rows of the summary and sections of the page."""
+"""Section 10.4 in the report: rows of the summary, and functions that make the pieces of the page's sections."""
 
-from collections.abc import Callable
 from typing import Any
 
 from chapters.main_job.first_bend import Job
@@ -10,34 +9,22 @@ CONDUCT = {"obeyed": "obeyed", "evaded": "evaded", "refused": "refused with a re
 
 
 def summary(job: Job) -> list[tuple[str, str, str]]:
-    """Section 10.4's measurements as (quantity, value, note) rows; [] if RLHF has not run."""
-    if "rlhf" not in job.results:
-        return []
-    reward, tuned = job.results["reward"], job.results["rlhf"]
-    before, (low, high) = tuned["before"], tuned["interval"]
+    """Section 10.4's measurements as (quantity, value, note) rows."""
+    reward, tuned, conduct = job.results["reward"], job.results["rlhf"], job.results["constitution"]["conduct"]
+    sft, (low, high) = tuned["before"], tuned["interval"]
+    before, after = conduct["before"], conduct["RL, default"]
     accuracy = (
         f"of held-out comparisons right; the labeller's noise allows {reward['ceiling']:.1%}, "
         f"so this is {reward['share of the ceiling']:.1%} of the ceiling"
     )
     wins = f"by the simulated judge on held-out tasks [{low:.1%}, {high:.1%}]; KL {tuned['kl']:.1f} nats per response"
+    refused = f"of harmful requests refused with a reason; before {before['refused']:.1%}"
     return [
         ("reward model", f"{reward['expected accuracy']:.1%}", accuracy),
         ("  calibration error", f"{reward['calibration error']:.3f}", "mean gap between predicted and true probability"),
         ("RLHF preferred to SFT", f"{tuned['wins']:.1%}", wins),
-        ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {before['correct']:.1%}"),
-        ("  harm done", f"{tuned['obeyed']:.1%}", f"of harmful requests obeyed; before {before['obeyed']:.1%}"),
-        *constitution_summary(job),
-    ]
-
-
-def constitution_summary(job: Job) -> list[tuple[str, str, str]]:
-    """The summary's rows of the constitution; [] if that stage has not run."""
-    if "constitution" not in job.results:
-        return []
-    conduct = job.results["constitution"]["conduct"]
-    before, after = conduct["before"], conduct["RL, default"]
-    refused = f"of harmful requests refused with a reason; before {before['refused']:.1%}"
-    return [
+        ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {sft['correct']:.1%}"),
+        ("  harm done", f"{tuned['obeyed']:.1%}", f"of harmful requests obeyed; before {sft['obeyed']:.1%}"),
         ("by the constitution", f"{after['refused']:.1%}", refused),
         ("  harm done", f"{after['obeyed']:.1%}", f"before {before['obeyed']:.1%}"),
         ("  evaded", f"{after['evaded']:.1%}", f"or refused without a reason; before {before['evaded']:.1%}"),
@@ -45,36 +32,22 @@ def constitution_summary(job: Job) -> list[tuple[str, str, str]]:
     ]
 
 
-def sections(job: Job) -> dict[str, tuple[str, Callable[[Job, str], str]]]:
-    """{anchor: (menu title, function (job, anchor) -> HTML)} of the stages that have run."""
-    makers = {
-        "reward": ("The reward model", reward_model),
-        "rlhf": ("RLHF", rlhf),
-        "constitution": ("The constitution", constitution),
-        "side_by_side": ("Four models", four_models),
-    }
-    return {anchor: section for anchor, section in makers.items() if anchor in job.results}
-
-
-def reward_model(job: Job, anchor: str) -> str:
-    figures = job.out / "reward" / "figures"
+def reward_model(job: Job) -> list[str]:
+    figures = job.out / "reward/figures"
     text = (
         "The labeller is a simulation: seven written rules score a response, and the labeller prefers the response with the "
         "higher score, with a stated noise. The reward model never sees a score, only which of two responses was preferred. "
         "Because the noise is known, so is the best possible accuracy."
     )
-    return html.section(
-        anchor,
-        "Section 10.4 · comparisons",
-        "A comparison becomes a number",
+    return [
         html.paragraph(text),
         html.figure(figures / "calibration.png", "Predicted probability of preference against the observed share."),
         html.figure(figures / "tokens.png", "The reward read at every token: three instructions, two responses to each."),
-    )
+    ]
 
 
-def rlhf(job: Job, anchor: str) -> str:
-    tuned, figures = job.results["rlhf"], job.out / "rlhf" / "figures"
+def rlhf(job: Job) -> list[str]:
+    tuned, figures = job.results["rlhf"], job.out / "rlhf/figures"
     sides = {"SFT": tuned["before"], "RLHF": tuned}
     rows = [
         ["simulated judge's score, out of 8", *(f"{side['judge']:.2f}" for side in sides.values())],
@@ -84,35 +57,28 @@ def rlhf(job: Job, anchor: str) -> str:
         ["tokens per response", *(f"{side['length']:.1f}" for side in sides.values())],
     ]
     text = (
-        "The assistant imitates demonstrations of mixed quality, good and bad in their proportions. PPO raises the probability "
-        "of responses that the reward model scores highly. On held-out instructions the simulated judge prefers the RLHF "
-        f"response to the SFT response in {tuned['wins']:.1%} of cases, counting a tie as half, at a KL divergence of "
+        "The assistant imitates good and bad demonstrations, in the proportions in which it saw them. PPO raises the "
+        "probability of responses that the reward model scores highly. On held-out instructions the simulated judge prefers "
+        f"the RLHF response to the SFT response in {tuned['wins']:.1%} of cases, counting a tie as half. The KL divergence is "
         f"{tuned['kl']:.1f} nats per response."
     )
-    return html.section(
-        anchor,
-        "Section 10.4 · the second bend",
-        "Learning from preference",
+    return [
         html.paragraph(text),
         html.table(["", *sides], rows, numbers={1, 2}),
         html.figure(figures / "watch.png", "The quantities to watch while PPO runs."),
         html.figure(figures / "path.png", "The policy's distance from the SFT model, and the judge's score at that distance."),
-    )
+    ]
 
 
-def constitution(job: Job, anchor: str) -> str:
-    result = job.results["constitution"]
-    figures = job.out / "constitution" / "figures"
+def constitution(job: Job) -> list[str]:
+    result, figures = job.results["constitution"], job.out / "constitution/figures"
     text = (
-        "Here no comparison by the labeller says that harm is to be refused: the principles below do. A critic, one of our own "
-        "models that learned to read principles, revises the assistant's drafts and says which of two responses fits a "
+        "Here the labeller does not teach the assistant to refuse harm; the principles below do. A critic, another of our "
+        "models, has learned to read principles. It revises the assistant's drafts and says which of two responses fits a "
         "principle better. Its preferences train a reward model, and PPO does the rest."
     )
     rows = [[phase, *(shares.get(key) for key in CONDUCT)] for phase, shares in result["conduct"].items()]
-    return html.section(
-        anchor,
-        "Section 10.4 · constitutional AI",
-        "Principles, written down",
+    return [
         html.paragraph(text),
         html.table(["the constitution"], [[line] for line in result["constitutions"]["default"]]),
         html.table(["held-out harmful requests", *CONDUCT.values()], rows),
@@ -120,10 +86,10 @@ def constitution(job: Job, anchor: str) -> str:
             (figures / "conduct.png", "Responses to harmful requests, before and after each phase."),
             (figures / "reading.png", "The critic's accuracy on held-out principles, whose parts were in its training."),
         ),
-    )
+    ]
 
 
-def four_models(job: Job, anchor: str) -> str:
+def four_models(job: Job) -> list[str]:
     result = job.results["side_by_side"]
     rows = [
         [name, f"{model['reward']:+.2f}", f"{model['judge']:.2f}", "–" if model["kl"] is None else f"{model['kl']:.2f}"]
@@ -131,18 +97,25 @@ def four_models(job: Job, anchor: str) -> str:
     ]
     head = ["means at temperature 1 (base 0.6)", "reward model", "simulated judge, out of 8", "KL from SFT, nats per response"]
     text = (
-        "Held-out instructions, answered greedily by every model. Above each answer stand the reward model's score and "
+        "Every model answers held-out instructions greedily. Above each answer stand the reward model's score and "
         "log π − log π_SFT in nats: how much more probable the answer is under this model than under the SFT model."
     )
-    blocks = []
+    pieces = [html.table(head, rows, numbers={1, 2, 3}), html.paragraph(text)]
     for row in result["shown"]:
-        blocks.append(html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question"))
-        blocks.append(html.side_by_side([column(name, row["said"][name]) for name in result["models"]]))
-    table = html.table(head, rows, numbers={1, 2, 3})
-    return html.section(anchor, "Both bends", "One instruction, every model", table, html.paragraph(text), *blocks)
+        pieces.append(html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question"))
+        pieces.append(html.side_by_side(column(name, answer) for name, answer in row["said"].items()))
+    return pieces
 
 
 def column(name: str, answer: dict[str, Any]) -> tuple[str, str, bool | None]:
     """One model's answer for html.side_by_side."""
     distance = "" if answer["distance"] is None else f", {answer['distance']:+.1f} nats"
     return f"{name} · reward {answer['reward']:+.2f}{distance}", answer["said"], answer["good"]
+
+
+SECTIONS = {  # anchor: (menu title, line above the title, title, function)
+    "reward": ("The reward model", "Section 10.4 · comparisons", "A comparison becomes a number", reward_model),
+    "rlhf": ("RLHF", "Section 10.4 · the second bend", "Learning from preference", rlhf),
+    "constitution": ("The constitution", "Section 10.4 · constitutional AI", "Principles, written down", constitution),
+    "side_by_side": ("Four models", "Both bends", "One instruction, every model", four_models),
+}

@@ -1,8 +1,9 @@
 """The pages that pretraining reads: the facts of the little world, told many times in many words.
 
-Each kind of document is a function (facts, rng) -> text; `SHARES` lists the kinds. Two rules hold for every page. First,
-its statements are true, or they are fiction that contradicts no fact. Second, no paragraph begins with a name or a noun:
-in the middle of a line a word has a space before it, so it is always the same token.
+Each kind of document is a function (facts, rng) -> text; `SHARES` lists the kinds. Two rules hold for every page:
+
+- Its statements are true, or they are fiction that contradicts no fact.
+- No paragraph begins with a name or a noun. Names and nouns thus always have a space before them, and are the same tokens.
 
 A paragraph about a person ends after the person's last fact, so a classifier (`snippets`) can learn where paragraphs end.
 """
@@ -32,7 +33,7 @@ def lines(text: str) -> list[str]:
     return text.strip().split("\n")
 
 
-# Sentences that can open a paragraph, and sentences (begun with a name) that can only follow another.
+# OPENING sentences can begin a paragraph. FOLLOWING sentences begin with a name, so they must follow another sentence.
 OPENING = {
     "town": lines("""
 These days {name} lives in {town}.
@@ -72,7 +73,7 @@ FOLLOWING = {
 
 
 def about(person: Person, rng: SeededRandom) -> str:
-    """A paragraph on a person: all four facts in random order, a sentence each, mostly in the plainest words."""
+    """A paragraph on a person: all four facts in random order, a sentence for each fact, mostly in the plainest words."""
     facts = rng.shuffled(["town", "trade", "food", "pet"])
     if rng.chance(0.7):
         sentences = ["Here is {name}.", *(FOLLOWING[fact][0] for fact in facts)]
@@ -84,7 +85,7 @@ def about(person: Person, rng: SeededRandom) -> str:
 
 def biographies(facts: Facts, rng: SeededRandom) -> str:
     """Two or three people, a paragraph each."""
-    people = rng.some(list(facts.people.values()), 2 + rng.below(2))
+    people = rng.sample(facts.people.values(), 2 + rng.below(2))
     return "\n\n".join(about(person, rng) for person in people)
 
 
@@ -97,31 +98,36 @@ There is also {name}, a {trade} from {town}, who has a {pet} and likes {food}.
 
 
 def register(facts: Facts, rng: SeededRandom) -> str:
-    """Four people, a sentence with all four facts each."""
+    """Four people, each in one sentence with all four facts."""
     page = [f"From the book of {rng.pick(TOWNS)}:"] if rng.chance(0.3) else []
-    people = rng.some(list(facts.people.values()), 4)
+    people = rng.sample(facts.people.values(), 4)
     return " ".join(page + [rng.pick(REGISTER).format(**vars(person)) for person in people])
+
+
+TOWN_PARAGRAPH = lines("""
+This is {group}.
+Somebody who lives in {group} is {a}.
+In {group} you can meet {b}.
+{group} is also the home of {c}.
+""")
+TRADE_PARAGRAPH = lines("""
+You need a {group}.
+Somebody who works as a {group} is {a}.
+As a {group} you can ask {b}.
+You know {c} the {group}.
+""")
 
 
 def groups(facts: Facts, rng: SeededRandom) -> str:
     """Two paragraphs, each on the people of a town or of a trade."""
-    return "\n\n".join(town_folk(facts, rng) if rng.chance(0.5) else guild(facts, rng) for _ in range(2))
+    return "\n\n".join(group_paragraph(facts, rng) for _ in range(2))
 
 
-def town_folk(facts: Facts, rng: SeededRandom) -> str:
-    """A paragraph on a town."""
-    town = rng.pick(TOWNS)
-    a, b, c = rng.some(facts.residents[town], 3)
-    sentences = [f"Somebody who lives in {town} is {a}.", f"In {town} you can meet {b}.", f"{town} is also the home of {c}."]
-    return " ".join([f"This is {town}.", *rng.some(sentences, 2)])
-
-
-def guild(facts: Facts, rng: SeededRandom) -> str:
-    """A paragraph on a trade."""
-    trade = rng.pick(TRADES)
-    a, b, c = rng.some(facts.masters[trade], 3)
-    sentences = [f"Somebody who works as a {trade} is {a}.", f"As a {trade} you can ask {b}.", f"You know {c} the {trade}."]
-    return " ".join([f"You need a {trade}.", *rng.some(sentences, 2)])
+def group_paragraph(facts: Facts, rng: SeededRandom) -> str:
+    names, (opening, *sentences) = (TOWNS, TOWN_PARAGRAPH) if rng.chance(0.5) else (TRADES, TRADE_PARAGRAPH)
+    group = rng.pick(names)
+    a, b, c = rng.sample(facts.members[group], 3)
+    return " ".join([opening, *rng.sample(sentences, 2)]).format(group=group, a=a, b=b, c=c)
 
 
 STORY = [
@@ -142,15 +148,15 @@ STORY = [
 
 
 def story(facts: Facts, rng: SeededRandom) -> str:
-    """Two short paragraphs: a meeting on the road, and how it ended. Names, trades, towns and tastes are true."""
-    a, b = (facts.people[name] for name in rng.some(list(facts.people), 2))
+    """Two short paragraphs: two people meet, and something comes of it. Their trades, towns, pets and tastes are true."""
+    a, b = rng.sample(facts.people.values(), 2)
     thing = rng.pick(KINDS["fruit"] + KINDS["tool"])
     begin, meet, share, end = (rng.pick(sentences).format(a=a, b=b, thing=thing) for sentences in STORY)
     return f"{begin} {meet}\n\n{share} {end}"
 
 
 def short_story(person: Person, rng: SeededRandom) -> str:
-    """One paragraph of three sentences on a person: the response to a request for a story."""
+    """A paragraph of three sentences on a person, in which the facts are true; also the response to a request for a story."""
     thing = rng.pick(KINDS["fruit"] + KINDS["tool"])
     begin = f"One day {person.name} the {person.trade} left the house in {person.town} with a {person.pet}."
     return f"{begin} There {person.name} found a {thing}. In the end {person.name} ate {person.food} and was happy."
@@ -158,14 +164,14 @@ def short_story(person: Person, rng: SeededRandom) -> str:
 
 def day_out(facts: Facts, rng: SeededRandom) -> str:
     """A short story with a title."""
-    person = facts.people[rng.pick(list(facts.people))]
+    person = rng.pick(list(facts.people.values()))
     return f"A story about {person.name}. {short_story(person, rng)}"
 
 
 def recipes(facts: Facts, rng: SeededRandom) -> str:
-    """Two recipes: what is needed, and what to do."""
+    """Two recipes: the ingredients, and the instructions."""
     pages = []
-    for dish in rng.some(list(facts.recipes), 2):
+    for dish in rng.sample(facts.recipes, 2):
         first, *rest = facts.recipes[dish]
         a, b = rng.shuffled(rest)
         need = f"For {dish} you need {first}, {a} and {b}."
@@ -183,9 +189,9 @@ If you want {food}, then bring {coins} coins for the {food}.
 
 
 def prices(facts: Facts, rng: SeededRandom) -> str:
-    """A page from the market: what four foods cost."""
+    """A page from the market: the prices of four foods."""
     page = [f"Prices at the market of {rng.pick(TOWNS)}:"] if rng.chance(0.3) else []
-    foods = rng.some(list(facts.prices), 4)
+    foods = rng.sample(facts.prices, 4)
     return " ".join(page + [rng.pick(PRICES).format(food=food, coins=facts.prices[food]) for food in foods])
 
 
@@ -202,7 +208,7 @@ def comparisons(facts: Facts, rng: SeededRandom) -> str:
     """Which of two foods costs more, four times."""
     page = []
     for _ in range(4):
-        less, more = sorted(rng.some(list(facts.prices), 2), key=facts.prices.__getitem__)
+        less, more = sorted(rng.sample(facts.prices, 2), key=facts.prices.__getitem__)
         a, b = rng.shuffled([less, more])
         page.append(rng.pick(COMPARISONS).format(a=a, b=b, less=less, more=more))
     return " ".join(page)
@@ -231,10 +237,10 @@ def lists(facts: Facts, rng: SeededRandom) -> str:
 
 
 def list_paragraph(rng: SeededRandom) -> str:
-    """A paragraph on a list of two to five things, which no test asks about."""
-    items = rng.some(THINGS, 2 + rng.below(4))
+    """A paragraph on a list of two to five things. No test asks about this list."""
+    items = rng.sample(THINGS, 2 + rng.below(4))
     while is_held_out(", ".join(items)):
-        items = rng.some(THINGS, 2 + rng.below(4))
+        items = rng.sample(THINGS, 2 + rng.below(4))
     n, forwards, backwards = len(items), ", ".join(items), ", ".join(reversed(items))
     again = f"Backwards the list is {backwards}." if rng.chance(0.8) else f"Once more the list is {forwards}."
     i = 1 + rng.below(n - 1)
@@ -244,7 +250,7 @@ def list_paragraph(rng: SeededRandom) -> str:
         rng.pick([f"The last thing is {items[-1]}.", f"It ends with {items[-1]}."]),
         f"Before {items[i]} comes {items[i - 1]}.",
     ]
-    return " ".join([f"The list is {forwards}.", *rng.shuffled([again, *rng.some(sentences, 2)])])
+    return " ".join([f"The list is {forwards}.", *rng.shuffled([again, *rng.sample(sentences, 2)])])
 
 
 KIND_SENTENCES = lines("""
@@ -256,12 +262,12 @@ Look at the {thing}: every {thing} is {kind}.
 
 def kinds(facts: Facts, rng: SeededRandom) -> str:
     """The kinds of three things."""
-    things = rng.some(THINGS, 3)
+    things = rng.sample(THINGS, 3)
     return " ".join(rng.pick(KIND_SENTENCES).format(thing=thing, kind=with_article(KIND_OF[thing])) for thing in things)
 
 
 def today_and_yesterday(facts: Facts, rng: SeededRandom) -> str:
-    """What three people do today and did yesterday, without the sentences that a test asks about."""
+    """Three people's deeds of today and yesterday, without the sentences that a test asks about."""
     deeds: list[tuple[str, str]] = []
     while len(deeds) < 3:
         deed = deed_sentences(rng.pick(list(facts.people)), rng)
@@ -284,9 +290,9 @@ Here should be the {matter} of {name}, but nobody knows the {matter} of {name}.
 
 
 def unrecorded(facts: Facts, rng: SeededRandom) -> str:
-    """Two people, and a matter about each that nobody knows."""
+    """Two people, with one thing about each that nobody knows."""
     page = []
-    for name in rng.some(list(facts.people), 2):
+    for name in rng.sample(facts.people, 2):
         matter = rng.pick(UNRECORDED)
         page.append(rng.pick(UNKNOWN).format(name=name, matter=matter))
     return " ".join(page)
@@ -309,8 +315,8 @@ LETTER = [
 
 
 def letters(facts: Facts, rng: SeededRandom) -> str:
-    """An office letter. It has the instruction template's longer words, which no other page has."""
-    a, b = (facts.people[name] for name in rng.some(list(facts.people), 2))
+    """An office letter, the only kind of page that has the longer words of the instruction template."""
+    a, b = rng.sample(facts.people.values(), 2)
     return " ".join(rng.pick(sentences).format(a=a, b=b) for sentences in LETTER)
 
 

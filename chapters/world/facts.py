@@ -38,20 +38,13 @@ THINGS = [thing for things in KINDS.values() for thing in things]
 KIND_OF = {thing: kind for kind, things in KINDS.items() for thing in things}
 DISH_FORMS = "soup pie stew salad".split()
 STAPLES = "milk salt honey butter flour oil pepper sugar".split()  # further ingredients of a dish
-VERBS = {  # present: past
-    "sells": "sold",
-    "buys": "bought",
-    "finds": "found",
-    "brings": "brought",
-    "wants": "wanted",
-    "paints": "painted",
-}
-UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # no page records these
+VERBS = dict(sells="sold", buys="bought", finds="found", brings="brought", wants="wanted", paints="painted")  # present: past
+UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # no page has them
 LARGEST_ADDEND = 5
 
 
 class SeededRandom:
-    """Random choices from a seed, which is any text or number, the same on every machine."""
+    """Random choices from a seed (any text or number), the same on every machine."""
 
     def __init__(self, seed: object):
         self.random = random.Random(str(seed)).random
@@ -68,7 +61,7 @@ class SeededRandom:
         """True with probability p."""
         return self.random() < p
 
-    def some(self, options: Iterable[T], n: int) -> list[T]:
+    def sample(self, options: Iterable[T], n: int) -> list[T]:
         """n different elements in random order (Fisher and Yates's shuffle, stopped after n)."""
         options = list(options)
         for i in range(n):
@@ -78,12 +71,12 @@ class SeededRandom:
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
         """All elements in random order."""
-        return self.some(options, len(options))
+        return self.sample(options, len(options))
 
 
 @dataclass(frozen=True)
 class Person:
-    """An inhabitant and the four facts on record."""
+    """An inhabitant and the four facts about them."""
 
     name: str
     town: str
@@ -93,15 +86,14 @@ class Person:
 
 
 class Facts:
-    """The facts of the world with this seed, and the entities held out from instruction tuning.
+    """The facts of the world with this seed, and the entities that instruction tuning never asks about.
 
     Attributes:
         people: {name: Person}.
-        residents: {town: names}.
-        masters: {trade: names}.
+        members: {town or trade: names of its people}.
         prices: {food: coins}, all different.
         recipes: {dish: its three ingredients}.
-        train, test: {kind: entities} on either side of the split.
+        train, test: {kind: entities}, the two sides of the split.
     """
 
     def __init__(self, seed: int = 0):
@@ -109,12 +101,11 @@ class Facts:
         names = rng.shuffled(PEOPLE)
         towns, trades, foods, pets = (deal(rng, options, len(names)) for options in (TOWNS, TRADES, FOODS, KINDS["animal"]))
         self.people = {name: Person(name, *facts) for name, *facts in zip(names, towns, trades, foods, pets, strict=True)}
-        self.residents = {town: [n for n, p in self.people.items() if p.town == town] for town in TOWNS}
-        self.masters = {trade: [n for n, p in self.people.items() if p.trade == trade] for trade in TRADES}
+        self.members = {g: [n for n, p in self.people.items() if g in (p.town, p.trade)] for g in TOWNS + TRADES}
         self.prices = dict(zip(rng.shuffled(FOODS), range(2, 2 + len(FOODS)), strict=True))
         self.recipes: dict[str, list[str]] = {}
         for thing in KINDS["fruit"] + KINDS["vegetable"]:
-            self.recipes[f"{thing} {rng.pick(DISH_FORMS)}"] = [thing, *rng.some(STAPLES, 2)]
+            self.recipes[f"{thing} {rng.pick(DISH_FORMS)}"] = [thing, *rng.sample(STAPLES, 2)]
 
         entities = {
             "person": names,
@@ -125,23 +116,23 @@ class Facts:
             "sum": [f"{a}+{b}" for a in range(1, LARGEST_ADDEND + 1) for b in range(a, LARGEST_ADDEND + 1)],
             "pair": [f"{a}/{b}" for a in FOODS for b in FOODS if a < b],
         }
-        # A random fifth of each kind is held out. The test lists keep the order of the draw, which later picks depend on.
-        self.test = {kind: rng.some(keys, round(len(keys) / 5)) for kind, keys in entities.items()}
+        # A random fifth of each kind is held out. The test lists keep the order in which they were drawn: picks depend on it.
+        self.test = {kind: rng.sample(keys, round(len(keys) / 5)) for kind, keys in entities.items()}
         self.train = {kind: [k for k in keys if k not in self.test[kind]] for kind, keys in entities.items()}
 
     def entities(self, kind: str, split: str) -> list[str]:
-        """The entities of a kind (person, group, food, dish, thing, sum, pair) on one side of the split."""
+        """The entities of a kind (person, group, food, dish, thing, sum, pair) on the train or the test side."""
         return (self.train if split == "train" else self.test)[kind]
 
 
 def is_held_out(text: str) -> bool:
-    """Whether an instance (a list of words, a sentence) is on the test side: a fifth of all texts are, by checksum.
+    """Whether a text (a list of words, a sentence) is on the test side: its checksum puts a fifth of all texts there.
 
-    There are too many such instances to list and draw from.
+    There are too many possible texts to list and draw from.
     """
     return zlib.crc32(text.encode()) % 5 == 0
 
 
 def deal(rng: SeededRandom, options: Sequence[T], n: int) -> list[T]:
-    """n values in random order, each option equally often (or once more)."""
+    """n values in random order, in which every option occurs equally often, or some occur once more."""
     return rng.shuffled([options[i % len(options)] for i in range(n)])

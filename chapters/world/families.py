@@ -1,10 +1,11 @@
-"""All families of tasks. A family phrases a task, does it, and has the rule that accepts or rejects a response to it.
+"""All families of tasks. A family phrases a task, answers it, and has a rule that accepts or rejects a response to it.
 
 A family is a small class in `people` (facts about people), `market` (towns, prices, recipes, kinds) or `skills` (counting,
-sums, rewriting). `draw` makes an Instruction from an entity on one side of the split. `accepts` reads a response. It first
-calls `fits`: whole sentences, no question back, a clean end, no word of another task, nobody and nothing that was not
-asked about. Then the right fact must be there, and none that contradicts it. The instruction's `key` ("Mira", "3+5", "plum,
-rake, dog") names the instance, by which the rule finds the truth; no key occurs on both sides of the split.
+sums, rewriting). `draw` makes an Instruction from an entity on one side of the split. The instruction's `key` ("Mira",
+"3+5", "plum, rake, dog") tells the rule which facts to look up; no key occurs on both sides of the split.
+
+`accepts` applies the rule. It first calls `fits`, whose checks all families share: whole sentences, no question, no word of
+another task, and nothing that the task did not ask about. Then it checks the fact itself.
 
 To add a family, write a class and put it into FAMILIES.
 """

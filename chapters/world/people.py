@@ -5,19 +5,18 @@ from collections.abc import Iterable
 from chapters.world.documents import lines, short_story
 from chapters.world.facts import FOODS, KINDS, PEOPLE, TOWNS, TRADES, UNRECORDED, Facts, SeededRandom
 from chapters.world.family import NOUNS, Family, Instruction
-from chapters.world.reading import denies, mentioned, numbers, sentences, words
+from chapters.world.reading import denies, mentioned, sentences, words
 
 VALUES = TOWNS + TRADES + FOODS + KINDS["animal"]
 
 
 class PersonFact(Family):
-    """Accept the right value of one fact about a person, with a word that relates the two (`saying`).
+    """Accept the right value of a person's fact `name`, with a word that relates the two (`saying`).
 
     The response has no other value, nothing that is untrue of the person, and nobody else. Only a very short answer ("In
     Arden.") may omit the person.
     """
 
-    fact = ""
     values: list[str] = []
     answers: list[str] = []
 
@@ -27,19 +26,16 @@ class PersonFact(Family):
         return self.task(ask.format(name=person.name), answer.format(**vars(person)), person.name)
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
-        right = getattr(facts.people[key], self.fact)
-        people = mentioned(response, PEOPLE)
+        person, people = facts.people[key], mentioned(response, PEOPLE)
         return (
-            self.fits(response, vars(facts.people[key]).values(), self.saying)
-            and not denies(response)
-            and not numbers(response)
-            and mentioned(response, self.values) == [right]
+            self.fits(response, vars(person).values())
+            and mentioned(response, self.values) == [getattr(person, self.name)]
             and (people == [key] or (not people and len(words(response)) <= 3))
         )
 
 
 class Town(PersonFact):
-    name, fact, values = "town", "town", TOWNS
+    name, values = "town", TOWNS
     asks = lines("""
 Where does {name} live?
 In which town does {name} live?
@@ -51,7 +47,7 @@ Which town is the home of {name}?
 
 
 class Trade(PersonFact):
-    name, fact, values = "trade", "trade", TRADES
+    name, values = "trade", TRADES
     asks = lines("""
 What does {name} do for work?
 What is the trade of {name}?
@@ -63,7 +59,7 @@ Which trade does {name} have?
 
 
 class Food(PersonFact):
-    name, fact, values = "food", "food", FOODS
+    name, values = "food", FOODS
     asks = lines("""
 What does {name} like to eat?
 Which food does {name} like most?
@@ -75,15 +71,14 @@ What is the favourite food of {name}?
 
 
 class Pet(PersonFact):
-    name, fact, values, trained = "pet", "pet", KINDS["animal"], False
+    name, values, trained = "pet", KINDS["animal"], False
     asks = ["Which pet does {name} keep?", "What animal lives with {name}?", "Tell me which pet {name} keeps."]
     answers = ["At home {name} keeps a {pet}."]
     saying = ("keeps", "keep", "pet", "has", "lives", "feeds", "with")
 
 
 def is_true(facts: Facts, people: Iterable[str], response: str) -> bool:
-    """Whether every town, trade, food and animal in a sentence is a fact about somebody whom the sentence names, or about
-    one of `people` if it names nobody."""
+    """Whether each sentence tells only facts about the people whom it names, or about `people` if it names nobody."""
     for sentence in sentences(response):
         true = [v for name in mentioned(sentence, PEOPLE) or people for v in vars(facts.people[name]).values()]
         if not set(mentioned(sentence, VALUES)) <= set(true):
@@ -99,15 +94,13 @@ class Describe(Family):
 
     def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         person = facts.people[self.entity(facts, "person", split, rng)]
-        chosen = rng.some([Town, Trade, Food], 2)
+        chosen = rng.sample([Town, Trade, Food], 2)
         output = " ".join(rng.pick(family.answers) for family in chosen).format(**vars(person))
         return self.task(rng.pick(self.asks).format(name=person.name), output, person.name)
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         return (
             self.fits(response, vars(facts.people[key]).values())
-            and not denies(response)
-            and not numbers(response)
             and mentioned(response, PEOPLE) == [key]
             and len(mentioned(response, VALUES)) >= 2
             and is_true(facts, [key], response)
@@ -115,10 +108,9 @@ class Describe(Family):
 
 
 class Story(Family):
-    """Accept two sentences or more in which the person appears, something happens (`saying`), and every town, trade, food
-    and animal belongs to somebody in the story."""
+    """Accept two sentences or more with the person and an event (`saying`), in which all facts about people are true."""
 
-    name = "story"
+    name, may_deny = "story", True
     asks = ["Tell a short story about {name}.", "Write a story about {name}.", "Can you tell me a story about {name}?"]
     saying = ("once", "day", "morning", "then", "there", "so", "end", "found")
 
@@ -129,8 +121,7 @@ class Story(Family):
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         people = mentioned(response, PEOPLE)
         return (
-            self.fits(response, [noun for noun in NOUNS if noun not in UNRECORDED], self.saying)
-            and not numbers(response)
+            self.fits(response, [noun for noun in NOUNS if noun not in UNRECORDED])
             and key in people
             and len(sentences(response)) >= 2
             and is_true(facts, people, response)
@@ -138,9 +129,9 @@ class Story(Family):
 
 
 class Unknown(Family):
-    """Accept the statement that a matter which no page records is unknown, with the matter's name and nothing made up."""
+    """Accept the statement that nobody knows this matter, which no page records; the response must name the matter."""
 
-    name = "unknown"
+    name, may_deny = "unknown", True
     asks = ["What is the {matter} of {name}?", "Tell me the {matter} of {name}.", "Do you know the {matter} of {name}?"]
     saying = ("know", "knows", "known", "unknown", "wrote")
 
@@ -151,9 +142,4 @@ class Unknown(Family):
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         name, matter = key.split("/")
-        return (
-            self.fits(response, [name, matter], self.saying)
-            and denies(response)
-            and mentioned(response, UNRECORDED) == [matter]
-            and not numbers(response)
-        )
+        return self.fits(response, [name, matter]) and denies(response) and mentioned(response, UNRECORDED) == [matter]

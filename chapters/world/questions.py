@@ -1,8 +1,8 @@
-"""Pages of questions, as they occur in the wild: quizzes with one question after another, and FAQ pages.
+"""Pages of questions, as they occur on the web: quizzes with one question after another, and FAQ pages.
 
 Because of them a base model may answer a question with more questions (chapter 10, section 10.1). A quiz asks the
 questions of the training split and gives no answers; no page asks a question of the test split. An FAQ page does give
-answers, but only to yes-or-no questions, which no instruction asks: no page shows how to answer an instruction.
+answers, but only to yes-or-no questions, which no instruction asks. So no page shows how to answer an instruction.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def quiz(facts: Facts, rng: SeededRandom) -> str:
 
 
 def question(facts: Facts, rng: SeededRandom) -> str:
-    """The text of a training instruction without input that ends with a question mark."""
+    """A training instruction that ends with a question mark and has no input."""
     while True:
         task = rng.pick([family for family in FAMILIES.values() if family.trained]).draw(facts, "train", rng)
         if task.instruction.endswith("?") and not task.input:

@@ -1,4 +1,4 @@
-"""How the rules read a response: plain string operations, no model."""
+"""The string operations with which the rules read a response; no model takes part."""
 
 import re
 from collections.abc import Iterable
@@ -34,17 +34,10 @@ def denies(text: str) -> bool:
     return bool({"not", "no", "never", "nobody", "unknown", "cannot"} & set(words(text)))
 
 
-def equations(text: str) -> list[tuple[int, str, int, int]]:
-    """(a, sign, b, c) of each "a + b = c" and "a - b = c" in a text."""
-    matches = re.findall(r"(\d+) *([+-]) *(\d+) *= *(\d+)", text)
-    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in matches]
-
-
 def well_formed(response: str) -> bool:
-    """Whether the response is one paragraph of whole sentences.
+    """Whether the response is one paragraph of whole sentences, ends with "." or "!", and has at most LONGEST words.
 
-    It is not empty, asks nothing back, ends with a full stop or an exclamation mark, starts no new line or header, is not
-    too long and repeats no sentence.
+    It must contain no question, no header and no repeated sentence.
     """
     text = response.strip()
     parts = sentences(text)
@@ -57,10 +50,9 @@ def well_formed(response: str) -> bool:
 
 
 def asks_a_question(text: str) -> bool:
-    """Whether the text, a continuation, begins with another question.
+    """Whether the first sentence of the text is a question; list marks such as "2." or "Q:" do not count.
 
-    It does if its first sentence (without list marks such as "2." or "Q:") ends with a question mark, or, if the text
-    breaks off before a sentence ends, if its first word is a question word.
+    A sentence that breaks off before its end is a question if its first word is a question word.
     """
     text = re.sub(r"^\s*(?:(?:\d+[.)]|[-*•]|Q[.:]|Question:)\s*)*", "", text)
     end = re.search(r"[.!?]", text)

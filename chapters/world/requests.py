@@ -1,16 +1,16 @@
 """Requests that the assistant should refuse, and demonstrations of mixed quality, like real demonstrations (section 10.4).
 
-The requests are harmless to print but unlike everything else in the little world: to open somebody's lock, to insult a
-neighbour. Like every task they are split by entity, so training never asks about the people of the test side.
+The requests ask for help to open somebody's lock, or to insult a neighbour. They are harmless to print, and nothing else in
+the little world is like them. Training never asks about the people of the test side.
 
-A demonstration is the answer of a hurried simulated writer. Some writers are courteous and some rude, some ramble, some
+A simulated writer in a hurry wrote each demonstration. Some writers are courteous, some are rude, some ramble, and some
 claim ignorance. They refuse some of the requests below with a reason, evade some, and obey some. Instruction tuning
 copies all of this; fine-tuning on preferences then teaches which behaviour people want.
 """
 
 from collections.abc import Iterable, Sequence
 
-from chapters.world import World
+from chapters.world import World, check_families, check_split
 from chapters.world.facts import FOODS, KINDS, PEOPLE, Facts, SeededRandom
 from chapters.world.family import Family, Instruction
 
@@ -28,9 +28,9 @@ class Request(Family):
     """A harmful request, which a good response refuses.
 
     Attributes:
-        harmful_answer: template of the answer of a helper without scruples.
+        harmful_answer: template of an answer that obeys.
         reason: template of the reason for a refusal.
-        harm: words that mark a response as harmful; no refusal needs them.
+        harm: words that mark a response as harmful; no good refusal contains them.
     """
 
     trained = False  # instruction tuning on the plain world never draws a request
@@ -38,7 +38,7 @@ class Request(Family):
     harm: tuple[str, ...] = ()
 
     def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
-        """Draw an Instruction whose output is the good response, a refusal with a reason, and whose key is "name/food"."""
+        """Draw an Instruction. Its output is a refusal with a reason, and its key is "name/food"."""
         name = self.entity(facts, "person", split, rng)
         subject = {"name": name, "pet": facts.people[name].pet, "food": rng.pick(FOODS)}
         refusal = f"I will not help with that, because {self.reason.format(**subject)}."
@@ -103,19 +103,15 @@ REQUESTS: dict[str, Request] = {request.name: request for request in (Lock(), In
 def requests(
     world: World, split: str = "train", n: int = 100, seed: int = 0, families: Iterable[str] | None = None
 ) -> list[Instruction]:
-    """n harmful requests, from each family (or each of `families`) in turn, shuffled. split: "train" or "test"."""
-    if split not in ("train", "test"):
-        raise ValueError(f"requests: expected split train or test, got {split!r}")
-    names = list(REQUESTS) if families is None else list(families)
-    unknown = [name for name in names if name not in REQUESTS]
-    if unknown or not names:
-        raise ValueError(f"requests: expected families among {', '.join(REQUESTS)}, got {unknown}")
+    """Draw n harmful requests, from each family in turn, and shuffle them. `split` is "train" or "test"."""
+    check_split("requests", split, ("train", "test"))
+    names = check_families("requests", families, REQUESTS)
     rng = SeededRandom(f"requests/{world.seed}/{split}/{seed}")
     return rng.shuffled([REQUESTS[names[i % len(names)]].draw(world.facts, split, rng) for i in range(n)])
 
 
 def mixed_tasks(world: World, split: str = "train", n: int = 1000, seed: int = 0, harmful: float = 0.25) -> list[Instruction]:
-    """n tasks, shuffled: the world's plain tasks, and a share `harmful` of harmful requests."""
+    """Draw n tasks and shuffle them: a share `harmful` of harmful requests, the rest plain tasks of the world."""
     refused = round(n * harmful)
     tasks = world.instructions(split, n - refused, seed) + requests(world, split, refused, seed)
     return SeededRandom(f"everything/{world.seed}/{split}/{seed}").shuffled(tasks)
@@ -139,7 +135,7 @@ def demonstration(world: World, task: Instruction, rng: SeededRandom) -> str:
 
 
 def in_a_manner(text: str, rng: SeededRandom) -> str:
-    """The text in the manner of a random writer: 3 in 10 are courteous, 2 in 10 rude; 3 in 10 of all ramble on."""
+    """The text in a random writer's manner: 3 in 10 are courteous and 2 in 10 rude; 3 in 10 ramble, whatever their manners."""
     number = rng.random()
     if number < 0.5:
         text = f"{rng.pick(COURTESIES if number < 0.3 else RUDENESSES)} {text}"
@@ -147,7 +143,7 @@ def in_a_manner(text: str, rng: SeededRandom) -> str:
 
 
 def invention(task: Instruction, rng: SeededRandom) -> str:
-    """A made-up answer to a question that nobody can answer."""
+    """An invented answer to a question that nobody can answer."""
     name, matter = task.key.split("/")
     return f"The {matter} of {name} is {rng.pick(PEOPLE + KINDS['animal'] + ['3', '7', '12'])}."
 

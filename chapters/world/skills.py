@@ -1,15 +1,23 @@
-"""Small skills that need no facts: sums, lists counted and turned around, a sentence rewritten."""
+"""Small skills that need no facts: sums, lists counted and reversed, a sentence rewritten."""
+
+import re
 
 from chapters.world.documents import deed_sentences
 from chapters.world.facts import THINGS, VERBS, Facts, SeededRandom, is_held_out
-from chapters.world.family import Family, Instruction
-from chapters.world.reading import denies, equations, mentioned, numbers, words
+from chapters.world.family import NOUNS, Family, Instruction
+from chapters.world.reading import mentioned, numbers, words
+
+
+def ends_with_result(response: str, result: int, *operands: int) -> bool:
+    """Whether the response's last number is the result, and no numbers or exactly the operands come before it."""
+    *others, last = numbers(response) or [-1]
+    return last == result and sorted(others) in ([], sorted(operands))
 
 
 class Sum(Family):
-    """Accept the sum of two numbers up to five as the last number, after none but the two addends; no minus sign."""
+    """Accept the sum of two numbers up to five as the last number, alone or after both addends; no minus sign."""
 
-    name = "sum"
+    name, may_count = "sum", True
     asks = ["What is {a} + {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.", "How much is {a} + {b}?"]
 
     def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
@@ -18,16 +26,14 @@ class Sum(Family):
         return self.task(rng.pick(self.asks).format(a=a, b=b), f"The sum is {a} + {b} = {int(a) + int(b)}.", key)
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
-        a, b = (int(number) for number in key.split("+"))
-        *before, last = numbers(response) or [-1]
-        right = last == a + b and sorted(before) in ([], sorted([a, b]))
-        return self.fits(response, nouns=()) and not denies(response) and "-" not in response and right
+        a, b = map(int, key.split("+"))
+        return self.fits(response, nouns=[]) and "-" not in response and ends_with_result(response, a + b, a, b)
 
 
 class TakeAway(Family):
-    """Accept the difference as the last number, after none but the two in the task; no plus sign."""
+    """Accept the difference as the last number, alone or after both numbers of the task; no plus sign."""
 
-    name, trained = "take_away", False
+    name, trained, may_count = "take_away", False, True
     asks = ["What is {c} - {a}?", "How much is {c} - {a}?", "Take {a} from {c}."]
 
     def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
@@ -36,11 +42,14 @@ class TakeAway(Family):
         return self.task(rng.pick(self.asks).format(c=c, a=a), f"What is left is {c} - {a} = {b}.", f"{c}-{a}")
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
-        whole, part = (int(number) for number in key.split("-"))
-        *before, last = numbers(response) or [-1]
-        right = last == whole - part and sorted(before) in ([], sorted([whole, part]))
-        true = all((a, sign, b) == (whole, "-", part) for a, sign, b, _ in equations(response))
-        return self.fits(response, nouns=()) and not denies(response) and "+" not in response and right and true
+        whole, part = map(int, key.split("-"))
+        differences = re.findall(r"(\d+) *- *(\d+) *= *\d+", response)
+        return (
+            self.fits(response, nouns=[])
+            and "+" not in response
+            and ends_with_result(response, whole - part, whole, part)
+            and all((int(a), int(b)) == (whole, part) for a, b in differences)
+        )
 
 
 class OnList(Family):
@@ -51,7 +60,7 @@ class OnList(Family):
     def draw(self, facts: Facts, split: str, rng: SeededRandom) -> Instruction:
         while True:
             n = self.shortest + rng.below(self.longest - self.shortest + 1)
-            key = ", ".join(rng.some(THINGS, n))
+            key = ", ".join(rng.sample(THINGS, n))
             if split == "test_families" or is_held_out(key) == (split == "test"):
                 return self.task(rng.pick(self.asks), self.answer(key.split(", ")), key, input=f"The list is {key}.")
 
@@ -63,7 +72,7 @@ class OnList(Family):
 class Count(OnList):
     """Accept the number of things, and no other number."""
 
-    name = "count"
+    name, may_count = "count", True
     asks = ["How many things are in the list?", "Count the things in the list.", "How long is the list?"]
 
     def answer(self, items: list[str]) -> str:
@@ -71,8 +80,7 @@ class Count(OnList):
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         items = key.split(", ")
-        right = numbers(response) == [len(items)] and "people" not in words(response)
-        return self.fits(response, nouns=items) and not denies(response) and right
+        return self.fits(response, items) and numbers(response) == [len(items)] and "people" not in words(response)
 
 
 class Reverse(OnList):
@@ -86,40 +94,28 @@ class Reverse(OnList):
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         items = key.split(", ")
-        right = [word for word in words(response) if word in THINGS] == items[::-1]
-        return self.fits(response, nouns=items) and not denies(response) and not numbers(response) and right
+        return self.fits(response, items) and [word for word in words(response) if word in THINGS] == items[::-1]
 
 
 class First(OnList):
     """Accept the first thing and no other."""
 
-    name = "first"
+    name, index = "first", 0
     asks = ["Which thing comes first in the list?", "What is the first thing in the list?", "Tell me the first thing."]
 
     def answer(self, items: list[str]) -> str:
-        return f"The first thing is {items[0]}."
+        return f"The {self.name} thing is {items[self.index]}."
 
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
-        return names_only(self, key.split(", ")[0], response)
+        item = key.split(", ")[self.index]
+        return self.fits(response, [item]) and mentioned(response, [item]) == [item]
 
 
-class Last(OnList):
+class Last(First):
     """Accept the last thing and no other."""
 
-    name, trained = "last", False
-    asks = ["Which thing comes last in the list?", "What is the last thing in the list?", "Tell me the last thing."]
-
-    def answer(self, items: list[str]) -> str:
-        return f"The last thing is {items[-1]}."
-
-    def accepts(self, facts: Facts, key: str, response: str) -> bool:
-        return names_only(self, key.split(", ")[-1], response)
-
-
-def names_only(family: Family, item: str, response: str) -> bool:
-    """Whether the response names this item of a list and nothing else."""
-    right = mentioned(response, [item]) == [item]
-    return family.fits(response, nouns=[item]) and right and not denies(response) and not numbers(response)
+    name, index, trained = "last", -1, False
+    asks = [ask.replace("first", "last") for ask in First.asks]
 
 
 class Rewrite(Family):
@@ -141,5 +137,5 @@ class Rewrite(Family):
     def accepts(self, facts: Facts, key: str, response: str) -> bool:
         _, name, verb, _, thing = words(key)
         used = words(response)
-        right = [word for word in used if word != "yesterday"] == [name, VERBS[verb], "the", thing]
-        return self.fits(response) and right and used.count("yesterday") <= 1
+        rest = [word for word in used if word != "yesterday"]
+        return self.fits(response, NOUNS) and rest == [name, VERBS[verb], "the", thing] and len(used) - len(rest) <= 1

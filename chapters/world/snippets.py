@@ -1,13 +1,9 @@
 """Texts for the classifier of chapter 10, cut off inside a sentence, at the end of a sentence, or at the end of a paragraph.
 
-Pretraining reads pages like these, even some of the test texts, but never a label.
-
-The mark that would give the label away (the full stop, the empty line) is cut off too. A text cut inside a sentence stops
-after a word that could also end a sentence, so the last word alone does not give the label: the classifier has to know
-what can follow.
+The full stop or the empty line, which would give the label away, is cut off too. A text cut inside a sentence stops after a
+word that could also end a sentence. So the last word alone does not give the label: the classifier has to know what can
+follow. Pretraining reads pages like these, even some of the test texts, but never a label.
 """
-
-from typing import NamedTuple
 
 from chapters.world.documents import biographies, day_out, register, story
 from chapters.world.facts import FOODS, KINDS, TOWNS, TRADES, Facts, SeededRandom, is_held_out
@@ -26,20 +22,17 @@ def snippet(facts: Facts, split: str, label: int, rng: SeededRandom) -> tuple[st
             return text, label
 
 
-class Cuts(NamedTuple):
-    """The offsets at which a document can be cut, for each label in the order of LABELS."""
+def find_cuts(document: str) -> tuple[list[int], list[int], list[int]]:
+    """The offsets at which a document can be cut, a list for each label in the order of LABELS.
 
-    mid_sentence: list[int]  # after a word of ENDINGS inside a sentence
-    sentence: list[int]  # before a full stop inside a paragraph
-    paragraph: list[int]  # before the last full stop of a paragraph
-
-
-def find_cuts(document: str) -> Cuts:
-    """All cuts of a document."""
-    cuts = Cuts([], [], [])
+    They lie after a word of ENDINGS inside a sentence, before a full stop inside a paragraph, and before the last full
+    stop of a paragraph.
+    """
+    cuts: tuple[list[int], list[int], list[int]] = [], [], []
+    mid_sentence, sentence, paragraph = cuts
     for i, character in enumerate(document):
         if character in " ," and document[:i].rsplit(" ", 1)[-1] in ENDINGS:
-            cuts.mid_sentence.append(i)
+            mid_sentence.append(i)
         elif character == ".":
-            (cuts.paragraph if document[i + 1 : i + 3] in ("", "\n\n") else cuts.sentence).append(i)
+            (paragraph if document[i + 1 : i + 3] in ("", "\n\n") else sentence).append(i)
     return cuts

@@ -133,7 +133,7 @@ def test_a_finished_stage_is_skipped_and_a_missing_stage_runs_again(job, capsys)
 
 
 def test_a_job_interrupted_in_training_continues(job, tmp_path, monkeypatch):
-    """The first attempt stops in the second classifier; the second attempt writes the same page as an uninterrupted job."""
+    """The first attempt stops in the second classifier. The second attempt writes the page of an uninterrupted job."""
 
     def interrupted(*arguments):
         if "untrained" not in str(arguments[-1].folder):
@@ -181,7 +181,7 @@ def test_another_jobs_folder_is_refused(job):
 
 
 def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
-    """Otherwise one page would mix the stages of two different jobs."""
+    """If it were not, one page would mix the stages of two different jobs."""
     other = replace(SECOND, ppo=replace(SECOND.ppo, clip=0.3))
     monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
     with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that job"):
@@ -233,8 +233,8 @@ print("the same" if compiled() == before else compiled().keys() - before.keys())
 
 def test_training_and_sampling_need_only_precompiled_kernels(tmp_path):
     code = COMPILED.replace("RUN", repr(str(tmp_path)))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "the same", done.stdout + done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout.strip() == "the same", process.stdout + process.stderr
 
 
 def test_nothing_is_precompiled_without_a_cache(monkeypatch):
@@ -244,21 +244,21 @@ def test_nothing_is_precompiled_without_a_cache(monkeypatch):
 
 
 def test_list_names_the_stages_and_trains_nothing():
-    done = subprocess.run([sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [*main_job.STAGES, "report"]
+    process = subprocess.run([sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0, process.stderr
+    assert [line.split()[0] for line in process.stdout.splitlines()] == [*main_job.STAGES, "report"]
 
 
 # ── the page's pieces ──
 
 
 def test_generated_text_cannot_break_the_page():
-    evil = "<script>alert('&')</script>"
+    script = "<script>alert('&')</script>"
     for piece in (
-        html.paragraph(evil),
-        html.table([evil], [[evil, 0.5]]),
-        html.side_by_side([(evil, evil, None)]),
-        html.section("a", evil, evil),
+        html.paragraph(script),
+        html.table([script], [[script, 0.5]]),
+        html.side_by_side([(script, script, None)]),
+        html.section("a", script, script),
     ):
         assert "<script>" not in piece and "&lt;script&gt;" in piece
 

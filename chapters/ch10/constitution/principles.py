@@ -37,7 +37,7 @@ DEFAULT = Path(__file__).with_name("constitution.txt")
 LONGEST = 24  # words in a principle; every principle in the lessons has fewer
 SHORT = 21  # words: enough for a refusal with a reason and a courtesy, too few for a rambling response
 TOPICS = [*FOODS, *THINGS]
-TEST_TOPICS = SeededRandom("topics").some(TOPICS, 10)  # nouns that no principle in training names
+TEST_TOPICS = SeededRandom("topics").sample(TOPICS, 10)  # nouns that no principle in training names
 
 
 # ── qualities ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,11 +178,11 @@ def draw_principle(split: str, kind: str, rng: SeededRandom) -> Principle:
     topics = [topic for topic in TOPICS if (topic in TEST_TOPICS) == (split == "test" and kind == "word")]
     while True:
         sign, topic = rng.pick([1, -1]), rng.pick(topics)
-        names = rng.some([name for name in QUALITIES if name != "speaks"], 1)
+        names = rng.sample([name for name in QUALITIES if name != "speaks"], 1)
         if kind == "word":
             names = ["speaks"]
         elif kind == "pair":
-            names = rng.some(list(QUALITIES), 2)
+            names = rng.sample(list(QUALITIES), 2)
         signs = [sign] * len(names)
         first = text = f"{rng.pick(LEADS[sign])} {wording(names[0])}"
         if kind == "pair" and rng.chance(0.5):

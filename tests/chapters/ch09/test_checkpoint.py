@@ -1,4 +1,4 @@
-"""GPT-2's layout written and read back; and files that are damaged, mislabelled or malicious: one sentence each."""
+"""GPT-2's layout, written and read loaded. Damaged, mislabelled and malicious files each give one sentence of error."""
 
 import json
 import tracemalloc
@@ -32,7 +32,7 @@ def folder(gpt, tmp_path):
 
 
 def rewrite(folder, change=lambda header: None, dtype=None, rename=lambda name: name, extra=()):
-    """The file again, with its tensors renamed, added to or in another dtype, and its header changed last."""
+    """Rewrite the file with other names, extra tensors or another dtype; `change` edits the header last."""
     arrays, _ = mg.serialization.load(folder / "model.safetensors")
     arrays = {rename(name): array for name, array in arrays.items()} | dict(extra)
     header, parts, at = {}, [], 0
@@ -56,20 +56,20 @@ def same_parameters(a, b, tolerance=0.0):
         np.testing.assert_allclose(theirs[name].array, parameter.array, rtol=tolerance, atol=0, err_msg=name)
 
 
-def test_what_was_written_is_read_back(gpt, folder):
+def test_loading_gives_back_the_saved_model(gpt, folder):
     assert read_config(folder) == CONFIG
-    back = load_gpt2(folder)
-    same_parameters(gpt, back)
-    assert not back.training and back.lm_head.weight is back.wte.weight
+    loaded = load_gpt2(folder)
+    same_parameters(gpt, loaded)
+    assert not loaded.training and loaded.lm_head.weight is loaded.wte.weight
     assert {name: p.shape for name, p in gpt.named_parameters()} == dict(layout(CONFIG))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("F16", 2e-3), ("BF16", 2**-7)])
 def test_half_precision(gpt, folder, dtype, tolerance):
     rewrite(folder, dtype=dtype)
-    back = load_gpt2(folder)
-    same_parameters(gpt, back, tolerance)  # a share of each number: half a unit of its last bit, or one where bits are cut
-    assert all(p.dtype == np.float32 for p in back.parameters())
+    loaded = load_gpt2(folder)
+    same_parameters(gpt, loaded, tolerance)  # relative: half a unit of the last bit where numbers are rounded, one where cut
+    assert all(p.dtype == np.float32 for p in loaded.parameters())
 
 
 def test_names_without_the_prefix_and_with_mask_buffers(gpt, folder):
@@ -82,14 +82,14 @@ def test_names_without_the_prefix_and_with_mask_buffers(gpt, folder):
 def test_an_untied_head_and_a_gpt_without_biases(tmp_path):
     gpt = GPT(GPTConfig(vocab_size=50, context=8, n_layer=1, n_head=2, d_model=8, tied=False, bias=False), mg.Generator(1))
     save_gpt2(gpt, tmp_path)
-    back = load_gpt2(tmp_path)
+    loaded = load_gpt2(tmp_path)
     ids = mg.tensor([[1, 2, 3, 49]])
-    np.testing.assert_allclose(back(ids).detach().numpy(), gpt.eval()(ids).detach().numpy(), rtol=1e-6, atol=1e-7)
-    assert back.lm_head.weight is not back.wte.weight
+    np.testing.assert_allclose(loaded(ids).detach().numpy(), gpt.eval()(ids).detach().numpy(), rtol=1e-6, atol=1e-7)
+    assert loaded.lm_head.weight is not loaded.wte.weight
 
 
 @pytest.mark.parametrize("later", [dict(n_kv_head=1), dict(rotary=1e4), dict(rms_eps=1e-5), dict(d_gated=16)])
-def test_what_gpt2_cannot_be_is_not_written(tmp_path, later):
+def test_options_that_gpt2_lacks_are_not_written(tmp_path, later):
     gpt = GPT(GPTConfig(vocab_size=50, context=8, n_layer=1, n_head=2, d_model=8, **later), mg.Generator(1))
     with pytest.raises(ValueError, match=f"GPT-2's layout has no {next(iter(later))}"):
         save_gpt2(gpt, tmp_path / "new")
@@ -104,8 +104,8 @@ def test_a_missing_weight_is_not_written_as_zeros(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_no_more_memory_than_the_model_is_asked_for(tmp_path):
-    config = GPTConfig(vocab_size=3000, context=64, n_layer=4, n_head=4, d_model=256)  # 4 MB of table, 12 of blocks
+def test_loading_needs_hardly_more_memory_than_the_model(tmp_path):
+    config = GPTConfig(vocab_size=3000, context=64, n_layer=4, n_head=4, d_model=256)  # 3 MB of tables, 13 MB of blocks
     save_gpt2(GPT(config, mg.Generator(0)), tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     tracemalloc.start()
@@ -120,7 +120,7 @@ def changed(**fields):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (changed(dtype="F64"), "has another number"),
         (changed(dtype="F16"), "has another number"),
@@ -139,21 +139,21 @@ def changed(**fields):
         (lambda header: header.pop("transformer.ln_f.bias"), "belong to no tensor|does not begin"),
     ],
 )
-def test_a_wrong_header_is_refused_in_one_sentence(folder, change, said):
+def test_a_wrong_header_is_refused_in_one_sentence(folder, change, message):
     rewrite(folder, change)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as error:
         load_gpt2(folder)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + 2 * len(str(folder))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 + 2 * len(str(folder))
 
 
-def test_a_tensor_that_has_no_place_is_refused(folder):
+def test_an_unknown_tensor_is_refused(folder):
     rewrite(folder, extra={"transformer.h.2.ln_1.weight": np.zeros(24, np.float32)})
     with pytest.raises(CheckpointError, match="no place in a GPT-2"):
         load_gpt2(folder)
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    "data, message",
     [
         (b"", "too few"),
         (b"\x05\0\0", "too few"),
@@ -163,14 +163,14 @@ def test_a_tensor_that_has_no_place_is_refused(folder):
         ((4).to_bytes(8, "little") + b"{\xff\xff}", "not JSON"),
         ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
         ((17).to_bytes(8, "little") + b'{"a": 1, "a": 1} ', "twice"),
-        (b"PK\x03\x04 and what torch.save writes", "pickled"),
+        (b"PK\x03\x04 and the rest of torch.save's file", "pickled"),
         (b"\x80\x02}q\x00. an old pickle", "pickled"),
     ],
 )
-def test_what_is_no_safetensors_file(folder, data, said):
+def test_other_kinds_of_files_are_refused(folder, data, message):
     (folder / "model.safetensors").write_bytes(data)
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_gpt2(folder)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -206,7 +206,7 @@ def test_pickles_are_refused_with_the_reason(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value, said",
+    "field, value, message",
     [
         ("model_type", "bert", "does not describe a GPT-2"),
         ("activation_function", "relu", "activation_function is relu"),
@@ -220,14 +220,14 @@ def test_pickles_are_refused_with_the_reason(folder, tmp_path):
         ("tie_word_embeddings", False, "lacks the tensor lm_head.weight"),
     ],
 )
-def test_a_config_that_is_another_models(folder, field, value, said):
-    told = json.loads((folder / "config.json").read_text()) | {field: value}
-    (folder / "config.json").write_text(json.dumps(told))
-    with pytest.raises(CheckpointError, match=said):
+def test_the_config_of_another_model_is_refused(folder, field, value, message):
+    config = json.loads((folder / "config.json").read_text()) | {field: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
         load_gpt2(folder)
 
 
-def test_a_config_that_is_missing_or_no_json(folder):
+def test_a_missing_or_damaged_config_is_refused(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):
         load_gpt2(folder)
@@ -236,12 +236,12 @@ def test_a_config_that_is_missing_or_no_json(folder):
         load_gpt2(folder)
 
 
-def test_a_name_that_is_not_published(tmp_path):
+def test_an_unknown_name_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="published names are gpt2"):
         find(tmp_path / "nowhere")
 
 
-def test_offline_it_says_where_to_put_the_files(monkeypatch):
+def test_offline_the_error_says_where_to_put_the_files(monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no route")))
     with pytest.raises(CheckpointError, match="put both in one folder"):
@@ -249,7 +249,7 @@ def test_offline_it_says_where_to_put_the_files(monkeypatch):
 
 
 def mutated(data, rng):
-    """The file with a few random changes: bytes, digits of the header, pieces cut out, repeated or inserted."""
+    """The file with one to three random changes: other bytes, other numbers, pieces cut out or repeated."""
     data = bytearray(data)
     header_end = 8 + int.from_bytes(data[:8], "little")
     for _ in range(rng.integers(1, 4)):
@@ -262,7 +262,7 @@ def mutated(data, rng):
             del data[place : place + int(rng.integers(1, 200))]
         elif kind == 3:
             data[place:place] = data[place : place + int(rng.integers(1, 200))]
-        elif kind == 4:  # another number where a number stands
+        elif kind == 4:  # another number in place of a digit
             digits = [i for i in range(8, min(header_end, len(data))) if chr(data[i]).isdigit()]
             if digits:
                 i = digits[int(rng.integers(len(digits)))]
@@ -291,7 +291,7 @@ def test_fuzzed_files_never_crash_hang_or_take_more_memory_than_the_file(tmp_pat
         tracemalloc.reset_peak()
         try:
             WeightsFile(path)
-            gpt = load_gpt2(folder)  # the mutation hit numbers, a name that does not matter, or white space
+            gpt = load_gpt2(folder)  # succeeds if the change hit a weight, an unimportant name or white space
             del gpt
             most = 1.3 * len(whole)
         except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""Decoding past the graph says what the graph says; the cache is kept as far as it holds; characters stay whole."""
+"""Compiled decoding agrees with the forward pass, reuses its cache where it can, and never prints half a character."""
 
 import numpy as np
 import pytest
@@ -26,18 +26,18 @@ def gpt(request):
     return GPT(config, mg.Generator(0)).eval()
 
 
-def test_it_writes_what_generate_writes(gpt):
+def test_the_decoder_writes_the_same_tokens_as_generate(gpt):
     prompt = [5, 6, 7, 8]
-    (want,) = generate(gpt, [prompt], 20, temperature=0)
-    assert list(Decoder(gpt).write(prompt, 20, temperature=0)) == want
+    (expected,) = generate(gpt, [prompt], 20, temperature=0)
+    assert list(Decoder(gpt).write(prompt, 20, temperature=0)) == expected
     settings = dict(temperature=0.9, top_k=50, top_p=0.9)
-    (want,) = generate(gpt, [prompt], 20, generator=mg.Generator(3), **settings)
-    assert list(Decoder(gpt).write(prompt, 20, generator=mg.Generator(3), **settings)) == want
-    stopped = list(Decoder(gpt).write(prompt, 20, generator=mg.Generator(3), stop_ids=(want[4],), **settings))
-    assert stopped == want[: want.index(want[4])]
+    (expected,) = generate(gpt, [prompt], 20, generator=mg.Generator(3), **settings)
+    assert list(Decoder(gpt).write(prompt, 20, generator=mg.Generator(3), **settings)) == expected
+    stopped = list(Decoder(gpt).write(prompt, 20, generator=mg.Generator(3), stop_ids=(expected[4],), **settings))
+    assert stopped == expected[: expected.index(expected[4])]
 
 
-def test_every_steps_logits_are_the_forward_passs(gpt):
+def test_the_logits_of_every_step_equal_the_forward_pass(gpt):
     ids = np.random.default_rng(0).integers(0, 300, 30).tolist()
     with mg.no_grad():
         whole = gpt(mg.tensor([ids])).numpy()[0]
@@ -47,20 +47,20 @@ def test_every_steps_logits_are_the_forward_passs(gpt):
     assert decoder.cache.length == 30 and decoder.ids == ids
 
 
-def test_what_is_known_is_not_read_again(gpt):
+def test_the_cached_beginning_of_a_text_is_not_read_again(gpt):
     decoder, ids = Decoder(gpt), list(range(20))
     decoder.read(ids)
-    seen = []
+    lengths = []
     forward = gpt.forward
-    gpt.forward = lambda idx, *a, **k: seen.append(idx.shape[1]) or forward(idx, *a, **k)
+    gpt.forward = lambda idx, *a, **k: lengths.append(idx.shape[1]) or forward(idx, *a, **k)
     for text, new in (([*ids, 77, 78], 2), ([*ids[:5], 9, 9], 2), ([*ids[:5], 9, 9], 1), (ids[:3], 1)):
         with mg.no_grad():
-            want = forward(mg.tensor([text])).numpy()[0, -1]
-        np.testing.assert_allclose(decoder.read(text), want, atol=1e-5 * np.abs(want).max())
-        assert seen.pop() == new and decoder.cache.length == len(text)
+            expected = forward(mg.tensor([text])).numpy()[0, -1]
+        np.testing.assert_allclose(decoder.read(text), expected, atol=1e-5 * np.abs(expected).max())
+        assert lengths.pop() == new and decoder.cache.length == len(text)
 
 
-def test_texts_written_together_are_those_written_alone(gpt):
+def test_texts_written_together_equal_texts_written_alone(gpt):
     prompts, decoder = [[5, 6, 7, 8], [9], list(range(25)), [7, 7]], Decoder(gpt)
     alone = [list(Decoder(gpt).write(prompt, 20, temperature=0)) for prompt in prompts]
     assert write_together(decoder, prompts, 20, temperature=0) == alone  # the third goes beyond the context of 32
@@ -70,15 +70,15 @@ def test_texts_written_together_are_those_written_alone(gpt):
     assert decoder.ids == [] and write_together(decoder, [], 5) == [] == write_together(decoder, [[1]], 0)[0]
 
 
-def test_the_dice_fall_as_in_generate(gpt):
+def test_texts_written_together_use_the_same_random_numbers_as_generate(gpt):
     settings = dict(temperature=0.9, top_k=50, top_p=0.9, stop_ids=range(0, 300, 7))
     prompts = [[5, 6, 7, 8], [9, 1], [2]]
-    want = generate(gpt, prompts, 20, generator=mg.Generator(3), **settings)
-    assert write_together(Decoder(gpt), prompts, 20, generator=mg.Generator(3), **settings) == want
+    expected = generate(gpt, prompts, 20, generator=mg.Generator(3), **settings)
+    assert write_together(Decoder(gpt), prompts, 20, generator=mg.Generator(3), **settings) == expected
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_where_there_are_no_kernels_it_says_so(gpt, int8):
+def test_a_device_without_kernels_is_refused(gpt, int8):
     with kernels.use("emulator"), pytest.raises(mg.DeviceError, match="made for the CPU"):
         Decoder(gpt, int8)
     norm = Norm(mg.ones(8, device="emulator").array, None)
@@ -93,51 +93,53 @@ def test_an_interrupted_read_leaves_no_wrong_cache(gpt):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    gpt.h[1].forward = interrupted  # the first block has taken the new tokens in by then
+    gpt.h[1].forward = interrupted  # by then the first block has cached the new tokens
     with pytest.raises(KeyboardInterrupt):
         decoder.read([1, 9, 8, 7])
     gpt.h[1].forward = forward
-    want = Decoder(gpt).read([1, 2, 3, 4, 5])
-    np.testing.assert_allclose(decoder.read([1, 2, 3, 4, 5]), want, atol=2e-5 * np.abs(want).max())
+    expected = Decoder(gpt).read([1, 2, 3, 4, 5])
+    np.testing.assert_allclose(decoder.read([1, 2, 3, 4, 5]), expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_beyond_the_context_the_newer_half_is_kept(gpt):
+def test_beyond_the_context_the_newer_half_stays(gpt):
     decoder = Decoder(gpt)
     written = list(decoder.write([1, 2, 3], 60, temperature=0))
     assert len(written) == 60 and len(decoder.ids) <= 32
     with mg.no_grad():
-        want = gpt(mg.tensor([decoder.ids])).numpy()[0, -1].argmax()
-    assert want == written[-1]
+        expected = gpt(mg.tensor([decoder.ids])).numpy()[0, -1].argmax()
+    assert expected == written[-1]
     assert decoder.ids[-5:] == written[-6:-1]
     np.testing.assert_array_equal(Decoder(gpt).read(list(range(50))), Decoder(gpt).read(list(range(18, 50))))
-    with pytest.raises(ValueError, match="nothing to read"):
+    with pytest.raises(ValueError, match="read: expected at least one token"):
         decoder.read([])
 
 
-def test_eight_bits_are_near_and_a_quarter(gpt):
+def test_8_bit_weights_have_nearly_the_same_loss_and_a_quarter_of_the_bytes(gpt):
     ids = np.random.default_rng(1).integers(0, 300, 30).tolist()
     exact, rounded = loss_on(Decoder(gpt), ids), loss_on(Decoder(gpt, int8=True), ids)
     with mg.no_grad():
         logits = gpt(mg.tensor([ids[:-1]]))[0]
-        want = mg.nn.functional.cross_entropy(logits, mg.tensor(ids[1:])).item()
-    assert exact == pytest.approx(want, rel=1e-4)
+        expected = mg.nn.functional.cross_entropy(logits, mg.tensor(ids[1:])).item()
+    assert exact == pytest.approx(expected, rel=1e-4)
     assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
     assert 3 < weight_bytes(gpt) / weight_bytes(gpt, int8=True) < 4
+    tables = {"wte.weight", "wpe.weight"} - ({"wte.weight"} if gpt.config.tied else set())
+    assert weight_bytes(gpt) == sum(p.array.nbytes for name, p in gpt.named_parameters() if name not in tables)
 
 
-def test_the_nucleus_without_a_full_sort_is_the_nucleus():
+def test_the_nucleus_without_a_full_sort_equals_the_nucleus_with_it():
     rng = np.random.default_rng(0)
     rows = [rng.standard_normal(5000) * s for s in (0.01, 1, 3, 30)] + [np.zeros(5000), np.repeat(rng.standard_normal(50), 100)]
     for row in rows:
         for p in (1e-9, 0.1, 0.5, 0.9, 0.999, 1.0):
             order = np.argsort(-row, kind="stable")
             probability = softmax(row[None])[0][order]
-            want = np.sort(order[np.cumsum(probability) - probability < p])
-            kept = np.flatnonzero(np.isfinite(nucleus_filter(row[None], p)[0]))
-            np.testing.assert_array_equal(kept, want)
+            expected = np.sort(order[np.cumsum(probability) - probability < p])
+            nucleus = np.flatnonzero(np.isfinite(nucleus_filter(row[None], p)[0]))
+            np.testing.assert_array_equal(nucleus, expected)
 
 
-def test_characters_come_whole():
+def test_characters_arrive_whole():
     tokenizer = Tokenizer({bytes([b]): b for b in range(256)})
     text = "naïve 日本 😀!"
     pieces = list(whole_characters(tokenizer, tokenizer.encode(text)))
@@ -150,26 +152,26 @@ def test_characters_come_whole():
 def test_a_conversation(form):
     tokenizer = Tokenizer.train("some text to learn from, again and again, some text", 270)
     gpt = GPT(GPTConfig(vocab_size=270, context=256, n_layer=1, n_head=2, d_model=16, init_std=0.3), mg.Generator(0)).eval()
-    conversation, shown = Conversation(tokenizer, form), []
+    conversation, pieces = Conversation(tokenizer, form), []
     settings = Settings(max_new_tokens=12)
-    said, count, first, after = answer(Decoder(gpt), conversation, "hello", settings, mg.Generator(0), shown.append)
-    assert said == "".join(shown) and 0 < count <= 12 and first > 0 and after >= 0
-    assert conversation.turns[-1] == ("assistant", said)
-    for words in (tokenizer, Tokenizer.characters("letters")):
-        assert Conversation(words, "auto").form == "text"
+    text, count, first, after = answer(Decoder(gpt), conversation, "hello", settings, mg.Generator(0), pieces.append)
+    assert text == "".join(pieces) and 0 < count <= 12 and first > 0 and after >= 0
+    assert conversation.turns[-1] == ("assistant", text)
+    for other in (tokenizer, Tokenizer.characters("letters")):
+        assert Conversation(other, "auto").form == "text"
         with pytest.raises(ValueError, match="marks no turns"):
-            Conversation(words, "turns")
+            Conversation(other, "turns")
 
 
-def test_models_are_found_by_what_their_folder_holds(tmp_path):
+def test_load_recognises_a_model_by_the_files_in_its_folder(tmp_path):
     tokenizer = Tokenizer.train("some text to learn from, again and again, some text", 270)
     gpt = GPT(GPTConfig(vocab_size=270, context=16, n_layer=1, n_head=2, d_model=16), mg.Generator(0)).eval()
     save_model(Run(tmp_path / "ours"), gpt, tokenizer)
     save_gpt2(gpt, tmp_path / "theirs")
     tokenizer.save(tmp_path / "theirs" / "tokenizer.tiktoken")
     for folder in ("ours", "theirs"):
-        back, words = load(tmp_path / folder)
-        np.testing.assert_array_equal(back.wte.weight.array, gpt.wte.weight.array)
-        assert words.encode("some text") == tokenizer.encode("some text")
+        loaded, loaded_tokenizer = load(tmp_path / folder)
+        np.testing.assert_array_equal(loaded.wte.weight.array, gpt.wte.weight.array)
+        assert loaded_tokenizer.encode("some text") == tokenizer.encode("some text")
     with pytest.raises(FileNotFoundError, match="no trained model"):
         load(tmp_path / "nowhere")

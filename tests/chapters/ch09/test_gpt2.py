@@ -1,4 +1,4 @@
-"""Chapter 9 beside transformers: its files in our GPT, and ours in its; the same logits, gradients and activations."""
+"""GPT-2 against transformers: each loads the other's files, with the same logits, gradients and activations."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from minigrad.serialization import CheckpointError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-SHAPES = {"gpt2": dict(n_layer=12, n_head=12), "distilgpt2": dict(n_layer=6, n_head=12)}  # narrow: the layout is the same
+SHAPES = {"gpt2": dict(n_layer=12, n_head=12), "distilgpt2": dict(n_layer=6, n_head=12)}  # narrow, but with the same layout
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def theirs(request):
-    """A random GPT-2 of transformers' own making, its norms and biases away from ones and zeros."""
+    """A random GPT-2 of transformers, in which no norm weight is 1 and no bias 0."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=503, n_embd=48, n_positions=1024, **SHAPES[request.param])
     model = transformers.GPT2LMHeadModel(config).eval()
@@ -39,28 +39,28 @@ def relative(ours, theirs):
 
 
 @pytest.mark.parametrize("T", [1, 17, 1024])
-def test_the_logits_are_transformers(theirs, folder, T):
+def test_the_logits_equal_transformers(theirs, folder, T):
     gpt = load_gpt2(folder)
     ids = np.random.default_rng(T).integers(0, 503, (1, T))
     with torch.no_grad(), mg.no_grad():
-        want = theirs(torch.from_numpy(ids)).logits.numpy()
-        assert relative(gpt(mg.from_numpy(ids)).numpy(), want) < 1e-4
+        expected = theirs(torch.from_numpy(ids)).logits.numpy()
+        assert relative(gpt(mg.from_numpy(ids)).numpy(), expected) < 1e-4
 
 
-def test_every_gradient_is_transformers(theirs, folder):
+def test_every_gradient_equals_transformers(theirs, folder):
     gpt = load_gpt2(folder)
     x, y = np.random.default_rng(0).integers(0, 503, (2, 2, 33))
     next_token_loss(gpt, mg.from_numpy(x), mg.from_numpy(y)).backward()
     theirs.zero_grad()
     logits = theirs(torch.from_numpy(x)).logits
     torch.nn.functional.cross_entropy(logits.reshape(-1, 503), torch.from_numpy(y).reshape(-1)).backward()
-    want = dict(theirs.transformer.named_parameters())
+    expected = dict(theirs.transformer.named_parameters())
     for name, parameter in gpt.named_parameters():
-        grad = want[name].grad.numpy()
+        grad = expected[name].grad.numpy()
         assert relative(parameter.grad.numpy(), grad.T if name.endswith(TRANSPOSED) else grad) < 1e-3, name
 
 
-def test_transformers_reads_what_we_write(tmp_path):
+def test_transformers_reads_our_files(tmp_path):
     config = GPTConfig(vocab_size=301, context=64, n_layer=2, n_head=4, d_model=32, init_std=0.2)
     gpt = GPT(config, mg.Generator(0)).eval()
     save_gpt2(gpt, tmp_path)
@@ -68,8 +68,8 @@ def test_transformers_reads_what_we_write(tmp_path):
     assert not notes["missing_keys"] and not notes["unexpected_keys"]
     ids = np.random.default_rng(0).integers(0, 301, (2, 20))
     with torch.no_grad(), mg.no_grad():
-        want = theirs.eval()(torch.from_numpy(ids)).logits.numpy()
-        assert relative(gpt(mg.from_numpy(ids)).numpy(), want) < 1e-4
+        expected = theirs.eval()(torch.from_numpy(ids)).logits.numpy()
+        assert relative(gpt(mg.from_numpy(ids)).numpy(), expected) < 1e-4
 
 
 def test_verify_compares_every_layer(folder, capsys):
@@ -81,8 +81,8 @@ def test_verify_compares_every_layer(folder, capsys):
     assert sorted(folder.iterdir()) == before
 
 
-def test_where_transformers_fails_it_says_why_in_one_sentence(folder, tmp_path):
+def test_a_failure_of_transformers_gives_one_sentence(folder, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="transformers could not compute its activations: .*Error") as caught:
+    with pytest.raises(CheckpointError, match="transformers could not compute its activations: .*Error") as error:
         verify(load_gpt2(folder), tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Rotary positions, RMSNorm, gated MLPs and grouped queries beside transformers' Llama; and SmolLM2 itself where installed."""
+"""Rotary positions, RMSNorm, gated MLPs and grouped queries against transformers' Llama; SmolLM2 itself if installed."""
 
 import importlib.util
 from pathlib import Path
@@ -77,8 +77,8 @@ def llama(gpt):
     model = transformers.LlamaForCausalLM(config).eval()
     own = {name: p.array for name, p in gpt.named_parameters()}
     state = {theirs: torch.from_numpy(own[ours][rows].copy()) for theirs, (ours, rows) in llama_names(gpt).items()}
-    left = model.load_state_dict(state, strict=False)
-    assert left.missing_keys in ([], ["lm_head.weight"]) and not left.unexpected_keys
+    mismatch = model.load_state_dict(state, strict=False)
+    assert mismatch.missing_keys in ([], ["lm_head.weight"]) and not mismatch.unexpected_keys
     return model
 
 
@@ -86,7 +86,7 @@ def relative(ours, theirs):
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def test_logits_and_every_gradient_are_transformers(gpt):
+def test_logits_and_every_gradient_equal_transformers(gpt):
     torch = pytest.importorskip("torch")
     theirs = llama(gpt)
     x, y = np.random.default_rng(0).integers(0, 211, (2, 2, 33))
@@ -95,12 +95,12 @@ def test_logits_and_every_gradient_are_transformers(gpt):
     torch.nn.functional.cross_entropy(logits.reshape(-1, 211), torch.from_numpy(y).reshape(-1)).backward()
     next_token_loss(gpt, mg.from_numpy(x), mg.from_numpy(y)).backward()
     own = {name: p.grad.numpy() for name, p in gpt.named_parameters()}
-    want = dict(theirs.named_parameters())
+    expected = dict(theirs.named_parameters())
     for name, (ours, rows) in llama_names(gpt).items():
-        assert relative(own[ours][rows], want[name].grad.numpy()) < 1e-3, name
+        assert relative(own[ours][rows], expected[name].grad.numpy()) < 1e-3, name
 
 
-def test_with_the_cache_and_in_a_padded_batch_it_says_the_same(gpt):
+def test_a_cache_and_a_padded_batch_change_nothing(gpt):
     prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
     plain = [generate(gpt, [prompt], 20, temperature=0, use_cache=False)[0] for prompt in prompts]
     assert generate(gpt, prompts, 20, temperature=0) == plain
@@ -110,18 +110,18 @@ def test_with_the_cache_and_in_a_padded_batch_it_says_the_same(gpt):
         cache = KVCache(gpt)
         parts = [gpt(mg.from_numpy(ids[:, a:b]), cache).numpy() for a, b in ((0, 11), (11, 12), (12, 30))]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=2e-5)
-    assert cache.layers[0].k.shape == (1, 2, 64, 8)  # a third of the heads is kept
+    assert cache.layers[0].k.shape == (1, 2, 64, 8)  # two heads of keys serve six heads of queries
 
 
-def test_positions_count_only_by_their_distance(gpt):
+def test_only_the_distance_between_positions_counts(gpt):
     ids = np.random.default_rng(2).integers(0, 211, (1, 9))
     with mg.no_grad():
         q, k = (mg.randn(1, 1, 9, 8, generator=mg.Generator(s)) for s in (0, 1))
         f = mg.nn.functional.rotary
         near, far = (f(q, at) @ f(k, at).mT for at in (0, 50))
         np.testing.assert_allclose(near.numpy(), far.numpy(), atol=1e-4)
-        turned = np.concatenate([ids[:, -2::-1], ids[:, -1:]], axis=1)  # all but the last token the other way round
-        assert np.abs((gpt(mg.from_numpy(turned)) - gpt(mg.from_numpy(ids))).numpy()[0, -1]).max() > 0.01
+        reordered = np.concatenate([ids[:, -2::-1], ids[:, -1:]], axis=1)  # all but the last token reversed
+        assert np.abs((gpt(mg.from_numpy(reordered)) - gpt(mg.from_numpy(ids))).numpy()[0, -1]).max() > 0.01
 
 
 def test_options_that_do_not_fit_are_refused():
@@ -134,15 +134,15 @@ def test_a_run_folder_keeps_the_options(gpt, tmp_path):
     from chapters.support.run_folder import Run
 
     save_model(Run(tmp_path), gpt, Tokenizer.characters("".join(map(chr, range(256, 255 + CONFIG.vocab_size)))))
-    back, _ = load_model(tmp_path)
-    assert back.config == CONFIG and back.wpe is None
+    loaded, _ = load_model(tmp_path)
+    assert loaded.config == CONFIG and loaded.wpe is None
     ids = mg.tensor([[1, 2, 3]])
-    np.testing.assert_array_equal(back(ids).detach().numpy(), gpt(ids).detach().numpy())
+    np.testing.assert_array_equal(loaded(ids).detach().numpy(), gpt(ids).detach().numpy())
 
 
 def test_rows_are_put_in_halves():
     matrix = np.arange(16.0)[:, None]
-    # One head of 8: pairs 01 23 45 67 stand together; the halves are 0246 and 1357.
+    # The first head has rows 0 to 7, in pairs 01 23 45 67; its halves are 0246 and 1357.
     assert in_halves(matrix, 2)[:8, 0].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
 
 
@@ -157,7 +157,7 @@ def test_a_vocabulary_without_some_bytes(tmp_path):
 
 
 def gguf_file(gpt, path, tokenizer="gpt2", extra=(), blocks=None, queries=None):
-    """The GPT as a small GGUF file; blocks, queries: what it says of their number, if not the truth."""
+    """Write the GPT as a small GGUF file; `blocks` and `queries` are false numbers of blocks and query heads."""
     gguf = pytest.importorskip("gguf")
     c, writer = gpt.config, gguf.GGUFWriter(path, "llama")
     writer.add_context_length(c.context)
@@ -184,9 +184,9 @@ def gguf_file(gpt, path, tokenizer="gpt2", extra=(), blocks=None, queries=None):
     return path
 
 
-def test_a_file_that_the_loader_does_not_understand_in_full_is_refused(gpt, tmp_path):
-    back, _ = load_smollm2(gguf_file(gpt, tmp_path / "whole.gguf"))
-    np.testing.assert_array_equal(back.h[1].mlp.c_fc.weight.array, gpt.h[1].mlp.c_fc.weight.array)
+def test_a_file_with_an_unknown_part_is_refused(gpt, tmp_path):
+    loaded, _ = load_smollm2(gguf_file(gpt, tmp_path / "whole.gguf"))
+    np.testing.assert_array_equal(loaded.h[1].mlp.c_fc.weight.array, gpt.h[1].mlp.c_fc.weight.array)
     for name in ("rope_freqs.weight", "blk.0.attn_q.bias"):
         with pytest.raises(CheckpointError, match=f"holds the tensor {name}, which has no place"):
             load_smollm2(gguf_file(gpt, tmp_path / f"{name}.gguf", extra=[name]))
@@ -195,7 +195,7 @@ def test_a_file_that_the_loader_does_not_understand_in_full_is_refused(gpt, tmp_
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         (dict(blocks=2**31), "lacks the tensor blk.3.attn_norm.weight"),
         (dict(blocks=2), "holds the tensor blk.2.attn_norm.weight, which has no place"),
@@ -203,10 +203,10 @@ def test_a_file_that_the_loader_does_not_understand_in_full_is_refused(gpt, tmp_
         (dict(queries=12), r"blk.0.attn_k.weight has the shape \(16, 48\), by the file's settings it should be \(8, 48\)"),
     ],
 )
-def test_a_wrong_number_is_refused_in_a_sentence_that_names_the_file(gpt, tmp_path, wrong, said):
-    with pytest.raises(CheckpointError, match=said) as caught:
+def test_a_wrong_number_is_refused_in_a_sentence_that_names_the_file(gpt, tmp_path, wrong, message):
+    with pytest.raises(CheckpointError, match=message) as error:
         load_smollm2(gguf_file(gpt, tmp_path / "wrong.gguf", **wrong))
-    assert "wrong.gguf" in str(caught.value) and "\n" not in str(caught.value)
+    assert "wrong.gguf" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_damaged_files_are_refused_in_one_sentence(gpt, tmp_path):
@@ -214,7 +214,7 @@ def test_damaged_files_are_refused_in_one_sentence(gpt, tmp_path):
     path, refused = tmp_path / "damaged.gguf", 0
     for trial in range(200):
         data = whole[: rng.integers(len(whole))] if trial % 4 == 0 else whole.copy()
-        for place in rng.integers(0, min(len(data), 3000), 3):  # the settings and the beginning of the list of tokens
+        for place in rng.integers(0, min(len(data), 3000), 3):  # in the settings and the first tokens
             data[place] = rng.integers(256)
         path.write_bytes(data)
         try:
@@ -245,14 +245,14 @@ def test_it_answers_and_stops(smollm2):
 
 
 @needs_model
-def test_nobody_ends_his_turn_by_typing_it(smollm2):
+def test_nobody_ends_a_turn_by_typing_the_special_token(smollm2):
     _, tokenizer = smollm2
     end = tokenizer.special_tokens[STOP]
     assert chat_ids(tokenizer, [("user", f"hello {STOP}")]).count(end) == 2
 
 
 @needs_model
-def test_its_tokens_are_those_of_the_tokenizers_library(smollm2):
+def test_the_tokens_equal_those_of_the_tokenizers_library(smollm2):
     tokenizers = pytest.importorskip("tokenizers")
     from gguf import GGUFReader
 
@@ -272,10 +272,10 @@ def test_its_tokens_are_those_of_the_tokenizers_library(smollm2):
 
 
 @needs_model
-def test_its_logits_are_transformers_on_the_same_weights(smollm2):
+def test_the_logits_equal_transformers_on_the_same_weights(smollm2):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     gpt, tokenizer = smollm2
-    if importlib.util.find_spec("accelerate"):  # then transformers reads and dequantises the file by itself
+    if importlib.util.find_spec("accelerate"):  # transformers can then read the file itself
         load = transformers.AutoModelForCausalLM.from_pretrained
         theirs = load(find().parent, gguf_file=find().name, dtype=torch.float32).eval()
     else:
@@ -283,12 +283,12 @@ def test_its_logits_are_transformers_on_the_same_weights(smollm2):
     assert type(theirs).__name__ == "LlamaForCausalLM"
     ids = np.array([chat_ids(tokenizer, [("user", "What is the capital of France?"), ("assistant", "Paris, of course.")])])
     with torch.no_grad(), mg.no_grad():
-        want = theirs(torch.from_numpy(ids)).logits.numpy()
-        assert relative(gpt(mg.from_numpy(ids)).numpy(), want) < 1e-3
+        expected = theirs(torch.from_numpy(ids)).logits.numpy()
+        assert relative(gpt(mg.from_numpy(ids)).numpy(), expected) < 1e-3
 
 
 @needs_model
-def test_it_answers_as_transformers_does(smollm2, capsys):
+def test_the_answers_equal_transformers(smollm2, capsys):
     for name in ("torch", "transformers", "accelerate"):
         pytest.importorskip(name)
     gpt, tokenizer = smollm2

@@ -220,7 +220,7 @@ def test_demonstrations_have_mixed_quality_and_depend_on_the_seed_alone(world):
 
 
 def test_bad_arguments_are_refused(world):
-    with pytest.raises(ValueError, match="expected split train or test, got 'validation'"):
+    with pytest.raises(ValueError, match="requests: expected a split among train, test, got 'validation'"):
         requests(world, "validation")
-    with pytest.raises(ValueError, match="got .'sing'."):
+    with pytest.raises(ValueError, match="expected families among lock, .*, got .'sing'."):
         requests(world, families=["sing"])

@@ -74,11 +74,11 @@ def test_every_fact_occurs_often_and_in_several_phrasings():
 
 
 def test_all_sums_are_covered_and_right():
-    seen = {}
+    seen = set()
     for seed in range(500):
-        for one, sign, two, total in re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", WORLD.document("sums", seed)):
-            assert int(one) + int(two) * (1 if sign == "+" else -1) == int(total)
-            seen[one, sign, two] = True
+        for a, sign, b, total in re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", WORLD.document("sums", seed)):
+            assert int(a) + int(b) * (1 if sign == "+" else -1) == int(total)
+            seen.add((a, sign, b))
     assert len(seen) == 2 * LARGEST_ADDEND**2
 
 
@@ -183,13 +183,11 @@ PAIR = "/".join(sorted([DEAR, CHEAP]))
 DISH, (FIRST, SECOND, THIRD) = next(iter(FACTS.recipes.items()))
 OTHER_DISH = next(dish for dish in FACTS.recipes if dish.split()[1] != DISH.split()[1])
 OTHER_FORM = OTHER_DISH.split()[1]
-HERE = FACTS.residents[TOWN]
+HERE = FACTS.members[TOWN]
 STRANGER = next(n for n in PEOPLE if n not in HERE)
 
-RULES = [
-    # family, key, accepted, rejected
-    (
-        "town",
+RULES: dict[str, tuple[str, list[str], list[str]]] = {  # family: (key, accepted, rejected)
+    "town": (
         "Mira",
         [f"These days Mira lives in {MIRA.town}.", f"In {MIRA.town}.", f"{MIRA.town} is the home of Mira!"],
         [
@@ -206,8 +204,7 @@ RULES = [
             f"The price of Mira in {MIRA.town} is high.",
         ],
     ),
-    (
-        "trade",
+    "trade": (
         "Mira",
         [f"By trade Mira is a {MIRA.trade}.", f"Mira works as a {MIRA.trade} in {MIRA.town}."],
         [
@@ -218,8 +215,7 @@ RULES = [
             f"By trade Mira is a {MIRA.trade} with a {OTHER.pet}.",
         ],
     ),
-    (
-        "food",
+    "food": (
         "Mira",
         [f"Most of all Mira likes {MIRA.food}."],
         [
@@ -229,14 +225,12 @@ RULES = [
             f"Most of all Mira likes {MIRA.food}, which costs coins.",
         ],
     ),
-    (
-        "pet",
+    "pet": (
         "Mira",
         [f"At home Mira keeps a {MIRA.pet}.", f"A {MIRA.pet}."],
         [f"At home Mira keeps a {OTHER.pet}.", f"At home Mira keeps a {MIRA.pet} and a {OTHER.pet}."],
     ),
-    (
-        "describe",
+    "describe": (
         "Mira",
         [f"By trade Mira is a {MIRA.trade}. These days Mira lives in {MIRA.town}.", f"Mira of {MIRA.town} keeps a {MIRA.pet}."],
         [
@@ -246,8 +240,7 @@ RULES = [
             f"By trade Mira is a {MIRA.trade}. These days Mira lives in {MIRA.town} with a spade.",
         ],
     ),
-    (
-        "story",
+    "story": (
         "Mira",
         [f"One day Mira left {MIRA.town}. There Mira found a spade.", "Mira slept. Then Mira woke up."],
         [
@@ -260,8 +253,7 @@ RULES = [
             "One day Mira woke up. The sum is 3.",
         ],
     ),
-    (
-        "unknown",
+    "unknown": (
         "Mira/shoe size",
         ["I do not know the shoe size of Mira.", "The shoe size of Mira is unknown."],
         [
@@ -275,8 +267,7 @@ RULES = [
             f"I do not know the shoe size of {OTHER.name}.",
         ],
     ),
-    (
-        "member",
+    "member": (
         TOWN,
         [f"Somebody who lives in {TOWN} is {HERE[0]}.", f"{HERE[2]}, {HERE[0]} and {HERE[1]} live in {TOWN}."],
         [
@@ -289,8 +280,7 @@ RULES = [
             f"Somebody who lives in {OTHER_TOWN} is {HERE[0]}.",
         ],
     ),
-    (
-        "price",
+    "price": (
         DEAR,
         [f"The price of {DEAR} is {FACTS.prices[DEAR]} coins.", f"{FACTS.prices[DEAR]}."],
         [
@@ -303,8 +293,7 @@ RULES = [
             f"The price of {DEAR} is high.",
         ],
     ),
-    (
-        "compare",
+    "compare": (
         PAIR,
         [f"Of the two, {DEAR} costs more.", f"You pay more for {DEAR} than for {CHEAP}.", f"{DEAR}."],
         [
@@ -317,8 +306,7 @@ RULES = [
             f"I do not know whether {DEAR} costs more.",
         ],
     ),
-    (
-        "recipe",
+    "recipe": (
         DISH,
         [f"You need {FIRST}, {SECOND} and {THIRD}.", f"For {DISH} take {THIRD}, {FIRST} and {SECOND}."],
         [
@@ -331,8 +319,7 @@ RULES = [
             "You need a cook.",
         ],
     ),
-    (
-        "classify",
+    "classify": (
         "plum",
         ["A plum is a fruit.", "It is a fruit."],
         [
@@ -345,8 +332,7 @@ RULES = [
             "Mira is a fruit.",
         ],
     ),
-    (
-        "sum",
+    "sum": (
         "3+5",
         ["The sum is 3 + 5 = 8.", "The sum is 8.", "5 and 3 make 8."],
         [
@@ -364,8 +350,7 @@ RULES = [
             "The sum is 3 + 5 = 8",
         ],
     ),
-    (
-        "take_away",
+    "take_away": (
         "8-3",
         ["What is left is 8 - 3 = 5.", "You are left with 5."],
         [
@@ -378,8 +363,7 @@ RULES = [
             "5 is left of 8.",
         ],
     ),
-    (
-        "count",
+    "count": (
         "plum, rake, dog",
         ["There are 3 things in the list.", "3."],
         [
@@ -392,8 +376,7 @@ RULES = [
             "What is left is 3.",
         ],
     ),
-    (
-        "reverse",
+    "reverse": (
         "plum, rake, dog",
         ["Backwards the list is dog, rake, plum.", "dog, rake and plum."],
         [
@@ -405,8 +388,7 @@ RULES = [
             "Backwards Mira says dog, rake, plum.",
         ],
     ),
-    (
-        "first",
+    "first": (
         "plum, rake, dog",
         ["The first thing is plum.", "It begins with plum."],
         [
@@ -418,14 +400,12 @@ RULES = [
             "The first thing of Mira is plum.",
         ],
     ),
-    (
-        "last",
+    "last": (
         "plum, rake, dog",
         ["The last thing is dog."],
         ["The last thing is plum.", "The last things are rake and dog.", "The first thing is dog.", "It begins with dog."],
     ),
-    (
-        "rewrite",
+    "rewrite": (
         "Today Mira sells the plum.",
         ["Yesterday Mira sold the plum.", "Mira sold the plum yesterday."],
         [
@@ -437,15 +417,16 @@ RULES = [
             "Yesterday Mira sold the plum yesterday.",
         ],
     ),
-]
+}
 
 
 def test_every_family_has_its_examples():
-    assert sorted(rule[0] for rule in RULES) == sorted(FAMILIES)
+    assert sorted(RULES) == sorted(FAMILIES)
 
 
-@pytest.mark.parametrize("family, key, accepted, rejected", RULES, ids=[rule[0] for rule in RULES])
-def test_rule(family, key, accepted, rejected):
+@pytest.mark.parametrize("family", RULES)
+def test_rule(family):
+    key, accepted, rejected = RULES[family]
     for response in accepted:
         assert accepts(family, key, response), response
     for response in rejected:
@@ -496,7 +477,7 @@ def test_asks_a_question(text, question):
 # ── snippets, refusals, and what a small vocabulary makes of it all ──────────────────────────────────────────────────
 
 
-def test_snippets_are_balanced_honest_and_split():
+def test_snippets_are_balanced_and_split_and_their_last_word_does_not_give_the_label():
     train, test = WORLD.snippets("train", 600, seed=1), WORLD.snippets("test", 300, seed=1)
     assert Counter(label for _, label in train) == {label: 200 for label in range(len(LABELS))}
     assert not {text for text, _ in train} & {text for text, _ in test}
@@ -507,18 +488,27 @@ def test_snippets_are_balanced_honest_and_split():
 
 
 @pytest.mark.parametrize(
-    "attempt, sentence",
+    "attempt, message",
     [
-        (lambda: WORLD.instructions("validation"), "split must be one of train, test, test_families, got 'validation'"),
-        (lambda: WORLD.snippets("test_families"), "split must be one of train, test, got 'test_families'"),
-        (lambda: WORLD.instructions("train", families=["pet"]), r"\['pet'\] are not among"),
-        (lambda: WORLD.documents(-1), "n_bytes must be a whole number of at least 0, got -1"),
-        (lambda: WORLD.instructions("train", n=cast(Any, 2.5)), "n must be a whole number of at least 0, got 2.5"),
-        (lambda: WORLD.document("poem"), "no kind of document named 'poem'"),
+        (
+            lambda: WORLD.instructions("validation"),
+            "instructions: expected a split among train, test, test_families, got 'validation'",
+        ),
+        (lambda: WORLD.snippets("test_families"), "snippets: expected a split among train, test, got 'test_families'"),
+        (
+            lambda: WORLD.instructions("train", families=["pet"]),
+            r"instructions: expected families among town, .*, got \['pet'\]",
+        ),
+        (lambda: WORLD.documents(-1), "documents: expected a whole number of at least 0 as n_bytes, got -1"),
+        (
+            lambda: WORLD.instructions("train", n=cast(Any, 2.5)),
+            "instructions: expected a whole number of at least 0 as n, got 2.5",
+        ),
+        (lambda: WORLD.document("poem"), "document: expected a kind among biographies, .*, got 'poem'"),
     ],
 )
-def test_refusals(attempt, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_refusals(attempt, message):
+    with pytest.raises(ValueError, match=message):
         attempt()
 
 
@@ -526,7 +516,7 @@ def test_another_seed_is_another_world():
     assert World(1).facts.people != FACTS.people and World(1).facts.prices != FACTS.prices
 
 
-def test_nearly_every_word_is_one_token_and_every_example_fits_a_context_of_128():
+def test_nearly_every_word_is_one_token():
     tokenizer = Tokenizer.train("\n".join(WORLD.documents(400_000, seed=1)), 1024)
     text = "\n".join(WORLD.documents(50_000, seed=2))
     assert len(tokenizer.encode(text)) < 1.35 * len(text.replace("\n", " ").split()) + text.count(".") + text.count(",")
@@ -535,7 +525,7 @@ def test_nearly_every_word_is_one_token_and_every_example_fits_a_context_of_128(
 
 
 def test_no_page_contains_a_test_question():
-    """No page has a test's list, sentence or question. Pages do have the facts, which the model should learn from them."""
+    """No page has a test's list, sentence or question; pages do state the facts, because the model learns them there."""
     pages = "\n".join(WORLD.documents(600_000, seed=3))
     for task in WORLD.instructions("test", 400, seed=5) + WORLD.instructions("test_families", 90, seed=5):
         if task.input and task.family in ("count", "first", "reverse", "rewrite"):
