@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kernels.matmul import cpu, reference
-from kernels.matmul.block import DEEPEST, FEW_PANELS, TALLEST
+from kernels.matmul.block import DEPTH, FEW_PANELS, TALLEST
 from kernels.simd import WIDTH
 from kernels.tile import COLUMNS, ROWS
 
@@ -58,7 +58,7 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
 @pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
 def test_a_read_in_place_packed_before_and_packed_on_the_way(transpose_a, panels, missing):
     """Both sides of FEW_PANELS, several steps of K, rows that do not fill a tile, a last panel that is partly filled."""
-    M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEEPEST + 5, panels * COLUMNS - missing
+    M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEPTH + 5, panels * COLUMNS - missing
     a, b = operands(M, K, N, transpose_a, True)
     bias, z, start = normal(N, seed=2), np.empty((M, N), np.float32), normal(M, N, seed=3)
     want = reference.matmul(*exact(a, b), transpose_a=transpose_a, transpose_b=True)
