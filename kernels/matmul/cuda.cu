@@ -440,10 +440,11 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     }
 }
 
-// x with a constant for its order in memory: add_slabs is compiled for each of the four combinations.
-__device__ __forceinline__ Operand ordered(Operand x, int k_contiguous) {
-    x.k_contiguous = k_contiguous;
-    return x;
+// add_slabs, compiled for these two orders of the factors in memory.
+__device__ __forceinline__ void add_ordered_slabs(int kind, Operand left, int kc_left, Operand right, int kc_right, float* shared,
+                                                  int k_begin, int k_end, float* sum) {
+    left.k_contiguous = kc_left, right.k_contiguous = kc_right;
+    add_slabs(kind, left, right, shared, k_begin, k_end, sum);
 }
 
 __device__ __forceinline__ void multiply_block(int kind, Operand left, Operand right, float* c, int K, long long stride_a, long long stride_b,
@@ -453,11 +454,10 @@ __device__ __forceinline__ void multiply_block(int kind, Operand left, Operand r
     choose_batch(&left.data, &right.data, K, stride_a, stride_b, shares, &k_begin, &k_end);
     float sum[128] = {};
     if (kind == FP32) add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    else if (left.k_contiguous && right.k_contiguous)
-        add_slabs(kind, ordered(left, 1), ordered(right, 1), shared, k_begin, k_end, sum);
-    else if (left.k_contiguous) add_slabs(kind, ordered(left, 1), ordered(right, 0), shared, k_begin, k_end, sum);
-    else if (right.k_contiguous) add_slabs(kind, ordered(left, 0), ordered(right, 1), shared, k_begin, k_end, sum);
-    else add_slabs(kind, ordered(left, 0), ordered(right, 0), shared, k_begin, k_end, sum);
+    else if (left.k_contiguous && right.k_contiguous) add_ordered_slabs(kind, left, 1, right, 1, shared, k_begin, k_end, sum);
+    else if (left.k_contiguous) add_ordered_slabs(kind, left, 1, right, 0, shared, k_begin, k_end, sum);
+    else if (right.k_contiguous) add_ordered_slabs(kind, left, 0, right, 1, shared, k_begin, k_end, sum);
+    else add_ordered_slabs(kind, left, 0, right, 0, shared, k_begin, k_end, sum);
     finish_all(kind, shared, c, sum, left.rows, right.rows, e);
 }
 
