@@ -145,7 +145,7 @@ def _finite(top):
 
 @inner
 def _pack_features(rows, S, padded, D, target):
-    """Pack S rows of D features as target[panel][key][feature], ROWS features a panel, `padded` keys, zeros beyond S."""
+    """Pack S rows of D features as target[panel][key][feature]: ROWS features a panel, `padded` keys, zeros beyond S."""
     _pack_rows(rows.address, 1, rows.step, D, S, padded, target)
     for d in range(0, D, ROWS):
         _fill(target + 4 * (d * padded + S * ROWS), (padded - S) * ROWS, _F(0.0))
@@ -258,7 +258,8 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
                 end = _visible_end(problem, t1)
                 _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
                 _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
-                ahead = _next_head(views, min(heads - 1, (task + threads) // chunks), H, T, D)  # if threads advance in step
+                next_head = min(heads - 1, (task + threads) // chunks)  # this thread's next, if all threads advance equally
+                ahead = _next_head(views, next_head, H, T, D)
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
             task = next_task(tasks)
@@ -360,7 +361,7 @@ def _weights(P, dP, logsumexp, row):
 def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
     """Add what one block of queries and one block of keys contribute to dQᵀ, dK and dV."""
     D, D_wide, padded = problem.D, -(-problem.D // QUERIES) * QUERIES, -(-problem.S // ROWS) * ROWS
-    # The first `before` queries do not see key k0; one query more does not see the next key, and so on.
+    # The first `before` queries do not see key k0, the first before + 1 do not see key k0 + 1, and so on.
     before = k0 - problem.offset - first_query if problem.causal else -keys
     for j in range(0, keys, ROWS):
         first = max(0, before + j) // QUERIES * QUERIES
@@ -415,7 +416,7 @@ def _backward_head(head, dout, dq, dk, dv, problem, room, ahead):
         _pack_block(row_of(q, t), q.step, n, D, room.Q, room.Q_up)
         _scale(room.Q, BLOCK * D, scale)
         _pack_block(row_of(dout, t), dout.step, n, D, room.dO, room.dO_up)
-        _fill(room.logsumexp, BLOCK, _F(np.inf))  # queries beyond the last one: exp(0 − inf) = 0, so they weigh nothing
+        _fill(room.logsumexp, BLOCK, _F(np.inf))  # beyond the last query every weight is exp(0 − inf) = 0
         _fill(room.row, BLOCK, _F(0.0))
         for i in range(n):
             store(room.logsumexp, i, _finite(load(logsumexp, t + i)))
@@ -441,7 +442,7 @@ def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
         room = _backward_room(memory + thread * _backward_room(0, S, D).end, S, D)
         i = next_task(tasks)
         while i < heads:
-            rows = T if T <= 512 else 0  # the cache could not hold a longer head's rows until they are needed
+            rows = T if T <= 512 else 0  # the rows of a longer head would leave the cache before their use
             ahead = _next_head(views[:5], min(heads - 1, i + threads), H, rows, D)
             dout, dq, dk, dv = _rows(views, 4, i, H), _rows(views, 5, i, H), _rows(views, 6, i, H), _rows(views, 7, i, H)
             _backward_head(_head(views, i, problem, logsumexp, starts), dout, dq, dk, dv, problem, room, ahead)

@@ -45,7 +45,7 @@ def _forward(weight, indices, y, threads):  # weight: (V, C)  indices: (R,)  y: 
 
 @inner
 def _scatter(rows, indices, order, dweight, first, last):
-    """Add the rows order[first:last]. A run of equal indices belongs to the thread in whose share it begins."""
+    """Add the rows order[first:last] to dweight. A run of equal indices belongs to the thread in whose share it begins."""
     R = len(order)
     while 0 < first < R and indices[order[first]] == indices[order[first - 1]]:
         first += 1

@@ -85,13 +85,6 @@ def _edge_product(a, b, K, c, add, edge_tile):
 
 
 @inner
-def _packing_panel(a, packed, b, K, c, add):
-    """Multiply whole tiles of A, whose rows run across k, by a panel of B, and pack A for the panels that follow."""
-    for i in range(0, c.rows, ROWS):
-        _packing_tile(a.address + 4 * i, b, c.address + 4 * i * c.step, K, c.step, add, a.column_step, packed + 4 * i * K)
-
-
-@inner
 def _panel(a, tile_step, b, K, c, add, edge_tile):
     """Multiply whole tiles of A by a panel of B.  tile_step: a ROWS-th of the floats from one tile of A to the next."""
     for i in range(0, c.rows, ROWS):
@@ -135,7 +128,9 @@ def block_product(a, b_packed, K, c, add, last, epilogue, room):
             width, panel = min(COLUMNS, c.columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
             here = c.address + 4 * j
             if packed_by_tiles and j == 0:
-                _packing_panel(part, room, panel, depth, Piece(here, c.step, whole, width), add_now)
+                for i in range(0, whole, ROWS):
+                    a_tile, target, packed = part.address + 4 * i, here + 4 * i * c.step, room + 4 * i * depth
+                    _packing_tile(a_tile, panel, target, depth, c.step, add_now, a.column_step, packed)
             else:
                 _panel(tiles, tile_step, panel, depth, Piece(here, c.step, whole, width), add_now, edge_tile)
             if whole < c.rows:

@@ -4,13 +4,12 @@ The kernels equal the three loops of `naive_matmul`. They do the same multiply-a
 used many times.
 """
 
-import math
 from functools import cache, partial
 
 import numpy as np
 from numba import prange
 
-from kernels.buffers import copy_to_out, result, row_result, write
+from kernels.buffers import copy_to_out, row_result, write
 from kernels.gelu.cpu import FORMS, slopes_and_sums
 from kernels.launch import CACHE_GAP, address, as_flat, as_rows, kernel, kernel_lock, scratch, share, threads_for
 from kernels.matmul import few_rows, reference
@@ -67,10 +66,10 @@ def _packed_at_once(N: int, K: int) -> tuple[int, int]:
 def _product(a, b, c, K, begins, add, epilogue, team):
     """One product by all threads.  a, b, c, epilogue: the numbers of two Operands, a Piece, an Epilogue.
 
-    begins: where C's blocks of rows begin, and M; team: (columns, rows) of B to pack at once, the number of threads, and the
-    addresses of two zeroed task counters for each packing, of ROOM floats for each thread, and of the memory for packed B.
+    begins: the first row of each block of rows of C, and M; team: (columns, rows) of B to pack at once, the number of threads,
+    and three addresses: of two zeroed task counters for each packing, of ROOM floats for each thread, and of packed B.
     """
-    a = Operand(*a)  # one statement each: Numba must see the call to hand the tuple to a parallel loop
+    a = Operand(*a)  # one statement each: Numba must see the constructor's call to pass a tuple to a parallel loop
     b = Operand(*b)
     c = Piece(*c)
     after = Epilogue(*epilogue)
@@ -186,9 +185,9 @@ def _readable(x: np.ndarray) -> np.ndarray:
 
 @cache
 def _blocks_of_rows(M: int, threads: int) -> np.ndarray:
-    """Where blocks of M rows begin, and M. Tall blocks come first, then lower ones, so that all threads finish together.
+    """The first row of each block of M rows, and M. Tall blocks come first, then lower ones, so all threads finish together.
 
-    There are as many blocks of each height as threads. The lowest have four tiles, because lower ones would wait for B.
+    There are as many blocks of each height as threads. The lowest have four tiles; with less work they would wait for B.
     """
     tiles, begins = -(-M // ROWS), [0]
     while left := tiles - begins[-1]:
@@ -289,17 +288,7 @@ def matmul(
 
 
 matmul_backward = partial(reference.matmul_backward, matmul=matmul)
-
-
-def linear_forward(x, weight, bias=None, *, activation=None, out=None) -> tuple[np.ndarray, np.ndarray | None]:
-    """See kernels/matmul/reference.py."""
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
-    shape = (*x.shape[:-1], len(weight))
-    z = None if activation is None else np.empty((len(rows), len(weight)), np.float32)
-    y = result(out, shape)
-    flat_y = y.reshape(len(rows), len(weight))
-    matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z, out=flat_y)
-    return copy_to_out(y, out), None if z is None else z.reshape(shape)
+linear_forward = partial(reference.linear_forward, matmul=matmul)
 
 
 def linear_backward(
@@ -311,14 +300,7 @@ def linear_backward(
     if activation is not None or needs[2]:
         upstream, dz = dz, dz if activation is None else np.empty_like(dz)
         slopes_and_sums(upstream, dz if z is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
-    rows = x.reshape(len(dz), x.shape[-1])  # (R, I)
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = result(out[0], x.shape)
-        matmul(dz, weight, out=dx.reshape(rows.shape))
-        dx = copy_to_out(dx, out[0])
-    if needs[1]:
-        dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
-    if needs[2]:
-        dbias = write(sums.sum(axis=0), out[2], accumulate)  # (O,)
+    rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
+    dx, dweight, _ = reference.linear_backward(dz, x, weight, **rest, matmul=matmul)
+    dbias = write(sums.sum(axis=0), out[2], accumulate) if needs[2] else None  # (O,)
     return dx, dweight, dbias

@@ -192,17 +192,9 @@ def linear_backward(
             raise ValueError("linear_backward: expected the z that linear_forward returned, got None")
         dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
     dz = contiguous(dy).reshape(-1, dy.shape[-1])  # (R, O)
-    rows = contiguous(x).reshape(-1, x.shape[-1])  # (R, I)
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = output_buffer(x, x.shape, out[0], "linear_backward")
-        matmul(dz, weight, out=dx.reshape(rows.shape))
-        dx = finish_output(dx, out[0])
-    if needs[1]:
-        dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
-    if needs[2]:
-        dbias = _column_sums(dz, out[2], accumulate and out[2] is not None)
-    return dx, dweight, dbias
+    rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
+    dx, dweight, _ = reference.linear_backward(dz, contiguous(x), weight, **rest, matmul=matmul)
+    return dx, dweight, _column_sums(dz, out[2], accumulate and out[2] is not None) if needs[2] else None
 
 
 def _column_sums(x: Array, out: Array | None, accumulate: bool) -> Array:

@@ -11,6 +11,7 @@ from kernels.decode.reference import Layer, Matrix, Norm
 from kernels.dropout import cpu as dropout
 from kernels.embedding import cpu as embedding
 from kernels.gelu import cpu as gelu
+from kernels.ladders import normal
 from kernels.layernorm import cpu as layernorm
 from kernels.matmul import cpu as matmul
 from kernels.rms_norm import cpu as rms_norm
@@ -19,10 +20,6 @@ from kernels.softmax import cpu as softmax
 from kernels.swiglu import cpu as swiglu
 
 ROWS, COLUMNS = 5, 6
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def by_row(function, x, *others):
