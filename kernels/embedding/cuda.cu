@@ -6,7 +6,7 @@
 
 #include "../common.cuh"
 
-// y[r] = weight[indices[r]], block r. An index out of range gives NaN, and nothing is read for it.
+// Block r copies a row: y[r] = weight[indices[r]]. For an index out of range it writes NaN and reads nothing.
 extern "C" __global__ void embedding_forward(const float* weight, const long long* indices, float* y, int table_rows, int columns) {
     const long long index = indices[blockIdx.x], r = blockIdx.x;
     const bool valid = index >= 0 && index < table_rows;

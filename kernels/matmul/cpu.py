@@ -72,7 +72,7 @@ def _product(a, b, c, K, begins, add, epilogue, team):
     a = Operand(*a)  # one statement each: Numba must see the constructor's call to pass a tuple to a parallel loop
     b = Operand(*b)
     c = Piece(*c)
-    after = Epilogue(*epilogue)
+    epilogue = Epilogue(*epilogue)
     wide, deep, threads, tasks, rooms, packed = team
     blocks = len(begins) - 1
     for j0 in range(0, c.columns, wide):
@@ -97,13 +97,13 @@ def _product(a, b, c, K, begins, add, epilogue, team):
                 task = next_task(tasks)
                 while task < blocks * strips:
                     block, strip = task // strips, task % strips
-                    i, below = begins[block], begins[block + 1]
+                    i, end = begins[block], begins[block + 1]
                     left = panels * strip // strips * COLUMNS
                     right = min(columns, panels * (strip + 1) // strips * COLUMNS)
-                    piece = Piece(c.address + 4 * (i * c.step + j0 + left), c.step, below - i, right - left)
-                    a_here, b_here, then = operand_at(a, i, k0), packed + 4 * left * depth, epilogue_at(after, i, j0 + left)
-                    room, last_step = rooms + 4 * ROOM * thread, k0 + depth == K
-                    block_product(a_here, b_here, depth, piece, add or k0 > 0, last_step, then, room)
+                    piece = Piece(c.address + 4 * (i * c.step + j0 + left), c.step, end - i, right - left)
+                    a_block, b_block, last_step = operand_at(a, i, k0), packed + 4 * left * depth, k0 + depth == K
+                    epilogue_here, room = epilogue_at(epilogue, i, j0 + left), rooms + 4 * ROOM * thread
+                    block_product(a_block, b_block, depth, piece, add or k0 > 0, last_step, epilogue_here, room)
                     task = next_task(tasks)
             tasks += 8
 
@@ -112,9 +112,10 @@ def _product(a, b, c, K, begins, add, epilogue, team):
 def _products(table, steps, sizes, add, bias, activation, team):
     """Many small products of one shape, each by one thread.
 
-    table: (products, 4), the addresses of a, b, c and preactivation of each; steps: between the rows and columns of a and b,
-    and between the rows of c and preactivation; sizes: M, N, K; bias: an address or 0; team: (columns, rows) of B to pack at
-    once, floats of packed B, the number of threads, the addresses of a zeroed task counter and of scratch memory.
+    table: (products, 4), the addresses of each product's a, b, c and preactivation; steps: floats between neighbouring rows and
+    columns of a and of b, and between rows of c and of preactivation; sizes: M, N, K; bias: an address or 0; team: (columns,
+    rows) of B to pack at once, floats of packed B, the number of threads, the addresses of a zeroed task counter and of scratch
+    memory.
     """
     a_row, a_column, b_row, b_column, c_row, pre_row = steps
     M, N, K = sizes
@@ -134,8 +135,8 @@ def _products(table, steps, sizes, add, bias, activation, team):
                     _pack_b(operand_at(b, k0, j0).address, b_column, b_row, columns, depth, depth, packed)
                     for i in range(0, M, TALLEST):
                         c = Piece(c_address + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), columns)
-                        a_here, after, last = operand_at(a, i, k0), epilogue_at(epilogue, i, j0), k0 + depth == K
-                        block_product(a_here, packed, depth, c, add or k0 > 0, last, after, room)
+                        a_block, epilogue_here, last_step = operand_at(a, i, k0), epilogue_at(epilogue, i, j0), k0 + depth == K
+                        block_product(a_block, packed, depth, c, add or k0 > 0, last_step, epilogue_here, room)
             task = next_task(tasks)
 
 
@@ -147,14 +148,14 @@ def _few_rows(x, b, c, K, add, epilogue, partial_sums, threads):
     """
     b = Operand(*b)
     c = Piece(*c)
-    after = Epilogue(*epilogue)
+    epilogue = Epilogue(*epilogue)
     if partial_sums != 0:
         for thread in prange(threads):
             first, last = share(few_rows.SLICES, thread, threads)
             for s in range(first, last):
                 few_rows.slice_product(s, x, Rows(b.address, b.row_step), K, c, partial_sums, add)
         few_rows.add_slices(c, partial_sums)
-        finish(c, after)
+        finish(c, epilogue)
         return
     for thread in prange(threads):
         unit = few_rows.FOUR if b.row_step == 1 else few_rows.WHOLE
@@ -165,7 +166,7 @@ def _few_rows(x, b, c, K, add, epilogue, partial_sums, threads):
             few_rows.dot_product_columns(x, Rows(b.address + 4 * first * b.column_step, b.column_step), K, here, add)
         else:
             few_rows.weighted_rows(Rows(x, K), Rows(b.address + 4 * first, b.row_step), K, here, add)
-        finish(here, epilogue_at(after, 0, first))
+        finish(here, epilogue_at(epilogue, 0, first))
 
 
 ACTIVATIONS = {None: 0, "gelu": FORMS["none"], "gelu_tanh": FORMS["tanh"]}

@@ -242,8 +242,8 @@ enum Kind { FP32, TF32, BF16 };
 // The place of number (r, k) in a factor's slab. Shared memory has 32 banks of 4 bytes, and the numbers that a warp reads or
 // writes at once should lie in different banks.
 //   FP32: k first, in rows of 128 + 4 numbers. A warp that copies contiguous k's writes 8 k's by 4 rows at once, into 32 banks.
-//   Tensor cores, k contiguous: rows of 16 k's, 4 quads, which are permuted so that the halves of 4 rows fill all banks.
-//   Tensor cores, rows contiguous: k first, the rows permuted by eights, so that a read of 4 k's by 8 rows uses 32 banks.
+//   Tensor cores, k contiguous: rows of 16 k's, whose 4 quads are permuted so that the halves of 4 rows fill all banks.
+//   Tensor cores, rows contiguous: k first, with the rows permuted by eights so that a read of 4 k's by 8 rows uses 32 banks.
 __device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
     if (kind == FP32) return k * 132 + r;
     if (k_contiguous) return r * 16 + ((k >> 2) ^ (r & 2) ^ (r >> 2 & 1)) * 4 + (k & 3);
@@ -342,7 +342,7 @@ __device__ __forceinline__ void load_fragments(int kind, const float* as, const 
     UNROLL for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
 }
 
-// Two numbers in a register, rounded to nearest, ties to even.
+// Rounds two numbers to BF16, to nearest with ties to even, and puts both in one register.
 __device__ __forceinline__ unsigned to_bf16(float low, float high) {
 #ifndef __CUDACC__
     unsigned l = __float_as_uint(low), h = __float_as_uint(high);
@@ -422,7 +422,7 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     const int row0 = blockIdx.x * 128 + warp / 2 * 64, col0 = blockIdx.y * 128 + warp % 2 * 64;
     float* piece = shared + warp * 8 * pitch;
     wait_for_copies(1);  // copies of slabs past the end still write to this memory
-    __syncthreads();     // and no thread still reads fragments
+    __syncthreads();     // every thread has read its fragments
     UNROLL for (int p = 0; p < 8; ++p) {
         __syncwarp();
         UNROLL for (int j = 0; j < 8; ++j) {

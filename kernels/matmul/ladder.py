@@ -100,7 +100,7 @@ def packed(K, N):
     a_pieces, b_pieces = np.empty(DEEP * DEEP, np.float32), np.empty(DEEP * N, np.float32)
 
     def packing(a, b, c):
-        """pieces are copied into the order in which the tile reads them"""
+        """copies of pieces in the order in which the tile reads them"""
         pack_and_multiply(a, b, c, a_pieces, b_pieces)
 
     return packing

@@ -1,4 +1,4 @@
-"""How kernels are compiled and cached, and the ladders, whose every rung must give the reference's result."""
+"""Kernels are compiled once and cached, and every rung of a ladder gives the reference's result."""
 
 import os
 import subprocess
