@@ -26,6 +26,16 @@ def result(out: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
     return np.empty(shape, np.float32)
 
 
+def has_rows(x: np.ndarray) -> bool:
+    """Whether x is float32 with contiguous rows, so that a kernel needs only its address and strides."""
+    return x.dtype == np.float32 and (x.strides[-1] == 4 or x.shape[-1] == 1) and not any(s % 4 for s in x.strides)
+
+
+def row_result(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """An array for a kernel to write row by row: `out` if it has the shape and contiguous rows, else a new array."""
+    return out if out is not None and out.shape == shape and has_rows(out) else np.empty(shape, np.float32)
+
+
 def copy_to_out(y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """Return `out`, filled with y if y was computed elsewhere; y itself if there is no `out`."""
     if out is None or out is y:

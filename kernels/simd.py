@@ -5,11 +5,12 @@ plain loop by itself unless the loop calls a library. libm's exp takes one numbe
 slower, so the kernels bring their own exp, a short polynomial. They need neither tanh nor a fast log: GPT-2's GELU is written
 with a sigmoid (gelu/cpu.py), and a row of logits needs only one logarithm.
 
-An `intrinsic` function emits LLVM instructions that Python has no syntax for. Addresses count bytes; a float32 has 4.
+An `instruction` is a function of LLVM instructions that Python has no syntax for. Addresses count bytes; a float32 has 4.
 """
 
 import os
 from collections import namedtuple
+from functools import wraps
 
 import llvmlite.binding as llvm
 import numba
@@ -18,7 +19,9 @@ from numba import types
 
 from kernels.launch import exact, inner, intrinsic
 
-FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)  # LLVM's names of the types
+FLOAT_POINTER = FLOAT.as_pointer()
+_F, _I = types.float32, types.int64  # Numba's names of the types
 
 
 def _vector_width() -> int:
@@ -53,82 +56,79 @@ def row_of(rows, r):
     return rows.address + 4 * r * rows.step
 
 
-def _float_at(builder, address, index):
-    return builder.gep(builder.inttoptr(address, FLOAT.as_pointer()), [index])
+def instruction(result, *arguments):
+    """Make a function for kernels whose LLVM instructions the decorated function emits.
+
+    Args:
+        result, arguments: Numba's types of the result (types.void for none) and of the arguments.
+
+    The decorated function takes an IR builder and the arguments' values, and returns the result's value.
+    """
+
+    def decorate(emit):
+        @intrinsic
+        @wraps(emit)
+        def define(typing, *_):
+            def lower(context, builder, signature, values):
+                value = emit(builder, *values)
+                return context.get_dummy_value() if result is types.void else value
+
+            return result(*arguments), lower
+
+        return define
+
+    return decorate
 
 
-@intrinsic
-def load(typing, address, index):
+@instruction(_F, _I, _I)
+def load(builder, address, index):
     """Read the float32 number `index` of an array that starts at `address`."""
-
-    def emit(context, builder, signature, args):
-        return builder.load(_float_at(builder, *args))
-
-    return types.float32(types.int64, types.int64), emit
+    return builder.load(builder.gep(builder.inttoptr(address, FLOAT_POINTER), [index]))
 
 
-@intrinsic
-def store(typing, address, index, value):
+@instruction(types.void, _I, _I, _F)
+def store(builder, address, index, value):
     """Write the float32 number `index` of an array that starts at `address`."""
-
-    def emit(context, builder, signature, args):
-        builder.store(args[2], _float_at(builder, *args[:2]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32), emit
+    builder.store(value, builder.gep(builder.inttoptr(address, FLOAT_POINTER), [index]))
 
 
-@intrinsic
-def next_task(typing, counter):
+@instruction(_I, _I)
+def next_task(builder, counter):
     """Return the number at the address `counter` and increment it, as one atomic step.
 
     Threads that share a list of tasks draw their next task this way, so a fast core draws more than a slow or busy one.
     """
-
-    def emit(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], LONG.as_pointer())
-        return builder.atomic_rmw("add", pointer, LONG(1), "monotonic")
-
-    return types.int64(types.int64), emit
+    return builder.atomic_rmw("add", builder.inttoptr(counter, LONG.as_pointer()), LONG(1), "monotonic")
 
 
-@intrinsic
-def maximum(typing, a, b):
+@instruction(_F, _F, _F)
+def maximum(builder, a, b):
     """The larger of two float32 numbers; NaN if either is NaN, so that a NaN among the scores cannot vanish."""
-
-    def emit(context, builder, signature, args):
-        function = builder.module.declare_intrinsic("llvm.maximum", [FLOAT], ir.FunctionType(FLOAT, [FLOAT, FLOAT]))
-        return builder.call(function, args)
-
-    return types.float32(types.float32, types.float32), emit
+    function = builder.module.declare_intrinsic("llvm.maximum", [FLOAT], ir.FunctionType(FLOAT, [FLOAT, FLOAT]))
+    return builder.call(function, [a, b])
 
 
 # A float32 of this size has no bits for a fraction. Adding it to x rounds x to an integer and leaves the integer in the lowest
 # bits of the sum.
 _ROUNDER, _ROUNDER_BITS = 12582912.0, 0x4B400000  # 1.5 · 2²³
 
-_F = types.float32
 LOG2_E = 1.44269504
 # ln 2 in two parts. The first has so few bits that n · LN2_HIGH is exact, so x − n ln 2 loses no precision.
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 
 
-@intrinsic
-def _times_power_of_two(typing, y, rounded):
+@instruction(_F, _F, _F)
+def _times_power_of_two(builder, y, rounded):
     """y · 2ⁿ, where n is the integer in the lowest bits of `rounded`.
 
-    A float32 whose exponent bits are n + 127 is 2ⁿ. The product is made in two halves, because 2ⁿ itself may overflow before
-    the product does, and so that results below 2⁻¹²⁶ lose their bits gradually.
+    A float32 whose exponent bits are n + 127 is 2ⁿ. Two multiplications by about 2^(n/2) replace one by 2ⁿ: 2ⁿ may overflow
+    though the product does not, and results below 2⁻¹²⁶ should lose their bits gradually.
     """
-
-    def emit(context, builder, signature, args):
-        y, n = args[0], builder.sub(builder.bitcast(args[1], INT), INT(_ROUNDER_BITS))
-        half = builder.ashr(n, INT(1))
-        for part in (half, builder.sub(n, half)):
-            y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
-        return y
-
-    return types.float32(types.float32, types.float32), emit
+    n = builder.sub(builder.bitcast(rounded, INT), INT(_ROUNDER_BITS))
+    half = builder.ashr(n, INT(1))
+    for part in (half, builder.sub(n, half)):
+        y = builder.fmul(y, builder.bitcast(builder.shl(builder.add(part, INT(127)), INT(23)), FLOAT))
+    return y
 
 
 @exact
@@ -152,22 +152,18 @@ def exp(x):
     return _times_power_of_two(p * (r * r) + r + _F(1.0), rounded)
 
 
-@intrinsic
-def _power_in_lowest_bits(typing, rounded):
+@instruction(_F, _F)
+def _power_in_lowest_bits(builder, rounded):
     """2ⁿ, where the lowest bits of `rounded` hold n + 127: a shift moves them to the exponent and drops the other bits."""
-
-    def emit(context, builder, signature, args):
-        return builder.bitcast(builder.shl(builder.bitcast(args[0], INT), INT(23)), FLOAT)
-
-    return types.float32(types.float32), emit
+    return builder.bitcast(builder.shl(builder.bitcast(rounded, INT), INT(23)), FLOAT)
 
 
 @exact
 def _short_exp(x, power):
     """2^power eˣ, if that is a normal number, for x up to a little above 0; relative error below 2e-7.
 
-    It clips nothing, and 2^(n + power) takes a single shift. A polynomial of degree 5 is enough: its coefficients are fitted to
-    this interval (weighted least squares of the relative error, 1e-7).
+    Nothing is clipped, and 2^(n + power) takes a single shift. A polynomial of degree 5 suffices, because its coefficients are
+    fitted to this interval (weighted least squares of the relative error, 1e-7).
     """
     rounded = x * _F(LOG2_E) + _F(_ROUNDER + 127 + power)
     n = rounded - _F(_ROUNDER + 127 + power)
@@ -183,7 +179,7 @@ def _short_exp(x, power):
 
 @exact
 def exp_to_zero(x):
-    """eˣ for x ≤ 0 or just above, as in a sum after the maximum was subtracted: half the work of exp.
+    """eˣ for x up to a little above 0, such as a score minus the largest score; half the work of exp.
 
     Results below e^-87 become 0: float32 cannot hold them in full, and no sum that contains e⁰ would notice.
     """
@@ -198,7 +194,7 @@ def scaled_exp(x):
 
 @exact
 def clipped_exp(x):
-    """eˣ with x clipped to ±87, for sums 1 + eˣ; as short as exp_to_zero."""
+    """eˣ with x clipped to ±87, for sums 1 + eˣ; as fast as exp_to_zero."""
     x = _F(-87.0) if x < _F(-87.0) else x
     return _short_exp(_F(87.0) if x > _F(87.0) else x, 0)
 
@@ -211,21 +207,15 @@ def emit_prefetch(builder, pointer, for_writing=0):
     builder.call(function, [pointer, INT(for_writing), INT(3), INT(1)])
 
 
-def _prefetcher(for_writing):
-    @intrinsic
-    def prefetch(typing, address):
-        """Start fetching the cache line at this address. The address may be invalid, and the thread does not wait."""
-
-        def emit(context, builder, signature, args):
-            emit_prefetch(builder, builder.inttoptr(args[0], FLOAT.as_pointer()), for_writing)
-            return context.get_dummy_value()
-
-        return types.void(types.int64), emit
-
-    return prefetch
+@instruction(types.void, _I)
+def prefetch(builder, address):
+    """Start fetching the cache line at this address. The address may be invalid, and the thread does not wait."""
+    emit_prefetch(builder, builder.inttoptr(address, FLOAT_POINTER))
 
 
-prefetch, _prefetch_for_writing = _prefetcher(0), _prefetcher(1)
+@instruction(types.void, _I)
+def _prefetch_for_writing(builder, address):
+    emit_prefetch(builder, builder.inttoptr(address, FLOAT_POINTER), 1)
 
 
 @inner
@@ -243,7 +233,7 @@ def prefetch_for_writing(address, n):
 
 
 def dot_products(load_weight, width):
-    """(dot, four_dots): products of a row of floats with rows of weights, `width` bytes each, that load_weight reads."""
+    """Make (dot, four_dots): dot products of a row of floats with rows of weights of `width` bytes, read by load_weight."""
 
     @inner
     def dot(x, w, K):
@@ -255,7 +245,7 @@ def dot_products(load_weight, width):
 
     @inner
     def four_dots(x, w, w_row, K):
-        """The products of x with four rows, w_row weights apart. Four sums keep four additions in flight."""
+        """The dot products of x with four rows, w_row weights apart. Four sums keep four additions in flight."""
         s0, s1, s2, s3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
         w1, w2, w3 = w + width * w_row, w + 2 * width * w_row, w + 3 * width * w_row
         for k in range(K):

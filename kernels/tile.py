@@ -26,8 +26,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from kernels.launch import inner, intrinsic
-from kernels.simd import FLOAT, INT, LONG, VECTOR, WIDTH, emit_prefetch, load, prefetch, store
+from kernels.launch import inner
+from kernels.simd import FLOAT, FLOAT_POINTER, INT, LONG, VECTOR, WIDTH, emit_prefetch, instruction, load, prefetch, store
 
 _32_REGISTERS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))
 
@@ -36,12 +36,13 @@ ROWS, VECTORS = (8, 3) if _32_REGISTERS else (4, 3)
 COLUMNS = VECTORS * WIDTH
 
 # Packing mostly waits for memory: it reads too few bytes from one place for the processor to guess what comes next. So it
-# prefetches what it will read a little later.
+# prefetches the rows that it will read a little later.
 LINE = 16  # floats in a cache line
 AHEAD = 16  # rows to prefetch ahead
 
-_FLOAT_POINTER, _VECTOR_POINTER = FLOAT.as_pointer(), VECTOR.as_pointer()
-_TILE_ARGUMENTS = [types.int64] * 5 + [types.boolean]  # the addresses of A, B and C; K, c_row, add
+_I = types.int64
+_TILE_ARGUMENTS = [types.void, *[_I] * 5, types.boolean]  # no result; the addresses of A, B and C; K, c_row, add
+_VECTOR_POINTER, _ZEROS = VECTOR.as_pointer(), ir.Constant(VECTOR, [0.0] * WIDTH)
 
 
 def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
@@ -54,12 +55,9 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
     """
     steps = LONG(a_row), LONG(rows if a_column is None else a_column)
 
-    @intrinsic
-    def tile(typing, a, b, c, K, c_row, add):
-        def emit(context, builder, signature, args):
-            return _emit_tile(context, builder, rows, vectors, b_row, args, *steps)
-
-        return types.void(*_TILE_ARGUMENTS), emit
+    @instruction(*_TILE_ARGUMENTS)
+    def tile(builder, a, b, c, K, c_row, add):
+        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add), *steps)
 
     return tile
 
@@ -67,39 +65,32 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
 def tile_in_place(rows, vectors, b_row=None):
     """A register tile that reads A in place: the function also takes a_row and a_column, last."""
 
-    @intrinsic
-    def tile(typing, a, b, c, K, c_row, add, a_row, a_column):
-        def emit(context, builder, signature, args):
-            return _emit_tile(context, builder, rows, vectors, b_row, args[:6], *args[6:])
-
-        return types.void(*_TILE_ARGUMENTS, types.int64, types.int64), emit
+    @instruction(*_TILE_ARGUMENTS, _I, _I)
+    def tile(builder, a, b, c, K, c_row, add, a_row, a_column):
+        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add), a_row, a_column)
 
     return tile
 
 
 def packing_tile(rows, vectors):
-    """A register tile that also packs A, whose rows run across k (a_row is 1), for later tiles, behind the multiply-adds.
+    """A register tile that also packs A for later tiles, behind the multiply-adds. The rows of A run across k (a_row is 1).
 
     The function also takes a_column and the address to pack to, last.
     """
 
-    @intrinsic
-    def tile(typing, a, b, c, K, c_row, add, a_column, packed):
-        def emit(context, builder, signature, args):
-            return _emit_tile(context, builder, rows, vectors, None, args[:6], LONG(1), args[6], packed=args[7])
-
-        return types.void(*_TILE_ARGUMENTS, types.int64, types.int64), emit
+    @instruction(*_TILE_ARGUMENTS, _I, _I)
+    def tile(builder, a, b, c, K, c_row, add, a_column, packed):
+        _emit_tile(builder, rows, vectors, None, (a, b, c, K, c_row, add), LONG(1), a_column, packed)
 
     return tile
 
 
-def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, packed=None):
+def _emit_tile(builder, rows, vectors, b_row, args, a_row, a_column, packed=None):
     """Emit a tile's instructions.  args: the arguments of register_tile's function; the rest as in the three makers above."""
-    a, b, c = (builder.inttoptr(x, _FLOAT_POINTER) for x in args[:3])
+    a, b, c = (builder.inttoptr(x, FLOAT_POINTER) for x in args[:3])
     K, c_row, add = args[3:]
     b_row = LONG(vectors * WIDTH if b_row is None else b_row)
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
-    zeros = ir.Constant(VECTOR, [0.0] * WIDTH)
 
     def vector(start, offset):
         return builder.bitcast(builder.gep(start, [offset]), _VECTOR_POINTER)
@@ -121,19 +112,18 @@ def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, pa
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    k, a_k, b_k = builder.phi(LONG), builder.phi(_FLOAT_POINTER), builder.phi(_FLOAT_POINTER)
+    k, a_k, b_k = builder.phi(LONG), builder.phi(FLOAT_POINTER), builder.phi(FLOAT_POINTER)
     sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
     b_vectors = [builder.load(vector(b_k, LONG(v * WIDTH)), align=4) for v in range(vectors)]
     for r in range(rows):
         number = broadcast(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
         for v in range(vectors):
             more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
-            sums[r][v].add_incoming(zeros, before)
+            sums[r][v].add_incoming(_ZEROS, before)
             sums[r][v].add_incoming(more, loop)
             sums[r][v] = more
     if packed is not None:
-        to = builder.gep(builder.inttoptr(packed, _FLOAT_POINTER), [builder.mul(k, LONG(rows))])
-        _emit_copy(builder, rows, a_k, to)
+        _emit_copy(builder, rows, a_k, builder.gep(builder.inttoptr(packed, FLOAT_POINTER), [builder.mul(k, LONG(rows))]))
         emit_prefetch(builder, builder.gep(a_k, [builder.mul(a_column, LONG(AHEAD))]))
     following = builder.add(k, LONG(1))
     steps = (k, LONG(0), following), (a_k, a, builder.gep(a_k, [a_column])), (b_k, b, builder.gep(b_k, [b_row]))
@@ -150,11 +140,10 @@ def _emit_tile(context, builder, rows, vectors, b_row, args, a_row, a_column, pa
         with overwriting:
             for r, v, place in places():
                 builder.store(sums[r][v], place, align=4)
-    return context.get_dummy_value()
 
 
 def _prefetch_tile(builder, c, c_row, rows, columns):
-    """Prefetch a tile of C for writing: it is needed only after the last k, and memory delivers it meanwhile.
+    """Prefetch a tile of C for writing: memory delivers it while k runs, and the tile needs it only after the last k.
 
     The last number of a row is prefetched too, because a row that does not begin at a cache line's start touches one line more.
     """
@@ -174,34 +163,26 @@ def transpose_block(rows):
         It writes WIDTH floats a row, in order. If target rows are closer, each overwrites the invalid end of the row before.
     """
 
-    @intrinsic
-    def transpose(typing, source, source_row, target, target_row):
-        def emit(context, builder, signature, args):
-            source, target = (builder.inttoptr(args[i], _FLOAT_POINTER) for i in (0, 2))
+    @instruction(types.void, _I, _I, _I, _I)
+    def transpose(builder, source, source_row, target, target_row):
+        def place(start, row, i):
+            return builder.bitcast(builder.gep(start, [builder.mul(LONG(i), row)]), _VECTOR_POINTER)
 
-            def place(start, row, i):
-                return builder.bitcast(builder.gep(start, [builder.mul(LONG(i), row)]), _VECTOR_POINTER)
-
-            zeros = ir.Constant(VECTOR, [0.0] * WIDTH)
-            block = [builder.load(place(source, args[1], i), align=4) if i < rows else zeros for i in range(WIDTH)]
-            half = 1
-            while half < WIDTH:
-                for i in range(WIDTH):
-                    if i & half:
-                        continue
-                    upper, lower = block[i], block[i + half]
-                    # Lane numbers from WIDTH on mean the second operand of the shuffle.
-                    keep = [n if not n & half else WIDTH + n - half for n in range(WIDTH)]
-                    swap = [n + half if not n & half else WIDTH + n for n in range(WIDTH)]
-                    masks = [ir.Constant(ir.VectorType(INT, WIDTH), lanes) for lanes in (keep, swap)]
-                    block[i] = builder.shuffle_vector(upper, lower, masks[0])
-                    block[i + half] = builder.shuffle_vector(upper, lower, masks[1])
-                half *= 2
+        source, target = (builder.inttoptr(x, FLOAT_POINTER) for x in (source, target))
+        block = [builder.load(place(source, source_row, i), align=4) if i < rows else _ZEROS for i in range(WIDTH)]
+        half = 1
+        while half < WIDTH:
+            # Lane numbers from WIDTH on mean the second operand of the shuffle.
+            keep = [n if not n & half else WIDTH + n - half for n in range(WIDTH)]
+            swap = [n + half if not n & half else WIDTH + n for n in range(WIDTH)]
+            masks = [ir.Constant(ir.VectorType(INT, WIDTH), lanes) for lanes in (keep, swap)]
             for i in range(WIDTH):
-                builder.store(block[i], place(target, args[3], i), align=4)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64, types.int64), emit
+                if not i & half:
+                    upper, lower = block[i], block[i + half]
+                    block[i], block[i + half] = (builder.shuffle_vector(upper, lower, mask) for mask in masks)
+            half *= 2
+        for i in range(WIDTH):
+            builder.store(block[i], place(target, target_row, i), align=4)
 
     return transpose
 
@@ -212,13 +193,9 @@ def copy_row(width):
     (In a plain loop the compiler must assume that target and source overlap, and copies one number at a time.)
     """
 
-    @intrinsic
-    def copy(typing, source, target):
-        def emit(context, builder, signature, args):
-            _emit_copy(builder, width, *(builder.inttoptr(x, _FLOAT_POINTER) for x in args))
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64), emit
+    @instruction(types.void, _I, _I)
+    def copy(builder, source, target):
+        _emit_copy(builder, width, *(builder.inttoptr(x, FLOAT_POINTER) for x in (source, target)))
 
     return copy
 
@@ -231,51 +208,14 @@ def _emit_copy(builder, width, source, target):
 def add_row(width):
     """Make an addition of `width` floats at one address to the floats at another, all loads before the first store."""
 
-    @intrinsic
-    def add(typing, source, target):
-        def emit(context, builder, signature, args):
-            row = ir.VectorType(FLOAT, width).as_pointer()
-            source, target = (builder.inttoptr(x, row) for x in args)
-            both = builder.fadd(builder.load(source, align=4), builder.load(target, align=4))
-            builder.store(both, target, align=4)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64), emit
+    @instruction(types.void, _I, _I)
+    def add(builder, source, target):
+        row = ir.VectorType(FLOAT, width).as_pointer()
+        source, target = (builder.inttoptr(x, row) for x in (source, target))
+        both = builder.fadd(builder.load(source, align=4), builder.load(target, align=4))
+        builder.store(both, target, align=4)
 
     return add
-
-
-def packer(width):
-    """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of source.
-
-    Element (i, k), for i < count and k < K ≤ depth, is at source[i · i_step + k · k_step], where one of the two steps is 1. An
-    incomplete last panel is filled with zeros, which add nothing to a product. Up to WIDTH floats after the last panel are
-    overwritten.
-    """
-    if width % WIDTH and width > WIDTH:
-        raise ValueError(f"packer: expected a panel narrower than a vector ({WIDTH}) or a multiple of it, got {width}")
-    transpose_panel, copy, pack_rest = _panel_transposer(width), copy_row(width), _rest_packer(width)
-
-    @inner
-    def pack(source, i_step, k_step, count, K, depth, target):
-        whole = count // width
-        if i_step == 1 and k_step != 1:  # the rows run across k: copy, in the order of the source's memory
-            for k in range(K):
-                for p in range(whole):
-                    here = source + 4 * (k * k_step + p * width)
-                    for line in range(0, width, LINE):
-                        prefetch(here + 4 * (AHEAD * k_step + line))
-                    copy(here, target + 4 * (p * depth + k) * width)
-        else:
-            for p in range(whole):
-                panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
-                done = transpose_panel(panel, i_step, K, place) if k_step == 1 else 0
-                pack_rest(panel, i_step, k_step, width, done, K, place)
-        if count > whole * width:
-            rest, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
-            pack_rest(rest, i_step, k_step, count - whole * width, 0, K, place)
-
-    return pack
 
 
 def _panel_transposer(width):
@@ -297,7 +237,17 @@ def _panel_transposer(width):
     return transpose_panel
 
 
-def _rest_packer(width):
+def packer(width):
+    """Make the function that packs panels:  target[p · width · depth + k · width + i] = element (p · width + i, k) of source.
+
+    Element (i, k), for i < count and k < K ≤ depth, is at source[i · i_step + k · k_step], where one of the two steps is 1. An
+    incomplete last panel is filled with zeros, which add nothing to a product. Up to WIDTH floats after the last panel are
+    overwritten.
+    """
+    if width % WIDTH and width > WIDTH:
+        raise ValueError(f"packer: expected a panel narrower than a vector ({WIDTH}) or a multiple of it, got {width}")
+    transpose_panel, copy = _panel_transposer(width), copy_row(width)
+
     @inner
     def pack_rest(source, i_step, k_step, count, first, K, target):
         """Pack the columns from `first` on, one number at a time."""
@@ -307,7 +257,26 @@ def _rest_packer(width):
             for i in range(count, width):
                 store(target, k * width + i, types.float32(0.0))
 
-    return pack_rest
+    @inner
+    def pack(source, i_step, k_step, count, K, depth, target):
+        whole = count // width
+        if i_step == 1 and k_step != 1:  # the rows run across k: copy, in the order of the source's memory
+            for k in range(K):
+                for p in range(whole):
+                    here = source + 4 * (k * k_step + p * width)
+                    for line in range(0, width, LINE):
+                        prefetch(here + 4 * (AHEAD * k_step + line))
+                    copy(here, target + 4 * (p * depth + k) * width)
+        else:
+            for p in range(whole):
+                panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth
+                done = transpose_panel(panel, i_step, K, place) if k_step == 1 else 0
+                pack_rest(panel, i_step, k_step, width, done, K, place)
+        if count > whole * width:
+            rest, place = source + 4 * whole * width * i_step, target + 4 * whole * width * depth
+            pack_rest(rest, i_step, k_step, count - whole * width, 0, K, place)
+
+    return pack
 
 
 _transpose = transpose_block(WIDTH)

@@ -7,12 +7,11 @@ Source: Milakov, Gimelshein 2018, Online normalizer calculation for softmax (arX
 
 import math
 from collections import namedtuple
-from collections.abc import Sequence
 
 import numpy as np
 from numba import prange, types
 
-from kernels.buffers import copy_to_out, result
+from kernels.buffers import copy_to_out, has_rows, row_result
 from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, threads_for
 from kernels.simd import WIDTH, Rows, add_rows, dot, exp_to_zero, load, maximum, next_task, prefetch_floats, row_of, store
 from kernels.tile import ROWS, packer, register_tile, unpack
@@ -44,9 +43,9 @@ def naive_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -
 # - A task is a head, or a range of queries if there are few heads. Threads draw tasks until none is left.
 # - While one head is computed, they prefetch the rows of the next, because packing those rows would otherwise wait for memory.
 #
-# Numbers in memory are named by their byte addresses (4 bytes for a float32). Capitals follow the papers: Q, P, O, dQ …
+# Addresses count bytes, 4 for a float32. Capitals follow the papers: Q, P, O, dQ …
 
-_F = types.float32
+_F, _MINUS_INFINITY = types.float32, np.float32(-np.inf)
 
 QUERIES = 2 * WIDTH  # queries in a panel: two vectors
 BLOCK = 2 * QUERIES  # queries in a block of the backward pass
@@ -57,16 +56,15 @@ FEW_QUERIES = 4  # up to this many queries read keys and values in place
 
 _tile = register_tile(ROWS, 2)  # Sᵀ = K Qᵀ, Oᵀ += Vᵀ Pᵀ, dPᵀ = V dOᵀ
 _pack_rows, _pack_queries = packer(ROWS), packer(QUERIES)
-_MINUS_INFINITY = -np.inf
 
 
-# Sizes and settings of all heads. Query t sees the keys up to t + offset if `causal`, else all.
+# The sizes and the mask of all heads. Query t sees the keys up to t + offset if `causal`, else all.
 Problem = namedtuple("Problem", "B H T S D causal offset scale")
-# One head. q, y: Rows (T, D); k, v: Rows (S, D); the address of its T logsumexps; the first key that is not padding.
+# A head. q, y: Rows (T, D); k, v: Rows (S, D); the address of its T logsumexps; its first key that is not padding.
 Head = namedtuple("Head", "q k v y logsumexp start")
-# The head to prefetch: its arrays' addresses and steps, (n,) each; rows prefetched so far, (1,); its rows and floats in a row.
+# The head to prefetch: addresses and row steps of its n arrays, (n,) each; rows prefetched so far, (1,); rows, floats in a row.
 NextHead = namedtuple("NextHead", "arrays steps progress T D")
-# Addresses in a thread's scratch memory: a head's packed keys and values, then what a panel of queries needs.
+# Addresses in a thread's scratch memory: a head's packed keys and values, then the numbers of a panel of queries.
 ForwardRoom = namedtuple("ForwardRoom", "keys values Q P O top total rescale end")
 
 
@@ -85,8 +83,16 @@ def _forward_room(start, S, D):
 
 @inner
 def _rows(views, i, head, H):
-    """The rows of array i in one of all B · H heads.  views: (n, 4), see _views."""
+    """The rows of array i in one of the B · H heads.  views: (n, 4), see _views."""
     return Rows(views[i, 0] + 4 * (head // H * views[i, 1] + head % H * views[i, 2]), views[i, 3])
+
+
+@inner
+def _head(views, i, problem, logsumexp, starts):
+    """Head i.  views: of q, k, v and y first."""
+    H = problem.H
+    q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
+    return Head(q, k, v, y, logsumexp + 4 * i * problem.T, min(problem.S, max(0, starts[i // H])))
 
 
 @inner
@@ -132,8 +138,14 @@ def _scale_columns(target, rows, factors):
 
 
 @inner
+def _finite(top):
+    """The maximum of the scores, or 0 if no key is visible: exp(-inf − 0) is 0, exp(-inf + inf) would be NaN."""
+    return top if top != _MINUS_INFINITY else _F(0.0)
+
+
+@inner
 def _pack_features(rows, S, padded, D, target):
-    """Pack S rows of D features as target[panel][key][feature], ROWS features a panel, `padded` keys, zeros beyond S."""
+    """Pack S rows of D features as target[panel][key][feature]: ROWS features a panel, `padded` keys, zeros beyond S."""
     _pack_rows(rows.address, 1, rows.step, D, S, padded, target)
     for d in range(0, D, ROWS):
         _fill(target + 4 * (d * padded + S * ROWS), (padded - S) * ROWS, _F(0.0))
@@ -154,13 +166,13 @@ def _softmax_step(P, keys, top, total, rescale):
             b = maximum(load(row, 2 * QUERIES + i), load(row, 3 * QUERIES + i))
             store(top, i, maximum(load(top, i), maximum(a, b)))
     for i in range(QUERIES):
-        shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)  # no visible key yet: exp(-inf − 0) = 0
+        shift = _finite(load(top, i))
         store(rescale, i, exp_to_zero(load(rescale, i) - shift))
         store(total, i, load(total, i) * load(rescale, i))
     for j in range(0, keys, 4):
         row = P + 4 * j * QUERIES
         for i in range(QUERIES):
-            shift = load(top, i) if load(top, i) != _F(_MINUS_INFINITY) else _F(0.0)
+            shift = _finite(load(top, i))
             p0, p1 = exp_to_zero(load(row, i) - shift), exp_to_zero(load(row, QUERIES + i) - shift)
             p2, p3 = exp_to_zero(load(row, 2 * QUERIES + i) - shift), exp_to_zero(load(row, 3 * QUERIES + i) - shift)
             store(row, i, p0)
@@ -176,7 +188,7 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
     D, padded = problem.D, -(-problem.S // ROWS) * ROWS
     _pack_queries(row_of(head.q, first_query), head.q.step, 1, n, D, D, room.Q)
     _scale(room.Q, D * QUERIES, problem.scale)
-    _fill(room.top, QUERIES, _F(_MINUS_INFINITY))
+    _fill(room.top, QUERIES, _MINUS_INFINITY)
     _fill(room.total, QUERIES, _F(0.0))
     end = _visible_end(problem, first_query + n)
     first = head.start // ROWS * ROWS
@@ -190,7 +202,7 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
             hidden = k0 + j - problem.offset - first_query if problem.causal else 0  # this many queries do not see the key
             if k0 + j < head.start or k0 + j >= end:
                 hidden = QUERIES
-            _fill(room.P + 4 * j * QUERIES, hidden, _F(_MINUS_INFINITY))
+            _fill(room.P + 4 * j * QUERIES, hidden, _MINUS_INFINITY)
         _softmax_step(room.P, keys, room.top, room.total, room.rescale)
         if k0 > first:
             _scale_columns(room.O, D, room.rescale)
@@ -206,15 +218,15 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
 
 @inner
 def _one_query(head, t, problem, scores):
-    """Attention of query t, which reads keys and values in place. A step of text generation is bound by that reading."""
+    """Attention of query t. It reads keys and values in place, because that reading takes most of a generation step's time."""
     D, start, end = problem.D, head.start, _visible_end(problem, t + 1)
     q, y = row_of(head.q, t), row_of(head.y, t)
-    top, total = _F(_MINUS_INFINITY), _F(0.0)
+    top, total = _MINUS_INFINITY, _F(0.0)
     for j in range(start, end):
         score = dot(q, row_of(head.k, j), D) * problem.scale
         store(scores, j, score)
         top = maximum(top, score)
-    shift = top if top != _F(_MINUS_INFINITY) else _F(0.0)
+    shift = _finite(top)
     for j in range(start, end):
         p = exp_to_zero(load(scores, j) - shift)
         store(scores, j, p)
@@ -238,26 +250,24 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
         while task < heads * chunks:
             # The last queries see the most keys, so their tasks take longest and come first.
             i, t0 = task // chunks, (chunks - 1 - task % chunks) * chunk
-            t1, start = min(T, t0 + chunk), min(S, max(0, starts[i // H]))
-            q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
-            head = Head(q, k, v, y, logsumexp + 4 * i * T, start)
+            t1, head = min(T, t0 + chunk), _head(views, i, problem, logsumexp, starts)
             if T <= FEW_QUERIES:
                 for t in range(t0, t1):
                     _one_query(head, t, problem, room.keys)
             else:
                 end = _visible_end(problem, t1)
-                _pack_rows(k.address, k.step, 1, end, D, D, room.keys)  # [panel][d][key]
-                _pack_features(v, end, -(-S // ROWS) * ROWS, D, room.values)
-                ahead = _next_head(views, min(heads - 1, (task + threads) // chunks), H, T, D)  # if threads advance in step
+                _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
+                _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
+                next_head = min(heads - 1, (task + threads) // chunks)  # this thread's next, if all threads advance equally
+                ahead = _next_head(views, next_head, H, T, D)
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
             task = next_task(tasks)
 
 
-def _with_unit_steps(x: np.ndarray) -> np.ndarray:
-    """x if each row is contiguous, else a contiguous copy."""
-    fits = x.dtype == np.float32 and (x.strides[-1] == 4 or x.shape[-1] == 1) and not any(s % 4 for s in x.strides)
-    return x if fits else np.ascontiguousarray(x, np.float32)
+def _readable(x: np.ndarray) -> np.ndarray:
+    """x if it is float32 with contiguous rows, as the kernels require; else a copy."""
+    return x if has_rows(x) else np.ascontiguousarray(x, np.float32)
 
 
 def _views(*arrays: np.ndarray) -> np.ndarray:
@@ -275,28 +285,14 @@ def _problem(q: np.ndarray, S: int, causal_offset: int | None, scale: float | No
     return Problem(B, H, T, S, D, causal_offset is not None, int(causal_offset or 0), factor)
 
 
-def _buffer(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """`out` if the kernel can write it row by row, else a new array."""
-    return out if out is not None and out.shape == shape and _with_unit_steps(out) is out else result(None, shape)
-
-
-def attention_forward(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    *,
-    scale: float | None = None,
-    causal_offset: int | None = None,
-    key_start: Sequence[int] | np.ndarray | None = None,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
-    y, logsumexp = _buffer(out, q.shape), np.empty((B, H, T), np.float32)
+    y, logsumexp = row_result(out, q.shape), np.empty((B, H, T), np.float32)
     if not S or not y.size:
         y[...], logsumexp[...] = 0, -np.inf
         return copy_to_out(y, out), logsumexp
-    views = [*map(_with_unit_steps, (q, k, v)), y]
+    views = [*map(_readable, (q, k, v)), y]
     threads, tasks = threads_for(B * H * T * S * D // 8), np.zeros(1, np.int64)
     # A task is a head, unless there are too few heads to keep all threads busy to the end.
     chunk = T if B * H >= 4 * threads or T <= FEW_QUERIES else -(-T // (-(-4 * threads // (B * H)) * QUERIES)) * QUERIES
@@ -314,11 +310,9 @@ def attention_forward(
 _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
-
-# One head's gradients. dout, dq: Rows (T, D); dk, dv: Rows (S, D).
-Gradients = namedtuple("Gradients", "dout dq dk dv")
 # Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and of upstream
-# gradients (in two orders each); a block of weights and of their gradients; sums; logsumexp and row of the block's queries.
+# gradients (in two orders each); a block of weights and of their gradients; the sums of dQ, dK and dV; logsumexp and row of the
+# block's queries.
 BackwardRoom = namedtuple("BackwardRoom", "K K_features V Q Q_up dO dO_up P dP dQ dK dV logsumexp row end")
 
 
@@ -367,7 +361,7 @@ def _weights(P, dP, logsumexp, row):
 def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
     """Add what one block of queries and one block of keys contribute to dQᵀ, dK and dV."""
     D, D_wide, padded = problem.D, -(-problem.D // QUERIES) * QUERIES, -(-problem.S // ROWS) * ROWS
-    # The first `before` queries do not see key k0; one query more does not see the next key, and so on.
+    # The first `before` queries do not see key k0, the first before + 1 do not see key k0 + 1, and so on.
     before = k0 - problem.offset - first_query if problem.causal else -keys
     for j in range(0, keys, ROWS):
         first = max(0, before + j) // QUERIES * QUERIES
@@ -379,7 +373,7 @@ def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
         for r in range(j, j + ROWS):
             hidden = before + r if start <= k0 + r < end else BLOCK
             if hidden > first:
-                _fill(room.P + 4 * (r * BLOCK + first), hidden - first, _F(_MINUS_INFINITY))
+                _fill(room.P + 4 * (r * BLOCK + first), hidden - first, _MINUS_INFINITY)
         for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
             _weights(room.P + place, room.dP + place, room.logsumexp + 4 * i, room.row + 4 * i)
@@ -407,8 +401,9 @@ def _write_sums(sums, step, S, D, factor, target):
 
 
 @inner
-def _backward_head(head, gradients, problem, room, ahead):
-    (q, k, v, y, logsumexp, start), dout = head, gradients.dout
+def _backward_head(head, dout, dq, dk, dv, problem, room, ahead):
+    """One head's gradients.  dout, dq: Rows (T, D); dk, dv: Rows (S, D)."""
+    q, k, v, y, logsumexp, start = head
     T, S, D, scale = problem.T, problem.S, problem.D, problem.scale
     padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
     _pack_rows(k.address, k.step, 1, S, D, D, room.K)
@@ -421,11 +416,10 @@ def _backward_head(head, gradients, problem, room, ahead):
         _pack_block(row_of(q, t), q.step, n, D, room.Q, room.Q_up)
         _scale(room.Q, BLOCK * D, scale)
         _pack_block(row_of(dout, t), dout.step, n, D, room.dO, room.dO_up)
-        _fill(room.logsumexp, BLOCK, _F(np.inf))  # queries beyond the last one: exp(0 − inf) = 0, so they weigh nothing
+        _fill(room.logsumexp, BLOCK, _F(np.inf))  # beyond the last query every weight is exp(0 − inf) = 0
         _fill(room.row, BLOCK, _F(0.0))
         for i in range(n):
-            value = load(logsumexp, t + i)
-            store(room.logsumexp, i, value if value != _F(_MINUS_INFINITY) else _F(0.0))
+            store(room.logsumexp, i, _finite(load(logsumexp, t + i)))
             store(room.row, i, dot(row_of(dout, t + i), row_of(y, t + i), D))
         _fill(room.dQ, D_padded * BLOCK, _F(0.0))
         end = _visible_end(problem, t + n)
@@ -433,9 +427,9 @@ def _backward_head(head, gradients, problem, room, ahead):
             keys = -(-(min(end, k0 + KEYS_BACKWARD) - k0) // ROWS) * ROWS
             _backward_block(k0, keys, t, start, end, problem, room, ahead)
         _scale(room.dQ, D * BLOCK, scale)
-        unpack(room.dQ, BLOCK, n, D, row_of(gradients.dq, t), gradients.dq.step)
-    _write_sums(room.dK, D_wide, S, D, scale, gradients.dk)
-    _write_sums(room.dV, D_wide, S, D, _F(1.0), gradients.dv)
+        unpack(room.dQ, BLOCK, n, D, row_of(dq, t), dq.step)
+    _write_sums(room.dK, D_wide, S, D, scale, dk)
+    _write_sums(room.dV, D_wide, S, D, _F(1.0), dv)
 
 
 @kernel
@@ -448,40 +442,28 @@ def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
         room = _backward_room(memory + thread * _backward_room(0, S, D).end, S, D)
         i = next_task(tasks)
         while i < heads:
-            rows = T if T <= 512 else 0  # the cache could not hold a longer head's rows until they are needed
+            rows = T if T <= 512 else 0  # the rows of a longer head would leave the cache before their use
             ahead = _next_head(views[:5], min(heads - 1, i + threads), H, rows, D)
-            q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
             dout, dq, dk, dv = _rows(views, 4, i, H), _rows(views, 5, i, H), _rows(views, 6, i, H), _rows(views, 7, i, H)
-            head = Head(q, k, v, y, logsumexp + 4 * i * T, min(S, max(0, starts[i // H])))
-            _backward_head(head, Gradients(dout, dq, dk, dv), problem, room, ahead)
+            _backward_head(_head(views, i, problem, logsumexp, starts), dout, dq, dk, dv, problem, room, ahead)
             i = next_task(tasks)
 
 
 def attention_backward(
-    dout: np.ndarray,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    y: np.ndarray,
-    logsumexp: np.ndarray,
-    *,
-    scale: float | None = None,
-    causal_offset: int | None = None,
-    key_start: Sequence[int] | np.ndarray | None = None,
-    out: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None] = (None, None, None),
+    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ) -> tuple[np.ndarray, ...]:
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
-    grads = [_buffer(o, x.shape) for o, x in zip(out, (q, k, v), strict=True)]
-    if not T or not S or not q.size:
+    grads = [row_result(buffer, x.shape) for buffer, x in zip(out, (q, k, v), strict=True)]
+    if S and q.size:
+        views = [*map(_readable, (q, k, v, y, dout)), *grads]
+        logsumexp, tasks = np.ascontiguousarray(logsumexp, np.float32), np.zeros(1, np.int64)
+        threads = min(threads_for(B * H * T * S * D // 8), B * H)
+        numbers = tuple(_problem(q, S, causal_offset, scale))
+        with kernel_lock:
+            memory = scratch(threads * _backward_room.py_func(0, S, D).end // 4)
+            _backward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
+    else:
         for grad in grads:
             grad[...] = 0
-        return tuple(copy_to_out(g, o) for g, o in zip(grads, out, strict=True))
-    views = [*map(_with_unit_steps, (q, k, v, y, dout)), *grads]
-    logsumexp, tasks = np.ascontiguousarray(logsumexp, np.float32), np.zeros(1, np.int64)
-    threads = min(threads_for(B * H * T * S * D // 8), B * H)
-    numbers = tuple(_problem(q, S, causal_offset, scale))
-    with kernel_lock:
-        memory = scratch(threads * _backward_room.py_func(0, S, D).end // 4)
-        _backward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
-    return tuple(copy_to_out(g, o) for g, o in zip(grads, out, strict=True))
+    return tuple(copy_to_out(grad, buffer) for grad, buffer in zip(grads, out, strict=True))

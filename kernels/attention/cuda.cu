@@ -1,18 +1,18 @@
 // Scaled dot-product attention without ever storing a (T, S) matrix; reference.py has the derivation.
 //
-//     attention_plain              a block owns a query and walks over the keys, one thread per key: slow for many queries, since
-//                                  each reads all keys and values, but right for decoding's single query
+//     attention_plain              a block owns a query and walks over the keys, one thread per key: slow for many queries, each
+//                                  of which reads all keys and values, but fast for decoding's single query
 //     attention_forward            a block owns 64 queries and walks over the keys in tiles of 64
 //     attention_row_dots           dO_i · O_i of every row, which both backward kernels need
 //     attention_backward_keys      dk, dv: a block owns 64 keys and walks over the queries
 //     attention_backward_queries   dq: a block owns 64 queries and walks over the keys
 //
-// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. Of the scores only one tile exists at a
-// time. Each row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums
-// so far shrink. Backward recomputes the weights from the scores and the rows' logsumexp.
+// Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithms 1 and 4. Only one tile of scores exists at a time.
+// Each row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums so far
+// shrink. The backward pass recomputes the weights from the scores and the rows' logsumexp.
 //
-// A single backward kernel would need a third less arithmetic, but its blocks would have to add into each other's dq with
-// atomics, in any order, and give other bits every time. With two kernels every sum has one owner and one order.
+// A single backward kernel would need a third less arithmetic, but its blocks would add to each other's dq with atomics, in any
+// order, and every run would give other bits. With two kernels every sum has one owner and one order.
 //
 // HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each
 // width it meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.
@@ -27,21 +27,21 @@
 
 struct Shape { int T, S, causal, causal_offset; };  // a head's numbers of queries and keys, and its causal mask
 
-// Whether this query sees this key. `start` is the first key that is not padding. (& and |, since computing all four conditions
-// is cheaper than branching.)
+// Whether this query sees this key. `start` is the first key that is not padding. (Computing all four conditions with & and | is
+// cheaper than branching.)
 __device__ __forceinline__ bool visible(const Shape& n, int query, int key, long long start) {
     return (query < n.T) & (key < n.S) & (key >= start) & (!n.causal | (key <= query + n.causal_offset));
 }
 
-// strides has three numbers for each tensor (B, H, T, D) of a kernel, in the order of its parameters: from batch row to batch
-// row, from head to head, from row to row. D is contiguous.
+// strides has three numbers for each tensor (B, H, T, D) of a kernel, in the order of its parameters: the distances from batch
+// row to batch row, from head to head and from row to row. D is contiguous.
 __device__ __forceinline__ const float* head_of(const float* x, const long long* strides, int which, int batch, int head) {
     return x + batch * strides[3 * which] + head * strides[3 * which + 1];
 }
 
 // ---- The plain kernel -----------------------------------------------------------------------------------------------------
-// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. For the result, thread (group, d) sums
-// the shares of y[d] from every groups-th key. strides: q, k, v, y.
+// Block (query, b H + h) takes 256 keys at a time: thread t computes the score of key t. Then thread (group, d) adds up the
+// contributions of every groups-th key to y[d]. strides: q, k, v, y.
 extern "C" __global__ void __launch_bounds__(256)
 attention_plain(const float* q, const float* k, const float* v, float* y, float* logsumexp, const long long* strides,
                 const long long* key_start, int H, int T, int S, int D, float scale, int causal, int causal_offset) {
@@ -74,7 +74,7 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
         __syncthreads();
         const int count = min(256, end - k0);
         float chunk_sum = 0.0f;
-        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // every thread adds them up: no further exchange
+        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // every thread adds up all: no further exchange
         total = total * shrink + chunk_sum;
         top = new_top;
         sum *= shrink;
@@ -93,29 +93,29 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
 }
 
 // ---- The tiled kernels: who owns what -------------------------------------------------------------------------------------
-// A block has 128 threads. Of a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, with COLUMNS columns each.
-// Of a 64 × HEAD_DIM result it owns the same rows with WIDTH columns. The threads that share a row are lanes of one warp, whose
+// A block has 128 threads. In a 64 × 64 tile of scores a thread owns ROWS rows, ROW(0), ROW(1), …, with COLUMNS columns each. In
+// a 64 × HEAD_DIM result it owns the same rows with WIDTH columns. The threads that share a row are lanes of one warp, whose
 // numbers differ in the bits LOWEST to HIGHEST.
 #ifndef TENSOR_CORES
 #define TENSOR_CORES 0  // 1: tensor cores compute the products below in TF32; everything else stays FP32
 #endif
-#if TENSOR_CORES  // a warp owns 16 rows; a lane owns rows g and g + 8 and columns 2q and 2q + 1 of every 8, as mma.sync has it
+#if TENSOR_CORES  // a warp owns 16 rows; a lane owns rows g and g + 8, and columns 2q and 2q + 1 of every 8, as in mma.sync
 #define ROWS 2
 #define COLUMNS 16
 #define LOWEST 1
 #define HIGHEST 2
 #define WIDTH (HEAD_DIM / 4)
-#define PITCH (HEAD_DIM + 8)    // of a tile of q, k, v or their gradients; 8 more spread 4 rows' eights over the 32 banks
+#define PITCH (HEAD_DIM + 8)    // floats from row to row of a tile; the extra 8 spread 4 rows over the 32 banks
 #define ROW(i) ((int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * (i))
 #define COLUMN(c) (8 * ((c) / 2) + (int)threadIdx.x % 4 * 2 + (c) % 2)
 #define RESULT_COLUMN(c) COLUMN(c)
-#else             // a warp owns every 4th pair of rows; a thread every 16th column, or quads of a result's if HEAD_DIM allows
+#else             // a warp owns every 4th pair of rows; a thread every 16th column, or in a result quads if HEAD_DIM allows
 #define ROWS 8
 #define COLUMNS 4
 #define LOWEST 2
 #define HIGHEST 16
 #define WIDTH (HEAD_DIM / 16)
-#define PITCH (HEAD_DIM + 4)    // 4 more spread 8 rows' quads over the 32 banks
+#define PITCH (HEAD_DIM + 4)    // the extra 4 spread the quads of 8 rows over the 32 banks
 #define ROW(i) ((int)threadIdx.x / 32 * 2 + (int)threadIdx.x % 2 + 8 * (i))
 #define COLUMN(c) ((int)threadIdx.x % 32 / 2 + 16 * (c))
 #if HEAD_DIM % 64 == 0
@@ -129,7 +129,7 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
 // 1. Copies rows row0 … row0 + 63 of x to shared memory, with zeros outside x.
 __device__ __forceinline__ void load_tile(float* tile, const float* x, long long stride, int row0, int rows, int D, int aligned) {
     const int quads = HEAD_DIM / 4, rows_at_once = 128 / quads;
-    // Nearly always: a whole tile, in quads.
+    // The usual case: a whole tile, in quads.
     if (aligned && D == HEAD_DIM && row0 + TILE <= rows && TILE % rows_at_once == 0 && 128 % quads == 0) {
         const int r = (int)threadIdx.x / quads, c = (int)threadIdx.x % quads * 4;
         const float* from = x + (row0 + r) * stride + c;
@@ -247,12 +247,12 @@ __device__ __forceinline__ void store_rows(float* x, long long stride, int row0,
             if (row0 + ROW(i) < rows && RESULT_COLUMN(c) < D) x[(row0 + ROW(i)) * stride + RESULT_COLUMN(c)] = sum[i][c] * factor;
 }
 
-// Whether every query of the tile at q0 sees every key of the tile at k0; nearly always, and then nothing has to be masked.
+// Whether every query of the tile at q0 sees every key of the tile at k0. In this usual case nothing has to be masked.
 __device__ __forceinline__ bool all_visible(const Shape& n, int q0, int k0, long long start) {
     return k0 + TILE <= n.S && k0 >= start && (!n.causal || k0 + TILE - 1 <= q0 + n.causal_offset);
 }
 
-// Sets the score of every key that its query does not see to -inf. by_keys: the rows of s are keys, its columns queries.
+// Sets the scores of keys that their query does not see to -inf. by_keys: the rows of s are keys, its columns queries.
 __device__ __forceinline__ void mask(const Shape& n, float (*s)[COLUMNS], int q0, int k0, long long start, int by_keys) {
     if (all_visible(n, q0, k0, start)) return;
     UNROLL for (int i = 0; i < ROWS; ++i)
@@ -301,7 +301,7 @@ attention_forward(const float* q, const float* k, const float* v, float* y, floa
             float tile_top = MINUS_INFINITY;
             UNROLL for (int j = 0; j < COLUMNS; ++j) tile_top = fmaxf(tile_top, s[i][j]);
             const float new_top = fmaxf(top[i], row_max(tile_top));
-            const float shift = new_top == MINUS_INFINITY ? 0.0f : new_top;  // no key visible so far: exp(-inf − 0) is 0
+            const float shift = new_top == MINUS_INFINITY ? 0.0f : new_top;  // if no key is visible so far: exp(-inf − 0) is 0
             const float shrink = expf(top[i] - shift);
             float tile_sum = 0.0f;
             UNROLL for (int j = 0; j < COLUMNS; ++j) tile_sum += s[i][j] = expf(s[i][j] - shift);

@@ -3,7 +3,7 @@
 q, k and v may be any views whose last axis is contiguous, such as the three parts of one projection, since the kernels take
 strides. The result is a (B, H, T, D) view of memory ordered (B, T, H, D), so joining the heads copies nothing.
 
-kernels.gpu.set_matmul_precision applies here too. In "bf16" attention still rounds to TF32: the tiles lie in shared memory as
+kernels.gpu.set_matmul_precision applies here too, but in "bf16" attention rounds to TF32: the tiles lie in shared memory as
 float32 either way, so shorter numbers would gain nothing.
 """
 
@@ -16,23 +16,17 @@ import numpy as np
 
 from kernels import gpu
 from kernels.arrays import Array, array_module
-from kernels.gpu import Argument, Source, Strided, empty, f32, i32
+from kernels.gpu import Argument, Source, Strided, empty, f32, finish_output, i32
 
 TILE, THREADS = 64, 128
-# The widest head: forward's tiles fit an H100. Backward's fit there up to 192, and up to 64 on GPUs with 99 KB per block.
+# Forward's tiles fit an H100's shared memory up to this width. Backward's fit there up to 192, and up to 64 on GPUs with 99 KB
+# for each block.
 WIDEST_HEAD = 256
 PLAIN_QUERIES = 8  # up to this many queries, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
 def attention_forward(
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    scale: float | None = None,
-    causal_offset: int | None = None,
-    key_start: Array | None = None,
-    out: Array | None = None,
+    q, k, v, *, scale=None, causal_offset=None, key_start=None, out: Array | None = None
 ) -> tuple[Array, Array]:
     """See reference.attention_forward; all arrays are float32."""
     source = _source(q)
@@ -49,24 +43,11 @@ def attention_forward(
     else:
         grid, shared = (gpu.blocks_for(T, TILE), B * H), _shared_bytes(source, q, 3)
         source.launch("attention_forward", grid, (THREADS,), *arrays, *settings, _aligned_rows(q, k, v), shared=shared)
-    if out is not None and y is not out:
-        out[...] = y
-        y = out
-    return y, logsumexp
+    return finish_output(y, out), logsumexp
 
 
 def attention_backward(
-    dout: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    y: Array,
-    logsumexp: Array,
-    *,
-    scale: float | None = None,
-    causal_offset: int | None = None,
-    key_start: Array | None = None,
-    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+    dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ) -> tuple[Array, ...]:
     """See reference.attention_backward."""
     source = _source(q)
@@ -83,12 +64,7 @@ def attention_backward(
         outputs, strides = [Strided(grad) for grad in grads], _strides(dout, q, k, v, *grads)
         grid = (gpu.blocks_for(length, TILE), B * H)
         source.launch(f"attention_backward_{name}", grid, (THREADS,), *inputs, *outputs, strides, *settings, shared=shared)
-    results = []
-    for grad, buffer in zip((dq, dk, dv), out, strict=True):
-        if buffer is not None and buffer is not grad:
-            buffer[...] = grad
-        results.append(grad if buffer is None else buffer)
-    return tuple(results)
+    return tuple(finish_output(grad, buffer) for grad, buffer in zip((dq, dk, dv), out, strict=True))
 
 
 def _source(q: Array) -> Source:
@@ -106,9 +82,7 @@ def _rows_contiguous(x: Array) -> Array:
     return x if x.strides[-1] == 4 or x.shape[-1] == 1 else array_module(x).ascontiguousarray(x)
 
 
-def _settings(
-    q: Array, k: Array, scale: float | None, causal_offset: int | None, key_start: Array | None
-) -> tuple[Argument, ...]:
+def _settings(q: Array, k: Array, scale: float | None, causal_offset: int | None, key_start) -> tuple[Argument, ...]:
     """The arguments from key_start to causal_offset, which all the kernels share."""
     _, H, T, D = q.shape
     start = None if key_start is None else array_module(q).asarray(key_start, np.int64)
@@ -121,7 +95,7 @@ def _aligned_rows(*arrays: Array) -> np.int32:
 
 
 def _shared_bytes(source: Source, q: Array, tiles: int) -> int:
-    """Bytes of shared memory for `tiles` tiles of rows and one of weights, with PITCH and WEIGHT_PITCH as in cuda.cu.
+    """Bytes of shared memory for `tiles` tiles of rows and one tile of weights, with PITCH and WEIGHT_PITCH as in cuda.cu.
 
     Raises:
         ValueError: if q's device cannot give a block that much.
@@ -137,9 +111,9 @@ def _shared_bytes(source: Source, q: Array, tiles: int) -> int:
 
 
 def _strides(*arrays: Array) -> Array:
-    """Batch, head and row stride of each tensor, in elements, on the device.
+    """The strides of each tensor's batch, head and row axes, in elements, on the device.
 
-    Every step has the same few sets of strides, so they stay on the device and only the first step copies them.
+    Every training step uses the same few sets of strides, so only the first step copies them to the device.
     """
     return _strides_on(array_module(arrays[0]), tuple(s // 4 for a in arrays for s in a.strides[:3]))
 

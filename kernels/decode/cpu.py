@@ -1,25 +1,24 @@
 """One token of each text through a whole GPT on the CPU: the reference's Decoder in float32, as one compiled function.
 
-Its time is the time of the matrix products, `naive_rows` below, which are bound by reading the weights. The fast version
-differs in three ways:
+Nearly all its time goes into the matrix products, `naive_rows` below, and nearly all of theirs into reading the weights. The
+fast version differs in three ways:
 
-- All threads read each matrix once, and each multiplies its rows of the matrix by the x of every text.
-- Four rows are in flight at a time, so that the loads of one hide behind the additions of another. For the second text, the
+- Each thread reads a share of the rows of a matrix once, and multiplies them by the x of every text.
+- A thread takes four rows at a time, so the loads of one row hide behind the additions of another. From the second text on, the
   rows come from the cache.
 - int8 weights become floats in the registers, so memory delivers a quarter of the bytes.
 """
 
 from collections import namedtuple
-from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from kernels.decode.reference import Cache, Layer, Matrix, Norm, quantize_rows  # noqa: F401  (re-exported for the kernel set)
+from kernels.decode import reference
 from kernels.gelu.cpu import gelu_tanh
-from kernels.launch import address, as_flat, inner, intrinsic, kernel, threads_for
-from kernels.simd import FLOAT, add_rows, dot, dot_products, exp, four_dots, load, maximum, next_task, prefetch, store
+from kernels.launch import address, as_flat, inner, kernel, threads_for
+from kernels.simd import add_rows, dot, dot_products, exp, four_dots, instruction, load, maximum, next_task, prefetch, store
 
 
 def naive_rows(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -33,6 +32,8 @@ def naive_rows(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.nd
     return y
 
 
+quantize_rows = reference.quantize_rows  # quantizing happens once, when a model is loaded
+
 _F = types.float32
 TASK = 1 << 15  # weights of a short task, some microseconds of reading
 AHEAD = 4096  # bytes to prefetch ahead; the processor's own prefetching stops at every row's end, and at every page's
@@ -43,21 +44,17 @@ NORM_1, QKV, MERGE, NORM_2, WIDEN, NARROW = 0, 2, 5, 8, 10, 13  # where a layer'
 Weights = namedtuple("Weights", "weight scale bias rows columns")
 # The addresses of a norm's weight and bias (0 for none), and its form.
 NormWeights = namedtuple("NormWeights", "weight bias eps rms")
-# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, tokens in a cache.
+# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, room in a cache for tokens.
 Sizes = namedtuple("Sizes", "C H G W V context")
 # One text's attention: addresses of the new q, k, v, of cached keys and values, of angles (0 for none), of scores and result.
 Attention = namedtuple("Attention", "qkv keys values length cos sin scores y")
 
 
-@intrinsic
-def load_byte(typing, address, index):
+@instruction(_F, types.int64, types.int64)
+def load_byte(builder, address, index):
     """Read the int8 number `index` of an array that starts at `address`, as a float32."""
-
-    def emit(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        return builder.sitofp(builder.load(builder.gep(pointer, [args[1]])), FLOAT)
-
-    return types.float32(types.int64, types.int64), emit
+    number = builder.load(builder.gep(builder.inttoptr(address, ir.IntType(8).as_pointer()), [index]))
+    return builder.sitofp(number, ir.FloatType())
 
 
 _byte_dot, _four_byte_dots = dot_products(load_byte, 1)
@@ -93,28 +90,24 @@ def _rows(w, first, last, x, y, B, add, gelu):
 
 
 @inner
-def _norms(x, norm, C, y, B):
+def _norm_rows(x, norm, C, y, B):
     """x, y: (B, C)"""
     for b in range(B):
-        _norm(x + 4 * b * C, norm, C, y + 4 * b * C)
-
-
-@inner
-def _norm(x, norm, C, y):
-    mean = _F(0.0)
-    if not norm.rms:
+        row, target = x + 4 * b * C, y + 4 * b * C
+        mean = _F(0.0)
+        if not norm.rms:
+            for c in range(C):
+                mean += load(row, c)
+            mean /= _F(C)
+        square = _F(0.0)
         for c in range(C):
-            mean += load(x, c)
-        mean /= _F(C)
-    square = _F(0.0)
-    for c in range(C):
-        square += (load(x, c) - mean) * (load(x, c) - mean)
-    rstd = _F(1.0) / np.sqrt(square / _F(C) + norm.eps)
-    for c in range(C):
-        store(y, c, (load(x, c) - mean) * rstd * load(norm.weight, c))
-    if norm.bias != 0:
+            square += (load(row, c) - mean) * (load(row, c) - mean)
+        rstd = _F(1.0) / np.sqrt(square / _F(C) + norm.eps)
         for c in range(C):
-            store(y, c, load(y, c) + load(norm.bias, c))
+            store(target, c, (load(row, c) - mean) * rstd * load(norm.weight, c))
+        if norm.bias != 0:
+            for c in range(C):
+                store(target, c, load(target, c) + load(norm.bias, c))
 
 
 @inner
@@ -128,14 +121,12 @@ def _rotate(x, cos, sin, D):
 
 @inner
 def _attend(q, k, v, S, D, scale, weights, y):
-    """One head.  q, y: (D,); k, v: (S, D); weights: room for S numbers."""
+    """Attention of one head.  q, y: (D,); k, v: (S, D); weights: memory for S numbers."""
     s = 0
     while s + 4 <= S:
-        a, b, c, d = four_dots(q, k + 4 * s * D, D, D)
-        store(weights, s, a * scale)
-        store(weights, s + 1, b * scale)
-        store(weights, s + 2, c * scale)
-        store(weights, s + 3, d * scale)
+        dots = four_dots(q, k + 4 * s * D, D, D)
+        for i in range(4):
+            store(weights, s + i, dots[i] * scale)
         s += 4
     while s < S:
         store(weights, s, dot(q, k + 4 * s * D, D) * scale)
@@ -208,14 +199,14 @@ def _share_of_rows(w, x, y, B, add, gelu, tasks, threads):
 
 @kernel
 def _token(table, caches, lengths, last, numbers, form, room, team):
-    """All layers and the output layer. Addresses of 0 stand for None.
+    """All layers and the output layer. An address of 0 means None.
 
     table: (layers, 16), the addresses of each Layer's arrays, in order; caches: (B, layers, 2), of keys and values.
     lengths: (B,) tokens in each text; last: addresses of the last norm's weight and bias, and of the output layer's weight and
     scale; numbers: a Sizes; form: eps, rms, gated.
     room: addresses of x (B, C), which is overwritten, of the angles' cos and sin, of the logits, and of scratch memory for
     C + (C + 2GD) + C + W + H · context floats a text.
-    team: the number of threads, and the address of zeroed task counters, five a layer and one.
+    team: the number of threads, and the address of zeroed task counters, five for each layer and one for the output layer.
     """
     sizes = Sizes(*numbers)
     C, H, G, W, V, context = numbers
@@ -231,7 +222,7 @@ def _token(table, caches, lengths, last, numbers, form, room, team):
     F = W // 2 if gated else W
     for i in range(len(table)):
         t = table[i]
-        _norms(x, NormWeights(t[NORM_1], t[NORM_1 + 1], eps, rms), C, h, B)
+        _norm_rows(x, NormWeights(t[NORM_1], t[NORM_1 + 1], eps, rms), C, h, B)
         for _ in prange(threads):
             _share_of_rows(_weights(t, QKV, QKV_WIDTH, C), h, qkv, B, False, False, tasks, threads)
         for _ in prange(threads):
@@ -244,7 +235,7 @@ def _token(table, caches, lengths, last, numbers, form, room, team):
                 task = next_task(tasks + 8)
         for _ in prange(threads):
             _share_of_rows(_weights(t, MERGE, C, C), y, x, B, True, False, tasks + 16, threads)
-        _norms(x, NormWeights(t[NORM_2], t[NORM_2 + 1], eps, rms), C, h, B)
+        _norm_rows(x, NormWeights(t[NORM_2], t[NORM_2 + 1], eps, rms), C, h, B)
         for _ in prange(threads):
             _share_of_rows(_weights(t, WIDEN, W, C), h, wide, B, False, not gated, tasks + 24, threads)
         if gated:
@@ -253,7 +244,7 @@ def _token(table, caches, lengths, last, numbers, form, room, team):
             _share_of_rows(_weights(t, NARROW, C, F), wide, x, B, True, False, tasks + 32, threads)
         tasks += 40
     norm, norm_bias, head, head_scale = last
-    _norms(x, NormWeights(norm, norm_bias, eps, rms), C, h, B)
+    _norm_rows(x, NormWeights(norm, norm_bias, eps, rms), C, h, B)
     for _ in prange(threads):
         _share_of_rows(Weights(head, head_scale, 0, V, C), h, logits, B, False, False, tasks, threads)
 
@@ -262,38 +253,19 @@ def _address(array: np.ndarray | None) -> int:
     return 0 if array is None else address(array)
 
 
-def _contiguous_norm(norm: Norm) -> Norm:
-    return Norm(as_flat(norm.weight), None if norm.bias is None else as_flat(norm.bias))
-
-
-def _contiguous_matrix(matrix: Matrix) -> Matrix:
-    weight = np.ascontiguousarray(matrix.weight, np.float32 if matrix.scale is None else np.int8)
-    return Matrix(weight, *(None if a is None else as_flat(a) for a in (matrix.scale, matrix.bias)))
-
-
-def _contiguous_layer(layer: Layer) -> Layer:
-    norm_1, qkv, merge, norm_2, widen, narrow = layer
-    attention = _contiguous_norm(norm_1), _contiguous_matrix(qkv), _contiguous_matrix(merge)
-    return Layer(*attention, _contiguous_norm(norm_2), _contiguous_matrix(widen), _contiguous_matrix(narrow))
+def _contiguous(part):
+    """The Norm or Matrix with contiguous arrays: float32, or int8 for a weight that has scales."""
+    weight_type = np.float32 if getattr(part, "scale", None) is None else np.int8
+    weight, *others = part
+    return type(part)(np.ascontiguousarray(weight, weight_type), *(None if a is None else as_flat(a) for a in others))
 
 
 class Decoder:
-    """See kernels/decode/reference.py. It keeps the arrays and uses their addresses, so they must stay in place."""
+    """See kernels/decode/reference.py. A Decoder uses the addresses of the weights, so their arrays must stay in place."""
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        norm: Norm,
-        head: Matrix,
-        *,
-        n_head: int,
-        n_kv_head: int,
-        eps: float,
-        rms: bool = False,
-        gated: bool = False,
-    ) -> None:
-        ready = [_contiguous_layer(layer) for layer in layers]
-        norm, head = _contiguous_norm(norm), _contiguous_matrix(head)
+    def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False) -> None:
+        ready = [reference.Layer(*map(_contiguous, layer)) for layer in layers]
+        norm, head = _contiguous(norm), _contiguous(head)
         self.arrays = ready, norm, head  # keeps the arrays alive
         table = [[_address(a) for part in layer for a in part] for layer in ready]
         self.table = np.array(table, np.int64)  # (layers, 16)
@@ -306,7 +278,7 @@ class Decoder:
         self.cache_table = np.empty((0, 0, 2), np.int64)
         self.room = np.empty(0, np.float32)
 
-    def _addresses_of(self, caches: Sequence[Cache]) -> np.ndarray:
+    def _addresses_of(self, caches) -> np.ndarray:
         """The addresses of keys and values, (B, layers, 2); computed anew only if the arrays differ from the last step's."""
         arrays = [a for text in caches for pair in text for a in pair]
         known = self.cache_arrays
@@ -320,13 +292,7 @@ class Decoder:
             self.room = np.empty(len(caches) * floats, np.float32)
         return self.cache_table
 
-    def step(
-        self,
-        x: np.ndarray,
-        caches: Sequence[Cache],
-        lengths: Sequence[int] | np.ndarray,
-        turn: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> np.ndarray:
+    def step(self, x, caches, lengths, turn=None) -> np.ndarray:
         """See kernels/decode/reference.py."""
         table, context = self._addresses_of(caches), caches[0][0][0].shape[2]
         lengths = np.array(lengths, np.int64)

@@ -1,10 +1,10 @@
 """One token of each text through a whole GPT: the specification, in NumPy.
 
-Decoding multiplies one row of each text by every matrix of the model, so its time is the time to read the weights. All texts
-share one reading. The rest (norms, a few heads' attention) is little work, but a call for each operation would cost time. So
-this kernel computes a whole token. The result equals the model's forward pass on one token with a cache.
+Decoding multiplies one row of each text by every matrix of the model. Reading the weights takes nearly all the time, and all
+texts share one reading. The rest (norms, attention of one query) is little work, but a call for each operation would cost time.
+So this kernel computes a whole token. The result equals the model's forward pass on one token with a cache.
 
-Eight bits: a matrix may be stored as int8 with one scale for each row, w ≈ scale · q with scale = max|w| / 127. That is a
+Eight bits: a matrix may be stored as int8 with one scale for each row, w ≈ scale · q with scale = max|w| / 127. That takes a
 quarter of the bytes. The activations stay in float32.
 Source: Dettmers et al. 2022, LLM.int8() (arXiv:2208.07339), §2, row-wise quantization, here of the weights only.
 """

@@ -1,7 +1,7 @@
 """Embedding on the CPU in float32: all threads gather rows, and scatter their gradients without a race.
 
 The backward kernel equals `naive_embedding_backward`. Two threads must not add to the same row of the table at once. So the
-indices are sorted first, and each run of equal indices belongs to one thread.
+caller sorts the indices, and each run of equal indices belongs to one thread.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def _forward(weight, indices, y, threads):  # weight: (V, C)  indices: (R,)  y: 
 
 @inner
 def _scatter(rows, indices, order, dweight, first, last):
-    """Add the rows order[first:last]. A run of equal indices belongs to the thread in whose share it begins."""
+    """Add the rows order[first:last] to dweight. A run of equal indices belongs to the thread in whose share it begins."""
     R = len(order)
     while 0 < first < R and indices[order[first]] == indices[order[first - 1]]:
         first += 1
@@ -80,12 +80,10 @@ def embedding_backward(
 ) -> np.ndarray:
     """See kernels/embedding/reference.py."""
     flat = check_indices(indices, num_embeddings, "embedding").reshape(-1)  # (R,)
-    direct = out is not None and out.dtype == np.float32 and out.flags.c_contiguous
-    dweight = out if out is not None and direct else np.empty((num_embeddings, dy.shape[-1]), np.float32)
-    if accumulate and out is not None and not direct:
+    dweight = result(out, (num_embeddings, dy.shape[-1]))
+    zero = not accumulate or out is None
+    if not zero and dweight is not out:
         dweight[...] = out
-    # The sort is stable, so the copies of a row keep their order, and every sum has one owner and one order.
-    order = np.argsort(flat, kind="stable")  # (R,)
-    zero = not (accumulate and out is not None)
+    order = np.argsort(flat, kind="stable")  # (R,); equal indices keep their order, so every sum has one owner and one order
     _backward(as_rows(dy), flat, order, dweight, zero, threads_for(dy.size + dweight.size * zero))
     return copy_to_out(dweight, out)

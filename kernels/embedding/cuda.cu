@@ -1,21 +1,21 @@
 // Rows gathered from a table; reference.py has the derivation.
 //
-// Forward copies rows. Backward adds up the gradients of all copies of a row. Atomic additions would be the simplest way, but
-// the last bits of a sum would depend on which came first, and two runs of one training would differ. Here each sum has one
-// owner and one order: the warp at the first place of an index walks over the later places.
+// The forward pass copies rows. The backward pass adds up the gradients of all copies of a row. Atomic additions would be the
+// simplest way, but the last bits of a sum would depend on their order, and two runs of one training would differ. Here each sum
+// has one owner and one order: the warp at the first place of an index in the list walks over the later places.
 
 #include "../common.cuh"
 
-// y[r] = weight[indices[r]], block r. An index out of range gives NaN, and nothing is read for it.
+// Block r copies a row: y[r] = weight[indices[r]]. For an index out of range it writes NaN and reads nothing.
 extern "C" __global__ void embedding_forward(const float* weight, const long long* indices, float* y, int table_rows, int columns) {
     const long long index = indices[blockIdx.x], r = blockIdx.x;
     const bool valid = index >= 0 && index < table_rows;
     for (int c = threadIdx.x; c < columns; c += blockDim.x) y[r * columns + c] = valid ? weight[index * columns + c] : NOT_A_NUMBER;
 }
 
-// dweight[v] (+)= Σ_{r: indices[r] = v} dy[r]; rows v without a place stay as they are. Block (place, j) is one warp. It
-// returns unless its place is the first with its index. Then it adds columns 128 j … 128 j + 127 over all places in order, four
-// a lane.
+// dweight[v] (+)= Σ_{r: indices[r] = v} dy[r]; rows v that no index names stay as they are. Block (place, j) is one warp. If its
+// place is the first with its index, it adds up columns 128 j … 128 j + 127, four a lane, over all places with that index, in
+// order. Else it returns.
 extern "C" __global__ void embedding_backward(const float* dy, const long long* indices, float* dweight, int places, int table_rows,
                                               int columns, int accumulate) {
     const int place = blockIdx.x, lane = threadIdx.x, first_column = blockIdx.y * 128 + lane;

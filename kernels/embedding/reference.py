@@ -21,10 +21,10 @@ def embedding_backward(
         dy: gradient of y, (..., C).
         indices: as in the forward pass, (...,).
         num_embeddings: V.
-        accumulate: add to `out` in place of overwriting it.
+        accumulate: add to `out` instead of overwriting it.
 
     Returns:
-        dweight: (V, C), zero in rows that were never looked up.
+        dweight: (V, C), zero in rows that no index names.
     """
     rows = dy.reshape(-1, dy.shape[-1])  # (R, C)
     flat = indices.reshape(-1)  # (R,)

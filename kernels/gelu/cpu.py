@@ -3,9 +3,9 @@
 The kernels equal `naive_gelu`. They use a polynomial exp, which LLVM can vectorise, in place of the library's tanh and erf. The
 tanh form needs no tanh: with the logistic function σ(v) = 1 / (1 + e⁻ᵛ),   (1 + tanh u) / 2 = σ(2u),   so
 
-    y = x/2 (1 + tanh u) = x σ(2u)
+    y = x/2 (1 + tanh u) = x σ(2u).
 
-which costs one exp and, unlike 1 + tanh u, keeps its relative precision where tanh is close to −1.
+This costs one exp and, unlike 1 + tanh u, keeps its relative precision where tanh is close to −1.
 """
 
 import math
@@ -41,7 +41,7 @@ FORMS: dict[str | None, int] = {"none": 1, "tanh": 2}
 def gelu_tanh(x):
     """x σ(2u), u = √(2/π) (x + 0.044715 x³): GPT-2's GELU of one number, absolute error below 5e-7 · max(1, |x|)."""
     u2 = _F(_TWO_S) * (x + _F(_C) * x * x * x)
-    # Below -20 the float32 result is 0, but a clipped e^-u2 is too small to make it so; 0 · -inf gives NaN, as in NumPy.
+    # Below -20 the float32 result is 0, but dividing by a clipped e^-u2 would not give 0. And 0 · -inf is NaN, as in NumPy.
     return x / (_F(1.0) + clipped_exp(-u2)) if x > _F(-20.0) else x * _F(0.0)
 
 
@@ -122,12 +122,6 @@ def _backward(dy, x, dx, form, threads):  # dy, x, dx: (N,)
 
 
 @inner
-def _slope_row(dy, z, dz, form):
-    for c in range(len(dy)):
-        dz[c] = dy[c] * (gelu_tanh_slope(z[c]) if form == 2 else gelu_slope(z[c]))
-
-
-@inner
 def _add_row(x, sums):
     for c in range(len(x)):
         sums[c] += x[c]
@@ -135,15 +129,13 @@ def _add_row(x, sums):
 
 @kernel
 def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (threads, C), zeros
-    """dz = dy · g'(z) for GELU g in one of the FORMS (0: dz is dy), and each thread's column sums while a row is cached."""
+    """dz = dy · g'(z) for the GELU g of FORMS (form 0: dz is dy), and each thread's column sums while a row is cached."""
     threads = len(sums)
     for thread in prange(threads):
         first, last = share(len(dy), thread, threads)
         for r in range(first, last):
-            if form == 1:  # a constant form: each loop is compiled without a branch inside
-                _slope_row(dy[r], z[r], dz[r], 1)
-            elif form == 2:
-                _slope_row(dy[r], z[r], dz[r], 2)
+            if form != 0:
+                _backward_span(dy[r], z[r], dz[r], form)
             _add_row(dz[r], sums[thread])
 
 

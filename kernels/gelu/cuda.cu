@@ -1,7 +1,7 @@
 // GELU; reference.py has the formulas and the derivation.
 //
-// Memory alone limits elementwise work. In gelu_plain a thread computes one element; in the other kernels it computes a quad of
-// neighbours, which moves the same bytes with a quarter of the instructions.
+// The speed of memory alone limits elementwise work. In gelu_plain a thread computes one element; in the other kernels it computes
+// a quad of neighbours, which moves the same bytes with a quarter of the instructions.
 
 #include "../common.cuh"
 

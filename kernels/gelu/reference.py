@@ -1,7 +1,7 @@
 """GELU: the specification, in NumPy, for any float dtype.
 
 Source: Hendrycks, Gimpel 2016, Gaussian Error Linear Units (arXiv:1606.08415), §2: x Φ(x), where Φ is the normal distribution
-function, and its tanh approximation, with which GPT-2 was trained.
+function, and the tanh approximation that GPT-2 was trained with.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_erf: Any = np.frompyfunc(math.erf, 1, 1)  # NumPy has no erf; the standard library's is slow, and exact to the last bit or two
+_erf: Any = np.frompyfunc(math.erf, 1, 1)  # NumPy has no erf; the standard library's is slow but exact to the last bit or two
 TANH_SCALE = math.sqrt(2 / math.pi)
 TANH_CUBIC = 0.044715
 

@@ -1,8 +1,8 @@
 """A block of a product: some rows of A times packed panels of B, tile by tile, then bias and GELU while C is in the cache.
 
-If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first pays
-off. If A's rows run across k, a column of a tile is a small piece of a cache line. Then the tiles of the first panel pack A for
-the panels that follow. (Packing it beforehand kept the multiply-adds waiting for up to a tenth of the time.)
+If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first is
+faster. If A's rows run across k, each column of a tile is a small piece of a cache line. Then the tiles of the first panel pack
+A for the panels that follow. (Packing A beforehand kept the multiply-adds waiting for up to a tenth of the time.)
 """
 
 from collections import namedtuple
@@ -16,10 +16,10 @@ from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, pack
 
 _F = types.float32
 
-DEEPEST = 512  # most columns of A in one step
+DEPTH = 512  # most columns of A in one step
 TALLEST = 96  # most rows of A in one block
 FEW_PANELS = 16  # most panels of B for which A is read in place
-ROOM = TALLEST * DEEPEST + WIDTH + ROWS * COLUMNS + WIDTH  # floats of scratch memory for block_product: packed A, an edge tile
+ROOM = TALLEST * DEPTH + WIDTH + ROWS * COLUMNS + WIDTH  # floats of scratch memory for block_product: packed A, an edge tile
 
 _tile, _packing_tile = register_tile(ROWS, VECTORS), packing_tile(ROWS, VECTORS)
 _tile_of_three, _tile_of_two, _tile_of_one = (tile_in_place(ROWS, n, b_row=COLUMNS) for n in (VECTORS, 2, 1))
@@ -31,8 +31,8 @@ _add_bias, _copy = add_row(COLUMNS), copy_row(COLUMNS)
 Operand = namedtuple("Operand", "address row_step column_step")
 # A piece of C: its address, the floats from one row to the next, and its size.
 Piece = namedtuple("Piece", "address step rows columns")
-# A product's epilogue: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation. Two
-# addresses and a number; 0 stands for none.
+# A product's epilogue: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation (1 GELU,
+# 2 its tanh form). Bias and preactivation are addresses. 0 means none.
 Epilogue = namedtuple("Epilogue", "bias preactivation step activation")
 
 
@@ -76,7 +76,7 @@ def finish(c, epilogue):
 
 @inner
 def _edge_product(a, b, K, c, add, edge_tile):
-    """A tile that extends beyond C: computed whole in `edge_tile`, from which C's part is copied."""
+    """A tile that extends beyond C: compute it whole in `edge_tile`, then copy C's part."""
     _tile_of_three(a.address, b, edge_tile, K, COLUMNS, False, a.row_step, a.column_step)
     for r in range(c.rows):
         for j in range(c.columns):
@@ -85,15 +85,8 @@ def _edge_product(a, b, K, c, add, edge_tile):
 
 
 @inner
-def _packing_panel(a, packed, b, K, c, add):
-    """Whole tiles of A, whose rows run across k, times a panel of B; packs A on the way for the panels that follow."""
-    for i in range(0, c.rows, ROWS):
-        _packing_tile(a.address + 4 * i, b, c.address + 4 * i * c.step, K, c.step, add, a.column_step, packed + 4 * i * K)
-
-
-@inner
 def _panel(a, tile_step, b, K, c, add, edge_tile):
-    """Whole tiles of A times a panel of B.  tile_step: floats from one row of A to the next row, from tile to tile."""
+    """Multiply whole tiles of A by a panel of B.  tile_step: a ROWS-th of the floats from one tile of A to the next."""
     for i in range(0, c.rows, ROWS):
         tile, target = a.address + 4 * i * tile_step, c.address + 4 * i * c.step
         if c.columns == COLUMNS and a.column_step == ROWS:
@@ -111,22 +104,22 @@ def _panel(a, tile_step, b, K, c, add, edge_tile):
 
 @inner
 def block_product(a, b_packed, K, c, add, last, epilogue, room):
-    """C = A B, or += if `add`, DEEPEST columns of A at a time, and the epilogue if `last`.
+    """C = A B, or += if `add`, DEPTH columns of A at a time, and the epilogue if `last`.
 
     a: Operand (rows, K); b_packed: address of K packed rows of B; c: Piece; room: address of ROOM floats. Rows that do not fill
     a tile are packed with zeros below them.
     """
-    steps = (K + DEEPEST - 1) // DEEPEST
-    whole, edge_tile = c.rows // ROWS * ROWS, room + 4 * (TALLEST * DEEPEST + WIDTH)
+    steps = (K + DEPTH - 1) // DEPTH
+    whole, edge_tile = c.rows // ROWS * ROWS, room + 4 * (TALLEST * DEPTH + WIDTH)
     in_place = a.column_step == 1 and c.columns <= FEW_PANELS * COLUMNS
-    packed_on_the_way = a.column_step != 1 and c.columns >= COLUMNS
+    packed_by_tiles = a.column_step != 1 and c.columns >= COLUMNS
     for step in range(steps):
         k0, k1 = K * step // steps, K * (step + 1) // steps
         depth, add_now, part = k1 - k0, add or step > 0, operand_at(a, 0, k0)
         tiles = Operand(part.address, a.row_step, 1) if in_place else Operand(room, 1, ROWS)
         tile_step = a.row_step if in_place else depth
         remainder = Operand(room + 4 * whole * depth, 1, ROWS)  # packed rows that do not fill a tile
-        if not in_place and not packed_on_the_way:
+        if not in_place and not packed_by_tiles:
             _pack(part.address, a.row_step, a.column_step, whole, depth, depth, room)
         if whole < c.rows:
             below = operand_at(part, whole, 0)
@@ -134,8 +127,10 @@ def block_product(a, b_packed, K, c, add, last, epilogue, room):
         for j in range(0, c.columns, COLUMNS):
             width, panel = min(COLUMNS, c.columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
             here = c.address + 4 * j
-            if packed_on_the_way and j == 0:
-                _packing_panel(part, room, panel, depth, Piece(here, c.step, whole, width), add_now)
+            if packed_by_tiles and j == 0:
+                for i in range(0, whole, ROWS):
+                    a_tile, target, packed = part.address + 4 * i, here + 4 * i * c.step, room + 4 * i * depth
+                    _packing_tile(a_tile, panel, target, depth, c.step, add_now, a.column_step, packed)
             else:
                 _panel(tiles, tile_step, panel, depth, Piece(here, c.step, whole, width), add_now, edge_tile)
             if whole < c.rows:

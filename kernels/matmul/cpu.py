@@ -1,31 +1,19 @@
 """Matrix products on the CPU in float32.
 
-The kernels equal the three loops of `naive_matmul`. The fast version does the same multiply-adds in blocks, so that
-every number it loads is used many times.
+The kernels equal the three loops of `naive_matmul`. They do the same multiply-adds in blocks, so that every number they load is
+used many times.
 """
 
-import math
 from functools import cache, partial
 
 import numpy as np
 from numba import prange
 
-from kernels.buffers import copy_to_out, result, write
+from kernels.buffers import copy_to_out, row_result, write
 from kernels.gelu.cpu import FORMS, slopes_and_sums
 from kernels.launch import CACHE_GAP, address, as_flat, as_rows, kernel, kernel_lock, scratch, share, threads_for
 from kernels.matmul import few_rows, reference
-from kernels.matmul.block import (
-    DEEPEST,
-    ROOM,
-    TALLEST,
-    Epilogue,
-    Operand,
-    Piece,
-    block_product,
-    epilogue_at,
-    finish,
-    operand_at,
-)
+from kernels.matmul.block import DEPTH, ROOM, TALLEST, Epilogue, Operand, Piece, block_product, epilogue_at, finish, operand_at
 from kernels.simd import Rows, next_task
 from kernels.tile import COLUMNS, ROWS, packer
 
@@ -48,29 +36,29 @@ def naive_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # 3. Packing: operands are copied, a piece at a time, into the tile's order. The four transpose forms differ only here. Where
 #    possible packing is skipped, or done behind the multiply-adds (block.py).
 # 4. Threads: they pack B together, once. Then each draws blocks of rows of C until none is left.
-# 5. Bias and GELU are applied to each panel of C right after its last sum, while it is still in the cache.
+# 5. Each panel of C gets its bias and GELU right after its last sum, while it is still in the cache.
 #
-# A product with few rows, such as a step of text generation, uses every element of B only a few times. Reading B is all its
-# work, and packing would triple it, so few_rows.py reads B once, in place.
+# A product with few rows, as in text generation, uses every element of B only a few times. Reading B takes nearly all its time,
+# and packing would triple that, so few_rows.py reads B once, in place.
 #
 # The shapes alone decide in which order an element of C is summed, so the result does not depend on the number of threads.
 
 WIDEST = 64 * COLUMNS  # most columns of B to pack at once
-ENOUGH = WIDEST * DEEPEST // 2  # numbers of B to pack at once, to fit the third-level cache: 3.1 MB with AVX-512
-HANDFUL = 4 * COLUMNS  # columns of B that a thread packs at a time
+MOST_PACKED = WIDEST * DEPTH // 2  # numbers of B to pack at once, to fit the third-level cache: 3.1 MB with AVX-512
+PACKED_COLUMNS = 4 * COLUMNS  # columns of B that a thread packs at a time
 FEW_ROWS = 8  # up to this many rows, B is read in place
 
 _pack_b = packer(COLUMNS)
 
 
 def _packed_at_once(N: int, K: int) -> tuple[int, int]:
-    """(columns, rows) of B to pack at once: the same number of rows each time, at least DEEPEST if there are as many.
+    """(columns, rows) of B to pack at once: the same number of rows each time, and at least DEPTH if B has so many.
 
-    For a wide B this is up to twice ENOUGH numbers: with fewer rows at a time, C would be read and written too often.
+    For a wide B this is up to twice MOST_PACKED numbers: with fewer rows at a time, C would be read and written too often.
     """
     columns = min(N, WIDEST)
-    rows = ENOUGH // (-(-columns // COLUMNS) * COLUMNS) // DEEPEST * DEEPEST
-    times = -(-K // max(DEEPEST, rows))
+    rows = MOST_PACKED // (-(-columns // COLUMNS) * COLUMNS) // DEPTH * DEPTH
+    times = -(-K // max(DEPTH, rows))
     return columns, -(-K // times)
 
 
@@ -78,13 +66,13 @@ def _packed_at_once(N: int, K: int) -> tuple[int, int]:
 def _product(a, b, c, K, begins, add, epilogue, team):
     """One product by all threads.  a, b, c, epilogue: the numbers of two Operands, a Piece, an Epilogue.
 
-    begins: where C's blocks of rows begin, and M; team: (columns, rows) of B to pack at once, the number of threads, and the
-    addresses of two zeroed task counters for each packing, of ROOM floats for each thread, and of the memory for packed B.
+    begins: the first row of each block of rows of C, and M; team: (columns, rows) of B to pack at once, the number of threads,
+    and three addresses: of two zeroed task counters for each packing, of ROOM floats for each thread, and of packed B.
     """
-    a = Operand(*a)  # one statement each: Numba must see the call to hand the tuple to a parallel loop
+    a = Operand(*a)  # one statement each: Numba must see the constructor's call to pass a tuple to a parallel loop
     b = Operand(*b)
     c = Piece(*c)
-    after = Epilogue(*epilogue)
+    epilogue = Epilogue(*epilogue)
     wide, deep, threads, tasks, rooms, packed = team
     blocks = len(begins) - 1
     for j0 in range(0, c.columns, wide):
@@ -94,14 +82,14 @@ def _product(a, b, c, K, begins, add, epilogue, team):
         strips = 1 if blocks >= threads else min(panels, (threads + blocks - 1) // blocks)
         for k0 in range(0, K, deep):
             depth = min(deep, K - k0)
-            steps = (depth + DEEPEST - 1) // DEEPEST
+            steps = (depth + DEPTH - 1) // DEPTH
             for _ in prange(threads):
                 task = next_task(tasks)
-                while task // steps * HANDFUL < columns:
-                    j, step = task // steps * HANDFUL, task % steps
+                while task // steps * PACKED_COLUMNS < columns:
+                    j, step = task // steps * PACKED_COLUMNS, task % steps
                     first, last = depth * step // steps, depth * (step + 1) // steps
                     source, target = operand_at(b, k0 + first, j0 + j), packed + 4 * (j * depth + first * COLUMNS)
-                    count = min(HANDFUL, columns - j)
+                    count = min(PACKED_COLUMNS, columns - j)
                     _pack_b(source.address, b.column_step, b.row_step, count, last - first, depth, target)
                     task = next_task(tasks)
             tasks += 8
@@ -109,13 +97,13 @@ def _product(a, b, c, K, begins, add, epilogue, team):
                 task = next_task(tasks)
                 while task < blocks * strips:
                     block, strip = task // strips, task % strips
-                    i, below = begins[block], begins[block + 1]
+                    i, end = begins[block], begins[block + 1]
                     left = panels * strip // strips * COLUMNS
                     right = min(columns, panels * (strip + 1) // strips * COLUMNS)
-                    piece = Piece(c.address + 4 * (i * c.step + j0 + left), c.step, below - i, right - left)
-                    a_here, b_here, then = operand_at(a, i, k0), packed + 4 * left * depth, epilogue_at(after, i, j0 + left)
-                    room, last_step = rooms + 4 * ROOM * thread, k0 + depth == K
-                    block_product(a_here, b_here, depth, piece, add or k0 > 0, last_step, then, room)
+                    piece = Piece(c.address + 4 * (i * c.step + j0 + left), c.step, end - i, right - left)
+                    a_block, b_block, last_step = operand_at(a, i, k0), packed + 4 * left * depth, k0 + depth == K
+                    epilogue_here, room = epilogue_at(epilogue, i, j0 + left), rooms + 4 * ROOM * thread
+                    block_product(a_block, b_block, depth, piece, add or k0 > 0, last_step, epilogue_here, room)
                     task = next_task(tasks)
             tasks += 8
 
@@ -124,9 +112,10 @@ def _product(a, b, c, K, begins, add, epilogue, team):
 def _products(table, steps, sizes, add, bias, activation, team):
     """Many small products of one shape, each by one thread.
 
-    table: (products, 4), the addresses of a, b, c and preactivation of each; steps: between the rows and columns of a and b,
-    and between the rows of c and preactivation; sizes: M, N, K; bias: an address or 0; team: (columns, rows) of B to pack at
-    once, floats of packed B, the number of threads, the addresses of a zeroed task counter and of scratch memory.
+    table: (products, 4), the addresses of each product's a, b, c and preactivation; steps: floats between neighbouring rows and
+    columns of a and of b, and between rows of c and of preactivation; sizes: M, N, K; bias: an address or 0; team: (columns,
+    rows) of B to pack at once, floats of packed B, the number of threads, the addresses of a zeroed task counter and of scratch
+    memory.
     """
     a_row, a_column, b_row, b_column, c_row, pre_row = steps
     M, N, K = sizes
@@ -146,8 +135,8 @@ def _products(table, steps, sizes, add, bias, activation, team):
                     _pack_b(operand_at(b, k0, j0).address, b_column, b_row, columns, depth, depth, packed)
                     for i in range(0, M, TALLEST):
                         c = Piece(c_address + 4 * (i * c_row + j0), c_row, min(TALLEST, M - i), columns)
-                        a_here, after, last = operand_at(a, i, k0), epilogue_at(epilogue, i, j0), k0 + depth == K
-                        block_product(a_here, packed, depth, c, add or k0 > 0, last, after, room)
+                        a_block, epilogue_here, last_step = operand_at(a, i, k0), epilogue_at(epilogue, i, j0), k0 + depth == K
+                        block_product(a_block, packed, depth, c, add or k0 > 0, last_step, epilogue_here, room)
             task = next_task(tasks)
 
 
@@ -159,14 +148,14 @@ def _few_rows(x, b, c, K, add, epilogue, partial_sums, threads):
     """
     b = Operand(*b)
     c = Piece(*c)
-    after = Epilogue(*epilogue)
+    epilogue = Epilogue(*epilogue)
     if partial_sums != 0:
         for thread in prange(threads):
             first, last = share(few_rows.SLICES, thread, threads)
             for s in range(first, last):
                 few_rows.slice_product(s, x, Rows(b.address, b.row_step), K, c, partial_sums, add)
         few_rows.add_slices(c, partial_sums)
-        finish(c, after)
+        finish(c, epilogue)
         return
     for thread in prange(threads):
         unit = few_rows.FOUR if b.row_step == 1 else few_rows.WHOLE
@@ -177,7 +166,7 @@ def _few_rows(x, b, c, K, add, epilogue, partial_sums, threads):
             few_rows.dot_product_columns(x, Rows(b.address + 4 * first * b.column_step, b.column_step), K, here, add)
         else:
             few_rows.weighted_rows(Rows(x, K), Rows(b.address + 4 * first, b.row_step), K, here, add)
-        finish(here, epilogue_at(after, 0, first))
+        finish(here, epilogue_at(epilogue, 0, first))
 
 
 ACTIVATIONS = {None: 0, "gelu": FORMS["none"], "gelu_tanh": FORMS["tanh"]}
@@ -190,17 +179,16 @@ def _steps(x: np.ndarray) -> tuple[int, int]:
 
 
 def _readable(x: np.ndarray) -> np.ndarray:
-    """x if its elements are contiguous along one of the last two axes, as the kernels require; else a copy."""
-    if x.dtype == np.float32 and 1 in _steps(x) and not any(s % 4 for s in x.strides):
-        return x
-    return np.ascontiguousarray(x, np.float32)
+    """x if it is float32 and contiguous along one of the last two axes, as the kernels require; else a copy."""
+    readable = x.dtype == np.float32 and 1 in _steps(x) and not any(s % 4 for s in x.strides)
+    return x if readable else np.ascontiguousarray(x, np.float32)
 
 
 @cache
 def _blocks_of_rows(M: int, threads: int) -> np.ndarray:
-    """Where blocks of M rows begin, and M. Tall blocks come first, then lower ones, so that all threads finish together.
+    """The first row of each block of M rows, and M. Tall blocks come first, then lower ones, so all threads finish together.
 
-    There are as many blocks of each height as threads. The lowest have four tiles, because lower ones would wait for B.
+    There are as many blocks of each height as threads. The lowest have four tiles; with less work they would wait for B.
     """
     tiles, begins = -(-M // ROWS), [0]
     while left := tiles - begins[-1]:
@@ -215,7 +203,7 @@ def _epilogue(bias: np.ndarray | None, pre: np.ndarray | None, activation: int) 
     return 0 if bias is None else address(bias), pre_address, pre_step, activation
 
 
-def _into(c, a, b, add: bool, bias, pre, activation: int) -> None:
+def _into(c, a, b, add, bias, pre, activation) -> None:
     """c = a @ b and its epilogue, for one pair of matrices; c and pre have contiguous rows."""
     (M, K), N = a.shape, b.shape[1]
     target, epilogue, (b_row, b_column) = (address(c), _steps(c)[0], M, N), _epilogue(bias, pre, activation), _steps(b)
@@ -235,13 +223,14 @@ def _into(c, a, b, add: bool, bias, pre, activation: int) -> None:
         _product((address(a), *_steps(a)), operand, target, K, _blocks_of_rows(M, threads), add, epilogue, team)
 
 
-def _batch_into(c, a, b, add: bool, bias, pre, activation: int) -> None:
-    """Products of stacks (S, M, K) and (S, K, N): small ones by one thread each, large ones by all threads together."""
-    (S, M, K), N = a.shape, b.shape[2]
+def _batch_into(c, a, b, add, bias, pre, activation) -> None:
+    """Products of stacks (…, M, K) and (…, K, N): small ones by one thread each, large ones by all threads together."""
+    (S, M, K), N = a.shape[-3:], b.shape[-1]
     threads = min(threads_for(S * M * N * K // 16), S)
-    if S < 2 * threads or M <= FEW_ROWS or M * N * K > 2**27:
-        for s in range(S):
-            _into(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
+    if c.ndim > 3 or S < 2 * threads or M <= FEW_ROWS or M * N * K > 2**27:
+        into = _batch_into if c.ndim > 3 else _into
+        for s in range(len(c)):
+            into(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
         return
     table = np.zeros((S, 4), np.int64)
     for column, x in enumerate((a, b, c, pre)):
@@ -257,33 +246,8 @@ def _batch_into(c, a, b, add: bool, bias, pre, activation: int) -> None:
         _products(table, steps, (M, N, K), add, bias_address, activation, team)
 
 
-def _each_into(c, a, b, add: bool, bias, pre, activation: int) -> None:
-    """Products with leading axes of any steps: a loop over all but the last of them."""
-    if c.ndim > 3:
-        for s in range(len(c)):
-            _each_into(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
-    else:
-        _batch_into(c, a, b, add, bias, pre, activation)
-
-
-def _fits(x: np.ndarray | None, shape: tuple[int, ...]) -> bool:
-    """Whether x is a float32 buffer of this shape with contiguous rows, so that a kernel can write to it."""
-    if x is None or x.dtype != np.float32 or x.shape != shape:
-        return False
-    return (x.strides[-1] == 4 or shape[-1] == 1) and not any(s % 4 for s in x.strides)
-
-
 def matmul(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-    bias: np.ndarray | None = None,
-    activation: str | None = None,
-    preactivation: np.ndarray | None = None,
-    accumulate: bool = False,
-    out: np.ndarray | None = None,
+    a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
 ) -> np.ndarray:
     """See kernels/matmul/reference.py."""
     if a.ndim < 2 or b.ndim < 2 or not a.size or not b.size:
@@ -301,10 +265,10 @@ def matmul(
     shape = (*batch, a.shape[-2], b.shape[-1])  # (..., M, N)
     if out is not None and out.shape != shape:
         raise ValueError(f"matmul: out has shape {out.shape} but the product has shape {shape}")
-    c = out if out is not None and _fits(out, shape) else np.empty(shape, np.float32)
+    c = row_result(out, shape)
     if accumulate and out is not None and c is not out:
         c[...] = out
-    pre = preactivation if preactivation is None or _fits(preactivation, shape) else np.empty(shape, np.float32)
+    pre = None if preactivation is None else row_result(preactivation, shape)
     bias = None if bias is None else as_flat(bias)
     add, code = bool(accumulate), ACTIVATIONS[activation]
 
@@ -318,43 +282,18 @@ def matmul(
         _into(c.reshape(-1, shape[-1]), a.reshape(-1, a.shape[-1]), b, add, bias, flat_pre, code)
     else:
         a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
-        _each_into(c, a, b, add, bias, pre, code)
-    if preactivation is not None and pre is not None and pre is not preactivation:
-        preactivation[...] = pre
+        _batch_into(c, a, b, add, bias, pre, code)
+    if pre is not None:
+        copy_to_out(pre, preactivation)
     return copy_to_out(c, out)
 
 
 matmul_backward = partial(reference.matmul_backward, matmul=matmul)
-
-
-def linear_forward(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
-    *,
-    activation: str | None = None,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """See kernels/matmul/reference.py."""
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
-    shape = (*x.shape[:-1], len(weight))
-    z = None if activation is None else np.empty((len(rows), len(weight)), np.float32)
-    y = result(out, shape)
-    flat_y = y.reshape(len(rows), len(weight))
-    matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z, out=flat_y)
-    return copy_to_out(y, out), None if z is None else z.reshape(shape)
+linear_forward = partial(reference.linear_forward, matmul=matmul)
 
 
 def linear_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray,
-    z: np.ndarray | None = None,
-    *,
-    activation: str | None = None,
-    needs: tuple[bool, bool, bool] = (True, True, True),
-    out: reference.Gradients = (None, None, None),
-    accumulate: bool = False,
+    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ) -> reference.Gradients:
     """See kernels/matmul/reference.py."""
     dz = as_rows(dy)  # (R, O)
@@ -362,14 +301,7 @@ def linear_backward(
     if activation is not None or needs[2]:
         upstream, dz = dz, dz if activation is None else np.empty_like(dz)
         slopes_and_sums(upstream, dz if z is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
-    rows = x.reshape(len(dz), x.shape[-1])  # (R, I)
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = result(out[0], x.shape)
-        matmul(dz, weight, out=dx.reshape(rows.shape))
-        dx = copy_to_out(dx, out[0])
-    if needs[1]:
-        dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
-    if needs[2]:
-        dbias = write(sums.sum(axis=0), out[2], accumulate)  # (O,)
+    rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
+    dx, dweight, _ = reference.linear_backward(dz, x, weight, **rest, matmul=matmul)
+    dbias = write(sums.sum(axis=0), out[2], accumulate) if needs[2] else None  # (O,)
     return dx, dweight, dbias

@@ -1,6 +1,6 @@
 // Matrix products as a ladder: every rung computes the same product and changes how the numbers reach the arithmetic.
 //
-//   rung                      what is new                                             reads of global memory per multiply-add
+//   kernel                    what is new                                             reads of global memory per multiply-add
 //   matmul_naive              a thread computes an element                            2, scattered over the rows
 //   matmul_coalesced          neighbouring threads take neighbouring columns          2, in whole cache lines
 //   matmul_shared             32 × 32 tiles in shared memory                          2 / 32
@@ -10,9 +10,8 @@
 //   matmul_tf32, matmul_bf16  the same tiles on the tensor cores                      2 / 128
 //
 // The first four compute C = A B, row-major, for reading and measuring. From matmul_registers_2d on, a kernel takes all four
-// transpose forms, a batch, a share of the sum over k (for products that are too small to fill the GPU otherwise), and an
-// epilogue: bias, GELU, adding to c. FP32 is the default. TF32 keeps 10 bits of each factor's mantissa, BF16 keeps 7; both add
-// up in FP32.
+// transpose forms, a batch, an epilogue (bias, GELU, adding to c), and shares of the sum over k, with which a small product fills
+// the GPU. FP32 is the default. TF32 keeps 10 bits of each factor's mantissa, BF16 keeps 7; both add up in FP32.
 
 #include "../common.cuh"
 
@@ -25,8 +24,8 @@ extern "C" __global__ void matmul_naive(const float* a, const float* b, float* c
     c[(long long)row * N + col] = sum;
 }
 
-// The 32 threads of a warp differ in threadIdx.x. Here that counts columns, so the warp's reads of b and its writes of c are
-// 128 neighbouring bytes, a single cache line, and all its threads read the same number of a. matmul_naive touches 32 lines.
+// The 32 threads of a warp differ in threadIdx.x, which counts columns here. So the warp reads 128 neighbouring bytes of b, a
+// single cache line, and writes one line of c; all its threads read the same number of a. matmul_naive touches 32 lines.
 extern "C" __global__ void matmul_coalesced(const float* a, const float* b, float* c, int M, int N, int K) {
     const int row = blockIdx.y * blockDim.y + threadIdx.y, col = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= M || col >= N) return;
@@ -50,9 +49,8 @@ extern "C" __global__ void __launch_bounds__(1024) matmul_shared(const float* a,
     if (row < M && col < N) c[(long long)row * N + col] = sum;
 }
 
-// matmul_shared reads two numbers of shared memory for each multiply-add, and that is its limit. Here a thread owns 8 results
-// of a column and reads its number of b once for all 8: 9 reads for 8 multiply-adds. A block of 512 threads computes 64 × 64
-// results.
+// matmul_shared is limited by two reads of shared memory for each multiply-add. Here a thread owns 8 results of a column and
+// reads its number of b once for all 8: 9 reads for 8 multiply-adds. A block of 512 threads computes 64 × 64 results.
 extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const float* a, const float* b, float* c, int M, int N, int K) {
     __shared__ float as[64][8], bs[8][64];
     const int t = threadIdx.x, tx = t % 64, ty = t / 64, row0 = blockIdx.y * 64, col0 = blockIdx.x * 64;
@@ -82,8 +80,8 @@ struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 // The epilogue of a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
 struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
-// Leaner than load4 and store4, since every kernel contains them many times: `left` ≥ 1 numbers remain in the row, and
-// `aligned` also promises that rows consist of whole quads.
+// Shorter than load4 and store4, since every kernel contains them many times. `left` ≥ 1 numbers remain in the row; `aligned`
+// also promises that rows consist of whole quads.
 __device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {
     if (aligned) return *(const float4*)p;
     return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
@@ -114,8 +112,8 @@ __device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, i
     store_quad(c + i, sum, N - col, e.aligned);
 }
 
-// blockIdx.z counts shares of k within batch rows. Moves a and b to this block's batch row, and sets the block's share of k.
-// With more than one share, c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
+// blockIdx.z counts shares of k within batch rows. Move a and b to this block's batch row, and set the block's share of k. With
+// more than one share, c is a workspace of (shares, M, N) partial products, which matmul_add_shares adds up.
 __device__ __forceinline__ void choose_batch(const float** a, const float** b, int K, long long stride_a, long long stride_b, int shares,
                                              int* k_begin, int* k_end) {
     const int batch = blockIdx.z / shares, share = blockIdx.z % shares;
@@ -133,12 +131,11 @@ extern "C" __global__ void matmul_add_shares(const float* shares, float* c, int 
     if (col >= N) return;
     float4 sum = quad(0.0f);
     for (int s = 0; s < n; ++s) sum = sum + load_quad(shares + ((long long)s * M + row) * N + col, N - col, N % 4 == 0);
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    finish(c, sum, row, col, M, N, e);
+    finish(c, sum, row, col, M, N, {bias, preactivation, activation, accumulate, aligned_c});
 }
 
-// out[s][c] (+)= Σ of column c over strip s of the rows; a block of 32 × 32 threads adds up 32 columns. A second launch, over
-// the strips, finishes the sum: the gradient of a bias.
+// out[s][c] (+)= Σ of column c over strip s of the rows; a block of 32 × 32 threads adds up 32 columns. A second launch adds up
+// the strips. The total is the gradient of a bias.
 extern "C" __global__ void column_sums(const float* x, float* out, int rows, int columns, int rows_of_strip, int accumulate) {
     __shared__ float tile[32][33];
     const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * rows_of_strip, end = min(rows, begin + rows_of_strip);
@@ -190,8 +187,8 @@ matmul_registers_2d(const float* a, const float* b, float* c, int M, int N, int 
 
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
 // From sm_80 on a thread can start a copy from global to shared memory and go on, with no register in between. It commits
-// copies in groups, and can wait until all but its newest groups have arrived. kernels/emulator/copies.inc lists what may go
-// wrong. Older GPUs copy at once. The copy reads the first `valid` of its 4 or 16 bytes; the others become zeros.
+// copies in groups, and can wait until all but its newest groups have arrived. kernels/emulator/copies.inc lists the possible
+// mistakes. Older GPUs copy at once. The copy reads the first `valid` of its 4 or 16 bytes; the others become zeros.
 __device__ __forceinline__ void copy_async(float* to, const float* from, int bytes, int valid) {
 #ifndef __CUDACC__
     emulator::copy_async(EMULATOR_LINE, to, from, bytes, valid);
@@ -233,10 +230,10 @@ __device__ __forceinline__ void wait_for_copies(int all) {  // waits for all thi
 //     stage 1   arrived, or about to arrive
 //     stage 2   being filled by asynchronous copies
 //
-// After each slab the stages change roles. The copies of a slab start two slabs before it is used, some thousand multiply-adds
-// of every thread earlier, and global memory answers faster than that. A single barrier per slab prevents both hazards: after
-// it, every thread's copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs past
-// the end of k are copied as zeros, so the pipeline needs no special case for running empty.
+// After each slab the stages change roles. The copies of a slab start two slabs before its use. Meanwhile every thread does some
+// thousand multiply-adds, which take longer than global memory needs to answer. A single barrier per slab prevents both hazards:
+// after it, every thread's copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs
+// past the end of k are copied as zeros, so the end of the loop needs no special case.
 //
 // `kind`, and for the tensor cores the k_contiguous of both factors, are constants at every call: the compiler makes a loop for
 // each combination, without branches on them.
@@ -245,15 +242,15 @@ enum Kind { FP32, TF32, BF16 };
 // The place of number (r, k) in a factor's slab. Shared memory has 32 banks of 4 bytes, and the numbers that a warp reads or
 // writes at once should lie in different banks.
 //   FP32: k first, in rows of 128 + 4 numbers. A warp that copies contiguous k's writes 8 k's by 4 rows at once, into 32 banks.
-//   Tensor cores, k contiguous: rows of 16 k's, 4 quads, which are permuted so that the halves of 4 rows fill all banks.
-//   Tensor cores, rows contiguous: k first, the rows permuted by eights, so that a read of 4 k's by 8 rows uses 32 banks.
+//   Tensor cores, k contiguous: rows of 16 k's, whose 4 quads are permuted so that the halves of 4 rows fill all banks.
+//   Tensor cores, rows contiguous: k first, with the rows permuted by eights so that a read of 4 k's by 8 rows uses 32 banks.
 __device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
     if (kind == FP32) return k * 132 + r;
     if (k_contiguous) return r * 16 + ((k >> 2) ^ (r & 2) ^ (r >> 2 & 1)) * 4 + (k & 3);
     return k * 128 + (r & ~31) + ((r & 31) ^ ((k >> 1 & 3) * 8));
 }
 
-// A thread's part of every slab: its first number (or quad) is (r, k), comes from `from` in the next slab, and goes to place
+// A thread's part of every slab. Its first number (or quad) is (r, k), which it copies from `from`, in the next slab, to place
 // `to`. Copies move quads if four neighbours in global memory are neighbours in the slab too, else single numbers. Neighbouring
 // threads copy neighbours in global memory.
 struct Walk { const float* from; int r, k, to; };
@@ -275,7 +272,7 @@ __device__ __forceinline__ Walk begin_walk(int kind, const Operand& x, int r0, i
     return w;
 }
 
-// n copies, of (r, k), (r + dr, k + dk), …; numbers beyond `rows` rows and `ks` k's do not exist and become zeros.
+// Copies n numbers (or quads) (r, k), (r + dr, k + dk), …; numbers beyond `rows` rows and `ks` k's do not exist and become zeros.
 __device__ __forceinline__ void copy_some(int kind, const Operand& x, const Walk& w, float* slab, int rows, int ks, int dr, int dk, int n,
                                           int quads) {
     const int bytes = quads ? 16 : 4, permutation = kind == FP32 || x.k_contiguous ? 0 : 8;  // as in place()
@@ -345,7 +342,7 @@ __device__ __forceinline__ void load_fragments(int kind, const float* as, const 
     UNROLL for (int j = 0; j < 4; ++j) *(float4*)&f->b[4 * j] = *(const float4*)(bs + 16 * j);
 }
 
-// Two numbers in a register, rounded to nearest, ties to even.
+// Rounds two numbers to BF16, to nearest with ties to even, and puts both in one register.
 __device__ __forceinline__ unsigned to_bf16(float low, float high) {
 #ifndef __CUDACC__
     unsigned l = __float_as_uint(low), h = __float_as_uint(high);
@@ -425,7 +422,7 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     const int row0 = blockIdx.x * 128 + warp / 2 * 64, col0 = blockIdx.y * 128 + warp % 2 * 64;
     float* piece = shared + warp * 8 * pitch;
     wait_for_copies(1);  // copies of slabs past the end still write to this memory
-    __syncthreads();     // and no thread still reads fragments
+    __syncthreads();     // every thread has read its fragments
     UNROLL for (int p = 0; p < 8; ++p) {
         __syncwarp();
         UNROLL for (int j = 0; j < 8; ++j) {
@@ -443,22 +440,11 @@ __device__ __forceinline__ void finish_all(int kind, float* shared, float* c, co
     }
 }
 
-// add_slabs for the tensor cores, compiled for each of the four combinations of the factors' orders in memory.
-__device__ __forceinline__ void add_slabs_by_order(int kind, Operand left, Operand right, float* shared, int k_begin, int k_end,
-                                                   float* sum) {
-    if (left.k_contiguous && right.k_contiguous) {
-        left.k_contiguous = 1, right.k_contiguous = 1;
-        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    } else if (left.k_contiguous) {
-        left.k_contiguous = 1, right.k_contiguous = 0;
-        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    } else if (right.k_contiguous) {
-        left.k_contiguous = 0, right.k_contiguous = 1;
-        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    } else {
-        left.k_contiguous = 0, right.k_contiguous = 0;
-        add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    }
+// add_slabs, compiled for these two orders of the factors in memory.
+__device__ __forceinline__ void add_ordered_slabs(int kind, Operand left, int kc_left, Operand right, int kc_right, float* shared,
+                                                  int k_begin, int k_end, float* sum) {
+    left.k_contiguous = kc_left, right.k_contiguous = kc_right;
+    add_slabs(kind, left, right, shared, k_begin, k_end, sum);
 }
 
 __device__ __forceinline__ void multiply_block(int kind, Operand left, Operand right, float* c, int K, long long stride_a, long long stride_b,
@@ -468,7 +454,10 @@ __device__ __forceinline__ void multiply_block(int kind, Operand left, Operand r
     choose_batch(&left.data, &right.data, K, stride_a, stride_b, shares, &k_begin, &k_end);
     float sum[128] = {};
     if (kind == FP32) add_slabs(kind, left, right, shared, k_begin, k_end, sum);
-    else add_slabs_by_order(kind, left, right, shared, k_begin, k_end, sum);
+    else if (left.k_contiguous && right.k_contiguous) add_ordered_slabs(kind, left, 1, right, 1, shared, k_begin, k_end, sum);
+    else if (left.k_contiguous) add_ordered_slabs(kind, left, 1, right, 0, shared, k_begin, k_end, sum);
+    else if (right.k_contiguous) add_ordered_slabs(kind, left, 0, right, 1, shared, k_begin, k_end, sum);
+    else add_ordered_slabs(kind, left, 0, right, 0, shared, k_begin, k_end, sum);
     finish_all(kind, shared, c, sum, left.rows, right.rows, e);
 }
 
@@ -476,25 +465,22 @@ extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_fp32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    multiply_block(FP32, left, right, c, K, stride_a, stride_b, shares, e);
+    multiply_block(FP32, {a, M, pitch_a, !transpose_a, aligned_a}, {b, N, pitch_b, transpose_b, aligned_b}, c, K, stride_a, stride_b,
+                   shares, {bias, preactivation, activation, accumulate, aligned_c});
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_tf32(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    multiply_block(TF32, left, right, c, K, stride_a, stride_b, shares, e);
+    multiply_block(TF32, {a, M, pitch_a, !transpose_a, aligned_a}, {b, N, pitch_b, transpose_b, aligned_b}, c, K, stride_a, stride_b,
+                   shares, {bias, preactivation, activation, accumulate, aligned_c});
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
 matmul_bf16(const float* a, const float* b, float* c, int M, int N, int K, int pitch_a, int pitch_b, int transpose_a, int transpose_b,
             long long stride_a, long long stride_b, int shares, const float* bias, float* preactivation, int activation,
             int accumulate, int aligned_a, int aligned_b, int aligned_c) {
-    const Operand left = {a, M, pitch_a, !transpose_a, aligned_a}, right = {b, N, pitch_b, transpose_b, aligned_b};
-    const Epilogue e = {bias, preactivation, activation, accumulate, aligned_c};
-    multiply_block(BF16, left, right, c, K, stride_a, stride_b, shares, e);
+    multiply_block(BF16, {a, M, pitch_a, !transpose_a, aligned_a}, {b, N, pitch_b, transpose_b, aligned_b}, c, K, stride_a, stride_b,
+                   shares, {bias, preactivation, activation, accumulate, aligned_c});
 }

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import gpu
-from kernels.arrays import Array, unbroadcast
+from kernels.arrays import Array
 from kernels.gelu.cuda import gelu_backward
 from kernels.gpu import Source, Strided, contiguous, empty, finish_output, i32, i64, output_buffer
-from kernels.matmul.reference import check_epilogue
+from kernels.matmul import reference
 
 SOURCE = Source(__file__)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2}
@@ -48,7 +48,7 @@ class _Operand(NamedTuple):
 
 
 class _Epilogue(NamedTuple):
-    """What a kernel does with a finished sum, in the order of its parameters."""
+    """The epilogue of a product (see reference.matmul), in the order of a kernel's parameters."""
 
     bias: Array | None = None
     preactivation: Array | None = None
@@ -73,9 +73,9 @@ def matmul(
 
     kernel: a name in TILES; if None, the shape and the precision choose.
     """
-    check_epilogue(activation, accumulate, out)
+    reference.check_epilogue(activation, accumulate, out)
     batch: tuple[int, ...] = ()
-    leading: tuple[int, ...] | None = None  # axes that are folded into the rows of a
+    leading: tuple[int, ...] | None = None  # axes that become rows of a
     if a.ndim == 2 or b.ndim > 2:
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     elif transpose_a:
@@ -159,33 +159,14 @@ def _aligned_output(c: Array, epilogue: _Epilogue) -> np.int32:
     return gpu.aligned(c, epilogue.bias, epilogue.preactivation) if c.shape[-1] % 4 == 0 else i32(0)
 
 
-# reference.py derives the three functions below; here the same products go through this file's matmul.
-def matmul_backward(
-    dy: Array,
-    a: Array,
-    b: Array,
-    *,
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-    needs: tuple[bool, bool] = (True, True),
-) -> tuple[Array | None, Array | None]:
+def matmul_backward(dy: Array, a: Array, b: Array, *, transpose_a=False, transpose_b=False, needs=(True, True)):
     """See reference.matmul_backward."""
-    da = db = None
-    if needs[0]:
-        if transpose_a:
-            da = matmul(b, dy, transpose_a=transpose_b, transpose_b=True)  # (..., K, M)
-        else:
-            da = matmul(dy, b, transpose_b=not transpose_b)  # (..., M, K)
-        da = unbroadcast(da, a.shape)
-    if needs[1]:
-        if b.ndim == 2 and dy.ndim > 2 and not transpose_a:  # a batch shared b: its gradient is a single product too
-            dy, a = contiguous(dy).reshape(-1, dy.shape[-1]), contiguous(a).reshape(-1, a.shape[-1])
-        if transpose_b:
-            db = matmul(dy, a, transpose_a=True, transpose_b=transpose_a)  # (..., N, K)
-        else:
-            db = matmul(a, dy, transpose_a=not transpose_a)  # (..., K, N)
-        db = unbroadcast(db, b.shape)
-    return da, db
+    shape = a.shape
+    if b.ndim == 2 and dy.ndim > 2 and not transpose_a:  # the whole batch shared b, so both gradients are single products
+        dy, a = contiguous(dy).reshape(-1, dy.shape[-1]), contiguous(a).reshape(-1, a.shape[-1])
+    forms: dict = dict(transpose_a=transpose_a, transpose_b=transpose_b, needs=needs)
+    da, db = reference.matmul_backward(dy, a, b, **forms, matmul=matmul)
+    return None if da is None else da.reshape(shape), db
 
 
 def linear_forward(
@@ -203,33 +184,17 @@ def linear_forward(
 
 
 def linear_backward(
-    dy: Array,
-    x: Array,
-    weight: Array,
-    z: Array | None = None,
-    *,
-    activation: str | None = None,
-    needs: tuple[bool, bool, bool] = (True, True, True),
-    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
-    accumulate: bool = False,
-) -> tuple[Array | None, Array | None, Array | None]:
+    dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
+) -> reference.Gradients:
     """See reference.linear_backward."""
     if activation is not None:
         if z is None:
             raise ValueError("linear_backward: expected the z that linear_forward returned, got None")
         dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
     dz = contiguous(dy).reshape(-1, dy.shape[-1])  # (R, O)
-    rows = contiguous(x).reshape(-1, x.shape[-1])  # (R, I)
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = output_buffer(x, x.shape, out[0], "linear_backward")
-        matmul(dz, weight, out=dx.reshape(rows.shape))
-        dx = finish_output(dx, out[0])
-    if needs[1]:
-        dweight = matmul(dz, rows, transpose_a=True, out=out[1], accumulate=accumulate and out[1] is not None)
-    if needs[2]:
-        dbias = _column_sums(dz, out[2], accumulate and out[2] is not None)
-    return dx, dweight, dbias
+    rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
+    dx, dweight, _ = reference.linear_backward(dz, contiguous(x), weight, **rest, matmul=matmul)
+    return dx, dweight, _column_sums(dz, out[2], accumulate and out[2] is not None) if needs[2] else None
 
 
 def _column_sums(x: Array, out: Array | None, accumulate: bool) -> Array:

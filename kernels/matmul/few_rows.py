@@ -1,7 +1,7 @@
-"""Products with few rows: B is read once, in place, at the speed of memory.
+"""Products C = x B with few rows: they read B once, in place, at the speed of memory.
 
-B is always read along its rows. If they run along k, an element of C is the dot product of two rows. If they run along n, row m
-of C is the sum of B's rows weighted by row m of x.
+They always read along B's contiguous axis. If that is k, an element of C is the dot product of a row of x and a column of B. If
+it is n, row m of C is the sum of B's rows, weighted by row m of x.
 """
 
 from numba import types
@@ -12,13 +12,13 @@ from kernels.simd import Rows, add_rows, dot, four_dots, load, row_of, store
 
 _F = types.float32
 
-# A core prefetches up to the end of a page of 4 kB. If threads shared rows of B shorter than two pages, much of what a thread
-# prefetches would belong to another, so short rows are shared whole: each thread takes some of the SLICES of B.
+# A core prefetches up to the end of a page of 4 kB. If threads divided rows shorter than two pages among them, a core would
+# prefetch much that belongs to another. So each thread takes whole rows: some of the SLICES of B.
 SLICES = 8
 SHORT, DEEP = 2048, 512  # longest row, and fewest rows: with fewer, adding the slices up would cost too much
 
-# Threads share columns of C in whole groups: a vectorised loop may sum the columns left over at its end in another order, and
-# these must be the last columns of C, however many threads there are.
+# Threads share columns of C in whole groups. A vectorised loop may sum the remainder at its end in another order, and this
+# remainder must be the last columns of C, however many threads there are.
 FOUR, WHOLE = 4, 64  # columns that dot_product_columns takes together, and at least one round of a vectorised loop
 
 
@@ -43,7 +43,7 @@ def dot_product_columns(x, w, K, c, add):
 @inner
 def weighted_rows(x, b, K, c, add):
     """C = x B, or += if `add`.  x: Rows (M, K); b: Rows (K, N); c: Piece (M, N)."""
-    # A single row of x takes B's rows whole. Several rows take turns at 16 rows of B in the cache.
+    # A single row of x takes whole rows of B. Several rows of x take turns with 16 rows of B in the cache.
     span, deep = (16384, K) if c.rows == 1 else (1024, 16)
     for j in range(0, c.columns, span):
         n = min(span, c.columns - j)

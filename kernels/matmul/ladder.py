@@ -12,7 +12,7 @@ from kernels.matmul import cpu
 from kernels.tile import COLUMNS, ROWS, VECTORS, packer, register_tile
 
 compiled = numba.njit(fastmath=SAFE, error_model="numpy")
-DEEP = 256  # numbers of a row of a that are multiplied before the next piece
+DEEP = 256  # columns of a in a piece
 TALL = 96  # rows of a that are packed at a time
 
 
@@ -55,35 +55,27 @@ def four_rows(a, b, c):
 
 
 def tiled(K, N):
-    """The rung register_tiles, for a of K columns and b of N columns."""
+    """The rungs register_tiles and cache_blocks, for a of K columns and b of N columns."""
     tile = register_tile(ROWS, VECTORS, a_row=K, a_column=1, b_row=N)
 
     @compiled
-    def register_tiles(a, b, c):
-        """a tile of c stays in registers while k runs"""
+    def multiply(a, b, c, deep):
         a_0, b_0, c_0 = a.ctypes.data, b.ctypes.data, c.ctypes.data
-        for j in range(0, N, COLUMNS):
-            for i in range(0, len(a), ROWS):
-                tile(a_0 + 4 * i * K, b_0 + 4 * j, c_0 + 4 * (i * N + j), K, N, False)
-
-    return register_tiles
-
-
-def blocked(K, N):
-    """The rung cache_blocks, for a of K columns and b of N columns."""
-    tile = register_tile(ROWS, VECTORS, a_row=K, a_column=1, b_row=N)
-
-    @compiled
-    def cache_blocks(a, b, c):
-        """k in pieces: b's columns stay in the nearest cache between rows of tiles"""
-        a_0, b_0, c_0 = a.ctypes.data, b.ctypes.data, c.ctypes.data
-        for k in range(0, K, DEEP):
+        for k in range(0, K, deep):
             for j in range(0, N, COLUMNS):
                 for i in range(0, len(a), ROWS):
                     a_tile, b_tile = a_0 + 4 * (i * K + k), b_0 + 4 * (k * N + j)
-                    tile(a_tile, b_tile, c_0 + 4 * (i * N + j), min(DEEP, K - k), N, k > 0)
+                    tile(a_tile, b_tile, c_0 + 4 * (i * N + j), min(deep, K - k), N, k > 0)
 
-    return cache_blocks
+    def register_tiles(a, b, c):
+        """a tile of c stays in registers while k runs"""
+        multiply(a, b, c, K)
+
+    def cache_blocks(a, b, c):
+        """k in pieces: b's columns stay in the nearest cache between rows of tiles"""
+        multiply(a, b, c, DEEP)
+
+    return register_tiles, cache_blocks
 
 
 def packed(K, N):
@@ -108,7 +100,7 @@ def packed(K, N):
     a_pieces, b_pieces = np.empty(DEEP * DEEP, np.float32), np.empty(DEEP * N, np.float32)
 
     def packing(a, b, c):
-        """pieces are copied into the order in which the tile reads them"""
+        """copies of pieces in the order in which the tile reads them"""
         pack_and_multiply(a, b, c, a_pieces, b_pieces)
 
     return packing
@@ -123,5 +115,5 @@ def ladders(size: int | None = None) -> list[Ladder]:
     """A square product, 768 numbers a side by default; other sizes are rounded up to a multiple of 96."""
     n = -(-(size or 768) // 96) * 96
     a, b = normal(n, n), normal(n, n, seed=1)
-    rungs = (plain, loop_order, four_rows, tiled(n, n), blocked(n, n), packed(n, n), threads)
+    rungs = (plain, loop_order, four_rows, *tiled(n, n), packed(n, n), threads)
     return [Ladder("matmul", "forward", (n, n, n), rungs, (a, b, np.empty_like(a)), 2 * n**3, "gflops", 1e-5)]

@@ -1,5 +1,6 @@
 """Matrix products and the linear layer: the specification, in NumPy, for any float dtype."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]  # dx
 
 
 def check_epilogue(activation: str | None, accumulate: bool, out: np.ndarray | None) -> None:
-    """Raise ValueError if a product cannot do this with its result, on any device."""
+    """Raise ValueError if `matmul` does not support these arguments, on any device."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
     if accumulate and (out is None or activation is not None):
@@ -33,9 +34,9 @@ def matmul(
     accumulate: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Compute activation(op(a) @ op(b) + bias), where op transposes the last two axes if asked to.
+    """Compute activation(op(a) @ op(b) + bias), where op transposes the last two axes with transpose_a or transpose_b.
 
-    No operand is copied to transpose it. A linear layer needs that: x Wᵀ forward, dy W and dyᵀ x backward.
+    No operand is copied to transpose it. A linear layer needs three forms: x Wᵀ forward, dy W and dyᵀ x backward.
 
     Args:
         a: (..., M, K), or (..., K, M) with transpose_a. Leading axes broadcast.
@@ -43,7 +44,7 @@ def matmul(
         bias: (N,), added to every row.
         activation: None, "gelu" or "gelu_tanh".
         preactivation: buffer (..., M, N) that receives the activation's input, which the backward pass needs.
-        accumulate: add to `out` in place of overwriting it; needs `out` and no activation.
+        accumulate: add to `out` instead of overwriting it; needs `out` and no activation.
 
     Returns:
         (..., M, N), in `out` if given.
@@ -65,9 +66,9 @@ def matmul(
 
 
 # The forward pass was   Y = A B,   that is   Y_ij = Σ_k A_ik B_kj.
-# The element A_ik reaches every Y_ij of its row, through B_kj:
+# The element A_ik contributes to every Y_ij of its row, through B_kj:
 #   dA_ik = Σ_j dY_ij B_kj,   so   dA = dY Bᵀ   and likewise   dB = Aᵀ dY.
-# If A entered transposed (Y = Aᵀ B), so does its gradient:   dA = (dY Bᵀ)ᵀ = B dYᵀ;   likewise   dB = dYᵀ A.
+# If A was transposed (Y = Aᵀ B), so is its gradient:   dA = (dY Bᵀ)ᵀ = B dYᵀ;   likewise for B   dB = dYᵀ A.
 # Broadcasting copied a matrix, so its gradient is the sum over the broadcast axes.
 # Saved: A and B.
 def matmul_backward(
@@ -86,7 +87,7 @@ def matmul_backward(
         dy: gradient of the product, (..., M, N).
         a, b: the operands, as passed to matmul.
         needs: which of the two gradients to compute.
-        matmul: the product to compute them with; cpu.py passes its own.
+        matmul: the product to compute them with; cpu.py and cuda.py pass their own.
 
     Returns:
         (da, db), shaped like a and b; None where `needs` is False.
@@ -114,6 +115,7 @@ def linear_forward(
     *,
     activation: str | None = None,
     out: np.ndarray | None = None,
+    matmul: Callable[..., np.ndarray] = matmul,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The linear layer: y = activation(x Wᵀ + bias).
 
@@ -125,7 +127,7 @@ def linear_forward(
     Returns:
         y: (..., O), and z: (..., O), the activation's input, or None without an activation.
     """
-    rows = x.reshape(-1, x.shape[-1])  # (R, I)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
     shape = (*x.shape[:-1], len(weight))
     z = None if activation is None else np.empty((len(rows), len(weight)), x.dtype)
     y = matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=z)  # (R, O)
@@ -135,8 +137,8 @@ def linear_forward(
 # The forward pass was   z = x Wᵀ + bias,   y = g(z).
 # The activation:     dz = dy · g'(z)     (dz = dy without one)
 # The product's rule: dx = dz W,   dW = dzᵀ x
-# Every row received the bias, so its gradient is the sum over rows:   dbias = Σ_rows dz.
-# Saved: x and W, which exist anyway, and z if there is an activation (recomputing z would cost the whole product again).
+# The bias is added to every row, so its gradient is the sum over rows:   dbias = Σ_rows dz.
+# Saved: x and W, which exist anyway, and z if there is an activation (recomputing z would repeat the whole product).
 def linear_backward(
     dy: np.ndarray,
     x: np.ndarray,
@@ -147,6 +149,7 @@ def linear_backward(
     needs: tuple[bool, bool, bool] = (True, True, True),
     out: Gradients = (None, None, None),
     accumulate: bool = False,
+    matmul: Callable[..., np.ndarray] = matmul,
 ) -> Gradients:
     """Gradients of the linear layer.
 
@@ -162,8 +165,8 @@ def linear_backward(
     """
     if z is not None and activation is not None:
         dy = gelu_backward(dy, z, approximate=ACTIVATIONS[activation])
-    dz = dy.reshape(-1, dy.shape[-1])  # (R, O)
-    rows = x.reshape(-1, x.shape[-1])  # (R, I)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
+    dz = dy.reshape(len(rows), dy.shape[-1])  # (R, O)
     dx = dweight = dbias = None
     if needs[0]:
         dx = write(matmul(dz, weight).reshape(x.shape), out[0])

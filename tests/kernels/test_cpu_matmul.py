@@ -2,12 +2,12 @@
 
 import itertools
 
-import numba
 import numpy as np
 import pytest
 
+from kernels.ladders import normal, on_one_thread
 from kernels.matmul import cpu, reference
-from kernels.matmul.block import DEEPEST, FEW_PANELS, TALLEST
+from kernels.matmul.block import DEPTH, FEW_PANELS, TALLEST
 from kernels.simd import WIDTH
 from kernels.tile import COLUMNS, ROWS
 
@@ -16,10 +16,6 @@ SHAPES = [(1, 1, 1), (1, 7, 5), (1, 770, 131), (1, 520, 2100), (3, 33, 50), (5, 
 SHAPES += [(16, 5, 48), (17, 16, 49), (40, 385, 47), (145, 384, 100), (300, 17, 97), (150, 800, 97), (64, 64, 3100)]
 BATCHES = [((3,), (3,)), ((2, 5), (2, 5)), ((4,), ()), ((), (4,)), ((2, 1), (1, 3)), ((2, 3), (3,)), ((1,), (1,)), ((0,), (0,))]
 FORMS = list(itertools.product([False, True], repeat=2))
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def operands(M, K, N, transpose_a, transpose_b, batch_a=(), batch_b=()):
@@ -58,7 +54,7 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
 @pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
 def test_a_read_in_place_packed_before_and_packed_on_the_way(transpose_a, panels, missing):
     """Both sides of FEW_PANELS, several steps of K, rows that do not fill a tile, a last panel that is partly filled."""
-    M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEEPEST + 5, panels * COLUMNS - missing
+    M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEPTH + 5, panels * COLUMNS - missing
     a, b = operands(M, K, N, transpose_a, True)
     bias, z, start = normal(N, seed=2), np.empty((M, N), np.float32), normal(M, N, seed=3)
     want = reference.matmul(*exact(a, b), transpose_a=transpose_a, transpose_b=True)
@@ -161,10 +157,8 @@ def test_linear(shape, out_features, activation):
 def test_the_same_bytes_on_one_thread_and_on_all(M, N, transpose_b):
     """Few rows with slices of B; few rows with shared columns; several blocks of rows; one block with shared columns."""
     a, b = operands(M, 550, N, False, transpose_b)
-    everyone = cpu.matmul(a, b, transpose_b=transpose_b).tobytes()
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        assert cpu.matmul(a, b, transpose_b=transpose_b).tobytes() == everyone
-    finally:
-        numba.set_num_threads(before)
+
+    def product():
+        return cpu.matmul(a, b, transpose_b=transpose_b).tobytes()
+
+    assert on_one_thread(product)() == product()

@@ -6,10 +6,12 @@ import pytest
 from kernels.adamw import cpu as adamw
 from kernels.attention import cpu as attention
 from kernels.cross_entropy import cpu as cross_entropy
-from kernels.decode import cpu as decode
+from kernels.decode.cpu import Decoder, naive_rows
+from kernels.decode.reference import Layer, Matrix, Norm
 from kernels.dropout import cpu as dropout
 from kernels.embedding import cpu as embedding
 from kernels.gelu import cpu as gelu
+from kernels.ladders import normal
 from kernels.layernorm import cpu as layernorm
 from kernels.matmul import cpu as matmul
 from kernels.rms_norm import cpu as rms_norm
@@ -18,10 +20,6 @@ from kernels.softmax import cpu as softmax
 from kernels.swiglu import cpu as swiglu
 
 ROWS, COLUMNS = 5, 6
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def by_row(function, x, *others):
@@ -80,13 +78,11 @@ def test_the_decoders_output_layer_equals_the_naive_loop():
     C, x = 8, normal(2, 8)
     rng = np.random.default_rng(5)
     weight, scale = rng.integers(-127, 128, (11, C)).astype(np.int8), rng.random(11).astype(np.float32)
-    norm, zeros = (
-        decode.Norm(np.ones(C, np.float32)),
-        [decode.Matrix(np.zeros(s, np.float32)) for s in ((24, 8), (8, 8), (9, 8), (8, 9))],
-    )
-    layer = decode.Layer(norm, zeros[0], zeros[1], norm, zeros[2], zeros[3])
-    decoder = decode.Decoder([layer], norm, decode.Matrix(weight, scale), n_head=1, n_kv_head=1, eps=1e-5)
+    norm = Norm(np.ones(C, np.float32))
+    qkv, merge, widen, narrow = (Matrix(np.zeros(shape, np.float32)) for shape in ((24, 8), (8, 8), (9, 8), (8, 9)))
+    layer = Layer(norm, qkv, merge, norm, widen, narrow)
+    decoder = Decoder([layer], norm, Matrix(weight, scale), n_head=1, n_kv_head=1, eps=1e-5)
     caches = [[(np.zeros((1, 1, 3, C), np.float32), np.zeros((1, 1, 3, C), np.float32))] for _ in x]
     normalized = layernorm.layernorm_forward(x)[0]
-    want = decode.naive_rows(weight, scale, np.zeros(11, np.float32), normalized)
+    want = naive_rows(weight, scale, np.zeros(11, np.float32), normalized)
     np.testing.assert_allclose(decoder.step(x, caches, [0, 0]), want, rtol=1e-4, atol=1e-4)

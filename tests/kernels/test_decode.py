@@ -1,4 +1,4 @@
-"""The compiled decoder, a token of several texts at a time, against the reference; chapter 9's tests check the reference."""
+"""The compiled decoder, one token of several texts at a time, against the reference, which chapter 9's tests check."""
 
 import numpy as np
 import pytest
