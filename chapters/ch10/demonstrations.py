@@ -83,6 +83,18 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature: expected a number above 0, got {temperature}")
 
 
+def tune_with_rehearsal(
+    model: GPT, tokenizer: Any, world: World, tasks: Sequence[Instruction], config: TrainConfig, run: Run, rehearse: int = 3
+) -> History:
+    """Fine-tune the model in place on the tasks' outputs; one batch in `rehearse` is pretraining text (0: none)."""
+    context = model.config.context
+    batches: Batches = sft.InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
+    if rehearse:
+        old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
+        batches = RehearsalBatches(batches, old, rehearse)
+    return train(model, batches, config, run)
+
+
 def fine_tune(
     model: GPT,
     tokenizer: Any,
@@ -100,12 +112,7 @@ def fine_tune(
     check_temperature(temperature)  # before the training, not after it
     pairs = demonstrations(world, mixed_tasks(world, "train", n, config.seed), config.seed)
     tasks = [replace(task, output=response) for task, response in pairs]
-    context = model.config.context
-    batches: Batches = sft.InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
-    if rehearse:
-        old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
-        batches = RehearsalBatches(batches, old, rehearse)
-    history = train(model, batches, config, run)
+    history = tune_with_rehearsal(model, tokenizer, world, tasks, config, run, rehearse)
     sharpen(model, temperature)
     save_model(run, model, tokenizer)
     return history

@@ -24,10 +24,11 @@ import numpy as np
 
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
+from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, reward_scores, train_reward
 from chapters.ch10.reward import measure as measure_reward
-from chapters.ch10.rlhf import PPO, optimise, reward_scorer
+from chapters.ch10.rlhf import PPO
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
 from chapters.world.requests import mixed_tasks

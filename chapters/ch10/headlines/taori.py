@@ -27,8 +27,7 @@ from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import train
 from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import Tasks, Texts
-from chapters.ch10.constitution.stage import tune_with_rehearsal
-from chapters.ch10.demonstrations import sharpen
+from chapters.ch10.demonstrations import sharpen, tune_with_rehearsal
 from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, WinRate, parameter_count, task_wins
 from chapters.ch10.sft import ask
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches

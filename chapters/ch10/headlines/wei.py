@@ -24,7 +24,7 @@ import numpy as np
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch10.constitution.principles import Tasks, Texts
-from chapters.ch10.constitution.stage import tune_with_rehearsal
+from chapters.ch10.demonstrations import tune_with_rehearsal
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval, parameter_count
 from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.ch10.sft import ask, ask_base, format_prompt
