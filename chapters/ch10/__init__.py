@@ -2,7 +2,8 @@
 
 Reading order, first bend: `classify`, `sft`, `lora`, `exercises`; second bend: `demonstrations`, `reward`, `rollout`, `ppo`,
 `rlhf`, then the alternatives `rloo`, `dpo`, `best_of_n`, all of them on one page in `frontier`; `constitution`, `headlines`,
-and `reflex`, which closes Part I. `harness` trains and compares policies, `assess` measures them; `figures` and `preference_figures` draw.
+and `reflex`, which closes Part I. `harness` trains policies and compares them by `assess`; `figures` and `preference_figures`
+draw.
 
 Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: they
 ask about people and things that no training task asked about, although the pretraining pages state the facts. The labeller is
