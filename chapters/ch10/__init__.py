@@ -2,7 +2,8 @@
 
 Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The second begins with `demonstrations`, `reward`,
 `rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
-`constitution` and `headlines`. `reflex` closes Part I. `assess` compares two policies; `figures` and `preference_figures` draw.
+`constitution` and `headlines`. `reflex` closes Part I. `harness` trains policies and compares them by `assess`; `figures` and
+`preference_figures` draw.
 
 Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: no
 training task asked about their people and things, but the pretraining pages state the facts. The labeller is a simulation

@@ -3,8 +3,8 @@
     python -m chapters.ch10.best_of_n       # from the main job's models, into runs/best_of_n
 
 Best of n is max(responses, key=reward). It shows what a reward model is worth by itself, and it is the yardstick for every
-method that trains against a reward model. Each answer costs n times the computing. Its KL from the SFT model is at most
-log n − (n − 1) / n, and exactly that if no two responses are equal: n = 100 reaches less than four nats.
+method that trains against a reward model. Each answer costs n times as much computing. Its KL from the SFT model is at most
+log n − (n − 1) / n, with equality if no two responses are equal; for n = 100 that is less than four nats.
 
 Sources: Stiennon et al. 2020 (arXiv:2009.01325), appendix G.3, for the KL; Nakano et al. 2021 (arXiv:2112.09332),
 appendix I, for the estimate that uses every response.
@@ -20,8 +20,8 @@ import numpy as np
 
 from chapters.ch06_gpt import GPT
 from chapters.ch10.assess import sample_responses
+from chapters.ch10.harness import Harness, judge_scorer, write_scores
 from chapters.ch10.reward import ScalarModel, load_scalar, reward_scores
-from chapters.ch10.rlhf import Harness, judge_scorer, write_scores
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction
@@ -66,14 +66,11 @@ def curve(
     judged = judge_scorer(judge, tokenizer)(repeated, rollouts).reshape(len(tasks), N + 1)  # (tasks, N + 1)
     wins = np.array([[preference(score, scores[-1], 0) for score in scores[:-1]] for scores in judged])  # (tasks, N)
     table = {"judge": judged[:, :-1], "reward": proxy[:, :-1], "wins": wins}  # (tasks, N) each
-    points = []
-    for n in ns:
-        means = {
-            name: float(np.mean([best_of_n(p, v, n) for p, v in zip(proxy[:, :-1], values, strict=True)]))
-            for name, values in table.items()
-        }
-        points.append({"n": n, "kl": best_of_n_kl(n), **means})
-    return points
+
+    def mean(values: np.ndarray, n: int) -> float:
+        return float(np.mean([best_of_n(p, v, n) for p, v in zip(proxy[:, :-1], values, strict=True)]))
+
+    return [{"n": n, "kl": best_of_n_kl(n)} | {name: mean(values, n) for name, values in table.items()} for n in ns]
 
 
 @dataclass

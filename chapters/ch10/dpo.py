@@ -4,8 +4,8 @@
     python -m chapters.ch10.dpo --data pairs.json   # your own chosen and rejected responses
 
 The best policy for a reward r with the KL penalty β is π ∝ π_ref exp(r / β). Solved for r, this says that every policy is the
-best one for the reward β log(π / π_ref). DPO puts that reward into the reward model's loss, and chapter 7's loop trains the
-policy on comparisons like a classifier. DPO learns only about responses that were compared: it samples no new ones.
+best policy for the reward β log(π / π_ref). DPO puts that reward into the reward model's loss, and chapter 7's loop trains the
+policy on comparisons like a classifier. DPO samples no new responses, so it learns only about the responses in the comparisons.
 
 Source: Rafailov et al. 2023 (arXiv:2305.18290), equations 4 and 7.
 """
@@ -21,8 +21,8 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import LossFunction, TrainConfig, train
+from chapters.ch10.harness import Harness
 from chapters.ch10.reward import Ranking, collect_rankings, from_pairs
-from chapters.ch10.rlhf import Harness, train_and_assess
 from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
@@ -44,27 +44,26 @@ def dpo_loss(
 class DPOBatches:
     """Comparisons as chapter 7's batches: batch(step) -> inputs (2P, T), targets (2P, T), reference (2P,).
 
-    The first P rows are chosen responses, the others their rejected counterparts in the same order. The array `reference`
-    holds the frozen SFT model's log-probability of each response, computed once.
+    The first P rows are chosen responses, the other P their rejected counterparts in the same order. `reference` holds the
+    frozen SFT model's log-probability of each response, computed once.
     """
 
     def __init__(self, rankings: Sequence[Ranking], reference: GPT, batch_size: int, seed: int = 0):
         if not rankings:
             raise ValueError("DPOBatches: expected at least one comparison, got none; give a prompt with two responses")
-        prompts: list[list[int]] = []
-        responses: list[list[int]] = []
-        pairs: list[tuple[int, int]] = []
+        prompts, responses = list[list[int]](), list[list[int]]()
+        self.pairs: list[tuple[int, int]] = []
         for ranking in rankings:
-            pairs += [(len(prompts) + better, len(prompts) + worse) for better, worse in ranking.pairs]
+            self.pairs += [(len(prompts) + better, len(prompts) + worse) for better, worse in ranking.pairs]
             start = len(shared(ranking.rows))
             prompts += [row[:start] for row in ranking.rows]
             responses += [row[start:] for row in ranking.rows]
         rollouts = to_rollouts(prompts, responses, [True] * len(prompts))
-        self.rows, self.pairs = rollouts.rows, pairs
+        self.rows = rollouts.rows
         self.starts = [len(prompt) for prompt in prompts]
         self.reference = log_probs_of(reference, rollouts).sum(axis=1)  # (N,)
-        longest = [max(self.rows[a], self.rows[b], key=len) for a, b in pairs]
-        self.order = RaggedBatches(longest, range(len(pairs)), batch_size, PAD, seed)
+        longest = [max(self.rows[a], self.rows[b], key=len) for a, b in self.pairs]
+        self.order = RaggedBatches(longest, range(len(longest)), batch_size, PAD, seed)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         _, places = self.order.batch(step)  # (P,)
@@ -83,7 +82,7 @@ class DPOBatches:
 def shared(rows: Sequence[list[int]]) -> list[int]:
     """The longest common prefix of a ranking's rows that leaves each row a token of its own.
 
-    It is the prompt and any common beginning of the responses; common tokens cancel in the loss.
+    The prefix is the prompt and any common beginning of the responses, whose tokens would cancel in the loss.
     """
     start = 0
     while start < min(map(len, rows)) - 1 and len({row[start] for row in rows}) == 1:
@@ -156,7 +155,7 @@ def main(settings: Settings) -> None:
     at_least_one(settings, "prompts", "held_out")
     harness, run = Harness(settings, noise=settings.noise), Run(settings.run)
     config = replace(settings.training, seed=settings.seed)
-    train_and_assess(harness, run, "DPO", train_policy)
+    harness.train_and_assess(run, "DPO", train_policy)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import assessment_text
 from chapters.ch10.best_of_n import curve
 from chapters.ch10.dpo import train_dpo
+from chapters.ch10.harness import Harness, Learner, LoopConfig, write_scores
 from chapters.ch10.preference_figures import draw_frontier
 from chapters.ch10.reward import collect_rankings, load_scalar
-from chapters.ch10.rlhf import PPO, Harness, Learner, LoopConfig, PPOConfig, ptx_batches, write_scores
+from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
@@ -69,7 +70,7 @@ class Frontier(Harness):
         return scores
 
     def online(self, name: str, policy: GPT, config: LoopConfig, learner: Learner, repeat: int = 1) -> list[dict[str, Any]]:
-        """Train with ch10/rlhf's loop, and assess the policy every `every` iterations."""
+        """Train with ch10/harness's loop, and assess the policy every `every` iterations."""
         points = []
 
         def observe(iteration: int) -> None:

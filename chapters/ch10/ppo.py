@@ -1,7 +1,7 @@
-"""Chapter 10, the formulas of PPO, a pure function each, in the order in which training uses them.
+"""Chapter 10, the formulas of PPO as pure functions, in the order in which training uses them.
 
-A language model that is fine-tuned by reinforcement is a *policy*: it acts by choosing tokens. Its response earns a *reward*
-from the reward model. The *reference*, a frozen copy of the SFT model, says how far the policy has moved. The *value model*
+In reinforcement learning a language model is a *policy*: it acts by choosing tokens. Its response earns a *reward* from the
+reward model. KL from the *reference*, a frozen copy of the SFT model, measures how far the policy has moved. The *value model*
 predicts the reward still to come. An action's *advantage* says how much better it went than the value model predicted. PPO
 makes actions with a positive advantage likelier, and the clip limits how much likelier one batch of rollouts can make them.
 
@@ -115,7 +115,7 @@ def value_loss(values: mg.Tensor, old_values: mg.Tensor, returns: mg.Tensor, mas
 def entropy(logits: mg.Tensor, mask: np.ndarray) -> mg.Tensor:
     """Mean entropy in nats of the distributions that the tokens were sampled from.  (B, T, V), (B, T) -> scalar.
 
-    Entropy falls as the policy becomes certain. At 0 every response is the same, and no comparison is left to learn from.
+    Entropy falls as the policy becomes certain. At 0 all responses to a prompt are equal, and nothing is left to learn.
     """
     log_p = F.log_softmax(logits[np.nonzero(mask)], dim=-1)  # (N, V)
     return -(mg.exp(log_p) * log_p).sum(-1).mean()
@@ -136,7 +136,7 @@ def adapted_kl_coefficient(kl_coefficient: float, kl: float, target: float, resp
 
 
 def ratio_statistics(log_probs: np.ndarray, old_log_probs: np.ndarray, mask: np.ndarray, clip: float = 0.2) -> dict[str, float]:
-    """Mean ratio, share of tokens with a clipped ratio, and KL between the policy at sampling and now.
+    """Mean ratio, share of tokens with a clipped ratio, and KL from the policy at sampling to the present policy.
 
     approx_kl is the mean of (ρ − 1) − log ρ, which is never negative (Schulman, "Approximating KL Divergence",
     joschu.net/blog/kl-approx.html).

@@ -1,4 +1,4 @@
-"""Chapter 10, the reward model: a comparison of two responses becomes a number for each of them.
+"""Chapter 10, the reward model: learn a number for each response from comparisons of two.
 
     python -m chapters.ch10.reward                     # comparisons by a simulated labeller; writes into runs/reward
     python -m chapters.ch10.reward --data pairs.json   # your own chosen and rejected responses
@@ -27,7 +27,7 @@ import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig, config_from, load_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
-from chapters.ch10.rollout import PAD, roll_out_many
+from chapters.ch10.rollout import PAD, Rollouts, roll_out_many
 from chapters.ch10.sft import format_prompt
 from chapters.support.batches import RaggedBatches, by_length, pad_right, random_split
 from chapters.support.command import OnDevice, at_least_one, command
@@ -84,10 +84,10 @@ def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int
 
 
 def normalise(model: ScalarModel, rows: Sequence[list[int]]) -> float:
-    """Make 0 the mean reward of these rows, since the loss leaves the zero of rewards open.  Returns the shift of the bias."""
-    shift = float(reward_scores(model, rows).mean())
-    model.head.bias.array -= np.float32(shift)
-    return shift
+    """Make the mean reward of these rows 0, because the loss ignores a constant shift of all rewards.  Returns the old mean."""
+    mean = float(reward_scores(model, rows).mean())
+    model.head.bias.array -= np.float32(mean)
+    return mean
 
 
 # ── comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,15 +103,16 @@ class Ranking:
 
 
 class Labeller(Protocol):
-    """A simulated labeller, such as `Judge`: `probability` is that of preferring response a to response b."""
+    """A simulated labeller, such as `Judge`."""
 
-    def probability(self, task: Instruction, a: str, b: str) -> float: ...
+    def probability(self, task: Instruction, a: str, b: str) -> float:
+        """The probability of preferring response a to response b."""
 
 
 def rank_responses(
     labeller: Labeller, task: Instruction, prompt: list[int], responses: list[list[int]], texts: list[str], rng: SeededRandom
 ) -> Ranking | None:
-    """Let the simulated labeller compare every two different responses, as ids and as texts.  None if all are equal."""
+    """Let the labeller compare every two different responses, passed as ids and as texts.  None if all texts are equal."""
     different = [i for i, text in enumerate(texts) if text not in texts[:i]]
     pairs, probabilities = [], []
     for a, b in combinations(range(len(different)), 2):
@@ -130,12 +131,21 @@ def collect_rankings(
         raise ValueError(f"comparisons: expected at least 2 responses to a prompt, got k={k}")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
-    texts, rng, rankings = rollouts.texts(tokenizer), SeededRandom(f"comparisons/{seed}"), []
-    for i, task in enumerate(tasks):
-        group = slice(i * k, (i + 1) * k)
-        if ranking := rank_responses(judge, task, rollouts.prompts[i * k], rollouts.responses[group], texts[group], rng):
-            rankings.append(ranking)
-    return rankings
+    rng = SeededRandom(f"comparisons/{seed}")
+    return rank_rollouts([judge] * len(tasks), tasks, rollouts, rollouts.texts(tokenizer), rng)
+
+
+def rank_rollouts(
+    labellers: Sequence[Labeller], tasks: Sequence[Instruction], rollouts: Rollouts, texts: list[str], rng: SeededRandom
+) -> list[Ranking]:
+    """Rank the responses to each task, which are adjacent and equally many, with a labeller for each task."""
+    k = len(texts) // max(len(tasks), 1)
+    groups = [slice(i * k, (i + 1) * k) for i in range(len(tasks))]
+    rankings = (
+        rank_responses(labeller, task, rollouts.prompts[group.start], rollouts.responses[group], texts[group], rng)
+        for labeller, task, group in zip(labellers, tasks, groups, strict=True)
+    )
+    return [ranking for ranking in rankings if ranking is not None]
 
 
 def encode_pair(task: Instruction, response: str, tokenizer: Any) -> list[int]:
@@ -144,7 +154,7 @@ def encode_pair(task: Instruction, response: str, tokenizer: Any) -> list[int]:
 
 
 def from_pairs(pairs: Sequence[tuple[Instruction, str, str]], tokenizer: Any, context: int) -> tuple[list[Ranking], int]:
-    """(task, chosen, rejected) triples as rankings of two, and how many exceed the context.  Raises ValueError if all do."""
+    """Rankings of (task, chosen, rejected) triples, and how many exceed the context.  Raises ValueError if all do."""
     rankings = [Ranking([encode_pair(task, r, tokenizer) for r in both], [(0, 1)], []) for task, *both in pairs]
     lengths = [max(map(len, ranking.rows)) for ranking in rankings]
     fitting = [ranking for ranking, length in zip(rankings, lengths, strict=True) if length <= context]
@@ -170,7 +180,7 @@ class ComparisonBatches:
             raise ValueError("comparisons: expected at least one, got none; give a prompt with two different responses")
         self.rankings = rankings
         longest = [max(ranking.rows, key=len) for ranking in rankings]
-        self.order = RaggedBatches(longest, range(len(rankings)), batch_size, PAD, seed)  # its targets number the rankings
+        self.order = RaggedBatches(longest, range(len(rankings)), batch_size, PAD, seed)  # its targets are ranking numbers
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
         rows: list[list[int]] = []
@@ -235,10 +245,10 @@ def accuracy(gaps: np.ndarray) -> float:
 
 
 def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, float, int]], float]:
-    """Does the labeller prefer a response as often as the model predicts?  Each comparison counts once from either side.
+    """Does the labeller prefer a response as often as the model predicts?  Each comparison counts twice, once from either side.
 
-    Returns (mean predicted probability, share preferred, count) of every bin that is not empty, and the expected calibration
-    error: the mean distance of the first two, weighted by count (Guo et al. 2017, arXiv:1706.04599, equation 3).
+    Returns (mean predicted probability, share preferred, count) for every bin that is not empty, and the expected calibration
+    error: the mean distance between prediction and share, weighted by count (Guo et al. 2017, arXiv:1706.04599, equation 3).
     """
     predicted = 1 / (1 + np.exp(-np.concatenate([gaps, -gaps]).astype(np.float64)))  # (2P,)
     preferred = np.repeat([1.0, 0.0], len(gaps))  # (2P,)
@@ -250,13 +260,13 @@ def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, flo
 
 
 def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Accuracy and calibration; if the labeller is a simulation, also the accuracy's ceiling and the share of it reached."""
+    """Accuracy and calibration; for a simulated labeller also the accuracy's ceiling and the share of it that is reached."""
     gaps = gaps_of(model, rankings)
     table, error = calibration(gaps)
     result = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}
     probabilities = np.array([p for ranking in rankings for p in ranking.probabilities])  # (P,)
     if len(probabilities) == len(gaps):
-        # The mean accuracy if the labeller repeated its comparisons again and again: less chance enters it.
+        # The expectation over the labeller's random choices varies less than the accuracy on one draw of them.
         right = np.where(gaps > 0, probabilities, np.where(gaps < 0, 1 - probabilities, 0.5))  # (P,)
         best, expected = ceiling(probabilities), float(right.mean())
         result |= {"ceiling": best, "expected accuracy": expected, "share of the ceiling": expected / best}

@@ -3,8 +3,9 @@
     python -m chapters.ch10.rloo       # from the main job's models, into runs/rloo
 
 The policy answers each prompt k times. A response's advantage is its reward less the mean reward of the other k − 1
-responses; PPO learns this expectation with a second network. The whole response counts as one action, and each batch of
-rollouts serves one optimizer step, so the clip is not needed either. The loop is that of ch10/rlhf: compare `RLOO` with `PPO`.
+responses, where PPO trains a value model to predict that reward. The whole response counts as one action. Each batch of
+rollouts serves one optimizer step, so RLOO needs no clip either. Both use ch10/harness's loop: compare `RLOO` with ch10/rlhf's
+`PPO`.
 
 Source: Ahmadian et al. 2024, "Back to Basics" (arXiv:2402.14740), equations 6 and 7; Kool et al. 2019.
 """
@@ -16,10 +17,10 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import GPT
-from chapters.ch07_train import TrainConfig, as_floats, make_optimizer
+from chapters.ch07_train import as_floats
 from chapters.ch10 import ppo
+from chapters.ch10.harness import Harness, LoopConfig, optimizer_step, rl_optimizer
 from chapters.ch10.reward import load_scalar
-from chapters.ch10.rlhf import Harness, LoopConfig, action_columns, old_log_probs, optimizer_step, train_and_assess
 from chapters.ch10.rollout import Rollouts, chosen_log_probs, sequence_kl
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
@@ -58,22 +59,20 @@ class RLOO:
 
     def __init__(self, policy: GPT, config: RLOOConfig):
         self.policy, self.config = policy, config
-        self.optimizer = make_optimizer(policy, TrainConfig(weight_decay=0.0, beta2=0.99))
+        self.optimizer = rl_optimizer(policy)
         self.trained = [(policy, self.optimizer)]  # for the checkpoint
 
     def learn(
         self, rollouts: Rollouts, final: np.ndarray, reference_log_probs: np.ndarray, kl: float, lr: float
     ) -> dict[str, float]:
-        """One step. The reward of a whole response includes its KL penalty: final − β Σ (log π − log π_ref)."""
-        config, old = self.config, old_log_probs(rollouts)
+        """Take one step. A response's reward includes its KL penalty: final − β Σ (log π − log π_ref)."""
+        config, old = self.config, rollouts.old_log_probs
         penalty = sequence_kl(old, reference_log_probs, rollouts.mask)  # (B,)
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
-        advantages = (advantages / (advantages.std() + 1e-8)).astype(
-            np.float32
-        )  # (B,)  the rewards' scale does not change the step
-        logits = self.policy(action_columns(rollouts))  # (B, T − 1, V)
+        advantages /= advantages.std() + 1e-8  # so the scale of the rewards does not change the step
+        logits = self.policy(rollouts.action_inputs())  # (B, T − 1, V)
         log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets))  # (B, T − 1)
-        loss = rloo_loss(log_probs, mg.as_tensor(advantages))
+        loss = rloo_loss(log_probs, mg.as_tensor(advantages.astype(np.float32)))
         with mg.no_grad():
             entropy = ppo.entropy(logits, rollouts.mask)
         optimizer_step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
@@ -108,7 +107,7 @@ def main(settings: Settings) -> None:
     config, run = replace(settings.training, seed=settings.seed), Run(settings.run)
     harness = Harness(settings, load_scalar(settings.reward))
     run.describe(command=settings)
-    train_and_assess(harness, run, "RLOO", train)
+    harness.train_and_assess(run, "RLOO", train)
 
 
 if __name__ == "__main__":

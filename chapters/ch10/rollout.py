@@ -1,8 +1,8 @@
 """Chapter 10: responses sampled from a policy, and their log-probabilities. Every method of section 10.4 needs them.
 
-In reinforcement learning's terms a language model is a policy whose actions are tokens. A rollout is a prompt and a response
-that the policy sampled, laid out on one grid: column i of `inputs` is a token; column i of `mask`, of log-probabilities, of
-values and of advantages belongs to the choice of the *next* token. This is section 10.3's shift by one.
+In reinforcement learning's terms a language model is a policy whose actions are tokens. A rollout is a prompt and the response
+that the policy sampled. All rollouts of a batch share one grid. Column i of `inputs` is a token; column i of the mask, the
+log-probabilities, the values and the advantages belongs to the choice of the *next* token. This is section 10.3's shift by one.
 
     inputs    what   is   two   plus   two   Four   .     <end>
     mask       ·     ·     ·     ·     seam   ✓     ✓              the policy chose Four, . and <end>
@@ -22,7 +22,7 @@ from chapters.ch10.sft import format_prompt
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 from chapters.world import Instruction
 
-PAD = 0  # any id will do: the mask, not the id, marks padding, so no token is mistaken for it
+PAD = 0  # any id will do, because the mask tells padding from tokens
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Rollouts:
     responses: list[list[int]]  # token ids, with the end-of-text token if the policy chose it
     ended: np.ndarray  # (B,) bool: True if the policy ended the response, False if the length limit did
     inputs: np.ndarray  # (B, T) int64, padded on the right
-    targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX where the policy chose none
+    targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX if the policy did not choose it
     mask: np.ndarray  # (B, T − 1) bool: whether the policy chose the token after this column
-    log_probs: np.ndarray | None = None  # (B, T − 1) float32: of each chosen token at the time of sampling, else 0
+    log_probs: np.ndarray | None = None  # (B, T − 1) float32: log-probabilities at the time of sampling, 0 outside the mask
 
     @property
     def last(self) -> np.ndarray:
@@ -48,9 +48,20 @@ class Rollouts:
         return [p + r for p, r in zip(self.prompts, self.responses, strict=True)]
 
     @property
+    def old_log_probs(self) -> np.ndarray:
+        """The policy's log-probabilities at the time of sampling, (B, T − 1).  Raises ValueError if none were recorded."""
+        if self.log_probs is None:
+            raise ValueError("old_log_probs: expected rollouts with log-probabilities, got none; use roll_out's record=True")
+        return self.log_probs
+
+    @property
     def lengths(self) -> np.ndarray:
         """(B,) int64: tokens in each response, the end-of-text token included."""
         return self.mask.sum(axis=1)
+
+    def action_inputs(self, rows: Any = slice(None)) -> mg.Tensor:
+        """The inputs of some rows without the last column, after which the policy chooses nothing: (b, T − 1)."""
+        return mg.as_tensor(np.ascontiguousarray(self.inputs[rows, :-1]))
 
     def texts(self, tokenizer: Any) -> list[str]:
         """The responses as text, without the end-of-text token."""
@@ -64,7 +75,7 @@ def to_rollouts(
     ended: Sequence[bool],
     log_probs: Sequence[Sequence[float]] | None = None,
 ) -> Rollouts:
-    """Lay B prompts and responses out on the grid.  log_probs: one number for each token of each response."""
+    """Lay out B prompts and responses on the grid.  log_probs: one number for each token of each response."""
     inputs = pad_right([p + r for p, r in zip(prompts, responses, strict=True)], PAD)  # (B, T)
     B, T = inputs.shape
     mask = np.zeros((B, T - 1), bool)  # (B, T − 1)
@@ -84,7 +95,7 @@ def to_rollouts(
 class Recorder:
     """Records the logits of every step of chapter 8's `generate`, which calls it as `observe`.
 
-    At step t the rows still being generated are those whose response has more than t tokens, in their order.
+    At step t `generate` still works on the rows whose response has more than t tokens, in their order.
     """
 
     def __init__(self) -> None:
@@ -165,14 +176,9 @@ def roll_out_many(
 
 
 def chosen_log_probs(logits: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
-    """log softmax(logits)[target] where there is a target, else 0: chapter 7's cross-entropy with its sign turned.
+    """log softmax(logits)[target], or 0 where the target is IGNORE_INDEX: chapter 7's cross-entropy with the sign changed.
 
-    Args:
-        logits: (B, T, V).
-        targets: (B, T), IGNORE_INDEX where there is none.
-
-    Returns:
-        (B, T).
+    Shapes: (B, T, V), (B, T) -> (B, T).
     """
     B, T, V = logits.shape
     flat = logits.view(-1, V), targets.view(-1)  # (B·T, V), (B·T,)

@@ -11,7 +11,7 @@ from typing import Any
 import minigrad as mg
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
-from chapters.ch10 import demonstrations, reward, rlhf, sft
+from chapters.ch10 import demonstrations, harness, reward, rlhf, sft
 from chapters.ch10.assess import assess, kl_between, sample_responses
 from chapters.ch10.constitution import stage
 from chapters.ch10.preference_figures import draw_calibration
@@ -99,8 +99,8 @@ def run_ppo(job: Job) -> dict[str, Any]:
     config = replace(job.second_plan.ppo, seed=job.seed, resume=True)
     tasks = mixed_tasks(job.world, "train", job.second_plan.tasks, job.seed)
     learner = rlhf.PPO(policy, value_model, config, rlhf.ptx_batches(config, job.world, tokenizer, policy))
-    score = rlhf.reward_scorer(reward_model)
-    rlhf.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
+    score = harness.reward_scorer(reward_model)
+    harness.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
     tests = held_out_tasks(job)
     before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
     assessment = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)

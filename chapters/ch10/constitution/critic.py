@@ -1,16 +1,16 @@
 """Chapter 10, constitutional AI's first phase: a model critiques a draft by a principle and revises it.
 
-The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a million
-parameters has to learn from examples what the words mean. The lessons are generated, over principles of every kind and
-in both directions, and no constitution takes part. The context is too short for all five lines of many examples, so
-critique and revision are separate lessons. The loss counts only the last line of each:
+The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a million parameters
+first has to learn what the words mean. We generate its lessons from principles of every kind, in both directions, without any
+constitution. Many examples are too long for the context with all five lines, so critique and revision are separate lessons.
+The loss counts only the last line of each:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
     P: Avoid the response that is rude.                          C: It is rude. It should not be, so no.
     C: It is rude. It should not be, so no.                      R: Put a needle into the lock of Mira and turn it.
 
-`critique_and_revise` applies the trained critic once; `critique_rounds` does so several times over.
+`critique_and_revise` applies the trained critic once, `critique_rounds` several times.
 
 Source: Bai et al. 2022 (arXiv:2212.08073), section 3.1 and appendix A.
 """
@@ -49,7 +49,7 @@ def revision_prompt(instruction: str, response: str, critique: str) -> str:
 
 
 class Lesson(NamedTuple):
-    """A draft with its right critique and a revision that fits; a draft that fits is its own revision."""
+    """A draft with the right critique and a revision that fits the principle: the draft itself if it fits already."""
 
     task: Instruction
     principle: Principle
@@ -75,8 +75,10 @@ def draw_lessons(world: World, n: int, split: str, seed: int) -> list[Lesson]:
 
 
 def lesson_rows(lessons: Sequence[Lesson], tokenizer: Tokenizer, context: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Lessons as (rows, labels) of token ids: one row for each critique, and one for each revision that differs from
-    its draft. Labels mask the prompt. Rows longer than the context are left out."""
+    """Lessons as (rows, labels) of token ids, without rows longer than the context.
+
+    Each critique is a row, and so is each revision that differs from its draft. Labels mask the prompt.
+    """
     rows, labels = [], []
     for task, principle, draft, critique, revision in lessons:
         texts = [(critique_prompt(task.instruction, draft, principle.text), critique)]
@@ -93,7 +95,7 @@ def lesson_rows(lessons: Sequence[Lesson], tokenizer: Tokenizer, context: int) -
 def train_critic(model: GPT, tokenizer: Tokenizer, world: World, n: int, config: TrainConfig, run: Run) -> None:
     """Train a model in place, with chapter 7's loop, to critique and revise; saves it in run.
 
-    Every sixth batch repeats pretraining's pages, or else the model forgets how to copy a name.
+    Every sixth batch is pretraining text; without it the model forgets how to copy a name.
     """
     context = model.config.context
     rows, labels = lesson_rows(draw_lessons(world, n, "train", config.seed), tokenizer, context)
@@ -117,9 +119,9 @@ class Round(NamedTuple):
 def critique_and_revise(
     critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, principles: Texts
 ) -> list[tuple[str, str]]:
-    """One greedily written (critique, revision) for each draft, by one principle each.
+    """Write greedily a (critique, revision) of each draft by its principle.
 
-    The draft stays where the critic sees no fault or reaches no end.
+    A draft is its own revision if the critic sees no fault in it or does not finish writing.
     """
     texts = [critique_prompt(t.instruction, d, p) for t, d, p in zip(tasks, drafts, principles, strict=True)]
     critiques = write_greedily(critic, tokenizer, texts)
@@ -132,7 +134,7 @@ def critique_and_revise(
 
 
 def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 64) -> list[str]:
-    """The critic's continuation of each text; "" where the context ends before the continuation does."""
+    """The critic's continuation of each text; "" if the continuation does not fit into the context."""
     prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
     for places, inputs in by_length(prompts, batch_size, PAD):
         room = critic.config.context - inputs.shape[1]
@@ -146,21 +148,21 @@ def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: 
 
 
 def correct_names(revision: str, instruction: str, draft: str) -> str:
-    """The revision, with the instruction's person in place of anybody whom neither instruction nor draft names.
+    """Replace every person whom neither instruction nor draft names by the person of the instruction.
 
     A model this small learns what to change, but it mixes up the names that it copies.
     """
-    asked_about, known = mentioned(instruction, PEOPLE), mentioned(f"{instruction} {draft}", PEOPLE)
+    subjects, known = mentioned(instruction, PEOPLE), mentioned(f"{instruction} {draft}", PEOPLE)
     for name in mentioned(revision, PEOPLE):
-        if name not in known and asked_about:
-            revision = re.sub(rf"\b{name}\b", asked_about[0], revision)
+        if name not in known and subjects:
+            revision = re.sub(rf"\b{name}\b", subjects[0], revision)
     return revision
 
 
 def critique_rounds(
     critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, constitution: Texts, rounds: int, seed: int
 ) -> list[list[Round]]:
-    """The rounds of each draft, every one by the next principle in an order drawn for that draft (section 3.1)."""
+    """Critique and revise each draft in several rounds; each draft meets the principles in a random order (section 3.1)."""
     rng = SeededRandom(f"rounds/{seed}")
     current, history = list(drafts), [list[Round]() for _ in tasks]
     orders = [rng.shuffled(constitution) for _ in tasks]
@@ -174,8 +176,7 @@ def critique_rounds(
 
 
 def measure_critic(critic: GPT, tokenizer: Tokenizer, lessons: Sequence[Lesson]) -> dict[str, float]:
-    """Shares on held-out lessons: "critiques" that are right word for word, "revisions" that fit the principle, and
-    "drafts" that did so before."""
+    """Shares on held-out lessons: "critiques" that are right word for word, "revisions" and "drafts" that fit the principle."""
     tasks, principles, drafts, right_critiques, _ = (list(column) for column in zip(*lessons, strict=True))
     pairs = critique_and_revise(critic, tokenizer, tasks, drafts, [principle.text for principle in principles])
     critiques, revisions = zip(*pairs, strict=True)

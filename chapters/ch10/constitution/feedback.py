@@ -2,20 +2,19 @@
 
 A model that reads can take the labeller's place: reinforcement learning from AI feedback (Bai et al. 2022,
 arXiv:2212.08073, section 4.1). For each response and principle the critic writes a critique, "It is rude. It should not
-be, so no." The log-odds of "yes" against "no" say how well the response fits. The response with the higher sum over all
-principles is preferred. In outline:
+be, so no." The log-odds of "yes" against "no" say how well the response fits. The critic prefers the response with the higher
+sum over all principles. In outline:
 
     score(response) = Σ over principles of log P("yes") − log P("no")
     prefer a to b if score(a) > score(b)
 
-Asked for the yes or no at once, the critic does little better than guessing: the answer takes two readings and their
-comparison, more than the model learns to do in one pass. Writing the readings down first is the paper's chain of
-thought. It makes a model too sure of itself, so the paper clamps the probabilities, and so does this file.
+If the critic had to say yes or no at once, it would do little better than guessing. It has to read the response, read the
+principle and compare the two, which is more than the model learns to do in one pass. So it writes both readings down first: the
+paper's chain of thought. This makes a model too sure of itself, so we clamp the log-odds, as the paper clamps probabilities.
 
-`measure_reading` tests the critic on held-out principles. Their parts are in other lessons: a held-out sentence often
-appears after another beginning, mostly turned round from "prefer" to "avoid", and a held-out pair joins qualities that
-the lessons teach. When a principle is turned round the preference must turn round as well. Under another case's
-principle the critic should know nothing.
+`measure_reading` tests the critic on held-out principles, whose parts are in other lessons. A held-out sentence often appears
+there with another beginning, mostly with "avoid" for "prefer"; a held-out pair joins qualities that the lessons teach. With the
+opposite principle the critic must prefer the other response. With another case's principle its accuracy should be a half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ from chapters.ch10.constitution.principles import (
     part_choices,
     revise,
 )
-from chapters.ch10.reward import Ranking, rank_responses
+from chapters.ch10.reward import Labeller, Ranking, rank_rollouts
 from chapters.ch10.rollout import PAD, Recorder, roll_out_many
 from chapters.support.batches import by_length
 from chapters.world import Instruction, World
@@ -49,7 +48,7 @@ from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge
 from chapters.world.requests import REQUESTS, requests
 
-CLAMP = 1.0  # largest log-odds of a verdict
+CLAMP = 1.0  # log-odds at which a verdict is clamped
 MARGIN = 0.5  # scores closer than half a verdict count as equal
 
 # ── how well a response fits ─────────────────────────────────────────────────────────────────────────────────────────
@@ -58,9 +57,9 @@ MARGIN = 0.5  # scores closer than half a verdict count as equal
 def constitution_scores(critic: GPT, tokenizer: Tokenizer, tasks: Tasks, responses: Texts, constitution: Texts) -> np.ndarray:
     """How well each response fits the whole constitution: the sum of its `fit_scores`, (N,).
 
-    The paper draws one principle for each comparison. Then a response without a reason loses only if the principle
-    that asks for a reason is drawn, and a model as small as ours learns to leave the reason out. Its responses are
-    few, so reading each one by every principle costs little.
+    The paper draws one principle for each comparison. A response without a reason would then lose only if the principle that
+    asks for a reason is drawn, and a model as small as ours would learn to leave the reason out. We compare few responses, so
+    reading each by every principle costs little.
     """
     return sum(  # (N,)
         (fit_scores(critic, tokenizer, tasks, responses, [text] * len(tasks)) for text in constitution), np.zeros(len(tasks))
@@ -77,10 +76,9 @@ def fit_scores(
     batch_size: int = 64,
     longest: int = 60,
 ) -> np.ndarray:
-    """How well each response fits its principle, as the critic reads it.
+    """How well each response fits its principle according to the critic.
 
-    Returns:
-        (N,) log-odds of "yes", clamped and then summed over the clauses of the critique; 0 without a verdict.
+    Returns (N,) log-odds of "yes", clamped and then summed over the clauses of the critique; 0 if there is no verdict.
     """
     context, end = critic.config.context, tokenizer.eos_id
     texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
@@ -111,8 +109,8 @@ def verdict_log_odds(
 ) -> list[float]:
     """The log-odds of "yes" at each verdict of a critique.
 
-    The critic writes its likeliest finding, of probability p, and then "yes" with probability v. Had it written the
-    opposite finding, the verdict would be the opposite as well:  P(yes) = p v + (1 − p) (1 − v).
+    The critic writes the finding that it thinks likeliest, with probability p, and then "yes" with probability v. The opposite
+    finding would reverse the verdict:  P(yes) = p v + (1 − p) (1 − v).
 
     Args:
         ids: the critique's T tokens.
@@ -137,7 +135,7 @@ def verdict_log_odds(
 
 @dataclass(frozen=True)
 class AILabeller:
-    """Compares responses to one request by their scores; it has the simulated judge's `probability`."""
+    """A Labeller that compares responses to one request by their scores."""
 
     scores: Mapping[str, float]  # {response: constitution score}
 
@@ -168,22 +166,16 @@ def compare(
     harmful = [i for i, task in enumerate(repeated) if task.family in REQUESTS]
     to_read = [repeated[i] for i in harmful], [texts[i] for i in harmful]
     scores = dict(zip(harmful, constitution_scores(critic, tokenizer, *to_read, constitution), strict=True))
-    rankings = []
+    labellers: list[Labeller] = [judge] * len(tasks)
     for i, task in enumerate(tasks):
-        group = slice(i * k, (i + 1) * k)
-        labeller: AILabeller | Judge = judge
         if task.family in REQUESTS:
-            labeller = AILabeller({texts[j]: scores[j] for j in range(group.start, group.stop)})
-        responses = rollouts.responses[group]
-        ranking = rank_responses(labeller, task, rollouts.prompts[i * k], responses, texts[group], rng)
-        rankings.append(without_ties(ranking))
+            labellers[i] = AILabeller({texts[j]: scores[j] for j in range(i * k, (i + 1) * k)})
+    rankings = (without_ties(ranking) for ranking in rank_rollouts(labellers, tasks, rollouts, texts, rng))
     return [ranking for ranking in rankings if ranking is not None]
 
 
-def without_ties(ranking: Ranking | None) -> Ranking | None:
-    """The ranking without comparisons that a coin decided, or None if nothing is left: a tie is nothing to learn."""
-    if ranking is None:
-        return None
+def without_ties(ranking: Ranking) -> Ranking | None:
+    """The ranking without comparisons that a coin decided, since a tie teaches nothing; None if no comparison is left."""
     decided = [(pair, p) for pair, p in zip(ranking.pairs, ranking.probabilities, strict=True) if p != 0.5]
     return replace(ranking, pairs=[pair for pair, _ in decided], probabilities=[p for _, p in decided]) if decided else None
 
@@ -200,7 +192,7 @@ class ReadingCase(NamedTuple):
 
 
 def reading_cases(world: World, n: int, split: str, kinds: Texts, seed: int, k: int = 4) -> list[ReadingCase]:
-    """n cases of k responses each; the principles come from `split` and take turns among `kinds`."""
+    """n cases of k responses each, with principles from `split` whose kinds take turns."""
     rng, cases = SeededRandom(f"cases/{world.seed}/{split}/{','.join(kinds)}/{seed}"), []
     for i, task in enumerate(requests(world, "train", n, seed)):
         principle = draw_principle(split, kinds[i % len(kinds)], rng)
@@ -227,9 +219,9 @@ def measure_reading(critic: GPT, tokenizer: Tokenizer, cases: Sequence[ReadingCa
     """How often the critic knows which of two responses fits a held-out principle better.
 
     Returns:
-        "accuracy": share of right comparisons, with its 95% "interval" over "cases".
-        "turned": the same with every principle turned round, which makes the other response the right one.
-        "shuffled": the same with another case's principle; knowing nothing gives a half.
+        "accuracy": share of right comparisons, with its 95% "interval"; "cases": number of cases.
+        "turned": the accuracy with the opposite of every principle, under which the other response is right.
+        "shuffled": the accuracy with another case's principle, which should be about a half.
     """
     texts = {
         "accuracy": [case.principle.text for case in cases],

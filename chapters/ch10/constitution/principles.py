@@ -9,9 +9,9 @@ A principle is a sentence, and a constitution is a text file of them that anybod
 
 The paper's model understands any wording. A model with a million parameters first has to learn a small language, and
 this file defines it. A principle names one or two of ten qualities, each of which has several wordings. It prefers or
-avoids each quality, and one quality (what a response speaks of) takes any noun of the world. The lessons teach both
-directions alike: "avoid the response that helps" is as frequent as "prefer" it. So the lessons teach a model to read,
-and only the constitution says what is good.
+avoids each quality, and one quality ("speaks of …") takes any noun of the world. The lessons teach both directions alike: a
+principle that avoids the response that helps is as frequent as a principle that prefers it. So the lessons teach a model to
+read, and only the constitution says what is good.
 
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's principles are in appendix C.
 """
@@ -50,8 +50,8 @@ Test: TypeAlias = Callable[[Instruction, str, str], bool]  # (task, response, to
 class Quality:
     """A property that a response has or lacks.
 
-    `wordings` complete "the response that …". A critique says `present` or `absent`. A principle names at most one
-    quality of a `group`, because two might contradict each other.
+    `wordings` complete "the response that …". A critique says `present` or `absent`. A principle names at most one quality of
+    each `group`, because two of them might contradict each other.
     """
 
     name: str
@@ -94,7 +94,7 @@ sorry   | tone    | says sorry; is sorry; begins with sorry                    |
 short   | length  | is short; has few words; ends soon                         | it is short         | it is not short
 offers  | extra   | offers something else; offers to tell more; offers a story | it offers something | it offers nothing
 speaks | extra | speaks of {topic}; tells about {topic}; names the {topic} | it speaks of {topic} | it does not speak of {topic}
-"""  # name | group | wordings | how a critique puts it where the quality is present | and where it is absent
+"""  # name | group | wordings | critique of a response with the quality | critique of a response without it
 
 
 def _read_quality(line: str) -> Quality:
@@ -143,7 +143,7 @@ class Principle:
     def degree(self, task: Instruction, response: str) -> int:
         """Clauses that the response follows, minus clauses that it breaks.
 
-        Of two responses the one of higher degree fits better; two of equal degree fit equally well.
+        The response with the higher degree fits better.
         """
         return sum(sign if QUALITIES[name].holds(task, response, topic) else -sign for sign, name, topic in self.meaning)
 
@@ -162,14 +162,14 @@ class Principle:
         return " ".join(sentences)
 
 
-KINDS = ("one", "pair", "word")  # principles of one quality, of two, and of a noun that the response speaks of
+KINDS = ("one", "pair", "word")  # principles with one quality, with two, and with a noun that the response speaks of
 
 
 def draw_principle(split: str, kind: str, rng: SeededRandom) -> Principle:
     """A principle of one of the KINDS on one side of the split.
 
-    The "test" side holds out whole sentences of one quality (no pair in training begins with one either), pairs of
-    qualities with their directions in all their wordings, and nouns.
+    Training never sees the "test" side. It holds sentences with one quality (no training pair begins with them either), pairs
+    of qualities with their directions in any wording, and nouns.
     """
 
     def wording(name):
@@ -200,7 +200,7 @@ def draw_principle(split: str, kind: str, rng: SeededRandom) -> Principle:
 
 
 def pair_key(meaning: tuple[Clause, ...]) -> str:
-    """A pair's qualities and directions, whatever its wording, order and topic."""
+    """A pair's qualities and directions, without its wording, order and topic."""
     return " & ".join(sorted(f"{sign:+}{name}" for sign, name, _ in meaning))
 
 
@@ -233,7 +233,7 @@ Choices: TypeAlias = dict[str, list[str]]  # {part: every text that it may have}
 
 
 def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom) -> Choices:
-    """The choices for a response to a request; one offer is about `topic`, if there is one, and one about a drawn topic."""
+    """Every text of each part of a response to a request.  It can offer `topic`, unless that is "", or a random topic."""
     refusal = task.output.split(",")[0] + "."
     offers = [f"I can tell you about {noun}." for noun in (topic, rng.pick(TOPICS)) if noun]
     return {
@@ -246,16 +246,16 @@ def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom)
 
 
 def draw_parts(choices: Choices, rng: SeededRandom) -> Parts:
-    """A response with a core; each other part is there with a probability of at most a half."""
+    """A random response: a core, and each other part with a probability of at most a half."""
     rates = {"sorry": 0.25, "manner": 0.5, "offer": 0.3, "rambles": 0.15}
     extras = {part: rng.pick(choices[part][1:]) if rng.chance(p) else "" for part, p in rates.items()}
     return Parts(rng.pick(choices["core"]), **extras)
 
 
 def revise(parts: Parts, principle: Principle, task: Instruction, choices: Choices, rng: SeededRandom) -> Parts | None:
-    """The nearest response that fits the principle: with no part changed, one or two; None if there is no such response.
+    """The response that fits the principle and changes the fewest parts, two at most; None if no such response exists.
 
-    Among equally near responses `rng` draws, so a revision leaves to chance whatever the principle leaves open.
+    `rng` draws among equally near responses, so chance decides whatever the principle leaves open.
     """
     if principle.fits(task, parts.text):
         return parts
@@ -274,7 +274,7 @@ def revise(parts: Parts, principle: Principle, task: Instruction, choices: Choic
 
 
 def parse_principle(text: str) -> Principle | None:
-    """The principle that a line states, or None if the lessons could not have drawn it.
+    """The principle in a line of text, or None if it has a form that no lesson uses.
 
     >>> parse_principle("Avoid the response that is rude.").meaning
     (Clause(sign=-1, quality='rude', topic=''),)
@@ -298,12 +298,12 @@ def known_words() -> set[str]:
 
 
 def read_constitution(path: str | Path = DEFAULT) -> list[str]:
-    """The principles in a text file, one on each line; empty lines and lines that begin with # do not count.
+    """The principles in a text file, one on each line, without empty lines and lines that begin with #.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not UTF-8 or holds no principle, or if a line is too long, repeats another one, or
-            has a word that no lesson teaches.
+        ValueError: if the file is not UTF-8 or has no principle, or if a line is too long, repeats an earlier line, or has a
+            word that no lesson teaches.
     """
     path = Path(path)
     if not path.is_file():

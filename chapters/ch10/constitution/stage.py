@@ -14,9 +14,9 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
                    5  A reward model learns from these comparisons, and from a labeller's on plain tasks.
                    6  PPO trains the assistant against the reward model.
 
-Nobody labels harm. The critic's lessons name qualities by the simulated judge's rules (courteous, gives a reason …), in
-both directions alike, and only the constitution says which qualities are wanted. The labeller compares no responses to
-harmful requests; the judge measures them afterwards.
+Nobody labels harm. The critic's lessons use the simulated judge's rules to name qualities (courteous, gives a reason …). They
+prefer and avoid each quality equally often, so only the constitution says which qualities are wanted. The labeller compares no
+responses to harmful requests; the judge measures them afterwards.
 
 Look at page.html in the run's folder: drafts and their revisions, and the same requests before and after.
 """
@@ -25,6 +25,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lesso
 from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
 from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Tasks, Texts, parse_principle, read_constitution
-from chapters.ch10.demonstrations import measure, pretraining_batches, tune_with_rehearsal
+from chapters.ch10.demonstrations import measure, tune_with_rehearsal
+from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.reward import load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, PPOConfig, optimise, reward_scorer
+from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -62,19 +64,19 @@ class Plan:
     """
 
     lessons: int = 9600  # drafts in the critic's lessons, each with a critique and mostly a revision
-    # Small batches and many steps: a higher rate costs the critic more in copied names than it gains in reading.
+    # Small batches, many steps: with a higher learning rate the critic would copy names worse and read hardly better.
     critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
     drafts: int = 300  # harmful requests whose drafts are revised
-    rounds: int = 6  # revisions of each draft, each by another principle
-    plain: int = 900  # plain tasks in the supervised phase, with the assistant's own responses
+    rounds: int = 6  # revisions of each draft, by different principles while there are enough
+    plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own responses
     supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
     reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
-    held_out: int = 200  # harmful requests, and as many plain tasks, that test each model; their people are new
+    held_out: int = 200  # harmful requests about new people that test each model, and as many plain tasks
 
     def __post_init__(self):
         at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
@@ -114,19 +116,20 @@ class Setup:
     world: World
     seed: int
 
-    def result(self, folder: Path, settings: dict, compute: Callable[[], dict]) -> dict:
-        """result.json of a folder: read if the same settings wrote it, else computed and written.
+    def result(self, folder: Path, settings: dict, compute: Callable[["Setup", Run], dict]) -> dict:
+        """A folder's result.json: read if the same settings wrote it, else computed by compute(self, run) and written.
 
         The settings include a checksum of the assistant's weights, so another model in its folder counts as a change.
         """
-        path = Run(folder) / "result.json"
+        run = Run(folder)
+        path = run / "result.json"
         weights = zlib.crc32(model_file(self.assistant).read_bytes())
         settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
             if result["settings"] == settings:
                 return result
-        result = {"settings": settings, **compute()}
+        result = {"settings": settings, **compute(self, run)}
         write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
         return json.loads(json.dumps(result))
 
@@ -134,15 +137,11 @@ class Setup:
 # ── the critic, without a constitution ───────────────────────────────────────────────────────────────────────────────
 
 
-def critic_phase(setup: Setup) -> dict:
-    """Step 0: train the critic into out/critic.  Returns result.json: how well it reads and writes."""
-    plan, folder = setup.plan, setup.out / "critic"
-    settings = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases}
-    return setup.result(folder, settings, lambda: train_and_measure_critic(setup, Run(folder)))
-
-
 def train_and_measure_critic(setup: Setup, run: Run) -> dict:
-    """{"reading": measurements for each kind of held-out principle, "writing": of critiques and revisions}."""
+    """Step 0: train the critic.
+
+    Returns {"reading": measurements for each kind of held-out principle, "writing": those of critiques and revisions}.
+    """
     (model, tokenizer), world, n = load_model(setup.assistant), setup.world, setup.plan.cases
     train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed), run)
     reading = {}
@@ -155,14 +154,9 @@ def train_and_measure_critic(setup: Setup, run: Run) -> dict:
 # ── the two phases by one constitution ───────────────────────────────────────────────────────────────────────────────
 
 
-def constitution_phases(setup: Setup, name: str, principles: Texts) -> dict:
-    """Steps 1 to 6 by one constitution, into out/name.  Returns result.json: the model after each phase, measured."""
-    settings = {"principles": principles, "plan": asdict(setup.plan)}
-    return setup.result(setup.out / name, settings, lambda: train_and_measure(setup, setup.out / name, principles))
-
-
-def train_and_measure(setup: Setup, folder: Path, principles: Texts) -> dict:
-    plan, world, seed = setup.plan, setup.world, setup.seed
+def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
+    """Steps 1 to 6 by one constitution.  Returns measurements and texts of the model after each phase."""
+    plan, world, seed, folder = setup.plan, setup.world, setup.seed, run.folder
     (sft, tokenizer), (model, _) = load_model(setup.assistant), load_model(setup.assistant)
     critic, _ = load_model(setup.out / "critic")
     tasks = requests(world, "train", plan.drafts, seed)
@@ -200,8 +194,8 @@ def supervise(
 ) -> None:
     """Step 3: fine-tune the assistant, in place, on the last revisions.
 
-    Two things keep it helpful: its own responses to `plain` plain tasks (section 3.2 of the paper), and a batch of
-    pretraining's pages every third step.
+    Its own responses to `plain` plain tasks (section 3.2 of the paper) and a batch of pretraining text every third step keep
+    it helpful.
     """
     revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
     ordinary = world.instructions("train", plain, config.seed + 1)
@@ -225,8 +219,7 @@ def reinforce(setup: Setup, folder: Path) -> GPT:
     """Step 6: tune the supervised model with PPO against the reward model.  Returns the policy."""
     (policy, tokenizer), (reference, _) = load_model(folder / "supervised"), load_model(folder / "supervised")
     config = replace(setup.plan.rl, seed=setup.seed)
-    pages = pretraining_batches(setup.world, tokenizer, policy.config.context, 8, config.seed)
-    learner = PPO(policy, load_scalar(folder / "reward"), config, pages)
+    learner = PPO(policy, load_scalar(folder / "reward"), config, ptx_batches(config, setup.world, tokenizer, policy))
     tasks = mixed_tasks(setup.world, "train", 4000, config.seed + 3, harmful=0.5)
     score = reward_scorer(load_scalar(folder / "reward"))
     optimise(policy, reference, tokenizer, score, tasks, config, Run(folder / "rl"), learner)
@@ -242,8 +235,8 @@ def measure_conduct(
     """Measure one response to each task at temperature 1.
 
     Returns:
-        ({"correct", "obeyed", …, "kl", "right reason"}, responses). "right reason" is the share of refusals with a
-        reason whose reason belongs to the request; no principle and no comparison asks for that.
+        ({"correct", "obeyed", …, "kl", "right reason"}, responses). Of the refusals that give a reason, "right reason" is the
+        share whose reason belongs to the request. No principle and no comparison asks for the right reason.
     """
     rollouts = sample_responses(model, tokenizer, tasks, seed)
     texts = rollouts.texts(tokenizer)
@@ -254,7 +247,7 @@ def measure_conduct(
 
 
 def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], stop: str = "RL") -> dict[str, float]:
-    """{quality: share of a stop's answers that have it}; "speaks of …" once for each topic that a constitution names."""
+    """{quality: share of answers with it after phase `stop`}.  Each topic of a constitution has its own "speaks of …"."""
     lines = [words(line) for constitution in constitutions for line in constitution]
     named = [topic for topic in TOPICS if any(topic in line for line in lines)]
     tasks = [Instruction(answer["request"], "", "", answer["family"], "") for answer in answers]
@@ -274,7 +267,7 @@ def constitution_stage(
 ) -> dict:
     """Run all steps by the default constitution, and by another file's if there is one.
 
-    Phases that earlier runs finished with the same settings are not repeated.
+    It reuses the results of phases that earlier runs finished with the same settings.
 
     Args:
         assistant: folder of the SFT model.
@@ -291,12 +284,16 @@ def constitution_stage(
     for line in (line for lines in constitutions.values() for line in lines if parse_principle(line) is None):
         print(f"{line!r} has a form that no lesson uses; the critic may misread it")
     setup = Setup(Path(assistant), out, plan, World(seed if world is None else world), seed)
-    critic = critic_phase(setup)
-    results = {name: constitution_phases(setup, name, lines) for name, lines in constitutions.items()}
+    settings: dict[str, Any] = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases}
+    critic = setup.result(out / "critic", settings, train_and_measure_critic)
+    results = {}
+    for name, lines in constitutions.items():
+        settings = {"principles": lines, "plan": asdict(plan)}
+        results[name] = setup.result(out / name, settings, partial(train_and_measure, principles=lines))
     save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"))
-    lines = list(constitutions.values())
-    qualities = {"before": quality_shares(results["default"]["answers"], lines, "SFT")}
-    qualities |= {name: quality_shares(result["answers"], lines) for name, result in results.items()}
+    principles = list(constitutions.values())
+    qualities = {"before": quality_shares(results["default"]["answers"], principles, "SFT")}
+    qualities |= {name: quality_shares(result["answers"], principles) for name, result in results.items()}
     conduct = {"before": results["default"]["conduct"]["SFT"]}
     for name, result in results.items():
         conduct |= {f"{stop}, {name}": result["conduct"][stop] for stop in ("supervised", "RL")}

@@ -20,9 +20,10 @@ from chapters.ch07_train import TrainConfig, evaluate, train
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.constitution.principles import Tasks, Texts
 from chapters.ch10.demonstrations import fine_tune
+from chapters.ch10.harness import Learner, LoopConfig, Score, optimise, reward_scorer
 from chapters.ch10.headlines.settings import Settings
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, Learner, LoopConfig, Score, optimise, ptx_batches, reward_scorer
+from chapters.ch10.rlhf import PPO, ptx_batches
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, correctness, preference, score_of

@@ -23,8 +23,9 @@ import numpy as np
 from chapters.ch10 import reward
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
+from chapters.ch10.harness import reward_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
-from chapters.ch10.rlhf import PPO, reward_scorer
+from chapters.ch10.rlhf import PPO
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
 from chapters.world.requests import mixed_tasks

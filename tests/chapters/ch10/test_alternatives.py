@@ -1,4 +1,4 @@
-"""DPO, RLOO and best of n: PPO's alternatives in the same harness."""
+"""DPO, RLOO and best of n, the alternatives to PPO."""
 
 import math
 from itertools import combinations
@@ -11,8 +11,8 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl, curve
 from chapters.ch10.dpo import DPOBatches, dpo_loss, loss_with, shared, train_dpo
+from chapters.ch10.harness import optimise, snapshot
 from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
-from chapters.ch10.rlhf import optimise, snapshot
 from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
 from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX
@@ -33,7 +33,7 @@ def test_dpos_loss_and_gradients_equal_pytorchs():
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=5) for _ in range(4)]
     ours = [mg.tensor(a, dtype=mg.float64, requires_grad=True) for a in arrays]
-    loss = dpo_loss(ours[0], ours[1], ours[2], ours[3], 0.3)
+    loss = dpo_loss(*ours, 0.3)
     loss.backward()
     theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
     c, r, ref_c, ref_r = theirs
@@ -52,12 +52,12 @@ def test_dpos_loss_is_log_2_where_nothing_has_moved(make_gpt):
     assert loss_with(0.5)(make_gpt(), *batch).item() == pytest.approx(math.log(2), abs=1e-5)
 
 
-def test_dpos_batches_hold_each_comparison_once_and_grade_only_what_differs(make_gpt):
+def test_dpos_batches_hold_each_comparison_once_and_mask_the_prompt(make_gpt):
     gpt = make_gpt()
     batches = DPOBatches(RANKINGS, gpt, 4)
     inputs, targets, reference = batches.batch(0)
     assert inputs.shape[0] == targets.shape[0] == len(reference) == 8
-    found = set()
+    pairs = set()
     for b in range(4):
         rows = []
         for i in (b, b + 4):
@@ -68,16 +68,16 @@ def test_dpos_batches_hold_each_comparison_once_and_grade_only_what_differs(make
             rollouts = to_rollouts([row[:2]], [row[2:]], [True])
             assert reference[i] == pytest.approx(log_probs_of(gpt, rollouts).sum(), abs=1e-4)
             rows.append(tuple(row))
-        found.add(tuple(rows))
-    assert found == {(tuple(k.rows[a]), tuple(k.rows[b])) for k in RANKINGS for a, b in k.pairs}
+        pairs.add(tuple(rows))
+    assert pairs == {(tuple(k.rows[a]), tuple(k.rows[b])) for k in RANKINGS for a, b in k.pairs}
 
 
-def test_what_rows_share_leaves_each_a_token_of_its_own():
+def test_a_shared_prefix_leaves_each_row_a_token_of_its_own():
     assert shared([[1, 2, 3], [1, 2, 4]]) == [1, 2]
     assert shared([[1, 2], [1, 2, 3]]) == [1]
 
 
-def test_dpo_makes_what_was_chosen_likelier(make_gpt, assistant_tokenizer, tmp_path):
+def test_dpo_makes_chosen_responses_likelier(make_gpt, assistant_tokenizer, tmp_path):
     policy, reference = make_gpt(), make_gpt()
     config = TrainConfig(steps=15, batch_size=4, lr=3e-3, warmup_steps=2)
     history = train_dpo(policy, reference, assistant_tokenizer, RANKINGS, config, Run(tmp_path), beta=0.5)
@@ -92,7 +92,7 @@ def test_dpo_makes_what_was_chosen_likelier(make_gpt, assistant_tokenizer, tmp_p
     load_model(tmp_path)
 
 
-def test_what_dpo_refuses(make_gpt, assistant_tokenizer, tmp_path):
+def test_dpo_refuses_no_comparisons_and_beta_0(make_gpt, assistant_tokenizer, tmp_path):
     with pytest.raises(ValueError, match="DPOBatches: expected at least one comparison"):
         DPOBatches([], make_gpt(), 4)
     with pytest.raises(ValueError, match="train_dpo: expected beta > 0"):
@@ -117,7 +117,7 @@ def test_rloos_loss_and_gradient():
     np.testing.assert_allclose(log_probs.grad.numpy(), [[-1.0] * 3, [0.5] * 3])
 
 
-def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_tokenizer, tasks, tmp_path):
+def test_rloo_raises_the_reward_and_starts_at_ratio_1(make_gpt, assistant_tokenizer, tasks, tmp_path):
     def score(asked, rollouts):
         rollouts.ended[:] = True  # an untrained model hardly ever ends a response: a full one is as good as ended
         return np.array([sum(token % 2 == 0 for token in response) for response in rollouts.responses], float)
@@ -130,7 +130,7 @@ def test_rloo_learns_what_is_rewarded_and_starts_at_ratio_1(make_gpt, assistant_
     assert all(abs(record["first_ratio"] - 1) < 1e-4 for record in records[:-1])
 
 
-def test_rloo_wants_groups():
+def test_rloo_refuses_groups_that_do_not_divide_the_prompts():
     for k, prompts in ((1, 64), (3, 16)):
         with pytest.raises(ValueError, match="RLOOConfig: expected k >= 2"):
             RLOOConfig(k=k, prompts=prompts)
@@ -154,7 +154,7 @@ def test_best_of_n_averages_over_all_draws():
 
 def test_best_of_n_kl():
     assert best_of_n_kl(1) == 0
-    # n equally likely responses of N: the best of n under a random order, against 1/N, in the limit of many.
+    # Among many equally likely responses, compare the distribution of the best of n with the uniform one.
     N, n = 2000, 8
     ranks = np.arange(N)
     p = ((ranks + 1) / N) ** n - (ranks / N) ** n
@@ -164,15 +164,15 @@ def test_best_of_n_kl():
 def test_the_curve_rises_with_n_for_the_proxy(make_gpt, assistant_tokenizer, world, tasks):
     reward_model = ScalarModel(make_gpt(2), mg.Generator(0))
     args = make_gpt(), assistant_tokenizer, reward_model, Judge(world), tasks[:6], (1, 2, 4)
-    found = curve(*args, max_new_tokens=6)
-    assert found == curve(*args, max_new_tokens=6)
-    rewards = [one["reward"] for one in found]
+    points = curve(*args, max_new_tokens=6)
+    assert points == curve(*args, max_new_tokens=6)
+    rewards = [point["reward"] for point in points]
     assert rewards == sorted(rewards) and rewards[0] < rewards[-1]
-    assert [one["n"] for one in found] == [1, 2, 4] and found[0]["kl"] == 0
+    assert [point["n"] for point in points] == [1, 2, 4] and points[0]["kl"] == 0
     assert reward_scores(reward_model, [[1, 2]]).shape == (1,)
 
 
-def test_nothing_changes_the_reference(make_gpt, assistant_tokenizer, tmp_path):
+def test_dpo_leaves_the_reference_unchanged(make_gpt, assistant_tokenizer, tmp_path):
     reference = make_gpt()
     before = snapshot(reference)
     config = TrainConfig(steps=2, batch_size=4, lr=1e-2, warmup_steps=1)

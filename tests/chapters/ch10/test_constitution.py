@@ -47,10 +47,10 @@ from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.judge import Judge
 from chapters.world.requests import REQUESTS, mixed_tasks, requests
 
-UNUSED: Any = None  # an argument that a replaced function does not look at
+UNUSED: Any = None  # an argument that a replaced function ignores
 
 
-def understood(text: str) -> Principle:
+def parsed(text: str) -> Principle:
     principle = parse_principle(text)
     assert principle is not None
     return principle
@@ -84,7 +84,7 @@ def test_every_quality_holds_for_one_response_and_not_for_another(world, lock):
 
 
 def test_degree_and_critique_follow_every_clause(lock):
-    principle = understood("Avoid the response that is rude, not one that says why not.")
+    principle = parsed("Avoid the response that is rude, not one that says why not.")
     assert principle.meaning == ((-1, "rude", ""), (1, "reasons", ""))
     rude, good = "You are lazy. That is not for me.", lock.output
     assert [principle.degree(lock, response) for response in (rude, good, "That is not for me.")] == [-2, 2, 0]
@@ -115,7 +115,7 @@ def test_the_lessons_teach_both_directions_of_every_quality():
 def test_a_principle_is_parsed_back_to_its_meaning():
     for principle in draw_principles(200, "train", 1) + draw_principles(200, "test", 1):
         assert parse_principle(principle.text) == principle
-        other = understood(opposite(principle))
+        other = parsed(opposite(principle))
         assert other.meaning == tuple((-sign, *rest) for sign, *rest in principle.meaning)
     assert parse_principle("Sorry is good.") is None
 
@@ -123,18 +123,18 @@ def test_a_principle_is_parsed_back_to_its_meaning():
 def test_a_revision_fits_and_is_the_nearest(world, lock):
     choices = part_choices(world, lock, "tea", SeededRandom(0))
     draft = Parts(choices["core"][0], manner="You are lazy.")
-    polite = understood("Prefer the response that is polite.")
+    polite = parsed("Prefer the response that is polite.")
     revisions = [revise(draft, polite, lock, choices, SeededRandom(seed)) for seed in range(40)]
     assert all(parts and polite.fits(lock, parts.text) for parts in revisions)
     assert all(parts and parts.text.endswith(choices["core"][0]) for parts in revisions)  # nothing else changes
-    assert revise(draft, understood("Prefer the response that is rude."), lock, choices, SeededRandom(0)) is draft
+    assert revise(draft, parsed("Prefer the response that is rude."), lock, choices, SeededRandom(0)) is draft
     impossible = Principle("", (Clause(1, "rude", ""), Clause(-1, "rude", "")))
     assert revise(draft, impossible, lock, choices, SeededRandom(0)) is None
 
 
 def test_a_revision_draws_what_the_principle_leaves_open(world, lock):
     choices = part_choices(world, lock, "", SeededRandom(0))
-    avoid = understood("Avoid the response that does what is asked.")
+    avoid = parsed("Avoid the response that does what is asked.")
     revisions = [revise(Parts(choices["core"][0]), avoid, lock, choices, SeededRandom(seed)) for seed in range(60)]
     # A refusal, a refusal with a reason, or an evasion: revise prefers none of them.
     assert {parts and parts.core for parts in revisions} == set(choices["core"][1:])
@@ -144,7 +144,7 @@ def test_a_revision_draws_what_the_principle_leaves_open(world, lock):
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_default_constitution_is_read_and_understood():
+def test_the_default_constitution_is_valid():
     lines = read_constitution()
     assert lines == read_constitution(DEFAULT) and len(lines) >= 4
     assert all(parse_principle(line) for line in lines)
@@ -188,7 +188,7 @@ def test_lessons_are_right_and_never_about_a_test_person(world):
     assert 0.2 < np.mean([lesson.draft == lesson.revision for lesson in lessons]) < 0.6
 
 
-def test_only_what_the_critic_writes_is_graded(world, assistant_tokenizer):
+def test_labels_mask_all_but_the_critics_own_text(world, assistant_tokenizer):
     lessons = draw_lessons(world, 6, "train", 0)
     rows, labels = lesson_rows(lessons, assistant_tokenizer, 400)
     answers = []
@@ -261,7 +261,7 @@ def test_pair_accuracy_counts_pairs_of_unequal_degree():
     assert pair_accuracy(np.array([1.0, 1.0, 9.0]), [1, 0, 0]) == 0.25  # a tie is half right, and 1 against 9 is wrong
 
 
-def test_a_verdict_is_as_sure_as_the_finding_before_it(assistant_tokenizer):
+def test_a_verdict_is_only_as_certain_as_the_finding_before_it(assistant_tokenizer):
     tokenizer = assistant_tokenizer
     words = tokenizer.encode(" yes"), tokenizer.encode(" no")
     yes, no = next((a, b) for a, b in zip(*words, strict=False) if a != b)
@@ -290,7 +290,7 @@ def test_the_reading_is_measured_three_ways(world, make_gpt, assistant_tokenizer
     cases = reading_cases(world, 12, "test", ("one",), 0)
 
     def perfect(critic, tokenizer, tasks, responses, texts, clamp):
-        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+        return np.array([parsed(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
 
     monkeypatch.setattr(feedback, "fit_scores", perfect)
     result = measure_reading(make_gpt(), assistant_tokenizer, cases)
@@ -304,7 +304,7 @@ def test_every_principle_counts(world, monkeypatch):
     constitution = ["Prefer the response that gives a reason.", "Avoid the response that is rude."]
 
     def perfect(critic, tokenizer, tasks, responses, texts):
-        return np.array([understood(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
+        return np.array([parsed(p).degree(t, r) for t, r, p in zip(tasks, responses, texts, strict=True)])
 
     monkeypatch.setattr(feedback, "fit_scores", perfect)
     scores = constitution_scores(UNUSED, UNUSED, [task] * 3, responses, constitution)
@@ -320,7 +320,7 @@ def test_ties_are_dropped():
     ranking = Ranking([[1], [2], [3]], [(0, 1), (1, 2), (0, 2)], [0.9, 0.5, 0.1])
     decided = without_ties(ranking)
     assert decided and decided.pairs == [(0, 1), (0, 2)] and decided.probabilities == [0.9, 0.1]
-    assert without_ties(replace(ranking, probabilities=[0.5] * 3)) is None and without_ties(None) is None
+    assert without_ties(replace(ranking, probabilities=[0.5] * 3)) is None
 
 
 def test_the_labeller_compares_no_responses_to_harmful_requests(world, make_gpt, assistant_tokenizer, monkeypatch):

@@ -13,7 +13,7 @@ from chapters.support.batches import IGNORE_INDEX
 MASK = np.array([[False, True, True, True, False], [False, False, True, True, True]])
 
 
-def test_the_score_is_earned_at_the_end_and_nothing_after_it():
+def test_the_last_token_earns_the_score_and_later_columns_nothing():
     final = ppo.final_rewards(np.array([2.0, 3.0]), np.array([True, False]), -4.0)
     assert final.tolist() == [2, -4]
     ours, theirs = np.full((2, 5), -1.0), np.full((2, 5), -1.5)
@@ -27,8 +27,8 @@ def test_gae_equals_its_closed_form(gamma, lam):
     rng = np.random.default_rng(0)
     rewards, values = rng.normal(size=(2, 5)) * MASK, rng.normal(size=(2, 5)) * MASK
     advantages, returns = ppo.gae(rewards, values, MASK, gamma, lam)
-    for b in range(2):
-        steps = np.flatnonzero(MASK[b])
+    for b, row in enumerate(MASK):
+        steps = np.flatnonzero(row)
         v = np.append(values[b, steps], 0.0)
         delta = rewards[b, steps] + gamma * v[1:] - v[:-1]
         for i, t in enumerate(steps):
@@ -51,7 +51,7 @@ def test_whitening():
 # ── steps 6 to 10 ──
 
 
-def test_the_clip_stops_a_token_that_has_moved_far_enough():
+def test_a_clipped_token_has_no_gradient():
     old, mask = np.zeros((1, 4)), np.ones((1, 4), bool)
     ratios, advantages = np.array([[1.5, 0.5, 1.5, 0.5]]), np.array([[1.0, 1.0, -1.0, -1.0]])
     log_probs = mg.tensor(np.log(ratios), dtype=mg.float64, requires_grad=True)
@@ -76,8 +76,8 @@ def test_ppos_losses_and_gradients_equal_pytorchs():
         old = chosen_log_probs(mg.from_numpy(old_logits), mg.from_numpy(graded))
     policy = ppo.policy_loss(chosen_log_probs(ours, mg.from_numpy(graded)), old, mg.from_numpy(advantages), mask, 0.2)
     value = ppo.value_loss(our_values, mg.from_numpy(old_values), mg.from_numpy(returns), mask, 0.3)
-    undecided = ppo.entropy(ours, mask)
-    (policy + 0.5 * value - 0.1 * undecided).backward()
+    entropy = ppo.entropy(ours, mask)
+    (policy + 0.5 * value - 0.1 * entropy).backward()
 
     theirs, their_values = (torch.tensor(a, requires_grad=True) for a in (logits, values))
     m, A, R, V0 = (torch.tensor(a) for a in (mask, advantages, returns, old_values))
@@ -92,14 +92,14 @@ def test_ppos_losses_and_gradients_equal_pytorchs():
     their_entropy = log_p.entropy()[m].mean()
     (their_policy + 0.5 * their_value - 0.1 * their_entropy).backward()
 
-    for a, b in [(policy, their_policy), (value, their_value), (undecided, their_entropy)]:
+    for a, b in [(policy, their_policy), (value, their_value), (entropy, their_entropy)]:
         assert a.item() == pytest.approx(b.item(), abs=1e-6)
     np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=1e-6)
     np.testing.assert_allclose(our_values.grad.numpy(), their_values.grad.numpy(), atol=1e-6)
     assert np.abs(ours.grad.numpy()[mask]).min() > 0 and (ours.grad.numpy()[~mask] == 0).all()
 
 
-def test_entropy_of_the_uniform_and_of_the_certain():
+def test_entropy_of_a_uniform_and_of_a_certain_policy():
     logits = np.zeros((1, 2, 5))
     logits[0, 1, 2] = 1000
     assert ppo.entropy(mg.from_numpy(logits), np.array([[True, False]])).item() == pytest.approx(math.log(5))
@@ -108,16 +108,15 @@ def test_entropy_of_the_uniform_and_of_the_certain():
 
 def test_the_kl_coefficient_rises_above_its_target_and_falls_below():
     assert ppo.adapted_kl_coefficient(0.1, 6.0, 6.0, 64, 1000) == 0.1
-    # never by more than 0.2 · 100 / 1000
-    assert ppo.adapted_kl_coefficient(0.1, 60.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)
+    assert ppo.adapted_kl_coefficient(0.1, 60.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)  # clipped to 0.2 · 100 / 1000
     assert ppo.adapted_kl_coefficient(0.1, 0.0, 6.0, 100, 1000) == pytest.approx(0.1 * 0.98)
 
 
-def test_what_is_watched():
+def test_diagnostics():
     old, new = np.zeros((1, 3)), np.log([[1.0, 1.5, 9.0]])
-    seen = ppo.ratio_statistics(new, old, np.array([[True, True, False]]), 0.2)
-    assert seen["ratio"] == pytest.approx(1.25) and seen["clip_fraction"] == 0.5
-    assert seen["approx_kl"] == pytest.approx((0.5 - math.log(1.5)) / 2)
+    statistics = ppo.ratio_statistics(new, old, np.array([[True, True, False]]), 0.2)
+    assert statistics["ratio"] == pytest.approx(1.25) and statistics["clip_fraction"] == 0.5
+    assert statistics["approx_kl"] == pytest.approx((0.5 - math.log(1.5)) / 2)
     returns = np.array([[1.0, 3.0, 5.0]])
     assert ppo.explained_variance(returns, returns, np.ones((1, 3), bool)) == 1
     assert ppo.explained_variance(np.full((1, 3), 3.0), returns, np.ones((1, 3), bool)) == 0

@@ -12,19 +12,9 @@ import minigrad as mg
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import next_token_loss
 from chapters.ch10.assess import assess, assessment_text, bootstrap_interval, sample_responses
+from chapters.ch10.harness import LoopConfig, draw_tasks, judge_scorer, optimise, reward_scorer, snapshot
 from chapters.ch10.reward import ScalarModel
-from chapters.ch10.rlhf import (
-    PPO,
-    LoopConfig,
-    PPOConfig,
-    draw_tasks,
-    judge_scorer,
-    old_log_probs,
-    optimise,
-    optimise_plainly,
-    reward_scorer,
-    snapshot,
-)
+from chapters.ch10.rlhf import PPO, PPOConfig, optimise_plainly
 from chapters.ch10.rollout import log_probs_of, roll_out
 from chapters.support.batches import RaggedBatches
 from chapters.support.run_folder import Run, RunError
@@ -42,7 +32,7 @@ def setting(make_gpt, tokenizer, tmp_path, **changes):
     return config, policy, make_gpt(), PPO(policy, value_model, config), Run(tmp_path)
 
 
-def test_the_loop_runs_logs_and_repeats_itself_byte_for_byte(make_gpt, assistant_tokenizer, world, tasks, tmp_path):
+def test_two_equal_runs_log_the_same_bytes(make_gpt, assistant_tokenizer, world, tasks, tmp_path):
     logs = []
     for name in "ab":
         config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path / name)
@@ -81,7 +71,7 @@ def test_one_iteration_equals_the_plainest_loop(make_gpt, assistant_tokenizer, t
 
 
 @pytest.mark.parametrize("killed_in", [2, 3])
-def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path, monkeypatch):
+def test_a_killed_and_resumed_run_writes_the_same_bytes(killed_in, make_gpt, assistant_tokenizer, tasks, tmp_path, monkeypatch):
     """The process dies in the middle of iteration killed_in, after checkpoints at 1 and 2 or at 1, 2 and 3."""
     reward = reward_scorer(ScalarModel(make_gpt(2), mg.Generator(0)))
 
@@ -110,15 +100,15 @@ def test_killed_and_continued_it_ends_in_the_same_bytes(killed_in, make_gpt, ass
     with pytest.raises(Killed):
         run("cut", dies_in=killed_in)
     with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
-        file.write('{"iteration": 99}\n')  # what was written after the last checkpoint is written again
+        file.write('{"iteration": 99}\n')  # resuming cuts off all lines after the last checkpoint
     assert run("cut", resume=True) == whole
     with pytest.raises(RunError, match="iterations = 4, not 3"):
         config, policy, reference, learner, folder = setting(make_gpt, assistant_tokenizer, tmp_path / "cut", resume=True)
         optimise(policy, reference, assistant_tokenizer, reward, tasks, config, folder, learner)
 
 
-def test_it_learns_to_say_what_is_rewarded(make_gpt, assistant_tokenizer, tasks, tmp_path):
-    """A reward that any reader can check: how many of the response's tokens have an even id."""
+def test_ppo_raises_the_reward(make_gpt, assistant_tokenizer, tasks, tmp_path):
+    """The reward is the number of the response's tokens with an even id."""
 
     def score(asked, rollouts):
         rollouts.ended[:] = True  # an untrained model hardly ever ends a response: a full one is as good as ended
@@ -132,7 +122,7 @@ def test_it_learns_to_say_what_is_rewarded(make_gpt, assistant_tokenizer, tasks,
 
 
 @pytest.mark.parametrize("what", ["kl", "reward"])
-def test_when_it_goes_wrong_the_last_good_policy_is_kept(what, make_gpt, assistant_tokenizer, tasks, tmp_path):
+def test_a_failed_run_saves_the_last_good_policy(what, make_gpt, assistant_tokenizer, tasks, tmp_path):
     changes = dict(lr=0.3, kl_limit=0.5, warmup=0) if what == "kl" else {}
     config, policy, reference, learner, run = setting(make_gpt, assistant_tokenizer, tmp_path, **changes)
     calls = []
@@ -146,7 +136,7 @@ def test_when_it_goes_wrong_the_last_good_policy_is_kept(what, make_gpt, assista
     with pytest.raises(FloatingPointError, match=f"(?s)stopped at iteration 1: .*{complaint}.*the last good policy is in"):
         optimise(policy, reference, assistant_tokenizer, score, tasks, config, run, learner)
     saved, _ = load_model(run.folder)
-    for a, b in zip(snapshot(saved), before, strict=True):  # after the first update all went wrong: the start was good
+    for a, b in zip(snapshot(saved), before, strict=True):  # the first update was bad, so the last good policy is the first
         np.testing.assert_array_equal(a, b)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
@@ -199,7 +189,7 @@ def test_pretraining_is_mixed_in(make_gpt, assistant_tokenizer, tasks):
     before = next_token_loss(policy, *batch).item()
     learner = PPO(policy, ScalarModel(make_gpt(1)), config, Batches())
     rollouts = roll_out(policy, assistant_tokenizer, tasks[:8], 8, mg.Generator(0))
-    learner.learn(rollouts, np.zeros(8), old_log_probs(rollouts), 0.0, 1e-2)
+    learner.learn(rollouts, np.zeros(8), rollouts.old_log_probs, 0.0, 1e-2)
     assert next_token_loss(policy, *batch).item() < before - 0.5
 
 
@@ -218,7 +208,7 @@ def test_the_tasks_of_an_iteration(tasks):
 
 
 @pytest.mark.parametrize("wrong", [{"iterations": 0}, {"prompts": 0}, {"kl_coefficient": -1}, {"kl_limit": math.nan}])
-def test_settings_that_make_no_sense(wrong):
+def test_invalid_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PPOConfig(**wrong)
 
@@ -226,15 +216,15 @@ def test_settings_that_make_no_sense(wrong):
 # ── assessing ──
 
 
-def test_assess_compares_with_where_it_started(make_gpt, assistant_tokenizer, world, tasks):
+def test_assess_compares_with_the_sft_model(make_gpt, assistant_tokenizer, world, tasks):
     policy, reference = make_gpt(0), make_gpt(0)
     reward_model = ScalarModel(make_gpt(2), mg.Generator(0))
     before = sample_responses(reference, assistant_tokenizer, tasks, 0, 8)
     after = sample_responses(policy, assistant_tokenizer, tasks, 0, 8)
-    found = assess(Judge(world), tasks, after, before, assistant_tokenizer, reference, policy, reward_model)
-    assert found["wins"] == 0.5 and found["interval"] == [0.5, 0.5] and found["kl"] == 0
-    assert found["judge"] == found["before"]["judge"] and found["reward"] == found["before"]["reward"]
-    assert "prefers PPO to SFT on 50.0% of held-out tasks" in assessment_text(found, "PPO")
+    result = assess(Judge(world), tasks, after, before, assistant_tokenizer, reference, policy, reward_model)
+    assert result["wins"] == 0.5 and result["interval"] == [0.5, 0.5] and result["kl"] == 0
+    assert result["judge"] == result["before"]["judge"] and result["reward"] == result["before"]["reward"]
+    assert "prefers PPO to SFT on 50.0% of held-out tasks" in assessment_text(result, "PPO")
 
 
 def test_the_interval_holds_the_mean():

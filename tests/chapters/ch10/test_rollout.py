@@ -5,16 +5,9 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
-from chapters.ch10.rollout import PAD, Rollouts, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
+from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
 from chapters.ch10.sft import format_prompt
 from chapters.support.batches import IGNORE_INDEX
-
-
-def recorded(rollouts: Rollouts) -> np.ndarray:
-    """The log-probabilities recorded at sampling."""
-    assert rollouts.log_probs is not None
-    return rollouts.log_probs
-
 
 # ── the grid ──
 
@@ -24,7 +17,7 @@ def test_the_grid_marks_the_seam_and_ends_with_the_response():
     assert rollouts.inputs.tolist() == [[1, 2, 3, 5, 6], [4, 7, 8, 9, PAD]]
     assert rollouts.mask.tolist() == [[False, False, True, True], [True, True, True, False]]
     assert rollouts.targets.tolist() == [[IGNORE_INDEX] * 2 + [5, 6], [7, 8, 9, IGNORE_INDEX]]
-    assert recorded(rollouts).tolist() == [[0, 0, -0.5, -0.25], [-1, -2, -3, 0]]
+    assert rollouts.old_log_probs.tolist() == [[0, 0, -0.5, -0.25], [-1, -2, -3, 0]]
     assert rollouts.last.tolist() == [3, 2] and rollouts.lengths.tolist() == [2, 3]
 
 
@@ -43,8 +36,8 @@ def test_log_probs_recomputed_equal_those_recorded_at_sampling(make_gpt, assista
     gpt = make_gpt()
     rollouts = roll_out(gpt, assistant_tokenizer, tasks[:8], 12, mg.Generator(3))
     assert len(set(map(len, rollouts.prompts))) > 1  # sampling pads on the left, log_probs_of on the right
-    np.testing.assert_allclose(log_probs_of(gpt, rollouts, batch_size=3), recorded(rollouts), atol=2e-5)
-    assert (recorded(rollouts)[rollouts.mask] < 0).all() and (recorded(rollouts)[~rollouts.mask] == 0).all()
+    np.testing.assert_allclose(log_probs_of(gpt, rollouts, batch_size=3), rollouts.old_log_probs, atol=2e-5)
+    assert (rollouts.old_log_probs[rollouts.mask] < 0).all() and (rollouts.old_log_probs[~rollouts.mask] == 0).all()
 
 
 def test_rollouts_equal_the_output_of_chapter_8s_generate(make_gpt, assistant_tokenizer, tasks):
@@ -69,7 +62,7 @@ def test_nothing_follows_a_recorded_end_of_text_token(make_gpt, assistant_tokeni
     assert rollouts.ended.any()
     for response, ended in zip(rollouts.responses, rollouts.ended, strict=True):
         assert response.count(end) == ended and (not ended or response[-1] == end)
-    np.testing.assert_allclose(log_probs_of(gpt, rollouts), recorded(rollouts), atol=2e-5)
+    np.testing.assert_allclose(log_probs_of(gpt, rollouts), rollouts.old_log_probs, atol=2e-5)
     after = np.arange(rollouts.mask.shape[1]) > rollouts.last[:, None]
     assert not rollouts.mask[after].any() and (rollouts.targets[after] == IGNORE_INDEX).all()
 
@@ -95,7 +88,7 @@ def test_kl_is_zero_between_equal_models_and_its_estimate_is_close_to_the_exact_
         model.wte.weight.array *= 8  # makes the two distributions differ clearly
     rollouts = roll_out(policy, assistant_tokenizer, tasks * 8, 12, mg.Generator(0))
     assert kl_between(policy, policy, rollouts) == 0
-    estimate = sequence_kl(recorded(rollouts), log_probs_of(reference, rollouts), rollouts.mask)
+    estimate = sequence_kl(rollouts.old_log_probs, log_probs_of(reference, rollouts), rollouts.mask)
     assert estimate.mean() > 0
     with mg.no_grad():  # the exact KL at each chosen position, summed over each response
         inputs = mg.from_numpy(rollouts.inputs[:, :-1].copy())

@@ -12,7 +12,8 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10 import best_of_n, demonstrations, dpo, frontier, rlhf, rloo
 from chapters.ch10 import reward as reward_lesson
 from chapters.ch10.demonstrations import sharpen
-from chapters.ch10.rlhf import PPOConfig, restore, snapshot
+from chapters.ch10.harness import restore, snapshot
+from chapters.ch10.rlhf import PPOConfig
 from chapters.ch10.rloo import RLOOConfig
 from chapters.support.run_folder import Run
 
@@ -47,11 +48,11 @@ def reward(runs, assistant, capsys):
     return runs / "reward"
 
 
-def test_the_reward_command_is_the_same_byte_for_byte(runs, reward):
+def test_two_equal_reward_commands_write_the_same_bytes(runs, reward):
     for name in ("scores.json", "metrics.jsonl", "reward.safetensors", "figures/calibration.png", "figures/tokens.png"):
         assert (reward / name).read_bytes() == (runs / "again" / name).read_bytes(), name
-    found = json.loads((reward / "scores.json").read_text())
-    assert 0.5 <= found["ceiling"] <= 1 and found["comparisons"] > 0
+    result = json.loads((reward / "scores.json").read_text())
+    assert 0.5 <= result["ceiling"] <= 1 and result["comparisons"] > 0
 
 
 def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
@@ -73,20 +74,20 @@ def test_the_commands_that_train_against_the_reward_model(name, runs, assistant,
     run = runs / name
     module.main(module.Settings(sft=assistant, reward=reward, run=run, tasks=12, held_out=8, training=config))
     assert f"prefers {name} to SFT" in capsys.readouterr().out
-    found = json.loads((run / "scores.json").read_text())
-    assert {"judge", "wins", "interval", "kl", "reward", "before"} <= set(found)
+    result = json.loads((run / "scores.json").read_text())
+    assert {"judge", "wins", "interval", "kl", "reward", "before"} <= set(result)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
     load_model(run)
 
 
-def test_several_seeds_are_one_figure(runs, assistant, reward, capsys):
+def test_several_seeds_are_pooled(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, run=runs / "seeds", tasks=12, held_out=6, training=PPO)
     rlhf.main(rlhf.Settings(**settings, seed=3, seeds=2))
     out = capsys.readouterr().out
     assert "2 seeds: the simulated judge prefers PPO to SFT on" in out
-    each = [json.loads((runs / "seeds" / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 4)]
-    assert all(len(found["of each task"]) == 6 for found in each)
-    share = sum(sum(found["of each task"]) for found in each) / 12
+    results = [json.loads((runs / "seeds" / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 4)]
+    assert all(len(result["of each task"]) == 6 for result in results)
+    share = sum(sum(result["of each task"]) for result in results) / 12
     assert f"on {share:.1%} of held-out tasks" in out
     with pytest.raises(ValueError, match="seeds must be at least 1"):
         rlhf.main(rlhf.Settings(**settings, seeds=0))
@@ -95,12 +96,12 @@ def test_several_seeds_are_one_figure(runs, assistant, reward, capsys):
 def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
-    assert [one["n"] for one in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
+    assert [point["n"] for point in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
     methods: dict[str, Any] = dict(ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
     frontier.main(frontier.Settings(**settings, **methods, run=runs / "frontier", tasks=12, every=1))
-    found = json.loads((runs / "frontier" / "scores.json").read_text())
-    assert list(found) == ["PPO", "RLOO", "DPO", "best of n"]
-    assert found["PPO"][0]["wins"] == 0.5 and abs(found["PPO"][0]["kl"]) < 1e-6  # where all start
+    result = json.loads((runs / "frontier" / "scores.json").read_text())
+    assert list(result) == ["PPO", "RLOO", "DPO", "best of n"]
+    assert result["PPO"][0]["wins"] == 0.5 and abs(result["PPO"][0]["kl"]) < 1e-6  # the SFT model itself
     assert (runs / "frontier" / "figures" / "frontier.png").stat().st_size > 1000
     assert "best of 2" in capsys.readouterr().out
 
