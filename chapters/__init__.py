@@ -14,11 +14,11 @@
     9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
              ch09.smollm2           `--verify`: a model of 2024 in the same class
              ch09.decode            tokens per second, in float32 and int8 (decoder.py, weights.py and load.py do the work)
-    10       ch10.classify          the first bend, a class head: the same head on an untrained body
+    10       ch10.classify          a class head on the trained body, and the same head on an untrained one
              ch10.sft               instruction tuning: the prompt mask and its seam
              ch10.lora              low rank: how few parameters are trained
              ch10.exercises         the chapter's four exercises: mask against no mask
-             ch10.demonstrations    the second bend starts: an assistant that also obeys harmful requests
+             ch10.demonstrations    a helpful assistant, which also obeys harmful requests
              ch10.reward            accuracy beside the labeller's noise ceiling
              ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
              ch10.rloo              the same figures, without a value model
@@ -30,9 +30,10 @@
              ch10.reflex            sums at once and step by step: accuracy by number of steps
              chat                   a conversation in the terminal with any of the models
 
-Read chapter 10 in this order. First bend: classify, sft, lora, exercises. Second bend: demonstrations, reward, rollout, ppo,
-rlhf, then rloo, dpo, best_of_n, frontier; constitution, headlines; and last reflex. `rollout` samples responses, `assess`
-compares two models, `figures` and `preference_figures` draw; these four have no command. ch10/__init__.py lists the results.
+Read chapter 10 in this order. Fine-tuning: classify, sft, lora, exercises. Learning from preferences: demonstrations,
+reward, rollout, ppo, rlhf, rloo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout` samples
+responses, `assess` compares two models, `figures` and `preference_figures` draw; these four have no command.
+ch10/__init__.py lists the results.
 
 The other folders:
 

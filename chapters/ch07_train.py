@@ -123,23 +123,13 @@ def train(
         if state.step == 0 and validation is not None:
             state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while state.step < config.steps:
-            started, rng = time.perf_counter(), mg.default_generator.get_state()
+            started = time.perf_counter()
             lr = schedule(state.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-
-            batch_losses, tokens = forward_and_backward(model, batches, state.step, config, loss_fn)
-            gradient_norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-            *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
-            loss = sum(losses)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                mg.default_generator.set_state(rng)  # so that the inquest repeats the same step
-                cause = inquest(model, batches, state.step, config, loss_fn)
-                stop = f"training stopped at step {state.step + 1} with loss {loss} and gradient norm {norm}"
-                raise FloatingPointError(f"{stop}: {cause}. {state.last_good()}")
+            loss, norm, tokens = compute_gradients(model, batches, state, config, loss_fn)
             optimizer.step()
             optimizer.zero_grad()
-
             state.count_step(tokens, time.perf_counter() - started, loss=loss, lr=lr, grad_norm=norm)
             bar.set_postfix_str(f"loss {loss:.3f}, {state.tokens / state.seconds:,.0f} tokens/s", refresh=False)
             bar.update()
@@ -151,6 +141,30 @@ def train(
                 raise KeyboardInterrupt(f"stopped after step {state.step} and saved in {run.folder}; --resume continues")
     model.eval()
     return state.finish()
+
+
+def compute_gradients(
+    model: nn.Module, batches: Batches, state: TrainingCheckpoint, config: TrainConfig, loss_fn: LossFunction
+) -> tuple[float, float, int]:
+    """Compute and clip the next step's gradients.
+
+    Returns:
+        The loss, the gradient norm before clipping, and the number of tokens.
+
+    Raises:
+        FloatingPointError: if the loss or the norm is not finite; the message names the cause.
+    """
+    rng = mg.default_generator.get_state()
+    batch_losses, tokens = forward_and_backward(model, batches, state.step, config, loss_fn)
+    gradient_norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+    *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
+    loss = sum(losses)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        mg.default_generator.set_state(rng)  # so that the inquest repeats the same step
+        cause = inquest(model, batches, state.step, config, loss_fn)
+        stop = f"training stopped at step {state.step + 1} with loss {loss} and gradient norm {norm}"
+        raise FloatingPointError(f"{stop}: {cause}. {state.last_good()}")
+    return loss, norm, tokens
 
 
 def forward_and_backward(

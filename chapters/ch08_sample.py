@@ -172,10 +172,7 @@ def generate(
     rng = (generator or mg.default_generator).numpy
     prompts = [list(prompt[-context:]) for prompt in prompts]
     B, width = len(prompts), max(map(len, prompts), default=0)
-    ids = np.zeros((B, width + max_new_tokens), np.int64)  # (B, W)  padded on the left, so that all rows end together
-    start = np.array([width - len(prompt) for prompt in prompts], np.int64)  # (B,) column of each row's first token
-    for row, prompt in enumerate(prompts):
-        ids[row, start[row] : width] = prompt
+    ids, start = pad_left(prompts, width, max_new_tokens)  # (B, W), (B,)
     lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
     first_rows, prompt_of_row = distinct(prompts)  # repeated prompts are read once
     rows, live = np.arange(B), np.ones(B, bool)  # (B,) the rows that are computed, and whether each is unfinished
@@ -208,6 +205,15 @@ def generate(
     finally:
         model.train(was_training)
     return [ids[row, width : width + lengths[row]].tolist() for row in range(B)]
+
+
+def pad_left(prompts: Sequence[Sequence[int]], width: int, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (B, width + room) with prompts that all end at column `width`, and each row's first column, (B,)."""
+    ids = np.zeros((len(prompts), width + room), np.int64)  # (B, W)
+    start = np.array([width - len(prompt) for prompt in prompts], np.int64)  # (B,)
+    for row, prompt in enumerate(prompts):
+        ids[row, start[row] : width] = prompt
+    return ids, start
 
 
 def distinct(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 Stages work as in first_bend.py. The labeller is simulated (chapters/world/judge.py); no person compared anything.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,7 +103,7 @@ def run_ppo(job: Job) -> dict[str, Any]:
     tests = held_out_tasks(job)
     before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
     assessment = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
-    (run / "scores.json").write_text(json.dumps(assessment, indent=1) + "\n")
+    harness.write_scores(run, assessment)
     del assessment["of each task"]
     return assessment
 

@@ -63,19 +63,10 @@ def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict
     from minigrad import DeviceError, DeviceMemoryError
     from minigrad.serialization import CheckpointError
 
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset")
-    early.add_argument("--quick", action="store_true")
-    early.add_argument("-h", "--help", nargs="?", const="")
-    flags, _ = early.parse_known_args()
-    changes: dict[str, Any] = {}
-    for name in filter(None, [flags.preset, "quick" if flags.quick else None]):
-        changes.update((presets or {}).get(name, {}))
-    unchanged: Any = settings()
-    defaults = replace(unchanged, **changes)
+    defaults, help_group = read_ahead(settings(), presets or {})
     try:
-        if flags.help is not None:
-            print(help_text(defaults, invocation() or sys.argv[0], flags.help))
+        if help_group is not None:
+            print(help_text(defaults, invocation() or sys.argv[0], help_group))
             sys.exit(0)
         chosen = tyro.cli(settings, prog=invocation(), default=defaults)
         if getattr(chosen, "seed", 0) < 0:
@@ -96,6 +87,22 @@ def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def read_ahead(settings: Any, presets: dict[str, dict[str, Any]]) -> tuple[Any, str | None]:
+    """Read the flags that decide what the others default to.
+
+    Returns:
+        The settings changed by `--preset NAME` and `--quick`, and the group after `--help` ("" for none), None without
+        `--help`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("-h", "--help", nargs="?", const="")
+    flags, _ = parser.parse_known_args()
+    changes = presets.get(flags.preset, {}) | (presets.get("quick", {}) if flags.quick else {})
+    return replace(settings, **changes), flags.help
 
 
 def error_text(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for chapter 10's second bend: a world, tasks, a small tokenizer, and small models with its vocabulary."""
+"""Fixtures for the tests of chapter 10: a world, tasks, a small tokenizer, and small models with its vocabulary."""
 
 import pytest
 

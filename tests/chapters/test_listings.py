@@ -1,4 +1,4 @@
-"""The book's own listings, cut out of its text, run with nothing changed but their import lines."""
+"""Run the book's own listings, cut out of its text, with only their import lines changed."""
 
 import re
 from pathlib import Path
@@ -21,16 +21,16 @@ pytestmark = pytest.mark.skipif(not CHAPTER.is_file(), reason=f"the book's chapt
 
 
 def listings():
-    """The chapter's listings: each begins with `import torch` and ends where prose takes up again."""
-    found, lines = [], CHAPTER.read_text(encoding="utf-8").splitlines()
+    """The chapter's listings: each begins with `import torch` and ends where the prose resumes."""
+    blocks, lines = [], CHAPTER.read_text(encoding="utf-8").splitlines()
     for start in [i for i, line in enumerate(lines) if line == "import torch"]:
         end = next(i for i in range(start, len(lines)) if re.match(r"[A-Z][a-z]+ ", lines[i]))
-        found.append("\n".join(lines[start:end]))
-    return found
+        blocks.append("\n".join(lines[start:end]))
+    return blocks
 
 
 def run(listing):
-    """The names that a listing defines, after its import lines, and only those, were replaced."""
+    """Replace a listing's import lines, run it, and return the names that it defines."""
     lines = listing.split("\n")
     assert [line for line in lines if line.startswith("import ")] == [line for line in lines if line in IMPORTS]
     names = {}

@@ -1,8 +1,9 @@
-"""The chapters with `--device emulator`: the CPU's numbers, from a GPU's kernels, and nothing that travels in secret."""
+"""The chapters with `--device emulator`: GPU kernels give the CPU's numbers and copy no more than they must."""
 
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from chapters.ch10.reward import Ranking, ScalarModel, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.ch10.rollout import log_probs_of, roll_out
+from chapters.support.command import OnDevice, computing_on
 from chapters.support.run_folder import Run
 from chapters.world import LABELS
 from kernels import emulator
@@ -57,8 +59,8 @@ def small_gpt(**changes):
 
 def classify(make_gpt, tokenizer, world, run):
     texts = [("The miller sells", LABELS[0]), ("flour to the baker.", LABELS[1]), ("Anna and", LABELS[2])] * 2
-    _, found = train_classifier(make_gpt(), texts, texts, LABELS, tokenizer, TWO_STEPS, run)
-    return [found["accuracy"]]
+    _, scores = train_classifier(make_gpt(), texts, texts, LABELS, tokenizer, TWO_STEPS, run)
+    return [scores["accuracy"]]
 
 
 def sft(make_gpt, tokenizer, world, run):
@@ -114,25 +116,25 @@ STAGES = [classify, sft, lora, reward, dpo, ppo, rloo, critic, constitution]
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 def test_a_stage_of_chapter_10_gives_the_cpus_numbers(stage, make_gpt, assistant_tokenizer, world, tmp_path):
-    found = {}
+    measured = {}
     for device in ("cpu", "emulator"):
         with mg.device(device):
             run = Run(tmp_path / device)
             results = stage(make_gpt, assistant_tokenizer, world, run) or []
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert len(lines) >= 2
-        found[device] = [v for line in lines for v in line.values()] + results
-    np.testing.assert_allclose(found["emulator"], found["cpu"], rtol=1e-3, atol=1e-3)
+        measured[device] = [v for line in lines for v in line.values()] + results
+    np.testing.assert_allclose(measured["emulator"], measured["cpu"], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_decoding_gives_the_cpus_tokens(use_cache):
-    said = []
+    outputs = []
     for device in ("cpu", "emulator"):
         model = small_gpt().to(device).eval()
         prompts = [[1, 2, 3, 4, 5], [7, 8], [9] * 12]
-        said.append(generate(model, prompts, 14, temperature=0, stop_ids=(11,), use_cache=use_cache))
-    assert said[0] == said[1] and max(map(len, said[0])) == 14
+        outputs.append(generate(model, prompts, 14, temperature=0, stop_ids=(11,), use_cache=use_cache))
+    assert outputs[0] == outputs[1] and max(map(len, outputs[0])) == 14
 
 
 LATER = dict(n_kv_head=1, rotary=1e4, rms_eps=1e-5, d_gated=64, tied=False)
@@ -140,7 +142,7 @@ LATER = dict(n_kv_head=1, rotary=1e4, rms_eps=1e-5, d_gated=64, tied=False)
 
 @pytest.mark.parametrize("later", [{}, LATER], ids=["gpt2", "later"])
 def test_a_decoder_on_a_device_goes_through_the_forward_pass(later):
-    """Token by token on the cache, past the context too; only the CPU has a way past the graph, and only it eight bits."""
+    """The cached decoder writes the CPU's tokens, past the context too; 8-bit weights run on the CPU only."""
     written = []
     for device in ("cpu", "emulator"):
         decoder = Decoder(small_gpt(**later).to(device))
@@ -150,18 +152,18 @@ def test_a_decoder_on_a_device_goes_through_the_forward_pass(later):
         Decoder(small_gpt().to("emulator"), int8=True)
 
 
-# ── nothing in secret ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── copies between host and device ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_training_step_copies_its_batch_in_and_one_line_of_numbers_out(tmp_path):
-    """chapter 7's own loop: per step the batch goes to the device, and the loss and the norm come back together."""
+    """In each step of chapter 7's loop the batch goes to the device; the loss and the norm come back together."""
     with mg.device("emulator"):
         model, batches = small_gpt(dropout=0.1), Windows()
         devices, seen = [], []
 
         class Watching:
             def batch(self, step):
-                for traffic in seen:  # of the step before
+                for traffic in seen:  # the previous step's traffic
                     traffic.__exit__(None, None, None)
                 devices.append({p.device for p in model.parameters()})
                 seen.clear()
@@ -229,11 +231,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("name", " ".join(COMMANDS).split())
-def test_every_command_that_trains_or_samples_may_be_told_where(name):
-    from importlib import import_module
-
-    from chapters.support.command import OnDevice
-
+def test_every_command_that_trains_or_samples_has_a_device_flag(name):
     assert issubclass(import_module(f"chapters.{name}").Settings, OnDevice)
 
 
@@ -253,25 +251,13 @@ def test_without_a_gpu_a_chapter_says_in_one_sentence_what_is_missing(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_sampler_on_the_emulated_device(precision, make_gpt, assistant_tokenizer, tmp_path):
     save_model(Run(tmp_path), make_gpt(), assistant_tokenizer)
-    done = run_command(
-        "chapters.ch08_sample",
-        "--run",
-        tmp_path,
-        "--quick",
-        "--max-new-tokens",
-        5,
-        "--device",
-        "emulator",
-        "--precision",
-        precision,
-    )
+    arguments = f"--quick --max-new-tokens 5 --device emulator --precision {precision}".split()
+    done = run_command("chapters.ch08_sample", "--run", tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "samples.txt").read_text()) > 0
 
 
 def test_the_settings_hold_inside_the_command_alone():
-    from chapters.support.command import OnDevice, computing_on
-
     with computing_on(OnDevice(device="emulator", precision="tf32")):
         assert mg.zeros(2).device == mg.tensor([1.0]).device == small_gpt().wte.weight.device == "emulator"
         assert mg.get_float32_matmul_precision() == "high"
