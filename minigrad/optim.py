@@ -167,9 +167,10 @@ def clip_grad_norm_(
     if norm_type != 2:
         raise NotImplementedError(f"clip_grad_norm_: only the Euclidean norm (norm_type 2) is implemented, got {norm_type}")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    grads = [p.grad.array for p in parameters if p.grad is not None]
-    if not grads:
+    tensors = [p.grad for p in parameters if p.grad is not None]
+    if not tensors:
         return Tensor(np.zeros((), np.float32))
+    grads = [grad.array for grad in tensors]
     kernel_set = kernels.serving(grads[0])
     norm = kernel_set.global_norm(grads)
     if error_if_nonfinite and not math.isfinite(norm):
@@ -178,6 +179,8 @@ def clip_grad_norm_(
     factor = xp.minimum(max_norm / (norm + 1e-6), 1)
     if xp is not np or factor != 1:  # a GPU always scales, since reading the factor would wait for it
         kernel_set.scale_arrays(grads, factor)
+        for grad in tensors:
+            grad.changed()
     return Tensor(xp.asarray(norm, grads[0].dtype))
 
 

@@ -192,7 +192,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     def detach(self) -> "Tensor":
         """The same array, outside the graph."""
-        return Tensor(self.array, version=self.version)
+        return Tensor(self.array)
 
     @property
     def data(self) -> "Tensor":
@@ -204,7 +204,6 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         if value.shape != self.shape:
             raise RuntimeError(f"data: expected shape {self.shape}, got {value.shape}")
         self.array = value.array if isinstance(value, Tensor) else value
-        self.version = value.version if isinstance(value, Tensor) else [0]
 
     def requires_grad_(self: TensorT, requires_grad: builtins.bool = True) -> TensorT:
         """Choose whether backward() computes a gradient for this leaf."""

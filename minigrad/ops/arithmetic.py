@@ -44,29 +44,29 @@ class Sub(Function):
 class Mul(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(a, b)
+        ctx.save(a if ctx.needs[1] else None, b if ctx.needs[0] else None, shape_of(a), shape_of(b))
         return a * b
 
     # y = a b:  da = dy b,  db = dy a.
     @staticmethod
     def backward(ctx, dy):
-        a, b = ctx.saved
-        da = unbroadcast(dy * b, shape_of(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * a, shape_of(b)) if ctx.needs[1] else None
+        a, b, a_shape, b_shape = ctx.saved
+        da = unbroadcast(dy * b, a_shape) if ctx.needs[0] else None
+        return da, unbroadcast(dy * a, b_shape) if ctx.needs[1] else None
 
 
 class Div(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(a, b)
+        ctx.save(a if ctx.needs[1] else None, b, shape_of(a))
         with np.errstate(divide="ignore", invalid="ignore"):
             return a / b
 
     # y = a / b:  da = dy / b,  db = −dy a / b².
     @staticmethod
     def backward(ctx, dy):
-        a, b = ctx.saved
-        da = unbroadcast(dy / b, shape_of(a)) if ctx.needs[0] else None
+        a, b, a_shape = ctx.saved
+        da = unbroadcast(dy / b, a_shape) if ctx.needs[0] else None
         return da, unbroadcast(-dy * a / (b * b), shape_of(b)) if ctx.needs[1] else None
 
 
