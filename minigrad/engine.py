@@ -33,7 +33,7 @@ class TensorBase:
         retains_grad: whether an interior tensor stores its gradient too.
     """
 
-    __slots__ = ("array", "requires_grad", "grad", "node", "index", "retains_grad", "__weakref__")
+    __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "retains_grad", "__weakref__")
 
     # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
     # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
@@ -49,9 +49,36 @@ class TensorBase:
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")
-        self.array, self.requires_grad, self.node, self.index = array, requires_grad, node, index
-        self.grad: Any = None
+        self.array, self._requires_grad, self.node, self.index = array, requires_grad, node, index
+        self._grad: Any = None
         self.retains_grad = False
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node is not None and not value:
+            raise RuntimeError("requires_grad: an operation computed this tensor, and only a leaf can change; call .detach()")
+        if value and self.array.dtype.kind != "f":
+            raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {self.dtype}; convert it with .float()")
+        self._requires_grad = bool(value)
+
+    @property
+    def grad(self) -> Any:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: "TensorBase | None") -> None:
+        if value is not None and not isinstance(value, TensorBase):
+            raise TypeError(f"grad: expected a tensor or None, got {type(value).__name__}")
+        if value is not None and (value.shape, value.dtype, value.device) != (self.shape, self.dtype, self.device):
+            raise RuntimeError(
+                f"grad: expected shape {self.shape}, dtype {self.dtype} and device {self.device} as the tensor's own, "
+                f"got {value.shape}, {value.dtype} and {value.device}"
+            )
+        self._grad = value
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ class AdamW:
     def step(self) -> None:
         """Update every parameter that has a gradient, with one kernel call for each group."""
         for group in self.param_groups:
+            _check_settings(group)
             batches: dict[int, list[tuple]] = {}  # step number -> its parameters; usually all have taken equally many steps
             for p in group["params"]:
                 if p.grad is not None:
@@ -127,7 +128,7 @@ class AdamW:
             self.state[id(p)] = [int(moments["step"]), *arrays]
 
 
-def _check_group(group: dict[str, Any]) -> None:
+def _check_settings(group: dict[str, Any]) -> None:
     unknown = set(group) - {"params", "lr", "betas", "eps", "weight_decay"}
     if unknown:
         raise ValueError(f"AdamW: a group has {', '.join(sorted(unknown))}; it may set lr, betas, eps and weight_decay")
@@ -140,6 +141,10 @@ def _check_group(group: dict[str, Any]) -> None:
     ):
         if not in_range:
             raise ValueError(f"AdamW: {name}={group[name]} is out of range")
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    _check_settings(group)
     for p in group["params"]:
         if not isinstance(p, Tensor):
             raise TypeError(f"AdamW: expected tensors to update, got {type(p).__name__}")

@@ -28,7 +28,7 @@ def note_write(array: Any) -> None:
 
 
 def written_since(time: int, values: Iterable[Any]) -> Any:
-    """The first array among the values, or inside a tuple, list or dict among them, that was written to after `time`; else None."""
+    """The first array among the values, nested or not, that was written to after `time`; None if there is none."""
     return next((a for a in _arrays_in(values) if _last_write.get(id(_owner(a)), 0) > time), None)
 
 
