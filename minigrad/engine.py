@@ -39,13 +39,7 @@ class TensorBase:
     # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
     result_class: ClassVar[type] = object
 
-    def __init__(
-        self,
-        array: Any,
-        requires_grad: bool = False,
-        node: "Node | None" = None,
-        index: int = 0,
-    ):
+    def __init__(self, array: Any, requires_grad: bool = False, node: "Node | None" = None, index: int = 0):
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")

@@ -1,7 +1,7 @@
 """When memory was last written to, so that no gradient is computed from overwritten values.
 
 The backward pass of a product needs the factors as the forward pass saw them. If one of them is changed in place in between,
-the gradient would be wrong without a word. So every change in place calls `note_write`, and a Node refuses to run its
+the gradient would be wrong and nothing would say so. So every change in place calls `note_write`, and a Node refuses to run its
 backward pass if a saved array's memory was written to after the forward pass. The check goes by memory, not by tensor: it
 sees a write through any view, whatever the dtype, and a Function cannot forget to declare an array.
 

@@ -214,11 +214,7 @@ def add(input: TensorT, other: Operand) -> TensorT:
 
 def sub(input: TensorT, other: Operand) -> TensorT:
     """input − other, elementwise."""
-    return _sub(input, other)
-
-
-def _sub(minuend: Operand, subtrahend: Operand) -> Any:
-    a, b = promote_pair(minuend, subtrahend, "sub")
+    a, b = promote_pair(input, other, "sub")
     need_numbers("sub", a, b, instead="combine masks with &, | and ~")
     return Sub.apply(a, b)
 
@@ -230,11 +226,7 @@ def mul(input: TensorT, other: Operand) -> TensorT:
 
 def div(input: TensorT, other: Operand) -> TensorT:
     """input / other, elementwise; integers are divided as float32, as in PyTorch."""
-    return _div(input, other)
-
-
-def _div(dividend: Operand, divisor: Operand) -> Any:
-    a, b = promote_pair(dividend, divisor, "div")
+    a, b = promote_pair(input, other, "div")
     if (a.dtype if isinstance(a, TensorBase) else b.dtype).kind != "f":
         a, b = (to_dtype(t, float32) if isinstance(t, TensorBase) else float32.type(t) for t in (a, b))
     return Div.apply(a, b)
@@ -242,11 +234,7 @@ def _div(dividend: Operand, divisor: Operand) -> Any:
 
 def pow(input: TensorT, exponent: Operand) -> TensorT:
     """input to the power of exponent, elementwise."""
-    return _pow(input, exponent)
-
-
-def _pow(base: Operand, exponent: Operand) -> Any:
-    a, b = promote_pair(base, exponent, "pow")
+    a, b = promote_pair(input, exponent, "pow")
     need_numbers("pow", a, b, instead="convert a mask with .long()")
     if b.dtype.kind == "i" and np.any(getattr(b, "array", b) < 0):
         raise RuntimeError("pow: an integer to a negative power is no integer; convert the tensor with .float()")
@@ -288,7 +276,7 @@ def sqrt(input: TensorT) -> TensorT:
 
 def rsqrt(input: TensorT) -> TensorT:
     """1 / √input, elementwise."""
-    return _div(1.0, sqrt(input))
+    return Div.apply(*promote_pair(1.0, sqrt(input), "rsqrt"))
 
 
 def abs(input: TensorT) -> TensorT:
@@ -439,17 +427,19 @@ class ArithmeticMethods(TensorBase):
     def __pos__(self: TensorT) -> TensorT:
         return self
 
-    def __radd__(self: TensorT, other: Number) -> TensorT:
-        return Add.apply(*promote_pair(other, self, "add"))
+    # Reversed operators: Python calls these for `number + tensor`.
 
-    def __rsub__(self: TensorT, other: Number) -> TensorT:
-        return _sub(other, self)
+    def __radd__(self: TensorT, other: Any) -> TensorT:
+        return add(other, self)
 
-    def __rmul__(self: TensorT, other: Number) -> TensorT:
-        return Mul.apply(*promote_pair(other, self, "mul"))
+    def __rsub__(self: TensorT, other: Any) -> TensorT:
+        return sub(other, self)
 
-    def __rtruediv__(self: TensorT, other: Number) -> TensorT:
-        return _div(other, self)
+    def __rmul__(self: TensorT, other: Any) -> TensorT:
+        return mul(other, self)
 
-    def __rpow__(self: TensorT, other: Number) -> TensorT:
-        return _pow(other, self)
+    def __rtruediv__(self: TensorT, other: Any) -> TensorT:
+        return div(other, self)
+
+    def __rpow__(self: TensorT, other: Any) -> TensorT:
+        return pow(other, self)

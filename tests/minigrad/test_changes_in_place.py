@@ -162,7 +162,8 @@ def outcomes(count):
 def test_random_programs():
     results = outcomes(400)
     assert not results.get("wrong"), results["wrong"]
-    assert len(results["both right"]) > 80 and len(results["both refuse"]) > 80, Counter({k: len(v) for k, v in results.items()})
+    counts = Counter({kind: len(cases) for kind, cases in results.items()})
+    assert counts["both right"] > 80 and counts["both refuse"] > 80, counts
 
 
 if __name__ == "__main__":
