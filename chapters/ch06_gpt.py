@@ -182,6 +182,8 @@ class LayerCache:
         end = self.length + T
         self.k.array[:, :, self.length : end] = k.array
         self.v.array[:, :, self.length : end] = v.array
+        self.k.changed()
+        self.v.changed()
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 

@@ -74,10 +74,12 @@ class GradientSums:
         if tensor.node is None or tensor.retains_grad:
             if tensor.grad is None:
                 tensor.grad = tensor.result_class(grad if owned and tensor.node is None else grad.copy())
-            elif not taken:
-                tensor.grad.array += grad
-            elif grad is not tensor.grad.array:  # else the kernel has already added to it
-                tensor.grad.array[...] = grad
+            else:
+                if not taken:
+                    tensor.grad.array += grad
+                elif grad is not tensor.grad.array:  # else the kernel has already added to it
+                    tensor.grad.array[...] = grad
+                tensor.grad.changed()
         if tensor.node is not None:
             sums = self._sums.setdefault(tensor.node, [None] * len(tensor.node.outputs))
             earlier = sums[tensor.index]

@@ -4,6 +4,7 @@ Where a function takes `device`, None means the default device (set_default_devi
 backward() computes a gradient for.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import kernels
 from minigrad.devices import get_default_device, placed
 from minigrad.devices import zeros as zeros_on_device
 from minigrad.dtypes import float32, float64, int64
-from minigrad.ops.operands import Number, as_sizes
+from minigrad.ops.operands import Number, as_sizes, fitting
 from minigrad.random import Generator, default_generator
 from minigrad.tensor import Tensor
 
@@ -31,6 +32,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
             raise ValueError("tensor: expected rows of equal length, got ragged nested lists") from None
         if array.dtype.kind not in "biuf":
             raise TypeError(f"tensor: expected numbers, got {array.dtype}")
+        if array.dtype == np.uint64:
+            raise ValueError("tensor: expected integers within int64, got a larger one")
         if dtype is None and array.dtype == np.float64:
             dtype = float32
     array = array.astype(array.dtype if dtype is None else dtype)  # always a copy
@@ -55,6 +58,11 @@ def _on_device(array: Any, dtype: Any, device: str | None, requires_grad: bool =
     return Tensor(placed(np.asarray(array, dtype), device), requires_grad)
 
 
+def _refuse_dtype(name: str, dtype: Any, kinds: str) -> None:
+    if dtype is not None and np.dtype(dtype).kind in kinds:
+        raise RuntimeError(f"{name}: no such tensor of {np.dtype(dtype)}; choose another dtype")
+
+
 def zeros(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; sizes as zeros(2, 3) or zeros((2, 3))."""
     return Tensor(zeros_on_device(as_sizes(size), dtype, device), requires_grad)
@@ -70,7 +78,7 @@ def full(size: Any, fill_value: Number, *, dtype: Any = None, device: str | None
     if dtype is None:
         dtype = np.asarray(fill_value).dtype
         dtype = float32 if dtype == float64 else dtype
-    return _on_device(np.full(size, fill_value), dtype, device, requires_grad)
+    return _on_device(np.full(size, fitting(fill_value, np.dtype(dtype), "full")), dtype, device, requires_grad)
 
 
 def empty(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -90,6 +98,7 @@ def ones_like(input: Tensor, dtype: Any = None) -> Tensor:
 
 def full_like(input: Tensor, fill_value: Number, dtype: Any = None) -> Tensor:
     """One number, repeated in the shape, dtype and device of another tensor."""
+    fill_value = fitting(fill_value, np.dtype(dtype or input.dtype), "full_like")
     return Tensor(kernels.array_module(input.array).full_like(input.array, fill_value, dtype=dtype))
 
 
@@ -97,18 +106,36 @@ def arange(
     start: Number, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
 ) -> Tensor:
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
+    first, last, stride = (float(number) for number in ((0, start, step) if end is None else (start, end, step)))
+    if not math.isfinite(first + last + stride) or stride == 0 or (last - first) * stride < 0:
+        raise RuntimeError(f"arange: expected a finite step from start to end, got {first:g}, {last:g} and step {stride:g}")
+    _refuse_dtype("arange", dtype, "b")
     xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
+    kind = None if dtype is None else np.dtype(dtype).kind
+    if kind is not None and kind in "iu":  # as in PyTorch: whole steps from a whole start; int64 rounds the end, too
+        if int(stride) == 0:
+            raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
+        count = math.ceil((int(last) - int(first)) / int(stride) if np.dtype(dtype) == int64 else (last - first) / stride)
+        return Tensor((int(first) + int(stride) * xp.arange(count)).astype(dtype, copy=False))
     values = xp.arange(start, step=step) if end is None else xp.arange(start, end, step)
     return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
     """`steps` numbers from start to end, both included, at equal distances."""
-    return _on_device(np.linspace(start, end, steps), dtype, device)
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
+        raise TypeError(f"linspace: expected a whole number of steps, at least 0, got {steps!r}")
+    if np.ndim(start) or np.ndim(end):
+        raise RuntimeError("linspace: expected numbers as start and end, got a tensor with dimensions")
+    _refuse_dtype("linspace", dtype, "b")
+    number = int if np.dtype(dtype).kind in "iu" else float
+    return _on_device(np.linspace(number(start), number(end), steps), dtype, device)
 
 
 def eye(n: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
     """The identity matrix, (n, n)."""
+    if n < 0:
+        raise RuntimeError(f"eye: expected n of at least 0, got {n}")
     return _on_device(np.eye(n), dtype, device)
 
 
@@ -116,6 +143,7 @@ def randn(
     *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal numbers, drawn from `generator` (the default generator if None)."""
+    _refuse_dtype("randn", dtype, "biu")
     numbers = (generator or default_generator).numpy.standard_normal(as_sizes(size))
     return _on_device(numbers, dtype, device, requires_grad)
 
@@ -140,6 +168,10 @@ def randint(
     """Uniform integers in [low, high), or in [0, low) when called as randint(high, size)."""
     if size is None:
         low, high, size = 0, low, high
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo(int64)
+    largest = 1 if np.dtype(dtype).kind == "b" else limits.max
+    if not limits.min <= low < high <= largest + 1:
+        raise RuntimeError(f"randint: expected low < high within the range of {np.dtype(dtype)}, got {low} and {high}")
     return _on_device((generator or default_generator).numpy.integers(low, high, size), dtype, device)
 
 
@@ -155,6 +187,8 @@ def is_tensor(value: Any) -> bool:
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
     """Whether all elements agree to within atol + rtol · |other|."""
+    if input.dtype != other.dtype:
+        raise RuntimeError(f"allclose: expected one dtype for both tensors, got {input.dtype} and {other.dtype}")
     return np.allclose(input.array, other.array, rtol, atol)
 
 

@@ -7,13 +7,17 @@ node turns the gradients of its outputs into gradients of its inputs, and the gr
 This file knows no operation. Operations are Functions (function.py and ops/), and Tensor (tensor.py) adds them as methods.
 """
 
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar, Iterator, Sequence, TypeVar
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 import kernels
 from minigrad.accumulate import GradientSums
+from minigrad.writes import note_write, now, written_since
 
 TensorT = TypeVar("TensorT", bound="TensorBase")  # an operation on a Tensor returns a Tensor
 
@@ -26,32 +30,49 @@ class TensorBase:
         requires_grad: whether backward() computes a gradient for this tensor.
         grad: the gradient, a tensor of the same shape and dtype; None before backward().
         node, index: the Node that computed this tensor, and which of its outputs it is. A leaf has no node.
-        version: a list of one number, the count of writes to this memory. Tensors that view the same memory share the list.
-            Code that writes to `array` directly must call changed().
         retains_grad: whether an interior tensor stores its gradient too.
     """
 
-    __slots__ = ("array", "requires_grad", "grad", "node", "index", "version", "retains_grad", "__weakref__")
+    __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "retains_grad", "__weakref__")
 
     # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
     # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
     result_class: ClassVar[type] = object
 
-    def __init__(
-        self,
-        array: Any,
-        requires_grad: bool = False,
-        node: "Node | None" = None,
-        index: int = 0,
-        version: list[int] | None = None,
-    ):
+    def __init__(self, array: Any, requires_grad: bool = False, node: "Node | None" = None, index: int = 0):
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")
-        self.array, self.requires_grad, self.node, self.index = array, requires_grad, node, index
-        self.grad: Any = None
+        self.array, self._requires_grad, self.node, self.index = array, requires_grad, node, index
+        self._grad: Any = None
         self.retains_grad = False
-        self.version = [0] if version is None else version
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node is not None and not value:
+            raise RuntimeError("requires_grad: an operation computed this tensor, and only a leaf can change; call .detach()")
+        if value and self.array.dtype.kind != "f":
+            raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {self.dtype}; convert it with .float()")
+        self._requires_grad = bool(value)
+
+    @property
+    def grad(self) -> Any:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: "TensorBase | None") -> None:
+        if value is not None and not isinstance(value, TensorBase):
+            raise TypeError(f"grad: expected a tensor or None, got {type(value).__name__}")
+        if value is not None and (value.shape, value.dtype, value.device) != (self.shape, self.dtype, self.device):
+            raise RuntimeError(
+                f"grad: expected shape {self.shape}, dtype {self.dtype} and device {self.device} as the tensor's own, "
+                f"got {value.shape}, {value.dtype} and {value.device}"
+            )
+        self._grad = value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,8 +91,8 @@ class TensorBase:
         return self.array.ndim
 
     def changed(self) -> None:
-        """Count a write to this tensor's memory, so that no gradient is computed from overwritten values."""
-        self.version[0] += 1
+        """Note a write to this tensor's memory; code that writes to `array` directly must call this. See writes.py."""
+        note_write(self.array)
 
     def backward(self, gradient: "TensorBase | None" = None, retain_graph: bool = False) -> None:
         """Add the derivative of this tensor with respect to every leaf to the leaf's .grad.
@@ -88,7 +109,7 @@ class TensorBase:
         """
         upstream = self._upstream(gradient)
         with no_grad():
-            sums = GradientSums(in_place=not Mode.detect_anomaly)  # the gradients that have arrived so far
+            sums = GradientSums(in_place=not mode.detect_anomaly)  # the gradients that have arrived so far
             sums.add(self, upstream)
             for node in topological_order(self):  # each node after all nodes that used its outputs
                 output_grads = sums.pop(node)
@@ -141,28 +162,22 @@ class Node:
         ctx: its Context, with everything the forward pass saved; None once the node is released.
         inputs: per positional argument, the tensor if it needs a gradient, else None.
         outputs: the shape and dtype of each result.
-        watched: (version list, version at the forward pass, shape) of every saved tensor. A saved array that is written to
-            before the backward pass would give a wrong gradient, so backward() refuses.
+        time: when the forward pass ended. If a saved array is written to afterwards, backward() refuses.
     """
 
-    __slots__ = ("function", "ctx", "inputs", "outputs", "watched", "__weakref__")
+    __slots__ = ("function", "ctx", "inputs", "outputs", "time", "__weakref__")
 
     def __init__(self, function: Any, ctx: Any, inputs: Sequence[TensorBase | None], outputs: Sequence[Any]):
         self.function, self.ctx, self.inputs = function, ctx, inputs
         self.outputs = [(a.shape, a.dtype) for a in outputs]
-        self.watched: Sequence[tuple] = ()
-
-    def watch(self, tensors: Sequence[TensorBase]) -> None:
-        """Remember the version of every tensor whose array the Function saved."""
-        saved = {id(a) for a in self.ctx.saved}
-        self.watched = [(t.version, t.version[0], t.shape) for t in tensors if id(t.array) in saved]
+        self.time = now()
 
     def __repr__(self) -> str:
         return f"<{self.function.__name__}>"
 
     def release(self) -> None:
         """Release everything that the forward pass saved."""
-        self.ctx, self.inputs, self.watched = None, (), ()
+        self.ctx, self.inputs = None, ()
 
     def backward(self, output_grads: Sequence[Any], sums: GradientSums | None = None) -> list[Any]:
         """Compute the gradients of the inputs.
@@ -179,12 +194,12 @@ class Node:
                 f"backward: {self} was already differentiated and has freed what it saved; "
                 "call the first backward with retain_graph=True"
             )
-        for version, version_then, shape in self.watched:
-            if version[0] != version_then:
-                raise RuntimeError(
-                    f"backward: {self} saved a tensor of shape {shape} that was changed in place since, which would make "
-                    "its gradient wrong; call backward() before changing it, or change a .clone()"
-                )
+        changed = written_since(self.time, self.ctx.saved)
+        if changed is not None:
+            raise RuntimeError(
+                f"backward: {self} saved a tensor of shape {changed.shape} that was changed in place since, which would make "
+                "its gradient wrong; call backward() before changing it, or change a .clone()"
+            )
         xp = self.ctx.xp
         grads = [xp.zeros(s, d) if g is None else g for g, (s, d) in zip(output_grads, self.outputs)]
         self.ctx.sums = sums
@@ -204,7 +219,7 @@ class Node:
         grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars
         if grad.shape != tensor.shape:
             raise RuntimeError(f"backward of {self}: gradient of shape {grad.shape} for input {i} of shape {tensor.shape}")
-        if Mode.detect_anomaly and not self.ctx.xp.isfinite(grad).all():
+        if mode.detect_anomaly and not self.ctx.xp.isfinite(grad).all():
             raise FloatingPointError(f"the backward of {self} made NaN or infinity for its input {i} of shape {tensor.shape}")
         return grad if grad.dtype == tensor.dtype else grad.astype(tensor.dtype)
 
@@ -214,41 +229,80 @@ def wrap(array: Any) -> Any:
     return TensorBase.result_class(array)
 
 
-class Mode:
-    """Two switches that change how operations run. Only the context managers below set them."""
+class _Mode(threading.local):
+    """Two switches that change how operations run. Every thread has its own."""
 
     grad_enabled = True
     detect_anomaly = False
 
 
-@contextmanager
-def _switched(name: str, value: bool) -> Iterator[None]:
-    before = getattr(Mode, name)
-    setattr(Mode, name, value)
-    try:
-        yield
-    finally:
-        setattr(Mode, name, before)
+mode = _Mode()
 
 
-def no_grad() -> AbstractContextManager[None]:
-    """Inside `with no_grad():` operations build no graph: for evaluation, sampling and parameter updates."""
-    return _switched("grad_enabled", False)
+class Switched:
+    """A block, or the calls of a decorated function, in which one of this thread's switches has another value."""
+
+    def __init__(self, name: str, value: bool):
+        self.name, self.value = name, value
+        self.values_before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.values_before.append(getattr(mode, self.name))
+        setattr(mode, self.name, self.value)
+
+    def __exit__(self, *exception: object) -> None:
+        setattr(mode, self.name, self.values_before.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        @wraps(function)
+        def in_block(*args, **kwargs):
+            with Switched(self.name, self.value):
+                return function(*args, **kwargs)
+
+        @wraps(function)
+        def generate(*args, **kwargs):  # the switch is set while the generator runs, not while its caller does
+            in_block = Switched(self.name, self.value)(lambda resume: resume())
+            generator = function(*args, **kwargs)
+            resume: Callable = partial(next, generator)
+            try:
+                while True:
+                    value = in_block(resume)
+                    try:
+                        resume = partial(generator.send, (yield value))
+                    except GeneratorExit:
+                        in_block(generator.close)
+                        raise
+                    except BaseException as error:
+                        resume = partial(generator.throw, error)
+            except StopIteration as stop:
+                return stop.value
+
+        return generate if inspect.isgeneratorfunction(function) else in_block
 
 
-def enable_grad() -> AbstractContextManager[None]:
+def no_grad(function: Callable | None = None) -> Any:
+    """Inside `with no_grad():` operations build no graph: for evaluation, sampling and parameter updates.
+
+    Also a decorator, with or without parentheses. Like enable_grad and detect_anomaly it holds for the running thread alone.
+    """
+    block = Switched("grad_enabled", False)
+    return block if function is None else block(function)
+
+
+def enable_grad(function: Callable | None = None) -> Any:
     """Inside `with enable_grad():` operations build the graph, even within a no_grad block."""
-    return _switched("grad_enabled", True)
+    block = Switched("grad_enabled", True)
+    return block if function is None else block(function)
 
 
 def is_grad_enabled() -> bool:
     """Whether operations build the graph."""
-    return Mode.grad_enabled
+    return mode.grad_enabled
 
 
-def detect_anomaly() -> AbstractContextManager[None]:
+def detect_anomaly() -> Switched:
     """Inside `with detect_anomaly():` the first operation that makes NaN or infinity raises FloatingPointError with its name.
 
     Forward results and gradients are both checked. An operation whose inputs were not finite is not blamed.
     """
-    return _switched("detect_anomaly", True)
+    return Switched("detect_anomaly", True)

@@ -4,7 +4,7 @@ from typing import Any, Sequence
 
 import kernels
 from minigrad.accumulate import GradientSums
-from minigrad.engine import Mode, Node, TensorBase
+from minigrad.engine import Node, TensorBase, mode
 
 
 class Context:
@@ -78,33 +78,23 @@ class Function:
             raise TypeError(f"{cls.__name__}: expected at least one tensor, got {', '.join(type(a).__name__ for a in args)}")
         check_one_device(cls.__name__, tensors)
         floats = [t.array for t in tensors if t.array.dtype.kind == "f"]
-        needs = tuple([Mode.grad_enabled and isinstance(a, TensorBase) and a.requires_grad for a in args])
+        recording = mode.grad_enabled
+        needs = tuple([recording and isinstance(a, TensorBase) and a.requires_grad for a in args])
         ctx = Context(floats[0] if floats else tensors[0].array, needs)
 
         result = cls.forward(ctx, *[a.array if isinstance(a, TensorBase) else a for a in args], **settings)
         arrays = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # NumPy's scalars too
-        if Mode.detect_anomaly:
+        if mode.detect_anomaly:
             _check_finite(cls, ctx.xp, tensors, arrays)
         node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], arrays) if True in needs else None
-        outputs = [_output(a, node, i, _shared_version(a, tensors)) for i, a in enumerate(arrays)]
-        if node is not None:
-            node.watch(tensors + outputs)
+        outputs = [_output(a, node, i) for i, a in enumerate(arrays)]
         return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
 
-def _output(array, node, index, version):
+def _output(array, node, index):
     if node is None or array.dtype.kind != "f":
-        return TensorBase.result_class(array, version=version)
-    return TensorBase.result_class(array, True, node, index, version)
-
-
-def _shared_version(array, tensors):
-    """The version of the tensor that `array` is a view of; None if it has memory of its own."""
-    owner = array if array.base is None else array.base
-    for t in tensors:
-        if owner is t.array or owner is t.array.base:
-            return t.version
-    return None
+        return TensorBase.result_class(array)
+    return TensorBase.result_class(array, True, node, index)
 
 
 def _check_finite(function, xp, tensors, outputs):

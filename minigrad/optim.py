@@ -62,6 +62,7 @@ class AdamW:
     def step(self) -> None:
         """Update every parameter that has a gradient, with one kernel call for each group."""
         for group in self.param_groups:
+            _check_settings(group)
             batches: dict[int, list[tuple]] = {}  # step number -> its parameters; usually all have taken equally many steps
             for p in group["params"]:
                 if p.grad is not None:
@@ -127,7 +128,7 @@ class AdamW:
             self.state[id(p)] = [int(moments["step"]), *arrays]
 
 
-def _check_group(group: dict[str, Any]) -> None:
+def _check_settings(group: dict[str, Any]) -> None:
     unknown = set(group) - {"params", "lr", "betas", "eps", "weight_decay"}
     if unknown:
         raise ValueError(f"AdamW: a group has {', '.join(sorted(unknown))}; it may set lr, betas, eps and weight_decay")
@@ -140,6 +141,10 @@ def _check_group(group: dict[str, Any]) -> None:
     ):
         if not in_range:
             raise ValueError(f"AdamW: {name}={group[name]} is out of range")
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    _check_settings(group)
     for p in group["params"]:
         if not isinstance(p, Tensor):
             raise TypeError(f"AdamW: expected tensors to update, got {type(p).__name__}")
@@ -167,9 +172,10 @@ def clip_grad_norm_(
     if norm_type != 2:
         raise NotImplementedError(f"clip_grad_norm_: only the Euclidean norm (norm_type 2) is implemented, got {norm_type}")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    grads = [p.grad.array for p in parameters if p.grad is not None]
-    if not grads:
+    tensors = [p.grad for p in parameters if p.grad is not None]
+    if not tensors:
         return Tensor(np.zeros((), np.float32))
+    grads = [grad.array for grad in tensors]
     kernel_set = kernels.serving(grads[0])
     norm = kernel_set.global_norm(grads)
     if error_if_nonfinite and not math.isfinite(norm):
@@ -178,6 +184,8 @@ def clip_grad_norm_(
     factor = xp.minimum(max_norm / (norm + 1e-6), 1)
     if xp is not np or factor != 1:  # a GPU always scales, since reading the factor would wait for it
         kernel_set.scale_arrays(grads, factor)
+        for grad in tensors:
+            grad.changed()
     return Tensor(xp.asarray(norm, grads[0].dtype))
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 import kernels
 from minigrad.dtypes import bool_, float16, float32, float64, int32, int64
-from minigrad.engine import TensorBase, TensorT, detect_anomaly, enable_grad, is_grad_enabled, no_grad, wrap
+from minigrad.engine import TensorBase, TensorT, detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.ops.activations import ActivationMethods
-from minigrad.ops.arithmetic import ArithmeticMethods, add, clamp, div, mul, sub
+from minigrad.ops.arithmetic import ArithmeticMethods, add, bitwise_and, bitwise_or, clamp, div, mul, pow, sub
 from minigrad.ops.indexing import IndexingMethods
-from minigrad.ops.operands import Number, Operand, broadcast, check_in_place, to_dtype
+from minigrad.ops.operands import KIND_RANK, Number, Operand, broadcast, check_in_place, fitting, to_dtype
 from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
@@ -192,7 +192,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     def detach(self) -> "Tensor":
         """The same array, outside the graph."""
-        return Tensor(self.array, version=self.version)
+        return Tensor(self.array)
 
     @property
     def data(self) -> "Tensor":
@@ -204,19 +204,18 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         if value.shape != self.shape:
             raise RuntimeError(f"data: expected shape {self.shape}, got {value.shape}")
         self.array = value.array if isinstance(value, Tensor) else value
-        self.version = value.version if isinstance(value, Tensor) else [0]
+        if self.grad is not None and (self.grad.dtype, self.grad.device) != (self.dtype, self.device):
+            self.grad = self.grad.detach().to(self.device, self.dtype)
 
     def requires_grad_(self: TensorT, requires_grad: builtins.bool = True) -> TensorT:
         """Choose whether backward() computes a gradient for this leaf."""
-        if self.node is not None:
-            raise RuntimeError("requires_grad_: only a leaf can change; call .detach() first")
-        if requires_grad and self.dtype.kind != "f":
-            raise RuntimeError(f"requires_grad_: expected a floating-point tensor, got {self.dtype}; convert it with .float()")
         self.requires_grad = requires_grad
         return self
 
     def retain_grad(self) -> None:
         """Store the gradient of this interior tensor in .grad too (leaves always store theirs)."""
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: this tensor requires no gradient, so there is none to store")
         self.retains_grad = True
 
     # ── in place: within no_grad(), or where no tensor involved requires grad ──
@@ -224,12 +223,20 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
     def _assign(self: SelfT, name: str, compute: Callable[..., TensorBase], *operands: Any) -> SelfT:
         """Write compute(self, *operands) into this tensor's memory."""
         check_in_place(name, self, *operands)
-        value = compute(self, *operands).array
-        if value.dtype.kind == "f" and self.dtype.kind != "f":
-            raise RuntimeError(f"{name}: a result of {value.dtype} cannot be written into a tensor of {self.dtype}")
-        if broadcast(name, self.shape, value.shape) != self.shape:
-            raise RuntimeError(f"{name}: a result of shape {value.shape} cannot be written into shape {self.shape}")
-        self.array[...] = value
+        result = compute(self, *operands)
+        if KIND_RANK[result.dtype.kind] > KIND_RANK[self.dtype.kind]:
+            raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {self.dtype}")
+        return self._write(name, result)
+
+    def _write(self: SelfT, name: str, value: Operand) -> SelfT:
+        """Write a value into this tensor's memory, converted to its dtype."""
+        check_in_place(name, self, value)
+        array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
+        if broadcast(name, self.shape, array.shape) != self.shape:
+            raise RuntimeError(f"{name}: a result of shape {array.shape} cannot be written into shape {self.shape}")
+        if any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape)):
+            raise RuntimeError(f"{name}: several elements of this expanded tensor share memory; write into a .clone()")
+        self.array[...] = array
         self.changed()
         return self
 
@@ -255,21 +262,30 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     def copy_(self: SelfT, other: Operand) -> SelfT:
         """Overwrite the elements with those of another tensor."""
-        return self._assign("copy_", _as_tensor, other)
+        return self._write("copy_", other)
 
     def fill_(self: SelfT, value: Operand) -> SelfT:
         """Overwrite every element with one number."""
-        return self._assign("fill_", _as_tensor, value)
+        return self._write("fill_", value)
 
     def zero_(self: SelfT) -> SelfT:
         """Overwrite every element with 0."""
-        return self._assign("zero_", lambda x: wrap(np.asarray(0)))
+        return self._write("zero_", 0)
 
-    __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+    def pow_(self: SelfT, exponent: Operand) -> SelfT:
+        """self **= exponent."""
+        return self._assign("pow_", pow, exponent)
 
+    def bitwise_and_(self: SelfT, other: Operand) -> SelfT:
+        """self &= other."""
+        return self._assign("bitwise_and_", bitwise_and, other)
 
-def _as_tensor(_: Tensor, value: Operand) -> TensorBase:
-    return value if isinstance(value, TensorBase) else wrap(np.asarray(value))
+    def bitwise_or_(self: SelfT, other: Operand) -> SelfT:
+        """self |= other."""
+        return self._assign("bitwise_or_", bitwise_or, other)
+
+    __iadd__, __isub__, __imul__, __itruediv__, __ipow__ = add_, sub_, mul_, div_, pow_
+    __iand__, __ior__ = bitwise_and_, bitwise_or_
 
 
 TensorBase.result_class = Tensor

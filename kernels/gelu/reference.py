@@ -16,7 +16,7 @@ TANH_CUBIC = 0.044715
 
 def _normal_cdf(x: np.ndarray) -> np.ndarray:
     """Φ(x) = (1 + erf(x / √2)) / 2."""
-    return ((1 + _erf(x.astype(np.float64) / math.sqrt(2)).astype(np.float64)) / 2).astype(x.dtype)
+    return ((1 + np.asarray(_erf(x.astype(np.float64) / math.sqrt(2)), np.float64)) / 2).astype(x.dtype)
 
 
 def gelu_forward(x: np.ndarray, *, approximate: str | None = "none", out: np.ndarray | None = None) -> np.ndarray:

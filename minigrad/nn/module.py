@@ -213,8 +213,8 @@ class Module:
             if not hasattr(value, "dtype"):
                 raise TypeError(f"load_state_dict: expected tensors or arrays, but {name} is a {type(value).__name__}")
         shared = [name for name in own if name in state_dict]
-        loaded = {id(own[name].version) for name in shared}  # names of one tensor share its version
-        missing = [name for name in own if id(own[name].version) not in loaded]
+        loaded = {id(own[name].array) for name in shared}  # names of one tensor share its array
+        missing = [name for name in own if id(own[name].array) not in loaded]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:

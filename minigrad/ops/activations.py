@@ -4,8 +4,8 @@ from typing import Any
 
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import need_float, one_axis, to_dtype, to_float
-from minigrad.ops.shape import reshape
+from minigrad.ops.operands import in_float32, need_float, need_numbers, one_axis, to_dtype, to_float
+from minigrad.ops.shape import clone, reshape
 from minigrad.random import Generator, default_generator
 
 
@@ -63,11 +63,11 @@ class ReLU(Function):
         ctx.save(y)
         return y
 
-    # y = max(x, 0):  dx = dy where y > 0; 0 at x = 0, as in PyTorch.
+    # y = max(x, 0):  dx = dy where y > 0; at x = 0 it is 0 and at NaN it is dy, as in PyTorch.
     @staticmethod
     def backward(ctx, dy):
         (y,) = ctx.saved
-        return dy * (y > 0)
+        return ctx.xp.where(y <= 0, dy.dtype.type(0), dy)
 
 
 class GELU(Function):
@@ -151,6 +151,7 @@ def tanh(input: TensorT) -> TensorT:
 
 def relu(input: TensorT) -> TensorT:
     """max(x, 0), elementwise."""
+    need_numbers("relu", input, instead="a mask has no sign")
     return ReLU.apply(input)
 
 
@@ -171,7 +172,9 @@ def _along(function: type[Function], name: str, input: TensorT, dim: int | None,
     input = input if dtype is None else to_dtype(input, dtype)
     need_float(name, input)
     axis = one_axis(name, input, dim)
-    return function.apply(input, axis) if input.ndim else reshape(function.apply(reshape(input, 1), 0), ())
+    if not input.array.size:
+        return clone(input)
+    return in_float32(function.apply)(input, axis) if input.ndim else reshape(function.apply(reshape(input, 1), 0), ())
 
 
 def softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:

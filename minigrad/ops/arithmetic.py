@@ -7,10 +7,22 @@ import numpy as np
 
 import kernels
 from kernels import unbroadcast
-from minigrad.dtypes import float32
+from minigrad.dtypes import float32, int64
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
-from minigrad.ops.operands import Number, Operand, array_module_of, common_dtype, promote_pair, shape_of, to_dtype, to_float
+from minigrad.ops.operands import (
+    Number,
+    Operand,
+    array_module_of,
+    common_dtype,
+    is_operand,
+    need_numbers,
+    need_tensors,
+    promote_pair,
+    shape_of,
+    to_dtype,
+    to_float,
+)
 
 
 class Add(Function):
@@ -44,29 +56,29 @@ class Sub(Function):
 class Mul(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(a, b)
+        ctx.save(a if ctx.needs[1] else None, b if ctx.needs[0] else None, shape_of(a), shape_of(b))
         return a * b
 
     # y = a b:  da = dy b,  db = dy a.
     @staticmethod
     def backward(ctx, dy):
-        a, b = ctx.saved
-        da = unbroadcast(dy * b, shape_of(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * a, shape_of(b)) if ctx.needs[1] else None
+        a, b, a_shape, b_shape = ctx.saved
+        da = unbroadcast(dy * b, a_shape) if ctx.needs[0] else None
+        return da, unbroadcast(dy * a, b_shape) if ctx.needs[1] else None
 
 
 class Div(Function):
     @staticmethod
     def forward(ctx, a, b):
-        ctx.save(a, b)
+        ctx.save(a if ctx.needs[1] else None, b, shape_of(a))
         with np.errstate(divide="ignore", invalid="ignore"):
             return a / b
 
     # y = a / b:  da = dy / b,  db = −dy a / b².
     @staticmethod
     def backward(ctx, dy):
-        a, b = ctx.saved
-        da = unbroadcast(dy / b, shape_of(a)) if ctx.needs[0] else None
+        a, b, a_shape = ctx.saved
+        da = unbroadcast(dy / b, a_shape) if ctx.needs[0] else None
         return da, unbroadcast(-dy * a / (b * b), shape_of(b)) if ctx.needs[1] else None
 
 
@@ -78,7 +90,7 @@ class Pow(Function):
         ctx.save(a, b, y)
         return y
 
-    # y = aᵇ:  da = dy b aᵇ⁻¹  (0 where b is 0, even at a = 0),  db = dy y ln a  (0 where a is 0, the limit for b > 0).
+    # y = aᵇ:  da = dy b aᵇ⁻¹  (0 where b is 0, even at a = 0),  db = dy y ln a  (0 where a = 0 and b ≥ 0, the limit).
     @staticmethod
     def backward(ctx, dy):
         a, b, y = ctx.saved
@@ -88,7 +100,7 @@ class Pow(Function):
             if ctx.needs[0]:
                 da = unbroadcast(dy * xp.where(b == 0, xp.zeros_like(y), b * a ** (b - 1)), shape_of(a))
             if ctx.needs[1]:
-                db = unbroadcast(dy * xp.where(a == 0, xp.zeros_like(y), y * xp.log(a)), shape_of(b))
+                db = unbroadcast(dy * xp.where((a == 0) & (b >= 0), xp.zeros_like(y), y * xp.log(a)), shape_of(b))
         return da, db
 
 
@@ -102,10 +114,10 @@ class Extremum(Function):
     @staticmethod
     def backward(ctx, dy):
         a, b, larger = ctx.saved
-        half = dy.dtype.type(0.5)
-        to_a = (a > b if larger else a < b) + half * (a == b)
-        da = unbroadcast(dy * to_a.astype(dy.dtype), shape_of(a)) if ctx.needs[0] else None
-        return da, unbroadcast(dy * (1 - to_a).astype(dy.dtype), shape_of(b)) if ctx.needs[1] else None, None
+        low, high = (a, b) if larger else (b, a)
+        dy = ctx.xp.where(a == b, dy / 2, dy)
+        da = unbroadcast(ctx.xp.where(low < high, 0, dy), shape_of(a)) if ctx.needs[0] else None
+        return da, unbroadcast(ctx.xp.where(low > high, 0, dy), shape_of(b)) if ctx.needs[1] else None, None
 
 
 class Neg(Function):
@@ -170,11 +182,11 @@ class Abs(Function):
         ctx.save(x)
         return ctx.xp.abs(x)
 
-    # y = |x|:  dx = dy sign(x), which is 0 at 0.
+    # y = |x|:  dx = dy sign(x), which is 0 at 0 and, as in PyTorch, at NaN.
     @staticmethod
     def backward(ctx, dy):
         (x,) = ctx.saved
-        return dy * ctx.xp.sign(x)
+        return dy * ((x > 0).astype(dy.dtype) - (x < 0))
 
 
 class Clamp(Function):
@@ -202,7 +214,9 @@ def add(input: TensorT, other: Operand) -> TensorT:
 
 def sub(input: TensorT, other: Operand) -> TensorT:
     """input − other, elementwise."""
-    return Sub.apply(*promote_pair(input, other, "sub"))
+    a, b = promote_pair(input, other, "sub")
+    need_numbers("sub", a, b, instead="combine masks with &, | and ~")
+    return Sub.apply(a, b)
 
 
 def mul(input: TensorT, other: Operand) -> TensorT:
@@ -212,11 +226,7 @@ def mul(input: TensorT, other: Operand) -> TensorT:
 
 def div(input: TensorT, other: Operand) -> TensorT:
     """input / other, elementwise; integers are divided as float32, as in PyTorch."""
-    return _div(input, other)
-
-
-def _div(dividend: Operand, divisor: Operand) -> Any:
-    a, b = promote_pair(dividend, divisor, "div")
+    a, b = promote_pair(input, other, "div")
     if (a.dtype if isinstance(a, TensorBase) else b.dtype).kind != "f":
         a, b = (to_dtype(t, float32) if isinstance(t, TensorBase) else float32.type(t) for t in (a, b))
     return Div.apply(a, b)
@@ -224,23 +234,28 @@ def _div(dividend: Operand, divisor: Operand) -> Any:
 
 def pow(input: TensorT, exponent: Operand) -> TensorT:
     """input to the power of exponent, elementwise."""
-    return Pow.apply(*promote_pair(input, exponent, "pow"))
+    a, b = promote_pair(input, exponent, "pow")
+    need_numbers("pow", a, b, instead="convert a mask with .long()")
+    if b.dtype.kind == "i" and np.any(getattr(b, "array", b) < 0):
+        raise RuntimeError("pow: an integer to a negative power is no integer; convert the tensor with .float()")
+    return Pow.apply(a, b)
 
 
 def maximum(input: TensorT, other: Operand) -> TensorT:
     """The larger of two elements; equal elements share the gradient."""
+    need_tensors("maximum", input, other)
     return Extremum.apply(*promote_pair(input, other, "maximum"), True)
 
 
 def minimum(input: TensorT, other: Operand) -> TensorT:
     """The smaller of two elements; equal elements share the gradient."""
+    need_tensors("minimum", input, other)
     return Extremum.apply(*promote_pair(input, other, "minimum"), False)
 
 
 def neg(input: TensorT) -> TensorT:
     """−input, elementwise."""
-    if input.dtype.kind == "b":
-        raise TypeError("neg: expected numbers, got a boolean tensor; use ~ to invert a mask")
+    need_numbers("neg", input, instead="use ~ to invert a mask")
     return Neg.apply(input)
 
 
@@ -261,16 +276,18 @@ def sqrt(input: TensorT) -> TensorT:
 
 def rsqrt(input: TensorT) -> TensorT:
     """1 / √input, elementwise."""
-    return _div(1.0, sqrt(input))
+    return Div.apply(*promote_pair(1.0, sqrt(input), "rsqrt"))
 
 
 def abs(input: TensorT) -> TensorT:
     """The absolute value of each element."""
+    need_numbers("abs", input, instead="a mask has no sign")
     return Abs.apply(input)
 
 
 def square(input: TensorT) -> TensorT:
-    """The square of each element."""
+    """The square of each element; a mask counts as integers."""
+    input = to_dtype(input, int64) if input.dtype.kind == "b" else input
     return mul(input, input)
 
 
@@ -289,7 +306,8 @@ def clamp(input: TensorT, min: Number | None = None, max: Number | None = None) 
 
 
 def _pairwise(ufunc: str, input: Operand, other: Operand) -> Any:
-    """NumPy's or CuPy's `ufunc`, applied to two promoted operands."""
+    """NumPy's or CuPy's `ufunc`, applied to two promoted operands, the first of them a tensor."""
+    need_tensors(ufunc, input)
     a, b = (t.array if isinstance(t, TensorBase) else t for t in promote_pair(input, other, ufunc))
     xp = array_module_of(input, other)
     try:
@@ -330,11 +348,13 @@ def ge(input: TensorT, other: Operand) -> TensorT:
 
 def logical_and(input: TensorT, other: Operand) -> TensorT:
     """Whether both elements are nonzero."""
+    need_tensors("logical_and", other)
     return _pairwise("logical_and", input, other)
 
 
 def logical_or(input: TensorT, other: Operand) -> TensorT:
     """Whether at least one of two elements is nonzero."""
+    need_tensors("logical_or", other)
     return _pairwise("logical_or", input, other)
 
 
@@ -350,6 +370,8 @@ def bitwise_or(input: TensorT, other: Operand) -> TensorT:
 
 def bitwise_not(input: TensorT) -> TensorT:
     """~input, for masks and integers."""
+    if input.dtype.kind == "f":
+        raise TypeError(f"bitwise_not: expected integers or booleans, got {input.dtype}")
     return wrap(kernels.array_module(input.array).invert(input.array))
 
 
@@ -397,22 +419,27 @@ class ArithmeticMethods(TensorBase):
     __hash__ = object.__hash__  # == compares elements, so a tensor is hashed by identity
 
     def __eq__(self, other: Any) -> Any:
-        return eq(self, other)
+        return eq(self, other) if is_operand(other) else NotImplemented  # x == None is False
 
     def __ne__(self, other: Any) -> Any:
-        return ne(self, other)
+        return ne(self, other) if is_operand(other) else NotImplemented
 
-    def __radd__(self: TensorT, other: Number) -> TensorT:
-        return Add.apply(*promote_pair(other, self, "add"))
+    def __pos__(self: TensorT) -> TensorT:
+        return self
 
-    def __rsub__(self: TensorT, other: Number) -> TensorT:
-        return Sub.apply(*promote_pair(other, self, "sub"))
+    # Reversed operators: Python calls these for `number + tensor`.
 
-    def __rmul__(self: TensorT, other: Number) -> TensorT:
-        return Mul.apply(*promote_pair(other, self, "mul"))
+    def __radd__(self: TensorT, other: Any) -> TensorT:
+        return add(other, self)
 
-    def __rtruediv__(self: TensorT, other: Number) -> TensorT:
-        return _div(other, self)
+    def __rsub__(self: TensorT, other: Any) -> TensorT:
+        return sub(other, self)
 
-    def __rpow__(self: TensorT, other: Number) -> TensorT:
-        return Pow.apply(*promote_pair(other, self, "pow"))
+    def __rmul__(self: TensorT, other: Any) -> TensorT:
+        return mul(other, self)
+
+    def __rtruediv__(self: TensorT, other: Any) -> TensorT:
+        return div(other, self)
+
+    def __rpow__(self: TensorT, other: Any) -> TensorT:
+        return pow(other, self)

@@ -117,6 +117,8 @@ class Embedding(Function):
 
 
 def _plain_index(index, device):
+    if isinstance(index, list) and any(not isinstance(p, (int, np.integer)) for p in index):
+        index = tuple(index)  # x[[a, b]] is x[a, b] if a or b is more than a number, as in PyTorch
     return tuple(_plain_part(p, device) for p in (index if isinstance(index, tuple) else (index,)))
 
 
@@ -124,6 +126,10 @@ def _plain_part(part, device):
     if isinstance(part, list):
         part = np.asarray(part) if part else np.zeros(0, np.int64)
     part = part.array if isinstance(part, TensorBase) else part
+    if isinstance(part, slice) and part.step is not None and part.step < 0:
+        raise ValueError(f"indexing: expected a positive step, got {part.step}; flip the tensor instead")
+    if hasattr(part, "dtype") and part.dtype == np.uint8:
+        part = part.astype(bool)  # PyTorch's old masks
     if hasattr(part, "dtype"):
         if part.dtype.kind not in "iub":
             raise TypeError(f"indexing: indices must be integers or booleans, got {part.dtype}")
@@ -195,6 +201,8 @@ def masked_fill(input: TensorT, mask: Any, value: Operand) -> TensorT:
     if isinstance(value, TensorBase):
         if value.requires_grad and is_grad_enabled():
             raise NotImplementedError("masked_fill: a value that requires grad is not implemented; use where()")
+        if value.ndim:
+            raise RuntimeError(f"masked_fill: expected a number or a tensor of no dimensions, got shape {value.shape}")
         value = value.array.item()
     broadcast("masked_fill", mask.shape, input.shape)
     return Where.apply(input.dtype.type(value), input, mask)
@@ -225,6 +233,8 @@ def embedding(input: Any, weight: TensorT) -> TensorT:
         IndexError: for an id outside 0…V − 1 (on the CPU).
     """
     ids = array_on_device(weight, input if isinstance(input, TensorBase) else np.asarray(input), "embedding")
+    if ids.ndim == 0:
+        return reshape(embedding(wrap(ids.reshape(1)), weight), weight.shape[1])
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: expected a table (V, C), got shape {weight.shape}")
     if ids.dtype.kind not in "iu":

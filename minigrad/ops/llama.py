@@ -8,7 +8,7 @@ import numpy as np
 import kernels
 from minigrad.engine import TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import check_normalized, need_float
+from minigrad.ops.operands import check_normalized, in_float32, need_float
 
 
 class RMSNorm(Function):
@@ -61,7 +61,7 @@ def rms_norm(
     input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the precision of the dtype if None, as in PyTorch.
     """
     check_normalized("rms_norm", input, normalized_shape, weight=weight)
-    return RMSNorm.apply(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
+    return in_float32(RMSNorm.apply)(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
 
 
 @lru_cache(maxsize=64)  # all layers and training steps share a few tables

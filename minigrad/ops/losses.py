@@ -8,7 +8,7 @@ from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function, check_one_device
 from minigrad.ops.arithmetic import eq, mul, neg, sub
 from minigrad.ops.indexing import gather, masked_fill
-from minigrad.ops.operands import check_ids, need_float
+from minigrad.ops.operands import check_ids, in_float32, need_float
 from minigrad.ops.reductions import mean, sum
 from minigrad.ops.shape import permute, reshape, squeeze, transpose, unsqueeze
 
@@ -43,6 +43,7 @@ class MeanOverTargets(Function):
         return ctx.xp.broadcast_to(dy / count, shape), None, None
 
 
+@in_float32
 def cross_entropy(
     input: TensorT,
     target: TensorBase,
@@ -125,6 +126,8 @@ def mse_loss(
     _check_settings("mse_loss", reduction, size_average=size_average, reduce=reduce)
     if input.shape != target.shape:
         raise RuntimeError(f"mse_loss: shapes {input.shape} and {target.shape} must agree")
+    if input.dtype.kind != "f" and target.dtype.kind != "f":
+        need_float("mse_loss", input)
     difference = sub(input, target)
     squared = mul(difference, difference)
     return squared if reduction == "none" else sum(squared) if reduction == "sum" else mean(squared)

@@ -6,7 +6,8 @@ Every check raises an error that names the operation and the shapes.
 
 import numbers
 import operator
-from typing import Any, Iterable
+from functools import wraps
+from typing import Any, Callable, Iterable, TypeVar, cast
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from minigrad.function import Function, check_one_device
 Number = bool | int | float | np.generic
 Operand = TensorBase | Number | np.ndarray
 Dim = int | Iterable[int] | None  # None: all axes
+CallableT = TypeVar("CallableT", bound=Callable)
 
 # ── dtypes ──
+
+KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}  # booleans, integers, floats: a result has the highest kind among the operands
 
 
 class Cast(Function):
@@ -43,10 +47,15 @@ def to_float(input: TensorT) -> TensorT:
     return input if input.dtype.kind == "f" else to_dtype(input, float32)
 
 
+def is_operand(value: Any) -> bool:
+    """Whether a value is a tensor, a number or a NumPy array."""
+    return isinstance(value, (TensorBase, numbers.Number, np.ndarray))
+
+
 def promote_pair(a: Operand, b: Operand, name: str) -> tuple[Any, Any]:
     """Two operands (tensors, arrays or numbers, at least one a tensor) as tensors or NumPy scalars of one dtype."""
     for value in (a, b):
-        if not isinstance(value, (TensorBase, numbers.Number, np.ndarray)):
+        if not is_operand(value):
             raise TypeError(f"{name}: expected tensors and numbers, got {type(value).__name__}")
     if not isinstance(a, TensorBase) and not isinstance(b, TensorBase):
         raise TypeError(f"{name}: expected at least one tensor, got {type(a).__name__} and {type(b).__name__}")
@@ -54,7 +63,7 @@ def promote_pair(a: Operand, b: Operand, name: str) -> tuple[Any, Any]:
     a, b = (_as_operand(value, xp) for value in (a, b))
     dtype = common_dtype(a, b)
     broadcast(name, shape_of(a), shape_of(b))
-    return _cast(a, dtype), _cast(b, dtype)
+    return _cast(a, dtype, name), _cast(b, dtype, name)
 
 
 def array_module_of(*operands: Any) -> Any:
@@ -70,15 +79,21 @@ def _as_operand(value, xp):
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _cast(value, dtype):
-    return to_dtype(value, dtype) if isinstance(value, TensorBase) else dtype.type(value)
+def _cast(value, dtype, name):
+    return to_dtype(value, dtype) if isinstance(value, TensorBase) else dtype.type(fitting(value, dtype, name))
+
+
+def fitting(value: Any, dtype: np.dtype, name: str) -> Any:
+    """The value; OverflowError if it is an integer that the dtype cannot hold."""
+    if isinstance(value, int) and dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise OverflowError(f"{name}: {value} does not fit {dtype}; convert the tensor, for example with .long()")
+    return value
 
 
 def common_dtype(*values: Any) -> np.dtype:
     """The dtype of a result: the highest kind (bool < int < float) decides; within it, 0-d tensors and numbers count last."""
-    rank = {"b": 0, "i": 1, "u": 1, "f": 2}
     tensors = [t for t in values if isinstance(t, TensorBase)]
-    ranked = [(rank[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]
+    ranked = [(KIND_RANK[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]
     top = max(r for r, _, _ in ranked)
     best = [(has_dims, d) for r, has_dims, d in ranked if r == top]
     dims = max(h for h, _ in best)
@@ -102,6 +117,37 @@ def need_float(name: str, *tensors: TensorBase | None) -> None:
     raise TypeError(f"{name}: expected one dtype for all tensors, got {names}; convert with .to(dtype)")
 
 
+def need_numbers(name: str, *values: Any, instead: str) -> None:
+    """Raise TypeError if all values (tensors, arrays or NumPy numbers) are booleans."""
+    if all(value.dtype.kind == "b" for value in values):
+        raise TypeError(f"{name}: expected numbers, got booleans; {instead}")
+
+
+def in_float32(operation: CallableT) -> CallableT:
+    """Decorator: compute with float16 tensors in float32 and round the result, as PyTorch does where many numbers add up."""
+
+    @wraps(operation)
+    def widened(*args: Any, **kwargs: Any) -> Any:
+        values = (*args, *kwargs.values())
+        if not any(isinstance(t, TensorBase) and t.dtype == np.float16 for t in values):
+            return operation(*args, **kwargs)
+        wide = [_widened(value) for value in args]
+        return to_dtype(operation(*wide, **{name: _widened(value) for name, value in kwargs.items()}), np.float16)
+
+    return cast(CallableT, widened)
+
+
+def _widened(value):
+    return to_dtype(value, float32) if isinstance(value, TensorBase) and value.dtype == np.float16 else value
+
+
+def need_tensors(name: str, *values: Any) -> None:
+    """Raise TypeError unless all values are tensors, as PyTorch does where a number will not do."""
+    for value in values:
+        if not isinstance(value, TensorBase):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}; convert it with tensor(…)")
+
+
 # ── shapes and axes ──
 
 
@@ -121,14 +167,16 @@ def shape_of(value: Any) -> tuple[int, ...]:
 def one_axis(name: str, input: TensorBase, dim: int, room: int = 0) -> int:
     """`dim` as a number from 0 to rank − 1 (+ `room`, for a new axis). A tensor of no dimensions counts as having one."""
     rank = max(input.ndim + room, 1)
-    if not isinstance(dim, (int, np.integer)) or not -rank <= dim < rank:
+    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
+        raise TypeError(f"{name}: expected an int as dim, got {type(dim).__name__}")
+    if not -rank <= dim < rank:
         raise IndexError(f"{name}: dim={dim} is out of range for a tensor of shape {input.shape}")
     return int(dim) % rank
 
 
 def several_axes(name: str, input: TensorBase, dim: Dim) -> tuple[int, ...]:
     """`dim` (None for all, an int or several) as a sorted tuple of axes; () for a tensor of no dimensions."""
-    if dim is None or dim == ():
+    if dim is None or not isinstance(dim, (int, np.integer)) and not tuple(dim):
         return tuple(range(input.ndim))
     axes = sorted(one_axis(name, input, d) for d in ([dim] if isinstance(dim, (int, np.integer)) else dim))
     if len(set(axes)) < len(axes):

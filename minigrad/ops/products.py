@@ -12,7 +12,7 @@ from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
 from minigrad.ops.arithmetic import add, bitwise_not, eq, mul
 from minigrad.ops.indexing import masked_fill
-from minigrad.ops.operands import broadcast, check_normalized, need_float
+from minigrad.ops.operands import broadcast, check_normalized, in_float32, need_float, need_numbers
 from minigrad.ops.reductions import amax
 from minigrad.ops.shape import expand, reshape, squeeze, transpose, unsqueeze
 
@@ -98,6 +98,7 @@ def matmul(input: TensorT, other: TensorBase) -> TensorT:
     """input @ other.  (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast; either side may be a vector, (K,)."""
     if not isinstance(input, TensorBase) or not isinstance(other, TensorBase):
         raise TypeError(f"matmul: expected two tensors, got {type(input).__name__} and {type(other).__name__}")
+    need_numbers("matmul", input, other, instead="convert a mask with .float()")
     if input.dtype != other.dtype:
         raise TypeError(f"matmul: both sides need one dtype, got {input.dtype} and {other.dtype}")
     if input.ndim == 0 or other.ndim == 0 or input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
@@ -127,6 +128,7 @@ def linear(input: TensorT, weight: TensorBase, bias: TensorBase | None = None, a
     return Linear.apply(input, weight, bias, activation)
 
 
+@in_float32
 def layer_norm(
     input: TensorT,
     normalized_shape: int | Sequence[int],
@@ -142,6 +144,7 @@ def layer_norm(
     return LayerNorm.apply(input, weight, bias, eps)
 
 
+@in_float32
 def scaled_dot_product_attention(
     query: TensorT,
     key: TensorT,

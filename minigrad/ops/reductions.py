@@ -3,13 +3,16 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import kernels
+from minigrad.dtypes import int64
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.ops.arithmetic import Sqrt, add, div, exp, log, maximum, minimum, mul, sub
 from minigrad.ops.indexing import gather
-from minigrad.ops.operands import Dim, need_float, one_axis, several_axes
-from minigrad.ops.shape import clone, squeeze
+from minigrad.ops.operands import Dim, in_float32, need_float, need_numbers, need_tensors, one_axis, several_axes
+from minigrad.ops.shape import reshape, squeeze
 
 
 def _with_axes(array, axes, shape):
@@ -17,11 +20,21 @@ def _with_axes(array, axes, shape):
     return array.reshape([1 if i in axes else n for i, n in enumerate(shape)])
 
 
+def _dtype_of_sums(array):
+    """The dtype of a sum, as in PyTorch: integers and booleans are counted in int64."""
+    return array.dtype if array.dtype.kind == "f" else int64
+
+
+def _accumulator(array):
+    """The dtype to add up in: float16 would lose the digits of a long sum."""
+    return np.float32 if array.dtype == np.float16 else _dtype_of_sums(array)
+
+
 class Sum(Function):
     @staticmethod
     def forward(ctx, x, axes, keepdim):
         ctx.save(x.shape, axes)
-        return x.sum(axis=axes, keepdims=keepdim)
+        return x.sum(axis=axes, keepdims=keepdim, dtype=_accumulator(x)).astype(_dtype_of_sums(x), copy=False)
 
     # Every element was added once: each gets the whole gradient of its sum.
     @staticmethod
@@ -59,7 +72,7 @@ class CumSum(Function):
     @staticmethod
     def forward(ctx, x, axis):
         ctx.save(axis)
-        return x.cumsum(axis=axis)
+        return x.cumsum(axis=axis, dtype=_accumulator(x)).astype(_dtype_of_sums(x), copy=False)
 
     # y_i = Σ_{j ≤ i} x_j:  x_j reaches every later y, so dx_j = Σ_{i ≥ j} dy_i, a running sum from the other end.
     @staticmethod
@@ -85,10 +98,13 @@ def _count(input: TensorBase, axes: tuple[int, ...]) -> int:
     return math.prod(input.shape[axis] for axis in axes)
 
 
+@in_float32
 def var(
     input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> TensorT:
     """The variance over `dim`: Σ (x − mean)² / (N − correction). If None, correction is 1 (unbiased) or 0."""
+    if isinstance(dim, bool):  # var(False) is var(unbiased=False), as in PyTorch
+        return var(input, None, dim, keepdim, correction=correction)
     axes = several_axes("var", input, dim)
     correction = (1 if unbiased else 0) if correction is None else correction
     freedom = _count(input, axes) - correction
@@ -103,21 +119,30 @@ def std(
     return RootOfSquares.apply(var(input, dim, unbiased, keepdim, correction=correction))
 
 
+@in_float32
 def norm(input: TensorT, p: float = 2, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """The Euclidean norm over `dim`."""
     if p != 2:
         raise NotImplementedError(f"norm: expected p=2, got {p}; other norms are not implemented")
+    need_float("norm", input)
     return RootOfSquares.apply(Sum.apply(mul(input, input), several_axes("norm", input, dim), keepdim))
 
 
 def amax(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """The largest element over `dim`; elements that tie share the gradient."""
-    return Extreme.apply(input, several_axes("amax", input, dim), keepdim, True)
+    return Extreme.apply(input, _axes_with_elements("amax", input, dim), keepdim, True)
 
 
 def amin(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """The smallest element over `dim`; elements that tie share the gradient."""
-    return Extreme.apply(input, several_axes("amin", input, dim), keepdim, False)
+    return Extreme.apply(input, _axes_with_elements("amin", input, dim), keepdim, False)
+
+
+def _axes_with_elements(name: str, input: TensorBase, dim: Dim) -> tuple[int, ...]:
+    axes = several_axes(name, input, dim)
+    if not _count(input, axes):
+        raise IndexError(f"{name}: no elements over dim={dim} of a tensor of shape {input.shape}, so there is no extreme one")
+    return axes
 
 
 def argmax(input: TensorT, dim: int | None = None, keepdim: bool = False) -> TensorT:
@@ -131,6 +156,8 @@ def argmin(input: TensorT, dim: int | None = None, keepdim: bool = False) -> Ten
 
 
 def _index_of(name: str, input: TensorT, dim: int | None, keepdim: bool) -> TensorT:
+    need_numbers(name, input, instead="convert a mask with .long()")
+    _axes_with_elements(name, input, dim)
     axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
     xp = kernels.array_module(input.array)
     return wrap(xp.asarray(getattr(xp, name)(input.array, axis=axis, keepdims=keepdim)))
@@ -145,6 +172,7 @@ class ValuesAndIndices(NamedTuple):
 
 def max(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
     """max(x) is the largest element, max(x, dim) is (values, indices) along dim, and max(x, y) is maximum(x, y)."""
+    need_tensors("max", input)
     if isinstance(dim, TensorBase):
         return maximum(input, dim)
     if dim is None or not input.ndim:
@@ -154,6 +182,7 @@ def max(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = Fal
 
 def min(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
     """min(x) is the smallest element, min(x, dim) is (values, indices) along dim, and min(x, y) is minimum(x, y)."""
+    need_tensors("min", input)
     if isinstance(dim, TensorBase):
         return minimum(input, dim)
     if dim is None or not input.ndim:
@@ -166,12 +195,16 @@ def _values_and_indices(input: TensorT, axis: int, indices: TensorT, keepdim: bo
     return ValuesAndIndices(values, indices) if keepdim else ValuesAndIndices(squeeze(values, axis), squeeze(indices, axis))
 
 
+@in_float32
 def logsumexp(input: TensorT, dim: Dim, keepdim: bool = False) -> TensorT:
     """log Σ exp(x) over `dim`. The maximum is subtracted first, so that exp cannot overflow."""
     need_float("logsumexp", input)
     axes = several_axes("logsumexp", input, dim)
-    top = wrap(input.array.max(axis=axes, keepdims=True))
-    top.array[~kernels.array_module(top.array).isfinite(top.array)] = 0
+    if not _count(input, axes):
+        return log(Sum.apply(input, axes, keepdim))  # of no elements: log 0
+    xp = kernels.array_module(input.array)
+    top = xp.asarray(input.array.max(axis=axes, keepdims=True))
+    top = wrap(xp.where(xp.isfinite(top), top, 0))
     total = add(log(Sum.apply(exp(sub(input, top)), axes, True)), top)
     return total if keepdim else squeeze(total, axes)
 
@@ -179,19 +212,24 @@ def logsumexp(input: TensorT, dim: Dim, keepdim: bool = False) -> TensorT:
 def cumsum(input: TensorT, dim: int) -> TensorT:
     """Running sums along `dim`."""
     axis = one_axis("cumsum", input, dim)
-    return CumSum.apply(input, axis) if input.ndim else clone(input)
+    return CumSum.apply(input, axis) if input.ndim else reshape(CumSum.apply(reshape(input, 1), 0), ())
 
 
 def all(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """Whether every element over `dim` is nonzero; without a gradient."""
     axes = several_axes("all", input, dim)
-    return wrap(kernels.array_module(input.array).asarray(input.array.all(axis=axes, keepdims=keepdim)))
+    return _as_truth(input, input.array.all(axis=axes, keepdims=keepdim))
 
 
 def any(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """Whether some element over `dim` is nonzero; without a gradient."""
     axes = several_axes("any", input, dim)
-    return wrap(kernels.array_module(input.array).asarray(input.array.any(axis=axes, keepdims=keepdim)))
+    return _as_truth(input, input.array.any(axis=axes, keepdims=keepdim))
+
+
+def _as_truth(input: TensorT, result: Any) -> TensorT:
+    """A result of all or any as a tensor of booleans; for uint8, PyTorch's old masks, of uint8."""
+    return wrap(kernels.array_module(input.array).asarray(result, input.dtype if input.dtype == np.uint8 else bool))
 
 
 class ReductionMethods(TensorBase):

@@ -9,7 +9,7 @@ import kernels
 from kernels.graph import concatenate
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import Dim, as_sizes, common_dtype, one_axis, to_dtype
+from minigrad.ops.operands import Dim, as_sizes, common_dtype, need_tensors, one_axis, to_dtype
 
 
 class Reshape(Function):
@@ -218,6 +218,7 @@ def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError("cat: expected at least one tensor, got none")
+    need_tensors("cat", *tensors)
     if any(t.ndim == 0 for t in tensors):
         raise RuntimeError("cat: cannot join tensors of no dimensions; use stack()")
     axis, dtype = one_axis("cat", tensors[0], dim), common_dtype(*tensors)
