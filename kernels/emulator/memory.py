@@ -62,7 +62,7 @@ _recorded: list[Callable[[], object]] | None = None  # the work of the graph tha
 
 
 class NotRecorded(RuntimeError):
-    """A replay could not repeat this work; kernels/graph.py raises GraphError for it."""
+    """A replay could not repeat this work."""
 
 
 @contextmanager
