@@ -163,14 +163,14 @@ def _attentions(draw: Draw, small: bool) -> Iterator[Case]:
             yield case("attention_backward", dout, q, k, v, y, lse, **kw)
 
 
-def reference(operation: str, function: str) -> Callable:
-    """The specification: the function in kernels/<operation>/reference.py."""
+def reference(function: str) -> Callable:
+    """The specification: the function in its operation's reference.py."""
     return getattr(kernels.SETS["reference"], function)
 
 
 def _exact(function: str, *args, **kw):
-    """The reference's results in float32: what a forward pass would save for its backward."""
-    results = getattr(kernels.SETS["reference"], function)(*double(args), **kw)
+    """The reference's results in float32, as a forward pass saves them for its backward pass."""
+    results = reference(function)(*double(args), **kw)
     return moved(results, lambda result: result.astype(np.float32))
 
 
@@ -275,7 +275,7 @@ def check_cases(
     for i, case in enumerate(cases(rng, small)):
         if not _concerns(precision, case) or only is not None and i not in only:
             continue
-        exact = reference(case.operation, case.function)(*double(case.args), **double(case.kw))
+        exact = reference(case.function)(*double(case.args), **double(case.kw))
         longest = max((max(a.shape, default=1) for a in case.args if isinstance(a, np.ndarray)), default=1)
         tolerance = TOLERANCE[precision] * max(1.0, math.sqrt(longest / 64))
         if precision != "fp32" and case.operation == "attention":

@@ -32,8 +32,8 @@ from kernels import cases, emulator, gpu
 from kernels.arrays import require
 from kernels.bench import gpu_kernels
 
-# Seconds. The command must end within 8 minutes, so it stops compute-sanitizer's tools SANITIZED_BY after its start, but gives
-# them at least SHORTEST_TIME.
+# Seconds. The command must end within 8 minutes, so compute-sanitizer's tools are stopped SANITIZED_BY after the command's
+# start, but run for at least SHORTEST_TIME.
 SANITIZED_BY, SHORTEST_TIME = 350, 60
 GRADIENT_TOLERANCE = 1e-2
 FIGURES = {
@@ -44,7 +44,7 @@ FIGURES = {
 }
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 FAULTS = ("complaint", "exit status", "nothing was checked")  # words of a verdict that make a tool's run fail
-# How compute-sanitizer's lines begin if all is well.
+# The beginnings of compute-sanitizer's lines that report no fault.
 NO_COMPLAINT = ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards")
 
 
@@ -194,13 +194,6 @@ def verdict_of(status: int | None, log: Path, seconds: float) -> str:
     return f"clean, {progress}" if status == 0 else f"exit status {status}, {progress}: {' '.join(lines[-3:])[-200:]}"
 
 
-def device_name(xp: ModuleType) -> str:
-    if xp is np:
-        return "the emulator"
-    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"]
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
 Step = Callable[[Check], None]
 STEPS: Mapping[str, Step] = {"correct": correct, "gradients": gradients, "speed": speed, "sanitize": sanitize}
 
@@ -226,7 +219,7 @@ def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check
     if emulated and not emulator.available():
         sys.exit("kernels.check: expected g++ for --device emulator, got none; install it")
     seed = int(np.random.default_rng().integers(2**32)) if options.seed is None else options.seed
-    report = Report(options.out, device_name(xp))
+    report = Report(options.out, gpu.device(xp.empty(0)).name)
     check = Check(report, options.device, xp, options.small or emulated, seed, options.cases)
     for name, step in steps.items():
         if name not in options.only:

@@ -96,7 +96,7 @@ class Source:
         return self._module
 
     def _check(self, name: str, args: tuple[Argument, ...]) -> Any:
-        """The module that all the arrays belong to, after every argument was checked against the kernel's signature."""
+        """Check every argument against the kernel's signature, and return the module of the arrays."""
         expected = self._expected[name]
         if len(args) != len(expected):
             raise TypeError(f"kernel {name}: expected {len(expected)} arguments, got {len(args)}")
@@ -146,7 +146,7 @@ _poison = False
 
 
 def poison_new_arrays(on: bool) -> None:
-    """Whether new arrays on a GPU are filled with NaN, as the emulator always does. It costs a pass over each array."""
+    """Choose whether new arrays on a GPU hold NaN, as the emulator's always do. It costs a pass over each array."""
     global _poison
     _poison = on
 
@@ -186,7 +186,7 @@ def output_buffer(like: Array, shape: tuple[int, ...], out: Array | None, operat
 
 
 def finish_output(buffer: Array, out: Array | None, accumulate: bool = False) -> Array:
-    """The operation's result: `buffer`, or `out` after the buffer was copied (or added) to it."""
+    """The operation's result: `buffer`, or `out` if there is one, to which it copies (or adds) the buffer."""
     if out is None or buffer is out:
         return buffer
     if accumulate:

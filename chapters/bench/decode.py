@@ -1,16 +1,13 @@
-"""GPT-2 124M writes text, token by token, greedily: its speed beside transformers' and beside that of memory.
+"""GPT-2 124M writes text greedily, token by token: its speed, beside transformers' and the memory's.
 
     python -m chapters.bench decode
 
-The weights are random (no time depends on them), and the texts are 128 to 192 tokens long. A token must read every matrix
-once, so the table compares the weights' bytes per second with the rate at which this machine reads memory. Several texts
-share one reading of the weights.
+The weights are random, which changes no time, and the texts are 128 to 192 tokens long. Every token reads each matrix once, so
+the table compares the weights' bytes per second with the machine's memory bandwidth. Several texts share one reading.
 """
 
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +16,7 @@ from chapters.ch09.decode import weight_bytes
 from chapters.ch09.decoder import Decoder, step_together
 from kernels.bench import tasks
 from kernels.bench.climb import plot
-from kernels.bench.contest import Task, contestants, in_turns
+from kernels.bench.contest import Task, compete_alone
 from kernels.bench.limits import bound, bound_rate, limits
 from minigrad import Generator
 from minigrad.nn import init
@@ -27,7 +24,7 @@ from minigrad.nn import init
 FIRST, LAST = 128, 192  # tokens in the cache: it grows from FIRST to LAST, then starts again
 
 
-def decoding(library: str, variant: bool, texts: int = 1) -> Task:
+def decoding(library: str, variant: bool, texts: int) -> Task:
     """The task: the next token of every text. variant: int8 for minigrad, generate() for transformers."""
     return Task(our_decoding(variant, texts)) if library == "minigrad" else their_decoding(variant)
 
@@ -77,22 +74,14 @@ def their_decoding(generate: bool) -> Task:
     return Task(token)
 
 
-class Entry(NamedTuple):
-    """A line of the table: a library, and the arguments of its task `decoding`."""
-
-    library: str
-    variant: bool
-    texts: int = 1
-
-
-ENTRIES = {
-    "float32": Entry("minigrad", False),
-    "4 texts": Entry("minigrad", False, 4),
-    "8 texts": Entry("minigrad", False, 8),
-    "int8": Entry("minigrad", True),
-    "int8, 8 texts": Entry("minigrad", True, 8),
-    "its bare forward": Entry("torch", False),
-    "generate()": Entry("torch", True),
+ENTRIES = {  # a line of the table: the arguments of `decoding`
+    "float32": ("minigrad", False, 1),
+    "4 texts": ("minigrad", False, 4),
+    "8 texts": ("minigrad", False, 8),
+    "int8": ("minigrad", True, 1),
+    "int8, 8 texts": ("minigrad", True, 8),
+    "its bare forward": ("torch", False, 1),
+    "generate()": ("torch", True, 1),
 }
 
 
@@ -101,16 +90,9 @@ def run(options: Namespace) -> None:
     with init.skipped():
         gpt = GPT(GPTConfig.preset("gpt2"))
     megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}
-    with ExitStack() as stack:
-        turns = {}
-        reader = stack.enter_context(contestants("limit"))["limit"]
-        reader.prepare(bound, "reading")
-        turns["reading"] = reader.turn
-        for name, (library, variant, texts) in ENTRIES.items():
-            for contestant in stack.enter_context(contestants(library)).values():  # none if PyTorch is not installed
-                contestant.prepare(decoding, variant, texts)
-                turns[name] = contestant.turn
-        times = in_turns(turns, options.seconds)
+    entries: dict[str, tuple] = {"reading": ("limit", bound, "reading")}
+    entries |= {name: (library, decoding, *arguments) for name, (library, *arguments) in ENTRIES.items()}
+    times = {name: seconds for name, (seconds, _) in compete_alone(entries, options.seconds).items()}
     rate = bound_rate("reading", times.pop("reading"))
     print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
     figures, single = [], times["float32"]

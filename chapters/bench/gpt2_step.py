@@ -6,13 +6,12 @@ Forward, backward, clipping and AdamW on B = 4 rows of T = 256 tokens, float32, 
 """
 
 from argparse import Namespace
-from contextlib import ExitStack
 
 from chapters.bench.step import our_step, random_batch
 from chapters.ch06_gpt import GPT
 from chapters.ch10.lora import add_lora
 from kernels.bench import tasks
-from kernels.bench.contest import Task, contestants, in_turns
+from kernels.bench.contest import Task, compete_alone
 
 B, T, RANK, ALPHA = 4, 256, 8, 16.0
 WAYS = ("every parameter", "every parameter, recomputed", "LoRA", "LoRA, recomputed")
@@ -20,37 +19,26 @@ WAYS = ("every parameter", "every parameter, recomputed", "LoRA", "LoRA, recompu
 
 def fine_tuning_step(library: str, way: str) -> Task:
     """The task: a step of ours in one of the WAYS, or transformers' step."""
-    batch = random_batch("gpt2", B, T)
+    config, inputs, targets = random_batch("gpt2", B, T)
     if library != "minigrad":
         tasks.pytorch()
         from chapters.bench.peer_gpt import transformers_step  # in PyTorch's process alone
 
-        return Task(transformers_step(*batch))
+        return Task(transformers_step(inputs, targets))
 
     def change(model: GPT):
         model.checkpoint_activations = "recomputed" in way
         if "LoRA" in way:
             add_lora(model, RANK, ALPHA)
 
-    return Task(our_step(batch, change))
-
-
-def measure(contest: dict[str, tuple[str, str]]) -> dict[str, tuple[float, float]]:
-    """{name: (seconds, MiB)} of {name: (library, way)}: each in a process of its own, in turns."""
-    with ExitStack() as stack:
-        running = {}
-        for name, (library, way) in contest.items():
-            for contestant in stack.enter_context(contestants(library)).values():  # none if the library is missing
-                contestant.prepare(fine_tuning_step, way)
-                running[name] = contestant
-        seconds = in_turns({name: contestant.turn for name, contestant in running.items()}, 1.0)
-        return {name: (seconds[name], contestant.peak) for name, contestant in running.items()}
+    return Task(our_step(config, inputs, targets, change))
 
 
 def run(options: Namespace) -> None:
     print(f"GPT-2 124M, B = {B}, T = {T}; LoRA of rank {RANK} beside the attention's matrices")
-    results = measure({WAYS[0]: ("minigrad", WAYS[0]), "transformers": ("torch", WAYS[0])})
-    results |= measure({way: ("minigrad", way) for way in WAYS[1:]})
+    entries = {way: ("minigrad", fine_tuning_step, way) for way in WAYS}
+    first = {WAYS[0]: entries.pop(WAYS[0]), "transformers": ("torch", fine_tuning_step, WAYS[0])}
+    results = compete_alone(first, 1.0) | compete_alone(entries, 1.0)  # apart, to need less memory at a time
     reference = results.get("transformers", results[WAYS[0]])[0]
     for name, (seconds, peak) in results.items():
         print(f"  {name:<29}{seconds:7.2f} s   {seconds / reference:5.2f} of transformers'   {peak:6.0f} MiB at most")

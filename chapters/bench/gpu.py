@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minigrad as mg
-import minigrad.nn.functional as F
+from chapters.bench.step import Trainer
 from chapters.ch06_gpt import GPT, GPTConfig
 from kernels import check, gpu
-from kernels.bench.gpu_kernels import milliseconds, torch_on_gpu
+from kernels.bench.gpu_kernels import milliseconds, on_default_stream, torch_on_gpu
 from kernels.check import Check
 
 CONFIGS = {
@@ -27,7 +27,7 @@ CONFIGS = {
 }
 ADAMW: dict[str, Any] = dict(lr=3e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
 LOSS_TOLERANCE = 1e-3
-COMPILED_BY = 400  # seconds from the start after which no further PyTorch model is compiled, since one can take a minute
+COMPILED_BY = 400  # seconds from the start; no PyTorch model is compiled later, since a model can take a minute
 
 
 class Size(NamedTuple):
@@ -40,45 +40,26 @@ class Size(NamedTuple):
 SIZES = (Size("book", 32), Size("gpt2", 8), Size("tiny", 16))
 
 
-class Trainer:
-    """A GPT, its optimizer, and a step: loss, gradients (as a graph or not), clipping, update."""
+def new_trainer(preset: str, device: str, graph: bool) -> Trainer:
+    return Trainer(GPT(CONFIGS[preset], mg.Generator(0)).to(device), graph, **ADAMW)
 
-    def __init__(self, preset: str, device: str, graph: bool = False):
-        self.config, self.device = CONFIGS[preset], device
-        self.model = GPT(self.config, mg.Generator(0)).to(device)
-        self.optimizer = mg.optim.AdamW(self.model.parameters(), **ADAMW)
-        self.gradients = mg.graphed(self.loss, self.model.parameters()) if graph else self.loss_and_gradients
 
-    def batch(self, size: int, step: int) -> list[mg.Tensor]:
-        """Inputs and targets, (size, context) each. Sorted ids can be learned: the next is a little larger."""
-        ids = np.random.default_rng(step).integers(0, self.config.vocab_size, (size, self.config.context + 1))
-        ids = np.sort(ids, axis=1)
-        return [mg.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (ids[:, :-1], ids[:, 1:])]
-
-    def loss(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
-        return F.cross_entropy(self.model(inputs).view(-1, self.config.vocab_size), targets.view(-1))
-
-    def loss_and_gradients(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
-        loss = self.loss(inputs, targets)
-        loss.backward()
-        return loss
-
-    def step(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
-        self.optimizer.zero_grad()
-        loss = self.gradients(inputs, targets)
-        mg.optim.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        return loss
+def sorted_batch(preset: str, device: str, size: int, step: int) -> list[mg.Tensor]:
+    """Inputs and targets, (size, context) each. Sorted ids can be learned: the next id is a little larger."""
+    config = CONFIGS[preset]
+    ids = np.random.default_rng(step).integers(0, config.vocab_size, (size, config.context + 1))
+    ids = np.sort(ids, axis=1)
+    return [mg.from_numpy(np.ascontiguousarray(a)).to(device) for a in (ids[:, :-1], ids[:, 1:])]
 
 
 def losses(preset: str, device: str, steps: int, batch: int, graph: bool = False) -> list[float]:
     """The losses of the first training steps."""
-    trainer = Trainer(preset, device, graph)
-    return [float(trainer.step(*trainer.batch(batch, i)).item()) for i in range(steps)]
+    trainer = new_trainer(preset, device, graph)
+    return [float(trainer.step(*sorted_batch(preset, device, batch, i)).item()) for i in range(steps)]
 
 
 def training(check: Check) -> None:
-    """Compare the losses of whole training steps with the CPU's, and the losses of steps run as a CUDA graph with both."""
+    """Compare the losses of training steps with the CPU's, and the losses of steps that run as a CUDA graph with these."""
     report = check.report
     preset, steps, batch = ("small", 5, 2) if check.emulated else ("book", 30, 4)
     on_device, on_cpu = (losses(preset, device, steps, batch) for device in (check.device, "cpu"))
@@ -96,7 +77,7 @@ def training(check: Check) -> None:
 
 
 def training_speed(check: Check) -> None:
-    """Time whole training steps beside PyTorch's. Graphs come last, where a failure costs no other figure."""
+    """Time whole training steps beside PyTorch's. Graphs come last, so that their failure costs no other figure."""
     sizes = (Size("small", 2),) if check.small else SIZES
     measure_ours(check, sizes, graph=False)
     if not check.small and torch_on_gpu() is not None:
@@ -117,22 +98,22 @@ def measure_ours(check: Check, sizes: Sequence[Size], graph: bool) -> None:
 
 
 def step_time(check: Check, preset: str, batch: int, precision: str, graph: bool) -> dict[str, float]:
-    trainer = Trainer(preset, check.device, graph)
-    inputs, targets = trainer.batch(batch, 0)
+    trainer = new_trainer(preset, check.device, graph)
+    inputs, targets = sorted_batch(preset, check.device, batch, 0)
     gpu.set_matmul_precision(precision)
     try:
         for _ in range(2 * graph):  # computed as usual, then recorded
             trainer.step(inputs, targets)
         begin = time.perf_counter()
         ms = milliseconds(check.xp, lambda: trainer.step(inputs, targets), 10)
-        tokens = batch * trainer.config.context
+        tokens = batch * CONFIGS[preset].context
         return {"ms": ms, "tokens_per_s": tokens / ms * 1e3, "seconds": time.perf_counter() - begin}
     finally:
         gpu.set_matmul_precision("fp32")
 
 
 def compiled_speed(check: Check) -> None:
-    """Time PyTorch's steps through torch.compile, as long as there is time."""
+    """Time PyTorch's steps through torch.compile until COMPILED_BY."""
     if not check.small and torch_on_gpu() is not None:
         measure_torch(check, SIZES, compiled=True)
 
@@ -146,14 +127,14 @@ def measure_torch(check: Check, sizes: Sequence[Size], compiled: bool) -> None:
                 report.add("steps", name, "not measured: out of time")
                 continue
             try:
-                report.add("steps", name, torch_step_time(torch, preset, batch, precision, compiled))
-            except Exception as error:  # a missing compiler, or memory: the table names it, and the other figures still come
+                report.add("steps", name, torch_step_time(check.xp, torch, preset, batch, precision, compiled))
+            except Exception as error:  # no compiler, or no memory: the table says so, and the measuring goes on
                 report.add("steps", name, f"{type(error).__name__}: {str(error)[:200]}")
             torch.cuda.empty_cache()
     report.note(f"PyTorch {kind} steps timed")
 
 
-def torch_step_time(torch, preset: str, batch: int, precision: str, compiled: bool) -> dict[str, float]:
+def torch_step_time(xp, torch, preset: str, batch: int, precision: str, compiled: bool) -> dict[str, float]:
     from chapters.bench.peer_gpt import PeerGPT, torch_step
 
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -166,15 +147,7 @@ def torch_step_time(torch, preset: str, batch: int, precision: str, compiled: bo
 
     forward = torch.compile(model) if compiled else model
     step = torch_step(model, forward, ids[:, :-1], ids[:, 1:], autocast, **ADAMW)
-    for _ in range(3):
-        step()
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]
-    marks[0].record()
-    for mark in marks[1:]:
-        step()
-        mark.record()
-    torch.cuda.synchronize()
-    ms = float(np.median([a.elapsed_time(b) for a, b in zip(marks, marks[1:])]))
+    ms = milliseconds(xp, on_default_stream(torch, step))
     torch.backends.cuda.matmul.allow_tf32 = False
     return {"ms": ms, "tokens_per_s": batch * config.context / ms * 1e3}
 

@@ -1,4 +1,4 @@
-"""The same GPT in PyTorch, and transformers' GPT-2, with their training steps: for comparison only."""
+"""The same GPT in PyTorch, transformers' GPT-2, and their training steps, for comparison."""
 
 from contextlib import nullcontext
 
@@ -51,10 +51,10 @@ def torch_step(model, forward, x: torch.Tensor, y: torch.Tensor, autocast=nullco
     """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
 
     Args:
-        model: has the parameters.
+        model: module whose parameters the step trains.
         forward: the model, compiled or not: (B, T) ids -> (B, T, V) logits.
         x, y: inputs and targets, (B, T).
-        autocast: makes the context of the forward pass.
+        autocast: returns the context manager of the forward pass.
         adamw: AdamW's settings.
     """
     optimizer = torch.optim.AdamW(model.parameters(), **adamw)
@@ -79,8 +79,8 @@ def peer_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray, compil
     return torch_step(model, forward, torch.from_numpy(inputs), torch.from_numpy(targets), lr=3e-4)
 
 
-def transformers_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray):
-    """The step of transformers' GPT-2 124M on the CPU; config is not read."""
+def transformers_step(inputs: np.ndarray, targets: np.ndarray):
+    """The step of transformers' GPT-2 124M on the CPU."""
     from transformers import GPT2Config, GPT2LMHeadModel  # the rest of the file needs only PyTorch
 
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,51 +16,62 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
 from kernels.bench import tasks
-from kernels.bench.contest import Task, compete, contestants
+from kernels.bench.contest import Task, compete, compete_alone, contestants
 from kernels.bench.limits import bound, bound_rate, limits
 
 SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257)}  # batch, T, vocabulary
 SECONDS = {"tiny": 20, "book": 60, "gpt2": 60}
-Batch = tuple[GPTConfig, np.ndarray, np.ndarray]
 
 
-def random_batch(preset: str, B: int, T: int) -> Batch:
+def random_batch(preset: str, B: int, T: int) -> tuple[GPTConfig, np.ndarray, np.ndarray]:
     """A GPT's shape, and token ids: inputs and targets, (B, T) each."""
     V = SIZES[preset][2]
     inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
     return GPTConfig.preset(preset, vocab_size=V), inputs, targets
 
 
-def our_step(batch: Batch, change: Callable[[GPT], None] = lambda model: None) -> Callable[[], float]:
-    """A function that does one training step (forward, backward, clip, AdamW) and returns its loss.
+class Trainer:
+    """Trains a GPT: a step is the loss, its gradients (as a CUDA graph or not), clipping, and AdamW."""
 
-    change: called on the new model.
-    """
-    config, inputs, targets = batch
-    model = GPT(config, generator=mg.Generator(0))
-    change(model)
-    optimizer = mg.optim.AdamW(model.parameters(), lr=3e-4)
-    x, y = mg.from_numpy(inputs), mg.from_numpy(targets)
+    def __init__(self, model: GPT, graph: bool = False, **adamw: Any):
+        self.model = model
+        self.optimizer = mg.optim.AdamW(model.parameters(), **adamw)
+        self.gradients = mg.graphed(self.loss, model.parameters()) if graph else self.loss_and_gradients
 
-    def step():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x).view(-1, config.vocab_size), y.view(-1))
+    def loss(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
+        logits = self.model(inputs)  # (B, T, V)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+
+    def loss_and_gradients(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
+        loss = self.loss(inputs, targets)
         loss.backward()
-        mg.optim.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
+        return loss
 
-    return step
+    def step(self, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
+        self.optimizer.zero_grad()
+        loss = self.gradients(inputs, targets)
+        mg.optim.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return loss
+
+
+def our_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray, change: Callable[[GPT], None] | None = None):
+    """A function that does one training step and returns its loss; `change` adapts the new model first."""
+    model = GPT(config, generator=mg.Generator(0))
+    if change:
+        change(model)
+    trainer, x, y = Trainer(model, lr=3e-4), mg.from_numpy(inputs), mg.from_numpy(targets)
+    return lambda: trainer.step(x, y).item()
 
 
 def training_step(library: str, preset: str, B: int, T: int) -> Task:
     """The task: a step of ours, of PyTorch, or of PyTorch through torch.compile (the library "compiled").
 
-    A turn is long, as training is: the first steps after a rest take some percent longer than the next ones.
+    A turn is long, since the first steps after a rest take some percent longer than the next.
     """
     batch = random_batch(preset, B, T)
     if library == "minigrad":
-        return Task(our_step(batch), turn=1.0)
+        return Task(our_step(*batch), turn=1.0)
     tasks.pytorch()
     from chapters.bench.peer_gpt import peer_step  # in PyTorch's process alone
 
@@ -67,17 +79,14 @@ def training_step(library: str, preset: str, B: int, T: int) -> Task:
 
 
 def product_operations(config: GPTConfig, B: int, T: int) -> int:
-    """Operations in the matrix products of a step: three products a weight, two operations each, and causal attention."""
+    """Operations in the matrix products of a step: per token and weight three multiply-adds, and causal attention."""
     C, L = config.d_model, config.n_layer
     weights = L * 12 * C * C + config.vocab_size * C
     return 6 * B * T * weights + 7 * L * B * T * (T + 1) * C
 
 
 def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tuple[str, float]], float]:
-    """Mean seconds of each kernel in a step, longest first, and mean seconds of a step.
-
-    Meanwhile a clock wraps every function of the CPU's kernel set.
-    """
+    """Mean seconds of each kernel in a step, longest first, and of the step, with a clock around every CPU kernel."""
     kernel_set, seconds_in = kernels.SETS["cpu"], defaultdict[str, float](float)
     functions = {name: getattr(kernel_set, name) for names in kernels.OPERATIONS.values() for name in names}
 
@@ -106,10 +115,7 @@ def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tup
 
 
 def fastest_product(libraries: Sequence[str]) -> float:
-    """GFLOP/s of a large product in the fastest library: the rate of a step that consists of large products alone.
-
-    (The limit in registers is higher, since it takes no operands from memory.)
-    """
+    """GFLOP/s of a large product in the fastest library. The limit in registers is higher: it reads no memory."""
     with contestants("numpy", *(name for name in libraries if name != "compiled")) as running:
         seconds = compete(running, (tasks.matmul, 2048, 2048, 1536, False, False))
     fastest = min(seconds, key=lambda name: seconds[name])
@@ -121,25 +127,23 @@ def fastest_product(libraries: Sequence[str]) -> float:
 def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
     """Print time and memory of one size in every library, then our time by kernel."""
     B, T, V = SIZES[preset]
-    with contestants(*libraries, "limit") as running:  # new processes for each size, so that the peak of memory is this size's
-        task, limit_task = (training_step, preset, B, T), (bound, "multiplying")
-        times = compete(running, task, SECONDS[preset], limit=limit_task)
-        peaks = {name: contestant.peak for name, contestant in running.items()}
-    limit = bound_rate("multiplying", times.pop("limit"))
+    entries: dict[str, tuple] = {library: (library, training_step, preset, B, T) for library in libraries}
+    results = compete_alone(entries | {"limit": ("limit", bound, "multiplying")}, SECONDS[preset])
+    limit = bound_rate("multiplying", results.pop("limit")[0])
     batch = random_batch(preset, B, T)
     operations = product_operations(batch[0], B, T) / 1e9
     print(
         f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone take {1e3 * operations / limit:.1f} ms at the "
         f"limit in registers ({limit:.0f} GFLOP/s), {1e3 * operations / product:.1f} ms at the fastest product's rate"
     )
-    for name, seconds in times.items():
-        ratio = times["minigrad"] / seconds
+    for name, (seconds, peak) in results.items():
+        ratio = results["minigrad"][0] / seconds
         of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
         print(
             f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of it   "
-            f"{of_limit:5.2f} and {of_product:5.2f} of products   {peaks[name]:6.0f} MiB"
+            f"{of_limit:5.2f} and {of_product:5.2f} of products   {peak:6.0f} MiB"
         )
-    step = our_step(batch)
+    step = our_step(*batch)
     for _ in range(2):
         step()
     parts, total = time_by_kernel(step)

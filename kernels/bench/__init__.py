@@ -1,12 +1,12 @@
 """Benchmarks of the kernels: ladders from the plainest loop to the engine's kernel, and tables beside NumPy and PyTorch.
 
-    python -m kernels.bench matmul          # or any other operation that has a ladder.py: check and time its rungs
+    python -m kernels.bench matmul          # check and time the rungs of an operation that has a ladder.py
     python -m kernels.bench matmul --plot matmul.png
     python -m kernels.bench one_row         # one row times a matrix, as in text generation, in GB/s
     python -m kernels.bench bandwidth       # operations limited by memory, in GB/s
 
 Whole models are measured by `python -m chapters.bench`.
 
-How to trust a figure: every figure is a median. The contestants take turns, so a busy moment of the machine slows all of
-them. Each library runs in a process of its own (contest.py). The machine's limits are measured in the same run (limits.py).
+Every figure is a median. The contestants take turns, so a busy moment of the machine slows all of them. Each library runs in
+a process of its own (contest.py). The same run measures the machine's limits (limits.py).
 """

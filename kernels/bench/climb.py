@@ -1,4 +1,4 @@
-"""Climbing a ladder: check every rung, time them in turns beside NumPy and PyTorch, print a table, draw it."""
+"""Climbs a ladder: checks every rung, times the rungs in turns beside NumPy and PyTorch, prints a table, and draws it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ NAMES = {"numpy": "NumPy", "torch": "PyTorch"}
 
 
 def peer_tasks(ladder: Ladder) -> Mapping[str, tuple]:
-    """The same task for NumPy and PyTorch, {library: (function of tasks.py, arguments)}, where tasks.py has one."""
+    """The ladder's task for NumPy and PyTorch, as far as tasks.py has it: {library: (function of tasks.py, arguments)}."""
     shape = ladder.shape
     if ladder.operation == "matmul":
         return dict.fromkeys(NAMES, (tasks.matmul, *shape, False, False))

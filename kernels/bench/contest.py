@@ -1,12 +1,12 @@
 """A fair comparison: each library in a process of its own, timed in turns.
 
-Every library brings a pool of threads, and an idle pool spins for a while before it sleeps. In one process the pools would
-take each other's cores. So every contestant has a process, prepares its task there, and computes only during its turn:
+Every library has a pool of threads, and idle threads spin for a while before they sleep. In one process the pools would take
+each other's cores. So every contestant has a process, prepares its task there, and computes only during its turn:
 
     with contestants("minigrad", "torch") as libraries:
         seconds = compete(libraries, (tasks.matmul, 768, 768, 768, False, False))
 
-The functions of tasks.py, and some of chapters/bench, make tasks: from a library's name and sizes, a call to time.
+A function of tasks.py or chapters/bench makes a task from the library's name and sizes: a call to time.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -25,22 +25,22 @@ from typing import NamedTuple
 import numpy as np
 
 REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
-PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, unless it has the contestant's name
+PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, where the names differ
 
 
 class Task(NamedTuple):
     """A call to time."""
 
     call: Callable[[], object]
-    share: float = 1.0  # the share of the call's time to report, 1/8 if the call does its work eight times
-    turn: float = 0.1  # seconds that a turn fills with calls, after as many calls to warm up
+    share: float = 1.0  # factor on the reported time: 1/8 if a call does its work eight times
+    turn: float = 0.1  # seconds of timed calls in a turn
 
 
 def seconds_of(task: Task) -> float:
-    """Seconds of one call, the mean of as many calls as fill a turn.
+    """Mean seconds of a call, over as many calls as fill a turn.
 
-    The same number of calls runs first, untimed: a thread that slept often wakes on the core of the thread that woke it, and
-    the system takes tens of milliseconds to move it to another core.
+    The same number of calls runs first, untimed, because a thread often wakes on the core of the thread that woke it. The
+    system takes tens of milliseconds to move it to another core.
     """
     calls, begin = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - begin < task.turn:
@@ -53,7 +53,7 @@ def seconds_of(task: Task) -> float:
 
 
 def in_turns(turns: Mapping[str, Callable[[], float]], seconds: float = 3.0) -> dict[str, float]:
-    """The median of the seconds that each function returns. They take turns for 3 to 60 rounds, until `seconds` are over."""
+    """The median of the times that each function returns. All take turns for `seconds`, but for 3 to 60 rounds."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     begin, rounds = time.perf_counter(), 0
     while rounds < 3 or (rounds < 60 and time.perf_counter() - begin < seconds):
@@ -85,7 +85,7 @@ class Contestant:
         return json.loads(answer)
 
     def prepare(self, maker: Callable, *arguments) -> None:
-        """Make a task: the data, and one call, which compiles what it needs."""
+        """Make a task's data and call it once, which compiles its code."""
         self._ask([maker.__module__, maker.__name__, *arguments])
 
     def turn(self) -> float:
@@ -117,17 +117,28 @@ def contestants(*libraries: str) -> Iterator[dict[str, Contestant]]:
 def compete(
     libraries: Mapping[str, Contestant], task: tuple, seconds: float = 3.0, limit: tuple | None = None
 ) -> dict[str, float]:
-    """Seconds of one call of a task in each library.
+    """Seconds of one call of a task in each library; the contestant "limit" has a task of its own.
 
-    Args:
-        libraries: the contestants.
-        task: the function that makes the task, and its arguments after the library's name.
-        seconds: how long the turns go on.
-        limit: the task of the contestant "limit".
+    A task is the function that makes it, and the function's arguments after the library's name.
     """
     for library, contestant in libraries.items():
         contestant.prepare(*(limit if limit and library == "limit" else task))
     return in_turns({library: contestant.turn for library, contestant in libraries.items()}, seconds)
+
+
+def compete_alone(entries: Mapping[str, tuple], seconds: float = 3.0) -> dict[str, tuple[float, float]]:
+    """{name: (seconds of a call, peak MiB)}, each entry in a new process; without entries whose library is not installed.
+
+    An entry is a library's name, the function that makes the task, and its further arguments.
+    """
+    with ExitStack() as stack:
+        running = {}
+        for name, (library, *task) in entries.items():
+            for contestant in stack.enter_context(contestants(library)).values():
+                contestant.prepare(*task)
+                running[name] = contestant
+        times = in_turns({name: contestant.turn for name, contestant in running.items()}, seconds)
+        return {name: (times[name], contestant.peak) for name, contestant in running.items()}
 
 
 def _peak_memory() -> float:
@@ -144,7 +155,7 @@ def _peak_memory() -> float:
 
 
 def serve() -> None:
-    """The process of a contestant: requests come on stdin, a line each, and so do answers on stdout."""
+    """Run a contestant's process: answer each line of stdin, a request, with a line on stdout."""
     library, task = sys.argv[1], None
     if PACKAGES.get(library, library) == "torch":
         import_module("torch")  # before kernels/launch.py sets GOMP_SPINCOUNT, which is not PyTorch's setting
@@ -155,7 +166,7 @@ def serve() -> None:
             assert task is not None
             answer = {"seconds": seconds_of(task), "peak": _peak_memory()}
         else:
-            task = None  # frees its memory before the next task takes some
+            task = None  # frees its memory before the next task allocates
             module, maker, *arguments = request
             task = getattr(import_module(module), maker)(library, *arguments)
             task = task if isinstance(task, Task) else Task(task)

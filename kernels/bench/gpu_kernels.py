@@ -1,7 +1,7 @@
-"""How fast the CUDA kernels are, by the GPU's own clock, each beside the best that the card can do.
+"""The speed of the CUDA kernels, by the GPU's own clock.
 
-Arithmetic (matmul, attention) is in TFLOP/s, beside cuBLAS or PyTorch on the same card. Everything else is in GB/s, beside a
-plain copy; every input counts once as read, every output once as written. The data are random: a GPU is faster on zeros.
+Matrix products and attention are in TFLOP/s, beside cuBLAS and PyTorch on the same card. All other kernels are in GB/s, beside
+a plain copy; every input counts as read once, every output as written once. The data are random: a GPU is faster on zeros.
 """
 
 import time
@@ -47,7 +47,7 @@ def normal(xp, *shape: int):
 
 
 def torch_on_gpu():
-    """PyTorch, if it is installed and sees a GPU, else None; it serves only for comparison."""
+    """PyTorch if it is installed and sees a GPU, else None."""
     try:
         import torch
 
@@ -143,7 +143,7 @@ def _torch_attention(B: int, H: int, T: int, D: int) -> dict[str, Call]:
 
 
 def memory_bound(xp, rows: int, columns: int, classes: int) -> Iterator[Row]:
-    """GB/s of the kernels whose time is that of moving their data, and its share of a copy's."""
+    """GB/s of the kernels that memory limits, and the ratio to the GB/s of a copy."""
     x, dy, w, b = normal(xp, rows, columns), normal(xp, rows, columns), normal(xp, columns), normal(xp, columns)
     out, n = xp.empty_like(x), x.nbytes
     ms = milliseconds(xp, lambda: xp.copyto(out, x))

@@ -14,8 +14,8 @@ from kernels.tile import ROWS, register_tile
 
 MEGABYTES = 200  # an array that fits into no cache
 
-# If the operands of a tile never move, the tile stays in registers. Then only multiply-adds run, enough of them at
-# a time to hide the four cycles that each takes.
+# A tile whose operands never move stays in registers. Then only multiply-adds run, enough of them at a time to hide the four
+# cycles that each takes.
 _STILL_ROWS = 6 if ROWS == 8 else 3
 _still_tile = register_tile(_STILL_ROWS, 3, a_column=0, b_row=0)
 _DEPTH = 1_000_000  # multiply-adds per number of the still tile
@@ -57,7 +57,7 @@ def _copy(x, y, parts):
 
 
 def bound(library: str, kind: str, megabytes: int = MEGABYTES) -> Callable[[], object]:
-    """The task of the contestant "limit": only multiply in registers, only read memory, or only copy it."""
+    """The task of the contestant "limit": multiply in registers, read memory, or copy it, and nothing else."""
     threads = numba.get_num_threads()
     if kind == "multiplying":
         room = np.zeros(4096 * (threads + 1), np.float32)
@@ -70,7 +70,7 @@ def bound(library: str, kind: str, megabytes: int = MEGABYTES) -> Callable[[], o
 
 
 def bound_rate(kind: str, seconds: float, megabytes: int = MEGABYTES) -> float:
-    """GFLOP/s or GB/s, if a call of `bound` takes so many seconds. Copied bytes count twice: they are read and written."""
+    """GFLOP/s or GB/s of a call of `bound`, from its seconds. Copied bytes count twice: they are read and written."""
     operations = 2 * _STILL_ROWS * 3 * WIDTH * _DEPTH * numba.get_num_threads()
     size = megabytes << 20
     return {"multiplying": operations, "reading": size, "copying": 2 * size}[kind] / seconds / 1e9
@@ -90,7 +90,7 @@ class Limits:
 
 
 def limits(megabytes: int = 256) -> Limits:
-    """Measure the limits now: the best of seven calls."""
+    """Measure the limits; each is the best of seven calls."""
     rates = []
     for kind in ("multiplying", "reading", "copying"):
         call = bound("limit", kind, megabytes)

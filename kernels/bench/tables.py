@@ -16,9 +16,9 @@ Figures = list[tuple[str, float]]
 
 
 def one_row(limits: Limits, size: int | None = None) -> Figures:
-    """One row times a matrix, as in text generation: each number of the matrix is used once, so reading it takes the time.
+    """Print GB/s of one row times a matrix, plain and transposed (T), beside those of a plain read of memory.
 
-    Prints GB/s for the matrix as it is and transposed (T), timed in turns with a plain read of memory.
+    Text generation computes such products. They use each number of the matrix once, so reading the matrix takes all the time.
     """
     figures = []
     with contestants("minigrad", "numpy", "torch", "limit") as libraries:
@@ -72,12 +72,11 @@ def memory_traffic(rows: int, few_rows: int) -> list[Traffic]:
 
 
 def bandwidth(limits: Limits, size: int | None = None) -> Figures:
-    """Bytes per second of each row operation and of AdamW, beside PyTorch and the machine's limit, in turns.
+    """Print GB/s of each row operation and of AdamW, beside PyTorch and the machine's limit.
 
-    Every array counts once for reading and once for writing. The limit for an operation that writes is a copy. A copy pays
-    for a third movement, which is not counted: a core reads a line before it changes a part of it. An operation that
-    overwrites what it has just read, as AdamW does, is spared that and can exceed 100 %. The limit for an operation that
-    only reads is reading.
+    Each array that an operation reads or writes counts once. The limit is a copy, or a plain read for an operation that only
+    reads. A copy also moves its target's cache lines into the core before it writes them, which is not counted. AdamW
+    overwrites arrays that it has just read, so it avoids that movement and can exceed 100 %.
     """
     figures = []
     print(f"\n{'GB/s':24}{'minigrad':>9}{'limit':>9}{'share':>7}{'PyTorch':>9}{'ratio':>7}")
@@ -138,7 +137,7 @@ def attention_as_T_grows(limits: Limits, longest: int = 4096) -> None:
 
 
 def _memory_of_attention(B: int, H: int, T: int, D: int) -> float:
-    """The most memory, in MiB, that a forward and a backward pass hold at one time, results included."""
+    """Peak memory in MiB of a forward and a backward pass, results included."""
     step = tasks.attention("minigrad", B, H, T, D, True)
     step()
     tracemalloc.start()

@@ -1,7 +1,7 @@
 """The tasks of a comparison: minigrad, NumPy and PyTorch do the same work on the same shapes.
 
-A function makes one task: it takes a library's name and sizes, and returns the call to time. It runs in that library's own
-process (contest.py), so it imports nothing but that library: not our kernels for PyTorch's task, nor PyTorch for ours.
+Each function takes a library's name and sizes, and returns the call to time. It runs in that library's own process
+(contest.py), so it imports only that library: PyTorch's task does not import our kernels, nor ours PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ from kernels import SETS
 from kernels.bench.contest import Task
 from kernels.ladders import normal
 
-UNCACHED = 200 << 20  # bytes that fit into no cache
+UNCACHED = 200 << 20  # bytes; more than any cache holds
 ROW_OPERATIONS = ("softmax", "layernorm", "gelu", "cross_entropy")
 Call = Callable[[], object]
-ours = SETS["cpu"]  # imports a kernel when it is called for
+ours = SETS["cpu"]  # imports a kernel when it is first called
 
 
 def gpt_shapes(vocabulary: int, context: int, layers: int, C: int) -> list[list[int]]:
-    """The shapes of a GPT's parameters, in their order."""
+    """The shapes of a GPT's parameters, in the model's order."""
     block = [[C], [C], [3 * C, C], [3 * C], [C, C], [C], [C], [C], [4 * C, C], [4 * C], [C, 4 * C], [C]]
     return [[vocabulary, C], [context, C], *layers * block, [C], [C]]
 
@@ -51,7 +51,7 @@ def matmul(library: str, M: int, K: int, N: int, transpose_a: bool, transpose_b:
 
 
 def one_row(library: str, rows: int, columns: int, transposed: bool) -> Task:
-    """A row times several matrices in turn: so many that each has left the caches before its next turn."""
+    """A row times several matrices in turn, so many that each has left the caches before its next product."""
     copies = -(-UNCACHED // (4 * rows * columns))
     weights = [normal(rows, columns, seed=i) for i in range(copies)]
     x, y = normal(1, columns if transposed else rows), np.empty((1, rows if transposed else columns), np.float32)
@@ -100,7 +100,7 @@ def attention(library: str, B: int, H: int, T: int, D: int, backward: bool) -> C
 
 
 def row_operation(library: str, name: str, direction: str, *shape: int) -> Call:
-    """One of ROW_OPERATIONS, "forward" or "backward"; it writes into a buffer where the library allows it."""
+    """One of ROW_OPERATIONS, "forward" or "backward", into a buffer where the library allows it."""
     x, dy, out = normal(*shape), normal(*shape, seed=1), np.empty(shape, np.float32)
     C = shape[-1]
     weight, bias, targets = normal(C), normal(C), np.random.default_rng(0).integers(0, C, shape[0])

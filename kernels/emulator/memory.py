@@ -48,7 +48,7 @@ def counting() -> Iterator[Traffic]:
 
 
 def count(kind: str, name: str) -> None:
-    """Add 1 to `name` in the counter `kind` of every Traffic; nothing while a graph records, since nothing is done then."""
+    """Add 1 to `name` in the counter `kind` of every Traffic. A graph that records runs nothing, so nothing counts then."""
     if _recorded is not None:
         if kind in ("to_host", "to_device"):
             raise NotRecorded(f"{name}: a graph cannot record a transfer between CPU and GPU")
@@ -62,7 +62,7 @@ _recorded: list[Callable[[], object]] | None = None  # the work of the graph tha
 
 
 class NotRecorded(RuntimeError):
-    """A graph cannot contain this work."""
+    """A replay could not repeat this work."""
 
 
 @contextmanager
@@ -100,6 +100,18 @@ def _compute(function: Callable[[], Any], name: str, *parents: Any) -> Any:
 
 
 # ---- Arrays --------------------------------------------------------------------------------------------------------------
+def _operator(name: str) -> Callable[..., Any]:
+    def in_place(self, other):
+        count("elementwise", name)
+        do(lambda: getattr(self.storage, name)(_unwrap(other)))
+        return self
+
+    def new_array(self, *others):
+        return _compute(lambda: getattr(self.storage, name)(*_unwrap(others)), name)
+
+    return in_place if name.startswith("__i") and name != "__invert__" else new_array
+
+
 class _Pointer:
     def __init__(self, array: np.ndarray) -> None:
         self.ptr = array.__array_interface__["data"][0]
@@ -110,7 +122,7 @@ class ndarray:
 
     __slots__ = ("storage", "base", "__weakref__")
     __array_ufunc__ = None  # NumPy's functions and operators refuse this type
-    __hash__ = None  # type: ignore[assignment]
+    __eq__ = _operator("__eq__")  # a class that defines == is not hashable, like CuPy's arrays
 
     def __init__(self, storage: np.ndarray, base: "ndarray | None" = None) -> None:
         self.storage, self.base = storage, base
@@ -213,22 +225,10 @@ def _wrap(result: Any, name: str, *parents: Any) -> Any:
     return ndarray(array if array.base is None else array.copy())
 
 
-def _operator(name: str) -> Callable[..., Any]:
-    def in_place(self, other):
-        count("elementwise", name)
-        do(lambda: getattr(self.storage, name)(_unwrap(other)))
-        return self
-
-    def new_array(self, *others):
-        return _compute(lambda: getattr(self.storage, name)(*_unwrap(others)), name)
-
-    return in_place if name.startswith("__i") and name != "__invert__" else new_array
-
-
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
     for _kind in ("", "r", "i"):
         setattr(ndarray, f"__{_kind}{_name}__", _operator(f"__{_kind}{_name}__"))
-for _name in ("neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"):
+for _name in ("neg", "abs", "invert", "ne", "lt", "le", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 
 

@@ -343,7 +343,7 @@ echo "========= COMPUTE-SANITIZER"
 echo "case softmax_forward"
 case $2 in
     racecheck) echo "========= RACECHECK SUMMARY: 0 hazards displayed" ;;
-    synccheck) sleep 60 ;;
+    synccheck) sleep 1000 ;;
     initcheck) echo "========= Uninitialized __global__ memory read of size 4 bytes"; exit 9 ;;
     *) echo "========= ERROR SUMMARY: 0 errors" ;;
 esac
@@ -355,7 +355,7 @@ def test_a_sanitizer_that_hangs_is_stopped_and_all_four_are_reported(tmp_path, m
     tool.write_text(TOOL)
     tool.chmod(0o755)
     monkeypatch.setattr(check, "SANITIZED_BY", 2)
-    monkeypatch.setattr(check, "SHORTEST_TIME", 1)
+    monkeypatch.setattr(check, "SHORTEST_TIME", 5)
     report = check.Report(tmp_path, "a stand-in")
     check.run_sanitizers(report, kernels.SETS["emulator"], np.asarray, tool)
     result = json.loads((tmp_path / "check.json").read_text())
@@ -363,7 +363,7 @@ def test_a_sanitizer_that_hangs_is_stopped_and_all_four_are_reported(tmp_path, m
     assert verdicts["memcheck"].startswith("clean, 1 cases") and verdicts["racecheck"].startswith("clean, 1 cases")
     assert verdicts["synccheck"].startswith("stopped, 1 cases")
     assert verdicts["initcheck"].startswith("1 lines of complaint, 1 cases")
-    assert len(result["failed"]) == 1 and "Uninitialized" in result["failed"][0] and result["seconds"] < 30
+    assert len(result["failed"]) == 1 and "Uninitialized" in result["failed"][0] and result["seconds"] < 900
 
 
 def test_the_check_without_a_gpu_says_what_is_missing():
