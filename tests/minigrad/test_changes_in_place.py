@@ -56,9 +56,10 @@ def operation(name, t, F, x, y, mask, ids, targets):
     }[name]()
 
 
-OPERATIONS = "add mul div maximum exp tanh sigmoid relu gelu sqrt square softmax masked_fill where gather embedding matmul"
-OPERATIONS = OPERATIONS.split() + ["softmax over rows", "log_softmax over rows", "rows by index", "boolean index", "linear"]
-OPERATIONS += ["cross_entropy", "layer_norm", "amax", "clamp", "cumsum", "transpose", "reshape", "slice", "view of a row"]
+OPERATIONS = (
+    "add mul div maximum exp tanh sigmoid relu gelu sqrt square softmax masked_fill where gather embedding matmul linear "
+    "cross_entropy layer_norm amax clamp cumsum transpose reshape slice"
+).split() + ["softmax over rows", "log_softmax over rows", "rows by index", "boolean index", "view of a row"]
 
 
 def change(kind, place, t):
