@@ -105,4 +105,4 @@ def print_summary(job: first_bend.Job) -> None:
 
 
 if __name__ == "__main__":
-    command(main, Settings)
+    command(main, Settings, writes="out")

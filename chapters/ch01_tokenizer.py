@@ -325,8 +325,8 @@ class CharTokenizer(Tokenizer):
         """Encode a text.  Raises TokenizerError at a character outside the alphabet."""
         check_text(text)
         if allow_special and END_OF_TEXT in text:
-            first, rest = text.split(END_OF_TEXT, 1)
-            return [*self.encode(first), self.eos_id, *self.encode(rest, allow_special=True)]
+            first, *others = text.split(END_OF_TEXT)
+            return self.encode(first) + [i for part in others for i in (self.eos_id, *self.encode(part))]
         try:
             return [self.ids[character] for character in text]
         except KeyError as error:

@@ -77,7 +77,7 @@ class NextTokenBatches:
 class EveryTokenOnce(NextTokenBatches):
     """Windows side by side, for an exact validation loss: len() batches cover the text once, then batch(i) wraps around.
 
-    Tokens that do not fill a window, and windows that do not fill a batch, are left out.
+    The last batch has the windows that remain. Tokens that do not fill a window are left out.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int):
@@ -87,7 +87,7 @@ class EveryTokenOnce(NextTokenBatches):
         self.starts = np.arange(count) * context  # (count,)
 
     def __len__(self) -> int:
-        return len(self.starts) // self.batch_size
+        return -(-len(self.starts) // self.batch_size)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         first = step % len(self) * self.batch_size

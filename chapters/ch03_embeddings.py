@@ -19,7 +19,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.support.command import at_least_one, command
+from chapters.support.command import at_least, at_least_one, command
 from chapters.support.figures import new_figure, save_figure
 from chapters.support.readers import read_text
 from chapters.world import World
@@ -167,7 +167,8 @@ def draw(vectors: np.ndarray, letters: list[str], path: Path) -> Path:
 
 
 def main(settings: Settings) -> None:
-    at_least_one(settings, "d_model", "steps")
+    at_least_one(settings, "steps")
+    at_least(settings, 2, "d_model")  # the figure needs two directions
     if settings.data:
         text = read_text(settings.data).lower()
     else:

@@ -24,14 +24,14 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
-from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_validation_split, write_tokens
+from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, load_tokens, train_validation_split, write_tokens
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.support.batches import Batches
 from chapters.support.checkpoint import TrainingCheckpoint, deferred_interrupt
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import OnDevice, above, at_least, at_least_one, command
 from chapters.support.readers import read_text
-from chapters.support.run_folder import History, Run
+from chapters.support.run_folder import WHAT_TO_DO, History, Run, RunError
 from minigrad import Tensor
 
 LossFunction = Callable[..., Tensor]  # (model, *one batch's arrays as tensors) -> the mean loss, a scalar
@@ -83,13 +83,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every")
-        for name in ("warmup_steps", "weight_decay", "grad_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        at_least(self, 0, "warmup_steps", "weight_decay", "grad_clip")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
-        if self.lr <= 0 or (self.min_lr is not None and not 0 <= self.min_lr <= self.lr):
-            raise ValueError(f"learning rates: expected 0 <= min_lr <= lr and lr > 0, got {self.min_lr} and {self.lr}")
+        above(self, 0, "lr")
+        if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
+            raise ValueError(f"learning rates: expected 0 <= min_lr <= lr, got {self.min_lr} and {self.lr}")
 
 
 def train(
@@ -216,13 +215,14 @@ def to_tensors(arrays: Iterable[np.ndarray], model: nn.Module) -> tuple[Tensor, 
 
 
 def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFunction = next_token_loss) -> float:
-    """Mean loss over batch(0) … batch(count - 1), without dropout or gradients; the model's mode is restored."""
+    """Mean loss over the rows of batch(0) … batch(count - 1), without dropout or gradients; the model's mode is restored."""
     was_training = model.training
     model.eval()
     with mg.no_grad():
-        losses = as_floats(*(loss_fn(model, *to_tensors(batches.batch(i), model)) for i in range(count)))
+        arrays = [batches.batch(i) for i in range(count)]
+        losses = as_floats(*(loss_fn(model, *to_tensors(batch, model)) for batch in arrays))
     model.train(was_training)
-    return sum(losses) / count
+    return float(np.average(losses, weights=[len(batch[0]) for batch in arrays]))
 
 
 def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:
@@ -301,7 +301,10 @@ def prepare(settings: Settings, run: Run) -> tuple[Tokenizer, np.ndarray, np.nda
         ids = tokenizer.encode(text)
     else:
         ids = [i for document in documents for i in (*tokenizer.encode(document), tokenizer.eos_id)]
-    tokens = write_tokens(run / "tokens.bin", ids)  # (N,)
+    path = run / "tokens.bin"
+    if settings.resume and path.exists() and not np.array_equal(load_tokens(path), ids):
+        raise RunError(f"resume: {run.folder} was trained on another text; {WHAT_TO_DO}")
+    tokens = write_tokens(path, ids)  # (N,)
     train_tokens, validation_tokens = train_validation_split(tokens, settings.validation_fraction)
     if min(len(train_tokens), len(validation_tokens)) <= settings.context:
         raise ValueError(

@@ -41,7 +41,7 @@ def choose_plainly(
         p[likeliest_first[top_k:]] = 0
         p /= p.sum()
     if top_p is not None:
-        ahead = np.cumsum(p[likeliest_first]) - p[likeliest_first]  # (V,) probability of all likelier tokens
+        ahead = np.concatenate([[0.0], np.cumsum(p[likeliest_first])[:-1]])  # (V,) probability of all likelier tokens
         p[likeliest_first[ahead >= top_p]] = 0  # the token that crosses top_p stays
     cumulative = np.cumsum(p)  # (V,)
     return int((cumulative <= uniform * cumulative[-1]).sum())  # the first token whose cumulative probability is larger
@@ -78,8 +78,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def top_k_filter(logits: np.ndarray, k: int) -> np.ndarray:
     """Keep the k highest logits of each row, and ties with the k-th; set the others to -inf. (B, V) -> (B, V)"""
-    if k < 1:
-        raise ValueError(f"top_k must be at least 1, got {k}")
+    check_sampling(top_k=k)
     if k >= logits.shape[-1]:
         return logits
     kth = np.partition(logits, -k, axis=-1)[:, -k, None]  # (B, 1)
@@ -91,8 +90,7 @@ def nucleus_filter(logits: np.ndarray, p: float) -> np.ndarray:
 
     The token that crosses p stays, so every row keeps at least one token.
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {p}")
+    check_sampling(top_p=p)
     probability = softmax(logits)  # (B, V)
     return np.where(np.stack([_nucleus(row, p) for row in probability]), logits, -np.inf)  # (B, V)
 
@@ -107,7 +105,7 @@ def _nucleus(probability: np.ndarray, p: float) -> np.ndarray:
         order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, ties in token order
         cumulative = np.cumsum(probability[order])  # (n,)
         if cumulative[-1] >= p or most >= V:
-            nucleus[order[cumulative - probability[order] < p]] = True  # all likelier tokens together are below p
+            nucleus[order[np.concatenate([[True], cumulative[:-1] < p])]] = True  # all likelier tokens together are below p
             return nucleus
         most *= 8
 
@@ -123,10 +121,18 @@ def choose(
 
     Returns:
         (B,) int64.
+
+    Raises:
+        ValueError: for settings out of range, or logits that are not numbers.
     """
+    check_sampling(temperature, top_k, top_p)
+    top = logits.max(axis=-1, keepdims=True, initial=-np.inf)  # (B, 1)
+    if not np.isfinite(top).all():
+        raise ValueError("choose: the logits hold NaN or infinity, so the model's weights probably do; train it again")
     if temperature == 0:
         return logits.argmax(axis=-1)  # (B,)
-    logits = logits.astype(np.float64) / temperature  # (B, V)
+    with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token at 0 and sends the others to -inf
+        logits = (logits.astype(np.float64) - top) / temperature  # (B, V)
     if top_k is not None:
         logits = top_k_filter(logits, top_k)
     if top_p is not None:
@@ -142,7 +148,7 @@ def choose(
 def generate(
     model: GPT,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -156,6 +162,7 @@ def generate(
 
     Args:
         prompts: non-empty lists of token ids; prompts longer than the context are cropped, with a warning.
+        max_new_tokens: one limit for all prompts, or one for each.
         stop_ids: tokens that end a row; they are not returned.
         generator: seeded random numbers. Every row, finished or not, uses one number a step, so its text does not
             depend on when another row stops.
@@ -168,12 +175,14 @@ def generate(
         ValueError: for settings out of range or an empty prompt.
     """
     context = model.config.context
-    check(prompts, max_new_tokens, temperature, top_k, top_p, context)
+    limits = np.broadcast_to(np.asarray(max_new_tokens, np.int64), (len(prompts),))  # (B,)
+    check(prompts, limits, temperature, top_k, top_p, context)
     rng = (generator or mg.default_generator).numpy
     prompts = [list(prompt[-context:]) for prompt in prompts]
     B, width = len(prompts), max(map(len, prompts), default=0)
-    ids, start = pad_left(prompts, width, max_new_tokens)  # (B, W), (B,)
-    lengths = np.full(B, max_new_tokens)  # (B,) new tokens before the stop
+    most = int(limits.max(initial=0))
+    ids, start = pad_left(prompts, width, most)  # (B, W), (B,)
+    lengths = limits.copy()  # (B,) new tokens before the stop
     first_rows, prompt_of_row = distinct(prompts)  # repeated prompts are read once
     rows, live = np.arange(B), np.ones(B, bool)  # (B,) the rows that are computed, and whether each is unfinished
 
@@ -182,7 +191,7 @@ def generate(
     try:
         with mg.no_grad():
             cache = KVCache(model) if use_cache else None
-            for new in range(max_new_tokens if B else 0):
+            for new in range(most):
                 if new == 0:
                     logits = next_logits(model, ids[first_rows, :width], start[first_rows], cache)[prompt_of_row]  # (B, V)
                     if cache is not None and len(first_rows) < B:
@@ -195,7 +204,7 @@ def generate(
                 ids[rows, width + new] = chosen
                 stopped = live & np.isin(chosen, list(stop_ids))  # (rows,)
                 lengths[rows[stopped]] = new
-                live &= ~stopped
+                live &= ~stopped & (limits[rows] > new + 1)
                 if not live.any():
                     break
                 if live.mean() <= 0.75:  # dropping finished rows copies the cache of all others, so not at every stop
@@ -245,29 +254,38 @@ def next_logits(model: GPT, ids: np.ndarray, start: np.ndarray, cache: KVCache |
     return logits.numpy(force=True)[:, -1, :]  # (B, V)
 
 
-def check(
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    context: int,
-) -> None:
-    """Raise ValueError for settings out of range; warn about prompts that must be cropped."""
+def check_sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> None:
+    """Raise ValueError for sampling settings out of range."""
     if temperature < 0 or not np.isfinite(temperature):
         raise ValueError(f"temperature must be at least 0 (0 takes the likeliest token), got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}")
+
+
+def warn_cropped(count: int, room: int) -> None:
+    """Warn that `count` prompts lose their beginning, because only the last `room` tokens of each are read."""
+    if count:
+        warnings.warn(f"{count} prompt(s) longer than the context were cropped to their last {room} tokens", stacklevel=4)
+
+
+def check(
+    prompts: Sequence[Sequence[int]],
+    limits: np.ndarray,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    context: int,
+) -> None:
+    """Raise ValueError for settings out of range; warn about prompts that must be cropped."""
+    check_sampling(temperature, top_k, top_p)
+    if (limits < 0).any():
+        raise ValueError(f"max_new_tokens must be at least 0, got {limits.min()}")
     for i, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise ValueError(f"prompt {i} is empty; give at least one token, such as the end-of-text token")
-    too_long = sum(len(prompt) > context for prompt in prompts)
-    if too_long:
-        warnings.warn(f"{too_long} prompt(s) longer than the context were cropped to their last {context} tokens", stacklevel=3)
+    warn_cropped(sum(len(prompt) > context for prompt in prompts), context)
 
 
 @dataclass
@@ -309,4 +327,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    command(main, Settings)
+    command(main, Settings, writes=None)

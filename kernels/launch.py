@@ -116,6 +116,10 @@ class _Cache(FunctionCache):
             return super().load_overload(sig, target_context)
         except OSError as error:
             return _warn_uncached(error)
+        except Exception as error:  # a damaged file raises whatever pickle makes of it
+            warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({type(error).__name__})", stacklevel=2)
+            self.flush()
+            return None
 
     def save_overload(self, sig, data):
         try:

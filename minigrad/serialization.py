@@ -7,7 +7,7 @@ moment leaves the old file as it was.
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from typing import Any, Iterator, Mapping
 
 import numpy as np
@@ -32,13 +32,13 @@ def write_atomically(path: PathLike, data: Any) -> None:
     path = os.fspath(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".partial-", delete=False) as file:
-            temporary = file.name
+        name = os.path.join(os.path.dirname(path), f".partial-{secrets.token_hex(8)}")
+        with open(name, "xb") as file:  # with the permissions of any new file
+            temporary = name
             for piece in (data,) if isinstance(data, bytes) else data:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; an earlier version, if any, is untouched") from error

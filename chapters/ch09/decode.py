@@ -60,6 +60,8 @@ def main(settings: Settings) -> None:
     at_least_one(settings, "tokens", "texts")
     gpt, tokenizer = load(settings.model)
     tokens = 8 if settings.quick else settings.tokens
+    if gpt.config.context < tokens + 10:
+        raise ValueError(f"tokens: {settings.model} has a context of {gpt.config.context}, room for {gpt.config.context - 10}")
     text = read_text(settings.text) if settings.text else "Once upon a time there was a little town by the sea. " * 12
     ids = tokenizer.encode(text)[: min(gpt.config.context - tokens - 1, 512)]
     for int8 in (False, True) if settings.device == "cpu" else (False,):

@@ -17,7 +17,7 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import GPT, KVCache
-from chapters.ch08_sample import choose
+from chapters.ch08_sample import choose, warn_cropped
 from minigrad import decoding
 
 
@@ -46,8 +46,9 @@ class Decoder:
     def read(self, ids: Sequence[int]) -> np.ndarray:
         """Read a text, apart from the beginning that is still in the cache; returns the next logits, (V,).
 
-        Only the last `room` tokens of a longer text are read.
+        Only the last `room` tokens of a longer text are read, with a warning.
         """
+        warn_cropped(len(ids) > self.room, self.room)
         ids = list(ids)[-self.room :]
         if not ids:
             raise ValueError("read: expected at least one token, got none")
@@ -83,12 +84,18 @@ class Decoder:
         """Read a text from its beginning, then yield up to max_new_tokens tokens, each as soon as it is chosen.
 
         `sampling` may have chapter 8's temperature, top_k and top_p.
+
+        Raises:
+            ValueError: if this Decoder has read or written something else since the last token.
         """
         rng = (generator or mg.default_generator).numpy
-        token = None
+        token, text_so_far, length = None, self.ids, 0
         for _ in range(max_new_tokens):
+            if token is not None and (self.ids is not text_so_far or len(self.ids) != length):
+                raise ValueError("write: this Decoder has begun another text; give each text a Decoder, with beside=")
             logits = self.read(ids) if token is None else self.step(token)  # (V,)
             token = int(choose(logits[None], rng.random(1), **sampling)[0])
+            text_so_far, length = self.ids, len(self.ids)
             if token in stop_ids:
                 return
             yield token

@@ -27,7 +27,7 @@ import numpy as np
 
 import minigrad as mg
 import minigrad.nn as nn
-from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch08_sample import generate
 from chapters.ch09.weights import WHY_NO_PICKLES, WeightsFile
@@ -74,9 +74,16 @@ def load_gpt2(model: str | Path) -> GPT:
         for name in ("pytorch_model.bin", "model.pt", "model.bin"):
             if (folder / name).exists():
                 raise CheckpointError(f"{folder / name} is a pickled PyTorch file, {WHY_NO_PICKLES}")
+        if any(folder.glob("model*.safetensors*")):
+            raise CheckpointError(f"{folder} holds its weights in several shards; join them into one model.safetensors")
     config = read_config(folder)
     file = WeightsFile(folder / "model.safetensors")
     prefix = check_layout(file, config)
+    if config.tied and "lm_head.weight" in file.entries and not file.equal("lm_head.weight", prefix + "wte.weight"):
+        raise CheckpointError(
+            f"{file.path} holds a head of its own, but config.json ties the head to the token table; "
+            "set tie_word_embeddings to false if the head is meant"
+        )
     with nn.init.skipped(), mg.device("cpu"):  # untouched memory is not allocated yet
         gpt = GPT(config)
     for name, parameter in gpt.named_parameters():
@@ -262,12 +269,34 @@ def load_tokenizer(folder: str | Path, config: GPTConfig) -> Tokenizer:
     """The folder's own tokenizer, saved by chapter 1, or GPT-2's encoding if the folder has none."""
     path = Path(folder) / "tokenizer.tiktoken"
     tokenizer = Tokenizer.load(path) if path.exists() else Tokenizer.gpt2()
+    vocabulary = path.with_name("vocab.json")
+    if not path.exists() and vocabulary.exists() and read_vocabulary(vocabulary) != tokenizer.ranks:
+        raise CheckpointError(
+            f"{vocabulary} is another vocabulary than GPT-2's; save it in chapter 1's format as {path.name} beside it"
+        )
     if tokenizer.vocab_size != config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids but the model {config.vocab_size}; "
             f"put the model's own tokenizer beside it, as {path.name}"
         )
     return tokenizer
+
+
+def read_vocabulary(path: Path) -> dict[bytes, int]:
+    """The ranks in a published vocab.json, {token: id}, without "<|endoftext|>"."""
+    letters = byte_letters()
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+        return {bytes(letters[letter] for letter in text): i for text, i in ids.items() if text != END_OF_TEXT}
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a vocabulary in GPT-2's format: {error}") from None
+
+
+def byte_letters() -> dict[str, int]:
+    """{letter: byte}: GPT-2's encoder.py publishes vocabularies as text, with a printable letter for every byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 @dataclass

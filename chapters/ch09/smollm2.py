@@ -32,7 +32,7 @@ import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch09.decoder import Decoder, write_together
-from chapters.ch09.gpt2 import ask_transformers
+from chapters.ch09.gpt2 import ask_transformers, byte_letters
 from chapters.support.command import OnDevice, command
 from chapters.support.run_folder import Run
 from chapters.support.tokenizer_files import END_OF_TEXT
@@ -150,6 +150,10 @@ def check_installed(*packages: str) -> None:
         raise CheckpointError(f"SmolLM2 needs {' and '.join(missing)}; {install}")
 
 
+# Settings that change the model's function in ways that chapter 6's GPT lacks; 0, 1 and "none" switch them off.
+UNSUPPORTED = ("llama.rope.scal", "llama.attention.sliding_window", "llama.attention.clamp_kqv", "llama.expert_count")
+
+
 class Gguf:
     """A GGUF file of the Llama family: its settings, and its tensors as float32 arrays.
 
@@ -172,6 +176,10 @@ class Gguf:
             raise CheckpointError(f"{path} holds a {self['general.architecture']}, expected a model of the Llama family")
         if self["tokenizer.ggml.model"] != "gpt2":
             raise CheckpointError(f"{path} has a tokenizer of the kind {self['tokenizer.ggml.model']}, expected GPT-2's BPE")
+
+        for name in self.fields:
+            if name.startswith(UNSUPPORTED) and self[name] not in (0, 1, "none", ""):
+                raise CheckpointError(f"{path} sets {name} to {self[name]}, which this GPT does not implement")
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.fields:
@@ -223,13 +231,6 @@ class Gguf:
             else:
                 special[text] = i
         return Tokenizer(ranks, PATTERN, special, drop_missing=True)
-
-
-def byte_letters() -> dict[str, int]:
-    """{letter: byte}: GPT-2's encoder.py publishes vocabularies as text, with a printable letter for every byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

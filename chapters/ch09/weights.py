@@ -62,6 +62,21 @@ class WeightsFile:
         if entry.dtype not in READABLE:
             raise CheckpointError(f"{self.path}: {name} is stored as {entry.dtype}, expected {', '.join(READABLE)}")
 
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors have the same dtype, shape and bytes."""
+        a, b = self.entries[name], self.entries[other]
+        if a[:2] != b[:2]:
+            return False
+        return all(
+            np.array_equal(
+                *(
+                    np.memmap(self.path, np.uint8, "r", entry.begin + i, (min(SLAB, entry.end - entry.begin - i),))
+                    for entry in (a, b)
+                )
+            )
+            for i in range(0, a.end - a.begin, SLAB)
+        )
+
     def copy_into(self, name: str, array: np.ndarray) -> None:
         """Copy a tensor into a float32 array of its shape, which may be a transposed view."""
         entry = self.entries[name]

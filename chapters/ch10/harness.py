@@ -24,7 +24,7 @@ from chapters.ch10.preference_figures import draw_path, draw_watch
 from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out, sequence_kl
 from chapters.support.checkpoint import LoopCheckpoint
-from chapters.support.command import at_least_one
+from chapters.support.command import above, at_least, at_least_one
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, Scorer, score_of
@@ -65,11 +65,8 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "iterations", "prompts", "max_new_tokens", "checkpoint_every")
-        if self.kl_coefficient < 0 or not self.kl_limit > 0:
-            raise ValueError(
-                f"{type(self).__name__}: expected kl_coefficient >= 0 and kl_limit > 0, "
-                f"got {self.kl_coefficient} and {self.kl_limit}"
-            )
+        above(self, 0, "lr", "kl_limit")
+        at_least(self, 0, "warmup", "grad_clip", "kl_coefficient")
 
 
 def optimise(

@@ -38,8 +38,8 @@ from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.load import load
 from chapters.ch10.classify import stratified_split, train_classifier
 from chapters.ch10.reward import ComparisonBatches, ScalarModel, from_pairs, measure, normalise, reward_loss, save_scalar
-from chapters.ch10.sft import InstructionBatches, task_prompt
-from chapters.support.batches import random_split
+from chapters.ch10.sft import InstructionBatches, task_prompt, validation_batches
+from chapters.support.batches import held_out_count, random_split
 from chapters.support.command import OnDevice, command
 from chapters.support.readers import read_instructions, read_labelled, read_pairs
 from chapters.support.run_folder import Run
@@ -85,7 +85,7 @@ def add_lora(
     """Freeze a GPT and wrap these layers of every block in LoRALinear; returns the number of trained parameters."""
     gpt.requires_grad_(False).zero_grad()  # the optimizer would still follow a leftover gradient
     for block in gpt.h:
-        for name in layers:
+        for name in dict.fromkeys(layers):  # each once
             if name not in ADAPTABLE:
                 raise ValueError(f"layers: LoRA adapts {', '.join(ADAPTABLE)}, got {name!r}")
             part, name = name.split(".")
@@ -145,12 +145,12 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: Ru
     """Train on instructions, as in ch10/sft, and answer three held-out instructions."""
     config, context = settings.training, min(gpt.config.context, settings.context)
     tasks = read_instructions(data)
-    train_set, held_out = random_split(tasks, max(1, len(tasks) // 10), config.seed)
-    batches, validation = (
-        InstructionBatches(part, tokenizer, context, config.batch_size, config.seed) for part in (train_set, held_out)
-    )
-    skipped = batches.skipped + validation.skipped
-    print(f"{len(batches.rows)} examples, {len(validation.rows)} held out, {skipped} longer than {context} tokens skipped")
+    train_set, held_out = random_split(tasks, held_out_count(tasks, data), config.seed)
+    batches = InstructionBatches(train_set, tokenizer, context, config.batch_size, config.seed)
+    validation = validation_batches(held_out, tokenizer, context, config)
+    left = len(validation.rows) if validation else 0
+    skipped = batches.skipped + len(held_out) - left
+    print(f"{len(batches.rows)} examples, {left} held out, {skipped} longer than {context} tokens skipped")
     train(gpt, batches, config, run, validation=validation)
     save_model(run, merge_lora(gpt), tokenizer)
     prompts = [tokenizer.encode(task_prompt(task)) for task in held_out[:3]]
@@ -165,7 +165,7 @@ def prefer(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: 
     config, context = settings.training, min(gpt.config.context, settings.context)
     pairs, equal = read_pairs(data)
     rankings, long = from_pairs(pairs, tokenizer, context)
-    train_set, held_out = random_split(rankings, max(1, len(rankings) // 10), config.seed)
+    train_set, held_out = random_split(rankings, held_out_count(rankings, data), config.seed)
     print(f"{len(train_set)} pairs, {len(held_out)} held out; left out: {equal} equal, {long} longer than {context} tokens")
     model = ScalarModel(gpt, mg.Generator(config.seed))
     train(model, ComparisonBatches(train_set, config.batch_size, config.seed), config, run, loss_fn=reward_loss)

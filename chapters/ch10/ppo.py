@@ -128,8 +128,9 @@ def adapted_kl_coefficient(kl_coefficient: float, kl: float, target: float, resp
     """The next iteration's KL coefficient: higher if KL was above its target, lower if below.
 
     β ← β (1 + clip(KL / target − 1, ±0.2) · responses / horizon).  Source: Ziegler et al. 2019, section 2.2.
+    A horizon shorter than the batch counts as one batch, so β stays positive.
     """
-    return kl_coefficient * (1 + float(np.clip(kl / target - 1, -0.2, 0.2)) * responses / horizon)
+    return kl_coefficient * (1 + float(np.clip(kl / target - 1, -0.2, 0.2)) * responses / max(horizon, responses))
 
 
 # ── step 10: diagnostics ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -289,8 +289,8 @@ def show_token_scores(model: ScalarModel, tokenizer: Any, rankings: Sequence[Ran
 
 
 def response_start(row: list[int], tokenizer: Any) -> int:
-    """The position in a row of token ids after the template's last line, where the response begins."""
-    ends = (start for start in range(len(row)) if tokenizer.decode(row[:start]).endswith("### Response:\n"))
+    """The position in a row of token ids after the last "### Response:" line, where the response begins."""
+    ends = (start for start in range(len(row), 0, -1) if tokenizer.decode(row[:start]).endswith("### Response:\n"))
     return next(ends, 0)
 
 

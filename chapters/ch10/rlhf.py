@@ -39,7 +39,7 @@ from chapters.ch10.harness import Harness, LoopConfig, Score, optimizer_step, rl
 from chapters.ch10.reward import ScalarModel, load_scalar
 from chapters.ch10.rollout import Rollouts, chosen_log_probs, log_probs_of, roll_out
 from chapters.support.batches import Batches
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import OnDevice, above, at_least, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 
@@ -102,6 +102,14 @@ class PPOConfig(LoopConfig):
     kl_target: float = 3.0  # KL in nats per response at which the KL coefficient stays constant
     kl_horizon: float = 2000.0  # responses in which the KL coefficient can change by a fifth (0 = constant coefficient)
     ptx_coefficient: float = 0.5  # weight of the pretraining loss (PPO-ptx), which keeps names and facts from being forgotten
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "epochs", "minibatches")
+        above(self, 0, "value_lr", "clip", "value_clip", "kl_target")
+        at_least(self, 0, "entropy_coefficient", "kl_horizon", "ptx_coefficient")
+        if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
+            raise ValueError(f"gamma and lam must be between 0 and 1, got {self.gamma} and {self.lam}")
 
 
 class PPO:

@@ -136,18 +136,19 @@ def roll_out(
         ValueError: if a prompt leaves no room for a response in the context.
     """
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
-    room = policy.config.context - max(map(len, prompts))
-    if room < 1:
+    rooms = [policy.config.context - len(prompt) for prompt in prompts]
+    if min(rooms, default=1) < 1:
         raise ValueError(
             f"roll_out: expected prompts that leave room in a context of {policy.config.context} tokens, got one of "
             f"{max(map(len, prompts))}; give shorter instructions or a model with a longer context"
         )
-    limit, end = min(max_new_tokens, room), tokenizer.eos_id
+    limits, end = [min(max_new_tokens, room) for room in rooms], tokenizer.eos_id
     recorder = Recorder() if record else None
     generated = generate(
-        policy, prompts, limit, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder
+        policy, prompts, limits, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder
     )
-    ended = [len(response) < limit for response in generated]  # generate leaves the end-of-text token out
+    # generate leaves the end-of-text token out
+    ended = [len(response) < limit for response, limit in zip(generated, limits, strict=True)]
     responses = [response + [end] if e else response for response, e in zip(generated, ended, strict=True)]
     return to_rollouts(prompts, responses, ended, recorder.log_probs(responses) if recorder else None)
 

@@ -97,6 +97,15 @@ class InstructionBatches(RaggedBatches):
         super().__init__(rows, labels, batch_size, tokenizer.eos_id, seed)
 
 
+def validation_batches(tasks: Tasks, tokenizer: Tokenizer, context: int, config: TrainConfig) -> InstructionBatches | None:
+    """Batches of the held-out tasks; None if none of them fits into the context."""
+    try:
+        return InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed) if tasks else None
+    except ValueError as error:
+        print(f"no validation loss: {error}")
+        return None
+
+
 def fine_tune(
     model: GPT,
     tokenizer: Tokenizer,
@@ -112,7 +121,7 @@ def fine_tune(
     """
     context = model.config.context
     batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed, mask_prompt)
-    validation = InstructionBatches(held_out, tokenizer, context, config.batch_size, config.seed) if held_out else None
+    validation = validation_batches(held_out, tokenizer, context, config)
     history = train(model, batches, config, run, validation=validation)
     save_model(run, model, tokenizer)
     return history, batches.skipped

@@ -55,6 +55,13 @@ def random_split(examples: Sequence[Example], held_out: int, seed: int) -> tuple
     return [examples[i] for i in order[held_out:]], [examples[i] for i in order[:held_out]]
 
 
+def held_out_count(examples: Sequence[Any], source: object) -> int:
+    """A tenth of the examples, at least one.  Raises ValueError if none would be left to train on."""
+    if len(examples) < 2:
+        raise ValueError(f"{source}: expected at least 2 examples, one of them to be held out, got {len(examples)}")
+    return max(1, len(examples) // 10)
+
+
 class RaggedBatches:
     """Batches of rows of unequal length: batch(step) depends on (seed, step) alone.
 

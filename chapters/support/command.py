@@ -2,13 +2,16 @@
 
 import argparse
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from chapters.support.run_folder import hold
 from chapters.support.settings_help import help_text
 
 S = TypeVar("S")
@@ -43,7 +46,9 @@ def computing_on(settings: Any) -> Iterator[None]:
         mg.set_float32_matmul_precision(before[1])
 
 
-def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict[str, Any]] | None = None) -> Any:
+def command(
+    main: Callable[[S], Any], settings: type[S], presets: dict[str, dict[str, Any]] | None = None, writes: str | None = "run"
+) -> Any:
     """Parse the command line into a settings dataclass and call main with it.
 
     An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
@@ -54,12 +59,15 @@ def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict
         settings: a dataclass; each field becomes a flag, and the comment on its line becomes the flag's help.
         presets: {name: {field: value}}, the defaults that `--preset name` and `--quick` change. Explicit flags still win,
             and `--preset name --help` shows that preset's values.
+        writes: the setting with the folder that the command writes; no other command may write there meanwhile.
 
     Returns:
         The result of main.
     """
     import tyro
 
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows cannot encode "β"; it then gets "?"
+        stream.reconfigure(errors="replace")
     from minigrad import DeviceError, DeviceMemoryError
     from minigrad.serialization import CheckpointError
 
@@ -71,6 +79,10 @@ def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict
         chosen = tyro.cli(settings, prog=invocation(), default=defaults)
         if getattr(chosen, "seed", 0) < 0:
             raise ValueError(f"seed must be at least 0, got {getattr(chosen, 'seed', 0)}")
+        refuse_inner_seeds(chosen)
+        folder = getattr(chosen, writes, None) if writes else None
+        if folder is not None:
+            hold(Path(folder))
         with computing_on(chosen):
             result = main(chosen)
         sys.stdout.flush()
@@ -87,6 +99,14 @@ def command(main: Callable[[S], Any], settings: type[S], presets: dict[str, dict
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def refuse_inner_seeds(settings: Any) -> None:
+    """Raise ValueError for `--training.seed` and the like, if `--seed` is there and overrides them."""
+    for field in fields(settings):
+        inner = getattr(settings, field.name)
+        if hasattr(settings, "seed") and is_dataclass(inner) and getattr(inner, "seed", 0) != 0:
+            raise ValueError(f"--{field.name}.seed: --seed sets this seed too; give --seed alone")
 
 
 def read_ahead(settings: Any, presets: dict[str, dict[str, Any]]) -> tuple[Any, str | None]:
@@ -116,9 +136,21 @@ def error_text(error: Exception) -> str:
 
 def at_least_one(settings: Any, *names: str) -> None:
     """Raise ValueError if a setting with one of these names is below 1."""
+    at_least(settings, 1, *names)
+
+
+def at_least(settings: Any, low: float, *names: str) -> None:
+    """Raise ValueError if a setting with one of these names is below `low`, or NaN."""
     for name in names:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
+        if not getattr(settings, name) >= low:
+            raise ValueError(f"{name} must be at least {low}, got {getattr(settings, name)}")
+
+
+def above(settings: Any, low: float, *names: str) -> None:
+    """Raise ValueError unless the settings with these names are above `low` and finite."""
+    for name in names:
+        if not low < getattr(settings, name) < math.inf:
+            raise ValueError(f"{name} must be above {low} and finite, got {getattr(settings, name)}")
 
 
 def invocation() -> str | None:

@@ -49,7 +49,20 @@ def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
         raise ValueError(f"{path} holds no {item}; expected {expected}")
     if not isinstance(records, list):
         raise ValueError(f"{path} holds a {type(records).__name__} where a list was expected; give {expected}")
-    return records
+    return mended(records)
+
+
+def mended(value: Any) -> Any:
+    """JSON with U+FFFD in place of half surrogate pairs, such as a cut-off emoji leaves in an escape.
+
+    >>> mended(["\\ud83d!"])
+    ['\ufffd!']
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [mended(item) for item in value]
+    return {mended(key): mended(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def read_text(path: str | Path) -> str:

@@ -11,6 +11,7 @@ figures/*.png, samples.txt
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -78,6 +79,45 @@ class Run:
             write_atomically(self / "config.json", (json.dumps(config, indent=2, default=str) + "\n").encode())
         except CheckpointError as error:
             raise RunError(str(error)) from error
+
+
+_held: dict[Path, Any] = {}  # folders that this process writes, with their lock files
+
+
+def hold(folder: Path) -> None:
+    """Lock a run folder for this process until it ends, so that two runs cannot mix their files.
+
+    Raises:
+        RunError: if another process holds it, naming that process.
+    """
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a+")
+    try:
+        lock_file(file)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise RunError(f"run folder: {folder} is in use by {holder}; wait for it, or choose another folder") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()}")
+    file.flush()
+    _held[folder] = file
+
+
+def lock_file(file: Any) -> None:
+    """Lock an open file; the system unlocks it when the process ends, however it ends.  Raises OSError if it is locked."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 WHAT_TO_DO = "use the same settings, choose another run folder, or drop --resume"
