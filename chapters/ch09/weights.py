@@ -67,15 +67,12 @@ class WeightsFile:
         a, b = self.entries[name], self.entries[other]
         if a[:2] != b[:2]:
             return False
-        return all(
-            np.array_equal(
-                *(
-                    np.memmap(self.path, np.uint8, "r", entry.begin + i, (min(SLAB, entry.end - entry.begin - i),))
-                    for entry in (a, b)
-                )
-            )
-            for i in range(0, a.end - a.begin, SLAB)
-        )
+        for start in range(0, a.end - a.begin, SLAB):
+            shape = (min(SLAB, a.end - a.begin - start),)
+            slab, other_slab = (np.memmap(self.path, np.uint8, "r", entry.begin + start, shape) for entry in (a, b))
+            if not np.array_equal(slab, other_slab):
+                return False
+        return True
 
     def copy_into(self, name: str, array: np.ndarray) -> None:
         """Copy a tensor into a float32 array of its shape, which may be a transposed view."""

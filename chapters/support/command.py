@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import math
 import os
 import sys
@@ -11,7 +12,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from chapters.support.run_folder import hold
 from chapters.support.settings_help import help_text
 
 S = TypeVar("S")
@@ -67,7 +67,8 @@ def command(
     import tyro
 
     for stream in (sys.stdout, sys.stderr):  # a pipe on Windows cannot encode "β"; it then gets "?"
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     from minigrad import DeviceError, DeviceMemoryError
     from minigrad.serialization import CheckpointError
 
@@ -82,6 +83,8 @@ def command(
         refuse_inner_seeds(chosen)
         folder = getattr(chosen, writes, None) if writes else None
         if folder is not None:
+            from chapters.support.run_folder import hold
+
             hold(Path(folder))
         with computing_on(chosen):
             result = main(chosen)
