@@ -84,7 +84,7 @@ def _rows(draw: Draw, C: int) -> Iterator[Case]:
     _, mean, rstd = _exact("layernorm_forward", x)
     yield case("layernorm_forward", x, w, b)
     yield case("layernorm_forward", x, eps=1e-3)
-    if C > 3:  # a row of one or two numbers has no slope: the result is 300 times the rounding error of zero
+    if C > 3:  # in a row of one or two numbers the gradient is zero, and its rounding error grows 300 times
         yield case("layernorm_backward", dy, x, w, mean, rstd)
         yield case("layernorm_backward", dy, x, w, mean, rstd, plus=normal(*rows, C))
         yield case("layernorm_backward", dy, x, None, mean, rstd, plus=normal(*rows, C), needs=(True, False, False))
@@ -221,12 +221,12 @@ def describe(function: str, args: tuple, kw: dict) -> str:
 
 
 def run(served: kernels.KernelSet, put: Put, case: Case) -> Any:
-    """The kernel's result, on arrays put(array)."""
+    """The result of the case's kernel, on arrays that `put` moves to the device."""
     return getattr(served, case.function)(*moved(case.args, put), **moved(case.kw, put))
 
 
 def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> list[int]:
-    """Numbers of small cases that together launch every kernel, each in `times` cases if possible; for slow tools."""
+    """The numbers of a few small cases, for slow tools, that launch every kernel, each in `times` cases if possible."""
     launches, numbers = Counter[tuple[str, str]](), set()
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
@@ -235,7 +235,7 @@ def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> 
                 continue
             with memory.counting() as traffic:
                 run(served, put, case)
-            compiled = precision if case.operation == "attention" else ""  # the same names, other kernels
+            compiled = precision if case.operation == "attention" else ""  # attention compiles other kernels of the same names
             launched = {(kernel, compiled) for kernel in traffic.launches}
             if any(launches[kernel] < times for kernel in launched):
                 launches.update(launched)
@@ -245,9 +245,9 @@ def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> 
 
 
 def _concerns(precision: str, case: Case) -> bool:
-    """Whether this precision of matrix products changes the result of the case.
+    """Whether to run the case in this precision of matrix products.
 
-    Attention is compiled anew for each width of a head, and its "bf16" is its "tf32", so two widths of "tf32" are enough.
+    Attention rounds to TF32 in "bf16" too, so "tf32" covers both. It is compiled for each head width, and two widths suffice.
     """
     if case.operation == "attention":
         return precision == "fp32" or precision == "tf32" and case.args[0].shape[-1] in (16, 64)
@@ -316,7 +316,7 @@ def _in_place(served: kernels.KernelSet, put: Put, draw: Draw) -> Iterator[Resul
 
 
 def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """(name, error) of each backward kernel, against differences of its forward kernel, on the device, in float32.
+    """Yields (name, error) for each backward kernel, compared with differences of its forward kernel on the device, in float32.
 
     Along one random direction u:  Σ dx u  against  (L(x + h u) − L(x − h u)) / 2h  with  L = Σ dy f(x)  summed in float64. In
     float32 the difference itself is good to about 1e-3; a wrong formula is wrong by far more.
@@ -328,7 +328,7 @@ def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generato
     targets, w, b = put(rng.integers(0, 40, 12)), normal(40), normal(40)
     rows, *qkv = normal(12, 40), normal(2, 2, 20, 16), normal(2, 2, 20, 16), normal(2, 2, 20, 16)
     s = served
-    # name: a forward pass that returns y and what is saved, and the backward pass from dy, x, y and what is saved
+    # name: a forward pass that returns y and the saved arrays, and the backward pass from dy, x, y and the saved arrays
     checks: dict[str, tuple[Callable, Callable]] = {
         "softmax": (lambda x: [s.softmax_forward(x)], lambda dy, x, y: s.softmax_backward(dy, y)),
         "log_softmax": (lambda x: [s.log_softmax_forward(x)], lambda dy, x, y: s.log_softmax_backward(dy, y)),

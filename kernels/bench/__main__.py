@@ -8,7 +8,7 @@ from pathlib import Path
 from kernels.bench.contest import use_threads
 
 OPERATIONS = sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/ladder.py"))
-TABLES = {"one_row": "read", "bandwidth": "copy"}  # and the limit that a plot shows
+TABLES = {"one_row": "read", "bandwidth": "copy"}  # each table, and the limit that its plot shows
 
 
 def main():

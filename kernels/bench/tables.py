@@ -16,7 +16,7 @@ Figures = list[tuple[str, float]]
 
 
 def one_row(limits: Limits, size: int | None = None) -> Figures:
-    """Print GB/s of one row times a matrix, plain and transposed (T), beside those of a plain read of memory.
+    """Print GB/s of one row times a matrix, plain and transposed (T), beside the GB/s of a plain read of memory.
 
     Text generation computes such products. They use each number of the matrix once, so reading the matrix takes all the time.
     """

@@ -1,4 +1,4 @@
-"""The compiled decoder, one token of several texts at a time, against the reference, which chapter 9's tests check."""
+"""The compiled decoder gives the reference's logits for several texts at a time; chapter 9's tests check the reference."""
 
 import numpy as np
 import pytest
