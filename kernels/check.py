@@ -101,7 +101,7 @@ class Check:
         return self.device == "emulator"
 
     @property
-    def served(self) -> kernels.KernelSet:
+    def kernel_set(self) -> kernels.KernelSet:
         return kernels.SETS[self.device]
 
 
@@ -112,7 +112,7 @@ def correct(check: Check) -> None:
         gpu.set_matmul_precision(precision)
         worst, count = 0.0, 0
         rng = np.random.default_rng(check.seed)
-        for result in cases.check_cases(check.served, check.xp.asarray, rng, check.small, precision, check.numbers):
+        for result in cases.check_cases(check.kernel_set, check.xp.asarray, rng, check.small, precision, check.numbers):
             if check.numbers is not None:
                 print(f"case {result.label}", flush=True)  # if the tool is stopped, its log tells how far it got
             worst, count = max(worst, result.error / result.tolerance), count + 1
@@ -127,7 +127,7 @@ def correct(check: Check) -> None:
 
 def gradients(check: Check) -> None:
     """Compare backward kernels with differences of forward kernels."""
-    errors = dict(cases.check_gradients(check.served, check.xp.asarray, np.random.default_rng(0)))
+    errors = dict(cases.check_gradients(check.kernel_set, check.xp.asarray, np.random.default_rng(0)))
     for name, error in errors.items():
         check.report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
     check.report.note(f"gradients against differences: worst {max(errors.values()):.1e}")
@@ -143,10 +143,10 @@ def speed(check: Check) -> None:
 def sanitize(check: Check) -> None:
     """compute-sanitizer on a GPU; the emulator has checks of its own."""
     if not check.emulated:
-        run_sanitizers(check.report, check.served, check.xp.asarray)
+        run_sanitizers(check.report, check.kernel_set, check.xp.asarray)
 
 
-def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
+def run_sanitizers(report: Report, kernel_set: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
     """Run compute-sanitizer's four tools, each in its own process, over a few small cases that launch every kernel.
 
     The cases make some 150 launches with 400,000 threads in all. Most of the time goes to the tools, which rewrite every kernel
@@ -157,7 +157,7 @@ def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, too
     if not Path(tool).exists():
         report.add("sanitize", "compute-sanitizer", "not installed")
         return
-    numbers = [str(number) for number in cases.covering(served, put, seed=0)]
+    numbers = [str(number) for number in cases.covering(kernel_set, put, seed=0)]
     program = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--seed", "0", "--cases", *numbers]
     begin, running = time.perf_counter(), {}
     end = begin + max(SHORTEST_TIME, SANITIZED_BY - (begin - report.begin))

@@ -104,18 +104,18 @@ class Emulated:
         checked = bool(_settings["checked"])
         library = self._library(checked)
         extents = (_Extent * (len(args) + len(reach)))()
-        passed: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
+        values: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
         for i, (arg, parameter) in enumerate(zip(args, self.signatures[name], strict=True)):
             if arg is None:
-                passed.append(ctypes.c_void_p(0))
+                values.append(ctypes.c_void_p(0))
             elif isinstance(arg, np.ndarray):
                 extents[i] = _extent(arg, parameter.const or not arg.flags.writeable)
-                passed.append(ctypes.c_void_p(arg.ctypes.data))
+                values.append(ctypes.c_void_p(arg.ctypes.data))
             else:
-                passed.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
+                values.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
         for i, array in enumerate(reach, start=len(args)):
             extents[i] = _extent(array, read_only=False)
-        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, passed))
+        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, values))
         sizes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
         if not 0 < np.prod(block) <= MAX_THREADS or shared > MAX_SHARED:
             limits = f"up to {MAX_THREADS} threads and {MAX_SHARED} bytes of shared memory a block"

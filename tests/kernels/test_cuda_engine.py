@@ -75,7 +75,7 @@ def graphed_steps(device, graph, steps=20):
     """Losses of training on batches of two shapes, and the number of launches in each step."""
     config = GPTConfig(vocab_size=61, context=24, n_layer=1, n_head=2, d_model=32)
     model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
-    optimizer, losses, launched = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
+    optimizer, losses, launches = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
 
     def loss_fn(inputs, targets):
         return F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
@@ -93,10 +93,10 @@ def graphed_steps(device, graph, steps=20):
             mg.optim.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        launched.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
+        launches.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
         assert not traffic.to_host
         losses.append(loss.item())
-    return losses, launched
+    return losses, launches
 
 
 def test_a_recorded_step_gives_the_same_numbers_in_one_launch():
