@@ -40,7 +40,7 @@ def _maximum(x, n):
 
 @inner
 def _exponentials(x, n, shift):
-    """Σ exp(min(x − shift, 88)) over n numbers, which also prefetches the numbers AHEAD of them.
+    """Return Σ exp(min(x − shift, 88)) over n numbers, and prefetch the numbers AHEAD of them.
 
     The processor itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
     about equally long.
@@ -66,13 +66,13 @@ def _logsumexp(x, n):
     total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
         here, count = x + 4 * first, min(PIECE, n - first)
-        more = _exponentials(here, count, shift)
-        if not more < _F(_ENOUGH):
+        piece_sum = _exponentials(here, count, shift)
+        if not piece_sum < _F(_ENOUGH):
             top = _maximum(here, count)
             total *= exp_to_zero(shift - top)
             shift = top
-            more = _exponentials(here, count, shift)
-        total += more
+            piece_sum = _exponentials(here, count, shift)
+        total += piece_sum
     return _F(math.log(total)) + shift
 
 
@@ -112,7 +112,7 @@ def _backward(dlosses, logits, targets, logsumexp, ignore, smoothing, dlogits, t
         for r in range(thread, len(logits), threads):
             if targets[r] == ignore_index:
                 dlogits[r] = _F(0.0)
-            elif in_place:  # the same array twice shows the compiler that it can vectorise
+            elif in_place:  # passing the same array twice lets the compiler vectorise the loop
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, logits[r])
             else:
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, dlogits[r])
