@@ -26,7 +26,7 @@ def naive_cross_entropy(x: Array, target: int) -> float:
 _F = types.float32
 PIECE, SPAN = 4096, 128  # numbers that share a shift, and numbers to process at a time
 AHEAD = 2048  # how many numbers the prefetch is ahead: 8 kB
-_HIGHEST, _ENOUGH = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
+_HIGHEST, _UNCLIPPED_SUM = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
 _LOWEST = -3.4028235e38
 
 
@@ -67,7 +67,7 @@ def _logsumexp(x, n):
     for first in range(0, n, PIECE):
         here, count = x + 4 * first, min(PIECE, n - first)
         piece_sum = _exponentials(here, count, shift)
-        if not piece_sum < _F(_ENOUGH):
+        if not piece_sum < _F(_UNCLIPPED_SUM):
             top = _maximum(here, count)
             total *= exp_to_zero(shift - top)
             shift = top
