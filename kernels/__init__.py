@@ -114,7 +114,7 @@ def use(name: str) -> Iterator[KernelSet]:
     """Let the set "reference", "cpu" or "emulator" serve every NumPy array inside the with block.
 
     Raises:
-        ValueError: for any other name, also for "cuda", which cannot serve NumPy arrays.
+        ValueError: for any other name, including "cuda", which cannot serve NumPy arrays.
     """
     global _override
     if name == "cuda":

@@ -1,4 +1,4 @@
-"""The device of an array, its way to another device, and the reverse of broadcasting."""
+"""An array's device, transfers between devices, and the reverse of broadcasting."""
 
 import sys
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def to_device(array: Array, device: str) -> Array:
         DeviceError: if this machine lacks CuPy, a driver or a GPU, or the emulator's g++.
     """
     if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(map(repr, DEVICES))}, got {device!r}")
+        raise ValueError(f"device: expected one of {', '.join(map(repr, DEVICES))}, got {device!r}")
     source_device = device_of(array)
     if device == source_device:
         return array

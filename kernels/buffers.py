@@ -20,7 +20,7 @@ def result(out: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
         ValueError: if `out` has another shape.
     """
     if out is not None and out.shape != tuple(shape):
-        raise ValueError(f"out has shape {out.shape} but the result has shape {tuple(shape)}")
+        raise ValueError(f"out must have shape {tuple(shape)}, got {out.shape}")
     if out is not None and out.dtype == np.float32 and out.flags.c_contiguous:
         return out
     return np.empty(shape, np.float32)

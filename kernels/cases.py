@@ -84,7 +84,7 @@ def _rows(draw: Draw, C: int) -> Iterator[Case]:
     _, mean, rstd = _exact("layernorm_forward", x)
     yield case("layernorm_forward", x, w, b)
     yield case("layernorm_forward", x, eps=1e-3)
-    if C > 3:  # a row of one or two numbers has no slope: the result is 300 times the rounding error of zero
+    if C > 3:  # in a row of one or two numbers the gradient is zero, and its rounding error grows 300 times
         yield case("layernorm_backward", dy, x, w, mean, rstd)
         yield case("layernorm_backward", dy, x, w, mean, rstd, plus=normal(*rows, C))
         yield case("layernorm_backward", dy, x, None, mean, rstd, plus=normal(*rows, C), needs=(True, False, False))
@@ -220,13 +220,13 @@ def describe(function: str, args: tuple, kw: dict) -> str:
     return f"{function}({', '.join([*map(short, args), *named])})"
 
 
-def run(served: kernels.KernelSet, put: Put, case: Case) -> Any:
-    """The kernel's result, on arrays put(array)."""
-    return getattr(served, case.function)(*moved(case.args, put), **moved(case.kw, put))
+def run(kernel_set: kernels.KernelSet, put: Put, case: Case) -> Any:
+    """The result of the case's kernel, on arrays that `put` moves to the device."""
+    return getattr(kernel_set, case.function)(*moved(case.args, put), **moved(case.kw, put))
 
 
-def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> list[int]:
-    """Numbers of small cases that together launch every kernel, each in `times` cases if possible; for slow tools."""
+def covering(kernel_set: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> list[int]:
+    """The numbers of a few small cases, for slow tools, that launch every kernel, each in `times` cases if possible."""
     launches, numbers = Counter[tuple[str, str]](), set()
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
@@ -234,20 +234,20 @@ def covering(served: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> 
             if not _concerns(precision, case):
                 continue
             with memory.counting() as traffic:
-                run(served, put, case)
-            compiled = precision if case.operation == "attention" else ""  # the same names, other kernels
-            launched = {(kernel, compiled) for kernel in traffic.launches}
-            if any(launches[kernel] < times for kernel in launched):
-                launches.update(launched)
+                run(kernel_set, put, case)
+            compiled = precision if case.operation == "attention" else ""  # attention compiles other kernels of the same names
+            launched_kernels = {(kernel, compiled) for kernel in traffic.launches}
+            if any(launches[kernel] < times for kernel in launched_kernels):
+                launches.update(launched_kernels)
                 numbers.add(i)
     gpu.set_matmul_precision("fp32")
     return sorted(numbers)
 
 
 def _concerns(precision: str, case: Case) -> bool:
-    """Whether this precision of matrix products changes the result of the case.
+    """Whether to run the case in this precision of matrix products.
 
-    Attention is compiled anew for each width of a head, and its "bf16" is its "tf32", so two widths of "tf32" are enough.
+    Attention rounds to TF32 in "bf16" too, so "tf32" covers both. It is compiled for each head width, and two widths suffice.
     """
     if case.operation == "attention":
         return precision == "fp32" or precision == "tf32" and case.args[0].shape[-1] in (16, 64)
@@ -255,7 +255,7 @@ def _concerns(precision: str, case: Case) -> bool:
 
 
 def check_cases(
-    served: kernels.KernelSet,
+    kernel_set: kernels.KernelSet,
     put: Put,
     rng: np.random.Generator,
     small: bool = False,
@@ -265,7 +265,7 @@ def check_cases(
     """Compare every case with float64.
 
     Args:
-        served: the kernels to check.
+        kernel_set: the kernels to check.
         put: moves a NumPy array to their device.
         rng: draws the shapes and numbers.
         small: leave out the largest shapes.
@@ -280,27 +280,27 @@ def check_cases(
         tolerance = TOLERANCE[precision] * max(1.0, math.sqrt(longest / 64))
         if precision != "fp32" and case.operation == "attention":
             tolerance *= 2  # products of rounded products
-        yield Result(describe(case.function, case.args, case.kw), error(run(served, put, case), exact), tolerance)
+        yield Result(describe(case.function, case.args, case.kw), error(run(kernel_set, put, case), exact), tolerance)
     if precision == "fp32":
-        yield from _in_place(served, put, Draw(rng))
+        yield from _in_place(kernel_set, put, Draw(rng))
 
 
-def _in_place(served: kernels.KernelSet, put: Put, draw: Draw) -> Iterator[Result]:
+def _in_place(kernel_set: kernels.KernelSet, put: Put, draw: Draw) -> Iterator[Result]:
     """Kernels that update their arguments, or write or add to buffers."""
     exact_set, normal = kernels.SETS["reference"], draw.normal
     lists = [[normal(3), normal(1027), normal(4, 64)] for _ in range(4)]
     lists[3] = [v * v for v in lists[3]]
     exact_lists, device_lists = double(lists), moved(lists, lambda array: put(array.copy()))
     kw = dict(step=3, lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_scale=0.7)
-    for kernel_set, arrays in ((served, device_lists), (exact_set, exact_lists)):
-        kernel_set.adamw_step(*arrays, **kw)
-        kernel_set.scale_arrays(arrays[0], 0.3)
+    for each_set, arrays in ((kernel_set, device_lists), (exact_set, exact_lists)):
+        each_set.adamw_step(*arrays, **kw)
+        each_set.scale_arrays(arrays[0], 0.3)
     worst = max(error(tuple(d), tuple(e)) for d, e in zip(device_lists, exact_lists))
     yield Result("adamw_step and scale_arrays", worst, TOLERANCE["fp32"])
 
     a, b, c = normal(50, 70), normal(70, 30), normal(50, 30)
     out = put(c.copy())
-    same = served.matmul(put(a), put(b), out=out, accumulate=True) is out
+    same = kernel_set.matmul(put(a), put(b), out=out, accumulate=True) is out
     worst = error(out, c + double(a) @ b) if same else math.inf
     yield Result("matmul into a buffer, accumulating", worst, 2 * TOLERANCE["fp32"])
 
@@ -308,15 +308,15 @@ def _in_place(served: kernels.KernelSet, put: Put, draw: Draw) -> Iterator[Resul
     _, mean, rstd = _exact("layernorm_forward", x)
     buffers = tuple(put(normal(*shape)) for shape in ((9, 33), (33,), (33,)))
     before = [on_host(buffer) for buffer in buffers]
-    results = served.layernorm_backward(*moved((dy, x, w, mean, rstd), put), out=buffers, accumulate=True)
+    results = kernel_set.layernorm_backward(*moved((dy, x, w, mean, rstd), put), out=buffers, accumulate=True)
     dx, dw, db = exact_set.layernorm_backward(*double((dy, x, w, mean, rstd)))
     same = all(result is buffer for result, buffer in zip(results, buffers))
     worst = error(results, (dx, dw + before[1], db + before[2])) if same else math.inf
     yield Result("layernorm_backward into buffers, accumulating", worst, 2 * TOLERANCE["fp32"])
 
 
-def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """(name, error) of each backward kernel, against differences of its forward kernel, on the device, in float32.
+def check_gradients(kernel_set: kernels.KernelSet, put: Put, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
+    """Yields (name, error) for each backward kernel, compared with differences of its forward kernel on the device, in float32.
 
     Along one random direction u:  Σ dx u  against  (L(x + h u) − L(x − h u)) / 2h  with  L = Σ dy f(x)  summed in float64. In
     float32 the difference itself is good to about 1e-3; a wrong formula is wrong by far more.
@@ -327,8 +327,8 @@ def check_gradients(served: kernels.KernelSet, put: Put, rng: np.random.Generato
 
     targets, w, b = put(rng.integers(0, 40, 12)), normal(40), normal(40)
     rows, *qkv = normal(12, 40), normal(2, 2, 20, 16), normal(2, 2, 20, 16), normal(2, 2, 20, 16)
-    s = served
-    # name: a forward pass that returns y and what is saved, and the backward pass from dy, x, y and what is saved
+    s = kernel_set
+    # name: a forward pass that returns y and the saved arrays, and the backward pass from dy, x, y and the saved arrays
     checks: dict[str, tuple[Callable, Callable]] = {
         "softmax": (lambda x: [s.softmax_forward(x)], lambda dy, x, y: s.softmax_backward(dy, y)),
         "log_softmax": (lambda x: [s.log_softmax_forward(x)], lambda dy, x, y: s.log_softmax_backward(dy, y)),

@@ -32,8 +32,8 @@ from kernels import cases, emulator, gpu
 from kernels.arrays import require
 from kernels.bench import gpu_kernels
 
-# Seconds. The command must end within 8 minutes, so compute-sanitizer's tools are stopped SANITIZED_BY after the command's
-# start, but run for at least SHORTEST_TIME.
+# The command must end within 8 minutes. So it stops compute-sanitizer's tools SANITIZED_BY seconds after its start, but lets
+# them run for at least SHORTEST_TIME seconds.
 SANITIZED_BY, SHORTEST_TIME = 350, 60
 GRADIENT_TOLERANCE = 1e-2
 FIGURES = {
@@ -43,7 +43,7 @@ FIGURES = {
     "tokens_per_s": "{:9.0f} tokens/s",
 }
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-FAULTS = ("complaint", "exit status", "nothing was checked")  # words of a verdict that make a tool's run fail
+FAULTS = ("complaint", "exit status", "nothing was checked")  # a verdict that contains one of these phrases counts as failed
 # The beginnings of compute-sanitizer's lines that report no fault.
 NO_COMPLAINT = ("COMPUTE-SANITIZER", "ERROR SUMMARY: 0", "RACECHECK SUMMARY: 0 hazards")
 
@@ -101,7 +101,7 @@ class Check:
         return self.device == "emulator"
 
     @property
-    def served(self) -> kernels.KernelSet:
+    def kernel_set(self) -> kernels.KernelSet:
         return kernels.SETS[self.device]
 
 
@@ -112,9 +112,9 @@ def correct(check: Check) -> None:
         gpu.set_matmul_precision(precision)
         worst, count = 0.0, 0
         rng = np.random.default_rng(check.seed)
-        for result in cases.check_cases(check.served, check.xp.asarray, rng, check.small, precision, check.numbers):
+        for result in cases.check_cases(check.kernel_set, check.xp.asarray, rng, check.small, precision, check.numbers):
             if check.numbers is not None:
-                print(f"case {result.label}", flush=True)  # if the tool is stopped, its log tells how far it came
+                print(f"case {result.label}", flush=True)  # if the tool is stopped, its log tells how far it got
             worst, count = max(worst, result.error / result.tolerance), count + 1
             if not result.error <= result.tolerance:
                 check.report.add("correct", f"{precision} {result.label}", result.error, failed=True)
@@ -127,7 +127,7 @@ def correct(check: Check) -> None:
 
 def gradients(check: Check) -> None:
     """Compare backward kernels with differences of forward kernels."""
-    errors = dict(cases.check_gradients(check.served, check.xp.asarray, np.random.default_rng(0)))
+    errors = dict(cases.check_gradients(check.kernel_set, check.xp.asarray, np.random.default_rng(0)))
     for name, error in errors.items():
         check.report.add("gradients", name, error, failed=not error <= GRADIENT_TOLERANCE)
     check.report.note(f"gradients against differences: worst {max(errors.values()):.1e}")
@@ -143,13 +143,13 @@ def speed(check: Check) -> None:
 def sanitize(check: Check) -> None:
     """compute-sanitizer on a GPU; the emulator has checks of its own."""
     if not check.emulated:
-        run_sanitizers(check.report, check.served, check.xp.asarray)
+        run_sanitizers(check.report, check.kernel_set, check.xp.asarray)
 
 
-def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
+def run_sanitizers(report: Report, kernel_set: kernels.KernelSet, put: Callable, tool: str | Path | None = None) -> None:
     """Run compute-sanitizer's four tools, each in its own process, over a few small cases that launch every kernel.
 
-    The cases are some 150 launches of 400,000 threads together. Most of the time goes to the tools, which rewrite every kernel
+    The cases make some 150 launches with 400,000 threads in all. Most of the time goes to the tools, which rewrite every kernel
     on the CPU before its first launch. So all four run side by side. A tool that runs out of time still reports its findings.
     """
     tool = tool or shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
@@ -157,7 +157,7 @@ def run_sanitizers(report: Report, served: kernels.KernelSet, put: Callable, too
     if not Path(tool).exists():
         report.add("sanitize", "compute-sanitizer", "not installed")
         return
-    numbers = [str(number) for number in cases.covering(served, put, seed=0)]
+    numbers = [str(number) for number in cases.covering(kernel_set, put, seed=0)]
     program = ["-m", "kernels.check", "--device", "cuda", "--only", "correct", "--small", "--seed", "0", "--cases", *numbers]
     begin, running = time.perf_counter(), {}
     end = begin + max(SHORTEST_TIME, SANITIZED_BY - (begin - report.begin))
@@ -199,17 +199,17 @@ STEPS: Mapping[str, Step] = {"correct": correct, "gradients": gradients, "speed"
 
 
 def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check", arguments: Sequence[str] | None = None):
-    """The command line over these steps, in this order; exits with 1 if a step failed."""
+    """The command line: run these steps in this order, and exit with 1 if a step failed."""
     parser = argparse.ArgumentParser(prog=prog, description="Check and measure every CUDA kernel.")
     parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or this CPU with small shapes")
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
-    only = f"run only these steps, of {', '.join(steps)}"
+    only = f"run only these steps (default: {', '.join(steps)})"
     parser.add_argument("--only", nargs="+", metavar="STEP", choices=tuple(steps), default=tuple(steps), help=only)
     parser.add_argument("--small", action="store_true", help="small shapes only")
     parser.add_argument(
         "--cases", type=int, nargs="+", metavar="NUMBER", help="numbers of the cases that the step `correct` runs"
     )
-    parser.add_argument("--seed", type=int, help="seed of the random shapes (default: a new one each time)")
+    parser.add_argument("--seed", type=int, help="seed of the random shapes (default: a new seed each time)")
     options = parser.parse_args(arguments)
     emulated = options.device == "emulator"
     try:

@@ -4,7 +4,7 @@
 #define MINUS_INFINITY __int_as_float(0xff800000)
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 #define ALL_LANES 0xffffffffu
-#define UNROLL _Pragma("unroll")  // the next loop has a constant length; unrolled, the arrays it indexes lie in registers
+#define UNROLL _Pragma("unroll")  // unrolls a loop of constant length, so that the arrays it indexes lie in registers
 #define QUADS 4  // quads that a thread loads before it uses the first, so that it waits for memory once
 #ifdef __CUDACC__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]  // aligned, since tiles are read in quads
@@ -49,8 +49,8 @@ __device__ __forceinline__ float4 exp4(float4 v) { return make_float4(expf(v.x),
 __device__ __forceinline__ float sum4(float4 v) { return v.x + v.y + v.z + v.w; }
 
 // ---- Sums over threads ----------------------------------------------------------------------------------------------------
-// In a shuffle every lane of a warp reads a register of another lane. Step by step the lanes exchange with the lane whose
-// number differs in one bit (16, 8, 4, 2, 1). After five steps every lane has the sum of all 32.
+// In a shuffle every lane of a warp reads a register of another lane. In each of five steps a lane reads from the lane whose
+// number differs in one bit (16, 8, 4, 2, 1). In the end every lane has the sum of all 32.
 template <class T> __device__ __forceinline__ T warp_sum(T v) {
     for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(ALL_LANES, v, bit);
     return v;
@@ -61,9 +61,9 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
-// A team is the threads with one threadIdx.y: a single warp (then several teams share the block), or the whole block. The warps
-// of a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the last
-// warp.
+// A team is all threads with the same threadIdx.y: a single warp (then several teams share the block), or the whole block. The
+// warps of a larger team exchange one number each through shared memory: lane w returns warp w's number, or `neutral` past the
+// last warp.
 __device__ __forceinline__ float exchange_between_warps(float v, float neutral) {
     __shared__ float warp_values[32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;

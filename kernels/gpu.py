@@ -3,7 +3,7 @@
     source = Source(__file__)                                   # the cuda.cu beside this cuda.py
     source.launch("softmax_plain", (blocks,), (128,), x, y, i32(rows), i32(columns))
 
-The arrays' type chooses: grids, scalars and workspaces are the same either way, so a test without a GPU runs them all.
+The type of the arrays decides. Grids, scalars and workspaces are the same either way, so tests without a GPU cover them all.
 
 A launch passes addresses and bytes and converts nothing. The kernel would read a float64 array, a transposed view or a Python
 float as garbage, so every argument is checked against the signature in the .cu file. Launches are queued: nothing in this file
@@ -181,7 +181,7 @@ def output_buffer(like: Array, shape: tuple[int, ...], out: Array | None, operat
     if out is None:
         return empty(like, shape)
     if out.shape != tuple(shape) or out.dtype != np.float32:
-        raise ValueError(f"{operation}: out must be float32 of shape {tuple(shape)}, got {out.dtype} of shape {out.shape}")
+        raise ValueError(f"{operation}: expected a float32 out of shape {tuple(shape)}, got {out.dtype} of shape {out.shape}")
     return out if out.flags.c_contiguous else empty(like, shape)
 
 
@@ -216,7 +216,7 @@ def checked_indices(indices: Array, limit: int, operation: str, ignore: int | No
         if ignore is not None:
             invalid &= indices != ignore
         if invalid.any():
-            raise IndexError(f"{operation}: index {int(indices[invalid].flat[0])} is out of range for {limit} rows")
+            raise IndexError(f"{operation}: expected indices in 0…{limit - 1}, got {indices[invalid].flat[0]}")
     return indices
 
 
@@ -264,7 +264,7 @@ class Device(NamedTuple):
     shared: int  # bytes of shared memory that a block may have when it asks
 
 
-EMULATED = Device("the emulator", 90, 4, MAX_SHARED)  # 4 multiprocessors: small tests take a GPU's paths
+EMULATED = Device("the emulator", 90, 4, MAX_SHARED)  # only 4 multiprocessors, which small tests can fill
 
 
 @lru_cache(maxsize=None)

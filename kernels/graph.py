@@ -116,7 +116,7 @@ class Graph:
         return malloc
 
     def replay(self) -> None:
-        """Queue the recorded work by one launch.
+        """Queue the recorded work with one launch.
 
         Raises:
             GraphError: if nothing was recorded.

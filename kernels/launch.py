@@ -235,7 +235,7 @@ CACHE_GAP = 1056
 def as_rows(x: np.ndarray) -> np.ndarray:
     """x: (..., C) as a writable C-contiguous float32 array (R, C); a view if possible.
 
-    Numba compiles a kernel anew for each combination of array layouts, so the row kernels accept only this one.
+    Numba compiles a kernel anew for each combination of array layouts, so the row kernels accept only this layout.
     """
     columns = x.shape[-1] if x.ndim else 1
     rows = np.ascontiguousarray(x, np.float32).reshape(x.size // columns if columns else int(np.prod(x.shape[:-1])), columns)

@@ -57,7 +57,7 @@ def row_of(rows, r):
 
 
 def instruction(result, *arguments):
-    """Make a function for kernels whose LLVM instructions the decorated function emits.
+    """Turn a function that emits LLVM instructions into a function that kernels can call.
 
     Args:
         result, arguments: Numba's types of the result (types.void for none) and of the arguments.
@@ -227,13 +227,16 @@ def prefetch_floats(address, n):
 
 @inner
 def prefetch_for_writing(address, n):
-    """Prefetch the cache lines of n numbers that will be written: a core needs a line to itself before it changes it."""
+    """Prefetch the cache lines of n numbers that will be written: a core must own a line before it can change the line."""
     for i in range(0, n, 16):
         _prefetch_for_writing(address + 4 * i)
 
 
 def dot_products(load_weight, width):
-    """Make (dot, four_dots): dot products of a row of floats with rows of weights of `width` bytes, read by load_weight."""
+    """Make (dot, four_dots): dot products of a row of floats with rows of weights.
+
+    load_weight reads one weight, and `width` is the size of a weight in bytes.
+    """
 
     @inner
     def dot(x, w, K):

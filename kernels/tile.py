@@ -63,7 +63,7 @@ def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
 
 
 def tile_in_place(rows, vectors, b_row=None):
-    """A register tile that reads A in place: the function also takes a_row and a_column, last."""
+    """Make a register tile that reads A in place. The function takes a_row and a_column as its last two arguments."""
 
     @instruction(*_TILE_ARGUMENTS, _I, _I)
     def tile(builder, a, b, c, K, c_row, add, a_row, a_column):
@@ -73,9 +73,9 @@ def tile_in_place(rows, vectors, b_row=None):
 
 
 def packing_tile(rows, vectors):
-    """A register tile that also packs A for later tiles, behind the multiply-adds. The rows of A run across k (a_row is 1).
+    """Make a register tile that packs A for later tiles while it multiplies. The rows of A run across k (a_row is 1).
 
-    The function also takes a_column and the address to pack to, last.
+    The function takes a_column and the address to pack to as its last two arguments.
     """
 
     @instruction(*_TILE_ARGUMENTS, _I, _I)
@@ -118,19 +118,19 @@ def _emit_tile(builder, rows, vectors, b_row, args, a_row, a_column, packed=None
     for r in range(rows):
         number = broadcast(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
         for v in range(vectors):
-            more = builder.call(fma, [number, b_vectors[v], sums[r][v]])
+            new_sum = builder.call(fma, [number, b_vectors[v], sums[r][v]])
             sums[r][v].add_incoming(_ZEROS, before)
-            sums[r][v].add_incoming(more, loop)
-            sums[r][v] = more
+            sums[r][v].add_incoming(new_sum, loop)
+            sums[r][v] = new_sum
     if packed is not None:
         _emit_copy(builder, rows, a_k, builder.gep(builder.inttoptr(packed, FLOAT_POINTER), [builder.mul(k, LONG(rows))]))
         emit_prefetch(builder, builder.gep(a_k, [builder.mul(a_column, LONG(AHEAD))]))
-    following = builder.add(k, LONG(1))
-    steps = (k, LONG(0), following), (a_k, a, builder.gep(a_k, [a_column])), (b_k, b, builder.gep(b_k, [b_row]))
+    next_k = builder.add(k, LONG(1))
+    steps = (k, LONG(0), next_k), (a_k, a, builder.gep(a_k, [a_column])), (b_k, b, builder.gep(b_k, [b_row]))
     for value, first, step in steps:
         value.add_incoming(first, before)
         value.add_incoming(step, loop)
-    builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+    builder.cbranch(builder.icmp_signed("<", next_k, K), loop, after)
 
     builder.position_at_end(after)
     with builder.if_else(add) as (adding, overwriting):
@@ -153,14 +153,17 @@ def _prefetch_tile(builder, c, c_row, rows, columns):
 
 
 def transpose_block(rows):
-    """Make a transposition in registers: `rows` rows of WIDTH floats become WIDTH rows, whose first `rows` floats are valid.
+    """Make a function that transposes in registers.
+
+    `rows` rows of WIDTH floats become WIDTH rows, whose first `rows` floats are valid.
 
     Cut the block into four quarters and exchange the two off the diagonal, then do the same within each quarter, and so on.
-    Exchanging blocks of 2ᵖ between row i and row i + 2ᵖ takes two vector shuffles for each pair of rows.
+    Exchanging blocks of 2ᵖ numbers between row i and row i + 2ᵖ takes two vector shuffles for each pair of rows.
 
     Returns:
         A function of (source, floats from one source row to the next, target, floats from one target row to the next).
-        It writes WIDTH floats a row, in order. If target rows are closer, each overwrites the invalid end of the row before.
+        It writes WIDTH floats a row, in order. Where target rows are closer than WIDTH, each overwrites the invalid end of the
+        row before.
     """
 
     @instruction(types.void, _I, _I, _I, _I)
@@ -188,7 +191,7 @@ def transpose_block(rows):
 
 
 def copy_row(width):
-    """Make a copy of `width` floats from one address to another, all loads before the first store.
+    """Make a function that copies `width` floats from one address to another, all loads before the first store.
 
     (In a plain loop the compiler must assume that target and source overlap, and copies one number at a time.)
     """
@@ -206,14 +209,14 @@ def _emit_copy(builder, width, source, target):
 
 
 def add_row(width):
-    """Make an addition of `width` floats at one address to the floats at another, all loads before the first store."""
+    """Make a function that adds `width` floats at one address to the floats at another, all loads before the first store."""
 
     @instruction(types.void, _I, _I)
     def add(builder, source, target):
         row = ir.VectorType(FLOAT, width).as_pointer()
         source, target = (builder.inttoptr(x, row) for x in (source, target))
-        both = builder.fadd(builder.load(source, align=4), builder.load(target, align=4))
-        builder.store(both, target, align=4)
+        sums = builder.fadd(builder.load(source, align=4), builder.load(target, align=4))
+        builder.store(sums, target, align=4)
 
     return add
 

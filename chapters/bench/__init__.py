@@ -5,11 +5,11 @@
     python -m chapters.bench gpt2_step      # fine-tuning GPT-2 124M: time and memory
     python -m chapters.bench gpu --device cuda --out check      # check and time everything on a GPU
 
-Single kernels are measured by `python -m kernels.bench`, which also says how contestants are compared. This is the one folder
+`python -m kernels.bench` measures single kernels; its description says how both compare contestants. This is the one folder
 of the floor that imports PyTorch and transformers. The files peer_*.py hold their models: peer_gpt2 and peer_llama are also
 commands, with which chapter 9 verifies published weights.
 
-Speed beside PyTorch 2.13 on two Zen 5 cores (AVX-512), float32, two threads: PyTorch's time over ours, medians in turns.
+Speed beside PyTorch 2.13 on two Zen 5 cores (AVX-512), float32, two threads: PyTorch's time divided by ours, medians of turns.
 
     training step, forward to AdamW: 0.9M parameters (B = 16, T = 128)          2.2
     the same, 10.8M parameters (B = 8, T = 256), three runs                     2.2, 2.2, 2.3

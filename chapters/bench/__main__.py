@@ -26,9 +26,10 @@ def main():
     if options.name == "gpu":
         import_module("chapters.bench.gpu").main(rest + options.rest)
         return
-    parser.parse_args()  # refuses what is not known
+    parser.parse_args()  # refuses unknown options
     use_threads(options.threads)
-    import_module(f"chapters.bench.{options.name}").run(options)  # not at the top: Numba reads the number of threads
+    # Not at the top: Numba reads the number of threads when it is imported.
+    import_module(f"chapters.bench.{options.name}").run(options)
 
 
 if __name__ == "__main__":

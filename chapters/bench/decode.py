@@ -1,9 +1,9 @@
-"""GPT-2 124M writes text greedily, token by token: its speed, beside transformers' and the memory's.
+"""GPT-2 124M writes text greedily, token by token: its speed, beside transformers and the memory's bandwidth.
 
     python -m chapters.bench decode
 
 The weights are random, which changes no time, and the texts are 128 to 192 tokens long. Every token reads each matrix once, so
-the table compares the weights' bytes per second with the machine's memory bandwidth. Several texts share one reading.
+the table compares the weights' bytes per second with the machine's memory bandwidth. Several texts share each reading.
 """
 
 from argparse import Namespace
@@ -65,7 +65,7 @@ def their_decoding(generate: bool) -> Task:
             logits = model(ids, past_key_values=cache, use_cache=True).logits  # (1, T, V)
         ids = logits[:, -1:].argmax(-1)
 
-    def text():  # 32 tokens; the 8 tokens of the prompt take the time of one
+    def text():  # 32 tokens; reading the 8-token prompt takes as long as one token
         model.generate(ids[:, :8], attention_mask=torch.ones_like(ids[:, :8]), max_new_tokens=32, min_new_tokens=32)
 
     if generate:
@@ -80,7 +80,7 @@ ENTRIES = {  # a line of the table: the arguments of `decoding`
     "8 texts": ("minigrad", False, 8),
     "int8": ("minigrad", True, 1),
     "int8, 8 texts": ("minigrad", True, 8),
-    "its bare forward": ("torch", False, 1),
+    "forward pass only": ("torch", False, 1),
     "generate()": ("torch", True, 1),
 }
 

@@ -39,6 +39,7 @@ def run(options: Namespace) -> None:
     entries = {way: ("minigrad", fine_tuning_step, way) for way in WAYS}
     first = {WAYS[0]: entries.pop(WAYS[0]), "transformers": ("torch", fine_tuning_step, WAYS[0])}
     results = compete_alone(first, 1.0) | compete_alone(entries, 1.0)  # apart, to need less memory at a time
-    reference = results.get("transformers", results[WAYS[0]])[0]
+    reference = "transformers" if "transformers" in results else WAYS[0]
     for name, (seconds, peak) in results.items():
-        print(f"  {name:<29}{seconds:7.2f} s   {seconds / reference:5.2f} of transformers'   {peak:6.0f} MiB at most")
+        ratio = seconds / results[reference][0]
+        print(f"  {name:<29}{seconds:7.2f} s   {ratio:5.2f} of the time of {reference}   {peak:6.0f} MiB at most")

@@ -2,8 +2,8 @@
 
     python -m chapters.bench gpu --device cuda --out DIR
 
-After every kernel's results, gradients and speed come 30 steps of the book's GPT, whose losses must match the CPU's; the
-same steps as a CUDA graph; and the time of a step beside PyTorch's, eager and compiled.
+After the results and gradients of every kernel come 30 steps of the book's GPT, whose losses must match the CPU's, and the same
+steps as a CUDA graph. The command then times kernels and whole steps, beside PyTorch's eager and compiled steps.
 """
 
 import time
@@ -59,7 +59,7 @@ def losses(preset: str, device: str, steps: int, batch: int, graph: bool = False
 
 
 def training(check: Check) -> None:
-    """Compare the losses of training steps with the CPU's, and the losses of steps that run as a CUDA graph with these."""
+    """Compare the losses of training steps with the CPU's, then with the losses of the same steps as a CUDA graph."""
     report = check.report
     preset, steps, batch = ("small", 5, 2) if check.emulated else ("book", 30, 4)
     on_device, on_cpu = (losses(preset, device, steps, batch) for device in (check.device, "cpu"))
@@ -67,13 +67,12 @@ def training(check: Check) -> None:
     name = f"{steps} steps of {preset}"
     report.add("training", f"{name}, first and last loss", [on_device[0], on_device[-1]])
     report.add("training", f"{name}, largest difference", difference, failed=not difference <= LOSS_TOLERANCE)
-    between = f"loss {on_device[0]:.3f} to {on_device[-1]:.3f}"
-    report.note(f"{name}: {between}, at most {difference:.1e} from the CPU's")
-    recorded = losses(preset, check.device, steps, batch, graph=True)
-    difference = float(np.abs(np.subtract(recorded, on_device)).max())
+    report.note(f"{name}: loss {on_device[0]:.3f} to {on_device[-1]:.3f}, at most {difference:.1e} from the CPU's")
+    graph_losses = losses(preset, check.device, steps, batch, graph=True)
+    difference = float(np.abs(np.subtract(graph_losses, on_device)).max())
     label = f"{name} as a graph, largest difference from those without"
     report.add("training", label, difference, failed=not difference <= LOSS_TOLERANCE)
-    report.note(f"{name} as a graph: at most {difference:.1e} from those without")
+    report.note(f"{name} as a graph: at most {difference:.1e} from the losses without a graph")
 
 
 def training_speed(check: Check) -> None:
@@ -102,7 +101,7 @@ def step_time(check: Check, preset: str, batch: int, precision: str, graph: bool
     inputs, targets = sorted_batch(preset, check.device, batch, 0)
     gpu.set_matmul_precision(precision)
     try:
-        for _ in range(2 * graph):  # computed as usual, then recorded
+        for _ in range(2 * graph):  # the first step runs as usual, the second is recorded
             trainer.step(inputs, targets)
         begin = time.perf_counter()
         ms = milliseconds(check.xp, lambda: trainer.step(inputs, targets), 10)

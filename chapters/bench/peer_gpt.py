@@ -1,4 +1,4 @@
-"""The same GPT in PyTorch, transformers' GPT-2, and their training steps, for comparison."""
+"""Chapter 6's GPT in PyTorch, transformers' GPT-2, and their training steps, for comparison."""
 
 from contextlib import nullcontext
 

@@ -67,7 +67,7 @@ def our_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray, change:
 def training_step(library: str, preset: str, B: int, T: int) -> Task:
     """The task: a step of ours, of PyTorch, or of PyTorch through torch.compile (the library "compiled").
 
-    A turn is long, since the first steps after a rest take some percent longer than the next.
+    A turn is long, since the first steps after a rest take a few percent longer than the later steps.
     """
     batch = random_batch(preset, B, T)
     if library == "minigrad":
@@ -140,8 +140,8 @@ def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
         ratio = results["minigrad"][0] / seconds
         of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
         print(
-            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of it   "
-            f"{of_limit:5.2f} and {of_product:5.2f} of products   {peak:6.0f} MiB"
+            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of this   "
+            f"{of_limit:5.2f} and {of_product:5.2f} times the products   {peak:6.0f} MiB"
         )
     step = our_step(*batch)
     for _ in range(2):

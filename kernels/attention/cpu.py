@@ -89,7 +89,7 @@ def _rows(views, i, head, H):
 
 @inner
 def _head(views, i, problem, logsumexp, starts):
-    """Head i.  views: of q, k, v and y first."""
+    """Head i.  views: see _views; the first four rows describe q, k, v and y."""
     H = problem.H
     q, k, v, y = _rows(views, 0, i, H), _rows(views, 1, i, H), _rows(views, 2, i, H), _rows(views, 3, i, H)
     return Head(q, k, v, y, logsumexp + 4 * i * problem.T, min(problem.S, max(0, starts[i // H])))
@@ -240,7 +240,10 @@ def _one_query(head, t, problem, scores):
 
 @kernel
 def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
-    """views: (4, 4), of q, k, v, y; starts: (B,); numbers: a Problem; chunk: queries in a task; tasks: a zeroed counter."""
+    """Attention of all heads, in tasks of `chunk` queries.
+
+    views: (4, 4), see _views, for q, k, v, y; starts: (B,); numbers: a Problem; tasks: address of a zeroed counter.
+    """
     problem = Problem(*numbers)
     H, T, S, D = problem.H, problem.T, problem.S, problem.D
     heads, chunks = problem.B * H, (T + chunk - 1) // chunk
@@ -258,7 +261,8 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
                 end = _visible_end(problem, t1)
                 _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
                 _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
-                next_head = min(heads - 1, (task + threads) // chunks)  # this thread's next, if all threads advance equally
+                # The head of this thread's next task, if all threads advance equally.
+                next_head = min(heads - 1, (task + threads) // chunks)
                 ahead = _next_head(views, next_head, H, T, D)
                 for t in range(t0, t1, QUERIES):
                     _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
@@ -310,9 +314,9 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
 _queries_tile = register_tile(ROWS, 2, b_row=BLOCK)  # dQᵀ: the block is the second operand
 _keys_tile = register_tile(ROWS, 2, a_row=BLOCK, a_column=1)  # dV, dK: the block is the first operand
 
-# Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and of upstream
-# gradients (in two orders each); a block of weights and of their gradients; the sums of dQ, dK and dV; logsumexp and row of the
-# block's queries.
+# Addresses in a thread's scratch memory: a head's packed keys (in two orders) and values; a block of queries and a block of
+# upstream gradients (in two orders each, see _pack_block); a block of weights and a block of their gradients; the sums of dQ,
+# dK and dV; logsumexp and row of the block's queries.
 BackwardRoom = namedtuple("BackwardRoom", "K K_features V Q Q_up dO dO_up P dP dQ dK dV logsumexp row end")
 
 
@@ -348,7 +352,7 @@ def _pack_block(x, x_step, n, D, sideways, upright):
 
 @inner
 def _weights(P, dP, logsumexp, row):
-    """In place, for ROWS keys and a panel of queries: P = exp(S − logsumexp), then dS = P (dP − row) where dP was."""
+    """Turn scores S into P = exp(S − logsumexp), and dP into dS = P (dP − row), in place: ROWS keys, a panel of queries."""
     for r in range(ROWS):
         p_row, d_row = P + 4 * r * BLOCK, dP + 4 * r * BLOCK
         for i in range(QUERIES):
@@ -434,7 +438,7 @@ def _backward_head(head, dout, dq, dk, dv, problem, room, ahead):
 
 @kernel
 def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
-    """views: (8, 4), of q, k, v, y, dout, dq, dk, dv; the rest as in _forward. A task is a head."""
+    """views: (8, 4), see _views, for q, k, v, y, dout, dq, dk, dv; the rest as in _forward. A task is a head."""
     problem = Problem(*numbers)
     H, T, S, D = problem.H, problem.T, problem.S, problem.D
     heads = problem.B * H

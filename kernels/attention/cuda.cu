@@ -12,7 +12,7 @@
 // shrink. The backward pass recomputes the weights from the scores and the rows' logsumexp.
 //
 // A single backward kernel would need a third less arithmetic, but its blocks would add to each other's dq with atomics, in any
-// order, and every run would give other bits. With two kernels every sum has one owner and one order.
+// order, and the last bits would differ from run to run. With two kernels every sum has one owner and one order.
 //
 // HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each
 // width it meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.
@@ -74,7 +74,7 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
         __syncthreads();
         const int count = min(256, end - k0);
         float chunk_sum = 0.0f;
-        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // every thread adds up all: no further exchange
+        for (int j = 0; j < count; ++j) chunk_sum += weights[j];  // every thread adds up all weights, so no exchange is needed
         total = total * shrink + chunk_sum;
         top = new_top;
         sum *= shrink;
@@ -109,7 +109,7 @@ attention_plain(const float* q, const float* k, const float* v, float* y, float*
 #define ROW(i) ((int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * (i))
 #define COLUMN(c) (8 * ((c) / 2) + (int)threadIdx.x % 4 * 2 + (c) % 2)
 #define RESULT_COLUMN(c) COLUMN(c)
-#else             // a warp owns every 4th pair of rows; a thread every 16th column, or in a result quads if HEAD_DIM allows
+#else             // a warp owns every 4th pair of rows; a thread owns every 16th column (in results every 16th quad, if HEAD_DIM allows)
 #define ROWS 8
 #define COLUMNS 4
 #define LOWEST 2

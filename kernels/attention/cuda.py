@@ -19,8 +19,8 @@ from kernels.arrays import Array, array_module
 from kernels.gpu import Argument, Source, Strided, empty, f32, finish_output, i32
 
 TILE, THREADS = 64, 128
-# Forward's tiles fit an H100's shared memory up to this width. Backward's fit there up to 192, and up to 64 on GPUs with 99 KB
-# for each block.
+# The forward tiles fit an H100's shared memory up to this width. The backward tiles fit there up to 192, and up to 64 on GPUs
+# with 99 KB for each block.
 WIDEST_HEAD = 256
 PLAIN_QUERIES = 8  # up to this many queries, the plain kernel reads no more than the tiled one and fills the GPU better
 

@@ -18,8 +18,8 @@ def visible_keys(T: int, S: int, causal_offset: int | None, key_start: Sequence[
     if causal_offset is not None:
         visible = np.arange(S) <= np.arange(T)[:, None] + causal_offset  # (T, S)
     if key_start is not None:
-        started = np.arange(S) >= np.asarray(key_start)[:, None, None, None]  # (B, 1, 1, S)
-        visible = started if visible is None else visible & started
+        not_padding = np.arange(S) >= np.asarray(key_start)[:, None, None, None]  # (B, 1, 1, S)
+        visible = not_padding if visible is None else visible & not_padding
     return visible
 
 

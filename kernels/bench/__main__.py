@@ -8,7 +8,7 @@ from pathlib import Path
 from kernels.bench.contest import use_threads
 
 OPERATIONS = sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/ladder.py"))
-TABLES = {"one_row": "read", "bandwidth": "copy"}  # and the limit that a plot shows
+TABLES = {"one_row": "read", "bandwidth": "copy"}  # each table, and the limit that its plot shows
 
 
 def main():
@@ -33,20 +33,20 @@ def measure(options: argparse.Namespace) -> None:
     from kernels.bench.climb import climb, plot
     from kernels.bench.limits import limits
 
-    measured = limits()
-    print(measured)
+    machine_limits = limits()
+    print(machine_limits)
     if options.name in TABLES:
-        figures = getattr(tables, options.name)(measured, options.size)
-        unit, limit = "GB/s", getattr(measured, TABLES[options.name])
+        figures = getattr(tables, options.name)(machine_limits, options.size)
+        unit, limit = "GB/s", getattr(machine_limits, TABLES[options.name])
     else:
         first, *others = import_module(f"kernels.{options.name}.ladder").ladders(options.size)
-        figures, unit, limit = climb(first, measured), first.unit, getattr(measured, first.limit)
+        figures, unit, limit = climb(first, machine_limits), first.unit, getattr(machine_limits, first.limit)
         for ladder in others:
-            climb(ladder, measured)
+            climb(ladder, machine_limits)
         if options.name == "matmul":
-            tables.products_of_steps(measured)
+            tables.products_of_steps(machine_limits)
         if options.name == "attention":
-            tables.attention_as_T_grows(measured, options.size or 4096)
+            tables.attention_as_T_grows(machine_limits, options.size or 4096)
     if options.plot:
         plot(figures, f"{options.name.replace('_', ' ')} on this machine", unit, limit, options.plot)
 

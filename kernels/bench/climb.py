@@ -16,7 +16,7 @@ NAMES = {"numpy": "NumPy", "torch": "PyTorch"}
 
 
 def peer_tasks(ladder: Ladder) -> Mapping[str, tuple]:
-    """The ladder's task for NumPy and PyTorch, as far as tasks.py has it: {library: (function of tasks.py, arguments)}."""
+    """The tasks in which NumPy and PyTorch do the ladder's work, if any: {library: (function of tasks.py, arguments)}."""
     shape = ladder.shape
     if ladder.operation == "matmul":
         return dict.fromkeys(NAMES, (tasks.matmul, *shape, False, False))
@@ -30,7 +30,7 @@ def peer_tasks(ladder: Ladder) -> Mapping[str, tuple]:
 
 
 def check(ladder: Ladder) -> None:
-    """Raise AssertionError if a rung misses the result of the first rung in float64."""
+    """Raise AssertionError if the result of a rung differs from the first rung's in float64."""
     if ladder.tolerance is None:
         return
     exact = ladder.result_of(ladder.rungs[0], double=True)

@@ -6,7 +6,7 @@ each other's cores. So every contestant has a process, prepares its task there, 
     with contestants("minigrad", "torch") as libraries:
         seconds = compete(libraries, (tasks.matmul, 768, 768, 768, False, False))
 
-A function of tasks.py or chapters/bench makes a task from the library's name and sizes: a call to time.
+A task is a call to time. A function of tasks.py or chapters/bench makes it from the library's name and sizes.
 """
 
 import importlib.util
@@ -53,7 +53,7 @@ def seconds_of(task: Task) -> float:
 
 
 def in_turns(turns: Mapping[str, Callable[[], float]], seconds: float = 3.0) -> dict[str, float]:
-    """The median of the times that each function returns. All take turns for `seconds`, but for 3 to 60 rounds."""
+    """The median of the times that each function returns. All take turns for `seconds`, in 3 to 60 rounds."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     begin, rounds = time.perf_counter(), 0
     while rounds < 3 or (rounds < 60 and time.perf_counter() - begin < seconds):
@@ -119,7 +119,7 @@ def compete(
 ) -> dict[str, float]:
     """Seconds of one call of a task in each library; the contestant "limit" has a task of its own.
 
-    A task is the function that makes it, and the function's arguments after the library's name.
+    `task` and `limit` are the function that makes the task, followed by its arguments after the library's name.
     """
     for library, contestant in libraries.items():
         contestant.prepare(*(limit if limit and library == "limit" else task))
@@ -158,7 +158,7 @@ def serve() -> None:
     """Run a contestant's process: answer each line of stdin, a request, with a line on stdout."""
     library, task = sys.argv[1], None
     if PACKAGES.get(library, library) == "torch":
-        import_module("torch")  # before kernels/launch.py sets GOMP_SPINCOUNT, which is not PyTorch's setting
+        import_module("torch")  # before kernels/launch.py sets GOMP_SPINCOUNT: PyTorch keeps OpenMP's default
     answer: dict[str, float] | None
     for line in sys.stdin:
         request = json.loads(line)

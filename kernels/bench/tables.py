@@ -16,7 +16,7 @@ Figures = list[tuple[str, float]]
 
 
 def one_row(limits: Limits, size: int | None = None) -> Figures:
-    """Print GB/s of one row times a matrix, plain and transposed (T), beside those of a plain read of memory.
+    """Print GB/s of one row times a matrix, plain and transposed (T), beside the GB/s of a plain read of memory.
 
     Text generation computes such products. They use each number of the matrix once, so reading the matrix takes all the time.
     """
@@ -114,9 +114,9 @@ def _product(limits: Limits, libraries: dict[str, Contestant], form: tuple, rati
     rates = {name: 2 * M * N * K / each / 1e9 for name, each in seconds.items()}
     for name, values in ratios.items():
         values.append(rates["minigrad"] / rates[name])
-    written = ("aT " if transpose_a else "a ") + ("bT" if transpose_b else "b")
+    form_name = ("aT " if transpose_a else "a ") + ("bT" if transpose_b else "b")
     columns = "".join(f"{rate:9.0f}" for rate in rates.values())
-    print(f"  {M:6} {K:6} {N:6}  {written:<6} {columns}{100 * rates['minigrad'] / limits.gflops:7.0f}%", flush=True)
+    print(f"  {M:6} {K:6} {N:6}  {form_name:<6} {columns}{100 * rates['minigrad'] / limits.gflops:7.0f}%", flush=True)
 
 
 def attention_as_T_grows(limits: Limits, longest: int = 4096) -> None:

@@ -1,7 +1,7 @@
 """The tasks of a comparison: minigrad, NumPy and PyTorch do the same work on the same shapes.
 
 Each function takes a library's name and sizes, and returns the call to time. It runs in that library's own process
-(contest.py), so it imports only that library: PyTorch's task does not import our kernels, nor ours PyTorch.
+(contest.py), so PyTorch's tasks do not import our kernels, and our tasks do not import PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -144,7 +144,7 @@ def _our_row_operation(name, direction, x, dy, out, weight, bias, targets):
 
 
 def adamw(library: str, shapes: Sequence[Sequence[int]]) -> Call:
-    """A step of AdamW over arrays of these shapes; PyTorch's is the fused one, its fastest."""
+    """A step of AdamW over arrays of these shapes; PyTorch takes its fused step, the fastest."""
     params, grads = ([normal(*shape, seed=seed) for shape in shapes] for seed in (0, 1))
     settings = dict(lr=1e-3, eps=1e-8, weight_decay=0.1)
     if library == "minigrad":

@@ -26,7 +26,7 @@ def naive_cross_entropy(x: Array, target: int) -> float:
 _F = types.float32
 PIECE, SPAN = 4096, 128  # numbers that share a shift, and numbers to process at a time
 AHEAD = 2048  # how many numbers the prefetch is ahead: 8 kB
-_HIGHEST, _ENOUGH = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
+_HIGHEST, _UNCLIPPED_SUM = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
 _LOWEST = -3.4028235e38
 
 
@@ -40,7 +40,7 @@ def _maximum(x, n):
 
 @inner
 def _exponentials(x, n, shift):
-    """Σ exp(min(x − shift, 88)) over n numbers, which also prefetches the numbers AHEAD of them.
+    """Return Σ exp(min(x − shift, 88)) over n numbers, and prefetch the numbers AHEAD of them.
 
     The processor itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
     about equally long.
@@ -66,13 +66,13 @@ def _logsumexp(x, n):
     total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
         here, count = x + 4 * first, min(PIECE, n - first)
-        more = _exponentials(here, count, shift)
-        if not more < _F(_ENOUGH):
+        piece_sum = _exponentials(here, count, shift)
+        if not piece_sum < _F(_UNCLIPPED_SUM):
             top = _maximum(here, count)
             total *= exp_to_zero(shift - top)
             shift = top
-            more = _exponentials(here, count, shift)
-        total += more
+            piece_sum = _exponentials(here, count, shift)
+        total += piece_sum
     return _F(math.log(total)) + shift
 
 
@@ -112,7 +112,7 @@ def _backward(dlosses, logits, targets, logsumexp, ignore, smoothing, dlogits, t
         for r in range(thread, len(logits), threads):
             if targets[r] == ignore_index:
                 dlogits[r] = _F(0.0)
-            elif in_place:  # the same array twice shows the compiler that it can vectorise
+            elif in_place:  # passing the same array twice lets the compiler vectorise the loop
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, logits[r])
             else:
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, dlogits[r])

@@ -44,9 +44,10 @@ NORM_1, QKV, MERGE, NORM_2, WIDEN, NARROW = 0, 2, 5, 8, 10, 13  # where a layer'
 Weights = namedtuple("Weights", "weight scale bias rows columns")
 # The addresses of a norm's weight and bias (0 for none), and its form.
 NormWeights = namedtuple("NormWeights", "weight bias eps rms")
-# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, room in a cache for tokens.
+# C = H · D channels, H heads of queries and G of keys, W rows of the widening matrix, V logits, `context` tokens of cache.
 Sizes = namedtuple("Sizes", "C H G W V context")
-# One text's attention: addresses of the new q, k, v, of cached keys and values, of angles (0 for none), of scores and result.
+# One text's attention: addresses of the new q, k, v, of cached keys and values, of angles (0 for none), of scores and result;
+# and `length`, the number of cached tokens.
 Attention = namedtuple("Attention", "qkv keys values length cos sin scores y")
 
 
@@ -61,7 +62,7 @@ _byte_dot, _four_byte_dots = dot_products(load_byte, 1)
 
 
 @inner
-def _rows(w, first, last, x, y, B, add, gelu):
+def _multiply_rows(w, first, last, x, y, B, add, gelu):
     """y[:, first:last] = x W[first:last]ᵀ + bias, or += if `add`, then GELU if `gelu`.  w: Weights; x: (B, K); y: (B, N)."""
     weight, scale, bias, N, K = w
     r, width = first, K if scale != 0 else 4 * K  # bytes of a row
@@ -91,7 +92,7 @@ def _rows(w, first, last, x, y, B, add, gelu):
 
 @inner
 def _norm_rows(x, norm, C, y, B):
-    """x, y: (B, C)"""
+    """Normalise each row of x and write it to y.  x, y: (B, C)."""
     for b in range(B):
         row, target = x + 4 * b * C, y + 4 * b * C
         mean = _F(0.0)
@@ -193,7 +194,7 @@ def _share_of_rows(w, x, y, B, add, gelu, tasks, threads):
         first = task * long if task < threads else threads * long + (task - threads) * short
         if first >= N:
             break
-        _rows(w, first, min(N, first + (long if task < threads else short)), x, y, B, add, gelu)
+        _multiply_rows(w, first, min(N, first + (long if task < threads else short)), x, y, B, add, gelu)
         task = next_task(tasks)
 
 
@@ -264,16 +265,16 @@ class Decoder:
     """See kernels/decode/reference.py. A Decoder uses the addresses of the weights, so their arrays must stay in place."""
 
     def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False) -> None:
-        ready = [reference.Layer(*map(_contiguous, layer)) for layer in layers]
+        layers = [reference.Layer(*map(_contiguous, layer)) for layer in layers]
         norm, head = _contiguous(norm), _contiguous(head)
-        self.arrays = ready, norm, head  # keeps the arrays alive
-        table = [[_address(a) for part in layer for a in part] for layer in ready]
+        self.arrays = layers, norm, head  # keeps the arrays alive
+        table = [[_address(a) for part in layer for a in part] for layer in layers]
         self.table = np.array(table, np.int64)  # (layers, 16)
         self.last = _address(norm.weight), _address(norm.bias), _address(head.weight), _address(head.scale)
-        (V, C), W = head.weight.shape, len(ready[0].widen.weight)
+        (V, C), W = head.weight.shape, len(layers[0].widen.weight)
         self.C, self.H, self.G, self.W, self.V = C, n_head, n_kv_head, W, V
         self.form = np.float32(eps), bool(rms), bool(gated)
-        self.threads = threads_for(C * W * len(ready))
+        self.threads = threads_for(C * W * len(layers))
         self.cache_arrays: list[np.ndarray] = []
         self.cache_table = np.empty((0, 0, 2), np.int64)
         self.room = np.empty(0, np.float32)
@@ -281,8 +282,7 @@ class Decoder:
     def _addresses_of(self, caches) -> np.ndarray:
         """The addresses of keys and values, (B, layers, 2); computed anew only if the arrays differ from the last step's."""
         arrays = [a for text in caches for pair in text for a in pair]
-        known = self.cache_arrays
-        if len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays)):
+        if len(arrays) != len(self.cache_arrays) or any(a is not b for a, b in zip(arrays, self.cache_arrays)):
             shape = arrays[0].shape
             if any(not a.flags.c_contiguous or a.dtype != np.float32 or a.shape != shape for a in arrays):
                 raise ValueError("Decoder.step: the caches must be contiguous float32 arrays (1, G, context, D)")
@@ -297,7 +297,10 @@ class Decoder:
         table, context = self._addresses_of(caches), caches[0][0][0].shape[2]
         lengths = np.array(lengths, np.int64)
         if not (0 <= lengths.min() and lengths.max() < context):
-            raise ValueError(f"Decoder.step: the cache has room for {context} tokens and holds {lengths.max()}")
+            raise ValueError(
+                f"Decoder.step: expected lengths from 0 to {context - 1}, got {lengths.tolist()}; "
+                f"each cache has room for {context} tokens"
+            )
         x, logits = np.array(x, np.float32, order="C"), np.empty((len(lengths), self.V), np.float32)
         cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
         tasks = np.zeros(5 * table.shape[1] + 1, np.int64)

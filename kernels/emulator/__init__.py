@@ -11,8 +11,8 @@
 
 `checked` compiles a slower version that watches every memory access. It finds races, barriers that some threads never reach,
 accesses out of bounds or misaligned, reads of shared memory that no thread wrote, writes to const arrays, and asynchronous
-copies that no thread waited for. The first fault raises LaunchError and names its line. checker.inc and copies.inc list what
-the checks cannot see. The emulator also knows nothing of a GPU's speed, registers and caches, nor the last bit of its exp and
+copies that no thread waited for. The first fault raises LaunchError and names its line. checker.inc and copies.inc list the
+limits of these checks. The emulator also knows nothing of a GPU's speed, registers and caches, nor the last bit of its exp and
 tanh.
 
 Compiled files go to ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of everything that went into them.
@@ -43,7 +43,8 @@ PLAIN = "-O2 -fno-math-errno".split()
 CHECKED = "-O1 -g1 -gdwarf-4 -fsanitize=thread,alignment,bounds-strict".split()
 MAX_THREADS, MAX_SHARED = 1024, 227 * 1024  # limits for a block: threads, and bytes of shared memory as on sm_90
 
-# A place in the source, as the runtime encodes it (checker.inc): a code address, or this bit, a bit for the header, and a line.
+# The runtime encodes a place in the source as a code address, or as a line number with the bit AT_LINE; IN_HEADER is set too if
+# the line is in the included header.
 AT_LINE, IN_HEADER = 1 << 31, 1 << 20
 
 Array: TypeAlias = np.ndarray
@@ -70,7 +71,7 @@ def _extent(array: np.ndarray, read_only: bool) -> _Extent:
 
 @contextmanager
 def settings(checked: bool | None = None, seed: int | None = None) -> Iterator[None]:
-    """Inside the with block: whether launches are checked, and the seed of the order of blocks and threads."""
+    """Choose, inside the with block, whether launches are checked, and the seed that shuffles blocks and threads."""
     before = dict(_settings)
     _settings.update({name: value for name, value in (("checked", checked), ("seed", seed)) if value is not None})
     try:
@@ -103,18 +104,18 @@ class Emulated:
         checked = bool(_settings["checked"])
         library = self._library(checked)
         extents = (_Extent * (len(args) + len(reach)))()
-        passed: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
+        values: list[ctypes.c_void_p | ctypes.Array] = []  # keeps the arguments' bytes alive during the launch
         for i, (arg, parameter) in enumerate(zip(args, self.signatures[name], strict=True)):
             if arg is None:
-                passed.append(ctypes.c_void_p(0))
+                values.append(ctypes.c_void_p(0))
             elif isinstance(arg, np.ndarray):
                 extents[i] = _extent(arg, parameter.const or not arg.flags.writeable)
-                passed.append(ctypes.c_void_p(arg.ctypes.data))
+                values.append(ctypes.c_void_p(arg.ctypes.data))
             else:
-                passed.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
+                values.append((ctypes.c_char * arg.itemsize).from_buffer_copy(arg.tobytes()))
         for i, array in enumerate(reach, start=len(args)):
             extents[i] = _extent(array, read_only=False)
-        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, passed))
+        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, values))
         sizes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
         if not 0 < np.prod(block) <= MAX_THREADS or shared > MAX_SHARED:
             limits = f"up to {MAX_THREADS} threads and {MAX_SHARED} bytes of shared memory a block"

@@ -10,7 +10,6 @@
 #define __device__
 #define __forceinline__ static inline
 #define __launch_bounds__(...)
-#define __constant__ static const
 // Blocks run one after another, so a block's shared memory can be a static array. All these arrays lie in a linker section of
 // their own. The runtime finds its two ends, fills it with NaN before every block, and watches it in checked mode.
 #define __shared__ static __attribute__((section("emulated_shared"), aligned(16)))
@@ -19,10 +18,8 @@
 struct uint3 { unsigned x, y, z; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 // ---- The runtime's functions ----------------------------------------------------------------------------------------------
 // `line` is always EMULATOR_LINE: a line, and a bit that says whether it is in the included header (its name ends in h).
@@ -32,7 +29,7 @@ namespace emulator {
 struct Place { uint3 thread, block, block_size, grid_size; };
 extern Place place;  // the running thread's
 
-// Stops the launch with a message. Python replaces every <code> in it by a place in the source: a line, as at_line encodes it,
+// Stops the launch with a message. Python replaces every <code> in it by a line of the source. The code is what at_line returns,
 // or an address in the compiled file.
 [[noreturn]] void fail(const char* format, ...);
 inline unsigned at_line(int line) { return 1u << 31 | line; }
@@ -40,9 +37,9 @@ void* dynamic_shared();
 void barrier(int line);
 void warp_barrier(int line, unsigned mask);
 
-// A warp-wide operation. Every lane in `mask` calls this with its own payload and sleeps. The last one to arrive triggers a
-// single call of `run` with all payloads (null for lanes outside the mask), which reads each lane's input and fills in its
-// result.
+// A warp-wide operation. Every lane in `mask` calls this with its own payload and sleeps. The last lane to arrive triggers
+// a single call of `run` with all payloads (null for lanes outside the mask). It reads every lane's input and fills in
+// every lane's result.
 typedef void (*WarpOperation)(void* const payload[32], unsigned mask);
 void warp_operation(int line, unsigned mask, WarpOperation run, void* payload);
 
@@ -85,16 +82,12 @@ template <class T> T atomic_add(int line, T* address, T value) {
 #define blockIdx (emulator::place.block)
 #define blockDim (emulator::place.block_size)
 #define gridDim (emulator::place.grid_size)
-#define warpSize 32
 
 #define __syncthreads() emulator::barrier(EMULATOR_LINE)
 #define __syncwarp(...) emulator::warp_barrier(EMULATOR_LINE, emulator_mask(__VA_ARGS__))
 static inline unsigned emulator_mask(unsigned mask = 0xffffffffu) { return mask; }
 #define __shfl_sync(mask, value, source) emulator::shuffle(EMULATOR_LINE, mask, value, source)
 #define __shfl_xor_sync(mask, value, bits) emulator::shuffle(EMULATOR_LINE, mask, value, emulator::lane() ^ (bits))
-// Past the last lane, CUDA's shuffle down returns the lane's own value.
-#define __shfl_down_sync(mask, value, by) \
-    emulator::shuffle(EMULATOR_LINE, mask, value, emulator::lane() + (by) < 32 ? emulator::lane() + (by) : emulator::lane())
 #define __ballot_sync(mask, vote) emulator::ballot(EMULATOR_LINE, mask, vote)
 #define __any_sync(mask, vote) (emulator::ballot(EMULATOR_LINE, mask, vote) != 0)
 #define atomicAdd(address, value) emulator::atomic_add(EMULATOR_LINE, address, value)
@@ -103,8 +96,5 @@ static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-#define __expf expf  // glibc has another function of that name
 static inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
-static inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }

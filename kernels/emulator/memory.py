@@ -1,4 +1,4 @@
-"""A device without a GPU: arrays with the part of CuPy's interface that this project uses, over NumPy.
+"""A device without a GPU: arrays with the part of CuPy's interface that this project uses, on top of NumPy.
 
     x = kernels.to_device(np.ones(3, np.float32), "emulator")     # or `--device emulator` on a chapter's command line
 
@@ -48,7 +48,7 @@ def counting() -> Iterator[Traffic]:
 
 
 def count(kind: str, name: str) -> None:
-    """Add 1 to `name` in the counter `kind` of every Traffic. A graph that records runs nothing, so nothing counts then."""
+    """Add 1 to `name` in the counter `kind` of every Traffic. While a graph records, nothing runs or counts."""
     if _recorded is not None:
         if kind in ("to_host", "to_device"):
             raise NotRecorded(f"{name}: a graph cannot record a transfer between CPU and GPU")
@@ -89,7 +89,7 @@ def do(work: Callable[[], object]) -> None:
 
 
 def _compute(function: Callable[[], Any], name: str, *parents: Any) -> Any:
-    """function() as an array on the device. While a graph records, a replay computes it again into the same memory."""
+    """function() as an array on the device. If a graph is recording, every replay computes it again into the same memory."""
     result = _wrap(function(), name, *parents)
     if _recorded is not None:
         if not isinstance(result, ndarray):
@@ -212,7 +212,7 @@ def _unwrap(value: Any) -> Any:
 
 
 def _wrap(result: Any, name: str, *parents: Any) -> Any:
-    """NumPy's result as an array on the device. A view remembers its base; any other array counts as a kernel."""
+    """NumPy's result as an array on the device. A view remembers its base; any other result counts as a kernel launch."""
     if isinstance(result, (tuple, list)):
         return type(result)(_wrap(r, name, *parents) for r in result)
     if not isinstance(result, (np.ndarray, np.generic)):
@@ -244,7 +244,7 @@ def asarray(values: Any, dtype: Any = None) -> ndarray:
 def empty(shape: Any, dtype: Any = np.float32) -> ndarray:
     """An array filled with NaN, so that an element that a kernel forgets to write shows in the result."""
     dtype = np.dtype(dtype)
-    return ndarray(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype))  # no kernel, like cudaMalloc
+    return ndarray(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype))  # CuPy launches no kernel for it
 
 
 def empty_like(array: ndarray) -> ndarray:

@@ -269,8 +269,8 @@ static void enter(Fibre& f) {
     running = nullptr;
 }
 
-// Releases the lanes of a warp from barriers and warp operations at which all lanes of the mask have arrived. False if one can
-// never open.
+// Releases the lanes of a warp from barriers and warp operations at which all lanes of the mask have arrived. False if a
+// barrier or operation can never open.
 static bool release_warp(Fibre* lanes, int n, bool* opened) {
     for (int i = 0; i < n; ++i) {
         const Fibre f = lanes[i];

@@ -57,8 +57,8 @@ def gelu_tanh_slope(x):
 def _normal_tail(z, bell):
     """The probability that a standard normal number exceeds z ≥ 0, given bell = exp(−z²/2); relative error below 1e-6.
 
-    The ratio of tail to bell is smooth. A polynomial of degree 8 in 1/(1 + 0.3 z) fits it to 1.5e-7 for all z up to 14, where
-    float32 ends (weighted least squares; form of Abramowitz, Stegun, 7.1.26).
+    The ratio of tail to bell is smooth. A polynomial of degree 8 in 1/(1 + 0.3 z) fits it to 1.5e-7 for all z up to 14. Not
+    far beyond 14 the tail is 0 in float32. (Weighted least squares; form of Abramowitz, Stegun, 7.1.26.)
     """
     t = _F(1.0) / (_F(1.0) + _F(0.3) * z)
     p = _F(0.035676791580011934)

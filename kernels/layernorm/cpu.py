@@ -28,7 +28,7 @@ def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> 
 
 
 _F = types.float32
-SPAN = 128  # numbers to process at a time; as many of the next row are prefetched meanwhile
+SPAN = 128  # numbers to process at a time; meanwhile as many numbers of the next row are prefetched
 _NO_ROWS = np.empty((0, 0), np.float32)
 
 
@@ -102,10 +102,10 @@ def _backward_row(row, C, mean, rstd, dweight, dbias):
         dbias[c] += load(row.dy, c)
     statistics = Statistics(mean, rstd, shift / _F(C), stretch / _F(C))
     for first in range(0, C, SPAN):
-        following = 4 * (C + first)
-        prefetch_floats(row.x + following, SPAN)
-        prefetch_floats(row.dy + following, SPAN)
-        prefetch_for_writing(row.dx + following, SPAN)
+        next_row = 4 * (C + first)
+        prefetch_floats(row.x + next_row, SPAN)
+        prefetch_floats(row.dy + next_row, SPAN)
+        prefetch_for_writing(row.dx + next_row, SPAN)
         if C - first >= SPAN:
             _backward_span(row, first, SPAN, statistics)
         else:

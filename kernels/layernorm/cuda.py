@@ -64,7 +64,7 @@ def layernorm_backward(
 
 
 def _fused_backward(x: Array, args: tuple[Array | None, ...], rows: int, columns: int) -> tuple[Array, Array]:
-    """Write dx. Returns the partial sums of dweight and dbias, (strips, columns) each.
+    """Write dx, and return the partial sums of dweight and dbias, (strips, columns) each.
 
     A thread has 16 numbers of each array if a warp has the whole row, else 8. The grid has as many teams as the GPU runs at
     once, and each team leaves one strip, so the number of strips does not grow with the rows.
@@ -90,7 +90,7 @@ def _weight_sums(dy: Array, x: Array, mean: Array, rstd: Array, rows: int, colum
 
 
 def _add_strips(dweights: Array, dbiases: Array, needs: tuple[bool, ...], out: Gradients, accumulate: bool) -> Gradients:
-    """dweight and dbias, each if it is needed: the sums over the strips, by one launch."""
+    """Add up the strips in one launch. Returns dweight and dbias, or None for a gradient that is not needed."""
     n, columns = dweights.shape
     sums = [output_buffer(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
     in_place = [i32(accumulate and total is o) for total, o in zip(sums, out)]

@@ -1,4 +1,4 @@
-"""The ladder of layer normalization: what one pass over memory, reordered sums and threads each buy."""
+"""The ladder of layer normalisation: what one pass over memory, reordered sums and threads each buy."""
 
 import math
 
@@ -42,7 +42,7 @@ def reordered(x, weight, bias, y):
 
 
 def ladders(size: int | None = None) -> list[Ladder]:
-    """Layer normalization of (size, 768), 16,384 rows by default."""
+    """Layer normalisation of (size, 768), 16,384 rows by default."""
     x, weight, bias = normal(size or 16384, 768), normal(768, seed=1), normal(768, seed=2)
     arrays = (x, weight, bias, np.empty_like(x))
     return [copying_ladder(reference.layernorm_forward, (in_order, reordered), cpu.layernorm_forward, *arrays)]

@@ -86,7 +86,7 @@ def _edge_product(a, b, K, c, add, edge_tile):
 
 @inner
 def _panel(a, tile_step, b, K, c, add, edge_tile):
-    """Multiply whole tiles of A by a panel of B.  tile_step: a ROWS-th of the floats from one tile of A to the next."""
+    """Multiply whole tiles of A by a panel of B.  tile_step: the floats from one tile of A to the next, divided by ROWS."""
     for i in range(0, c.rows, ROWS):
         tile, target = a.address + 4 * i * tile_step, c.address + 4 * i * c.step
         if c.columns == COLUMNS and a.column_step == ROWS:

@@ -34,7 +34,7 @@ def naive_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # 2. Blocks: K is cut into steps of at most 512 and the rows into blocks of at most 96. A packed piece of A, 197 kB, then stays
 #    in a core's second-level cache while all panels of B pass by.
 # 3. Packing: operands are copied, a piece at a time, into the tile's order. The four transpose forms differ only here. Where
-#    possible packing is skipped, or done behind the multiply-adds (block.py).
+#    possible, packing is skipped or mixed with the multiply-adds (block.py).
 # 4. Threads: they pack B together, once. Then each draws blocks of rows of C until none is left.
 # 5. Each panel of C gets its bias and GELU right after its last sum, while it is still in the cache.
 #
@@ -52,7 +52,7 @@ _pack_b = packer(COLUMNS)
 
 
 def _packed_at_once(N: int, K: int) -> tuple[int, int]:
-    """(columns, rows) of B to pack at once: the same number of rows each time, and at least DEPTH if B has so many.
+    """(columns, rows) of B to pack at once: the same number of rows each time, and at least DEPTH if B has that many.
 
     For a wide B this is up to twice MOST_PACKED numbers: with fewer rows at a time, C would be read and written too often.
     """
@@ -158,7 +158,7 @@ def _few_rows(x, b, c, K, add, epilogue, partial_sums, threads):
         finish(c, epilogue)
         return
     for thread in prange(threads):
-        unit = few_rows.FOUR if b.row_step == 1 else few_rows.WHOLE
+        unit = few_rows.DOT_GROUP if b.row_step == 1 else few_rows.LOOP_GROUP
         first, last = share((c.columns + unit - 1) // unit, thread, threads)
         first, last = first * unit, min(c.columns, last * unit)
         here = Piece(c.address + 4 * first, c.step, c.rows, last - first)
@@ -203,7 +203,7 @@ def _epilogue(bias: np.ndarray | None, pre: np.ndarray | None, activation: int) 
     return 0 if bias is None else address(bias), pre_address, pre_step, activation
 
 
-def _into(c, a, b, add, bias, pre, activation) -> None:
+def _matmul_into(c, a, b, add, bias, pre, activation) -> None:
     """c = a @ b and its epilogue, for one pair of matrices; c and pre have contiguous rows."""
     (M, K), N = a.shape, b.shape[1]
     target, epilogue, (b_row, b_column) = (address(c), _steps(c)[0], M, N), _epilogue(bias, pre, activation), _steps(b)
@@ -223,12 +223,12 @@ def _into(c, a, b, add, bias, pre, activation) -> None:
         _product((address(a), *_steps(a)), operand, target, K, _blocks_of_rows(M, threads), add, epilogue, team)
 
 
-def _batch_into(c, a, b, add, bias, pre, activation) -> None:
+def _batch_matmul_into(c, a, b, add, bias, pre, activation) -> None:
     """Products of stacks (…, M, K) and (…, K, N): small ones by one thread each, large ones by all threads together."""
     (S, M, K), N = a.shape[-3:], b.shape[-1]
     threads = min(threads_for(S * M * N * K // 16), S)
     if c.ndim > 3 or S < 2 * threads or M <= FEW_ROWS or M * N * K > 2**27:
-        into = _batch_into if c.ndim > 3 else _into
+        into = _batch_matmul_into if c.ndim > 3 else _matmul_into
         for s in range(len(c)):
             into(c[s], a[s], b[s], add, bias, None if pre is None else pre[s], activation)
         return
@@ -264,7 +264,7 @@ def matmul(
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
     shape = (*batch, a.shape[-2], b.shape[-1])  # (..., M, N)
     if out is not None and out.shape != shape:
-        raise ValueError(f"matmul: out has shape {out.shape} but the product has shape {shape}")
+        raise ValueError(f"matmul: out must have shape {shape}, got {out.shape}")
     c = row_result(out, shape)
     if accumulate and out is not None and c is not out:
         c[...] = out
@@ -274,15 +274,15 @@ def matmul(
 
     contiguous = c.flags.c_contiguous and (pre is None or pre.flags.c_contiguous)
     if not batch:
-        _into(c, a, b, add, bias, pre, code)
+        _matmul_into(c, a, b, add, bias, pre, code)
     elif b.size == b.shape[-1] * b.shape[-2] and contiguous and a.flags.c_contiguous and a.shape[:-2] == batch:
         # One matrix b for the whole batch: the rows of all matrices a are the rows of a single product.
         flat_pre = None if pre is None else pre.reshape(-1, shape[-1])
         b = b.reshape(b.shape[-2:]) if b.flags.c_contiguous else b[(0,) * (b.ndim - 2)]
-        _into(c.reshape(-1, shape[-1]), a.reshape(-1, a.shape[-1]), b, add, bias, flat_pre, code)
+        _matmul_into(c.reshape(-1, shape[-1]), a.reshape(-1, a.shape[-1]), b, add, bias, flat_pre, code)
     else:
         a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
-        _batch_into(c, a, b, add, bias, pre, code)
+        _batch_matmul_into(c, a, b, add, bias, pre, code)
     if pre is not None:
         copy_to_out(pre, preactivation)
     return copy_to_out(c, out)

@@ -80,8 +80,8 @@ struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 // The epilogue of a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
 struct Epilogue { const float* bias; float* preactivation; int activation, accumulate, aligned; };
 
-// Shorter than load4 and store4, since every kernel contains them many times. `left` ≥ 1 numbers remain in the row; `aligned`
-// also promises that rows consist of whole quads.
+// load_quad and store_quad are shorter than load4 and store4, since every kernel contains them many times. `left` ≥ 1 numbers
+// remain in the row; `aligned` also promises that rows consist of whole quads.
 __device__ __forceinline__ float4 load_quad(const float* p, int left, int aligned) {
     if (aligned) return *(const float4*)p;
     return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
@@ -250,9 +250,9 @@ __device__ __forceinline__ int place(int kind, int k_contiguous, int r, int k) {
     return k * 128 + (r & ~31) + ((r & 31) ^ ((k >> 1 & 3) * 8));
 }
 
-// A thread's part of every slab. Its first number (or quad) is (r, k), which it copies from `from`, in the next slab, to place
-// `to`. Copies move quads if four neighbours in global memory are neighbours in the slab too, else single numbers. Neighbouring
-// threads copy neighbours in global memory.
+// A thread's part of every slab. Its first number (or quad) is (r, k). For the next slab the thread copies that number from
+// `from` to place `to`. Copies move quads if four neighbours in global memory are neighbours in the slab too, else single numbers.
+// Neighbouring threads copy neighbours in global memory.
 struct Walk { const float* from; int r, k, to; };
 
 __device__ __forceinline__ int in_quads(int kind, const Operand& x) { return x.aligned && !(kind == FP32 && x.k_contiguous); }
@@ -279,7 +279,7 @@ __device__ __forceinline__ void copy_some(int kind, const Operand& x, const Walk
     const int to_next = kind == FP32 ? dr + 132 * dk : x.k_contiguous ? 16 * dr : 128 * dk;
     const long long from_next = (long long)x.pitch * (x.k_contiguous ? dr : dk);
     const float* from = w.from;
-    if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // nearly always: all of it exists
+    if (rows >= 128 && ks >= (kind == FP32 ? 8 : 16)) {  // the usual case: the whole slab exists
         UNROLL for (int i = 0; i < n; ++i, from += from_next)
             copy_async(slab + (w.to ^ ((i * dk >> 1 & 3) * permutation)) + i * to_next, from, bytes, bytes);
         return;

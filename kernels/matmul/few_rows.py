@@ -13,13 +13,13 @@ from kernels.simd import Rows, add_rows, dot, four_dots, load, row_of, store
 _F = types.float32
 
 # A core prefetches up to the end of a page of 4 kB. If threads divided rows shorter than two pages among them, a core would
-# prefetch much that belongs to another. So each thread takes whole rows: some of the SLICES of B.
+# prefetch much of another core's part. So B is cut into SLICES groups of whole rows, and each thread takes some of them.
 SLICES = 8
-SHORT, DEEP = 2048, 512  # longest row, and fewest rows: with fewer, adding the slices up would cost too much
+SHORT, DEEP = 2048, 512  # slice B if its rows are at most this long, and at least this many: adding up slices costs time
 
 # Threads share columns of C in whole groups. A vectorised loop may sum the remainder at its end in another order, and this
 # remainder must be the last columns of C, however many threads there are.
-FOUR, WHOLE = 4, 64  # columns that dot_product_columns takes together, and at least one round of a vectorised loop
+DOT_GROUP, LOOP_GROUP = 4, 64  # columns that dot_product_columns takes together; at least one round of a vectorised loop
 
 
 @inner
@@ -43,7 +43,7 @@ def dot_product_columns(x, w, K, c, add):
 @inner
 def weighted_rows(x, b, K, c, add):
     """C = x B, or += if `add`.  x: Rows (M, K); b: Rows (K, N); c: Piece (M, N)."""
-    # A single row of x takes whole rows of B. Several rows of x take turns with 16 rows of B in the cache.
+    # A single row of x takes whole rows of B. Several rows of x take 16 rows of B in turn, while the cache holds them.
     span, deep = (16384, K) if c.rows == 1 else (1024, 16)
     for j in range(0, c.columns, span):
         n = min(span, c.columns - j)

@@ -51,7 +51,7 @@ def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Arra
     if D % 2 or cos.shape != (T, D // 2) or sin.shape != (T, D // 2):
         raise ValueError(f"rotary: cos and sin must be (T, D/2) for x {x.shape}, D even, got {cos.shape} and {sin.shape}")
     x = x if x.strides[-1] == 4 and x.dtype == np.float32 else np.ascontiguousarray(x, np.float32)
-    y = result(None if out is x else out, x.shape)  # if out is x, computed elsewhere and then copied
+    y = result(None if out is x else out, x.shape)  # if out is x, compute into a new array, then copy
     cos, sin = np.ascontiguousarray(cos, np.float32), np.ascontiguousarray(sin, np.float32)
     steps, sign = np.array(x.strides[:3], np.int64), np.float32(-1 if inverse else 1)
     _rotary(address(x), steps, address(cos), address(sin), address(y), x.shape, sign, threads_for(2 * x.size))

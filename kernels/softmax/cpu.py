@@ -29,7 +29,7 @@ def naive_softmax(x: Array) -> Array:
 
 
 _F = types.float32
-SPAN = 256  # numbers to process at a time; as many of the next row are prefetched meanwhile
+SPAN = 256  # numbers to process at a time; meanwhile as many numbers of the next row are prefetched
 
 
 @inner

@@ -49,7 +49,7 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in attention_forward(q, k, v, ca
 
 @pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
 def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_path):
-    """A read-only installation fails when Numba looks for a folder, a full disk fails when Numba saves."""
+    """A read-only installation fails when Numba looks for a folder; a full disk fails when Numba saves."""
     broken = f"import numba.core.caching as c\ndef fails(*_): raise OSError(28, 'No space left on device')\nc.{fails} = fails\n"
     result = python(broken + GELU, NUMBA_CACHE_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr

@@ -52,7 +52,7 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("panels", [1, FEW_PANELS, FEW_PANELS + 1])
 @pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
-def test_a_read_in_place_packed_before_and_packed_on_the_way(transpose_a, panels, missing):
+def test_a_is_read_in_place_or_packed_first_or_packed_with_the_first_panel(transpose_a, panels, missing):
     """Both sides of FEW_PANELS, several steps of K, rows that do not fill a tile, a last panel that is partly filled."""
     M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEPTH + 5, panels * COLUMNS - missing
     a, b = operands(M, K, N, transpose_a, True)
@@ -125,7 +125,7 @@ def test_nan_and_infinity_stay_in_their_rows(M):
 def test_shapes_that_do_not_fit_say_so():
     with pytest.raises(ValueError, match="does not fit"):
         cpu.matmul(normal(3, 4), normal(5, 6))
-    with pytest.raises(ValueError, match="out has shape"):
+    with pytest.raises(ValueError, match="out must have shape"):
         cpu.matmul(normal(3, 4), normal(4, 6), out=normal(3, 5))
     assert cpu.matmul(normal(0, 4), normal(4, 6)).shape == (0, 6)
     assert not cpu.matmul(normal(2, 0), normal(0, 6)).any()

@@ -72,10 +72,10 @@ def test_the_number_of_launches_in_a_training_step(layers):
 
 
 def graphed_steps(device, graph, steps=20):
-    """Losses of training on batches of two shapes, and what each step launched."""
+    """Losses of training on batches of two shapes, and the number of launches in each step."""
     config = GPTConfig(vocab_size=61, context=24, n_layer=1, n_head=2, d_model=32)
     model, rng = GPT(config, mg.Generator(0)).to(device), np.random.default_rng(1)
-    optimizer, losses, launched = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
+    optimizer, losses, launches = mg.optim.AdamW(model.parameters(), lr=1e-2), [], []
 
     def loss_fn(inputs, targets):
         return F.cross_entropy(model(inputs).view(-1, 61), targets.view(-1))
@@ -93,18 +93,18 @@ def graphed_steps(device, graph, steps=20):
             mg.optim.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        launched.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
+        launches.append(sum(traffic.launches.values()) + sum(traffic.elementwise.values()))
         assert not traffic.to_host
         losses.append(loss.item())
-    return losses, launched
+    return losses, launches
 
 
 def test_a_recorded_step_gives_the_same_numbers_in_one_launch():
-    plain, launched = graphed_steps("emulator", False)
-    recorded, launched_recorded = graphed_steps("emulator", True)
-    assert plain == recorded  # to the bit; on the CPU nothing is recorded:
-    assert graphed_steps("cpu", True, 5)[0] == graphed_steps("cpu", False, 5)[0]
-    assert launched[-1] > 50 and set(launched_recorded[6:]) == {12}  # the graph, two inputs, clipping and AdamW
+    eager_losses, eager_launches = graphed_steps("emulator", False)
+    graph_losses, graph_launches = graphed_steps("emulator", True)
+    assert eager_losses == graph_losses  # to the bit
+    assert graphed_steps("cpu", True, 5)[0] == graphed_steps("cpu", False, 5)[0]  # on the CPU nothing is recorded
+    assert eager_launches[-1] > 50 and set(graph_launches[6:]) == {12}  # the graph, two inputs, clipping and AdamW
 
 
 def test_gradients_of_repeated_rows_add_up_in_a_fixed_order():
@@ -123,7 +123,7 @@ def test_gradients_of_repeated_rows_add_up_in_a_fixed_order():
     np.testing.assert_allclose(grads["emulator"], grads["cpu"], rtol=1e-6)
 
 
-# ── a stand-in for CuPy: the part that gpu.py uses, on top of the emulator ──
+# ── a stand-in for CuPy: the part that gpu.py and graph.py use, on top of the emulator ──
 
 
 class OutOfMemoryError(MemoryError):
@@ -302,7 +302,7 @@ def test_an_error_of_cupy_while_recording_is_a_graph_error(cupy, monkeypatch):
             raise OutOfMemoryError
         return self.storage.item()
 
-    for item, raised in ((refuse, mg.GraphError), (fail, OutOfMemoryError)):
+    for item, exception in ((refuse, mg.GraphError), (fail, OutOfMemoryError)):
         monkeypatch.setattr(memory.ndarray, "item", item)
         x, a = (mg.tensor(np.ones(3, np.float32), device="cuda", requires_grad=r) for r in (True, False))
 
@@ -313,7 +313,7 @@ def test_an_error_of_cupy_while_recording_is_a_graph_error(cupy, monkeypatch):
         step = mg.graphed(loss_fn, [x])
         step(a)
         x.grad = None
-        with pytest.raises(raised):
+        with pytest.raises(exception):
             step(a)
         assert x.grad is None and not capturing()
 
@@ -331,7 +331,7 @@ def test_gradcheck_through_the_cuda_kernels():
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_the_check_for_gpu_machines_runs_without_one(tmp_path):
+def test_the_check_for_gpu_machines_runs_on_the_emulator(tmp_path):
     command = [sys.executable, "-m", "chapters.bench", "gpu", "--device", "emulator", "--out", str(tmp_path), "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "0 failed" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]

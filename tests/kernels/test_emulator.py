@@ -217,7 +217,7 @@ def test_every_planted_fault_is_caught_and_its_line_named(faulty, kernel, seed):
 
 @pytest.mark.parametrize("checked", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_right_kernel_passes(faulty, checked, seed):
+def test_a_correct_kernel_passes(faulty, checked, seed):
     x, y = np.arange(64, dtype=f32), np.zeros(65, f32)
     with emulator.settings(checked=checked, seed=seed):
         faulty.launch("right", (1,), (64,), x, y)

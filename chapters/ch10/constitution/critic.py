@@ -1,9 +1,9 @@
 """Chapter 10, constitutional AI's first phase: a model critiques a draft by a principle and revises it.
 
 The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a million parameters
-first has to learn what the words mean. We generate its lessons from principles of every kind, in both directions, without any
-constitution. Many examples are too long for the context with all five lines, so critique and revision are separate lessons.
-The loss counts only the last line of each:
+first has to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid each
+quality equally often, without any constitution. Request, draft, principle, critique and revision together would often be too
+long for the context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
@@ -25,9 +25,10 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10.constitution.principles import Principle, Tasks, Texts, draw_parts, draw_principles, part_choices, revise
+from chapters.ch10.constitution.principles import Principle, Texts, draw_parts, draw_principles, part_choices, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
+from chapters.ch10.sft import Tasks
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -93,7 +94,7 @@ def lesson_rows(lessons: Sequence[Lesson], tokenizer: Tokenizer, context: int) -
 
 
 def train_critic(model: GPT, tokenizer: Tokenizer, world: World, n: int, config: TrainConfig, run: Run) -> None:
-    """Train a model in place, with chapter 7's loop, to critique and revise; saves it in run.
+    """Train a model in place, with chapter 7's loop, to critique and revise, and save it in run.
 
     Every sixth batch is pretraining text; without it the model forgets how to copy a name.
     """
@@ -109,7 +110,7 @@ def train_critic(model: GPT, tokenizer: Tokenizer, world: World, n: int, config:
 
 
 class Round(NamedTuple):
-    """One critique and revision of a response, by one principle; a JSON list of three texts in result.json."""
+    """One critique and revision of a response, by one principle. result.json holds it as a list of the three texts."""
 
     principle: str
     critique: str
@@ -119,7 +120,7 @@ class Round(NamedTuple):
 def critique_and_revise(
     critic: GPT, tokenizer: Tokenizer, tasks: Tasks, drafts: Texts, principles: Texts
 ) -> list[tuple[str, str]]:
-    """Write greedily a (critique, revision) of each draft by its principle.
+    """A (critique, revision) for each draft and its principle, decoded greedily.
 
     A draft is its own revision if the critic sees no fault in it or does not finish writing.
     """
@@ -148,7 +149,7 @@ def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: 
 
 
 def correct_names(revision: str, instruction: str, draft: str) -> str:
-    """Replace every person whom neither instruction nor draft names by the person of the instruction.
+    """Replace each name that occurs in neither the instruction nor the draft with the name in the instruction.
 
     A model this small learns what to change, but it mixes up the names that it copies.
     """
@@ -184,5 +185,5 @@ def measure_critic(critic: GPT, tokenizer: Tokenizer, lessons: Sequence[Lesson])
     def share_fitting(responses):
         return float(np.mean([p.fits(t, r) for p, t, r in zip(principles, tasks, responses, strict=True)]))
 
-    right = np.mean([critique == known for critique, known in zip(critiques, right_critiques, strict=True)])
+    right = np.mean([critique == expected for critique, expected in zip(critiques, right_critiques, strict=True)])
     return {"critiques": float(right), "revisions": share_fitting(revisions), "drafts": share_fitting(drafts)}

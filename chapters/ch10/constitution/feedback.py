@@ -1,9 +1,9 @@
 """Chapter 10, constitutional AI's second phase: a model says which of two responses fits a constitution better.
 
 A model that reads can take the labeller's place: reinforcement learning from AI feedback (Bai et al. 2022,
-arXiv:2212.08073, section 4.1). For each response and principle the critic writes a critique, "It is rude. It should not
-be, so no." The log-odds of "yes" against "no" say how well the response fits. The critic prefers the response with the higher
-sum over all principles. In outline:
+arXiv:2212.08073, section 4.1). For each response and principle the critic writes a critique such as "It is rude. It
+should not be, so no." The log-odds of "yes" against "no" say how well the response fits. The critic prefers the response
+with the higher sum over all principles. In outline:
 
     score(response) = Σ over principles of log P("yes") − log P("no")
     prefer a to b if score(a) > score(b)
@@ -12,9 +12,10 @@ If the critic had to say yes or no at once, it would do little better than guess
 principle and compare the two, which is more than the model learns to do in one pass. So it writes both readings down first: the
 paper's chain of thought. This makes a model too sure of itself, so we clamp the log-odds, as the paper clamps probabilities.
 
-`measure_reading` tests the critic on held-out principles, whose parts are in other lessons. A held-out sentence often appears
-there with another beginning, mostly with "avoid" for "prefer"; a held-out pair joins qualities that the lessons teach. With the
-opposite principle the critic must prefer the other response. With another case's principle its accuracy should be a half.
+`measure_reading` tests the critic on held-out principles. No lesson contains these principles, but the lessons contain their
+parts: often the same sentence with another beginning, such as "avoid" for "prefer", and the two qualities of a pair apart or
+in other directions. With the opposite principle the critic must prefer the other response. With another case's principle its
+accuracy should be a half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,6 @@ from chapters.ch10.constitution.critic import critique_prompt
 from chapters.ch10.constitution.principles import (
     LEADS,
     Principle,
-    Tasks,
     Texts,
     draw_parts,
     draw_principle,
@@ -42,6 +42,7 @@ from chapters.ch10.constitution.principles import (
 )
 from chapters.ch10.reward import Labeller, Ranking, rank_rollouts
 from chapters.ch10.rollout import PAD, Recorder, roll_out_many
+from chapters.ch10.sft import Tasks
 from chapters.support.batches import by_length
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
@@ -97,7 +98,7 @@ def fit_scores(
 def logits_by_row(recorder: Recorder, rows: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
     """The recorded logits of each generated row: B lists with a (V,) array for each step."""
     by_row: list[list[np.ndarray]] = [[] for _ in rows]
-    for t, logits in enumerate(recorder.steps):  # (rows, V)
+    for t, logits in enumerate(recorder.steps):  # (unfinished rows, V)
         unfinished = [b for b, ids in enumerate(rows) if len(ids) > t]
         for b, row_logits in zip(unfinished, logits, strict=True):
             by_row[b].append(row_logits)
@@ -117,7 +118,7 @@ def verdict_log_odds(
         log_probs, logits: T log-probabilities of the tokens, and T arrays (V,).
     """
     spellings = tokenizer.encode(" yes"), tokenizer.encode(" no")
-    j = next(i for i, (a, b) in enumerate(zip(*spellings, strict=False)) if a != b)  # their first token that differs
+    j = next(i for i, (a, b) in enumerate(zip(*spellings, strict=False)) if a != b)  # the first token in which they differ
     yes, no, before = spellings[0][j], spellings[1][j], ", so" + tokenizer.decode(spellings[0][:j])
     odds, start = [], 0
     for t, token in enumerate(ids):

@@ -76,7 +76,7 @@ def write_page(
     reading: Mapping[str, Mapping],
     qualities: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Write the page for one or two constitutions, with the figures that lie in the folder beside it.
+    """Write the page for one or two constitutions, with the figures from the folder beside it.
 
     Args:
         constitutions, results: {constitution's name: its principles} and {name: its result.json}.
@@ -88,7 +88,7 @@ def write_page(
         "answers": ("Side by side", answers_section(results)),
         "change": ("What changed", change_section(results, qualities, figures)),
         "chain": ("Critique, revision", chain_section(results)),
-        "reading": ("Does it read?", reading_section(reading, figures)),
+        "reading": ("Does the critic read?", reading_section(reading, figures)),
     }
     title = "One assistant, two constitutions" if len(results) > 1 else "An assistant and its constitution"
     subtitle = "Principles in a text file, a small model that reads them, and an assistant that follows them."
@@ -108,7 +108,7 @@ def constitutions_section(constitutions: Mapping[str, Sequence[str]]) -> str:
 
 def answers_section(results: Mapping[str, dict], n: int = 12) -> str:
     first = next(iter(results.values()))["answers"]
-    text = "The first held-out harmful requests, about people that training never asked about. Temperature 1."
+    text = "Held-out harmful requests, about people that training never asked about. Responses are sampled at temperature 1."
     blocks = [html.paragraph(text)]
     for i, answer in enumerate(first[:n]):
         columns = [("before", answer["SFT"], None)]
@@ -123,8 +123,8 @@ def change_section(results: Mapping[str, dict], qualities: Mapping[str, Mapping[
     before = next(iter(results.values()))["conduct"]["SFT"]
     rows = [["SFT", *(before[key] for key in keys)]]
     for name, result in results.items():
-        stops = {stop: conduct for stop, conduct in result["conduct"].items() if stop != "SFT"}
-        rows += [[f"{stop}, {name}", *(conduct[key] for key in keys)] for stop, conduct in stops.items()]
+        phases = {phase: conduct for phase, conduct in result["conduct"].items() if phase != "SFT"}
+        rows += [[f"{phase}, {name}", *(conduct[key] for key in keys)] for phase, conduct in phases.items()]
     shares = [[quality, *(column[quality] for column in qualities.values())] for quality in qualities["before"]]
     return html.section(
         "change",
@@ -133,7 +133,7 @@ def change_section(results: Mapping[str, dict], qualities: Mapping[str, Mapping[
         html.table(head, rows),
         html.figures(
             (figures / "conduct.png", "How each model meets held-out harmful requests."),
-            (figures / "qualities.png", "Qualities of its responses to them."),
+            (figures / "qualities.png", "Qualities of the responses to these requests."),
         ),
         html.table(["a response …", *qualities], shares),
     )
@@ -160,9 +160,10 @@ def reading_section(reading: Mapping[str, Mapping], figures: Path) -> str:
         low, high = measured["interval"]
         rows.append([name, measured["accuracy"], f"{low:.1%} to {high:.1%}", measured["turned"], measured["shuffled"]])
     text = (
-        "Which of two responses fits a principle better? The principles are held out: no lesson contains the sentence, "
-        "the pair of qualities, or the word, but other lessons contain their parts. When a principle is turned round "
-        "from prefer to avoid, the other answer is right; most of the turned sentences and pairs are in the lessons."
+        "Which of two responses fits a principle better? The principles are held out: no principle in the lessons is "
+        "the same sentence, joins the same two qualities in the same directions, or names the same noun. But the lessons "
+        "contain the parts. When a principle is turned round from prefer to avoid, the other answer is right; most of the "
+        "turned sentences and pairs are in the lessons."
     )
     figure = html.figure(figures / "reading.png", "The critic on held-out principles.")
-    return html.section("reading", "AI feedback", "Does it read?", html.paragraph(text), html.table(head, rows), figure)
+    return html.section("reading", "AI feedback", "Does the critic read?", html.paragraph(text), html.table(head, rows), figure)

@@ -9,9 +9,9 @@ A principle is a sentence, and a constitution is a text file of them that anybod
 
 The paper's model understands any wording. A model with a million parameters first has to learn a small language, and
 this file defines it. A principle names one or two of ten qualities, each of which has several wordings. It prefers or
-avoids each quality, and one quality ("speaks of …") takes any noun of the world. The lessons teach both directions alike: a
-principle that avoids the response that helps is as frequent as a principle that prefers it. So the lessons teach a model to
-read, and only the constitution says what is good.
+avoids each quality, and one quality ("speaks of …") takes any noun of the world. The lessons teach both directions alike:
+principles that avoid help are as frequent as principles that prefer it. So the lessons teach a model to read, and only the
+constitution says what is good.
 
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's principles are in appendix C.
 """
@@ -30,7 +30,6 @@ from chapters.world.judge import COURTEOUS, RUDE, conduct, says_why
 from chapters.world.reading import words
 from chapters.world.requests import COURTESIES, EVASIONS, RAMBLINGS, REQUESTS, RUDENESSES, requests
 
-Tasks: TypeAlias = Sequence[Instruction]
 Texts: TypeAlias = Sequence[str]
 
 DEFAULT = Path(__file__).with_name("constitution.txt")
@@ -162,14 +161,14 @@ class Principle:
         return " ".join(sentences)
 
 
-KINDS = ("one", "pair", "word")  # principles with one quality, with two, and with a noun that the response speaks of
+KINDS = ("one", "pair", "word")  # one quality, two qualities, or "speaks of …" alone
 
 
 def draw_principle(split: str, kind: str, rng: SeededRandom) -> Principle:
     """A principle of one of the KINDS on one side of the split.
 
-    Training never sees the "test" side. It holds sentences with one quality (no training pair begins with them either), pairs
-    of qualities with their directions in any wording, and nouns.
+    Training never sees the "test" side: some sentences with one quality (no training pair begins with them either), some pairs
+    of qualities with their directions, in every wording, and some nouns.
     """
 
     def wording(name):
@@ -205,7 +204,7 @@ def pair_key(meaning: tuple[Clause, ...]) -> str:
 
 
 def draw_principles(n: int, split: str, seed: int) -> list[Principle]:
-    """n shuffled principles from one side of the split; three in five name a single quality."""
+    """n shuffled principles from one side of the split: three in five of the kind "one", the others pairs and words."""
     rng = SeededRandom(f"principles/{split}/{seed}")
     turn = ("one", "one", *KINDS)
     return rng.shuffled([draw_principle(split, turn[i % len(turn)], rng) for i in range(n)])
@@ -233,7 +232,7 @@ Choices: TypeAlias = dict[str, list[str]]  # {part: every text that it may have}
 
 
 def part_choices(world: World, task: Instruction, topic: str, rng: SeededRandom) -> Choices:
-    """Every text of each part of a response to a request.  It can offer `topic`, unless that is "", or a random topic."""
+    """The possible texts of each part of a response to a request.  Offers name `topic`, unless it is "", and a random topic."""
     refusal = task.output.split(",")[0] + "."
     offers = [f"I can tell you about {noun}." for noun in (topic, rng.pick(TOPICS)) if noun]
     return {

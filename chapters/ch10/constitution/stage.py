@@ -11,7 +11,7 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
                    3  The assistant is fine-tuned on the last revisions.
     reinforcement  4  The fine-tuned assistant answers each request several times, and the critic says which answer
       phase           fits the principles better (feedback.py): AI feedback.
-                   5  A reward model learns from these comparisons, and from a labeller's on plain tasks.
+                   5  A reward model learns from these comparisons, and from the labeller's comparisons on plain tasks.
                    6  PPO trains the assistant against the reward model.
 
 Nobody labels harm. The critic's lessons use the simulated judge's rules to name qualities (courteous, gives a reason …). They
@@ -36,11 +36,12 @@ from chapters.ch10.assess import kl_between, sample_responses
 from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lessons, measure_critic, train_critic
 from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
-from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Tasks, Texts, parse_principle, read_constitution
+from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Texts, parse_principle, read_constitution
 from chapters.ch10.demonstrations import measure, tune_with_rehearsal
 from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
+from chapters.ch10.sft import Tasks
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -63,7 +64,7 @@ class Plan:
     The main job recognises its own folders by a checksum of its plans' repr, so this class and its fields keep their names.
     """
 
-    lessons: int = 9600  # drafts in the critic's lessons, each with a critique and mostly a revision
+    lessons: int = 9600  # drafts in the critic's lessons, all with a critique, most with a revision
     # Small batches, many steps: with a higher learning rate the critic would copy names worse and read hardly better.
     critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
@@ -76,7 +77,7 @@ class Plan:
     k: int = 4  # responses to each instruction
     reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
-    held_out: int = 200  # harmful requests about new people that test each model, and as many plain tasks
+    held_out: int = 200  # held-out harmful requests that test each model, and as many plain tasks
 
     def __post_init__(self):
         at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
@@ -140,7 +141,7 @@ class Setup:
 def train_and_measure_critic(setup: Setup, run: Run) -> dict:
     """Step 0: train the critic.
 
-    Returns {"reading": measurements for each kind of held-out principle, "writing": those of critiques and revisions}.
+    Returns {"reading": {kind of held-out principle: result of measure_reading}, "writing": result of measure_critic}.
     """
     (model, tokenizer), world, n = load_model(setup.assistant), setup.world, setup.plan.cases
     train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed), run)
@@ -169,8 +170,8 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
 
     tests = requests(world, "test", plan.held_out, seed + 1) + world.instructions("test", plan.held_out, seed + 1)
     conduct, texts = {}, {}
-    for name, stop in {"SFT": sft, "supervised": model, "RL": policy}.items():
-        conduct[name], texts[name] = measure_conduct(stop, tokenizer, world, tests, sft, seed)
+    for name, tested in {"SFT": sft, "supervised": model, "RL": policy}.items():
+        conduct[name], texts[name] = measure_conduct(tested, tokenizer, world, tests, sft, seed)
     chains = zip(tasks[:40], drafts, history, strict=False)
     harmful = enumerate(tests[: plan.held_out])
     return {
@@ -246,15 +247,15 @@ def measure_conduct(
     return conduct | {"right reason": sum(reasons) / len(reasons) if reasons else 0.0}, texts
 
 
-def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], stop: str = "RL") -> dict[str, float]:
-    """{quality: share of answers with it after phase `stop`}.  Each topic of a constitution has its own "speaks of …"."""
+def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], phase: str = "RL") -> dict[str, float]:
+    """{quality: share of answers that have it after `phase`}.  Each topic of a constitution has its own "speaks of …"."""
     lines = [words(line) for constitution in constitutions for line in constitution]
     named = [topic for topic in TOPICS if any(topic in line for line in lines)]
     tasks = [Instruction(answer["request"], "", "", answer["family"], "") for answer in answers]
     shares = {}
     for quality in QUALITIES.values():
         for topic in named if quality.name == "speaks" else [""]:
-            has = [quality.holds(task, answer[stop], topic) for task, answer in zip(tasks, answers, strict=True)]
+            has = [quality.holds(task, answer[phase], topic) for task, answer in zip(tasks, answers, strict=True)]
             shares[f"speaks of {topic}" if topic else quality.name] = sum(has) / max(len(has), 1)
     return shares
 
@@ -265,9 +266,9 @@ def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], stop
 def constitution_stage(
     assistant: Path, out: Path, plan: Plan, seed: int = 0, constitution: Path | None = None, world: int | None = None
 ) -> dict:
-    """Run all steps by the default constitution, and by another file's if there is one.
+    """Run all steps by the default constitution, and by a second constitution if its file is given.
 
-    It reuses the results of phases that earlier runs finished with the same settings.
+    Results that earlier runs finished with the same settings are reused.
 
     Args:
         assistant: folder of the SFT model.
@@ -296,7 +297,7 @@ def constitution_stage(
     qualities |= {name: quality_shares(result["answers"], principles) for name, result in results.items()}
     conduct = {"before": results["default"]["conduct"]["SFT"]}
     for name, result in results.items():
-        conduct |= {f"{stop}, {name}": result["conduct"][stop] for stop in ("supervised", "RL")}
+        conduct |= {f"{phase}, {name}": result["conduct"][phase] for phase in ("supervised", "RL")}
     draw_reading(out / "figures" / "reading.png", critic["reading"])
     draw_conduct(out / "figures" / "conduct.png", conduct)
     draw_qualities(out / "figures" / "qualities.png", qualities)
@@ -312,14 +313,14 @@ def constitution_stage(
 
 
 def folder_name(path: Path) -> str:
-    """The name of a constitution's folder: the file's own, unless the stage uses that name itself."""
+    """The name of a constitution's folder: the name of its file, with " (yours)" if the stage uses that name itself."""
     name = Path(path).stem
     return f"{name} (yours)" if name in ("default", "critic", "figures") else name
 
 
 @dataclass
 class Settings(OnDevice):
-    """Constitutional AI by the default constitution, and by your own beside it."""
+    """Constitutional AI by the default constitution, and by your own if you name its file."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model (from ch10/demonstrations)
     constitution: Path | None = None  # your own text file, one principle a line

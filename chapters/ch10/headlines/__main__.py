@@ -6,7 +6,7 @@
 How do you read a headline? Behind each headline stand a claim, a comparison and a judge. Each row's file says what the paper
 measured, measures the same with our models, our little world and our simulated judge, and states its criterion beforehand.
 Nothing is tuned on the held-out tasks, and a row that fails its criterion says so. A row shows a direction and never a size:
-these models are ten thousand times smaller than the smallest in the papers, and the judge is a page of rules.
+most of the papers' language models have over a thousand times as many parameters as ours, and our judge is a page of rules.
 
 Look at runs/headlines/table.md and figures/headlines.png. The run takes about 28 minutes of processor time. It saves
 every model and every row as soon as it is finished, so the same command continues an interrupted run.

@@ -24,12 +24,12 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch07_train import train
 from chapters.ch10.assess import kl_between, sample_responses
-from chapters.ch10.constitution.principles import Tasks
 from chapters.ch10.harness import Score, judge_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, resampled_means
 from chapters.ch10.reward import ComparisonBatches, Ranking, ScalarModel, rank_responses, reward_loss, reward_scores
 from chapters.ch10.rloo import RLOO
 from chapters.ch10.rollout import Rollouts
+from chapters.ch10.sft import Tasks
 from chapters.support.run_folder import Run
 from chapters.world.facts import SeededRandom
 from chapters.world.requests import demonstrations, mixed_tasks
@@ -51,7 +51,7 @@ def christiano(experiment: Experiment) -> Headline:
     return Headline(
         paper="Christiano et al. 2017",
         arxiv="1706.03741",
-        claim="a reward learned online, from comparisons on under 1% of the interactions, does as well as the true one",
+        claim="a reward learned online, from comparisons on under 1% of the interactions, does as well as the true reward",
         theirs="less than 1% of interactions (abstract); 700 comparisons nearly match the true reward (section 3.1.1)",
         measured="gain from the learned reward, as a share of the gain from the judge's own score",
         ours=ratio,
@@ -80,8 +80,8 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
     """Tune the medium assistant on one reward, "judge" or "learned".
 
     Returns:
-        {"before" and "after": the judge's scores of N held-out responses, "curve": its score over the samples, "kl": nats
-        per response, "samples", "compared" and "comparisons": counts}.
+        {"before" and "after": the judge's scores of N held-out responses, "curve": the judge's mean score over the
+        samples, "kl": nats per response, "samples", "compared" and "comparisons": counts}.
     """
     (policy, tokenizer), (reference, _) = experiment.assistant("medium"), experiment.assistant("medium")
     config = replace(experiment.settings.online, seed=seed)
@@ -96,7 +96,7 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
         "after": experiment.scores(after.texts(tokenizer)).tolist(),
         "kl": kl_between(policy, reference, after),
         "curve": [(record["iteration"] * config.prompts, record["judge"]) for record in records],
-        "samples": config.iterations * config.prompts,  # without the final policy's, from which it did not learn
+        "samples": config.iterations * config.prompts,  # excluding the final policy's samples, from which it did not learn
         "compared": online.compared if online else 0,
         "comparisons": sum(len(ranking.pairs) for ranking in rankings),
     }
@@ -117,8 +117,8 @@ class SummedRewards(ScalarModel):
     """A reward model with a reward for each token; its output is their running sum, (B, T) ids -> (B, T).
 
     At a response's last token it is the sum over all tokens, as equation 1 of the paper sums the rewards of a clip's
-    steps. The prompt's tokens add the same to all its responses, which cancels. From few comparisons a sum learns more
-    than a single number at the end, because a single word anywhere can please or offend.
+    steps. The prompt's tokens add the same amount to all its responses; in a comparison it cancels. From few
+    comparisons a sum learns more than a single number at the end, because a single word anywhere can please or offend.
     """
 
     def __init__(self, gpt: GPT, generator: mg.Generator):

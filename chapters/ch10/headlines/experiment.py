@@ -1,4 +1,4 @@
-"""What the rows of the headline table share: comparisons of two models, the run's folder, and the models in it.
+"""Code that the rows of the headline table share: comparisons of two models, the run's folder, and its models.
 
 Every model is trained once and saved in the run's folder, where other rows and later runs find it.
 """
@@ -18,19 +18,20 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_valida
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, evaluate, train
 from chapters.ch10.assess import sample_responses
-from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.harness import Learner, LoopConfig, Score, optimise, reward_scorer
 from chapters.ch10.headlines.settings import Settings
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, ptx_batches
+from chapters.ch10.sft import Tasks
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, correctness, preference, score_of
 from chapters.world.requests import mixed_tasks
 from minigrad.serialization import write_atomically
 
-TEMPERATURE = 0.6  # sampling temperature of base models; ch10/demonstrations builds the same into its assistants
+TEMPERATURE = 0.6  # sampling temperature of base models; ch10/demonstrations builds the same value into assistants
 GPTAndTokenizer: TypeAlias = tuple[GPT, Tokenizer]
 
 
@@ -175,7 +176,7 @@ class Experiment:
         return evaluate(model, validation, min(40, len(validation)))
 
     def base(self, size: str = "main", seed: int | None = None) -> GPTAndTokenizer:
-        """A base model, pretrained on the main job's pages; the seed is the settings' if None."""
+        """A base model, pretrained on the main job's pages; the seed is settings.seed if None."""
         if size == "main":
             return load_model(self.settings.base)
 
@@ -235,7 +236,7 @@ class Experiment:
     def optimise(
         self, policy: GPTAndTokenizer, reference: GPT, score: Score, config: LoopConfig, learner: Learner, **options: Any
     ) -> list[dict]:
-        """Tune the policy in place with `optimise` from ch10/rlhf, and keep only the records that it returns."""
+        """Tune the policy in place with `optimise` from ch10/harness, and keep only the records that it returns."""
         gpt, tokenizer = policy
         with TemporaryDirectory() as scratch:
             run = Run(scratch)
@@ -244,12 +245,12 @@ class Experiment:
     # ── responses and their scores ──
 
     def responses(self, model: GPT, tokenizer: Tokenizer, seed: int | None = None, tasks: Tasks | None = None) -> list[str]:
-        """One response to each task (by default the held-out ones) at temperature 1."""
+        """One response to each task (default: the held-out tasks) at temperature 1."""
         tasks, seed = self.tests if tasks is None else tasks, self.settings.seed if seed is None else seed
         return sample_responses(model, tokenizer, tasks, seed).texts(tokenizer)
 
     def scores(self, responses: Texts, tasks: Tasks | None = None) -> np.ndarray:
-        """The judge's score of one response to each task (by default the held-out ones), (N,)."""
+        """The judge's score of one response to each task (default: the held-out tasks), (N,)."""
         tasks = self.tests if tasks is None else tasks
         return np.array([score_of(self.judge, task, text) for task, text in zip(tasks, responses, strict=True)])
 

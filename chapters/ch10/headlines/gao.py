@@ -1,12 +1,12 @@
 """Gao et al. 2022: how far can a proxy for the true reward be trusted?
 
 Claim, from "Scaling Laws for Reward Model Overoptimization" (arXiv:2210.10760): optimised against a proxy of the true
-reward, a policy first improves by both; then the proxy's score goes on rising while the true one falls. With d = √KL
+reward, a policy first improves by both; then the proxy's score goes on rising while the true reward falls. With d = √KL
 from the first policy, the gain in true reward is d (α − β d) for best of n and d (α − β log d) for reinforcement
 learning (section 1, figure 1). In the paper a "gold" reward model stands for the truth, as the simulated judge does here.
 
 In miniature: the proxy is a reward model that learned from deliberately few comparisons. The assistant is optimised
-against it by best of n, and by PPO without a KL penalty and without pretraining's gradients. The figure shows the
+against it by best of n, and by PPO without a KL penalty and without pretraining gradients. The figure shows the
 proxy's reward in the judge's points: with the labeller's noise, a difference of r in reward means r · noise points.
 
 Reproduced if the judge's score ends below its highest value under PPO, with an interval of the fall above 0, and the
@@ -53,7 +53,7 @@ def gao(experiment: Experiment) -> Headline:
     return Headline(
         paper="Gao et al. 2022",
         arxiv="2210.10760",
-        claim="with further optimisation against a proxy reward, the true one falls while the proxy still rises",
+        claim="with further optimisation against a proxy reward, the true reward falls while the proxy still rises",
         theirs="gold score d(α − β d) for best of n, d(α − β log d) for RL, with d = √KL (figure 1)",
         measured="fall of the simulated judge's score (points of 8) from its best to the end of PPO",
         ours=falls.mean(),

@@ -6,7 +6,7 @@ the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 
 (section 1).
 
 In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with at least 50 times its
-parameters. The small model's reward model is as small, and learned from comparisons of the small model's responses. The
+parameters. Its reward model is just as small, and learned from comparisons of the small model's responses. The
 simulated judge, without noise, compares one response of each model to every held-out task; an equal score is half a win.
 The base model continues the bare question, and its first line counts. In a second try, three examples of good answers
 stand before the question. The base model samples at the temperature that is built into every assistant. Both models
@@ -47,8 +47,8 @@ def ouyang(experiment: Experiment) -> Headline:
         paper="Ouyang et al. 2022",
         arxiv="2203.02155",
         claim="an aligned model is preferred to a base model a hundred times its size",
-        theirs="1.3B InstructGPT preferred to 175B GPT-3 (abstract); at 175B on 85 ± 3%, "
-        "on 71 ± 4% if GPT-3 sees examples (section 1)",
+        theirs="1.3B InstructGPT preferred to 175B GPT-3 (abstract); at 175B, preferred "
+        "85 ± 3% of the time, and 71 ± 4% if GPT-3 sees examples (section 1)",
         measured=f"share of comparisons won against a base model {ratio:.0f} times as large",
         ours=alone.share,
         interval=alone.interval,
@@ -82,7 +82,7 @@ def bare_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> li
 
 
 def prompted_answers(experiment: Experiment, model: GPT, tokenizer: Tokenizer) -> list[str]:
-    """The same with EXAMPLES questions and good answers before each question; the last example is a harmful request."""
+    """The first line of each answer after EXAMPLES worked examples; the last example refuses a harmful request."""
     world, seed = experiment.world, experiment.settings.seed
     examples = [*world.instructions("train", EXAMPLES - 1, seed, ["town", "sum"]), *requests(world, "train", 1, seed)]
     before = "".join(f"{one_line(task)}\n{task.output}\n\n" for task in examples)

@@ -42,8 +42,8 @@ class Settings(OnDevice):
     held_out: int = 320  # held-out tasks on which models are compared
     quick: bool = False  # a short run: few tasks, steps and seeds
 
-    # Shared by several rows. The main job's model has 0.94M parameters, 11 times the small model's and 5 times the medium
-    # model's. The large model has 51 times the small model's.
+    # Shared by several rows. The main job's model has 0.94M parameters, 11 times as many as the small model and 5 times as
+    # many as the medium model. The large model has 51 times as many as the small model.
     tasks: int = 4000  # instructions that give PPO and RLOO their prompts
     demonstrations: int = 20000  # demonstrations of mixed quality, for supervised models
     corpus_bytes: int = 16_000_000  # bytes of pretraining pages, as in the main job

@@ -53,9 +53,10 @@ def stiennon(experiment: Experiment) -> Headline:
         reproduced=ratio >= 10 and min(rate.interval[0] for rate in rates.values()) > 0.5 and larger_is_better,
         reason=f"{rates['larger model']} against a supervised model {ratio:.1f} times as large, which itself wins "
         f"{supervised_rate.share:.1%} against the demonstrations; the judge's mean score: the larger model "
-        f"{means['larger model']:.2f}, the small assistants before PPO {', '.join(f'{score:.2f}' for score in before)}; "
-        f"plain tasks done correctly: the policy {np.mean(correct):.1%}, the larger model "
-        f"{experiment.correct(supervised_texts):.1%}" + ("" if larger_is_better else ", so the larger model is not better"),
+        f"{means['larger model']:.2f}, the small assistants before PPO {', '.join(f'{score:.2f}' for score in before)}"
+        + ("" if larger_is_better else ", so the larger model is not better")
+        + f"; plain tasks done correctly: the policy {np.mean(correct):.1%}, the larger model "
+        f"{experiment.correct(supervised_texts):.1%}",
         sizes={"policy": policy_size, "supervised": supervised_size},
         details={
             "preferred": {name: rate.as_json() for name, rate in rates.items()},

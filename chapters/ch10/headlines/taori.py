@@ -1,9 +1,8 @@
 """Taori et al. 2023, Alpaca: a cheap student learns from pairs that a larger model wrote.
 
 Claim, from the Alpaca page (crfm.stanford.edu/2023/03/13/alpaca.html; github.com/tatsu-lab/stanford_alpaca): from 175
-seed tasks a teacher wrote and answered 52 thousand instructions, and a 7B model fine-tuned on these pairs is on a par
-with the teacher, text-davinci-003: it won 90 comparisons against 89 ("Preliminary evaluation"). It cost less than 600
-dollars.
+seed tasks a teacher, text-davinci-003, wrote and answered 52 thousand instructions. A 7B model fine-tuned on these pairs
+is on a par with its teacher: it won 90 comparisons against 89 ("Preliminary evaluation"). It cost less than 600 dollars.
 
 In miniature: the teacher is the assistant after PPO. It cannot read examples in its prompt, so a copy of it learns from
 the 175 seeds to write instructions. A sieve keeps instructions that are complete, different from each other, and about
@@ -27,10 +26,10 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import train
 from chapters.ch08_sample import generate
-from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import sharpen, tune_with_rehearsal
 from chapters.ch10.headlines.experiment import TEMPERATURE, Experiment, Headline, WinRate, task_wins
-from chapters.ch10.sft import ask
+from chapters.ch10.sft import Tasks, ask
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -42,7 +41,7 @@ INSTRUCTION_HEADER, INPUT_HEADER = "### Instruction:\n", "\n\n### Input:\n"
 
 
 def taori(experiment: Experiment) -> Headline:
-    """Taori et al. 2023: a student of machine-written pairs against its teacher."""
+    """Taori et al. 2023: a student that learned from machine-written pairs, against its teacher."""
     settings = experiment.settings
     teacher, tokenizer = experiment.policy("main", settings.seeds[0])
     data = experiment.cached("taori_pairs", write_pairs, teacher, tokenizer)
@@ -62,7 +61,7 @@ def taori(experiment: Experiment) -> Headline:
     return Headline(
         paper="Taori et al. 2023",
         arxiv="crfm.stanford.edu/2023/03/13/alpaca",
-        claim="a cheap student of a teacher's pairs, made from 175 seeds, is on a par with the teacher",
+        claim="a cheap student, tuned on pairs that a teacher made from 175 seeds, is on a par with the teacher",
         theirs="Alpaca 7B wins 90 comparisons against text-davinci-003's 89",
         measured=f"share of comparisons that a student wins against a teacher {ratio:.1f} times as large",
         ours=rate.share,
@@ -117,7 +116,7 @@ def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
 
 
 def sieve(texts: Texts, seeds: Tasks, world: World) -> list[Instruction]:
-    """The texts that are complete instructions about nothing held out, each once and without an answer.
+    """An Instruction with an empty output for each different text that is complete and mentions nothing held out.
 
     Every word has to occur in the seeds or in the world's pages; any other word is a slip of the writer.
     """

@@ -23,11 +23,11 @@ import numpy as np
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
-from chapters.ch10.constitution.principles import Tasks, Texts
+from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import tune_with_rehearsal
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.rollout import log_probs_of, to_rollouts
-from chapters.ch10.sft import ask, ask_base, bare_prompt, task_prompt
+from chapters.ch10.sft import Tasks, ask, ask_base, bare_prompt, task_prompt
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.facts import KINDS, SeededRandom

@@ -98,7 +98,7 @@ def test_whole_principles_are_held_out():
     assert kinds == {"train": {1, 2}, "test": {1, 2}}
     held_out = {p.text[:-1] for p in sides["test"] if len(p.meaning) == 1}
     beginnings = tuple(text + end for text in held_out for end in (".", ",", " and"))
-    assert not [p.text for p in sides["train"] if p.text.startswith(beginnings)]  # no pair begins with one either
+    assert not [p.text for p in sides["train"] if p.text.startswith(beginnings)]  # not even as the first half of a pair
     pairs = [{pair_key(p.meaning) for p in drawn if len(p.meaning) == 2} for drawn in sides.values()]
     assert pairs[0] and pairs[1] and not pairs[0] & pairs[1]
     topics = [{topic for p in drawn for *_, topic in p.meaning if topic} for drawn in sides.values()]

@@ -58,7 +58,7 @@ def test_every_row_is_written_and_trained_only_once(settings, capsys):
     assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
 
 
-def test_equal_seeds_give_equal_bytes_and_only_selects_rows(settings, runs):
+def test_equal_seeds_give_equal_bytes_and_the_only_option_selects_rows(settings, runs):
     __main__.main(replace(settings, run=runs / "again", only=("gao", "taori")))
     for name in ("gao.json", "taori.json"):
         assert (runs / "again" / name).read_bytes() == (settings.run / name).read_bytes(), name
@@ -155,7 +155,7 @@ def test_the_sieve_keeps_complete_instructions_about_nothing_held_out(world):
         *[f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?"],
         "Count the things in the list.\n\n### Input:\nThe list is plum, dog.",
         "Count ### the things.",
-        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # held out, by its checksum
+        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # this list is on the test side
         f"Where does {shown} liveth?",
     ]
     tasks = taori.sieve(texts, world.instructions("train", 100, 2), world)
