@@ -109,7 +109,7 @@ class Module:
                 yield name, module
 
     def _paths(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Every path through the tree and the module at its end; a shared module is there several times."""
+        """Every path through the tree and the module at its end; a shared module appears several times."""
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:

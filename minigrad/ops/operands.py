@@ -1,6 +1,7 @@
 """Operands as callers pass them, made ready for an operation: dtypes, shapes, axes, devices and indices.
 
-Dtypes follow PyTorch's promotion rules. A Python or NumPy number does not change a tensor's dtype: float32 stays float32.
+Dtypes follow PyTorch's promotion rules. A number changes a tensor's dtype only if it is of a higher kind: a float32
+tensor stays float32 beside any number, and an int64 tensor becomes float32 beside 0.5.
 Every check raises an error that names the operation and the shapes.
 """
 
