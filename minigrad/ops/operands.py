@@ -132,13 +132,13 @@ def in_float32(operation: CallableT) -> CallableT:
         values = (*args, *kwargs.values())
         if not any(isinstance(t, TensorBase) and t.dtype == np.float16 for t in values):
             return operation(*args, **kwargs)
-        wide = [_widened(value) for value in args]
-        return to_dtype(operation(*wide, **{name: _widened(value) for name, value in kwargs.items()}), np.float16)
+        wide = [_widen(value) for value in args]
+        return to_dtype(operation(*wide, **{name: _widen(value) for name, value in kwargs.items()}), np.float16)
 
     return cast(CallableT, widened)
 
 
-def _widened(value):
+def _widen(value):
     return to_dtype(value, float32) if isinstance(value, TensorBase) and value.dtype == np.float16 else value
 
 
