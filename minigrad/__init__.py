@@ -4,7 +4,7 @@
     import minigrad.nn as nn
     import minigrad.nn.functional as F
 
-Everything here behaves as it does in PyTorch; a missing name raises an error that says so.
+Names and behaviour are PyTorch's, except where a docstring says otherwise. A missing name raises an error that says so.
 """
 
 # A table of names, several a line:

@@ -9,14 +9,15 @@ array and read and write all three each time. Two measures avoid that; both must
    an array that is not owned makes a new array, which is owned from then on.
 
 2. Let the kernel add. Most kernels can add their result to an array while they write it, which saves a pass over memory. The
-   backward pass of such an operation calls `ctx.take(i)`. It gets the sum so far for input i, and must return the new sum:
+   backward pass of such an operation calls `ctx.take(i)`. It gets the sum so far for input i, and must return the new sum.
+   Three examples:
 
        x + f(layer_norm(x))      the gradient along the residual path waits, and layernorm's backward adds its own to it
        tied embedding and head   the second use of the matrix adds to the gradient of the first, in place
-       a second batch            a parameter's .grad from the first batch is added to where it lies
+       a second batch            its gradient is added to the .grad from the first batch, in place
 
-   With to_write=True, take() returns only an array that the kernel may write to: owned, and apart from everything that the
-   backward pass reads.
+   With to_write=True, take() returns only an array that the kernel may write to: an owned array that shares no memory with
+   the arrays that the backward pass reads.
 """
 
 from typing import Any, Sequence
@@ -68,7 +69,7 @@ class GradientSums:
         self._arrays = [id(a) for a in (*self._output_grads, *self._node.ctx.saved, *input_grads)]
 
     def add(self, tensor: Any, grad: Any) -> None:
-        """Add a gradient, an array of the tensor's shape and dtype, to what the tensor has received."""
+        """Add a gradient, an array of the tensor's shape and dtype, to the tensor's sum."""
         owned = grad.base is None and self._arrays.count(id(grad)) == 1
         taken = id(tensor) in self._taken  # then grad is the whole sum
         if tensor.node is None or tensor.retains_grad:
@@ -104,7 +105,7 @@ class GradientSums:
         return earlier.array
 
     def _is_apart(self, array: Any) -> bool:
-        """Whether an array shares no memory with what the running backward pass reads."""
+        """Whether an array shares no memory with the arrays that the running backward pass reads."""
         ctx = self._node.ctx
         read = [a for a in (*self._output_grads, *ctx.saved) if isinstance(a, type(array))]
         return not any(ctx.xp.may_share_memory(array, a) for a in read)

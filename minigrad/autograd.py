@@ -1,4 +1,4 @@
-"""Recording and checking: the context managers around the graph, under PyTorch's module name."""
+"""Function, and the switches for recording and checking the graph, under PyTorch's module name."""
 
 from minigrad.engine import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.function import Function

@@ -22,7 +22,7 @@ class Checkpoint(Function):
             return function(Tensor(x)).array
 
     # y = f(x). The backward pass runs f again, recorded this time, on the same input and with the generator in the same state
-    # (for dropout). Its own backward() adds to the gradients of the parameters inside f; dx is what this function returns.
+    # (for dropout). y.backward() adds to the gradients of the parameters inside f, and this function returns dx.
     @staticmethod
     def backward(ctx, dy):
         x, function, generator_state = ctx.saved

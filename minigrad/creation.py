@@ -60,7 +60,7 @@ def _on_device(array: Any, dtype: Any, device: str | None, requires_grad: bool =
 
 def _refuse_dtype(name: str, dtype: Any, kinds: str) -> None:
     if dtype is not None and np.dtype(dtype).kind in kinds:
-        raise RuntimeError(f"{name}: no such tensor of {np.dtype(dtype)}; choose another dtype")
+        raise RuntimeError(f"{name}: {np.dtype(dtype)} is not supported; choose another dtype")
 
 
 def zeros(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -108,11 +108,13 @@ def arange(
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
     first, last, stride = (float(number) for number in ((0, start, step) if end is None else (start, end, step)))
     if not math.isfinite(first + last + stride) or stride == 0 or (last - first) * stride < 0:
-        raise RuntimeError(f"arange: expected a finite step from start to end, got {first:g}, {last:g} and step {stride:g}")
+        raise RuntimeError(
+            f"arange: expected finite numbers and a step towards the end, got {first:g}, {last:g} and step {stride:g}"
+        )
     _refuse_dtype("arange", dtype, "b")
     xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
     kind = None if dtype is None else np.dtype(dtype).kind
-    if kind is not None and kind in "iu":  # as in PyTorch: whole steps from a whole start; int64 rounds the end, too
+    if kind is not None and kind in "iu":  # as in PyTorch, start and step are truncated, and for int64 the end
         if int(stride) == 0:
             raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
         count = math.ceil((int(last) - int(first)) / int(stride) if np.dtype(dtype) == int64 else (last - first) / stride)

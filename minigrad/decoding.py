@@ -42,6 +42,6 @@ def decoder(layers: Sequence[Layer], norm: Norm, head: Matrix, **shape: Any) -> 
 def _kernels_for(array: Any) -> Any:
     if kernels.device_of(array) != "cpu" or kernels.serving(array).module == "cuda":
         raise kernels.DeviceError(
-            "decoding: the compiled decoder is made for the CPU; move the model with .cpu(), out of the emulator too"
+            "decoding: the compiled decoder is made for the CPU, not for a GPU or the emulator; move the model with .cpu()"
         )
     return kernels.serving(array)

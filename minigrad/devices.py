@@ -14,7 +14,7 @@ _PRECISIONS = {"highest": "fp32", "high": "tf32", "medium": "bf16"}
 def set_default_device(device: str) -> None:
     """Make new tensors, and the parameters of new modules, on `device` from now on: "cpu", "cuda" or "emulator".
 
-    from_numpy shares its array's memory, so it stays on the CPU, as in PyTorch; as_tensor and tensor do not.
+    A tensor from from_numpy stays on the CPU, as in PyTorch, because it shares its array's memory.
 
     Raises:
         DeviceError: if the device is not available.
@@ -43,7 +43,7 @@ def set_float32_matmul_precision(precision: str) -> None:
 
 
 def get_float32_matmul_precision() -> str:
-    """The precision that set_float32_matmul_precision set."""
+    """The current precision, by its name in set_float32_matmul_precision."""
     return next(name for name, mode in _PRECISIONS.items() if mode == gpu.matmul_precision())
 
 

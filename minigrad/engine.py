@@ -29,14 +29,14 @@ class TensorBase:
         array: the NumPy or CuPy array.
         requires_grad: whether backward() computes a gradient for this tensor.
         grad: the gradient, a tensor of the same shape and dtype; None before backward().
-        node, index: the Node that computed this tensor, and which of its outputs it is. A leaf has no node.
+        node, index: the Node that computed this tensor, and the tensor's number among the node's outputs. A leaf has no node.
         retains_grad: whether an interior tensor stores its gradient too.
     """
 
     __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "retains_grad", "__weakref__")
 
     # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
-    # it, because the engine comes before Tensor; PyTorch's C++ engine is told its Python class in the same way.
+    # it, because this file cannot import tensor.py; PyTorch's C++ engine is told its Python class in the same way.
     result_class: ClassVar[type] = object
 
     def __init__(self, array: Any, requires_grad: bool = False, node: "Node | None" = None, index: int = 0):
@@ -54,7 +54,9 @@ class TensorBase:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if self.node is not None and not value:
-            raise RuntimeError("requires_grad: an operation computed this tensor, and only a leaf can change; call .detach()")
+            raise RuntimeError(
+                "requires_grad: only a leaf can stop requiring grad, and an operation computed this; call .detach()"
+            )
         if value and self.array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {self.dtype}; convert it with .float()")
         self._requires_grad = bool(value)
@@ -99,7 +101,7 @@ class TensorBase:
 
         Args:
             gradient: the upstream gradient, shaped like this tensor; a tensor of one element may leave it out (it is 1).
-            retain_graph: keep what the operations saved, so that backward can run again.
+            retain_graph: keep the operations' saved arrays, so that backward can run again.
 
         >>> import minigrad as mg
         >>> x = mg.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -191,7 +193,7 @@ class Node:
         """
         if self.ctx is None:
             raise RuntimeError(
-                f"backward: {self} was already differentiated and has freed what it saved; "
+                f"backward: {self} was already differentiated and has freed its saved arrays; "
                 "call the first backward with retain_graph=True"
             )
         changed = written_since(self.time, self.ctx.saved)
@@ -240,7 +242,7 @@ mode = _Mode()
 
 
 class Switched:
-    """A block, or the calls of a decorated function, in which one of this thread's switches has another value."""
+    """Sets one of this thread's switches: inside a `with` block, or while a decorated function runs."""
 
     def __init__(self, name: str, value: bool):
         self.name, self.value = name, value
@@ -261,16 +263,16 @@ class Switched:
 
         @wraps(function)
         def generate(*args, **kwargs):  # the switch is set while the generator runs, not while its caller does
-            in_block = Switched(self.name, self.value)(lambda resume: resume())
+            switched = Switched(self.name, self.value)(lambda resume: resume())
             generator = function(*args, **kwargs)
             resume: Callable = partial(next, generator)
             try:
                 while True:
-                    value = in_block(resume)
+                    value = switched(resume)
                     try:
                         resume = partial(generator.send, (yield value))
                     except GeneratorExit:
-                        in_block(generator.close)
+                        switched(generator.close)
                         raise
                     except BaseException as error:
                         resume = partial(generator.throw, error)
@@ -283,7 +285,7 @@ class Switched:
 def no_grad(function: Callable | None = None) -> Any:
     """Inside `with no_grad():` operations build no graph: for evaluation, sampling and parameter updates.
 
-    Also a decorator, with or without parentheses. Like enable_grad and detect_anomaly it holds for the running thread alone.
+    Also a decorator, with or without parentheses. Like enable_grad and detect_anomaly, it changes only the running thread.
     """
     block = Switched("grad_enabled", False)
     return block if function is None else block(function)

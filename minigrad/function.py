@@ -39,7 +39,7 @@ class Context:
     def take(self, i: int, to_write: bool = False) -> Any:
         """The gradient that input i has received from its other uses so far, or None.
 
-        A backward pass whose kernel can add calls this, and returns the sum. For all others the engine adds the result.
+        A backward pass whose kernel can add calls this, and returns the sum. For the rest, the engine adds up the gradients.
 
         Args:
             i: the number of the input.
@@ -55,7 +55,8 @@ class Function:
         backward(ctx, *output_grads)    -> for each positional argument of forward its gradient, or None
 
     `TheFunction.apply(...)` then computes the operation and records it. `forward` receives arrays in place of tensors.
-    `backward` returns new arrays or views of the gradients it received. It never writes to those, nor to saved arrays.
+    `backward` returns new arrays, or views of the gradients that it received. It never writes to these gradients or to saved
+    arrays.
 
     creates_values: False for an operation that only selects among its inputs; detect_anomaly does not blame it.
     """

@@ -1,4 +1,4 @@
-"""The cases of `python -m minigrad.gradcheck`: every differentiable operation, each on ragged shapes.
+"""The cases of `python -m minigrad.gradcheck`: every differentiable operation, on small and odd shapes.
 
 A case is a function of tensors and the shapes of its inputs, which are drawn from a seeded normal distribution. If an operation
 has a kink or a pole, `prepare` moves the inputs away from it, because no derivative exists there.
@@ -16,7 +16,7 @@ class Case(NamedTuple):
     """A function to check.
 
     op: the operation, as --op names it.  label: the shapes or settings.  function: tensors -> a tensor or a tuple of them.
-    shapes: of the inputs.  prepare: array -> array, applied to each input.
+    shapes: the inputs' shapes.  prepare: array -> array, applied to each input.
     """
 
     op: str
@@ -127,7 +127,7 @@ CASES = [
     Case("cat", "(2, 3), (2, 1), (2, 3) along 1", lambda a, b, c: mg.cat([a, b, c], 1), ((2, 3), (2, 1), (2, 3))),
     Case("stack", "two, along dim 1", lambda a, b: mg.stack([a, b], 1), ((2, 3), (2, 3))),
     Case("split", "7 into 3, 3, 1", lambda a: a.split(3, 1), ((2, 7),)),
-    Case("chunk", "one of three used", lambda a: a.chunk(3, -1)[1], ((2, 9),)),
+    Case("chunk", "second of three chunks", lambda a: a.chunk(3, -1)[1], ((2, 9),)),
     Case("tril", "and triu of (2, 3, 4)", lambda a: a.tril() - a.triu(1), ((2, 3, 4),)),
     Case("getitem", "[:, -1, :]", lambda a: a[:, -1, :], ((2, 3, 4),)),
     Case("getitem", "[::2, None, 1:]", lambda a: a[::2, None, 1:], ((5, 3),)),

@@ -15,7 +15,8 @@ faulty element is left.
 The relative error of an input is its largest disagreement over the largest entry of its gradient; along directions, over the
 gradient's norm.
 
-Change a sign in a backward pass and run it again: it names the operation, the input and the element. It checks your own too:
+Change a sign in a backward pass and run it again: it names the operation, the input and the element. gradcheck() checks your
+own Functions too:
 
     >>> import minigrad as mg
     >>> class Cube(mg.Function):

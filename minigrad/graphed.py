@@ -37,7 +37,7 @@ def graphed(loss_fn: Callable[..., Tensor], parameters: Iterable[Tensor]) -> Cal
         TypeError: from step, without inputs.
     """
     parameters = list(parameters)
-    recorded: dict[tuple, _RecordedStep | None] = {}  # precision and inputs' shapes -> the recording; None: seen once
+    recordings: dict[tuple, _RecordedStep | None] = {}  # precision and inputs' shapes -> the recording; None: seen once
     recorded_addresses = None  # the parameters' arrays that the recordings read
 
     def compute(*inputs):
@@ -55,14 +55,14 @@ def graphed(loss_fn: Callable[..., Tensor], parameters: Iterable[Tensor]) -> Cal
             return compute(*inputs)
         addresses = tuple(gpu.address(p.array) for p in parameters)
         if addresses != recorded_addresses:
-            recorded.clear()
+            recordings.clear()
             recorded_addresses = addresses
         key = gpu.matmul_precision(), *((x.shape, x.dtype) for x in inputs)
-        if key not in recorded:
-            if len(recorded) < MOST_SHAPES:
-                recorded[key] = None
+        if key not in recordings:
+            if len(recordings) < MOST_SHAPES:
+                recordings[key] = None
             return compute(*inputs)
-        replay = recorded[key] = recorded[key] or _RecordedStep(compute, parameters, inputs)
+        replay = recordings[key] = recordings[key] or _RecordedStep(compute, parameters, inputs)
         return replay(*inputs)
 
     return step

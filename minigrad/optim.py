@@ -98,12 +98,12 @@ class AdamW:
         """
         state, groups, numbers = {}, [], iter(range(len(self._parameters())))
         for group in self.param_groups:
-            numbered = [(next(numbers), p) for p in group["params"]]
-            for number, p in numbered:
+            numbered_params = [(next(numbers), p) for p in group["params"]]
+            for number, p in numbered_params:
                 if id(p) in self.state:
                     step, m, v = self.state[id(p)]
                     state[number] = {"step": step, "exp_avg": Tensor(m), "exp_avg_sq": Tensor(v)}
-            groups.append({**group, "params": [number for number, _ in numbered]})
+            groups.append({**group, "params": [number for number, _ in numbered_params]})
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

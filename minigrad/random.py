@@ -1,4 +1,4 @@
-"""Seeded generators. Everything random in the project comes from a generator that is passed along, or from the default one."""
+"""Seeded generators. All random numbers come from a generator that the caller passes, or from the default generator."""
 
 from typing import Any
 

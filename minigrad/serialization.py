@@ -70,8 +70,9 @@ def save(path: PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     write_atomically(path, _file_pieces(arrays, metadata))
 
 
-_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"}
-_NAMES |= {"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}
+_DTYPE_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"}
+_DTYPE_NAMES |= {"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"}
+_DTYPE_NAMES |= {"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
 
 
 def _file_pieces(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None) -> Iterator[Any]:
@@ -79,10 +80,10 @@ def _file_pieces(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None) 
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, array in arrays.items():
-        if array.dtype.name not in _NAMES:
+        if array.dtype.name not in _DTYPE_NAMES:
             raise CheckpointError(f"save: {name} has dtype {array.dtype}, which a .safetensors file cannot hold")
         begin, end = end, end + array.nbytes
-        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": _DTYPE_NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8
     yield len(text).to_bytes(8, "little") + text

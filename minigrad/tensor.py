@@ -261,7 +261,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         return self._assign("clamp_", clamp, min, max)
 
     def copy_(self: SelfT, other: Operand) -> SelfT:
-        """Overwrite the elements with those of another tensor."""
+        """Copy the elements of another tensor into this tensor."""
         return self._write("copy_", other)
 
     def fill_(self: SelfT, value: Operand) -> SelfT:

@@ -13,7 +13,7 @@ _skipping = False
 
 @contextmanager
 def skipped() -> Iterator[None]:
-    """Inside `with nn.init.skipped():` layers start as zeros and nothing is drawn, so their memory is not even touched.
+    """Inside `with nn.init.skipped():` nothing is drawn: random weights start as zeros, and their memory is not even touched.
 
     Use it for a model whose parameters are loaded next, like torch.nn.utils.skip_init.
     """

@@ -165,7 +165,7 @@ class Tanh(Module):
 
 
 class Identity(Module):
-    """Returns its input: a stand-in for a layer to leave out. Accepts and ignores any arguments."""
+    """Returns its input, in place of a layer that is left out. Accepts and ignores any arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()

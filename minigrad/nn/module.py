@@ -109,7 +109,7 @@ class Module:
                 yield name, module
 
     def _paths(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Every path through the tree and the module at its end; a shared module is there several times."""
+        """Every path through the tree and the module at its end; a shared module appears several times."""
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
@@ -212,22 +212,22 @@ class Module:
         for name, value in state_dict.items():
             if not hasattr(value, "dtype"):
                 raise TypeError(f"load_state_dict: expected tensors or arrays, but {name} is a {type(value).__name__}")
-        shared = [name for name in own if name in state_dict]
-        loaded = {id(own[name].array) for name in shared}  # names of one tensor share its array
-        missing = [name for name in own if id(own[name].array) not in loaded]
+        common_names = [name for name in own if name in state_dict]
+        loaded_ids = {id(own[name].array) for name in common_names}  # names of one tensor share its array
+        missing = [name for name in own if id(own[name].array) not in loaded_ids]
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:
             problems.append("missing " + _first_names(missing))
         if strict and unexpected:
             problems.append("unexpected " + _first_names(unexpected))
-        misshapen = next((name for name in shared if tuple(state_dict[name].shape) != own[name].shape), None)
+        misshapen = next((name for name in common_names if tuple(state_dict[name].shape) != own[name].shape), None)
         if misshapen is not None:
             shape = tuple(state_dict[misshapen].shape)
             problems.append(f"{misshapen} has shape {shape} in the file but {own[misshapen].shape} in the model")
         if problems:
             raise RuntimeError(f"cannot load this state into {type(self).__name__}: {'; '.join(problems)}")
-        for name in shared:
+        for name in common_names:
             value = state_dict[name]
             value = value.array if isinstance(value, Tensor) else value
             own[name].array[...] = kernels.to_device(value, own[name].device)

@@ -31,7 +31,7 @@ class Add(Function):
         ctx.save(shape_of(a), shape_of(b))
         return a + b
 
-    # y = a + b:  da = dy,  db = dy, summed over what was broadcast.
+    # y = a + b:  da = dy,  db = dy, summed over the broadcast axes.
     @staticmethod
     def backward(ctx, dy):
         a_shape, b_shape = ctx.saved

@@ -49,7 +49,7 @@ def _is_basic(index):
 
 
 def _add_rows(ctx, dy, shape, index):
-    """add.at for a GPU, where CuPy's adds in no fixed order; the kernel of an embedding's gradient adds in one order."""
+    """add.at for a GPU. CuPy's add.at adds in no fixed order; the kernel of an embedding's gradient has a fixed order."""
     rows, width = shape[: len(index)], math.prod(shape[len(index) :])
     places: Any = 0
     for part, n in zip(index, rows):
@@ -169,7 +169,7 @@ def getitem(input: TensorT, index: Any) -> TensorT:
 
 
 def setitem(input: TensorBase, index: Any, value: Any) -> None:
-    """input[index] = value, in place; only where neither is tracked by autograd."""
+    """input[index] = value, in place: inside no_grad(), or where neither tensor requires grad."""
     check_in_place("item assignment", input, value)
     basic, index = _two_steps(_plain_index(index, input.device))
     place = input.array if basic is None else input.array[basic]
@@ -182,8 +182,8 @@ def setitem(input: TensorBase, index: Any, value: Any) -> None:
 
 def where(condition: Any, input: Operand, other: Operand) -> Any:
     """input where condition is True, other elsewhere."""
-    beside: TensorBase | None = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
-    condition = condition if beside is None else array_on_device(beside, condition, "where")
+    tensor: TensorBase | None = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
+    condition = condition if tensor is None else array_on_device(tensor, condition, "where")
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
     if not isinstance(input, TensorBase) and not isinstance(other, TensorBase):

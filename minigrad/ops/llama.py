@@ -89,6 +89,6 @@ def swiglu(input: TensorT) -> TensorT:
     Source: Shazeer 2020 (arXiv:2002.05202), eq. 6.
     """
     if not input.ndim or input.shape[-1] % 2:
-        raise RuntimeError(f"swiglu: expected a last axis of gates and ups side by side, got shape {input.shape}")
+        raise RuntimeError(f"swiglu: expected a last axis of even length (gates, then ups), got shape {input.shape}")
     need_float("swiglu", input)
     return SwiGLU.apply(input)

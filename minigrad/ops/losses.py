@@ -112,8 +112,8 @@ def nll_loss(
     if input.ndim != 2 or target.shape != input.shape[:1]:
         raise RuntimeError(f"nll_loss: expected input (R, V) and target (R,), got {input.shape} and {target.shape}")
     ignored = eq(target, ignore_index)
-    picked = squeeze(gather(input, 1, unsqueeze(masked_fill(target, ignored, 0), 1)), 1)  # (R,)
-    losses = neg(masked_fill(picked, ignored, 0.0))
+    log_probs = squeeze(gather(input, 1, unsqueeze(masked_fill(target, ignored, 0), 1)), 1)  # (R,)
+    losses = neg(masked_fill(log_probs, ignored, 0.0))
     if reduction == "mean":
         return MeanOverTargets.apply(losses, target.array, ignore_index)
     return sum(losses) if reduction == "sum" else losses

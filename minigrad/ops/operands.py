@@ -1,6 +1,7 @@
 """Operands as callers pass them, made ready for an operation: dtypes, shapes, axes, devices and indices.
 
-Dtypes follow PyTorch's promotion rules. A Python or NumPy number does not change a tensor's dtype: float32 stays float32.
+Dtypes follow PyTorch's promotion rules. A number changes a tensor's dtype only if it is of a higher kind: a float32
+tensor stays float32 beside any number, and an int64 tensor becomes float32 beside 0.5.
 Every check raises an error that names the operation and the shapes.
 """
 
@@ -131,13 +132,13 @@ def in_float32(operation: CallableT) -> CallableT:
         values = (*args, *kwargs.values())
         if not any(isinstance(t, TensorBase) and t.dtype == np.float16 for t in values):
             return operation(*args, **kwargs)
-        wide = [_widened(value) for value in args]
-        return to_dtype(operation(*wide, **{name: _widened(value) for name, value in kwargs.items()}), np.float16)
+        wide = [_widen(value) for value in args]
+        return to_dtype(operation(*wide, **{name: _widen(value) for name, value in kwargs.items()}), np.float16)
 
     return cast(CallableT, widened)
 
 
-def _widened(value):
+def _widen(value):
     return to_dtype(value, float32) if isinstance(value, TensorBase) and value.dtype == np.float16 else value
 
 

@@ -116,7 +116,7 @@ def matmul(input: TensorT, other: TensorBase) -> TensorT:
 def linear(input: TensorT, weight: TensorBase, bias: TensorBase | None = None, activation: str | None = None) -> TensorT:
     """input Wᵀ + bias.  input: (..., I), weight: (O, I), bias: (O,) -> (..., O).
 
-    activation: None, "gelu" or "gelu_tanh" applies that to the result in the same kernel (not in PyTorch).
+    activation: None, or "gelu" or "gelu_tanh", which the same kernel applies to the result (not in PyTorch).
     """
     if weight.ndim != 2 or input.shape[-1:] != weight.shape[1:]:
         raise RuntimeError(f"linear: input {input.shape} needs a last axis as long as the second of weight {weight.shape}")
@@ -167,7 +167,7 @@ def scaled_dot_product_attention(
         dropout_p: the probability of dropping a weight.
         is_causal: query i sees the keys j ≤ i, both counted from their first, as in PyTorch.
         scale: factor on q·k; 1/√D if None.
-        enable_gqa: key and value may have G heads, where H is a multiple of G; H/G queries share each.
+        enable_gqa: key and value may have G heads, where H is a multiple of G; H/G query heads share each.
         causal_offset: query i sees the keys j ≤ i + causal_offset (not in PyTorch). Cached decoding passes the number of past
             keys.
         key_start: (B,) integers; the keys before key_start[b] are left padding and never seen (not in PyTorch).

@@ -21,7 +21,7 @@ def _with_axes(array, axes, shape):
 
 
 def _dtype_of_sums(array):
-    """The dtype of a sum, as in PyTorch: integers and booleans are counted in int64."""
+    """The dtype of a sum, as in PyTorch: integers and booleans are added up in int64."""
     return array.dtype if array.dtype.kind == "f" else int64
 
 
@@ -141,7 +141,7 @@ def amin(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
 def _axes_with_elements(name: str, input: TensorBase, dim: Dim) -> tuple[int, ...]:
     axes = several_axes(name, input, dim)
     if not _count(input, axes):
-        raise IndexError(f"{name}: no elements over dim={dim} of a tensor of shape {input.shape}, so there is no extreme one")
+        raise IndexError(f"{name}: expected at least one element over dim={dim}, got a tensor of shape {input.shape}")
     return axes
 
 
@@ -201,7 +201,7 @@ def logsumexp(input: TensorT, dim: Dim, keepdim: bool = False) -> TensorT:
     need_float("logsumexp", input)
     axes = several_axes("logsumexp", input, dim)
     if not _count(input, axes):
-        return log(Sum.apply(input, axes, keepdim))  # of no elements: log 0
+        return log(Sum.apply(input, axes, keepdim))  # the sum of no elements is 0
     xp = kernels.array_module(input.array)
     top = xp.asarray(input.array.max(axis=axes, keepdims=True))
     top = wrap(xp.where(xp.isfinite(top), top, 0))
@@ -228,7 +228,7 @@ def any(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
 
 
 def _as_truth(input: TensorT, result: Any) -> TensorT:
-    """A result of all or any as a tensor of booleans; for uint8, PyTorch's old masks, of uint8."""
+    """A result of all or any as a boolean tensor; as uint8 for a uint8 tensor, PyTorch's old kind of mask."""
     return wrap(kernels.array_module(input.array).asarray(result, input.dtype if input.dtype == np.uint8 else bool))
 
 

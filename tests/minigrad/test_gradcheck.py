@@ -36,10 +36,10 @@ def _plant_fault(monkeypatch, kernel_module, name, spoil):
 
 
 FAULTS = [
-    # one element of dk is off by a thousandth
+    # one element of dk is off by a thousandth; dq is too large by a hundred-thousandth
     (attention, "attention_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "attention", "causal, T = 35"),
     (attention, "attention_backward", lambda g: (g[0] * 1.00001, g[1], g[2]), 0, "attention", "left padding"),
-    # dx is off by a constant, as without the mean of dn
+    # dx is off by a constant; one element of dweight is off
     (layernorm, "layernorm_backward", lambda g: (g[0] + 1e-3, g[1], g[2]), 0, "layer_norm", "(2, 3, 33)"),
     (layernorm, "layernorm_backward", lambda g: (g[0], g[1] + _bump(g[1]), g[2]), 1, "layer_norm", "(2, 3, 33)"),
     # one element is off; the one-hot vector is subtracted at half strength

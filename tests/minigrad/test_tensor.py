@@ -129,7 +129,7 @@ def test_the_gradients_of_q_k_and_v_are_joined_without_a_copy():
 
 @pytest.mark.parametrize("B, T", [(2, 5), (1, 5), (2, 1)])
 def test_the_gradients_of_split_heads_are_joined_without_a_copy(B, T):
-    """Chapter 4 splits them so that the axis of heads is neither the first nor the last in memory."""
+    """Chapter 4 splits q, k and v so that the axis of heads is neither the first nor the last in memory."""
     qkv = leaf(B, T, 18)
     q, k, v = (qkv * 1).view(B, T, 6, 3).transpose(1, 2).split(2, 1)  # (B, H, T, D) each
     out = mg.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -307,7 +307,7 @@ def test_anomaly_detection_names_the_operation():
             y.sum().backward()
         scores = mg.randn(2, 1, 3, 4, requires_grad=True)
         mg.nn.functional.scaled_dot_product_attention(scores, scores, scores, dropout_p=0.5, is_causal=True).sum().backward()
-    x.log()  # outside, PyTorch's semantics
+    x.log()  # outside the block, log 0 is -inf, as in PyTorch
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_the_error_without_a_gpu():
 
         if cupy.cuda.runtime.getDeviceCount():
             pytest.skip("a GPU is here")
-    except Exception:  # no CuPy, or no driver: what the error should say
+    except Exception:  # no CuPy or no driver, and the error should say so
         pass
     with pytest.raises(RuntimeError, match="device 'cuda'"):
         mg.ones(2).to("cuda")

@@ -59,16 +59,16 @@ def test_tied_matrix_and_a_second_batch(name, dtype):
         w, other = tensors(dtype, (9, 4), (9, 4))
         ids = mg.tensor([[1, 2, 2], [8, 0, 1]])
 
-        def looked_up():
+        def embedding_loss():
             return (F.embedding(ids, w) ** 2).sum()
 
-        def projected():
+        def linear_loss():
             return (F.linear(other, w) ** 2).sum()
 
-        apart = grads_of(looked_up, w)[0] + grads_of(projected, w)[0]
-        together = grads_of(lambda: looked_up() + projected(), w)[0]
+        apart = grads_of(embedding_loss, w)[0] + grads_of(linear_loss, w)[0]
+        together = grads_of(lambda: embedding_loss() + linear_loss(), w)[0]
         array = w.grad.array
-        (looked_up() + projected()).backward()
+        (embedding_loss() + linear_loss()).backward()
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
     assert w.grad.array is array  # added in place
     np.testing.assert_allclose(w.grad.numpy(), 2 * apart, rtol=1e-5, atol=1e-5)
