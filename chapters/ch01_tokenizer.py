@@ -169,6 +169,9 @@ def train_ranks(text: str, num_tokens: int, on_merge: OnMerge | None = None) -> 
 # ── the tokenizer classes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+MOST_SPACES = 100_000  # tiktoken's regular expression overflows its stack at a few hundred thousand
+
+
 class Tokenizer:
     """Byte-level BPE with the special token "<|endoftext|>". Make one with `train`, `load`, `gpt2` or `characters`.
 
@@ -224,6 +227,11 @@ class Tokenizer:
         to end a document. Half a surrogate pair, which UTF-8 cannot represent, becomes U+FFFD.
         """
         text = valid_unicode(text)
+        if len(text) >= MOST_SPACES and (run := regex.search(rf"\s{{{MOST_SPACES}}}", text)):
+            raise TokenizerError(
+                f"encode: expected fewer than {MOST_SPACES:,} white-space characters in a row, got more at position "
+                f"{run.start()}; shorten the run"
+            )
         ids = self.fast.encode(text, allowed_special="all") if allow_special else self.fast.encode_ordinary(text)
         return [i for i in ids if i < self.vocab_size] if self.missing else ids
 

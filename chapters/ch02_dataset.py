@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.support.command import command
+from chapters.support.command import at_least, command
 from chapters.support.readers import read_text
 from minigrad.serialization import write_atomically
 
@@ -171,6 +171,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    at_least(settings, 0, "step")
     text = read_text(settings.data) if settings.data else "The text is its own teacher: every next letter is an answer."
     tokenizer = Tokenizer.characters(text)
     tokens = np.array(tokenizer.encode(text))  # (N,)

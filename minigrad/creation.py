@@ -154,7 +154,9 @@ def rand(
     *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Uniform numbers in [0, 1), drawn from `generator` (the default generator if None)."""
-    numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=dtype)
+    _refuse_dtype("rand", dtype, "biu")
+    width = dtype if np.dtype(dtype).itemsize >= 4 else float32  # NumPy draws no float16
+    numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=width)
     return _on_device(numbers, dtype, device, requires_grad)
 
 

@@ -201,6 +201,8 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     @data.setter
     def data(self, value: Any) -> None:
+        if not hasattr(value, "dtype"):
+            raise TypeError(f"data: expected a tensor or an array, got {type(value).__name__}")
         if value.shape != self.shape:
             raise RuntimeError(f"data: expected shape {self.shape}, got {value.shape}")
         self.array = value.array if isinstance(value, Tensor) else value

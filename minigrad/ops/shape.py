@@ -231,9 +231,12 @@ def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
 def stack(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
     """Join tensors of one shape along a new axis."""
     tensors = list(tensors)
+    if not tensors:
+        raise RuntimeError("stack: expected at least one tensor, got none")
+    need_tensors("stack", *tensors)
     if len({t.shape for t in tensors}) > 1:
         raise RuntimeError(f"stack: all shapes must agree, got {', '.join(str(t.shape) for t in tensors)}")
-    axis = one_axis("stack", tensors[0], dim, room=1) if tensors else 0
+    axis = one_axis("stack", tensors[0], dim, room=1)
     return cat([unsqueeze(t, axis) for t in tensors], axis)
 
 
