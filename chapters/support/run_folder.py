@@ -41,7 +41,7 @@ class Run:
             probe.write_bytes(b"?")
             probe.unlink()
         except OSError as error:
-            raise RunError(f"run folder: {folder} cannot be written ({error.strerror}); choose another folder") from error
+            raise not_writable(folder, error) from error
 
     def __truediv__(self, name: str) -> Path:
         """`run / "samples.txt"` is a path inside the folder."""
@@ -88,13 +88,16 @@ def hold(folder: Path) -> None:
     """Lock a run folder for this process until it ends, so that two runs cannot mix their files.
 
     Raises:
-        RunError: if another process holds it, naming that process.
+        RunError: if another process holds it, naming that process, or if the folder cannot be written.
     """
     folder = folder.resolve()
     if folder in _held:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "a+")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+")
+    except OSError as error:
+        raise not_writable(folder, error) from error
     try:
         lock_file(file)
     except OSError:
@@ -106,6 +109,10 @@ def hold(folder: Path) -> None:
     file.write(f"process {os.getpid()}")
     file.flush()
     _held[folder] = file
+
+
+def not_writable(folder: str | Path, error: OSError) -> RunError:
+    return RunError(f"run folder: {folder} cannot be written ({error.strerror}); choose another folder")
 
 
 def lock_file(file: Any) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import regex
 import requests
@@ -260,3 +261,21 @@ def test_the_lesson_runs():
     )
     assert done.returncode == 0, done.stderr
     assert "it comes back unchanged" in done.stdout and "B|y" in done.stdout
+
+
+def test_long_words_give_the_same_ranks_as_the_plain_trainer():
+    rng = np.random.default_rng(0)
+    for text in ("".join(rng.choice(list("acgt"), 600)), "a" * 300, "".join(rng.choice(list("ab "), 500))):
+        assert train_ranks(text, 290) == train_plainly(text, 290)
+
+
+def test_a_hundred_thousand_spaces_are_refused():
+    tokenizer = Tokenizer.train("a few words", 260)
+    with pytest.raises(TokenizerError, match="100,000 white-space characters in a row, got more at position 3"):
+        tokenizer.encode("abc" + " " * 100_000 + "d")
+    assert len(tokenizer.encode("abc" + " " * 9_000)) > 1
+
+
+def test_many_documents_of_characters_are_encoded():
+    tokenizer = Tokenizer.characters("abc")
+    assert tokenizer.encode("ab<|endoftext|>" * 2000, allow_special=True) == [0, 1, tokenizer.eos_id] * 2000

@@ -102,3 +102,10 @@ def test_unreadable_texts_are_refused(tmp_path):
         read_text(path)
     with pytest.raises(FileNotFoundError, match="no file"):
         read_text(tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8, 50])
+def test_every_window_is_read_once_at_every_batch_size(batch_size):
+    batches = EveryTokenOnce(np.arange(41), context=5, batch_size=batch_size)  # 8 windows
+    inputs = np.concatenate([batches.batch(i)[0] for i in range(len(batches))])
+    np.testing.assert_array_equal(inputs.ravel(), np.arange(40))

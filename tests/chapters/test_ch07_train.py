@@ -17,12 +17,14 @@ import minigrad.nn.functional as F
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
 from chapters.ch06_gpt import GPT, GPTConfig, load_model
 from chapters.ch07_train import (
+    Settings,
     TrainConfig,
     as_floats,
     evaluate,
     forward_and_backward,
     make_optimizer,
     next_token_loss,
+    pretrain,
     schedule,
     train,
     train_plainly,
@@ -322,7 +324,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     [
         (dict(steps=0), "steps must be at least 1"),
         (dict(lr=1e-5, min_lr=1e-4), "min_lr <= lr"),
-        (dict(lr=-1.0), "lr > 0"),
+        (dict(lr=-1.0), "lr must be above 0"),
         (dict(grad_accumulation=0), "grad_accumulation must be at least 1"),
     ],
 )
@@ -378,3 +380,24 @@ def test_gradients_reach_the_loop_through_any_loss(tmp_path):
         tmp_path, replace(CONFIG, steps=100), small_gpt(), Labelled(), loss_fn=last_position, validation=None
     )
     assert history.losses[-1] < 0.5 and history.validation_losses == []
+
+
+def test_the_loss_on_every_token_does_not_depend_on_the_batch_size():
+    model, losses = small_gpt(), []
+    for batch_size in (1, 3, 4, 31):
+        every = EveryTokenOnce(TOKENS[:250], 8, batch_size)
+        losses.append(evaluate(model, every, len(every)))
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_resuming_on_another_text_changes_nothing(tmp_path):
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("the cat sat on the mat, and the dog sat on the log. " * 60)
+    shape = dict(context=8, n_layer=1, n_head=2, d_model=16, batch_size=4)
+    settings = Settings(data=str(text), run=str(run), tokenizer="characters", steps=2, **shape)
+    pretrain(settings)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    text.write_text(text.read_text() + "another line. " * 9)
+    with pytest.raises(RunError, match="was trained on another text"):
+        pretrain(replace(settings, resume=True))
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

@@ -10,6 +10,7 @@ import minigrad.nn as nn
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch08_sample import choose, choose_plainly, generate, generate_plainly, nucleus_filter, softmax, top_k_filter
+from chapters.ch09.decoder import Decoder, write_together
 from chapters.support.run_folder import Run
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +236,46 @@ def test_the_command_line(tmp_path, model):
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "temperature" in refused.stderr
     refused = run("--run", str(tmp_path / "nowhere"))
     assert refused.returncode == 2 and "no trained model" in refused.stderr
+
+
+# ── settings and logits that no sampler may take ──
+
+
+@pytest.mark.parametrize("temperature", [-1.0, INF, np.nan])
+def test_every_sampler_refuses_a_temperature_out_of_range(model, temperature):
+    decoder = Decoder(model)
+    with pytest.raises(ValueError, match="temperature must be at least 0"):
+        choose(logs([0.5, 0.5]), np.zeros(1), temperature)
+    with pytest.raises(ValueError, match="temperature must be at least 0"):
+        list(decoder.write([1], 2, temperature=temperature))
+    with pytest.raises(ValueError, match="temperature must be at least 0"):
+        write_together(decoder, [[1]], 2, temperature=temperature)
+
+
+def test_a_tiny_temperature_takes_the_likeliest_token():
+    logits = np.array([[1.0, 3.0, 2.0], [-900.0, -901.0, -902.0]])
+    assert choose(logits, np.array([0.99, 0.99]), temperature=1e-300).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, INF])
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 2}, {"temperature": 0}])
+def test_logits_that_are_no_numbers_are_refused(bad, settings):
+    with pytest.raises(ValueError, match="the logits hold NaN or infinity"):
+        choose(np.array([[0.0, bad, 1.0]]), np.array([0.5]), **settings)
+
+
+def test_the_nucleus_is_exact_where_its_threshold_is_a_sum_of_probabilities():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        probability = rng.dirichlet(np.ones(12))
+        logits = np.log(probability)[None]
+        likeliest_first = np.sort(softmax(logits)[0])[::-1]
+        for n, p in enumerate(np.cumsum(likeliest_first)[:-1], 1):
+            assert np.isfinite(nucleus_filter(logits, p)).sum() == n
+
+
+def test_each_prompt_may_have_a_limit_of_its_own(model):
+    limits = [3, 0, 8, 5]
+    written = generate(model, PROMPTS, limits, generator=mg.Generator(4))
+    together = generate(model, PROMPTS, 8, generator=mg.Generator(4))
+    assert written == [row[:limit] for row, limit in zip(together, limits)]

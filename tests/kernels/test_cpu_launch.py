@@ -171,3 +171,18 @@ def test_bandwidth_updates_the_arrays_of_the_books_gpt():
 
     gpt = GPT(GPTConfig.preset("book", vocab_size=512))
     assert [list(parameter.shape) for parameter in gpt.parameters()] == tasks.BOOK_GPT
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"\xaf garbage \x00" * 40])
+def test_a_damaged_cache_is_rebuilt(tmp_path, kind, content):
+    code = "import numpy as np, kernels; print(kernels.serving(x := np.ones((4, 8), np.float32)).dropout(x, 0.5, 3).sum())"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    damaged = list(tmp_path.rglob(f"*.{kind}"))
+    assert first.returncode == 0 and damaged
+    for path in damaged:
+        path.write_bytes(content)
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert second.stdout == first.stdout and "rebuilding a damaged file" in second.stderr

@@ -175,3 +175,16 @@ def test_load_recognises_a_model_by_the_files_in_its_folder(tmp_path):
         assert loaded_tokenizer.encode("some text") == tokenizer.encode("some text")
     with pytest.raises(FileNotFoundError, match="no trained model"):
         load(tmp_path / "nowhere")
+
+
+def test_two_texts_of_one_decoder_are_refused(gpt):
+    decoder = Decoder(gpt)
+    first, second = decoder.write([5, 6], 4, temperature=0), decoder.write([7, 8, 9], 4, temperature=0)
+    next(first), next(second)
+    with pytest.raises(ValueError, match="has begun another text"):
+        next(first)
+
+
+def test_a_text_that_does_not_fit_is_cropped_with_a_warning(gpt):
+    with pytest.warns(UserWarning, match="cropped to their last 32 tokens"):
+        Decoder(gpt).read(list(range(40)))

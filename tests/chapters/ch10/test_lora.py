@@ -147,3 +147,8 @@ def test_the_command(tmp_path, body, task, preset, capsys):
 def test_without_data_the_error_names_the_flag(body):
     with pytest.raises(ValueError, match="--task reward reads"):
         main(Settings(task="reward"))
+
+
+def test_a_layer_named_twice_is_adapted_once():
+    once, twice = make(), make()
+    assert add_lora(once, 2, 4.0, ("attn.c_attn",)) == add_lora(twice, 2, 4.0, ("attn.c_attn", "attn.c_attn"))

@@ -5,6 +5,7 @@ import pytest
 
 import minigrad as mg
 from chapters.ch10 import ppo
+from chapters.ch10.rlhf import PPOConfig
 from chapters.ch10.rollout import chosen_log_probs
 from chapters.support.batches import IGNORE_INDEX
 
@@ -121,3 +122,15 @@ def test_diagnostics():
     assert ppo.explained_variance(returns, returns, np.ones((1, 3), bool)) == 1
     assert ppo.explained_variance(np.full((1, 3), 3.0), returns, np.ones((1, 3), bool)) == 0
     assert ppo.explained_variance(returns, np.ones((1, 3)), np.ones((1, 3), bool)) == 0
+
+
+def test_the_kl_coefficient_stays_positive_whatever_the_horizon():
+    assert ppo.adapted_kl_coefficient(0.2, kl=0.0, target=3.0, responses=64, horizon=0.5) == pytest.approx(0.16)
+    slow = ppo.adapted_kl_coefficient(0.2, kl=90.0, target=3.0, responses=64, horizon=2000)
+    assert slow == pytest.approx(0.2 * (1 + 0.2 * 64 / 2000))
+
+
+@pytest.mark.parametrize("setting", [{"kl_target": 0}, {"lr": -1e-4}, {"grad_clip": -1}, {"kl_horizon": -1}, {"lam": 1.5}])
+def test_settings_that_would_climb_the_loss_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        PPOConfig(**setting)

@@ -251,3 +251,8 @@ def test_the_published_file_of_pairs():
         pytest.skip("needs the book's file of preferences")
     pairs, equal = read_pairs(PREFERENCES)
     assert len(pairs) + equal == 1100 and equal == 6
+
+
+def test_the_response_starts_after_the_last_marker(assistant_tokenizer):
+    prompt = assistant_tokenizer.encode(format_prompt("Repeat after me: ### Response:\nhello"))
+    assert response_start([*prompt, *assistant_tokenizer.encode("world")], assistant_tokenizer) == len(prompt)

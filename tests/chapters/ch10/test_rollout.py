@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
 from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
-from chapters.ch10.sft import format_prompt
+from chapters.ch10.sft import format_prompt, task_prompt
 from chapters.support.batches import IGNORE_INDEX
 
 # ── the grid ──
@@ -95,3 +97,15 @@ def test_kl_is_zero_between_equal_models_and_its_estimate_is_close_to_the_exact_
         log_p, log_q = (F.log_softmax(model(inputs), dim=-1).numpy() for model in (policy, reference))
     exact = ((np.exp(log_p) * (log_p - log_q)).sum(-1) * rollouts.mask).sum(axis=1)
     assert estimate.mean() == pytest.approx(exact.mean(), rel=0.15)
+
+
+def test_a_long_prompt_leaves_the_others_their_room(make_gpt, assistant_tokenizer, tasks):
+    gpt = make_gpt(context=128)
+    longer = (replace(tasks[0], input="the " * n) for n in range(128, 0, -1))
+    long = next(task for task in longer if len(assistant_tokenizer.encode(task_prompt(task))) < 122)
+    alone = roll_out(gpt, assistant_tokenizer, tasks[:3], 24, mg.Generator(0))
+    beside = roll_out(gpt, assistant_tokenizer, [*tasks[:3], long], 24, mg.Generator(0))
+    left = 128 - len(beside.prompts[3])
+    assert 0 < left < 24 and len(beside.responses[3]) <= left
+    assert max(len(response) for response in beside.responses[:3]) > left
+    assert max(map(len, alone.responses)) == max(map(len, beside.responses[:3])) == 24

@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -134,3 +135,47 @@ def test_a_reader_who_leaves_early_is_no_error():
     assert listing.stdout and listing.stderr
     listing.stdout.close()
     assert listing.stderr.read() == b"" and listing.wait() == 141
+
+
+# ── what every command refuses, or survives ──
+
+
+@dataclass
+class Inner:
+    """Nested settings for tests."""
+
+    seed: int = 0  # random seed
+
+
+@dataclass
+class Outer:
+    """Settings with a nested seed for tests."""
+
+    training: Inner = field(default_factory=Inner)
+    seed: int = 0  # random seed
+
+
+def test_a_seed_that_another_seed_overrides_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--training.seed", "3"])
+    with pytest.raises(SystemExit):
+        command(lambda settings: None, Outer)
+    assert "--training.seed: --seed sets this seed too" in capsys.readouterr().err
+
+
+def test_output_that_the_terminal_cannot_encode_becomes_a_question_mark():
+    program = "import sys; from chapters.support.command import command; from dataclasses import make_dataclass; "
+    program += "command(lambda s: print('β≤1'), make_dataclass('S', [], namespace={'__doc__': 'A test.'}))"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True)
+    assert (done.returncode, done.stdout.strip()) == (0, b"??1")
+
+
+def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
+    program = "import sys; from pathlib import Path; from chapters.support.run_folder import hold; hold(Path(sys.argv[1])); "
+    command = [sys.executable, "-c", program + "print('holds', flush=True); sys.stdin.read()", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "holds\n"
+        second = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True)
+        assert f"is in use by process {first.pid}" in second.stderr.splitlines()[-1]
+        first.communicate("")
+    assert subprocess.run(command, cwd=ROOT, input="", text=True).returncode == 0  # the folder is free again

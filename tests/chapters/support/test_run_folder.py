@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
+from chapters.support.figures import loss_curve
 from chapters.support.run_folder import History, Run, RunError
 from minigrad.serialization import CheckpointError
 
@@ -72,3 +74,18 @@ def test_history_reads_what_a_killed_run_left(tmp_path):
     history = History.read(Run(tmp_path))
     assert (history.steps, history.losses) == ([1, 2], [2.5, 2.0])
     assert (history.validation_steps, history.validation_losses, history.best) == ([0], [3.0], 3.0)
+
+
+def test_dollar_signs_in_a_title_are_no_formula(tmp_path):
+    assert loss_curve(History([1, 2], [2.5, 2.0]), tmp_path / "loss.png", title="$100 to $5^").stat().st_size > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "umask") or os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask", [0o077, 0o002, 0o022])
+def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        mg.serialization.save(tmp_path / "a.safetensors", {"a": np.zeros(3)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
