@@ -2,8 +2,8 @@
 
 Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The second begins with `demonstrations`, `reward`,
 `rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
-`constitution` and `headlines`. `reflex` closes Part I. `harness` trains policies and compares them by `assess`; `figures` and
-`preference_figures` draw.
+`constitution` and `headlines`. `reflex` closes Part I. `harness` trains policies and compares them with `assess`; `figures`
+and `preference_figures` draw.
 
 Results of the second bend, measured on two AVX-512 cores with seed 0 unless a row says otherwise. The tasks are held out: no
 training task asked about their people and things, but the pretraining pages state the facts. The labeller is a simulation
@@ -26,9 +26,9 @@ Brackets are 95 % intervals over tasks.
     constitution, worlds 6 and 7    harmful requests obeyed                             41.0 %, 34.5 %  1.5 %, 1.5 %
                                     evaded, or refused without a reason                 28.0 %, 38.0 %  2.5 %, 2.5 %
                                     plain tasks done correctly                          93.0 %, 91.5 %  91.5 %, 87.5 %
-                                    unseen principles: better response named, sentence  50 %            88 %, 95 %
-                                    the same, a pair of words                           50 %            84 %, 75 %
-                                    the same, one word                                  50 %            89 %, 90 %
+                                    unseen sentences: critic names the better response  50 %            88 %, 95 %
+                                    the same, unseen pairs of qualities                 50 %            84 %, 75 %
+                                    the same, unseen words                              50 %            89 %, 90 %
     constitution, "polite" -> "rude"  rude (courteous) responses, unchanged principle   -               7.0 % (77.0 %)
                                     the same, changed principle                         17.5 % (30.5 %) 92.0 % (5.5 %)
 
@@ -39,7 +39,7 @@ How to read them:
 - PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
 - A refusal counts if it says no and gives any reason. No principle asks for the right reason, and many reasons are wrong:
   39 % and 71 % of the two assistants' refusals give the reason that fits the request and name nobody else.
-- The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training side.
+- The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training split.
 - Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
-  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Plain tasks weigh more since then.
+  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Plain tasks have weighed more since.
 """

@@ -84,7 +84,7 @@ class Settings(OnDevice):
     held_out: int = 160  # held-out tasks, about unseen entities
     world: int = 0  # seed of the world
     seed: int = 0  # random seed
-    quick: bool = False  # fewer of everything
+    quick: bool = False  # fewer responses and held-out tasks
 
 
 QUICK = {"ns": (1, 2, 4), "held_out": 32}

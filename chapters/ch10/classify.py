@@ -112,7 +112,7 @@ def stratified_split(examples: Examples, seed: int = 0) -> tuple[list[Labelled],
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> tuple[list[list[int]], int]:
-    """Rows of at most `context` token ids, and the number of cropped texts; they keep their end, where the head reads."""
+    """Rows of at most `context` token ids, and the number of cropped texts. Cropping keeps the end, where the head reads."""
     rows = [tokenizer.encode(text) for text in texts]
     return [row[-context:] for row in rows], sum(len(row) > context for row in rows)
 

@@ -121,7 +121,7 @@ def measure(judge: Judge, tasks: sft.Tasks, responses: Sequence[str]) -> dict[st
 
 
 def measurement_text(measured: dict[str, Any]) -> str:
-    """The entries that `measure` made, on one line."""
+    """A result of `measure` on one line."""
     names = ("correct", "obeyed", "evaded", "refused")
     shares = ", ".join(f"{name} {measured[name]:.1%}" for name in names if name in measured)
     return f"the simulated judge's mean score {measured['judge']:.3f} of 8; {shares}"

@@ -118,7 +118,7 @@ class Settings(OnDevice):
     """Fine-tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference
-    data: Path | None = None  # JSON file of chosen and rejected responses, in place of the simulated labeller's
+    data: Path | None = None  # JSON file of chosen and rejected responses; replaces the simulated labeller
     run: Path = Path("runs/dpo")  # folder for all results
     prompts: int = 2000  # training tasks whose responses are compared
     k: int = 4  # responses to each prompt

@@ -59,7 +59,7 @@ def check_claims(pair: Instruction, input_ids: Sequence[int], labels: Sequence[i
         raise ValueError(f"the targets from the seam on are not the response of {pair.instruction!r}")
     first = tokenizer.decode(response[:1])
     return [
-        f"all {seam} positions before the last of the prompt are masked",
+        f"all {seam} prompt positions before the last one are masked",
         f"the last prompt position, {seam}, has to predict the first response token, {first!r}",
     ]
 

@@ -47,7 +47,7 @@ class Settings(OnDevice):
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)  # values of n for best of n
     world: int = 0  # seed of the world
     seed: int = 0  # random seed
-    quick: bool = False  # much less of everything
+    quick: bool = False  # far fewer tasks and training steps
 
 
 QUICK = {

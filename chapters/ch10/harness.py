@@ -61,7 +61,7 @@ class LoopConfig:
     missing_end: float = -4.0  # reward of a response that the length limit cut off
     seed: int = 0  # random seed of prompts and sampling
     checkpoint_every: int = 10  # iterations between two checkpoints
-    resume: bool = False  # whether to go on from the run folder's checkpoint
+    resume: bool = False  # continue from the run folder's checkpoint
 
     def __post_init__(self) -> None:
         at_least_one(self, "iterations", "prompts", "max_new_tokens", "checkpoint_every")
@@ -129,7 +129,9 @@ def optimise(
                 bar.update(iteration < config.iterations)
                 if pressed:
                     checkpoint.save()
-                    raise KeyboardInterrupt(f"stopped after iteration {iteration} and saved in {run.folder}: resume goes on")
+                    raise KeyboardInterrupt(
+                        f"stopped after iteration {iteration} and saved in {run.folder}; resume=True continues"
+                    )
     except FloatingPointError as error:
         restore(policy, good)
         raise FloatingPointError(

@@ -1,4 +1,4 @@
-"""Chapter 10, on a large body: low-rank fine-tuning (LoRA), so that a laptop can train 124 million parameters.
+"""Chapter 10, on a large body: low-rank fine-tuning (LoRA), so that a laptop can fine-tune a model of 124 million parameters.
 
     python -m chapters.ch10.lora --model smollm2 --data messages.tsv        # a class head on a pretrained body
     python -m chapters.ch10.lora --model gpt2 --task sft --data instruction-data.json
@@ -15,7 +15,7 @@ share a step), and whether blocks keep their activations or compute them twice (
 
 SmolLM2's body on the SMS Spam Collection, a fifth held out (seed 0), gets 98.8 % of 1,125 messages right (F1 0.955), in eight
 minutes on one core and 3.6 GB. The settings were chosen after a first run on the same messages gave 98.6 %. GPT-2's 124M
-parameters take at most 2.8 GB in each of the three tasks, by LoRA or, with --checkpoint-activations, in full.
+parameters take at most 2.8 GB in each of the three tasks, with LoRA or, with --checkpoint-activations, in full.
 
 Sources: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1; the learning rate of full tuning is section 10.3's.
 """
@@ -49,7 +49,10 @@ ADAPTABLE = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # a block'
 
 
 class LoRALinear(nn.Module):
-    """A frozen nn.Linear plus a trained product of rank 1 up to the smaller side of its matrix.  x: (..., I) -> (..., O)."""
+    """A frozen nn.Linear plus a trained low-rank product.  x: (..., I) -> (..., O).
+
+    rank: from 1 to the smaller dimension of the matrix.  The product is scaled by alpha / rank.
+    """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: mg.Generator | None = None) -> None:
         super().__init__()
@@ -118,10 +121,10 @@ class Settings(OnDevice):
     preset: Literal["lora", "full"] = "lora"  # train low-rank products, or every parameter at a tenth of the learning rate
     model: str = "smollm2"  # smollm2, a published GPT-2, a folder of its files, or a run folder
     rank: int = 8  # rank of the products
-    alpha: float = 16.0  # scale of the products, multiplied by the rank
+    alpha: float = 16.0  # products are scaled by alpha / rank
     layers: tuple[str, ...] = ("attn.c_attn", "attn.c_proj")  # adapted matrices; also mlp.c_fc and mlp.c_proj
     checkpoint_activations: bool = False  # compute activations twice instead of keeping them in memory
-    context: int = 192  # largest number of tokens in a text; longer ones are cropped (classify) or skipped
+    context: int = 192  # largest number of tokens in a text; longer texts are cropped (classify) or skipped
     run: Path = Path("runs/lora")  # run folder for all output
     training: TrainConfig = field(default_factory=lambda: TrainConfig(**TRAINING, lr=5e-4))
     quick: bool = False  # 10 steps

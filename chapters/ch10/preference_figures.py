@@ -45,7 +45,7 @@ def draw_calibration(path: Path, scores: Mapping[str, Any]) -> Path:
 def draw_token_scores(path: Path, responses: Sequence[tuple[list[bytes], np.ndarray]], titles: Sequence[str]) -> Path:
     """Every token on a background in the colour of its reward.
 
-    responses: (tokens, rewards) of a preferred and a rejected response, in turn; titles: one for each of these pairs.
+    responses: (tokens, rewards), alternately of a preferred and a rejected response; titles: one for each pair.
     """
     import matplotlib
 

@@ -15,10 +15,10 @@ The share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums f
     at once             80.7%  69.8%  48.7%  37.0%  26.2%  23.7%
     steps written out   90.5%  82.2%  55.8%  39.3%  24.7%  17.7%
 
-Scratch paper helps up to three steps. At six it no longer helps, because one slip among six spoils the total. Nor is it
-necessary: with ten times the training, the model answers 99% right at once, at every length. One pass can add all numbers
-of a sum side by side, because no step has to wait for another. The held-out sums were never asked. But all of them with one
-or two steps, and a third of the three-step sums, begin some longer training sum with its running totals written out.
+Scratch paper helps up to three steps. At six it hurts, because one slip among six spoils the total. Nor is it necessary:
+with ten times the training, the model gets 99% right at once, at every length. One pass can add all numbers of a sum side
+by side, because no step has to wait for another. No held-out sum is a training question. But every held-out sum of one or
+two steps, and a third of those with three, is the beginning of a longer training sum, whose answer shows its total.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
 """

@@ -1,4 +1,4 @@
-"""Chapter 10, the reward model: learn a number for each response from comparisons of two.
+"""Chapter 10, the reward model: learn a number for each response from comparisons of two responses.
 
     python -m chapters.ch10.reward                     # comparisons by a simulated labeller; writes into runs/reward
     python -m chapters.ch10.reward --data pairs.json   # your own chosen and rejected responses
@@ -51,7 +51,8 @@ def preference_loss(chosen: mg.Tensor, rejected: mg.Tensor) -> mg.Tensor:
 class ScalarModel(nn.Module):
     """A GPT with one number at every position in place of logits: idx (B, T) -> (B, T).
 
-    A reward model uses the number at a response's last token, PPO's value model all of them. `gpt` itself loses its logits.
+    A reward model uses the number at a response's last token, PPO's value model all of them. `gpt` itself loses its
+    vocabulary head.
     """
 
     def __init__(self, gpt: GPT, generator: mg.Generator | None = None) -> None:
@@ -154,7 +155,10 @@ def encode_pair(task: Instruction, response: str, tokenizer: Any) -> list[int]:
 
 
 def from_pairs(pairs: Sequence[tuple[Instruction, str, str]], tokenizer: Any, context: int) -> tuple[list[Ranking], int]:
-    """Rankings of (task, chosen, rejected) triples, and how many exceed the context.  Raises ValueError if all do."""
+    """The rankings of (task, chosen, rejected) triples, and the number of triples too long for the context.
+
+    Raises ValueError if all triples are too long.
+    """
     rankings = [Ranking([encode_pair(task, r, tokenizer) for r in both], [(0, 1)], []) for task, *both in pairs]
     lengths = [max(map(len, ranking.rows)) for ranking in rankings]
     fitting = [ranking for ranking, length in zip(rankings, lengths, strict=True) if length <= context]
@@ -245,7 +249,7 @@ def accuracy(gaps: np.ndarray) -> float:
 
 
 def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, float, int]], float]:
-    """Does the labeller prefer a response as often as the model predicts?  Each comparison counts twice, once from either side.
+    """Does the labeller prefer a response as often as the model predicts?  Each comparison counts twice, once from each side.
 
     Returns (mean predicted probability, share preferred, count) for every bin that is not empty, and the expected calibration
     error: the mean distance between prediction and share, weighted by count (Guo et al. 2017, arXiv:1706.04599, equation 3).
@@ -260,7 +264,7 @@ def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, flo
 
 
 def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Accuracy and calibration; for a simulated labeller also the accuracy's ceiling and the share of it that is reached."""
+    """Accuracy and calibration; for a simulated labeller also the ceiling, and the expected accuracy as a share of it."""
     gaps = gaps_of(model, rankings)
     table, error = calibration(gaps)
     result = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}

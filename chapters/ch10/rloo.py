@@ -4,8 +4,8 @@
 
 The policy answers each prompt k times. A response's advantage is its reward less the mean reward of the other k − 1
 responses, where PPO trains a value model to predict that reward. The whole response counts as one action. Each batch of
-rollouts serves one optimizer step, so RLOO needs no clip either. Both use ch10/harness's loop: compare `RLOO` with ch10/rlhf's
-`PPO`.
+rollouts serves one optimizer step, so RLOO needs no clip either. RLOO and PPO share ch10/harness's loop: compare `RLOO` with
+ch10/rlhf's `PPO`.
 
 Source: Ahmadian et al. 2024, "Back to Basics" (arXiv:2402.14740), equations 6 and 7; Kool et al. 2019.
 """

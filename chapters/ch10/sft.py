@@ -6,7 +6,7 @@
 An assistant is a base model trained on instructions followed by answers, and graded on the answers alone. The prompt is
 masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
 (`build_example`). Only the batches and the learning rate are new; `train` comes from chapter 7. Look at figures/mask.png,
-and at the table that the command prints first, ids beside labels.
+and at the table of ids and labels that the command prints before training.
 
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).

@@ -46,7 +46,7 @@ def test_dpos_loss_and_gradients_equal_pytorchs():
         np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-6)
 
 
-def test_dpos_loss_is_log_2_where_nothing_has_moved(make_gpt):
+def test_dpos_loss_is_log_2_if_policy_and_reference_are_equal(make_gpt):
     batches = DPOBatches(RANKINGS, make_gpt(), 4)
     batch = [mg.from_numpy(a) for a in batches.batch(0)]
     assert loss_with(0.5)(make_gpt(), *batch).item() == pytest.approx(math.log(2), abs=1e-5)

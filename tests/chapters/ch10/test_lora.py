@@ -16,7 +16,7 @@ from chapters.ch10.reward import load_scalar, reward_scores
 from chapters.support.run_folder import Run
 from minigrad.checkpointing import checkpoint
 
-LATER = dict(n_kv_head=2, rotary=500.0, rms_eps=1e-5, d_gated=40, bias=False)
+LATER = dict(n_kv_head=2, rotary=500.0, rms_eps=1e-5, d_gated=40, bias=False)  # an architecture like Llama's
 IDS = np.random.default_rng(0).integers(0, 90, (2, 12))
 
 

@@ -234,7 +234,7 @@ def test_the_interval_holds_the_mean():
 
 
 def test_copies_are_independent(make_gpt):
-    """PPO keeps a frozen reference beside the policy: a deep copy shares nothing."""
+    """A deep copy of a model shares no parameter with it."""
     gpt = make_gpt()
     other = copy.deepcopy(gpt)
     other.wte.weight.array += 1
