@@ -167,6 +167,11 @@ def test_random_programs():
     assert counts["both right"] > 80 and counts["both refuse"] > 80, counts
 
 
+def test_without_the_guard_the_programs_find_wrong_gradients(monkeypatch):
+    monkeypatch.setattr("minigrad.engine.written_since", lambda time, values: None)
+    assert len(outcomes(60)["wrong"]) > 5
+
+
 if __name__ == "__main__":
     for name, seeds in outcomes(int(sys.argv[1])).items():
         print(f"{name:45} {len(seeds):6}  first seeds {seeds[:5]}")
