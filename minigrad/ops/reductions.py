@@ -56,7 +56,8 @@ class Extreme(Function):
     def backward(ctx, dy):
         x, y, axes = ctx.saved
         winner = (x == _with_axes(y, axes, x.shape)).astype(x.dtype)
-        return _with_axes(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None, None
+        with np.errstate(invalid="ignore"):  # beside a NaN nothing wins, and the gradient is NaN, as in PyTorch
+            return _with_axes(dy, axes, x.shape) * winner / winner.sum(axis=axes, keepdims=True), None, None, None
 
 
 class RootOfSquares(Sqrt):

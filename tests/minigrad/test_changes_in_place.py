@@ -169,7 +169,8 @@ def test_random_programs():
 
 def test_without_the_guard_the_programs_find_wrong_gradients(monkeypatch):
     monkeypatch.setattr("minigrad.engine.written_since", lambda time, values: None)
-    assert len(outcomes(60)["wrong"]) > 5
+    with np.errstate(all="ignore"):
+        assert len(outcomes(60)["wrong"]) > 5
 
 
 if __name__ == "__main__":
