@@ -95,7 +95,7 @@ def merge(parts: list[bytes], token: bytes) -> list[bytes]:
 
 
 def encode_plainly(text: str, ranks: dict[bytes, int], pattern: str = GPT2_PATTERN) -> list[int]:
-    """Encode a text: in each word, merge the pair of lowest rank (the leftmost of equals) until no known pair is left.
+    """Encode a text: in each word, merge the pair of lowest rank, leftmost first, until no known pair is left.
 
     >>> encode_plainly("aaab", train_plainly("aaabdaaabac", 259))
     [258]
@@ -135,7 +135,7 @@ def train_ranks(text: str, num_tokens: int, on_merge: OnMerge | None = None) -> 
         {token: rank}, in the order of the ranks.
     """
     ranks = {bytes([b]): b for b in range(256)}
-    distinct = Counter(regex.findall(GPT2_PATTERN, text))  # a million words contain a few thousand distinct ones
+    distinct = Counter(regex.findall(GPT2_PATTERN, text))  # a million words repeat a few thousand spellings
     counts = list(distinct.values())
     words = [single_bytes(word) for word in distinct]
 
@@ -176,8 +176,8 @@ class Tokenizer:
         ranks: {token: id} with the ids 0…n-1, each once, and with all 256 single bytes.
         pattern: regular expression that splits a text into words.
         special_tokens: {name: id}; by default "<|endoftext|>" after the last rank.
-        drop_missing: accept ranks without some bytes; `encode` then leaves those bytes out. (No UTF-8 text contains
-            13 of the 256 bytes, and SmolLM2's vocabulary omits them.)
+        drop_missing: accept ranks without some bytes; `encode` then leaves those bytes out. (13 of the 256 bytes never
+            occur in UTF-8 text, and SmolLM2's vocabulary omits them.)
 
     Raises:
         TokenizerError: if the ids, the bytes or the special tokens are incomplete.
