@@ -10,7 +10,7 @@
     5        ch05_block             gradients by depth, with and without the residual path
     6        ch06_gpt               parameters by part; an initial loss of ln V; causality
     7        ch07_train             the loss curve; resume and compare the metrics
-    8        ch08_sample            the same prompt at temperatures 0.2 and 1.2
+    8        ch08_sample            the same prompt at temperatures 0.2 and 1.5
     9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
              ch09.smollm2           `--verify`: a model of 2024 in the same class
              ch09.decode            tokens per second, in float32 and int8 (decoder.py, weights.py and load.py do the work)
@@ -31,9 +31,9 @@
              chat                   a conversation in the terminal with any of the models
 
 Read chapter 10 in this order. Fine-tuning: classify, sft, lora, exercises. Learning from preferences: demonstrations,
-reward, rollout, ppo, rlhf, rloo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout` samples
-responses, `assess` compares two models, `figures` and `preference_figures` draw; these four have no command.
-ch10/__init__.py lists the results.
+reward, rollout, harness, ppo, rlhf, rloo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout`
+samples responses, `harness` trains policies, `assess` compares two models, `figures` and
+`preference_figures` draw; these five, and ppo, have no command. ch10/__init__.py lists the results.
 
 The other folders:
 

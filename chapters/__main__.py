@@ -67,7 +67,7 @@ def number_of_processes(settings: Settings) -> int:
 def claim_folder(settings: Settings) -> None:
     """Make the job's folder and write the settings into job.json; refuse a folder that holds another job."""
     ours: dict[str, Any] = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
-    if settings.device == "cpu":  # they decide the order of sums, and so the last digits
+    if settings.device == "cpu":  # threads and processes fix the order of sums, and so the last digits
         ours |= {"threads": processor.get_num_threads(), "processes": number_of_processes(settings)}
     path = Run(settings.out) / "job.json"
     if not path.exists():

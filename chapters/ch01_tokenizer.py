@@ -95,7 +95,7 @@ def merge(parts: list[bytes], token: bytes) -> list[bytes]:
 
 
 def encode_plainly(text: str, ranks: dict[bytes, int], pattern: str = GPT2_PATTERN) -> list[int]:
-    """Encode a text: in each word, merge the pair of lowest rank (the leftmost of equals) until no known pair is left.
+    """Encode a text: in each word, merge the pair of lowest rank, leftmost first, until no known pair is left.
 
     >>> encode_plainly("aaab", train_plainly("aaabdaaabac", 259))
     [258]
@@ -157,7 +157,7 @@ class LinkedWords:
         self.left: list[int] = []  # place of the part before in the same word, -1 at its beginning
         self.right: list[int] = []  # place of the part after, -1 at the end
         self.counts: list[int] = []  # occurrences of the part's word in the text
-        for word, count in Counter(regex.findall(GPT2_PATTERN, text)).items():  # a million words, a few thousand distinct ones
+        for word, count in Counter(regex.findall(GPT2_PATTERN, text)).items():  # a million words repeat few spellings
             first, letters = len(self.parts), single_bytes(word)
             self.parts += letters
             self.left += [-1, *range(first, first + len(letters) - 1)]
@@ -208,8 +208,8 @@ class Tokenizer:
         ranks: {token: id} with the ids 0…n-1, each once, and with all 256 single bytes.
         pattern: regular expression that splits a text into words.
         special_tokens: {name: id}; by default "<|endoftext|>" after the last rank.
-        drop_missing: accept ranks without some bytes; `encode` then leaves those bytes out. (No UTF-8 text contains
-            13 of the 256 bytes, and SmolLM2's vocabulary omits them.)
+        drop_missing: accept ranks without some bytes; `encode` then leaves those bytes out. (13 of the 256 bytes never
+            occur in UTF-8 text, and SmolLM2's vocabulary omits them.)
 
     Raises:
         TokenizerError: if the ids, the bytes or the special tokens are incomplete.

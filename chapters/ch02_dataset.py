@@ -1,4 +1,4 @@
-"""Chapter 2: the next-token dataset. A text is both the exercise and the answer, one token later.
+"""Chapter 2: the next-token dataset. A text is the exercise and, one token later, the answer.
 
     >>> text = "hello"
     >>> for end in range(1, len(text)):
@@ -75,9 +75,9 @@ class NextTokenBatches:
 
 
 class EveryTokenOnce(NextTokenBatches):
-    """Windows side by side, for an exact validation loss: len() batches cover the text once, then batch(i) wraps around.
+    """Windows side by side, for an exact validation loss: the first len() batches cover the text once.
 
-    The last batch has the windows that remain. Tokens that do not fill a window are left out.
+    The last of them has the windows that remain; after it, batch(i) starts again. Tokens that do not fill a window are left out.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int):
@@ -126,7 +126,7 @@ def write_tokens(path: str | Path, ids: Sequence[int] | np.ndarray) -> np.memmap
 
     def parts() -> Iterator[bytes]:
         yield MAGIC + np.array([dtype.itemsize, ids.size], "<u8").tobytes()
-        for first in range(0, ids.size, 1 << 20):  # a million ids at a time, never a second copy of all
+        for first in range(0, ids.size, 1 << 20):  # a million ids at a time, so no second copy of all ids exists
             yield ids[first : first + (1 << 20)].astype(dtype).tobytes()
 
     write_atomically(path, parts())
@@ -179,8 +179,8 @@ def main(settings: Settings) -> None:
     for row in range(settings.batch_size):
         print(f"window {row}: inputs {inputs[row].tolist()}, targets {targets[row].tolist()}")
         for t in range(settings.context):
-            seen, target = tokenizer.decode(inputs[row, : t + 1]), tokenizer.decode(targets[row, t : t + 1])
-            print(f"    after {seen!r:>{settings.context + 2}} comes {target!r}")
+            prefix, target = tokenizer.decode(inputs[row, : t + 1]), tokenizer.decode(targets[row, t : t + 1])
+            print(f"    after {prefix!r:>{settings.context + 2}} comes {target!r}")
     print(f"{inputs.size} exercises in a batch of {inputs.shape}; batch({settings.step}) is the same on every run")
 
 

@@ -2,6 +2,8 @@
 
     x = wte(ids) + wpe(positions(T))     # (B, T, C): the meaning of each token plus its position
 
+`wte` and `wpe` are GPT-2's names for the table of tokens and the table of positions.
+
 At first the rows are random numbers. Training to predict the next token moves the rows of interchangeable tokens towards
 each other, so letters with similar neighbours in the text end up close together.
 
@@ -24,7 +26,7 @@ from chapters.support.figures import new_figure, save_figure
 from chapters.support.readers import read_text
 from chapters.world import World
 
-KeyStart = np.ndarray | mg.Tensor | None  # (B,) first column of each row that is not padding; None: no padding
+KeyStart = np.ndarray | mg.Tensor | None  # (B,) each row's first column after the padding; None: no padding
 
 # ── the idea: what a lookup is, and why positions need a table ───────────────────────────────────────────────────────
 
@@ -79,7 +81,7 @@ def positions(T: int, seen: int = 0, key_start: KeyStart = None, device: str = "
 
 
 class NextLetter(nn.Module):
-    """The smallest language model: it predicts the next letter from the vector of this letter alone."""
+    """The smallest language model: it predicts the next letter from the vector of the current letter alone."""
 
     def __init__(self, vocab_size: int, d_model: int, generator: mg.Generator):
         super().__init__()
@@ -181,7 +183,7 @@ def main(settings: Settings) -> None:
     letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c in text and counts[tokenizer.encode(c)[0]] >= 50]
     if len(letters) < 3:
         raise ValueError(
-            f"expected a text with 3 of the letters a to z at least 50 times, got {len(letters)}; use a longer text"
+            f"expected a text in which 3 of the letters a to z occur 50 times each, got {len(letters)}; use a longer text"
         )
     steps = max(settings.steps // 4, 1) if settings.quick else settings.steps
     vectors, loss = learn_letters(ids, tokenizer.vocab_size, settings.d_model, steps, generator)

@@ -1,4 +1,4 @@
-"""Chapter 4: attention. Each position gathers what it needs from the positions before it.
+"""Chapter 4: attention. Each position gathers information from the positions before it.
 
 Each position has three vectors: a query (what it looks for), a key (what it offers) and a value (what it passes on). The
 score of a query and a key is their scalar product. Softmax turns the scores of a position into weights that sum to one,
@@ -72,7 +72,7 @@ class PastKeysValues(Protocol):
         ...
 
     def append(self, k: mg.Tensor, v: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
-        """Add the newest keys and values, (B, H, T, D) each.  Returns all so far, (B, H, length + T, D) each."""
+        """Add the newest keys and values, (B, H, T, D) each.  Returns the keys and values so far, (B, H, length + T, D)."""
         ...
 
 
@@ -123,7 +123,7 @@ class CausalSelfAttention(nn.Module):
         Args:
             x: (B, T, C).
             past: keys and values of the tokens before x, to which this call adds its own.
-            key_start: first column of each row that is not padding; no query sees the keys before it.
+            key_start: each row's first column after the padding; no query sees the padding's keys.
 
         Returns:
             (B, T, C).

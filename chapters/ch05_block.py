@@ -170,10 +170,10 @@ def main(settings: Settings) -> None:
         print(f"{name} the residual stream, the first block's gradient is {ratio:.1e} of the last block's")
 
     # Large weights (0.24) show the growth in few blocks; it depends on the number of additions, not on their size.
-    for name, scale in (("equal", 12.0), ("1/√(2·depth) as large", 12.0 / math.sqrt(2 * depth))):
+    for name, scale in (("as large as the others", 12.0), ("1/√(2·depth) as large", 12.0 / math.sqrt(2 * depth))):
         with mg.no_grad():
             y = run_stack(stack_of(depth, settings.d_model, mg.Generator(settings.seed), scale), x)  # (B, T, C)
-        print(f"initial weights into the stream {name}: it grows from {x.numpy().std():.2f} to {y.numpy().std():.2f}")
+        print(f"weights into the stream {name}: the stream's std grows from {x.numpy().std():.2f} to {y.numpy().std():.2f}")
     print(f"figure: {draw(lengths[True], lengths[False], settings.run / 'figures' / 'depth.png')}")
 
 

@@ -3,7 +3,7 @@
     x = wte(ids) + wpe(positions)       # (B, T, C)
     for block in blocks:
         x = block(x)                    # (B, T, C)
-    logits = lm_head(ln_f(x))           # (B, T, V): the scores of the token that follows each position
+    logits = lm_head(ln_f(x))           # (B, T, V): the scores for the token that follows each position
 
     python -m chapters.ch06_gpt --preset book
 
@@ -46,7 +46,7 @@ class GPTConfig:
     dropout: float = 0.0  # share of activations zeroed in training
     tied: bool = True  # the head uses the weights of the token table, as in GPT-2
     bias: bool = True  # biases in linear layers and norms, as in GPT-2
-    init_std: float = 0.02  # std of the initial weights; 0.02 suits GPT-2's width of 768, narrow models learn faster with more
+    init_std: float = 0.02  # std of the initial weights; 0.02 suits a width of 768; narrow models learn faster above 0.02
     # Changes that later models made to GPT-2; chapter 9 loads SmolLM2, which has all four.
     n_kv_head: int | None = None  # heads of keys and values, shared by several query heads; None: n_head
     rotary: float | None = None  # base of rotary position embeddings, which replace the position table
@@ -66,7 +66,7 @@ class GPTConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context=256, init_std=0.05),  # about 1M parameters: minutes on a laptop
-    "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's, about 11M
+    "book": dict(n_layer=6, n_head=6, d_model=384, context=256),  # the book's shape, about 11M parameters
     "gpt2": dict(n_layer=12, n_head=12, d_model=768, context=1024, vocab_size=50257),  # GPT-2 small, 124M
 }
 
@@ -110,7 +110,7 @@ class GPT(nn.Module):
         Args:
             idx: (B, T) token ids.
             cache: keys and values of the tokens before idx; this call adds those of idx.
-            key_start: first column of each row that is not padding.
+            key_start: each row's first column after the padding.
             last_only: score only the last position, which is all that decoding needs.
 
         Returns:
@@ -142,10 +142,10 @@ class GPT(nn.Module):
         return self.drop(x)
 
     def initialise(self, generator: mg.Generator | None) -> None:
-        """Draw GPT-2's initial weights: matrices from N(0, init_std²), biases 0; the norms start as 1 and 0.
+        """Draw GPT-2's initial weights: matrices from N(0, init_std²), biases 0; norm weights stay 1.
 
-        The matrices that write into the residual stream are smaller by √(2 · n_layer), because the stream would grow
-        with its 2 · n_layer additions (Radford et al. 2019, section 2.3; chapter 5 measures it).
+        The std of matrices that write into the residual stream is divided by √(2 · n_layer); otherwise the stream
+        would grow with its 2 · n_layer additions (Radford et al. 2019, section 2.3; chapter 5 measures it).
         """
         for name, parameter in self.named_parameters():
             if len(parameter.shape) == 2:
@@ -174,7 +174,7 @@ class LayerCache:
         """Add the newest keys and values, (B, H, T, D) each.
 
         Returns:
-            All so far, (B, H, length + T, D) each, as views of the buffers.
+            The keys and values so far, (B, H, length + T, D) each, as views of the buffers.
         """
         B, H, T, D = k.shape
         if self.k is None:
@@ -195,7 +195,7 @@ class LayerCache:
 class KVCache:
     """The keys and values of all layers for one batch, so that a new token costs one column of work, not the whole text.
 
-    They stay valid because a token sees only what came before it: later tokens cannot change its keys and values. Use it
+    They stay valid because a token sees only earlier tokens: later tokens cannot change its keys and values. Use it
     under `mg.no_grad()`: `cache = KVCache(gpt)`, then `gpt(prompt, cache)`, then `gpt(new_tokens, cache)` and so on.
 
     Args:
@@ -257,7 +257,7 @@ def load_model(folder: str | Path) -> tuple[GPT, Tokenizer]:
     tokenizer = Tokenizer.load(ranks)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
-            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it {model.config.vocab_size}; "
+            f"{ranks} has {tokenizer.vocab_size} ids, but the model beside it has {model.config.vocab_size}; "
             "use the tokenizer that the model was trained with"
         )
     return model.eval(), tokenizer

@@ -77,7 +77,7 @@ class TrainConfig:
     eval_every: int = 250  # steps between two evaluations
     eval_batches: int = 20  # validation batches in one evaluation
     checkpoint_every: int = 250  # steps between two checkpoints
-    keep_best: bool = False  # end with the parameters of the best validation loss instead of the last
+    keep_best: bool = False  # end with the parameters that had the best validation loss, not with the last step's
     resume: bool = False  # continue from the run folder's checkpoint
     seed: int = 0  # random seed
 
@@ -275,8 +275,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "book": dict(SHAPES["book"], lr=3e-4, vocab_size=4096),
     "gpt2": dict(SHAPES["gpt2"], lr=3e-4, tokenizer="gpt2", batch_size=4),
-    # The CPU settings in nanoGPT's README (github.com/karpathy/nanoGPT). Its validation loss on Shakespeare is 1.88,
-    # estimated on 20 random batches, like ours during training.
+    # The CPU settings in nanoGPT's README (github.com/karpathy/nanoGPT). nanoGPT reports a validation loss of 1.88 on
+    # Shakespeare, estimated on 20 random batches; the loop above estimates its validation loss the same way.
     "nanogpt-cpu": NANOGPT | dict(bias=False, seed=1337),
     "quick": QUICK | dict(n_layer=2, n_head=2, d_model=64, context=64, vocab_size=512, world_bytes=200_000),
 }

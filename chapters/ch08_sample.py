@@ -1,12 +1,12 @@
-"""Chapter 8: the sampler. The model scores every token; choosing the next one is a decision of its own.
+"""Chapter 8: the sampler. The model scores every token; choosing the next token is a separate decision.
 
     python -m chapters.ch08_sample --run runs/pretrain --prompt "In the market" --temperature 0.8 --top-k 40
 
 `choose_plainly` shows the three decisions on one row of logits. Temperature sharpens or flattens the distribution.
 Top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833). Top-p, the nucleus, keeps the fewest tokens whose
 probabilities add up to p (Holtzman et al. 2019, arXiv:1904.09751). A random number then picks a token. `generate_plainly`
-appends it and starts again; `generate` writes the same tokens for many prompts at once, with a cache. Run it twice, at
-temperature 0.2 and 1.5: the first text repeats itself, and the second falls apart.
+appends it and starts again; `generate` writes the same tokens for many prompts at once, with a cache. Run the
+command twice, at temperature 0.2 and 1.5: the first text repeats itself, and the second falls apart.
 """
 
 import json
@@ -56,7 +56,7 @@ def generate_plainly(
     top_p: float | None = None,
     generator: mg.Generator | None = None,
 ) -> list[int]:
-    """Continue one text by max_new_tokens tokens and return the new ones; the model must be in eval mode."""
+    """Continue one text by max_new_tokens tokens and return the new tokens; the model must be in eval mode."""
     rng = (generator or mg.default_generator).numpy
     text = list(ids)
     for _ in range(max_new_tokens):
@@ -101,7 +101,7 @@ def _nucleus(probability: np.ndarray, p: float) -> np.ndarray:
     nucleus = np.zeros(V, dtype=bool)  # (V,)
     while True:
         least = np.partition(probability, -most)[-most] if most < V else -np.inf
-        likely = np.flatnonzero(probability >= least)  # (n,)  in token order, with all that tie with the last
+        likely = np.flatnonzero(probability >= least)  # (n,)  in token order, with every tie for the last place
         order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, ties in token order
         cumulative = np.cumsum(probability[order])  # (n,)
         if cumulative[-1] >= p or most >= V:

@@ -1,8 +1,8 @@
 """Exact resumption: one file holds everything that a training loop needs, written whole or not at all.
 
 Parameters, AdamW's moments, the step, the generator's state and the length of metrics.jsonl share one safetensors file,
-so no two of them can disagree. A resumed run cuts off what metrics.jsonl gained after the checkpoint and writes it
-again, byte for byte the same. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` chapter 10's RLHF.
+so no two of them can disagree. A resumed run cuts off the lines that metrics.jsonl gained after the checkpoint, and
+writes the same bytes again. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` chapter 10's RLHF.
 """
 
 import itertools
@@ -28,7 +28,8 @@ class Checkpoint:
     """The checkpoint file of a loop, and the metrics.jsonl beside it.
 
     The constructor restores models, optimizers and generator if `resume` is set and the folder holds a checkpoint;
-    `state` is then what `write` stored. A fresh start renames an old checkpoint and its metrics instead of losing them.
+    `state` then holds the values that `write` stored. A fresh start renames an old checkpoint and its metrics,
+    so it loses nothing.
 
     Args:
         counter: name under which the file counts the loop's progress, "step" or "iteration".
@@ -115,7 +116,7 @@ class TrainingCheckpoint(Checkpoint):
         super().__init__(run, "step", {"": (model, optimizer)}, mg.default_generator, settings, config.resume)
         self.step: int = self.state.get("step", 0)
         self.best: float | None = self.state.get("best")
-        self.first_step = self.step  # of this process
+        self.first_step = self.step  # where this process began
         self.saved_step = self.step if self.state else None
         self.tokens, self.seconds = 0, 1e-9
         self.clock = JsonLines(run / "timing.jsonl", keep=None if self.state else 0)
@@ -166,8 +167,8 @@ class TrainingCheckpoint(Checkpoint):
 class LoopCheckpoint(Checkpoint):
     """The bookkeeping of chapter 10's RLHF loop, with as many models and optimizers as the learner trains.
 
-    `iteration` is the next iteration, `records` are the finished ones. The learner may have `trained`, [(model,
-    optimizer)], and `numbers`, {name: number}; without `trained` the policy alone is stored.
+    `iteration` is the next iteration, `records` has a dict for each finished iteration. The learner may have
+    `trained`, [(model, optimizer)], and `numbers`, {name: number}; without `trained` the policy alone is stored.
     """
 
     def __init__(self, run: Run, policy: nn.Module, learner: Any, generator: mg.Generator, config: Any) -> None:
@@ -222,7 +223,7 @@ def optimizer_arrays(optimizer: mg.optim.AdamW) -> dict[str, Any]:
 
 
 def load_optimizer_arrays(optimizer: mg.optim.AdamW, flat: dict[str, Any]) -> None:
-    """Restore what `optimizer_arrays` returned."""
+    """Restore the state that `optimizer_arrays` returned."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
         i, key = name.split(".")

@@ -113,7 +113,7 @@ def refuse_inner_seeds(settings: Any) -> None:
 
 
 def read_ahead(settings: Any, presets: dict[str, dict[str, Any]]) -> tuple[Any, str | None]:
-    """Read the flags that decide what the others default to.
+    """Read the flags that change the defaults of other flags.
 
     Returns:
         The settings changed by `--preset NAME` and `--quick`, and the group after `--help` ("" for none), None without
@@ -129,7 +129,7 @@ def read_ahead(settings: Any, presets: dict[str, dict[str, Any]]) -> tuple[Any, 
 
 
 def error_text(error: Exception) -> str:
-    """An error's message; for the system's own, such as "[Errno 13] Permission denied: 'a.png'", without the number."""
+    """An error's message; "[Errno 13] Permission denied: 'a.png'" becomes "Permission denied: a.png"."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     where = f": {error.filename}" if error.filename else ""

@@ -1,8 +1,8 @@
 """A run folder: all the files that one command writes.
 
 config.json               every setting
-metrics.jsonl             one line a step and one an evaluation, without times: equal runs write equal bytes
-timing.jsonl              tokens and seconds so far, one line a checkpoint
+metrics.jsonl             a line for each step and each evaluation, without times: equal runs write equal bytes
+timing.jsonl              tokens and seconds so far, a line for each checkpoint
 checkpoint.safetensors    everything that resuming needs, in one file (see checkpoint.py)
 model.safetensors         the trained parameters and the model's shape
 tokenizer.tiktoken        the vocabulary (and tokenizer.tiktoken.json)
@@ -135,7 +135,7 @@ def _plain(section: Any) -> Any:
 
 
 class JsonLines:
-    """A file with one JSON object a line; `keep` cuts it back to its first bytes (None keeps everything).
+    """A file with one JSON object per line, cut back to its first `keep` bytes (None keeps everything).
 
     A resumed run keeps the lines that its checkpoint knew and writes the later ones again.
     """
@@ -179,7 +179,7 @@ class History:
     losses: list[float] = field(default_factory=list)  # nats
     validation_steps: list[int] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
-    tokens_per_second: float = float("nan")  # of this process, without evaluation
+    tokens_per_second: float = float("nan")  # training speed of this process; evaluation does not count
 
     @property
     def best(self) -> float:

@@ -37,7 +37,7 @@ def help_text(settings: Any, program: str, group: str = "") -> str:
     Args:
         settings: an instance of the settings' dataclass; its values are shown as the defaults.
         program: how the command is called, such as "python -m chapters.ch07_train".
-        group: name of a group as its flags begin, such as "plan.critic"; "" for the command itself.
+        group: name of a group as it appears in its flags, such as "plan.critic"; "" for the command itself.
 
     Raises:
         ValueError: if there is no such group.
@@ -104,7 +104,7 @@ def summary(settings: Any) -> str:
 
 
 def list_settings(settings: Any) -> Iterator[Setting]:
-    """Yield the settings of a dictionary, or of a dataclass instance, its own before inherited fields."""
+    """Yield the settings of a dictionary or a dataclass instance; a class's own fields come before inherited fields."""
     if isinstance(settings, dict):
         for name, value in settings.items():
             yield Setting(str(name).replace("_", "-"), type(value), "", value)

@@ -193,7 +193,7 @@ def test_ids_outside_the_vocabulary_are_named(make):
         (lambda: Tokenizer({b"a": 0}), "expected all 256 single bytes in the vocabulary, got 1 without byte 0"),
     ],
 )
-def test_refusals(attempt, sentence):
+def test_bad_arguments_are_refused(attempt, sentence):
     with pytest.raises(TokenizerError, match=sentence):
         attempt()
 
@@ -243,7 +243,7 @@ def test_gpt2_does_not_hang_on_a_silent_network(monkeypatch):
     assert time.monotonic() - start < 5
 
 
-def test_gpt2_is_gpt2():
+def test_gpt2_has_the_published_ids():
     try:
         tokenizer = Tokenizer.gpt2(timeout=20)
     except TokenizerError as error:

@@ -5,7 +5,7 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, load_tokens,
 from chapters.support.readers import read_text
 
 
-def test_targets_are_the_inputs_one_later():
+def test_targets_are_the_inputs_shifted_by_one():
     inputs, targets = NextTokenBatches(np.arange(100, dtype=np.uint16), context=7, batch_size=5).batch(3)
     assert inputs.shape == targets.shape == (5, 7)
     assert inputs.dtype == targets.dtype == np.int64

@@ -43,7 +43,7 @@ def test_by_hand_equals_the_engine():
     np.testing.assert_allclose(attention_by_hand(q, k, v)[0].numpy(), engine.numpy()[0, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_module_is_heads_by_hand_side_by_side():
+def test_the_module_equals_heads_by_hand_side_by_side():
     attention, x = small_attention(), normal(1, 7, 12)
     with mg.no_grad():
         q, k, v = attention.heads(x)  # (1, 3, 7, 4) each

@@ -50,7 +50,7 @@ def test_every_parameter_gets_a_gradient():
         assert parameter.grad is not None and np.abs(parameter.grad.numpy()).max() > 0, name
 
 
-def test_without_biases_there_are_none():
+def test_bias_false_creates_no_bias():
     assert all("bias" not in name for name, _ in Block(8, 2, bias=False).named_parameters())
 
 

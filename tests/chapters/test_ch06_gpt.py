@@ -93,7 +93,7 @@ def test_cache_and_last_only_change_nothing():
     assert cache.length == 8
 
 
-def test_padding_on_the_left_moves_nothing():
+def test_padding_on_the_left_changes_no_logits():
     model, text = small_gpt(), ids(1, 5)
     padded = mg.from_numpy(np.concatenate([np.zeros((1, 3), np.int64), text.numpy()], axis=1))  # (1, 8)
     with mg.no_grad():

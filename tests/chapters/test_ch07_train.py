@@ -33,7 +33,7 @@ from chapters.support.run_folder import Run, RunError
 from minigrad.serialization import CheckpointError
 
 ROOT = Path(__file__).parents[2]
-TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  every token is always followed by the same one
+TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  each token always has the same successor
 CONFIG = TrainConfig(steps=12, batch_size=4, lr=1e-2, warmup_steps=2, eval_every=4, eval_batches=2, checkpoint_every=5, seed=3)
 
 
@@ -73,10 +73,10 @@ class Tripwire:
         return small_batches().batch(step)
 
 
-# ── it learns ──
+# ── learning ──
 
 
-def test_it_learns_what_can_be_learned(tmp_path):
+def test_training_learns_a_predictable_text(tmp_path):
     config = replace(CONFIG, steps=80, eval_every=40)
     model, history, _ = run_it(tmp_path, config, small_gpt())
     assert history.losses[0] == pytest.approx(math.log(8), abs=0.1)
@@ -95,7 +95,7 @@ def test_with_everything_switched_off_the_loop_is_the_plain_loop(tmp_path):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_what_a_run_leaves_behind(tmp_path):
+def test_the_files_of_a_run(tmp_path):
     _, history, metrics = run_it(tmp_path)
     records = [json.loads(line) for line in metrics.decode().splitlines()]
     assert [r["step"] for r in records if "validation_loss" in r] == [0, 4, 8, 12] == history.validation_steps
@@ -130,9 +130,9 @@ def test_accumulated_batches_are_one_large_batch():
             return inputs[2 * step : 2 * step + 2], targets[2 * step : 2 * step + 2]
 
     whole, halves = small_gpt(), small_gpt()
-    once, seen = forward_and_backward(whole, small_batches(), 0, CONFIG, next_token_loss)
-    twice, seen_too = forward_and_backward(halves, Halves(), 0, replace(CONFIG, grad_accumulation=2), next_token_loss)
-    assert sum(as_floats(*once)) == pytest.approx(sum(as_floats(*twice)), rel=1e-5) and seen == seen_too == 32
+    once, tokens = forward_and_backward(whole, small_batches(), 0, CONFIG, next_token_loss)
+    twice, tokens_of_halves = forward_and_backward(halves, Halves(), 0, replace(CONFIG, grad_accumulation=2), next_token_loss)
+    assert sum(as_floats(*once)) == pytest.approx(sum(as_floats(*twice)), rel=1e-5) and tokens == tokens_of_halves == 32
     for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
         np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
 
@@ -263,7 +263,7 @@ def test_damaged_files_are_refused(tmp_path):
         run_it(tmp_path, resume)
 
 
-# ── what stops a run ──
+# ── errors that stop a run ──
 
 
 def test_a_planted_nan_stops_training_and_is_named(tmp_path):
@@ -365,7 +365,7 @@ def test_the_command_line(tmp_path):
     assert shown.returncode == 0 and "0.99" in shown.stdout and "characters" in shown.stdout
 
 
-def test_gradients_reach_the_loop_through_any_loss(tmp_path):
+def test_the_loop_accepts_another_loss_and_other_targets(tmp_path):
     """The loop accepts chapter 10's own loss and targets, (B,) labels."""
 
     class Labelled:

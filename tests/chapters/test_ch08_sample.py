@@ -47,17 +47,17 @@ def test_top_k_keeps_the_k_highest():
 
 
 @pytest.mark.parametrize(
-    "p, kept",
+    "p, nucleus",
     [(0.1, [0]), (0.49, [0]), (0.51, [0, 2]), (0.74, [0, 2]), (0.76, [0, 2, 3]), (1.0, [0, 1, 2, 3])],
 )
-def test_nucleus_keeps_the_fewest_that_reach_p(p, kept):
+def test_nucleus_keeps_the_fewest_that_reach_p(p, nucleus):
     logits = logs([0.5, 0.0625, 0.25, 0.1875])  # likeliest first: tokens 0, 2, 3, 1
     got = nucleus_filter(logits, p)
-    assert np.flatnonzero(np.isfinite(got[0])).tolist() == kept
-    np.testing.assert_array_equal(got[0, kept], logits[0, kept])
+    assert np.flatnonzero(np.isfinite(got[0])).tolist() == nucleus
+    np.testing.assert_array_equal(got[0, nucleus], logits[0, nucleus])
 
 
-def test_nucleus_works_row_by_row_and_never_keeps_nothing():
+def test_nucleus_works_row_by_row_and_keeps_at_least_one_token():
     got = nucleus_filter(logs([0.9, 0.05, 0.05], [0.3, 0.3, 0.4]), 0.35)
     np.testing.assert_array_equal(np.isfinite(got), [[True, False, False], [False, False, True]])
     assert np.isfinite(nucleus_filter(logs([0.25] * 4), 1e-9)).sum() == 1
@@ -97,7 +97,7 @@ def test_frequencies_match_probabilities():
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_greedy_equals_the_plain_generator(model, use_cache):
-    """Prompts of unequal length, and 20 new tokens in a context of 12: each row slides past the end at another step."""
+    """Prompts of unequal length, and 20 new tokens in a context of 12: each row outgrows the context at a different step."""
     want = [generate_plainly(model, prompt, 20, temperature=0) for prompt in PROMPTS]
     assert len({tuple(row) for row in want}) == 4  # every prompt has its own continuation
     assert generate(model, PROMPTS, 20, temperature=0, use_cache=use_cache) == want
@@ -158,7 +158,7 @@ def test_a_repeated_prompt_is_read_once_and_continued_with_random_numbers_of_its
 
 
 def test_observe_sees_the_logits_of_the_unfinished_rows(model):
-    """No matter how many finished rows are still computed with them."""
+    """`observe` never sees finished rows, even while `generate` still computes them."""
     free, seen = generate(model, PROMPTS, 8, temperature=0), []
     stops = (free[0][1], free[2][4])
     texts = generate(model, PROMPTS, 8, temperature=0, stop_ids=stops, observe=seen.append)

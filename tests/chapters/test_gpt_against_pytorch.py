@@ -16,7 +16,7 @@ SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.t
 
 
 def torch_logits(params, idx, config):
-    """GPT-2's forward pass in PyTorch's functions, with a state dict of our names: idx (B, T) -> logits (B, T, V)."""
+    """GPT-2's forward pass in PyTorch: idx (B, T) -> logits (B, T, V); params has minigrad's names."""
     B, T = idx.shape
     C, H = config.d_model, config.n_head
     x = params["wte.weight"][idx] + params["wpe.weight"][:T]

@@ -20,36 +20,36 @@ from kernels import precompile
 from minigrad import processor
 
 ROOT = Path(__file__).parents[2]
-FEW = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
+FEW_STEPS = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
 TINY = first_bend.Plan(
     corpus_bytes=40_000,
     vocab_size=400,
     model=dict(n_layer=1, n_head=2, d_model=16, context=224),
-    pretrain=FEW,
+    pretrain=FEW_STEPS,
     snippets=12,
     snippets_test=9,
-    classify=FEW,
+    classify=FEW_STEPS,
     instructions=40,
-    sft=FEW,
+    sft=FEW_STEPS,
     test=20,
     samples=4,
 )
 SECOND = second_bend.SecondPlan(
     demonstrations=40,
-    assistant=FEW,
+    assistant=FEW_STEPS,
     compared=8,
-    reward=FEW,
+    reward=FEW_STEPS,
     ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
     constitution=Plan(
         lessons=30,
-        critic=FEW,
+        critic=FEW_STEPS,
         cases=3,
         drafts=4,
         rounds=1,
-        supervised=FEW,
+        supervised=FEW_STEPS,
         prompts=8,
         k=2,
-        reward=FEW,
+        reward=FEW_STEPS,
         rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
         held_out=3,
     ),
@@ -181,7 +181,7 @@ def test_another_jobs_folder_is_refused(job):
 
 
 def test_a_folder_of_another_versions_plan_is_refused(job, monkeypatch):
-    """If it were not, one page would mix the stages of two different jobs."""
+    """Otherwise one page would mix stages with different settings."""
     other = replace(SECOND, ppo=replace(SECOND.ppo, clip=0.3))
     monkeypatch.setattr(second_bend, "PLANS", {"full": other, "quick": other})
     with pytest.raises(ValueError, match="holds a job with .* plan .* choose another folder with --out, or delete that job"):

@@ -159,26 +159,26 @@ def test_a_training_step_copies_its_batch_in_and_one_line_of_numbers_out(tmp_pat
     """In each step of chapter 7's loop the batch goes to the device; the loss and the norm come back together."""
     with mg.device("emulator"):
         model, batches = small_gpt(dropout=0.1), Windows()
-        devices, seen = [], []
+        devices, open_counters = [], []
 
         class Watching:
             def batch(self, step):
-                for traffic in seen:  # the previous step's traffic
+                for traffic in open_counters:  # the previous step's traffic
                     traffic.__exit__(None, None, None)
                 devices.append({p.device for p in model.parameters()})
-                seen.clear()
+                open_counters.clear()
                 step_traffic = counting()
                 counted.append(step_traffic.__enter__())
-                seen.append(step_traffic)
+                open_counters.append(step_traffic)
                 return batches.batch(step)
 
         counted = []
         train(model, Watching(), TrainConfig(steps=5, warmup_steps=1, checkpoint_every=100), Run(tmp_path))
-        seen.pop().__exit__(None, None, None)
+        open_counters.pop().__exit__(None, None, None)
     assert devices == [{"emulator"}] * 5
     for traffic in counted[:-1]:  # the last step also writes the checkpoint
         assert traffic.to_host == {"tolist": 1}
-    # Inputs, targets, places; and AdamW's and clipping's tables of addresses, where an array came to lie elsewhere.
+    # Inputs, targets and positions; also AdamW's and clipping's tables of addresses, if an array has moved.
     assert all(2 <= sum(traffic.to_device.values()) <= 11 for traffic in counted[1:-1])
 
 
@@ -201,11 +201,11 @@ def test_sampling_brings_one_row_of_logits_a_token_to_the_host():
         with counting() as traffic:
             generate(model, [[1, 2, 3], [4]], new, temperature=0, stop_ids=())
         assert traffic.to_host == {"get": new}
-        # Each token: its id, its place, and the rows' beginnings, a few numbers each; the cache is made on the device.
+        # Each step sends the new ids, their positions and key_start, a few numbers each; the cache is made on the device.
         assert sum(traffic.to_device.values()) <= 3 * new + 12
 
 
-def test_what_the_counter_counts():
+def test_the_counter_counts_each_copy():
     x = mg.ones(3, device="emulator")
     with counting() as traffic:
         assert float((x * 2).sum()) == 6 and bool(x[0] > 0) and x.tolist() == [1, 1, 1] and x[x > 0].shape == (3,)

@@ -33,8 +33,8 @@ class Settings:
 
 
 @pytest.fixture
-def ended(monkeypatch, capsys):
-    """ended(main, *arguments): the exit status and the standard error of a command that fails."""
+def run_failing(monkeypatch, capsys):
+    """run_failing(main, *arguments): the exit status and the standard error of a command that fails."""
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
@@ -61,8 +61,8 @@ def raising(error):
         (OSError(errno.ENOSPC, "No space left"), "No space left; make room, and give the same command again"),
     ],
 )
-def test_an_error_that_a_user_can_cause_is_one_line(ended, error, sentence):
-    assert ended(raising(error)) == (2, f"error: {sentence}\n")
+def test_an_error_that_a_user_can_cause_is_one_line(run_failing, error, sentence):
+    assert run_failing(raising(error)) == (2, f"error: {sentence}\n")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -71,16 +71,16 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         command(raising(ZeroDivisionError()), Settings)
 
 
-def test_ctrl_c_says_where_it_stopped(ended):
-    assert ended(raising(KeyboardInterrupt("stopped after step 3"))) == (130, "stopped after step 3\n")
+def test_ctrl_c_says_where_it_stopped(run_failing):
+    assert run_failing(raising(KeyboardInterrupt("stopped after step 3"))) == (130, "stopped after step 3\n")
 
 
-def test_numbers_that_are_too_small(ended):
+def test_numbers_that_are_too_small(run_failing):
     def main(settings):
         at_least_one(settings, "rows")
 
-    assert ended(main, "--rows", "0") == (2, "error: rows must be at least 1, got 0\n")
-    assert ended(main, "--seed", "-1") == (2, "error: seed must be at least 0, got -1\n")
+    assert run_failing(main, "--rows", "0") == (2, "error: rows must be at least 1, got 0\n")
+    assert run_failing(main, "--seed", "-1") == (2, "error: seed must be at least 0, got -1\n")
 
 
 def test_help_names_the_command_as_it_was_called():

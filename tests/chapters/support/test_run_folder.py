@@ -14,7 +14,7 @@ from minigrad.serialization import CheckpointError
 
 @pytest.fixture
 def saved(tmp_path):
-    """A run's folder with a model and its tokenizer, and both as they were."""
+    """A run folder, and the model and tokenizer that were saved in it."""
     config = GPTConfig(vocab_size=8, context=8, n_layer=1, n_head=2, d_model=16)
     model, tokenizer = GPT(config, mg.Generator(0)).eval(), Tokenizer.characters("abcdefg")
     save_model(Run(tmp_path), model, tokenizer)
@@ -30,7 +30,7 @@ def test_a_saved_model_comes_back(saved):
     assert same.encode("cab") == tokenizer.encode("cab")
 
 
-def test_a_model_that_is_not_there_or_damaged_is_refused(saved):
+def test_a_missing_or_damaged_model_is_refused(saved):
     folder, _, _ = saved
     with pytest.raises(FileNotFoundError, match="no trained model in"):
         load_model(folder / "nowhere")
@@ -45,10 +45,10 @@ def test_a_model_of_an_unknown_shape_is_refused(tmp_path):
         load_model(tmp_path)
 
 
-def test_a_tokenizer_that_is_missing_or_another_models_is_refused(saved):
+def test_a_missing_or_mismatched_tokenizer_is_refused(saved):
     folder, _, _ = saved
     Tokenizer.characters("abc").save(folder / "tokenizer.tiktoken")
-    with pytest.raises(CheckpointError, match="has 4 ids, but the model beside it 8"):
+    with pytest.raises(CheckpointError, match="has 4 ids, but the model beside it has 8"):
         load_model(folder)
     (folder / "tokenizer.tiktoken").unlink()
     with pytest.raises(FileNotFoundError, match="there is no tokenizer .*tokenizer.tiktoken"):
@@ -67,7 +67,7 @@ def test_config_json_that_is_cut_short_is_refused(tmp_path):
         Run(tmp_path).describe(training={"steps": 1})
 
 
-def test_history_reads_what_a_killed_run_left(tmp_path):
+def test_history_ignores_an_unfinished_last_line(tmp_path):
     lines = [{"step": 0, "validation_loss": 3.0}, {"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}]
     whole = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 3, "lo')
