@@ -77,7 +77,7 @@ class NextTokenBatches:
 class EveryTokenOnce(NextTokenBatches):
     """Windows side by side, for an exact validation loss: the first len() batches cover the text once.
 
-    The last of them has the windows that remain; after it, batch(i) starts again. Tokens that do not fill a window are left out.
+    The last of them has the windows that remain, and after it batch(i) starts again. Tokens that fill no window are left out.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int):
