@@ -1,7 +1,7 @@
 """Adding gradients up in place. A reader of engine.py can skip this file: it computes the same sums as `+`, only faster.
 
 A tensor that was used several times receives several gradients, and they add up. `total = total + grad` would allocate a new
-array and read and write all three each time. Two measures avoid that; both must know who else may see an array.
+array each time, only to drop the old sum. Two measures avoid that; both must know whether other code still reads an array.
 
 1. Add in place. `total += grad` is right only if no one else reads `total`. The first gradient to arrive may belong to someone
    else: the backward pass of a + b hands one array to both inputs, and a reshape hands on a view. An array is *owned* if it

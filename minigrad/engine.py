@@ -100,7 +100,7 @@ class TensorBase:
         """Add the derivative of this tensor with respect to every leaf to the leaf's .grad.
 
         Args:
-            gradient: the upstream gradient, shaped like this tensor; a tensor of one element may leave it out (it is 1).
+            gradient: the upstream gradient, shaped like this tensor; None counts as 1 for a tensor of one element.
             retain_graph: keep the operations' saved arrays, so that backward can run again.
 
         >>> import minigrad as mg

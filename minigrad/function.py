@@ -39,7 +39,7 @@ class Context:
     def take(self, i: int, to_write: bool = False) -> Any:
         """The gradient that input i has received from its other uses so far, or None.
 
-        A backward pass whose kernel can add calls this, and returns the sum. For the rest, the engine adds up the gradients.
+        A backward pass whose kernel can add calls this, and returns the new sum. If it does not, the engine adds the gradients.
 
         Args:
             i: the number of the input.
@@ -84,7 +84,7 @@ class Function:
         ctx = Context(floats[0] if floats else tensors[0].array, needs)
 
         result = cls.forward(ctx, *[a.array if isinstance(a, TensorBase) else a for a in args], **settings)
-        arrays = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # NumPy's scalars too
+        arrays = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # scalars become arrays
         if mode.detect_anomaly:
             _check_finite(cls, ctx.xp, tensors, arrays)
         node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], arrays) if True in needs else None

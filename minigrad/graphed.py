@@ -21,8 +21,8 @@ def graphed(loss_fn: Callable[..., Tensor], parameters: Iterable[Tensor]) -> Cal
             losses.append(loss.item())     # the number: every call returns the same tensor
 
     On a GPU (or the emulated one) the first call with inputs of a shape computes as usual. The second records the work as a
-    CUDA graph (kernels/graph.py), and later calls launch that graph. Every call computes as usual on the CPU, for a fifth
-    shape, for an input that requires a gradient, and while a parameter still has a gradient to be added to. Exchanging a
+    CUDA graph (kernels/graph.py), and later calls launch that graph. A call computes as usual if an input is on the
+    CPU, requires a gradient or brings a fifth shape, or if a parameter still has a gradient to be added to. Exchanging a
     parameter's array for another drops all recordings.
 
     Args:

@@ -42,7 +42,7 @@ def write_atomically(path: PathLike, data: Any) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; an earlier version, if any, is untouched") from error
-    finally:  # after an interruption as well; after the renaming it no longer exists
+    finally:  # after an interruption too; once renamed, the temporary file is gone
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""When memory was last written to, so that no gradient is computed from overwritten values.
+"""Records when memory was last written to, so that no gradient is computed from overwritten values.
 
 The backward pass of a product needs the factors as the forward pass saw them. If one of them is changed in place in between,
 the gradient would be wrong and nothing would say so. So every change in place calls `note_write`, and a Node refuses to run its

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = ("kernels", "minigrad", "chapters")
 FRAMEWORKS = {"torch", "transformers", "jax", "tensorflow", "keras"}
-# From the ground up. A file may import files of its own storey and of those below it.
+# From the ground up. A file may import files of its own storey and of the storeys below.
 STOREYS = [
     "kernels",
     "minigrad",

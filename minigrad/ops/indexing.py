@@ -216,7 +216,8 @@ def gather(input: TensorT, dim: int, index: Any) -> TensorT:
     dim = one_axis("gather", input, dim)
     if index.ndim != input.ndim or any(n > m for i, (n, m) in enumerate(zip(index.shape, input.shape)) if i != dim):
         raise RuntimeError(
-            f"gather: expected an index with as many axes as {input.shape}, none but dim {dim} longer, got {index.shape}"
+            f"gather: expected an index of {input.ndim} axes, no longer than {input.shape} except along dim {dim}, "
+            f"got {index.shape}"
         )
     if not input.ndim:
         return reshape(gather(reshape(input, 1), 0, index.reshape(1)), ())

@@ -58,7 +58,7 @@ def rms_norm(
 ) -> TensorT:
     """x / √(mean of x² + eps) over the last axis, then scaled by weight.  Source: Zhang, Sennrich 2019 (arXiv:1910.07467).
 
-    input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the precision of the dtype if None, as in PyTorch.
+    input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the machine epsilon of the dtype if None, as in PyTorch.
     """
     check_normalized("rms_norm", input, normalized_shape, weight=weight)
     return in_float32(RMSNorm.apply)(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)

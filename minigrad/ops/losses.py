@@ -29,7 +29,7 @@ class CrossEntropy(Function):
 
 
 class MeanOverTargets(Function):
-    """The sum of the losses over the number of targets that are not ignored."""
+    """The sum of the losses, divided by the number of targets that are not ignored."""
 
     @staticmethod
     def forward(ctx, losses, targets, ignore_index):

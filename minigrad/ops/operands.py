@@ -92,7 +92,10 @@ def fitting(value: Any, dtype: np.dtype, name: str) -> Any:
 
 
 def common_dtype(*values: Any) -> np.dtype:
-    """The dtype of a result: the highest kind (bool < int < float) decides; within it, 0-d tensors and numbers count last."""
+    """The dtype of a result: its kind is the highest among the values (bool < int < float).
+
+    Of several dtypes of that kind, a tensor with axes outweighs a 0-d tensor, which outweighs a number.
+    """
     tensors = [t for t in values if isinstance(t, TensorBase)]
     ranked = [(KIND_RANK[t.dtype.kind], t.ndim > 0, t.dtype) for t in tensors]
     top = max(r for r, _, _ in ranked)

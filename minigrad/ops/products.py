@@ -165,7 +165,7 @@ def scaled_dot_product_attention(
         key, value: (B, H, S, D).
         attn_mask: boolean (True: visible) or float (added to the scores), broadcast to (B, H, T, S).
         dropout_p: the probability of dropping a weight.
-        is_causal: query i sees the keys j ≤ i, both counted from their first, as in PyTorch.
+        is_causal: query i sees the keys j ≤ i. As in PyTorch, i counts from the first query and j from the first key.
         scale: factor on q·k; 1/√D if None.
         enable_gqa: key and value may have G heads, where H is a multiple of G; H/G query heads share each.
         causal_offset: query i sees the keys j ≤ i + causal_offset (not in PyTorch). Cached decoding passes the number of past

@@ -83,7 +83,7 @@ class CumSum(Function):
 
 
 def sum(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
-    """The sum over `dim` (an int, several, or all). The sum of booleans counts them."""
+    """The sum over `dim` (an int, several, or all). For booleans, the number of True elements."""
     return Sum.apply(input, several_axes("sum", input, dim), keepdim)
 
 

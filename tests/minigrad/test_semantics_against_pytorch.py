@@ -1,7 +1,7 @@
 """Operations at the edges of their domains: every expression agrees with PyTorch, or both refuse (skipped without it).
 
-`REFUSED` lists what PyTorch computes and minigrad refuses; `DIFFERENT` what minigrad does differently on purpose, with the
-reason. An expression in neither must agree in values, dtypes and shapes.
+`REFUSED` lists expressions that PyTorch computes and minigrad refuses. `DIFFERENT` lists expressions that differ on purpose,
+each with its reason. All other expressions must agree in values, dtypes and shapes.
 """
 
 import copy
@@ -141,7 +141,7 @@ EXPRESSIONS = {
     "integers times a float": lambda t, nn, F: t.tensor([1, 2]) * 2.5,
     "booleans plus an integer": lambda t, nn, F: t.tensor([True, False]) + 1,
     "booleans minus booleans": lambda t, nn, F: t.tensor([True, False]) - t.tensor([True, True]),
-    "sum of bytes": lambda t, nn, F: t.tensor([True, True]).cumsum(0),
+    "running sum of booleans": lambda t, nn, F: t.tensor([True, True]).cumsum(0),
     "integers += a float": lambda t, nn, F: after(t.tensor([1, 2]), lambda x: x.add_(1.5)),
     "booleans += integers": lambda t, nn, F: after(t.tensor([True]), lambda x: x.add_(1)),
     "an expanded tensor": lambda t, nn, F: after(t.zeros(1, 2).expand(3, 2), lambda x: x.add_(1)),
@@ -158,7 +158,7 @@ EXPRESSIONS = {
     "tensor == None": lambda t, nn, F: [operator.eq(ones(t, 2), None), operator.ne(ones(t, 2), None)],
     "+tensor": lambda t, nn, F: +ones(t, 2),
     # optimizers
-    "a negative norm": lambda t, nn, F: clipped(t, nn, [3.0, 4.0], 0.0),
+    "clipping to a norm of 0": lambda t, nn, F: clipped(t, nn, [3.0, 4.0], 0.0),
     "AdamW": lambda t, nn, F: adamw(t, [1.0, 0.1]),
     # refused
     "AMSGrad": lambda t, nn, F: adamw(t, [1.0, 0.1], "amsgrad"),
