@@ -13,8 +13,8 @@ from chapters.support.run_folder import Run
 
 MODELS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
 SUBTITLE = (
-    "One small GPT, trained from scratch on a generated little world, then fine-tuned: to a label, to instructions, and to "
-    "preferences."
+    "One small GPT, trained from scratch on a generated little world, then fine-tuned on labels, on instructions "
+    "and on preferences."
 )
 QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
 FOOTER = (
