@@ -43,7 +43,7 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         ("after instruction tuning", share(tuned["test"]["all"]), "of held-out instructions accepted"),
         ("  answered with a question", share(tuned["questions"]), "of the questions"),
         ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families that training left out"),
-        ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued as a template"),
+        ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued with template boilerplate"),
         ("  no mask", share(unmasked["boilerplate"]), f"and {share(unmasked['test']['all'])} of instructions accepted"),
         *second_report.summary(job),
     ]
