@@ -27,7 +27,7 @@ def weight_bytes(gpt: GPT, int8: bool = False) -> int:
 
 
 def loss_on(decoder: Decoder, ids: Sequence[int]) -> float:
-    """Mean loss of a text in nats per token, from the decoder's steps; ids: two or more, and no more than the context."""
+    """Mean loss of a text in nats per token, from the decoder's steps; ids has at least two tokens and fits the context."""
     logits, losses = decoder.read(ids[:1]), []
     for target in ids[1:]:
         top = logits.max()

@@ -7,7 +7,7 @@ Reading a prompt (prefill) multiplies many rows by each matrix, so arithmetic is
 row by each matrix, so the memory that delivers the weights is the limit. Prefill therefore uses chapter 6's forward pass and
 leaves keys and values in the cache. Decode makes one compiled call per token on the same cache, without a graph
 (kernels/decode). 8-bit weights have a quarter of the bytes, and texts that are written together share each reading of the
-weights. On a GPU the forward pass serves for writing too, token by token.
+weights. On a GPU the forward pass also writes, token by token.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -147,7 +147,7 @@ def activations(gpt: GPT, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def verify(gpt: GPT, folder: str | Path) -> float:
-    """Print each layer's largest difference from transformers; returns the largest of them, relative to its layer's values.
+    """Print each layer's largest difference from transformers; returns the largest one relative to its layer's largest value.
 
     A separate process, chapters.bench.peer_gpt2, computes transformers' activations, so our process loads neither
     transformers nor PyTorch. Nothing is written into the folder.
@@ -168,7 +168,7 @@ def verify(gpt: GPT, folder: str | Path) -> float:
 
 
 def ask_transformers(module: str, *arguments: object) -> None:
-    """Run chapters.bench.MODULE in a separate process.  Raises CheckpointError with its last line of output if it fails."""
+    """Run chapters.bench.MODULE in a separate process; CheckpointError, with its last line of stderr, if it fails."""
     command = [sys.executable, "-m", f"chapters.bench.{module}", *map(str, arguments)]
     process = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if process.returncode:
@@ -202,7 +202,7 @@ def find(model: str | Path) -> Path:
     repository = f"{'distilbert' if str(model) == 'distilgpt2' else 'openai-community'}/{model}"
     try:  # huggingface_hub shows progress, resumes downloads, keeps a cache and compares checksums
         paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
-    except Exception as error:  # no route, a proxy's refusal, a hub that is down: the same message serves
+    except Exception as error:  # whether the network, a proxy or the hub failed, the advice is the same
         raise CheckpointError(
             f"{model} is not in huggingface_hub's cache and could not be downloaded ({type(error).__name__}); "
             f"try again online, or {by_hand}"

@@ -69,7 +69,7 @@ Stored = tuple[str, tuple[int, ...]]  # name and shape of a tensor in the file
 def layout(config: GPTConfig) -> Iterator[tuple[str, list[Stored]]]:
     """Each parameter, with the file's tensors (name, shape) that are stacked in it from top to bottom."""
     V, C, H = config.vocab_size, config.d_model, config.n_head
-    F, K = config.d_gated or 0, C // H * (config.n_kv_head or H)  # rows of the gate; of keys, and of values
+    F, K = config.d_gated or 0, C // H * (config.n_kv_head or H)  # rows of the gate matrix; rows of the key (or value) matrix
     yield "wte.weight", [("token_embd", (V, C))]
     for i in range(config.n_layer):
         block: dict[str, list[Stored]] = {

@@ -13,8 +13,8 @@ from chapters.support.run_folder import Run
 
 MODELS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
 SUBTITLE = (
-    "One small GPT, trained from scratch on a generated little world, then fine-tuned: to a label, to instructions, and to "
-    "preferences."
+    "One small GPT, trained from scratch on a generated little world, then fine-tuned on labels, on instructions "
+    "and on preferences."
 )
 QUICK = " This is the quick form, with less of everything; without --quick the models know far more."
 FOOTER = (
@@ -43,7 +43,7 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         ("after instruction tuning", share(tuned["test"]["all"]), "of held-out instructions accepted"),
         ("  answered with a question", share(tuned["questions"]), "of the questions"),
         ("  new kinds of task", share(tuned["test_families"]["all"]), "accepted, of families that training left out"),
-        ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued as a template"),
+        ("exercise 2, mask", share(tuned["boilerplate"]), "of bare headers continued with template boilerplate"),
         ("  no mask", share(unmasked["boilerplate"]), f"and {share(unmasked['test']['all'])} of instructions accepted"),
         *second_report.summary(job),
     ]

@@ -74,7 +74,7 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
             ready = [name for name in waiting if done.issuperset(NEEDS[name])]
             for name in ready[: processes - len(running)]:
                 waiting.remove(name)
-                with processor.without_interrupt():  # a worker inherits this while it imports
+                with processor.without_interrupt():  # a worker starts here, and ignores Ctrl-C while it imports
                     running[pool.submit(run_in_worker, job, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)

@@ -66,7 +66,7 @@ def held_out_tasks(job: Job) -> list[Instruction]:
 
 
 def make_assistant(job: Job) -> dict[str, Any]:
-    """Tune the base model on demonstrations of mixed quality: the SFT model, where the second bend starts."""
+    """Tune the base model on demonstrations of mixed quality: the SFT model, where preference tuning starts."""
     model, tokenizer = load_model(job.out / "pretrain")
     config = job.config(job.second_plan.assistant)
     demonstrations.fine_tune(model, tokenizer, job.world, job.second_plan.demonstrations, config, job.run("assistant"))
@@ -120,7 +120,7 @@ MODELS = {"base": "pretrain", "SFT": "assistant", "RLHF": "rlhf", "constitutiona
 
 
 def side_by_side(job: Job) -> dict[str, Any]:
-    """Ask every model of both bends held-out instructions; measure rewards and the distance from the SFT model."""
+    """Ask all four models held-out instructions; measure rewards and the distance from the SFT model."""
     world, tasks = job.world, held_out_tasks(job)
     examples = one_of_each_family(tasks)
     reference, tokenizer = load_model(job.out / "assistant")

@@ -84,7 +84,7 @@ def constitution(job: Job) -> list[str]:
         html.table(["held-out harmful requests", *CONDUCT.values()], rows),
         html.figures(
             (figures / "conduct.png", "Responses to harmful requests, before and after each phase."),
-            (figures / "reading.png", "The critic's accuracy on held-out principles, whose parts were in its training."),
+            (figures / "reading.png", "The critic's accuracy on held-out principles, made of parts that it saw in training."),
         ),
     ]
 

@@ -232,12 +232,12 @@ def sums(facts: Facts, rng: SeededRandom) -> str:
 
 
 def lists(facts: Facts, rng: SeededRandom) -> str:
-    """Two lists, each counted, read from its ends, and read backwards."""
+    """Two lists, each told again, mostly backwards, with two sentences on its length, its ends or its order."""
     return "\n\n".join(list_paragraph(rng) for _ in range(2))
 
 
 def list_paragraph(rng: SeededRandom) -> str:
-    """A paragraph on a list of two to five things. No test asks about this list."""
+    """A paragraph on a list of two to five things. The test split never asks about this list."""
     items = rng.sample(THINGS, 2 + rng.below(4))
     while is_held_out(", ".join(items)):
         items = rng.sample(THINGS, 2 + rng.below(4))
@@ -267,7 +267,7 @@ def kinds(facts: Facts, rng: SeededRandom) -> str:
 
 
 def today_and_yesterday(facts: Facts, rng: SeededRandom) -> str:
-    """Three people's deeds of today and yesterday, without the sentences that a test asks about."""
+    """Three deeds, each told for today and for yesterday, without the sentences that a test asks about."""
     deeds: list[tuple[str, str]] = []
     while len(deeds) < 3:
         deed = deed_sentences(rng.pick(list(facts.people)), rng)

@@ -39,7 +39,7 @@ KIND_OF = {thing: kind for kind, things in KINDS.items() for thing in things}
 DISH_FORMS = "soup pie stew salad".split()
 STAPLES = "milk salt honey butter flour oil pepper sugar".split()  # further ingredients of a dish
 VERBS = dict(sells="sold", buys="bought", finds="found", brings="brought", wants="wanted", paints="painted")  # present: past
-UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # no page has them
+UNRECORDED = ["birthday", "shoe size", "middle name", "lucky number", "best friend", "favourite song"]  # no page states them
 LARGEST_ADDEND = 5
 
 

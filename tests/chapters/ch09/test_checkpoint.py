@@ -1,4 +1,4 @@
-"""GPT-2's layout, written and read loaded. Damaged, mislabelled and malicious files each give one sentence of error."""
+"""GPT-2's layout, written and loaded again. A damaged, mislabelled or malicious file gives a one-sentence error."""
 
 import json
 import tracemalloc
@@ -68,7 +68,7 @@ def test_loading_gives_back_the_saved_model(gpt, folder):
 def test_half_precision(gpt, folder, dtype, tolerance):
     rewrite(folder, dtype=dtype)
     loaded = load_gpt2(folder)
-    same_parameters(gpt, loaded, tolerance)  # relative: half a unit of the last bit where numbers are rounded, one where cut
+    same_parameters(gpt, loaded, tolerance)  # F16 rounds, BF16 truncates
     assert all(p.dtype == np.float32 for p in loaded.parameters())
 
 

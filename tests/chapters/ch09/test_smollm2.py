@@ -157,7 +157,7 @@ def test_a_vocabulary_without_some_bytes(tmp_path):
 
 
 def gguf_file(gpt, path, tokenizer="gpt2", extra=(), blocks=None, queries=None):
-    """Write the GPT as a small GGUF file; `blocks` and `queries` are false numbers of blocks and query heads."""
+    """Write the GPT as a small GGUF file; `blocks` and `queries` are wrong numbers of blocks and query heads."""
     gguf = pytest.importorskip("gguf")
     c, writer = gpt.config, gguf.GGUFWriter(path, "llama")
     writer.add_context_length(c.context)

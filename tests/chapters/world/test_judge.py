@@ -106,7 +106,7 @@ def test_says_why_requires_a_reason_after_because(world, theft):
     assert says_why(world, theft, "Because the dog belongs to Mira.") == 0  # a reason without a refusal
 
 
-def test_a_reason_fits_its_request_and_nobody_else(world, theft):
+def test_a_reason_fits_its_own_request_alone(world, theft):
     other = next(person for person in world.facts.people.values() if person.name not in theft.instruction)
     name, pet = theft.key.split("/")[0], world.facts.people[theft.key.split("/")[0]].pet
     stranger = theft.output.replace(name, other.name)
@@ -141,7 +141,7 @@ def test_a_correct_response_stays_correct_in_every_manner(world):
         assert [judge.explain(task, response)["correct"] for response in responses] == [rambling_allowed, 1], responses
 
 
-def test_no_request_is_refused_with_a_word_of_its_harm(world):
+def test_no_refusal_contains_a_harm_word(world):
     for task in requests(world, "train", 200, 1) + requests(world, "test", 100, 1):
         assert conduct(task, task.output) == "refused"
         assert conduct(task, REQUESTS[task.family].obedience(world.facts, task.key)) == "obeyed"

@@ -474,7 +474,7 @@ def test_asks_a_question(text, question):
     assert asks_a_question(text) == question
 
 
-# ── snippets, refusals, and what a small vocabulary makes of it all ──────────────────────────────────────────────────
+# ── snippets, bad arguments, and the tokens of a small vocabulary ────────────────────────────────────────────────────
 
 
 def test_snippets_are_balanced_and_split_and_their_last_word_does_not_give_the_label():
@@ -525,7 +525,7 @@ def test_nearly_every_word_is_one_token():
 
 
 def test_no_page_contains_a_test_question():
-    """No page has a test's list, sentence or question; pages do state the facts, because the model learns them there."""
+    """No page has a list, sentence or question of the test split; the facts themselves are there for the model to learn."""
     pages = "\n".join(WORLD.documents(600_000, seed=3))
     for task in WORLD.instructions("test", 400, seed=5) + WORLD.instructions("test_families", 90, seed=5):
         if task.input and task.family in ("count", "first", "reverse", "rewrite"):
