@@ -24,7 +24,7 @@ from minigrad.creation import ones, ones_like, rand, randint, randn, randperm, t
 from minigrad.devices import device, get_default_device, placed, set_default_device
 from minigrad.devices import get_float32_matmul_precision, set_float32_matmul_precision
 from minigrad.dtypes import bool_, float16, float32, float64, int32, int64
-from minigrad.engine import enable_grad, is_grad_enabled, no_grad
+from minigrad.modes import enable_grad, is_grad_enabled, no_grad
 from minigrad.function import Context, Function
 from minigrad.graphed import graphed
 from minigrad.ops.activations import log_softmax, relu, sigmoid, softmax, tanh

@@ -8,8 +8,8 @@ Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost" (arXiv
 
 from typing import Callable
 
-from minigrad.engine import enable_grad, is_grad_enabled, no_grad
 from minigrad.function import Function
+from minigrad.modes import enable_grad, is_grad_enabled, no_grad
 from minigrad.random import default_generator
 from minigrad.tensor import Tensor
 

@@ -4,7 +4,8 @@ from typing import Any, Sequence
 
 import kernels
 from minigrad.accumulate import GradientSums
-from minigrad.engine import Node, TensorBase, mode
+from minigrad.engine import Node, TensorBase
+from minigrad.modes import mode
 
 
 class Context:

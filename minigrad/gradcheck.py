@@ -39,8 +39,8 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 import kernels
-from minigrad.engine import no_grad
 from minigrad.gradcases import CASES
+from minigrad.modes import no_grad
 from minigrad.tensor import Tensor
 
 STEP = 1e-5  # h

@@ -11,7 +11,8 @@ import numpy as np
 
 import kernels
 from minigrad.dtypes import bool_, float16, float32, float64, int32, int64
-from minigrad.engine import TensorBase, TensorT, detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from minigrad.engine import TensorBase, TensorT
+from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.ops.activations import ActivationMethods
 from minigrad.ops.arithmetic import ArithmeticMethods, add, bitwise_and, bitwise_or, clamp, div, mul, pow, sub
 from minigrad.ops.indexing import IndexingMethods

@@ -7,8 +7,9 @@ import numpy as np
 
 import kernels
 from minigrad.dtypes import float32
-from minigrad.engine import TensorBase, TensorT, is_grad_enabled, wrap
+from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
+from minigrad.modes import is_grad_enabled
 from minigrad.ops.operands import (
     Operand,
     array_on_device,

@@ -14,8 +14,9 @@ import numpy as np
 
 import kernels
 from minigrad.dtypes import float32, int64
-from minigrad.engine import TensorBase, TensorT, is_grad_enabled, wrap
+from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function, check_one_device
+from minigrad.modes import is_grad_enabled
 
 Number = bool | int | float | np.generic
 Operand = TensorBase | Number | np.ndarray
