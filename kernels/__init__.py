@@ -26,6 +26,7 @@ Every set keeps the same contract, so any set can replace another:
 - Sizes of zero are allowed wherever NumPy allows them.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -85,7 +86,15 @@ SETS = {
     "cuda": KernelSet("cuda", "cuda"),
     "emulator": KernelSet("emulator", "cuda"),
 }
-_override: KernelSet | None = None
+
+
+class _Override(threading.local):
+    """The set that `use` lets serve the NumPy arrays of a thread."""
+
+    kernel_set: KernelSet | None = None
+
+
+_override = _Override()
 
 
 def serving(array: Any) -> KernelSet:
@@ -97,8 +106,8 @@ def serving(array: Any) -> KernelSet:
     device = device_of(array)
     if device != "cpu":
         kernel_set = SETS[device]
-    elif _override is not None:
-        kernel_set = _override
+    elif _override.kernel_set is not None:
+        kernel_set = _override.kernel_set
     else:
         kernel_set = SETS["cpu" if array.dtype == np.float32 else "reference"]
     if kernel_set.float32_only and array.dtype.kind == "f" and array.dtype != np.float32:
@@ -111,18 +120,17 @@ def serving(array: Any) -> KernelSet:
 
 @contextmanager
 def use(name: str) -> Iterator[KernelSet]:
-    """Let the set "reference", "cpu" or "emulator" serve every NumPy array inside the with block.
+    """Let the set "reference", "cpu" or "emulator" serve this thread's NumPy arrays inside the with block.
 
     Raises:
         ValueError: for any other name, including "cuda", which cannot serve NumPy arrays.
     """
-    global _override
     if name == "cuda":
         raise ValueError("kernels.use: expected kernels for NumPy arrays, got 'cuda'; move the arrays to the GPU instead")
     if name not in SETS:
         raise ValueError(f"kernels.use: expected 'reference', 'cpu' or 'emulator', got {name!r}; choose one of them")
-    before, _override = _override, SETS[name]
+    before, _override.kernel_set = _override.kernel_set, SETS[name]
     try:
         yield SETS[name]
     finally:
-        _override = before
+        _override.kernel_set = before

@@ -1,10 +1,12 @@
 """The graph (accumulation, reuse, order, release), changes in place, indexing and error messages."""
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+import kernels
 import minigrad as mg
 from minigrad.engine import topological_order
 
@@ -387,3 +389,47 @@ def test_a_memory_mapped_array_is_on_the_cpu(tmp_path):
     np.arange(4, dtype=np.float32).tofile(tmp_path / "numbers")
     mapped = mg.from_numpy(np.memmap(tmp_path / "numbers", np.float32, "r"))
     assert (mapped + mg.ones(4)).tolist() == [1, 2, 3, 4]
+
+
+def test_modes_and_kernel_sets_are_each_threads_own():
+    seen = {}
+    inside, done = threading.Event(), threading.Event()
+
+    def other():
+        with mg.no_grad(), kernels.use("reference"):
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    x = mg.tensor([2.0], requires_grad=True)
+    seen["recorded"] = (x * x).requires_grad
+    seen["kernels"] = repr(kernels.serving(np.ones(2, np.float32)))
+    done.set()
+    thread.join()
+    assert seen == {"recorded": True, "kernels": "KernelSet('cpu')"} and mg.is_grad_enabled()
+
+
+def test_no_grad_decorates_functions_methods_and_generators():
+    @mg.no_grad()
+    def steps(n):
+        sent = None
+        for _ in range(n):
+            sent = yield mg.is_grad_enabled(), sent
+        return "end"
+
+    @mg.no_grad
+    def inside():
+        return mg.is_grad_enabled()
+
+    assert not inside() and inside.__name__ == "inside" and mg.is_grad_enabled()
+    generator = steps(2)
+    assert next(generator) == (False, None) and mg.is_grad_enabled()
+    assert generator.send("a") == (False, "a") and mg.is_grad_enabled()
+    with pytest.raises(StopIteration, match="end"):
+        next(generator)
+    block = mg.no_grad()
+    with block, block:
+        assert not mg.is_grad_enabled()
+    assert mg.is_grad_enabled()
