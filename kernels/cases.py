@@ -84,7 +84,7 @@ def _rows(draw: Draw, C: int) -> Iterator[Case]:
     _, mean, rstd = _exact("layernorm_forward", x)
     yield case("layernorm_forward", x, w, b)
     yield case("layernorm_forward", x, eps=1e-3)
-    if C > 3:  # in a row of one or two numbers the gradient is zero, and its rounding error grows 300 times
+    if C > 3:  # in shorter rows the gradient can be zero, and rstd, up to 1/√eps, magnifies its rounding error
         yield case("layernorm_backward", dy, x, w, mean, rstd)
         yield case("layernorm_backward", dy, x, w, mean, rstd, plus=normal(*rows, C))
         yield case("layernorm_backward", dy, x, None, mean, rstd, plus=normal(*rows, C), needs=(True, False, False))
@@ -226,7 +226,7 @@ def run(kernel_set: kernels.KernelSet, put: Put, case: Case) -> Any:
 
 
 def covering(kernel_set: kernels.KernelSet, put: Put, seed: int, times: int = 2) -> list[int]:
-    """The numbers of a few small cases, for slow tools, that launch every kernel, each in `times` cases if possible."""
+    """The numbers of a few small cases that together launch every kernel, if possible `times` times; for slow tools."""
     launches, numbers = Counter[tuple[str, str]](), set()
     for precision in gpu.PRECISIONS:
         gpu.set_matmul_precision(precision)
@@ -235,7 +235,7 @@ def covering(kernel_set: kernels.KernelSet, put: Put, seed: int, times: int = 2)
                 continue
             with memory.counting() as traffic:
                 run(kernel_set, put, case)
-            compiled = precision if case.operation == "attention" else ""  # attention compiles other kernels of the same names
+            compiled = precision if case.operation == "attention" else ""  # attention compiles each kernel once per precision
             launched_kernels = {(kernel, compiled) for kernel in traffic.launches}
             if any(launches[kernel] < times for kernel in launched_kernels):
                 launches.update(launched_kernels)
@@ -316,7 +316,7 @@ def _in_place(kernel_set: kernels.KernelSet, put: Put, draw: Draw) -> Iterator[R
 
 
 def check_gradients(kernel_set: kernels.KernelSet, put: Put, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Yields (name, error) for each backward kernel, compared with differences of its forward kernel on the device, in float32.
+    """Compare backward kernels with differences of their forward kernels, on the device, in float32. Yields (name, error).
 
     Along one random direction u:  Σ dx u  against  (L(x + h u) − L(x − h u)) / 2h  with  L = Σ dy f(x)  summed in float64. In
     float32 the difference itself is good to about 1e-3; a wrong formula is wrong by far more.

@@ -232,7 +232,7 @@ def blocks_for(n: int, each: int) -> int:
 
 
 def elementwise(n: int, per_thread: int = 1) -> tuple[tuple[int], tuple[int]]:
-    """(grid, block) for kernels in which a thread owns `per_thread` of n neighbouring elements."""
+    """(grid, block) for kernels in which each thread owns `per_thread` neighbouring elements out of n."""
     return (blocks_for(n, 256 * per_thread),), (256,)
 
 

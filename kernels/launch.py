@@ -101,7 +101,7 @@ def _warn_uncached(reason: Exception) -> None:
 
 
 def cached() -> bool:
-    """Whether compiled kernels are cached on disk: True until a write fails."""
+    """Whether compiled kernels are cached on disk: True until the cache cannot be read or written."""
     return not _warned
 
 
@@ -227,8 +227,8 @@ def share(n, thread, threads):
 
 
 # Floats between two memory areas that different threads keep writing: a little over a page of 4 kB. Cores exchange whole cache
-# lines, and prefetch the lines that follow up to the end of the page. Without the gap the threads would wait for each other,
-# which can halve the speed of cores without a common cache.
+# lines, and prefetch the following lines of the same page. Without the gap the threads would wait for each other, which can
+# halve the speed of cores without a common cache.
 CACHE_GAP = 1056
 
 

@@ -2,8 +2,9 @@
 
     python -m chapters.bench decode
 
-The weights are random, which changes no time, and the texts are 128 to 192 tokens long. Every token reads each matrix once, so
-the table compares the weights' bytes per second with the machine's memory bandwidth. Several texts share each reading.
+The weights are random, which changes no time. The texts are 128 to 192 tokens long (8 to 40 for generate()). Every token reads
+each matrix once, so the table compares the weights' bytes per second with the machine's memory bandwidth. Several texts share
+each reading.
 """
 
 from argparse import Namespace
@@ -94,7 +95,7 @@ def run(options: Namespace) -> None:
     entries |= {name: (library, decoding, *arguments) for name, (library, *arguments) in ENTRIES.items()}
     times = {name: seconds for name, (seconds, _) in compete_alone(entries, options.seconds).items()}
     rate = bound_rate("reading", times.pop("reading"))
-    print(f"\nGPT-2 124M, a token of every text; memory is read at {rate:.1f} GB/s")
+    print(f"\nGPT-2 124M, one token for each text at a time; memory is read at {rate:.1f} GB/s")
     figures, single = [], times["float32"]
     for name, seconds in times.items():
         library, int8, texts = ENTRIES[name]

@@ -2,8 +2,8 @@
 
     python -m chapters.bench gpu --device cuda --out DIR
 
-After the results and gradients of every kernel come 30 steps of the book's GPT, whose losses must match the CPU's, and the same
-steps as a CUDA graph. The command then times kernels and whole steps, beside PyTorch's eager and compiled steps.
+The command checks the results and gradients of every kernel. It trains the book's GPT for 30 steps, whose losses must match the
+CPU's, and repeats them as a CUDA graph. Then it times kernels and whole steps, beside PyTorch's eager and compiled steps.
 """
 
 import time

@@ -141,7 +141,7 @@ def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
         of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
         print(
             f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of this   "
-            f"{of_limit:5.2f} and {of_product:5.2f} times the products   {peak:6.0f} MiB"
+            f"{of_limit:5.2f} and {of_product:5.2f} times the products' two times   {peak:6.0f} MiB"
         )
     step = our_step(*batch)
     for _ in range(2):

@@ -18,7 +18,8 @@ def main():
     ladders = f"an operation, to climb its ladder: {', '.join(OPERATIONS)}"
     tables = "or a table: one_row (one row times a matrix, as in text generation) or bandwidth (operations limited by memory)"
     parser.add_argument("name", metavar="NAME", choices=[*OPERATIONS, *TABLES], help=f"{ladders}; {tables}")
-    parser.add_argument("--size", type=int, help="rows (matmul: length of a side; attention: the longest T of its table)")
+    size = "rows or tokens (matmul: length of a side; attention: longest T of its table; adamw, dropout: thousands of numbers)"
+    parser.add_argument("--size", type=int, help=size)
     parser.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
     parser.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
     options = parser.parse_args()

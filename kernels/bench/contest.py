@@ -119,7 +119,7 @@ def compete(
 ) -> dict[str, float]:
     """Seconds of one call of a task in each library; the contestant "limit" has a task of its own.
 
-    `task` and `limit` are the function that makes the task, followed by its arguments after the library's name.
+    `task` and `limit` are tuples: the function that makes the task, then its arguments except for the library's name.
     """
     for library, contestant in libraries.items():
         contestant.prepare(*(limit if limit and library == "limit" else task))

@@ -10,10 +10,10 @@
 `seed` shuffles the order in which blocks and threads run (0 keeps the order), so a result that depends on the order changes.
 
 `checked` compiles a slower version that watches every memory access. It finds races, barriers that some threads never reach,
-accesses out of bounds or misaligned, reads of shared memory that no thread wrote, writes to const arrays, and asynchronous
-copies that no thread waited for. The first fault raises LaunchError and names its line. checker.inc and copies.inc list the
-limits of these checks. The emulator also knows nothing of a GPU's speed, registers and caches, nor the last bit of its exp and
-tanh.
+accesses out of bounds or misaligned, reads of shared memory that no thread wrote, writes to const arrays, and uses of
+an asynchronous copy before the wait for it. The first fault raises LaunchError and names its line. checker.inc and copies.inc
+list the limits of these checks. The emulator also knows nothing of a GPU's speed, registers and caches, nor the last bit of its
+exp and tanh.
 
 Compiled files go to ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of everything that went into them.
 `python -m kernels.emulator kernels/softmax/cuda.cu` is a short lesson that uses all this.

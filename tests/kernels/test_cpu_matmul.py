@@ -155,7 +155,7 @@ def test_linear(shape, out_features, activation):
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("M, N", [(1, 2101), (3, 200), (3, 2101), (300, 200), (20, 17 * COLUMNS)])
 def test_the_same_bytes_on_one_thread_and_on_all(M, N, transpose_b):
-    """Few rows with slices of B; few rows with shared columns; several blocks of rows; one block with shared columns."""
+    """Threads share slices of B or columns of C (few rows), blocks of rows, or the columns of a single block."""
     a, b = operands(M, 550, N, False, transpose_b)
 
     def product():

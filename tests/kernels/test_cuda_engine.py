@@ -108,7 +108,7 @@ def test_a_recorded_step_gives_the_same_numbers_in_one_launch():
 
 
 def test_gradients_of_repeated_rows_add_up_in_a_fixed_order():
-    """CuPy's add.at uses atomics, in any order; on a device the kernel of an embedding's gradient replaces it."""
+    """CuPy's add.at uses atomics, in any order; on a device, the kernel `embedding_backward` replaces it."""
     grads = {}
     places = np.array([2, 0, 2, 2, -1]), np.array([1, 1, 1, 0, 3])
     for device in ("cpu", "emulator"):

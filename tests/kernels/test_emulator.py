@@ -236,7 +236,7 @@ def test_asynchronous_copies_arrive_in_the_wait(faulty, checked, seed):
 def test_a_copy_of_part_of_a_quad_is_no_fault(faulty):
     x, y = np.arange(64, dtype=f32), np.zeros(64, f32)
     with emulator.settings(checked=True):
-        faulty.launch("part_of_a_quad", (1,), (15,), x[:59], y)  # element 60 lies past the end: no thread may read it
+        faulty.launch("part_of_a_quad", (1,), (15,), x[:59], y)  # x[59] lies past the end: no thread may read it
     assert np.array_equal(y, np.where(x < 59, x, 0))
 
 

@@ -122,7 +122,7 @@ def test_embedding_backward_adds_repeats():
 
 
 def test_splitmix64_gives_the_published_numbers():
-    """Seed 1234567 starts 6457827717110365317, 3203168211198807973 (Rosetta Code, "Pseudo-random numbers/Splitmix64")."""
+    """Seed 1234567 gives 6457827717110365317, then 3203168211198807973 (Rosetta Code, "Pseudo-random numbers/Splitmix64")."""
     top = np.array([6457827717110365317, 3203168211198807973, 9817491932198370423], np.uint64) >> np.uint64(40)
     np.testing.assert_array_equal(uniform(1234567, 3), top.astype(np.float32) / 2**24)
 
