@@ -48,7 +48,7 @@ class Decoder:
 
         Only the last `room` tokens of a longer text are read, with a warning.
         """
-        warn_cropped(len(ids) > self.room, self.room)
+        warn_cropped(int(len(ids) > self.room), self.room)
         ids = list(ids)[-self.room :]
         if not ids:
             raise ValueError("read: expected at least one token, got none")

@@ -9,11 +9,12 @@ tokenizer.tiktoken        the vocabulary (and tokenizer.tiktoken.json)
 figures/*.png, samples.txt
 """
 
+import atexit
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Run:
             raise RunError(str(error)) from error
 
 
-_held: dict[Path, Any] = {}  # folders that this process writes, with their lock files
+_held: set[Path] = set()  # the folders that this process has locked
 
 
 def hold(folder: Path) -> None:
@@ -93,9 +94,10 @@ def hold(folder: Path) -> None:
     folder = folder.resolve()
     if folder in _held:
         return
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+")
+        file = open(path, "a+")
     except OSError as error:
         raise not_writable(folder, error) from error
     try:
@@ -105,10 +107,22 @@ def hold(folder: Path) -> None:
         holder = file.read().strip() or "another process"
         file.close()
         raise RunError(f"run folder: {folder} is in use by {holder}; wait for it, or choose another folder") from None
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        file.close()  # a process that has just ended removed this file, so the lock on it holds nobody off
+        return hold(folder)
     file.truncate(0)
     file.write(f"process {os.getpid()}")
     file.flush()
-    _held[folder] = file
+    _held.add(folder)
+    atexit.register(release, folder, file)
+
+
+def release(folder: Path, file: Any) -> None:
+    """Unlock a run folder and remove the lock's file."""
+    _held.discard(folder)
+    with contextlib.suppress(OSError):  # the folder may be gone
+        (folder / ".lock").unlink()
+    file.close()
 
 
 def not_writable(folder: str | Path, error: OSError) -> RunError:
@@ -163,7 +177,7 @@ class JsonLines:
             os.fsync(self.file.fileno())
         return self.file.tell()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
         try:
             yield
