@@ -1,7 +1,7 @@
 """Chapter 9: GPT-2. Load OpenAI's published weights into chapter 6's class.
 
     python -m chapters.ch09.gpt2 --model gpt2 --verify                 # by name, through huggingface_hub
-    python -m chapters.ch09.gpt2 --model some/folder --run runs/gpt2   # and a run folder for chapters 8 and 10
+    python -m chapters.ch09.gpt2 --model some/folder --run runs/gpt2   # also writes a run folder for chapters 8 and 10
 
 The parameter names are the same; only the layout differs. Four matrices of every block are stored transposed, because the
 release computes x W where chapter 6 computes x Wᵀ. The head is the token table, stored once. The logits agree with
@@ -82,9 +82,9 @@ def load_gpt2(model: str | Path) -> GPT:
     if config.tied and "lm_head.weight" in file.entries and not file.equal("lm_head.weight", prefix + "wte.weight"):
         raise CheckpointError(
             f"{file.path} holds a head of its own, but config.json ties the head to the token table; "
-            "set tie_word_embeddings to false if the head is meant"
+            "set tie_word_embeddings to false to use the file's head"
         )
-    with nn.init.skipped(), mg.device("cpu"):  # untouched memory is not allocated yet
+    with nn.init.skipped(), mg.device("cpu"):  # the system allocates a page of memory only when we write to it
         gpt = GPT(config)
     for name, parameter in gpt.named_parameters():
         array = parameter.array
@@ -147,10 +147,10 @@ def activations(gpt: GPT, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def verify(gpt: GPT, folder: str | Path) -> float:
-    """Print each layer's largest difference from transformers; returns the largest one relative to its layer's largest value.
+    """Print each layer's largest difference from transformers; returns the largest relative difference.
 
-    A separate process, chapters.bench.peer_gpt2, computes transformers' activations, so our process loads neither
-    transformers nor PyTorch. Nothing is written into the folder.
+    A difference is relative to the largest value in its layer. A separate process, chapters.bench.peer_gpt2, computes
+    transformers' activations, so our process loads neither transformers nor PyTorch. Nothing is written into the folder.
     """
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError("--verify compares with transformers, which is not installed; pip install -e '.[peers]'")
@@ -272,7 +272,7 @@ def load_tokenizer(folder: str | Path, config: GPTConfig) -> Tokenizer:
     vocabulary = path.with_name("vocab.json")
     if not path.exists() and vocabulary.exists() and read_vocabulary(vocabulary) != tokenizer.ranks:
         raise CheckpointError(
-            f"{vocabulary} is another vocabulary than GPT-2's; save it in chapter 1's format as {path.name} beside it"
+            f"{vocabulary} is not GPT-2's vocabulary; save it in chapter 1's format, as {path.name} beside it"
         )
     if tokenizer.vocab_size != config.vocab_size:
         raise CheckpointError(

@@ -175,7 +175,7 @@ class Gguf:
         if self["general.architecture"] != "llama":
             raise CheckpointError(f"{path} holds a {self['general.architecture']}, expected a model of the Llama family")
         if self["tokenizer.ggml.model"] != "gpt2":
-            raise CheckpointError(f"{path} has a tokenizer of the kind {self['tokenizer.ggml.model']}, expected GPT-2's BPE")
+            raise CheckpointError(f"{path}: expected GPT-2's BPE tokenizer, got {self['tokenizer.ggml.model']}")
 
         for name in self.fields:
             if name.startswith(UNSUPPORTED) and self[name] not in (0, 1, "none", ""):
@@ -195,7 +195,7 @@ class Gguf:
             raise CheckpointError(f"{self.path} lacks the tensor {name}: its settings describe another model")
         stored = tuple(int(n) for n in self.tensors[name].shape[::-1])  # the file lists the fastest axis first
         if stored != shape:
-            raise CheckpointError(f"{self.path}: {name} has the shape {stored}, by the file's settings it should be {shape}")
+            raise CheckpointError(f"{self.path}: {name} has the shape {stored}, but the file's settings call for {shape}")
 
     def tensor(self, name: str) -> np.ndarray:
         from gguf.quants import dequantize

@@ -24,8 +24,7 @@ WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U1
 WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16, so we read its 16 bits as an integer
 WHY_NO_PICKLES = (
-    "and is not opened: a pickle is a program, which runs whatever its author liked as soon as it is read; "
-    "use the model.safetensors of the same model"
+    "so it was not loaded: unpickling can run any code that its author put in; use the same model's model.safetensors"
 )
 
 
@@ -58,7 +57,7 @@ class WeightsFile:
             raise CheckpointError(f"{self.path} lacks the tensor {_short(name)}: its config.json describes another model")
         entry = self.entries[name]
         if entry.shape != tuple(shape):
-            raise CheckpointError(f"{self.path}: {name} has the shape {_short(entry.shape)}, its config.json says {shape}")
+            raise CheckpointError(f"{self.path}: {name} has the shape {_short(entry.shape)}, but config.json says {shape}")
         if entry.dtype not in READABLE:
             raise CheckpointError(f"{self.path}: {name} is stored as {entry.dtype}, expected {', '.join(READABLE)}")
 
@@ -164,7 +163,7 @@ def _entry(path: str, name: str, fields: Any, begin: int, size: int) -> Entry:
     if not are_sizes(offsets, size - begin) or len(offsets) != 2:
         raise damaged(f"lies at {_short(offsets)}, outside the {size - begin:,} bytes of data")
     if offsets[1] - offsets[0] != math.prod(shape) * WIDTHS[dtype]:
-        raise damaged(f"has {offsets[1] - offsets[0]:,} bytes, but {dtype} of shape {shape} has another number")
+        raise damaged(f"has {offsets[1] - offsets[0]:,} bytes, but {dtype} of shape {shape} needs a different number")
     return Entry(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
 
 

@@ -117,10 +117,10 @@ def mask(job: Job) -> list[str]:
 
 def answers(job: Job) -> list[str]:
     text = (
-        "Three models answer held-out instructions greedily, one of each kind. Instruction tuning saw neither these "
-        "instructions nor the people and things that they ask about. The pretraining pages state the facts, and ask similar "
-        "questions without answering them. The base model reads the bare instruction, and the rule judges its first line; the "
-        "other two read the template."
+        "Three models answer held-out instructions greedily, one of each kind. Instruction tuning saw none of these "
+        "instructions. Where it trained the same kind of task, it asked about other people, things and lists. The pretraining "
+        "pages state the facts, and ask similar questions without answering them. The base model reads the bare instruction, "
+        "and the rule judges its first line; the other two read the template."
     )
     blocks = [answered(row) for row in job.results["evaluate"]["shown"]]
     rest = [html.folded(f"… and {len(blocks) - 6} more kinds of task", *blocks[6:])] if len(blocks) > 6 else []

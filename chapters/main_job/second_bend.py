@@ -109,7 +109,7 @@ def run_ppo(job: Job) -> dict[str, Any]:
 
 
 def apply_constitution(job: Job) -> dict[str, Any]:
-    """Tune the assistant by written principles: it revises its drafts, and a critic's preferences train it further."""
+    """Tune the assistant by written principles: a critic revises its drafts, and the critic's preferences train it further."""
     out = job.run("constitution").folder
     return stage.constitution_stage(job.out / "assistant", out, job.second_plan.constitution, job.seed)
 

@@ -17,7 +17,10 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         f"of held-out comparisons right; the labeller's noise allows {reward['ceiling']:.1%}, "
         f"so this is {reward['share of the ceiling']:.1%} of the ceiling"
     )
-    wins = f"by the simulated judge on held-out tasks [{low:.1%}, {high:.1%}]; KL {tuned['kl']:.1f} nats per response"
+    wins = (
+        f"by the simulated judge on held-out tasks, 95% interval [{low:.1%}, {high:.1%}]; "
+        f"KL {tuned['kl']:.1f} nats per response"
+    )
     refused = f"of harmful requests refused with a reason; before {before['refused']:.1%}"
     return [
         ("reward model", f"{reward['expected accuracy']:.1%}", accuracy),

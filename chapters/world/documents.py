@@ -3,7 +3,8 @@
 Each kind of document is a function (facts, rng) -> text; `SHARES` lists the kinds. Two rules hold for every page:
 
 - Its statements are true, or they are fiction that contradicts no fact.
-- No paragraph begins with a name or a noun. Names and nouns thus always have a space before them, and are the same tokens.
+- No paragraph begins with a name or noun of the world (`family.NOUNS`). These words thus always have a space before them, and
+  are the same tokens everywhere.
 
 A paragraph about a person ends after the person's last fact, so a classifier (`snippets`) can learn where paragraphs end.
 """

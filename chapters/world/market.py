@@ -58,7 +58,7 @@ class Price(Family):
 
 
 class Compare(Family):
-    """Accept the dearer of two foods, alone, or first and with "more" or "dearer"."""
+    """Accept the dearer of two foods, either alone or named first in a response with "more" or "dearer"."""
 
     name = "compare"
     asks = [

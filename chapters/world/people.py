@@ -11,7 +11,7 @@ VALUES = TOWNS + TRADES + FOODS + KINDS["animal"]
 
 
 class PersonFact(Family):
-    """Accept the right value of a person's fact `name`, with a word that relates the two (`saying`).
+    """Accept the right value of one fact about a person, with a word for their relation (`saying`); `name` says which fact.
 
     The response has no other value, nothing that is untrue of the person, and nobody else. Only a very short answer ("In
     Arden.") may omit the person.

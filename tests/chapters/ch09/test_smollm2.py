@@ -190,7 +190,7 @@ def test_a_file_with_an_unknown_part_is_refused(gpt, tmp_path):
     for name in ("rope_freqs.weight", "blk.0.attn_q.bias"):
         with pytest.raises(CheckpointError, match=f"holds the tensor {name}, which has no place"):
             load_smollm2(gguf_file(gpt, tmp_path / f"{name}.gguf", extra=[name]))
-    with pytest.raises(CheckpointError, match="a tokenizer of the kind llama"):
+    with pytest.raises(CheckpointError, match="expected GPT-2's BPE tokenizer, got llama"):
         load_smollm2(gguf_file(gpt, tmp_path / "llama.gguf", tokenizer="llama"))
 
 
@@ -200,7 +200,7 @@ def test_a_file_with_an_unknown_part_is_refused(gpt, tmp_path):
         (dict(blocks=2**31), "lacks the tensor blk.3.attn_norm.weight"),
         (dict(blocks=2), "holds the tensor blk.2.attn_norm.weight, which has no place"),
         (dict(queries=7), "no model that chapters 1 and 6 could build: d_model must be divisible by n_head"),
-        (dict(queries=12), r"blk.0.attn_k.weight has the shape \(16, 48\), by the file's settings it should be \(8, 48\)"),
+        (dict(queries=12), r"blk.0.attn_k.weight has the shape \(16, 48\), but the file's settings call for \(8, 48\)"),
     ],
 )
 def test_a_wrong_number_is_refused_in_a_sentence_that_names_the_file(gpt, tmp_path, wrong, message):
