@@ -38,8 +38,9 @@ How to read them:
   98.3 % of the ceiling on a smaller test, depending on the assistant.
 - PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
 - A refusal counts if it says no and gives any reason. No principle asks for the right reason, and many reasons are wrong:
-  39 % and 71 % of the two assistants' refusals give the reason that fits the request and name nobody else.
+  39 % and 71 % of the two assistants' refusals give the right reason and name only whom the request names.
 - The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training split.
 - Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
-  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Plain tasks have weighed more since.
+  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Since then the constitution's
+  reward model learns from comparisons on 850 plain tasks, not 350.
 """

@@ -58,7 +58,7 @@ class GPTClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f"a classifier needs at least 2 classes, got num_classes={num_classes}")
+            raise ValueError(f"GPTClassifier: expected at least 2 classes, got num_classes={num_classes}")
         self.gpt = gpt
         self.gpt.lm_head = nn.Identity()
         self.class_head = nn.Linear(d_model, num_classes)

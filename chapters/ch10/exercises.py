@@ -108,7 +108,7 @@ SENTENCE = (
 )
 MEASURED = [
     "which of two outputs a person prefers",
-    "on prompts like those that users sent to the company's interface, held out by user",
+    "on prompts that users sent to the company's interface; no user's prompts are in both training and test",
     "as judged by about forty hired labelers, and by others who had labelled none of the training data",
 ]
 NOT_MEASURED = [

@@ -29,7 +29,7 @@ from chapters.support.run_folder import Run
 
 @dataclass
 class Settings(OnDevice):
-    """Compare PPO, RLOO, DPO and best of n in one figure and one table."""
+    """Compare PPO, RLOO, DPO and best of n in one figure and a printed summary."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference
     reward: Path = Path("runs/main/reward")  # run folder of the reward model

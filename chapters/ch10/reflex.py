@@ -17,8 +17,9 @@ The share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums f
 
 Scratch paper helps up to three steps. At six it hurts, because one slip among six spoils the total. Nor is it necessary:
 with ten times the training, the model gets 99% right at once, at every length. One pass can add all numbers of a sum side
-by side, because no step has to wait for another. No held-out sum is a training question. But every held-out sum of one or
-two steps, and a third of those with three, is the beginning of a longer training sum, whose answer shows its total.
+by side, because no step has to wait for another. No held-out sum is a training question. But a longer training sum may begin
+with a held-out sum, and its answer then shows the held-out sum's total. This happens to all held-out sums of one or two steps,
+and to a third of the held-out sums of three steps.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
 """
@@ -46,7 +47,7 @@ from chapters.world.facts import is_held_out
 
 STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
 WAYS = {"at once": "?", "steps written out": ":"}  # {way to answer: the sign after a sum that asks for it}
-LARGEST = 20  # largest running total: small, so that single steps are few and chains of steps are many
+LARGEST = 20  # largest running total: small, so there are few different single steps, but many chains of steps
 
 
 # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -139,7 +139,7 @@ def collect_rankings(
 def rank_rollouts(
     labellers: Sequence[Labeller], tasks: Sequence[Instruction], rollouts: Rollouts, texts: list[str], rng: SeededRandom
 ) -> list[Ranking]:
-    """Rank the responses to each task, which are adjacent and equally many, with a labeller for each task."""
+    """Let each task's labeller rank its responses.  The responses to a task are adjacent, and each task has equally many."""
     k = len(texts) // max(len(tasks), 1)
     groups = [slice(i * k, (i + 1) * k) for i in range(len(tasks))]
     rankings = (
@@ -215,7 +215,7 @@ def reward_loss(
 
 
 def train_reward(gpt: GPT, rankings: list[Ranking], rows: list[list[int]], config: TrainConfig, run: Run) -> ScalarModel:
-    """Turn `gpt` itself into a reward model: add the head, train all parameters, make 0 the mean reward of `rows`, save."""
+    """Turn `gpt` itself into a reward model: add the head, train all parameters, shift the mean reward of `rows` to 0, save."""
     model = ScalarModel(gpt, mg.Generator(config.seed))
     train(model, ComparisonBatches(rankings, config.batch_size, config.seed), config, run, loss_fn=reward_loss)
     normalise(model, rows)
@@ -330,7 +330,7 @@ class Settings(OnDevice):
     prompts: int = 5000  # instructions whose responses are compared
     k: int = 4  # responses to each instruction
     held_out: int = 1200  # test instructions, about entities that training never mentions
-    noise: float = 0.5  # labeller noise: the score difference that makes odds of e to 1 (0 = always picks the better response)
+    noise: float = 0.5  # labeller noise: score difference at which the odds are e to 1 (0 = always picks the better response)
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=625, batch_size=16, lr=1e-3, min_lr=5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99

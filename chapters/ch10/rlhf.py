@@ -4,7 +4,8 @@
     python -m chapters.ch10.rlhf --reward runs/reward   # with the reward model of ch10/reward
 
 This is the second bend. `optimise_plainly` is the whole method in one loop. The version that is used is `PPO`, a learner for
-ch10/harness's `optimise`. Both go through these steps, whose formulas ch10/ppo explains:
+ch10/harness's `optimise`. These are its steps, whose formulas ch10/ppo explains. The plain loop leaves out the entropy bonus
+and steps 9 and 10.
 
      1  The policy answers a batch of prompts; the log-probability of each chosen token is recorded.
      2  The reference, a frozen copy of the SFT model, gives its log-probabilities of the same tokens.

@@ -3,7 +3,7 @@
     python -m chapters.ch10.rloo       # from the main job's models, into runs/rloo
 
 The policy answers each prompt k times. A response's advantage is its reward less the mean reward of the other k − 1
-responses, where PPO trains a value model to predict that reward. The whole response counts as one action. Each batch of
+responses. PPO instead trains a value model to predict the reward. The whole response counts as one action. Each batch of
 rollouts serves one optimizer step, so RLOO needs no clip either. RLOO and PPO share ch10/harness's loop: compare `RLOO` with
 ch10/rlhf's `PPO`.
 

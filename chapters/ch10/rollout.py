@@ -95,7 +95,7 @@ def to_rollouts(
 class Recorder:
     """Records the logits of every step of chapter 8's `generate`, which calls it as `observe`.
 
-    At step t `generate` still works on the rows whose response has more than t tokens, in their order.
+    At step t `generate` still works on the rows whose response has more than t tokens, in their original order.
     """
 
     def __init__(self) -> None:
@@ -139,8 +139,8 @@ def roll_out(
     rooms = [policy.config.context - len(prompt) for prompt in prompts]
     if min(rooms, default=1) < 1:
         raise ValueError(
-            f"roll_out: expected prompts that leave room in a context of {policy.config.context} tokens, got one of "
-            f"{max(map(len, prompts))}; give shorter instructions or a model with a longer context"
+            f"roll_out: expected prompts that leave room in a context of {policy.config.context} tokens, got a "
+            f"prompt of {max(map(len, prompts))} tokens; give shorter instructions or a model with a longer context"
         )
     limits, end = [min(max_new_tokens, room) for room in rooms], tokenizer.eos_id
     recorder = Recorder() if record else None

@@ -80,7 +80,7 @@ class InstructionBatches(RaggedBatches):
         self, tasks: Tasks, tokenizer: Tokenizer, context: int, batch_size: int, seed: int = 0, mask_prompt: bool = True
     ) -> None:
         if not tasks:
-            raise ValueError("there is no instruction to learn from; give at least one example")
+            raise ValueError("InstructionBatches: expected at least one instruction to learn from, got none")
         examples = [
             build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id, mask_prompt)
             for task in tasks

@@ -119,7 +119,7 @@ def test_rloos_loss_and_gradient():
 
 def test_rloo_raises_the_reward_and_starts_at_ratio_1(make_gpt, assistant_tokenizer, tasks, tmp_path):
     def score(asked, rollouts):
-        rollouts.ended[:] = True  # an untrained model hardly ever ends a response: a full one is as good as ended
+        rollouts.ended[:] = True  # an untrained model hardly ever ends a response, so every response counts as ended
         return np.array([sum(token % 2 == 0 for token in response) for response in rollouts.responses], float)
 
     config = RLOOConfig(iterations=20, prompts=24, max_new_tokens=8, lr=2e-2, warmup=1, kl_coefficient=0.0)

@@ -75,7 +75,7 @@ def test_lora_starts_from_the_unchanged_model_and_trains_only_the_products():
         assert set(grads) == {n for n, p in gpt.named_parameters() if "up" in n or "down" in n} and len(grads) == 12
     with pytest.raises(ValueError, match="LoRA adapts .*, got 'ln_1'"):
         add_lora(make(), 2, 4.0, ("ln_1",))
-    with pytest.raises(ValueError, match="rank must be between"):
+    with pytest.raises(ValueError, match="LoRALinear: expected a rank from 1 to 3"):
         LoRALinear(nn.Linear(3, 5), 4, 1.0)
 
 

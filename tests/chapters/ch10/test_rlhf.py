@@ -111,7 +111,7 @@ def test_ppo_raises_the_reward(make_gpt, assistant_tokenizer, tasks, tmp_path):
     """The reward is the number of the response's tokens with an even id."""
 
     def score(asked, rollouts):
-        rollouts.ended[:] = True  # an untrained model hardly ever ends a response: a full one is as good as ended
+        rollouts.ended[:] = True  # an untrained model hardly ever ends a response, so every response counts as ended
         return np.array([sum(token % 2 == 0 for token in response) for response in rollouts.responses], float)
 
     changes = dict(iterations=10, prompts=32, lr=2e-2, value_lr=2e-2, epochs=4, kl_coefficient=0, kl_horizon=0)

@@ -77,7 +77,7 @@ def test_many_rollouts_come_back_in_the_order_of_their_tasks(make_gpt, assistant
 
 
 def test_a_prompt_that_fills_the_context_is_refused(make_gpt, assistant_tokenizer, tasks):
-    with pytest.raises(ValueError, match="roll_out: expected prompts that leave room in a context of 16 tokens, got one of 44"):
+    with pytest.raises(ValueError, match="prompts that leave room in a context of 16 tokens, got a prompt of 44 tokens"):
         roll_out(make_gpt(context=16), assistant_tokenizer, tasks[:2], 5, mg.Generator(0))
 
 

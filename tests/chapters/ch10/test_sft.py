@@ -151,7 +151,7 @@ def test_too_long_examples_are_skipped_and_counted(tokenizer):
 def test_nothing_to_learn_from_is_refused(tokenizer):
     with pytest.raises(ValueError, match="all 4 examples are longer than the model's context of 8 tokens"):
         InstructionBatches(TASKS, tokenizer, 8, batch_size=2)
-    with pytest.raises(ValueError, match="no instruction to learn from"):
+    with pytest.raises(ValueError, match="expected at least one instruction to learn from, got none"):
         InstructionBatches([], tokenizer, 128, batch_size=2)
 
 
