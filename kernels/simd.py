@@ -121,7 +121,7 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 def _times_power_of_two(builder, y, rounded):
     """y · 2ⁿ, where n is the integer in the lowest bits of `rounded`.
 
-    A float32 whose exponent bits are n + 127 is 2ⁿ. Two multiplications by about 2^(n/2) replace one by 2ⁿ: 2ⁿ may overflow
+    A float32 whose exponent bits are n + 127 is 2ⁿ. This multiplies twice by about 2^(n/2), not once by 2ⁿ: 2ⁿ may overflow
     though the product does not, and results below 2⁻¹²⁶ should lose their bits gradually.
     """
     n = builder.sub(builder.bitcast(rounded, INT), INT(_ROUNDER_BITS))
@@ -163,7 +163,7 @@ def _short_exp(x, power):
     """2^power eˣ, if that is a normal number, for x up to a little above 0; relative error below 2e-7.
 
     Nothing is clipped, and 2^(n + power) takes a single shift. A polynomial of degree 5 suffices, because its coefficients are
-    fitted to this interval (weighted least squares of the relative error, 1e-7).
+    fitted to this interval: weighted least squares bring the relative error down to 1e-7.
     """
     rounded = x * _F(LOG2_E) + _F(_ROUNDER + 127 + power)
     n = rounded - _F(_ROUNDER + 127 + power)

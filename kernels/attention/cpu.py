@@ -218,7 +218,7 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
 
 @inner
 def _one_query(head, t, problem, scores):
-    """Attention of query t. It reads keys and values in place, because that reading takes most of a generation step's time."""
+    """Attention of query t. Reading keys and values takes most of a generation step's time, so it reads them in place."""
     D, start, end = problem.D, head.start, _visible_end(problem, t + 1)
     q, y = row_of(head.q, t), row_of(head.y, t)
     top, total = _MINUS_INFINITY, _F(0.0)

@@ -11,8 +11,8 @@
 // Each row keeps its running maximum and sum (common.cuh explains the online softmax); when the maximum grows, the sums so far
 // shrink. The backward pass recomputes the weights from the scores and the rows' logsumexp.
 //
-// A single backward kernel would need a third less arithmetic, but its blocks would add to each other's dq with atomics, in any
-// order, and the last bits would differ from run to run. With two kernels every sum has one owner and one order.
+// A single backward kernel would need five products of tiles instead of seven. But its blocks would add to each other's dq with
+// atomics, in any order, so the last bits would vary from run to run. With two kernels every sum has one owner and one order.
 //
 // HEAD_DIM, the width of a head rounded up to a multiple of 16, is a constant: the launcher compiles this file once for each
 // width it meets. In shared memory rows are padded to HEAD_DIM with zeros, which change no product.

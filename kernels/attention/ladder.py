@@ -80,7 +80,7 @@ def threads(q, k, v, y):
 
 
 def ladders(size: int | None = None) -> list[Ladder]:
-    """Six heads of width 64 over 512 tokens; `size` sets only the table after the ladder."""
+    """Six heads of width 64 over 512 tokens, whatever `size` is; `size` limits T in the table that follows the ladder."""
     shape = _, H, T, D = 1, 6, 512, 64
     q, k, v = (normal(*shape, seed=seed) for seed in range(3))
     rungs = (whole_matrix, plain, vectors, blocks, threads)

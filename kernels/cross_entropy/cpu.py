@@ -40,7 +40,7 @@ def _maximum(x, n):
 
 @inner
 def _exponentials(x, n, shift):
-    """Return Σ exp(min(x − shift, 88)) over n numbers, and prefetch the numbers AHEAD of them.
+    """Return Σ exp(min(x − shift, 88)) over n numbers, and prefetch the numbers AHEAD places further on.
 
     The processor itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
     about equally long.

@@ -35,7 +35,7 @@ def naive_rows(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.nd
 quantize_rows = reference.quantize_rows  # quantizing happens once, when a model is loaded
 
 _F = types.float32
-TASK = 1 << 15  # weights of a short task, some microseconds of reading
+TASK = 1 << 15  # weights of a short task, read in a few microseconds
 AHEAD = 4096  # bytes to prefetch ahead; the processor's own prefetching stops at every row's end, and at every page's
 NORM_1, QKV, MERGE, NORM_2, WIDEN, NARROW = 0, 2, 5, 8, 10, 13  # where a layer's addresses begin in its row of the table
 

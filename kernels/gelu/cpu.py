@@ -129,7 +129,7 @@ def _add_row(x, sums):
 
 @kernel
 def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (threads, C), zeros
-    """dz = dy · g'(z) for the GELU g of FORMS (form 0: dz is dy), and each thread's column sums while a row is cached."""
+    """dz = dy · g'(z), with the GELU g of FORMS (if form is 0, dz is dy). Each thread adds up dz's columns over its rows."""
     threads = len(sums)
     for thread in prange(threads):
         first, last = share(len(dy), thread, threads)

@@ -188,7 +188,8 @@ def _readable(x: np.ndarray) -> np.ndarray:
 def _blocks_of_rows(M: int, threads: int) -> np.ndarray:
     """The first row of each block of M rows, and M. Tall blocks come first, then lower ones, so all threads finish together.
 
-    There are as many blocks of each height as threads. The lowest have four tiles; with less work they would wait for B.
+    Each height has a block for every thread, except perhaps the last heights. A block has at least four tiles, since smaller
+    blocks would wait for B. It has fewer only if the rows left do not give every thread four.
     """
     tiles, begins = -(-M // ROWS), [0]
     while left := tiles - begins[-1]:

@@ -73,8 +73,8 @@ extern "C" __global__ void __launch_bounds__(512) matmul_registers_1d(const floa
 }
 
 // ---- What the full kernels share -----------------------------------------------------------------------------------------
-// A factor as a matrix of `rows` outer rows (the M rows of A, or the N columns of B) by k. Number (r, k) lies at r · pitch + k
-// if k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
+// A factor: `rows` rows of K numbers, which are the M rows of A or the N columns of B. Number (r, k) lies at r · pitch + k if
+// k_contiguous, else at k · pitch + r. aligned: every row in memory starts at a multiple of 16 bytes.
 struct Operand { const float* data; int rows, pitch, k_contiguous, aligned; };
 
 // The epilogue of a finished sum. aligned: rows of c, preactivation and bias start at multiples of 16 bytes.
@@ -98,7 +98,7 @@ __device__ __forceinline__ void store_quad(float* p, float4 v, int left, int ali
     if (left > 3) p[3] = v.w;
 }
 
-// Writes four finished sums, neighbours in a row of this batch row's c.
+// Applies the epilogue to four finished sums, neighbours in a row, and writes them to this block's batch row of c.
 __device__ __forceinline__ void finish(float* c, float4 sum, int row, int col, int M, int N, const Epilogue& e) {
     if (row >= M || col >= N) return;
     const long long i = ((long long)blockIdx.z * M + row) * N + col;
@@ -230,8 +230,8 @@ __device__ __forceinline__ void wait_for_copies(int all) {  // waits for all thi
 //     stage 1   arrived, or about to arrive
 //     stage 2   being filled by asynchronous copies
 //
-// After each slab the stages change roles. The copies of a slab start two slabs before its use. Meanwhile every thread does some
-// thousand multiply-adds, which take longer than global memory needs to answer. A single barrier per slab prevents both hazards:
+// After each slab the stages change roles. The copies of a slab start two slabs before its use. Meanwhile every thread does at
+// least 2,000 multiply-adds, which take longer than global memory needs to answer. One barrier per slab prevents both hazards:
 // after it, every thread's copies of the next slab can be read, and no thread still reads the stage that is filled next. Slabs
 // past the end of k are copied as zeros, so the end of the loop needs no special case.
 //
@@ -308,8 +308,8 @@ __device__ __forceinline__ void copy_slab(int kind, const Operand& x, Walk* w, f
 }
 
 // The numbers of both factors that a thread multiplies in one step.
-//   FP32: a step is one k, with 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows, lanes j and j + 2 share columns; so
-//   shared memory answers a warp's 16-byte reads in two turns instead of four.
+//   FP32: a step is one k, with 8 rows and 16 columns. Lanes 2 i and 2 i + 1 share rows. In each half of the warp, lanes j and
+//   j + 2 share columns. So shared memory answers a warp's 16-byte reads in two turns instead of four.
 //   Tensor cores: a step is 8 k's. A lane has k = 2q and 2q + 1 of rows (and columns) g, g + 8, g + 16, …, with g = lane / 4 and
 //   q = lane % 4.
 struct Fragments { float a[16], b[16]; };

@@ -15,7 +15,7 @@ _F = types.float32
 # A core prefetches up to the end of a page of 4 kB. If threads divided rows shorter than two pages among them, a core would
 # prefetch much of another core's part. So B is cut into SLICES groups of whole rows, and each thread takes some of them.
 SLICES = 8
-SHORT, DEEP = 2048, 512  # slice B if its rows are at most this long, and at least this many: adding up slices costs time
+SHORT, DEEP = 2048, 512  # slice B only if N ≤ SHORT and K ≥ DEEP, because adding up slices costs time
 
 # Threads share columns of C in whole groups. A vectorised loop may sum the remainder at its end in another order, and this
 # remainder must be the last columns of C, however many threads there are.

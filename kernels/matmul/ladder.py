@@ -55,7 +55,7 @@ def four_rows(a, b, c):
 
 
 def tiled(K, N):
-    """The rungs register_tiles and cache_blocks, for a of K columns and b of N columns."""
+    """The rungs register_tiles and cache_blocks. K and N: the number of columns of a and of b."""
     tile = register_tile(ROWS, VECTORS, a_row=K, a_column=1, b_row=N)
 
     @compiled
@@ -79,7 +79,7 @@ def tiled(K, N):
 
 
 def packed(K, N):
-    """The rung packing, for a of K columns and b of N columns."""
+    """The rung `packing`. K and N: the number of columns of a and of b."""
     tile, pack_a, pack_b = register_tile(ROWS, VECTORS), packer(ROWS), packer(COLUMNS)
 
     @compiled
