@@ -198,7 +198,7 @@ class LinkedWords:
 # ── the tokenizer classes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-MOST_SPACES = 100_000  # tiktoken's regular expression overflows its stack at a few hundred thousand
+MOST_SPACES = 100_000  # characters in a run; tiktoken's regular expression overflows its stack at a few hundred thousand
 
 
 class Tokenizer:

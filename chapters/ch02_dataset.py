@@ -13,7 +13,7 @@ exercises, and a causal model does all of them in one pass.
 
     python -m chapters.ch02_dataset            # prints a batch and the exercise at each of its positions
 
-Look at the two lists of each window: they differ only at their ends.
+Look at the two lists of each window: the targets drop the first input and add one new token at the end.
 """
 
 import zlib
@@ -32,7 +32,7 @@ from minigrad.serialization import write_atomically
 class NextTokenBatches:
     """Batches of windows that start at random positions in a text.
 
-    A batch depends on (seed, step) alone, so a run that resumes at step 700 sees what an uninterrupted run sees.
+    A batch depends on (seed, step) alone, so a run that resumes at step 700 sees the same batches as an uninterrupted run.
 
     Args:
         tokens: (N,) token ids of any integer dtype, N > context.
@@ -77,7 +77,7 @@ class NextTokenBatches:
 class EveryTokenOnce(NextTokenBatches):
     """Windows side by side, for an exact validation loss: the first len() batches cover the text once.
 
-    The last of them has the windows that remain, and after it batch(i) starts again. Tokens that fill no window are left out.
+    The last batch has the remaining windows; after it, batch(i) starts again. Tokens that do not fill a window are left out.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int):

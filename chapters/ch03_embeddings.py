@@ -5,7 +5,7 @@
 `wte` and `wpe` are GPT-2's names for the table of tokens and the table of positions.
 
 At first the rows are random numbers. Training to predict the next token moves the rows of interchangeable tokens towards
-each other, so letters with similar neighbours in the text end up close together.
+each other, so letters that are followed by similar letters end up close together.
 
     python -m chapters.ch03_embeddings         # learns vectors of letters and draws runs/ch03/figures/letters.png
 

@@ -9,7 +9,7 @@ and the output of the position is the weighted mean of the values.
 
     python -m chapters.ch04_attention          # checks this against the engine, draws runs/ch04/figures/attention.png
 
-Look at the figure: a head built by hand, in which each letter attends to its earlier occurrences.
+Look at the figure: a head built by hand, in which each letter attends to itself and its earlier occurrences.
 
 Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 3.2.
 """
@@ -50,7 +50,7 @@ def attention_by_hand(q: mg.Tensor, k: mg.Tensor, v: mg.Tensor) -> tuple[mg.Tens
 
 
 def same_letter_head(text: str) -> np.ndarray:
-    """The weights (T, T) of a head built by hand: each letter attends to its earlier occurrences.
+    """The weights (T, T) of a head built by hand: each letter attends to itself and its earlier occurrences.
 
     Query and key of a letter are the same one-hot vector, so a score is high exactly where the letters agree.
     """

@@ -5,8 +5,8 @@
 `choose_plainly` shows the three decisions on one row of logits. Temperature sharpens or flattens the distribution.
 Top-k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833). Top-p, the nucleus, keeps the fewest tokens whose
 probabilities add up to p (Holtzman et al. 2019, arXiv:1904.09751). A random number then picks a token. `generate_plainly`
-appends it and starts again; `generate` writes the same tokens for many prompts at once, with a cache. Run the
-command twice, at temperature 0.2 and 1.5: the first text repeats itself, and the second falls apart.
+appends it and starts again; `generate` does the same for many prompts at once, with a cache. Run the command
+twice, at temperature 0.2 and 1.5: the first text repeats itself, and the second falls apart.
 """
 
 import json
@@ -105,7 +105,8 @@ def _nucleus(probability: np.ndarray, p: float) -> np.ndarray:
         order = likely[np.argsort(-probability[likely], kind="stable")]  # (n,)  likeliest first, ties in token order
         cumulative = np.cumsum(probability[order])  # (n,)
         if cumulative[-1] >= p or most >= V:
-            nucleus[order[np.concatenate([[True], cumulative[:-1] < p])]] = True  # all likelier tokens together are below p
+            # A token stays if the probabilities of all likelier tokens add up to less than p.
+            nucleus[order[np.concatenate([[True], cumulative[:-1] < p])]] = True
             return nucleus
         most *= 8
 
@@ -158,7 +159,7 @@ def generate(
     use_cache: bool = True,
     observe: Callable[[np.ndarray], object] | None = None,
 ) -> list[list[int]]:
-    """Continue every prompt by up to max_new_tokens tokens; each row equals `generate_plainly` up to its stop token.
+    """Continue every prompt by up to max_new_tokens tokens, like `generate_plainly`, but end a row at a stop token.
 
     Args:
         prompts: non-empty lists of token ids; prompts longer than the context are cropped, with a warning.
@@ -235,8 +236,8 @@ def distinct(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 def next_logits(model: GPT, ids: np.ndarray, start: np.ndarray, cache: KVCache | None) -> np.ndarray:
     """Logits of the next token, (B, V); ids: (B, W), all tokens so far; start: (B,), the column where each row begins.
 
-    While the text fits into the context, the cache holds all columns but the newest, and only those are computed. Beyond
-    the context the window slides: every token's position drops by one a step, and since positions are added to the
+    While the text fits into the context, the cache holds all columns but the newest, and the model computes only the newest.
+    Beyond the context the window slides: every token's position drops by one a step, and since positions are added to the
     embeddings, all keys and values change. Nothing in the cache is then valid, and each step recomputes the window.
     (Relative or rotary positions would not need this.)
     """

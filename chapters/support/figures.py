@@ -19,7 +19,7 @@ def new_figure(width: float = 7.0, height: float = 4.0, **subplots: Any) -> "tup
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # a "$" in a folder's name is no formula
+    matplotlib.rcParams["text.parse_math"] = False  # a "$" in a folder's name does not begin a formula
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)

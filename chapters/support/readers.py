@@ -53,7 +53,7 @@ def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
 
 
 def mended(value: Any) -> Any:
-    """JSON with U+FFFD in place of half surrogate pairs, such as a cut-off emoji leaves in an escape.
+    """Replace each half surrogate pair in a JSON value with U+FFFD. Text cut in the middle of an emoji leaves such halves.
 
     >>> mended(["\\ud83d!"])
     ['\ufffd!']
@@ -128,7 +128,7 @@ def read_pairs(path: str | Path) -> tuple[list[ResponsePair], int]:
 
 
 def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
-    """Check an object of a JSON list; returns {key: text} with every key non-empty, and "input", "" if absent.
+    """Check an object of a JSON list; returns the text of each key, never empty, and of "input", "" if absent.
 
     where: the file and the object's number, for errors.
     """

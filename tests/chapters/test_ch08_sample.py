@@ -259,7 +259,7 @@ def test_a_tiny_temperature_takes_the_likeliest_token():
 
 @pytest.mark.parametrize("bad", [np.nan, INF])
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 2}, {"temperature": 0}])
-def test_logits_that_are_no_numbers_are_refused(bad, settings):
+def test_logits_with_nan_or_infinity_are_refused(bad, settings):
     with pytest.raises(ValueError, match="the logits hold NaN or infinity"):
         choose(np.array([[0.0, bad, 1.0]]), np.array([0.5]), **settings)
 

@@ -129,7 +129,7 @@ def test_help_takes_presets_into_account(monkeypatch, capsys):
     assert exit.value.code == 0 and "rows to write [7]" in capsys.readouterr().out
 
 
-def test_a_reader_who_leaves_early_is_no_error():
+def test_a_reader_who_leaves_early_causes_no_error():
     called = [sys.executable, "-m", "chapters", "--list"]
     listing = subprocess.Popen(called, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert listing.stdout and listing.stderr

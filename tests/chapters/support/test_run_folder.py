@@ -76,7 +76,7 @@ def test_history_ignores_an_unfinished_last_line(tmp_path):
     assert (history.validation_steps, history.validation_losses, history.best) == ([0], [3.0], 3.0)
 
 
-def test_dollar_signs_in_a_title_are_no_formula(tmp_path):
+def test_dollar_signs_in_a_title_do_not_begin_a_formula(tmp_path):
     assert loss_curve(History([1, 2], [2.5, 2.0]), tmp_path / "loss.png", title="$100 to $5^").stat().st_size > 0
 
 
