@@ -13,9 +13,9 @@ principle and compare the two, which is more than the model learns to do in one 
 paper's chain of thought. This makes a model too sure of itself, so we clamp the log-odds, as the paper clamps probabilities.
 
 `measure_reading` tests the critic on held-out principles. No lesson contains these principles, but the lessons contain their
-parts. Often a lesson has the same sentence with "avoid" for "prefer". The two qualities of a pair occur in separate lessons,
-or together in other directions. With the opposite principle the critic must prefer the other response. With another case's
-principle its accuracy should be a half.
+parts. Often a lesson has the same sentence with another beginning, such as "avoid" for "prefer". The two qualities of a pair
+occur in separate lessons, or together in other directions. With the opposite principle the critic must prefer the other
+response. With another case's principle its accuracy should be a half.
 """
 
 from collections.abc import Mapping, Sequence
