@@ -13,9 +13,9 @@ principle and compare the two, which is more than the model learns to do in one 
 paper's chain of thought. This makes a model too sure of itself, so we clamp the log-odds, as the paper clamps probabilities.
 
 `measure_reading` tests the critic on held-out principles. No lesson contains these principles, but the lessons contain their
-parts: often the same sentence with another beginning, such as "avoid" for "prefer", and the two qualities of a pair apart or
-in other directions. With the opposite principle the critic must prefer the other response. With another case's principle its
-accuracy should be a half.
+parts. Often a lesson has the same sentence with another beginning, such as "avoid" for "prefer". The two qualities of a pair
+occur in separate lessons, or together in other directions. With the opposite principle the critic must prefer the other
+response. With another case's principle its accuracy should be a half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -157,7 +157,7 @@ def compare(
     seed: int,
     max_new_tokens: int = 48,
 ) -> list[Ranking]:
-    """Rankings of k responses by the policy to each task.
+    """Rankings of the policy's k responses to each task.
 
     The critic compares responses to harmful requests, by the constitution; the simulated judge compares the rest.
     """

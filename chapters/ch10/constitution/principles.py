@@ -9,9 +9,9 @@ A principle is a sentence, and a constitution is a text file of them that anybod
 
 The paper's model understands any wording. A model with a million parameters first has to learn a small language, and
 this file defines it. A principle names one or two of ten qualities, each of which has several wordings. It prefers or
-avoids each quality, and one quality ("speaks of …") takes any noun of the world. The lessons teach both directions alike:
-principles that avoid help are as frequent as principles that prefer it. So the lessons teach a model to read, and only the
-constitution says what is good.
+avoids each quality, and one quality ("speaks of …") takes any food or thing of the world. The lessons teach both directions
+alike: principles that avoid help are as frequent as principles that prefer it. So the lessons teach a model to read, and only
+the constitution says what is good.
 
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's principles are in appendix C.
 """
@@ -167,8 +167,8 @@ KINDS = ("one", "pair", "word")  # one quality, two qualities, or "speaks of …
 def draw_principle(split: str, kind: str, rng: SeededRandom) -> Principle:
     """A principle of one of the KINDS on one side of the split.
 
-    Training never sees the "test" side: some sentences with one quality (no training pair begins with them either), some pairs
-    of qualities with their directions, in every wording, and some nouns.
+    The "test" side has some sentences with one quality, some pairs of qualities with their directions, and some nouns. Training
+    never sees them: a pair is held out in every wording, and no training pair begins with a held-out sentence.
     """
 
     def wording(name):

@@ -19,7 +19,8 @@ that the row's criterion failed.
 
 How to read them:
 
-- Bai's row is the constitution's default run; its criterion is at most 5 % obeyed and 10 % evaded on average.
+- Bai's row runs `chapters.ch10.constitution` with its default plan and principles. The row's criterion is at most 5 % obeyed
+  and 10 % evaded on average.
 - Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.
 - Ouyang's criterion also asks that the larger base model be better by itself. One of the three small models predicts
   validation pages slightly better (0.661 nats per token against 0.669).

@@ -9,7 +9,8 @@ Nothing is tuned on the held-out tasks, and a row that fails its criterion says 
 most of the papers' language models have over a thousand times as many parameters as ours, and our judge is a page of rules.
 
 Look at runs/headlines/table.md and figures/headlines.png. The run takes about 28 minutes of processor time. It saves
-every model and every row as soon as it is finished, so the same command continues an interrupted run.
+the models that rows share, every result and every row as soon as it is finished, so the same command continues an
+interrupted run.
 """
 
 import json

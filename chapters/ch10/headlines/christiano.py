@@ -105,7 +105,8 @@ def tune(experiment: Experiment, reward: str, seed: int) -> dict:
 def judge_reward(experiment: Experiment, tokenizer: Tokenizer) -> Score:
     """The judge's score in the units of a perfect reward model.
 
-    Demonstrations score 0 on average, and of two rewards that differ by 1 the labeller prefers the higher with odds of e to 1.
+    Demonstrations score 0 on average. If the scores of two responses differ by 1, the labeller prefers the better response
+    with odds of e to 1.
     """
     tasks = mixed_tasks(experiment.world, "train", 300, experiment.settings.seed + 1)
     texts = [text for _, text in demonstrations(experiment.world, tasks, experiment.settings.seed + 1)]

@@ -1,6 +1,7 @@
 """Code that the rows of the headline table share: comparisons of two models, the run's folder, and its models.
 
-Every model is trained once and saved in the run's folder, where other rows and later runs find it.
+`Experiment.trained` saves a model in the run's folder, and `Experiment.cached` saves a result, so that other rows and later
+runs can use them.
 """
 
 import json

@@ -9,9 +9,9 @@ In miniature: the proxy is a reward model that learned from deliberately few com
 against it by best of n, and by PPO without a KL penalty and without pretraining gradients. The figure shows the
 proxy's reward in the judge's points: with the labeller's noise, a difference of r in reward means r · noise points.
 
-Reproduced if the judge's score ends below its highest value under PPO, with an interval of the fall above 0, and the
-proxy's score rises meanwhile. To keep luck out of the choice of the highest point, each half of the held-out tasks is
-measured at the iteration that was best on the other half.
+Reproduced if, under PPO, the judge's score falls from its highest value to the end while the proxy's score rises. The
+interval of the fall has to lie above 0. To keep luck out of the choice of the highest point, each half of the held-out
+tasks is measured at the iteration that was best on the other half.
 """
 
 from collections.abc import Callable, Mapping, Sequence

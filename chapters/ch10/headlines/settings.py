@@ -74,10 +74,10 @@ class Settings(OnDevice):
     # Christiano
     online_seeds: tuple[int, ...] = (0,)  # Christiano: seeds of the policies
     online: RLOOConfig = default(RLOOConfig, iterations=100, prompts=256)  # Christiano: policy gradient
-    # {iteration: prompts whose 4 responses are compared}, in all 63 prompts and 252 responses, 0.98% of 25,600
+    # {iteration: prompts whose 4 responses are compared}; 63 prompts in all, with 252 of the policy's 25,600 samples (0.98%)
     online_rounds: dict[int, int] = default(lambda: {0: 16, 2: 8, 5: 8, 10: 8, 16: 8, 24: 7, 40: 8})
     online_models: int = 3  # Christiano: reward models; their mean is the reward
-    # steps of the last round; earlier rounds take fewer, in proportion to their comparisons
+    # `steps` counts for the last round; earlier rounds take fewer, in proportion to the prompts compared so far
     online_reward: TrainConfig = default(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
     # Bai

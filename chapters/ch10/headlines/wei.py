@@ -34,7 +34,7 @@ from chapters.world.facts import KINDS, SeededRandom
 
 Prompt = Callable[[Instruction], str]
 
-# {family: the options of a task, as texts for the last word of its right answer}
+# {family: a task's options; each can be the last word of the answer, and one of them is right}
 OPTIONS: dict[str, Callable[[Instruction], Texts]] = {
     "pet": lambda task: KINDS["animal"],
     "take_away": lambda task: [str(n) for n in range(1, 6)],
