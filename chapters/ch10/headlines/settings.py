@@ -28,25 +28,25 @@ def pretraining(**changes) -> TrainConfig:
 class Settings(OnDevice):
     """Seven papers' headline results in miniature: one table, one figure."""
 
-    base: Path = Path("runs/main/pretrain")  # run folder of the base model
-    sft: Path = Path("runs/main/assistant")  # run folder of the SFT model
-    reward: Path = Path("runs/main/reward")  # run folder of the reward model
+    base: Path = Path("runs/main/pretrain")  # base model's run folder
+    sft: Path = Path("runs/main/assistant")  # SFT model's run folder
+    reward: Path = Path("runs/main/reward")  # reward model's run folder
     policies: Path | None = None  # folder of `ch10.rlhf --seeds 3` with policies to use; None trains them here
     constituted: Path | None = None  # folder of `ch10.constitution` with models to use; None trains them here
     run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = ("wei", "gao", "taori", "christiano", "bai", "stiennon", "ouyang")  # rows of the table
-    seed: int = 0  # seed of the world and of all models that rows share
+    seed: int = 0  # seed of the world and of shared models
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of Wei's tuned models; Taori's teacher is the first seed's policy
-    small_seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the small models in Ouyang's and Stiennon's rows
+    small_seeds: tuple[int, ...] = (0, 1, 2)  # Ouyang, Stiennon: small models' seeds
     student_seeds: tuple[int, ...] = (0, 1)  # seeds of Taori's students
-    held_out: int = 320  # held-out tasks on which models are compared
+    held_out: int = 320  # held-out tasks for comparing models
     quick: bool = False  # a short run: few tasks, steps and seeds
 
     # Shared by several rows. The main job's model has 0.94M parameters, 11 times as many as the small model and 5 times as
     # many as the medium model. The large model has 51 times as many as the small model.
-    tasks: int = 4000  # instructions that give PPO and RLOO their prompts
-    demonstrations: int = 20000  # demonstrations of mixed quality, for supervised models
-    corpus_bytes: int = 16_000_000  # bytes of pretraining pages, as in the main job
+    tasks: int = 4000  # instructions that prompt PPO and RLOO
+    demonstrations: int = 20000  # demonstrations for supervised models
+    corpus_bytes: int = 16_000_000  # bytes of pretraining pages
     small: dict = default(dict, n_layer=2, n_head=4, d_model=40, context=128, init_std=0.05)  # shape, 0.086M parameters
     medium: dict = default(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # shape, 0.17M parameters
     large: dict = default(dict, n_layer=4, n_head=6, d_model=288, context=128, init_std=0.04)  # shape, 4.3M parameters
@@ -61,13 +61,13 @@ class Settings(OnDevice):
     ppo: PPOConfig = field(default_factory=PPOConfig)  # PPO of the main job's assistant, Taori's teacher
 
     # Wei
-    families: tuple[int, ...] = (1, 2, 4, 8, 16)  # Wei: numbers of task families to train on
-    unseen: int = 120  # Wei: test tasks from families never trained on
+    families: tuple[int, ...] = (1, 2, 4, 8, 16)  # Wei: task families to train on
+    unseen: int = 120  # Wei: test tasks of unseen families
     instructing: TrainConfig = default(tuning, steps=200, lr=6e-4, min_lr=6e-5)  # Wei: instruction tuning
 
     # Taori
-    seed_tasks: int = 175  # Taori: tasks that the teacher starts from
-    written: int = 6000  # Taori: instructions that the teacher writes
+    seed_tasks: int = 175  # Taori: tasks the teacher starts from
+    written: int = 6000  # Taori: instructions by the teacher
     writing: TrainConfig = default(tuning, steps=100, lr=3e-4)  # Taori: training of the writer
     studying: TrainConfig = default(tuning, steps=1000, batch_size=32, lr=2e-3, min_lr=1e-4)  # Taori: student training
 
@@ -76,7 +76,7 @@ class Settings(OnDevice):
     online: RLOOConfig = default(RLOOConfig, iterations=100, prompts=256)  # Christiano: policy gradient
     # {iteration: prompts whose 4 responses are compared}; 63 prompts in all, with 252 of the policy's 25,600 samples (0.98%)
     online_rounds: dict[int, int] = default(lambda: {0: 16, 2: 8, 5: 8, 10: 8, 16: 8, 24: 7, 40: 8})
-    online_models: int = 3  # Christiano: reward models; their mean is the reward
+    online_models: int = 3  # Christiano: reward models to average
     # `steps` counts for the last round; earlier rounds take fewer, in proportion to the prompts compared so far
     online_reward: TrainConfig = default(tuning, steps=100, batch_size=8, lr=1e-3, min_lr=1e-4, warmup_steps=5)
 
@@ -87,9 +87,9 @@ class Settings(OnDevice):
 
     # Gao
     gao_seeds: tuple[int, ...] = (0,)  # Gao: seeds of the policies
-    gao_held_out: int = 96  # Gao: held-out tasks at each point of a curve
+    gao_held_out: int = 96  # Gao: held-out tasks at each point
     gao_every: int = 6  # Gao: iterations between two points
-    ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # Gao: values of n in best of n
+    ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # Gao: n of best of n
     proxy_prompts: int = 100  # Gao: prompts whose 2 responses train the proxy
     proxy: TrainConfig = default(tuning, steps=60, lr=6e-4, min_lr=6e-5, warmup_steps=5)  # Gao: training of the proxy
     pressing: PPOConfig = default(
