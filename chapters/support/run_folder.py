@@ -11,6 +11,7 @@ figures/*.png, samples.txt
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -102,7 +103,9 @@ def hold(folder: Path) -> None:
         raise not_writable(folder, error) from error
     try:
         lock_file(file)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return file.close()  # a file system without locks
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
