@@ -256,7 +256,7 @@ class Tokenizer:
         to end a document. Half a surrogate pair, which UTF-8 cannot represent, becomes U+FFFD.
         """
         text = valid_unicode(text)
-        if len(text) >= MOST_SPACES and (run := regex.search(rf"\s{{{MOST_SPACES}}}", text)):
+        if len(text) >= MOST_SPACES and (run := regex.search(rf"(?<!\s)\s{{{MOST_SPACES}}}", text)):
             raise TokenizerError(
                 f"encode: expected fewer than {MOST_SPACES:,} white-space characters in a row, got more at position "
                 f"{run.start()}; shorten the run"

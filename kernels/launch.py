@@ -21,6 +21,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ class _Cache(FunctionCache):
             return _warn_uncached(error)
         except Exception as error:  # a damaged file raises whatever pickle makes of it
             warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({type(error).__name__})", stacklevel=2)
-            self.flush()
+            with suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig, data):

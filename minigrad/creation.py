@@ -106,7 +106,8 @@ def arange(
     start: Number, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
 ) -> Tensor:
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
-    first, last, stride = (float(number) for number in ((0, start, step) if end is None else (start, end, step)))
+    bounds: tuple[Any, Any, Any] = (0, start, step) if end is None else (start, end, step)
+    first, last, stride = (float(number) for number in bounds)
     if not math.isfinite(first + last + stride) or stride == 0 or (last - first) * stride < 0:
         raise RuntimeError(
             f"arange: expected finite numbers and a step towards the end, got {first:g}, {last:g} and step {stride:g}"
@@ -117,8 +118,9 @@ def arange(
     if kind is not None and kind in "iu":  # as in PyTorch, start and step are truncated; end only for int64
         if int(stride) == 0:
             raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
-        count = math.ceil((int(last) - int(first)) / int(stride) if np.dtype(dtype) == int64 else (last - first) / stride)
-        return Tensor((int(first) + int(stride) * xp.arange(count)).astype(dtype, copy=False))
+        low, high, whole = (int(number) for number in bounds)
+        count = -((low - high) // whole) if np.dtype(dtype) == int64 else math.ceil((last - first) / stride)
+        return Tensor((low + whole * xp.arange(count)).astype(dtype, copy=False))
     values = xp.arange(start, step=step) if end is None else xp.arange(start, end, step)
     return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
 
@@ -157,6 +159,8 @@ def rand(
     _refuse_dtype("rand", dtype, "biu")
     width = dtype if np.dtype(dtype).itemsize >= 4 else float32  # NumPy draws no float16
     numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=width)
+    if np.dtype(dtype) == np.float16:
+        numbers = np.floor(numbers * np.float32(2048)) / np.float32(2048)  # rounding up would give 1
     return _on_device(numbers, dtype, device, requires_grad)
 
 
@@ -173,8 +177,8 @@ def randint(
     if size is None:
         low, high, size = 0, low, high
     limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo(int64)
-    largest = 1 if np.dtype(dtype).kind == "b" else limits.max
-    if not limits.min <= low < high <= largest + 1:
+    smallest, largest = (0, 1) if np.dtype(dtype).kind == "b" else (limits.min, min(limits.max, np.iinfo(int64).max))
+    if not smallest <= low < high <= largest + 1:
         raise RuntimeError(f"randint: expected low < high within the range of {np.dtype(dtype)}, got {low} and {high}")
     return _on_device((generator or default_generator).numpy.integers(low, high, size), dtype, device)
 

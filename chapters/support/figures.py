@@ -19,7 +19,6 @@ def new_figure(width: float = 7.0, height: float = 4.0, **subplots: Any) -> "tup
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # a "$" in a folder's name does not begin a formula
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
@@ -29,6 +28,8 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     """Write the figure, create its folder if necessary, and return the path.  Raises OSError."""
     from matplotlib import pyplot
 
+    for text in (*figure.texts, *(axes.title for axes in figure.axes)):
+        text.set_parse_math(False)  # a "$" in a folder's name is no formula
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)

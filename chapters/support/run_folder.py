@@ -137,6 +137,7 @@ def lock_file(file: Any) -> None:
     if sys.platform == "win32":
         import msvcrt
 
+        os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)  # Windows locks bytes: one that lies beyond the text
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         import fcntl

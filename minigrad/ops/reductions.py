@@ -113,6 +113,7 @@ def var(
     return div(Sum.apply(mul(centred, centred), axes, keepdim), freedom if freedom > 0 else 0)
 
 
+@in_float32
 def std(
     input: TensorT, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> TensorT:
