@@ -26,7 +26,7 @@ import regex
 import tiktoken
 
 from chapters.support.command import command
-from chapters.support.readers import read_text
+from chapters.support.readers import read_text, valid_unicode
 from chapters.support.tokenizer_files import END_OF_TEXT, TokenizerError, check_ids, load_files, save_files, sidecar
 from chapters.world import World
 
@@ -255,6 +255,7 @@ class Tokenizer:
         "<|endoftext|>" in the text is ordinary text unless allow_special is True, because a user's text must not be able
         to end a document. Half a surrogate pair, which UTF-8 cannot represent, becomes U+FFFD.
         """
+        check_text(text)
         text = valid_unicode(text)
         if len(text) >= MOST_SPACES and (run := regex.search(rf"(?<!\s)\s{{{MOST_SPACES}}}", text)):
             raise TokenizerError(
@@ -266,6 +267,7 @@ class Tokenizer:
 
     def encode_plainly(self, text: str) -> list[int]:
         """Encode a text with the function `encode_plainly`: slow, but easy to follow."""
+        check_text(text)
         return encode_plainly(valid_unicode(text), self.ranks, self.pattern)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -406,12 +408,6 @@ def nonempty(text: str, operation: str) -> str:
     if not text:
         raise TokenizerError(f"{operation}: expected a training text, got an empty string")
     return text
-
-
-def valid_unicode(text: str) -> str:
-    """Return the text with U+FFFD in place of half surrogate pairs."""
-    check_text(text)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:

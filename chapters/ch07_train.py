@@ -218,11 +218,14 @@ def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFuncti
     """Mean loss over the rows of batch(0) … batch(count - 1), without dropout or gradients; the model's mode is restored."""
     was_training = model.training
     model.eval()
+    losses, rows = [], []
     with mg.no_grad():
-        arrays = [batches.batch(i) for i in range(count)]
-        losses = as_floats(*(loss_fn(model, *to_tensors(batch, model)) for batch in arrays))
+        for i in range(count):
+            batch = batches.batch(i)
+            losses.append(loss_fn(model, *to_tensors(batch, model)))
+            rows.append(len(batch[0]))
     model.train(was_training)
-    return float(np.average(losses, weights=[len(batch[0]) for batch in arrays]))
+    return float(np.average(as_floats(*losses), weights=rows))
 
 
 def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:

@@ -114,8 +114,7 @@ def arange(
         )
     _refuse_dtype("arange", dtype, "b")
     xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
-    kind = None if dtype is None else np.dtype(dtype).kind
-    if kind is not None and kind in "iu":  # as in PyTorch, start and step are truncated; end only for int64
+    if dtype is not None and np.dtype(dtype).kind in "iu":  # as in PyTorch, start and step are truncated; end only for int64
         if int(stride) == 0:
             raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
         low, high, whole = (int(number) for number in bounds)

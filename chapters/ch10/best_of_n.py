@@ -20,7 +20,7 @@ import numpy as np
 
 from chapters.ch06_gpt import GPT
 from chapters.ch10.assess import sample_responses
-from chapters.ch10.harness import Harness, judge_scorer, write_scores
+from chapters.ch10.harness import Harness, judge_scorer
 from chapters.ch10.reward import ScalarModel, load_scalar, reward_scores
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
@@ -95,7 +95,7 @@ def main(settings: Settings) -> None:
     harness, reward_model = Harness(settings), load_scalar(settings.reward)
     models = harness.reference, harness.tokenizer, reward_model, harness.judge
     points = curve(*models, harness.tests, settings.ns, settings.seed)
-    write_scores(Run(settings.run), points)
+    Run(settings.run).write_scores(points)
     print("   n   KL (nats)   reward   simulated judge   preferred to one sample")
     for point in points:
         print(f"{point['n']:4}{point['kl']:12.2f}{point['reward']:9.2f}{point['judge']:18.3f}{point['wins']:26.1%}")

@@ -11,7 +11,6 @@ Sources: section 10.2 of the book; reading the last position is Radford et al. 2
 Generative Pre-Training", section 3.2.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -172,7 +171,7 @@ def train_classifier(
     rows, cropped_test = encode_texts([text for text, _ in test_set], tokenizer, context)
     result = scores(predict(classifier, rows), np.array([numbers[label] for _, label in test_set]), labels)
     result["cropped"] = cropped + cropped_test
-    (run / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    run.write_scores(result)
     return classifier, result
 
 

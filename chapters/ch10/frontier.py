@@ -18,7 +18,7 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import assessment_text
 from chapters.ch10.best_of_n import curve
 from chapters.ch10.dpo import train_dpo
-from chapters.ch10.harness import Harness, Learner, LoopConfig, write_scores
+from chapters.ch10.harness import Harness, Learner, LoopConfig
 from chapters.ch10.preference_figures import draw_frontier
 from chapters.ch10.reward import collect_rankings, load_scalar
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
@@ -104,7 +104,7 @@ def main(settings: Settings) -> None:
         points["DPO"].append({"beta": beta} | harness.point(policy))
     points["best of n"] = curve(reference, tokenizer, reward_model, judge, harness.tests, settings.ns, settings.seed)
 
-    write_scores(run, points)
+    run.write_scores(points)
     curves = {name: [(p["kl"], p["judge"], label(p)) for p in line] for name, line in points.items()}
     for name in ("PPO", "RLOO", "DPO"):
         best = max(points[name], key=lambda p: p["judge"])

@@ -5,7 +5,6 @@ ch10/rloo's `RLOO` turns each batch of rollouts into optimizer steps. `Harness` 
 command, so every method starts from the same SFT model and is measured on the same held-out tasks.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -185,6 +184,7 @@ def restore(model: nn.Module, arrays: Sequence[np.ndarray]) -> None:
     """Put the parameters of a snapshot back into the model."""
     for parameter, array in zip(model.parameters(), arrays, strict=True):
         parameter.array[...] = array
+        parameter.changed()
 
 
 # ── for learners ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,11 +266,6 @@ class Harness:
         policy = self.policy()
         train(policy)
         scores = self.assess(policy)
-        write_scores(run, scores)
+        run.write_scores(scores)
         print(assessment_text(scores, name))
         return scores
-
-
-def write_scores(run: Run, scores: Any) -> None:
-    """Write scores.json into the run folder."""
-    (run / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")

@@ -24,7 +24,6 @@ and to a third of the held-out sums of three steps.
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -194,7 +193,7 @@ def main(settings: Settings) -> None:
         way: [{"accuracy": float(np.mean(v)), "interval": bootstrap_interval(v)} for v in by_steps.values()]
         for way, by_steps in right.items()
     }
-    (run / "scores.json").write_text(json.dumps(results, indent=1) + "\n")
+    run.write_scores(results)
     print(f"{'steps':<20}" + "".join(f"{steps:>8}" for steps in STEPS))
     for way, points in results.items():
         print(f"{way:<20}" + "".join(f"{point['accuracy']:>8.1%}" for point in points))

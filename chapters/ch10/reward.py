@@ -29,7 +29,7 @@ from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, Rollouts, roll_out_many
 from chapters.ch10.sft import format_prompt
-from chapters.support.batches import RaggedBatches, by_length, pad_right, random_split
+from chapters.support.batches import RaggedBatches, by_length, held_out_count, pad_right, random_split
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters
@@ -87,7 +87,8 @@ def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int
 def normalise(model: ScalarModel, rows: Sequence[list[int]]) -> float:
     """Make the mean reward of these rows 0, because the loss ignores a constant shift of all rewards.  Returns the old mean."""
     mean = float(reward_scores(model, rows).mean())
-    model.head.bias.array -= np.float32(mean)
+    with mg.no_grad():
+        model.head.bias.sub_(mean)
     return mean
 
 
@@ -353,7 +354,7 @@ def main(settings: Settings) -> None:
         pairs, equal = read_pairs(settings.data)
         rankings, long = from_pairs(pairs, tokenizer, context)
         print(f"{len(rankings)} pairs; left out: {equal} with equal responses, {long} longer than {context} tokens")
-        rankings, held_out = random_split(rankings, max(1, len(rankings) // 10), settings.seed)
+        rankings, held_out = random_split(rankings, held_out_count(rankings, settings.data), settings.seed)
         rows = [ranking.rows[0] for ranking in rankings]
     else:
         judge = Judge(world, settings.noise)
@@ -365,7 +366,7 @@ def main(settings: Settings) -> None:
     model = train_reward(gpt, rankings, rows, config, run)
 
     result = measure(model, held_out)
-    (run / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+    run.write_scores(result)
     print(f"held out: {result['accuracy']:.2%} of {result['comparisons']} comparisons right", end="; ")
     if "ceiling" in result:
         print(f"{result['expected accuracy']:.2%} expected, {result['share of the ceiling']:.1%} of the ceiling", end=" ")

@@ -103,7 +103,7 @@ def run_ppo(job: Job) -> dict[str, Any]:
     tests = held_out_tasks(job)
     before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
     assessment = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
-    harness.write_scores(run, assessment)
+    run.write_scores(assessment)
     del assessment["of each task"]
     return assessment
 

@@ -52,14 +52,19 @@ def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
     return mended(records)
 
 
+def valid_unicode(text: str) -> str:
+    """The text with U+FFFD in place of half surrogate pairs, which text cut in the middle of an emoji leaves."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def mended(value: Any) -> Any:
-    """Replace each half surrogate pair in a JSON value with U+FFFD. Text cut in the middle of an emoji leaves such halves.
+    """A JSON value whose texts are all valid Unicode.
 
     >>> mended(["\\ud83d!"])
     ['\ufffd!']
     """
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return valid_unicode(value)
     if isinstance(value, list):
         return [mended(item) for item in value]
     return {mended(key): mended(item) for key, item in value.items()} if isinstance(value, dict) else value

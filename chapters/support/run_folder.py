@@ -82,6 +82,10 @@ class Run:
         except CheckpointError as error:
             raise RunError(str(error)) from error
 
+    def write_scores(self, scores: Any) -> None:
+        """Write scores.json."""
+        (self / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+
 
 _held: set[Path] = set()  # the folders that this process has locked
 
@@ -105,12 +109,13 @@ def hold(folder: Path) -> None:
         lock_file(file)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return file.close()  # a file system without locks
+            release(folder, file)  # a file system without locks
+            return
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise RunError(f"run folder: {folder} is in use by {holder}; wait for it, or choose another folder") from None
-    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+    if not is_at(path, file):
         file.close()  # a process that has just ended removed this file, so the lock on it holds nobody off
         return hold(folder)
     file.truncate(0)
@@ -121,11 +126,20 @@ def hold(folder: Path) -> None:
 
 
 def release(folder: Path, file: Any) -> None:
-    """Unlock a run folder and remove the lock's file."""
+    """Unlock a run folder and remove the lock's file, unless another process has put its own there."""
     _held.discard(folder)
-    with contextlib.suppress(OSError):  # the folder may be gone
-        (folder / ".lock").unlink()
+    if is_at(folder / ".lock", file):
+        with contextlib.suppress(OSError):
+            (folder / ".lock").unlink()
     file.close()
+
+
+def is_at(path: Path, file: Any) -> bool:
+    """Whether an open file is the file at this path now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def not_writable(folder: str | Path, error: OSError) -> RunError:

@@ -1,6 +1,6 @@
 """Activations, softmax and dropout."""
 
-from typing import Any
+from typing import Any, Callable
 
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
@@ -166,7 +166,10 @@ def gelu(input: TensorT, approximate: str = "none") -> TensorT:
     return GELU.apply(input, approximate)
 
 
-def _along(function: type[Function], name: str, input: TensorT, dim: int | None, dtype: Any) -> TensorT:
+_softmax, _log_softmax = in_float32(Softmax.apply), in_float32(LogSoftmax.apply)
+
+
+def _along(function: Callable, name: str, input: TensorT, dim: int | None, dtype: Any) -> TensorT:
     if dim is None:
         raise TypeError(f"{name}: expected dim=…, the axis to normalise over (usually -1)")
     input = input if dtype is None else to_dtype(input, dtype)
@@ -174,7 +177,7 @@ def _along(function: type[Function], name: str, input: TensorT, dim: int | None,
     axis = one_axis(name, input, dim)
     if not input.array.size:
         return clone(input)
-    return in_float32(function.apply)(input, axis) if input.ndim else reshape(function.apply(reshape(input, 1), 0), ())
+    return function(input, axis) if input.ndim else reshape(function(reshape(input, 1), 0), ())
 
 
 def softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
@@ -184,12 +187,12 @@ def softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> Tensor
     >>> mg.tensor([0.0, 1.0, 2.0]).softmax(-1)
     tensor([0.09  , 0.2447, 0.6652])
     """
-    return _along(Softmax, "softmax", input, dim, dtype)
+    return _along(_softmax, "softmax", input, dim, dtype)
 
 
 def log_softmax(input: TensorT, dim: int | None = None, dtype: Any = None) -> TensorT:
     """x − log Σ exp(x) along `dim`."""
-    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
+    return _along(_log_softmax, "log_softmax", input, dim, dtype)
 
 
 def dropout(

@@ -53,6 +53,9 @@ class SwiGLU(Function):
         return ctx.kernels.swiglu_backward(dy, *ctx.saved)
 
 
+_rms_norm = in_float32(RMSNorm.apply)
+
+
 def rms_norm(
     input: TensorT, normalized_shape: int | Sequence[int], weight: TensorT | None = None, eps: float | None = None
 ) -> TensorT:
@@ -61,7 +64,7 @@ def rms_norm(
     input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the machine epsilon of the dtype if None, as in PyTorch.
     """
     check_normalized("rms_norm", input, normalized_shape, weight=weight)
-    return in_float32(RMSNorm.apply)(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
+    return _rms_norm(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
 
 
 @lru_cache(maxsize=64)  # all layers and training steps share a few tables

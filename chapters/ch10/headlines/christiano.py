@@ -124,7 +124,8 @@ class SummedRewards(ScalarModel):
 
     def __init__(self, gpt: GPT, generator: mg.Generator):
         super().__init__(gpt, generator)
-        self.head.weight.array *= np.float32(0.1)  # because many rewards are summed
+        with mg.no_grad():
+            self.head.weight.mul_(0.1)  # because many rewards are summed
 
     def forward(self, idx: mg.Tensor) -> mg.Tensor:
         rewards, T = super().forward(idx), idx.shape[1]  # (B, T)
