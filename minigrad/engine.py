@@ -200,7 +200,7 @@ class Node:
         """The nodes that computed the inputs.  Raises RuntimeError if an input has since been replaced by a change in place."""
         nodes = [t.node for t in self.inputs if t is not None and t.node is not None]
         for node in nodes:
-            if node.time > self.time:
+            if node.time >= self.time:  # the node that computed an input ran before this one
                 raise RuntimeError(
                     f"backward: {self} used a tensor of shape {node.outputs[0][0]} that {node} changed in place since; "
                     "change a .clone(), or compute a new tensor (a = a + b)"

@@ -273,7 +273,8 @@ class Tensor(
     @property
     def retains_grad(self) -> builtins.bool:
         """Whether retain_grad() was called on this interior tensor."""
-        return self.node is not None and self._hooks().store is not None
+        hooks = self.node.hooks.get(self.index) if self.node is not None and self.node.hooks else None
+        return hooks is not None and hooks.store is not None
 
     # ── in place ──
     #
@@ -290,7 +291,7 @@ class Tensor(
             check_in_place(name, self, *operands)
         # What the change saves for its backward pass must survive the change: it works on a copy.
         before = Tensor(self.array.copy(), True, self.node, self.index) if recorded else self
-        result = compute(before, *operands)
+        result = compute(before, *(before if operand is self else operand for operand in operands))
         if KIND_RANK[result.dtype.kind] > KIND_RANK[self.dtype.kind]:
             raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {self.dtype}")
         self._write(name, result.array)
@@ -326,10 +327,10 @@ class Tensor(
             check_in_place(name, self, value)
             self._write(name, array)
             return self
-        value = to_dtype(value, self.dtype) if isinstance(value, TensorBase) else array.astype(self.dtype)
         broadcast(name, self.shape, array.shape)
         everywhere = kernels.array_module(self.array).ones(self.shape, bool)
-        return self._assign(name, lambda before: Where.apply(value, before, everywhere))
+        new = to_dtype(value, self.dtype) if isinstance(value, TensorBase) else array.astype(self.dtype)
+        return self._assign(name, lambda x, new: Where.apply(new, x, everywhere), new)
 
     def add_(self: SelfT, other: Operand, *, alpha: Number = 1) -> SelfT:
         """self += alpha · other."""
@@ -380,11 +381,11 @@ class Tensor(
 
     def index_add_(self: SelfT, dim: int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
         """self[index[i]] += alpha · source[i] along `dim`; a repeated index adds several times."""
-        return self._assign("index_add_", lambda x: index_add(x, dim, index, source, alpha=alpha))
+        return self._assign("index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
 
     def scatter_(self: SelfT, dim: int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
         """scatter() into this tensor's memory."""
-        return self._assign("scatter_", lambda x: scatter(x, dim, index, src, reduce=reduce))
+        return self._assign("scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
 
     def remainder_(self: SelfT, other: Operand) -> SelfT:
         """self %= other."""
