@@ -7,7 +7,9 @@ from minigrad.tensor import Tensor
 
 
 class SGD(Optimizer):
-    """Gradient descent: parameter −= lr · direction. The direction is the gradient, or with momentum a running sum of gradients.
+    """Gradient descent: parameter −= lr · direction.
+
+    The direction is the gradient, or with momentum a decaying sum of all gradients so far.
 
     Args:
         params: parameters, or groups [{"params": […], "lr": …}, …] whose entries override the defaults.
@@ -19,8 +21,8 @@ class SGD(Optimizer):
         maximize: not implemented.
         foreach, differentiable, fused: accepted and without effect.
 
-    Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning, §2; in PyTorch's form, where
-    the learning rate multiplies the whole direction.
+    Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep learning, §2. As in PyTorch, the
+    learning rate multiplies the whole direction.
 
     >>> import minigrad as mg
     >>> w = mg.tensor([1.0, -1.0], requires_grad=True)
