@@ -147,10 +147,11 @@ class BinaryCrossEntropy(Function):
     @staticmethod
     def forward(ctx, x, target):
         ctx.save(x, target)
-        log_x, log_rest = _clamped_logs(ctx.xp, x)
+        with np.errstate(divide="ignore"):
+            log_x, log_rest = ctx.xp.maximum(ctx.xp.log(x), -100), ctx.xp.maximum(ctx.xp.log1p(-x), -100)
         return (target - 1) * log_rest - target * log_x
 
-    # dx = dy (x − t) / (x (1 − x)), with a denominator of at least 1e-12;  dt = dy (ln(1 − x) − ln x).
+    # dx = dy (x − t) / (x (1 − x)), with a denominator of at least 1e-12;  dt = dy (ln(1 − x) − ln x), infinite at 0 and 1.
     @staticmethod
     def backward(ctx, dy):
         x, target = ctx.saved
@@ -158,14 +159,9 @@ class BinaryCrossEntropy(Function):
         if ctx.needs[0]:
             dx = dy * (x - target) / ctx.xp.maximum(x * (1 - x), 1e-12)
         if ctx.needs[1]:
-            log_x, log_rest = _clamped_logs(ctx.xp, x)
-            dtarget = dy * (log_rest - log_x)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                dtarget = dy * (ctx.xp.log1p(-x) - ctx.xp.log(x))
         return dx, dtarget
-
-
-def _clamped_logs(xp, x):
-    with np.errstate(divide="ignore"):
-        return xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
 
 
 @in_float32

@@ -286,7 +286,7 @@ def nets():
         lambda m: [m.layers.__delitem__(0), list(m.layers.state_dict())][1],
         lambda m: [m.body.__setitem__(0, m.layers[1]), list(m.body.state_dict())][1],
         lambda m: [m.register_buffer("cache", m.mask), list(m.state_dict())][1],
-        lambda m: [delattr(m, "mask"), list(m.state_dict())][1],
+        lambda m: [m.__delattr__("mask"), list(m.state_dict())][1],
         lambda m: list(copy.deepcopy(m).state_dict()),
         lambda m: [m.half(), str(m.free.dtype)[-7:], str(m.cache.dtype)[-7:]][1:],
     ],
