@@ -18,7 +18,8 @@ import kernels as _kernels
 from kernels import DeviceError, use as use_kernels
 from kernels.gpu import DeviceMemoryError
 from kernels.graph import GraphError
-from minigrad import autograd, devices, nn, optim, serialization
+from minigrad import autograd, backends, cuda, devices, nn, optim, serialization, utils
+from minigrad.compilation import compile
 from minigrad.creation import allclose, arange, as_tensor, empty, equal, eye, from_numpy, full, full_like, is_tensor, linspace
 from minigrad.creation import (
     multinomial,
@@ -64,7 +65,10 @@ from minigrad.ops.shape import cat, chunk, clone, flatten, flip, permute, reshap
 from minigrad.ops.shape import tril, triu, unsqueeze
 from minigrad.ops.sorting import argsort, nonzero, repeat_interleave, sort, topk, unique
 from minigrad.random import Generator, default_generator, manual_seed
+from minigrad.saving import load, save
 from minigrad.tensor import Tensor
+
+__version__ = "0.1.0"  # as in setup.cfg
 
 float, double, half, int, long, bool = float32, float64, float16, int32, int64, bool_
 Size = tuple  # the type of x.shape

@@ -46,6 +46,11 @@ def spread_out(x: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(x.ravel())).reshape(x.shape) * 0.1
 
 
+def probabilities(x: np.ndarray) -> np.ndarray:
+    """Numbers between 0.05 and 0.95."""
+    return 0.05 + 0.9 / (1 + np.exp(-x))
+
+
 IDS = mg.tensor([[3, 0, 3], [6, 3, 1]])
 TARGETS = mg.tensor([2, -100, 0, 6, -100])
 COLUMNS = mg.tensor([[0, 3, 3], [2, 1, 0]])
@@ -82,6 +87,11 @@ def changed_in_place(a: mg.Tensor, b: mg.Tensor) -> mg.Tensor:
     y = (a * b).add_(b).masked_fill_(MASK.to(a.device), 3.0)
     y *= 0.5
     return y
+
+
+def weighted_binary_cross_entropy(logits: mg.Tensor, targets: mg.Tensor, pos_weight: mg.Tensor) -> mg.Tensor:
+    """Binary cross-entropy of logits, with a factor on the loss of class 1."""
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
 
 
 CASES = [
@@ -202,4 +212,10 @@ CASES = [
     Case("cross_entropy", "(2, 7, 3), classes in the middle", lambda x: F.cross_entropy(x, IDS.to(x.device)), ((2, 7, 3),)),
     Case("nll_loss", "of log_softmax", lambda x: F.nll_loss(F.log_softmax(x, -1), TARGETS.to(x.device)), ((5, 7),)),
     Case("mse_loss", "(3, 5)", F.mse_loss, ((3, 5), (3, 5))),
+    Case("l1_loss", "(3, 5)", F.l1_loss, ((3, 5), (3, 5))),
+    Case("binary_cross_entropy", "of probabilities", F.binary_cross_entropy, ((3, 5), (3, 5)), probabilities),
+    Case("binary_cross_entropy", "of logits", F.binary_cross_entropy_with_logits, ((3, 5), (3, 5))),
+    Case("binary_cross_entropy", "of logits, pos_weight", weighted_binary_cross_entropy, ((3, 5), (3, 5), (5,))),
+    Case("kl_div", "(3, 5)", lambda a, b: F.kl_div(a, b, reduction="batchmean"), ((3, 5), (3, 5)), positive),
+    Case("kl_div", "log_target", lambda a, b: F.kl_div(a, b, reduction="sum", log_target=True), ((3, 5), (3, 5))),
 ]

@@ -12,8 +12,8 @@ from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
 
-def _zeros(*shape: int, dtype: Any = None) -> Parameter:
-    return Parameter(zeros(shape, dtype or float32))
+def _zeros(*shape: int, dtype: Any = None, device: Any = None) -> Parameter:
+    return Parameter(zeros(shape, dtype or float32, device))
 
 
 class Linear(Module):
@@ -23,12 +23,19 @@ class Linear(Module):
     bias: Any  # a Parameter, or None
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None, generator: Generator | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+        *,
+        generator: Generator | None = None,
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight = _zeros(out_features, in_features, dtype=dtype)
-        self.bias = _zeros(out_features, dtype=dtype) if bias else None
+        self.weight = _zeros(out_features, in_features, dtype=dtype, device=device)
+        self.bias = _zeros(out_features, dtype=dtype, device=device) if bias else None
         init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
         if self.bias is not None:
             bound = 1 / math.sqrt(in_features) if in_features else 0
@@ -53,6 +60,7 @@ class Embedding(Module):
         embedding_dim: int,
         padding_idx: None = None,
         *,
+        device: str | None = None,
         dtype: Any = None,
         generator: Generator | None = None,
     ):
@@ -60,7 +68,7 @@ class Embedding(Module):
         if padding_idx is not None:
             raise NotImplementedError("Embedding: padding_idx is not implemented; mask the targets of padding instead")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = _zeros(num_embeddings, embedding_dim, dtype=dtype)
+        self.weight = _zeros(num_embeddings, embedding_dim, dtype=dtype, device=device)
         init.normal_(self.weight, generator=generator)
 
     def forward(self, input: Any) -> Tensor:
@@ -82,14 +90,14 @@ class LayerNorm(Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
-        *,
+        device: str | None = None,
         dtype: Any = None,
     ):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
-        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype)) if elementwise_affine else None
-        self.bias = _zeros(*self.normalized_shape, dtype=dtype) if elementwise_affine and bias else None
+        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype, device=device)) if elementwise_affine else None
+        self.bias = _zeros(*self.normalized_shape, dtype=dtype, device=device) if elementwise_affine and bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -108,13 +116,13 @@ class RMSNorm(Module):
         normalized_shape: int | Sequence[int],
         eps: float | None = None,
         elementwise_affine: bool = True,
-        *,
+        device: str | None = None,
         dtype: Any = None,
     ):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
-        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype)) if elementwise_affine else None
+        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype, device=device)) if elementwise_affine else None
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
@@ -126,8 +134,9 @@ class RMSNorm(Module):
 class Dropout(Module):
     """While training, zero each element with probability p and scale the others by 1/(1 − p)."""
 
-    def __init__(self, p: float = 0.5, *, generator: Generator | None = None):
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None):
         super().__init__()
+        _refuse_inplace("Dropout", inplace)
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: expected p between 0 and 1, got {p}")
         self.p, self.generator = p, generator
@@ -149,12 +158,37 @@ class GELU(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.gelu(input, self.approximate)
 
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
 
 class ReLU(Module):
     """max(x, 0)."""
 
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        _refuse_inplace("ReLU", inplace)
+
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input)
+
+
+class SiLU(Module):
+    """x sigmoid(x).  Source: Hendrycks, Gimpel 2016 (arXiv:1606.08415); also called swish."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        _refuse_inplace("SiLU", inplace)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * F.sigmoid(input)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(−x))."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
 
 
 class Tanh(Module):
@@ -162,6 +196,41 @@ class Tanh(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
+
+
+class Softmax(Module):
+    """exp(x) / Σ exp(x) along `dim`."""
+
+    def __init__(self, dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """x − log Σ exp(x) along `dim`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.log_softmax(input, self.dim)
+
+
+class Flatten(Module):
+    """Join the axes from start_dim to end_dim into one; by default all axes but the batch."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Module):
@@ -172,3 +241,8 @@ class Identity(Module):
 
     def forward(self, input: Any) -> Any:
         return input
+
+
+def _refuse_inplace(name: str, inplace: bool) -> None:
+    if inplace:
+        raise NotImplementedError(f"{name}: inplace=True is not implemented; the result is a new tensor")

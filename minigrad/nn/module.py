@@ -1,6 +1,6 @@
 """Module: a tree of layers, whose leaves are parameters."""
 
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, TypeVar
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 
 import kernels
 from minigrad.optim import zero_grads
@@ -39,6 +39,7 @@ class Module:
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_buffers", {})
+        object.__setattr__(self, "_transient_buffers", set())  # the names of buffers that state_dict() leaves out
         object.__setattr__(self, "_modules", {})
         object.__setattr__(self, "training", True)
 
@@ -86,19 +87,52 @@ class Module:
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter by name; None reserves the name (a layer without bias)."""
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"register_parameter: expected a Parameter or None as {name}, got {type(param).__name__}")
+        self._check_new_name("register_parameter", name, self._parameters)
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that belongs to the state but is not trained."""
-        if not persistent:
-            raise NotImplementedError("register_buffer: persistent=False is not implemented")
+        """Add a tensor that moves with the module but is not trained; persistent=False leaves it out of state_dict().
+
+        Raises:
+            TypeError: for anything but a tensor or None.
+            KeyError: if the name has a dot, is empty, or belongs to another attribute.
+        """
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"register_buffer: expected a tensor or None as {name}, got {type(tensor).__name__}")
+        self._check_new_name("register_buffer", name, self._buffers)
         self._buffers[name] = tensor
+        (self._transient_buffers.discard if persistent else self._transient_buffers.add)(name)
+
+    def register_module(self, name: str, module: "Module | None") -> None:
+        """Add a module by name."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"register_module: expected a Module or None as {name}, got {type(module).__name__}")
+        self._check_new_name("register_module", name, self._modules)
+        self._modules[name] = module
+
+    add_module = register_module
+
+    def _check_new_name(self, caller: str, name: str, holder: dict) -> None:
+        if name == "" or "." in name:
+            raise KeyError(f"{caller}: expected a name without dots, got {name!r}")
+        if hasattr(self, name) and name not in holder:
+            raise KeyError(f"{caller}: {type(self).__name__} has another attribute {name!r}")
 
     # ── the tree ──
 
     def children(self) -> Iterator["Module"]:
         """The modules directly below this one."""
-        return (module for module in self._modules.values() if module is not None)
+        return (module for _, module in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """The modules directly below this one and their names, each once."""
+        seen = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Every module of the tree with its dotted name, each once, this one first."""
@@ -119,18 +153,64 @@ class Module:
         """Every module of the tree, each once, this one first."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter with its dotted name; a parameter shared by two layers comes once, under its first name."""
-        seen = set()
-        for prefix, module in self.named_modules():
-            for name, param in module._parameters.items():
-                if param is not None and id(param) not in seen:
-                    seen.add(id(param))
-                    yield _dotted(prefix, name), param
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter with its dotted name.
 
-    def parameters(self) -> Iterator[Parameter]:
+        Args:
+            prefix: comes before every name, with a dot.
+            recurse: include the parameters of modules below this one.
+            remove_duplicate: give a parameter that two layers share once, under its first name.
+        """
+        return self._named("_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Every parameter, each once."""
-        return (param for _, param in self.named_parameters())
+        return (param for _, param in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every buffer with its dotted name; the arguments are those of named_parameters."""
+        return self._named("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Every buffer, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def _named(self, holder: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for path, module in self._paths(prefix) if recurse else [(prefix, self)]:
+            for name, tensor in getattr(module, holder).items():
+                if tensor is not None and not (remove_duplicate and id(tensor) in seen):
+                    seen.add(id(tensor))
+                    yield _dotted(path, name), tensor
+
+    def get_submodule(self, target: str) -> "Module":
+        """The module with a dotted name; "" is this module."""
+        module = self
+        for name in target.split(".") if target else ():
+            below = module._modules.get(name)
+            if below is None:
+                raise AttributeError(f"get_submodule: {type(module).__name__} has no module {name!r}, wanted for {target!r}")
+            module = below
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter with a dotted name."""
+        return self._get("_parameters", "get_parameter", target)
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer with a dotted name."""
+        return self._get("_buffers", "get_buffer", target)
+
+    def _get(self, holder: str, caller: str, target: str) -> Any:
+        path, _, name = target.rpartition(".")
+        tensor = getattr(self.get_submodule(path), holder).get(name)
+        if tensor is None:
+            raise AttributeError(f"{caller}: {type(self).__name__} has none named {target!r}")
+        return tensor
 
     def apply(self: ModuleT, function: Callable[["Module"], Any]) -> ModuleT:
         """Call function(module) on every module, children before parents."""
@@ -161,12 +241,16 @@ class Module:
         """Drop every parameter's gradient, or with set_to_none=False overwrite it with zeros."""
         zero_grads(self.parameters(), set_to_none)
 
-    def to(self: ModuleT, *targets: Any) -> ModuleT:
-        """Move every parameter and buffer, in place, to a device ("cpu", "cuda", "emulator") and/or a float dtype."""
+    def to(self: ModuleT, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> ModuleT:
+        """Move every parameter and buffer, in place, to a device ("cpu", "cuda", "emulator") and/or a float dtype.
+
+        non_blocking is accepted and without effect.
+        """
+        targets = (*targets, *(target for target in (device, dtype) if target is not None))
         devices = [target for target in targets if isinstance(target, str) and target in kernels.DEVICES]
         dtypes = [target for target in targets if target not in devices]
         for module in self.modules():
-            for _, tensor in module._state():
+            for _, tensor in module._tensors():
                 moved = tensor.detach().to(*devices)
                 tensor.data = moved.to(*dtypes) if tensor.dtype.kind == "f" else moved
         return self
@@ -187,23 +271,36 @@ class Module:
         """Convert to float64."""
         return self.to("float64")
 
+    def half(self: ModuleT) -> ModuleT:
+        """Convert to float16."""
+        return self.to("float16")
+
     # ── state ──
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The parameters and buffers of this module alone."""
         for holder in (self._parameters, self._buffers):
             yield from ((name, tensor) for name, tensor in holder.items() if tensor is not None)
 
+    def _state(self) -> Iterator[tuple[str, "Module", str, Tensor]]:
+        """(dotted name, module, name, tensor) for every parameter and persistent buffer."""
+        for path, module in self._paths():
+            for name, tensor in module._tensors():
+                if name not in module._transient_buffers:
+                    yield _dotted(path, name), module, name, tensor
+
     def state_dict(self) -> dict[str, Tensor]:
         """Dotted name -> tensor, sharing memory, for every parameter and buffer. A shared tensor has several names."""
-        return {_dotted(path, name): t.detach() for path, module in self._paths() for name, t in module._state()}
+        return {name: tensor.detach() for name, _, _, tensor in self._state()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadResult:
         """Copy values into the parameters and buffers of the same names.
 
         Args:
             state_dict: name -> tensor or array. A shared parameter may come under any of its names.
             strict: refuse missing and unexpected names.
+            assign: put the tensors of state_dict in place of the module's own, with their dtype and device. An optimizer made
+                before holds the module's former parameters.
 
         Raises:
             RuntimeError: before anything is changed, for a wrong shape or, if strict, a wrong name.
@@ -227,12 +324,24 @@ class Module:
             problems.append(f"{misshapen} has shape {shape} in the file but {own[misshapen].shape} in the model")
         if problems:
             raise RuntimeError(f"cannot load this state into {type(self).__name__}: {'; '.join(problems)}")
+        if assign:
+            self._assign(state_dict)
+            return LoadResult(missing, unexpected)
         for name in common_names:
             value = state_dict[name]
             value = value.array if isinstance(value, Tensor) else value
             own[name].array[...] = kernels.to_device(value, own[name].device)
             own[name].changed()
         return LoadResult(missing, unexpected)
+
+    def _assign(self, state_dict: Mapping[str, Any]) -> None:
+        for full_name, module, name, tensor in list(self._state()):
+            if full_name in state_dict:
+                value = state_dict[full_name]
+                value = value if isinstance(value, Tensor) else Tensor(value)
+                if isinstance(tensor, Parameter) and not isinstance(value, Parameter):
+                    value = Parameter(value, tensor.requires_grad)
+                setattr(module, name, value)
 
     def extra_repr(self) -> str:
         """The settings that repr() shows in the parentheses."""
@@ -252,55 +361,3 @@ def _dotted(prefix: str, name: str) -> str:
 def _first_names(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
-
-
-class _Modules(Module):
-    """Modules in an order, registered as "0", "1", … or by name."""
-
-    def _add(self, name: str, module: Module) -> None:
-        if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds Modules, not {type(module).__name__}")
-        setattr(self, name, module)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.children()
-
-
-class Sequential(_Modules):
-    """Modules applied one after the other; pass them one by one, or as one dict that names them."""
-
-    def __init__(self, *modules: Any):
-        super().__init__()
-        named: dict = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
-        for name, module in named.items():
-            self._add(str(name), module)
-
-    def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
-        return x
-
-    def __getitem__(self, i: Any) -> Any:
-        chosen = list(self._modules.values())[i]
-        return Sequential(*chosen) if isinstance(i, slice) else chosen
-
-
-class ModuleList(_Modules):
-    """A list of modules that registers them; it has no forward()."""
-
-    def __init__(self, modules: Iterable[Module] = ()):
-        super().__init__()
-        for module in modules:
-            self.append(module)
-
-    def append(self, module: Module) -> "ModuleList":
-        """Add a module at the end."""
-        self._add(str(len(self)), module)
-        return self
-
-    def __getitem__(self, i: Any) -> Any:
-        chosen = list(self._modules.values())[i]
-        return ModuleList(chosen) if isinstance(i, slice) else chosen

@@ -1,4 +1,4 @@
-"""Losses: cross-entropy fused with its softmax, negative log-likelihood, and squared error."""
+"""Losses: cross-entropy fused with its softmax, negative log-likelihood, binary cross-entropy, divergence, and distances."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function, check_one_device
-from minigrad.ops.arithmetic import eq, mul, neg, sub
+from minigrad.ops.activations import logsigmoid
+from minigrad.ops.arithmetic import abs, add, div, eq, exp, log, mul, neg, sub
 from minigrad.ops.indexing import gather, masked_fill
 from minigrad.ops.operands import check_ids, in_float32, need_float
 from minigrad.ops.reductions import mean, sum
@@ -124,20 +125,147 @@ def mse_loss(
 ) -> TensorT:
     """(input − target)², averaged, summed, or element by element (reduction "none")."""
     _check_settings("mse_loss", reduction, size_average=size_average, reduce=reduce)
-    if input.shape != target.shape:
-        raise RuntimeError(f"mse_loss: shapes {input.shape} and {target.shape} must agree")
+    _check_shapes("mse_loss", input, target)
     if input.dtype.kind != "f" and target.dtype.kind != "f":
         need_float("mse_loss", input)
     difference = sub(input, target)
-    squared = mul(difference, difference)
-    return squared if reduction == "none" else sum(squared) if reduction == "sum" else mean(squared)
+    return _reduced(mul(difference, difference), reduction)
 
 
-def _check_settings(name: str, reduction: str, **unsupported: Any | None) -> None:
+def l1_loss(
+    input: TensorT, target: TensorBase, size_average: None = None, reduce: None = None, reduction: str = "mean"
+) -> TensorT:
+    """|input − target|, averaged, summed, or element by element (reduction "none")."""
+    _check_settings("l1_loss", reduction, size_average=size_average, reduce=reduce)
+    _check_tensors("l1_loss", input, target)
+    _check_shapes("l1_loss", input, target)
+    return _reduced(abs(sub(input, target)), reduction)
+
+
+class BinaryCrossEntropy(Function):
+    # −(t ln x + (1 − t) ln(1 − x)), with logarithms of at least −100: a wrong certainty costs 100, as in PyTorch, not infinity.
+    @staticmethod
+    def forward(ctx, x, target):
+        ctx.save(x, target)
+        with np.errstate(divide="ignore"):
+            log_x, log_rest = ctx.xp.maximum(ctx.xp.log(x), -100), ctx.xp.maximum(ctx.xp.log1p(-x), -100)
+        return (target - 1) * log_rest - target * log_x
+
+    # dx = dy (x − t) / (x (1 − x)), with a denominator of at least 1e-12;  dt = dy (ln(1 − x) − ln x), infinite at 0 and 1.
+    @staticmethod
+    def backward(ctx, dy):
+        x, target = ctx.saved
+        dx = dtarget = None
+        if ctx.needs[0]:
+            dx = dy * (x - target) / ctx.xp.maximum(x * (1 - x), 1e-12)
+        if ctx.needs[1]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                dtarget = dy * (ctx.xp.log1p(-x) - ctx.xp.log(x))
+        return dx, dtarget
+
+
+@in_float32
+def binary_cross_entropy(
+    input: TensorT,
+    target: TensorBase,
+    weight: TensorBase | None = None,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+) -> TensorT:
+    """−(target ln input + (1 − target) ln(1 − input)): the cost of probabilities `input` for classes 1 and 0.
+
+    Args:
+        input: probabilities, of any shape.
+        target: the same shape and dtype; usually 0 or 1.
+        weight: factor on each element's loss; broadcast.
+        size_average, reduce: not implemented.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        RuntimeError: for an input outside 0…1 (on the CPU).
+    """
+    _check_settings("binary_cross_entropy", reduction, size_average=size_average, reduce=reduce)
+    _check_tensors("binary_cross_entropy", input, target)
+    _check_shapes("binary_cross_entropy", input, target)
+    need_float("binary_cross_entropy", input, target)
+    if isinstance(input.array, np.ndarray) and ((input.array < 0) | (input.array > 1)).any():
+        raise RuntimeError("binary_cross_entropy: expected probabilities between 0 and 1; pass logits to …_with_logits")
+    losses = BinaryCrossEntropy.apply(input, target)
+    return _reduced(losses if weight is None else mul(losses, weight), reduction)
+
+
+@in_float32
+def binary_cross_entropy_with_logits(
+    input: TensorT,
+    target: TensorBase,
+    weight: TensorBase | None = None,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    pos_weight: TensorBase | None = None,
+) -> TensorT:
+    """binary_cross_entropy(sigmoid(input), target), exact for large logits too.
+
+    pos_weight: factor on the loss of class 1, broadcast; above 1 it favours recall. The rest is binary_cross_entropy's.
+    """
+    name = "binary_cross_entropy_with_logits"
+    _check_settings(name, reduction, size_average=size_average, reduce=reduce)
+    _check_tensors(name, input, target)
+    _check_shapes(name, input, target)
+    need_float(name, input, target)
+    # ln σ(−x) = ln σ(x) − x, so the loss −t ln σ(x) − (1 − t) ln σ(−x) is (1 − t) x − ln σ(x).
+    log_likelihood = logsigmoid(input)
+    if pos_weight is not None:
+        log_likelihood = mul(log_likelihood, add(mul(sub(pos_weight, 1), target), 1))  # 1 where t = 0, pos_weight where t = 1
+    losses = neg(add(mul(input, sub(target, 1)), log_likelihood))
+    return _reduced(losses if weight is None else mul(losses, weight), reduction)
+
+
+@in_float32
+def kl_div(
+    input: TensorT,
+    target: TensorBase,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> TensorT:
+    """target (ln target − input): the terms of the Kullback-Leibler divergence of `target` from exp(input).
+
+    Args:
+        input: log-probabilities.
+        target: probabilities, or with log_target=True log-probabilities.
+        size_average, reduce: not implemented.
+        reduction: "batchmean" (the sum over the first size of input: the divergence itself), "mean" (over all elements), "sum"
+            or "none".
+    """
+    _check_settings("kl_div", reduction, ("mean", "sum", "none", "batchmean"), size_average=size_average, reduce=reduce)
+    _check_tensors("kl_div", input, target)
+    need_float("kl_div", input, target)
+    log_of_target = target if log_target else log(masked_fill(target, eq(target, 0), 1.0))  # 0 ln 0 counts as 0
+    losses = neg(mul(sub(input, log_of_target), exp(target) if log_target else target))
+    if reduction == "batchmean":
+        return div(sum(losses), input.shape[0] if input.ndim else 1)
+    return _reduced(losses, reduction)
+
+
+def _reduced(losses: TensorT, reduction: str) -> TensorT:
+    return losses if reduction == "none" else sum(losses) if reduction == "sum" else mean(losses)
+
+
+def _check_shapes(name: str, input: TensorBase, target: TensorBase) -> None:
+    if input.shape != target.shape:
+        raise RuntimeError(f"{name}: shapes {input.shape} and {target.shape} must agree")
+
+
+def _check_settings(
+    name: str, reduction: str, reductions: tuple[str, ...] = ("mean", "sum", "none"), **unsupported: Any | None
+) -> None:
     if any(value is not None for value in unsupported.values()):
         raise NotImplementedError(f"{name}: {', '.join(unsupported)} are not implemented; use reduction=…")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+    if reduction not in reductions:
+        raise ValueError(f"{name}: expected reduction {', '.join(map(repr, reductions))}, got {reduction!r}")
 
 
 def _check_tensors(name: str, input: Any, target: Any) -> None:

@@ -230,7 +230,7 @@ def scaled_dot_product_attention(
     key_start = None if key_start is None else kernels.to_device(key_start, "cpu")
     visible = visible_keys(query.shape[2], key.shape[2], causal_offset, key_start)
     scores = mul(matmul(query, transpose(key, -1, -2)), 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    return matmul(dropout(_attention_weights(scores, visible, attn_mask), dropout_p), value)
+    return matmul(dropout(attention_weights(scores, visible, attn_mask), dropout_p), value)
 
 
 def _for_every_query(x: TensorT, H: int) -> TensorT:
@@ -239,7 +239,7 @@ def _for_every_query(x: TensorT, H: int) -> TensorT:
     return x if G == H else reshape(expand(unsqueeze(x, 2), B, G, H // G, S, D), B, H, S, D)
 
 
-def _attention_weights(scores: TensorT, visible: np.ndarray | None, attn_mask: TensorBase | None) -> TensorT:
+def attention_weights(scores: TensorT, visible: np.ndarray | None, attn_mask: TensorBase | None) -> TensorT:
     """softmax(scores), zero where a key is hidden.  scores: (B, H, T, S); visible and attn_mask broadcast to them."""
     if visible is not None:
         scores = masked_fill(scores, wrap(kernels.to_device(~visible, scores.device)), -math.inf)

@@ -483,7 +483,7 @@ def test_anomaly_detection_names_the_operation():
         (lambda: unchecked.ones(2).clamp(min=mg.zeros(2)), TypeError, "numbers as bounds"),
         (lambda: mg.tensor([1, 2]).softmax(-1), TypeError, "softmax: expected floating-point"),
         (lambda: unchecked.ones(2, requires_grad=True).backward([1, 2]), TypeError, "backward: expected a tensor .*, got list"),
-        (lambda: unchecked.optim.SGD([]), AttributeError, "no 'SGD'"),
+        (lambda: unchecked.optim.LBFGS([]), AttributeError, "no 'LBFGS'"),
     ],
 )
 def test_error_messages(act, error, words):

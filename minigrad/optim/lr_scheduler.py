@@ -1,0 +1,241 @@
+"""Learning-rate schedulers: objects that set the learning rate of an optimizer's groups after each step.
+
+    scheduler = CosineAnnealingLR(optimizer, T_max=1000)
+    for ids, targets in batches:
+        …
+        optimizer.step()
+        scheduler.step()
+
+As in PyTorch, most schedulers compute a learning rate from the previous one, so two schedulers on one optimizer multiply.
+"""
+
+import math
+import typing as _typing
+from bisect import bisect_right
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+from minigrad.optim.optimizer import Optimizer
+
+__all__ = ["ConstantLR", "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR"]
+__all__ += ["SequentialLR", "StepLR"]
+
+
+class LRScheduler:
+    """Base of all schedulers. A subclass defines `get_lr`.
+
+    Args:
+        optimizer: the optimizer whose learning rates change. Each group's learning rate now is its base learning rate.
+        last_epoch: the number of the last step; −1 starts from the beginning.
+
+    Attributes:
+        last_epoch: how often step() has been called. PyTorch counts epochs; most training loops count optimizer steps.
+        base_lrs: the base learning rate of each group.
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__}: expected an optimizer, got {type(optimizer).__name__}")
+        for group in optimizer.param_groups:
+            if last_epoch >= 0 and "initial_lr" not in group:
+                raise KeyError(
+                    f"{type(self).__name__}: expected an optimizer with 'initial_lr' in its groups to continue from "
+                    f"last_epoch={last_epoch}; load the optimizer's state first"
+                )
+            group.setdefault("initial_lr", group["lr"])
+        self.optimizer, self.last_epoch = optimizer, last_epoch
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.step()
+
+    def get_lr(self) -> list[float]:
+        """The learning rate of each group for step `last_epoch`; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__}: get_lr() is not defined")
+
+    def step(self) -> None:
+        """Set the learning rates of the next step."""
+        self.last_epoch += 1
+        for group, lr in zip(self.optimizer.param_groups, self.get_lr()):
+            group["lr"] = lr
+
+    def restart(self) -> None:
+        """Begin again at step 0, from the base learning rates."""
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = lr
+        self.last_epoch = -1
+        self.step()
+
+    def current_lrs(self) -> list[float]:
+        """The learning rate of each group as it is now."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rates that the last step() set."""
+        return self.current_lrs()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimizer and functions."""
+        return {name: value for name, value in vars(self).items() if name != "optimizer" and not callable(value)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a state_dict(). The optimizer's own state holds the learning rates."""
+        vars(self).update(state_dict)
+
+
+class LambdaLR(LRScheduler):
+    """The base learning rate times a function of the step.
+
+    lr_lambda: step -> factor, for all groups, or a list with one function for each group.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable | Sequence[Callable], last_epoch: int = -1):
+        groups = len(optimizer.param_groups)
+        functions = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
+        if len(functions) != groups:
+            raise ValueError(f"LambdaLR: expected {groups} functions, one for each group, got {len(functions)}")
+        self.lr_lambdas = functions
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * function(self.last_epoch) for lr, function in zip(self.base_lrs, self.lr_lambdas)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().state_dict().items() if name != "lr_lambdas"}
+
+
+class StepLR(LRScheduler):
+    """Multiply the learning rate by gamma every step_size steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        falls = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
+        return [lr * self.gamma if falls else lr for lr in self.current_lrs()]
+
+
+class MultiStepLR(LRScheduler):
+    """Multiply the learning rate by gamma at each of the milestones."""
+
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * self.gamma ** self.milestones.count(self.last_epoch) for lr in self.current_lrs()]
+
+
+class ExponentialLR(LRScheduler):
+    """Multiply the learning rate by gamma at every step."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1):
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * self.gamma if self.last_epoch > 0 else lr for lr in self.current_lrs()]
+
+
+class LinearLR(LRScheduler):
+    """A factor on the learning rate that goes from start_factor to end_factor in total_iters equal steps: a warm-up."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ):
+        if not 0 < start_factor <= 1:
+            raise ValueError(f"LinearLR: expected start_factor above 0 and at most 1, got {start_factor}")
+        if not 0 <= end_factor <= 1:
+            raise ValueError(f"LinearLR: expected end_factor between 0 and 1, got {end_factor}")
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self, step: int) -> float:
+        return self.start_factor + (self.end_factor - self.start_factor) * step / self.total_iters
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch > self.total_iters:
+            return self.current_lrs()
+        before = self._factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
+        return [lr * self._factor(self.last_epoch) / before for lr in self.current_lrs()]
+
+
+class ConstantLR(LRScheduler):
+    """A factor on the learning rate for the first total_iters steps, and none afterwards."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1):
+        if not 0 <= factor <= 1:
+            raise ValueError(f"ConstantLR: expected a factor between 0 and 1, got {factor}")
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            return [lr * self.factor for lr in self.current_lrs()]
+        return [lr / self.factor if self.last_epoch == self.total_iters else lr for lr in self.current_lrs()]
+
+
+class CosineAnnealingLR(LRScheduler):
+    """Half a cosine from the base learning rate down to eta_min in T_max steps, then up again, and so on.
+
+    Source: Loshchilov, Hutter 2016 (arXiv:1608.03983), eq. 5.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            return self.current_lrs()
+        height, height_before = (1 + math.cos(math.pi * (self.last_epoch - back) / self.T_max) for back in (0, 1))
+        if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the step before was at the bottom, at eta_min
+            half = (1 - math.cos(math.pi / self.T_max)) / 2
+            return [lr + (base - self.eta_min) * half for lr, base in zip(self.current_lrs(), self.base_lrs)]
+        return [self.eta_min + (lr - self.eta_min) * height / height_before for lr in self.current_lrs()]
+
+
+class SequentialLR(LRScheduler):
+    """One scheduler after the other: scheduler i + 1 takes over at milestones[i], and counts its steps from 0."""
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int], last_epoch: int = -1
+    ):
+        if last_epoch != -1:
+            raise NotImplementedError("SequentialLR: last_epoch is not implemented; use load_state_dict")
+        if len(schedulers) != len(milestones) + 1:
+            raise ValueError(
+                f"SequentialLR: expected one milestone between two schedulers, got {len(schedulers)} schedulers "
+                f"and {len(milestones)} milestones"
+            )
+        if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
+            raise ValueError("SequentialLR: expected schedulers of the same optimizer")
+        self.optimizer, self.last_epoch = optimizer, 0
+        self.base_lrs = schedulers[0].base_lrs
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        schedulers[0].restart()
+
+    def step(self) -> None:
+        self.last_epoch += 1
+        scheduler = self.schedulers[bisect_right(self.milestones, self.last_epoch)]
+        if self.last_epoch in self.milestones:
+            scheduler.restart()
+        else:
+            scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "schedulers"})
+        for scheduler, state in zip(self.schedulers, state_dict["schedulers"]):
+            scheduler.load_state_dict(state)
+
+
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise AttributeError(f"minigrad.optim.lr_scheduler has no {name!r}; it has {', '.join(__all__)}")

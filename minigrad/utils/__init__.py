@@ -1,0 +1,5 @@
+"""PyTorch's name for what surrounds training; here it holds data sets and loaders."""
+
+from minigrad.utils import data
+
+__all__ = ["data"]
