@@ -3,10 +3,10 @@
 import ast
 import configparser
 import os
+import runpy
 import subprocess
 import sys
 import zipfile
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,7 @@ DISTRIBUTION = {"cupy": "cupy-cuda13x"}  # where it differs from the name that i
 FOREIGN = "def get_kernel(): return 'somebody else'\n"
 
 
-spec = util.spec_from_file_location("one_package", ROOT / ".ci" / "one_package.py")
-one_package = util.module_from_spec(spec)
-spec.loader.exec_module(one_package)
+renamed = runpy.run_path(str(ROOT / ".ci" / "one_package.py"))["renamed"]
 
 
 def requirements() -> dict[str, str]:
@@ -114,7 +112,7 @@ def f(name):
     kernels.use("cpu")  # python -m kernels.bench
     return import_module(f"kernels.{name}.cpu"), "kernels do not count", "kernels/matmul/cpu.py"
 """
-    renamed = """
+    expected = """
 from minigrad import kernels as arithmetic
 from minigrad.kernels.arrays import require
 from minigrad.chapters import world
@@ -123,10 +121,10 @@ def f(name):
     kernels.use("cpu")  # python -m minigrad.kernels.bench
     return import_module(f"minigrad.kernels.{name}.cpu"), "kernels do not count", "kernels/matmul/cpu.py"
 """
-    assert one_package.renamed(code) == renamed
+    assert renamed(code) == expected
     for unknown in ("import kernels.arrays", "import os, chapters", "if True: from kernels import use"):
         with pytest.raises(ValueError, match="whose form is not known"):
-            one_package.renamed(unknown)
+            renamed(unknown)
 
 
 @pytest.mark.parametrize("foreign", ["kernels/__init__.py", "kernels.py"])
