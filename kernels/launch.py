@@ -192,7 +192,7 @@ class _Announcer(event.Listener):
         dispatcher = event.data["dispatcher"]
         if dispatcher in _KERNELS:
             function = dispatcher.py_func
-            folder, name = function.__module__.split(".")[1], function.__name__.strip("_")
+            folder, name = function.__module__.split(".")[-2], function.__name__.strip("_")
             print(f"compiling the {folder} kernel {name!r} for this processor", file=sys.stderr, flush=True)
 
     def on_end(self, event):

@@ -82,7 +82,8 @@ def precompile() -> None:
         import_module(f"kernels.{operation}.cpu")
     if launch.get_num_threads() < 2 or not launch.cached():
         return
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    root = Path(__file__).parents[len(__package__.split("."))]  # the folder of the outermost package
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     with without_interrupt():  # Ctrl-C is for this process, which then ends the others
         processes = [
             subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})

@@ -56,7 +56,7 @@ def _table(*lists: Arrays) -> tuple[Array, Array]:
 
 def adamw_plain(param: Array, grad: Array, m: Array, v: Array, *, grad_scale: float = 1.0, **settings: Any) -> None:
     """adamw_step for one array by the plain kernel, for reading and measuring; `settings` are those of adamw_step."""
-    args = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
+    args: tuple[Any, ...] = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
     SOURCE.launch("adamw_plain", *gpu.elementwise(param.size), *args)
 
 

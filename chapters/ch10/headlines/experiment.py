@@ -109,12 +109,12 @@ def interval(values: np.ndarray | Sequence) -> list[float]:
     A few seeds say little about how seeds vary, and a single seed says nothing. Resampling never draws an outcome that
     was not observed. So yes-or-no values get the score interval (Wilson 1927) if they have one seed or are all equal.
     """
-    values = np.atleast_2d(values)
-    if np.isin(values, (0, 1)).all() and (len(values) == 1 or values.min() == values.max()):
-        n, share, z = values.size, values.mean(), 1.96
+    table = np.atleast_2d(values)
+    if np.isin(table, (0, 1)).all() and (len(table) == 1 or table.min() == table.max()):
+        n, share, z = table.size, table.mean(), 1.96
         middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
         return [float((middle + side * half) / (1 + z * z / n)) for side in (-1, 1)]
-    return [float(q) for q in np.quantile(resampled_means(values), [0.025, 0.975])]
+    return [float(q) for q in np.quantile(resampled_means(table), [0.025, 0.975])]
 
 
 def model_name(size: str, stage: str, seed: int | None) -> str:
