@@ -107,17 +107,24 @@ class AdamW:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a state_dict() of an optimizer whose parameters had the same shapes and groups."""
+        """Continue from a state_dict() of an optimizer whose parameters had the same shapes and groups.
+
+        Raises:
+            ValueError: if they had not, or if an entry is missing; the optimizer is then unchanged.
+        """
         params = self._parameters()
         sizes = [len(group["params"]) for group in self.param_groups]
         if sizes != [len(group["params"]) for group in state_dict["param_groups"]]:
             raise ValueError("AdamW: this state is from an optimizer with other parameter groups")
         for number, moments in state_dict["state"].items():
+            if not 0 <= int(number) < len(params):
+                raise ValueError(f"AdamW: this state is of parameter {number}, and the optimizer has {len(params)} parameters")
             p = params[int(number)]
-            if tuple(moments["exp_avg"].shape) != p.shape:
-                raise ValueError(
-                    f"AdamW: moments of shape {moments['exp_avg'].shape} for parameter {number} of shape {p.shape}"
-                )
+            if missing := {"step", "exp_avg", "exp_avg_sq"} - moments.keys():
+                raise ValueError(f"AdamW: the state of parameter {number} lacks {' and '.join(sorted(missing))}")
+            for key in ("exp_avg", "exp_avg_sq"):
+                if tuple(moments[key].shape) != p.shape:
+                    raise ValueError(f"AdamW: moments of shape {moments[key].shape} for parameter {number} of shape {p.shape}")
         for group, settings in zip(self.param_groups, state_dict["param_groups"]):
             group.update({k: v for k, v in settings.items() if k != "params"})
         self.state = {}
