@@ -59,10 +59,10 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
 
 def without_checksum(value: dict[str, Any], where: str, advice: str) -> dict[str, Any]:
     """The object without its checksum.  Raises ValueError if there is one, and it does not fit."""
-    value = dict(value)
-    written = value.pop(CHECKSUM, "")
-    if written or any(isinstance(item, str) and item.startswith(CRC) for item in value.values()):
-        if written != f"{CRC}{checksum(value):08x}":
+    has_checksum = CHECKSUM in value or any(isinstance(item, str) and item.startswith(CRC) for item in value.values())
+    if has_checksum:
+        value = dict(value)
+        if value.pop(CHECKSUM, None) != f"{CRC}{checksum(value):08x}":
             raise ValueError(
                 f"{where}: expected contents that fit the line {CHECKSUM!r}, got others; "
                 f"{advice}, or delete that line if you changed the file on purpose"
