@@ -212,7 +212,7 @@ class Tokenizer:
             occur in UTF-8 text, and SmolLM2's vocabulary omits them.)
 
     Raises:
-        TokenizerError: if the ids, the bytes or the special tokens are incomplete.
+        TokenizerError: if the ids, the bytes or the special tokens are incomplete, or the pattern leaves out characters.
     """
 
     def __init__(
@@ -232,6 +232,7 @@ class Tokenizer:
             )
         if END_OF_TEXT not in special_tokens:
             raise TokenizerError(f"Tokenizer: expected {END_OF_TEXT} in special_tokens, got {sorted(special_tokens)}")
+        check_pattern(pattern)
         self.ranks, self.pattern, self.special_tokens, self.missing = ranks, pattern, special_tokens, missing
         # tiktoken needs a number for every byte: the missing bytes get numbers beyond the vocabulary.
         beyond = {bytes([b]): self.vocab_size + i for i, b in enumerate(missing)}
@@ -400,6 +401,24 @@ def check_text(text: str) -> None:
     """Raise TokenizerError unless the argument is a str."""
     if not isinstance(text, str):
         raise TokenizerError(f"tokenizer: expected str, got {type(text).__name__}; decode bytes first")
+
+
+# Every character up to U+024F, and words, numbers and white space as they stand in texts.
+PROBE = "".join(map(chr, range(0x250))) + " It's 42 % of A's\n\n  ٣ naïve 日本語 😀…\u200d\u2028\t\r\n they'll\u3000 "
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise TokenizerError unless a regular expression splits a text without leaving out characters."""
+    try:
+        covered = "".join(match.group() for match in regex.finditer(pattern, PROBE, timeout=1))
+    except (regex.error, TimeoutError, OverflowError, RecursionError, MemoryError) as error:
+        raise TokenizerError(
+            f"Tokenizer: expected a regular expression as pattern, got {pattern[:60]!r} ({error}); use chapter 1's GPT2_PATTERN"
+        ) from None
+    if covered != PROBE:
+        raise TokenizerError(
+            f"Tokenizer: expected a pattern that leaves out no character, got {pattern[:60]!r}; end it with |\\s+|.+"
+        )
 
 
 def nonempty(text: str, operation: str) -> str:

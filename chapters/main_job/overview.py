@@ -3,13 +3,13 @@
 python -m chapters.main_job.overview --out runs/main      # writes runs/main/figures/overview.png
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
+from chapters.support.json_files import read_object
 from chapters.support.run_folder import History, Run
 
 # Okabe and Ito's colours, distinguishable without colour vision.
@@ -26,7 +26,7 @@ def draw_overview(out: Path) -> Path:
     """Draw a finished main job; returns the figure's path.  Raises OSError where a stage's result is missing."""
 
     def result(stage: str) -> Any:
-        return json.loads((out / stage / "result.json").read_text(encoding="utf-8"))
+        return read_object(out / stage / "result.json")
 
     figure, (loss, accepted, conduct) = new_figure(12, 3.4, ncols=3, width_ratios=[1, 0.8, 1.2])
     history = History.read(Run(out / "pretrain"))

@@ -20,8 +20,8 @@ from typing import Any
 
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.first_bend import Job
+from chapters.support.json_files import read_object, write_result
 from minigrad import processor
-from minigrad.serialization import write_atomically
 
 STAGES = {
     "world": first_bend.make_world,
@@ -82,7 +82,7 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
                     print(f"{name} failed; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
                 future.result()
                 done.add(name)
-                job.results[name] = read_json(result_path(job, name))
+                job.results[name] = read_object(result_path(job, name))
     except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
         pool.shutdown(cancel_futures=True)
         errors = [future.exception() for future in running if not future.cancelled()]
@@ -127,15 +127,15 @@ def run_stage(job: Job, name: str) -> None:
     path, position = result_path(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
     title = f"\033[1m{position} {name}\033[0m" if sys.stdout.isatty() else f"{position} {name}"
     if path.exists():
-        job.results[name] = read_json(path)
+        job.results[name] = read_object(path)
         print(f"{title}: already done", flush=True)
         return
     print(f"{title}: {summary_line(STAGES[name])}", flush=True)
     started = time.perf_counter()
     result = STAGES[name](job)
     job.run(name)  # makes the folder of a stage that wrote no other file
-    write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    job.results[name] = read_json(path)
+    write_result(path, result)
+    job.results[name] = read_object(path)
     seconds = time.perf_counter() - started
     # Times have a file of their own, so that all other files are the same every time.
     with open(job.out / "timing.jsonl", "a") as clock:
@@ -151,11 +151,3 @@ def summary_line(function: Any) -> str:
 def result_path(job: Job, name: str) -> Path:
     """The file of a stage's result."""
     return job.out / name / "result.json"
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of this job.  Raises ValueError if the file is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again") from None

@@ -43,12 +43,12 @@ from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.sft import Tasks
 from chapters.support.command import OnDevice, at_least_one
+from chapters.support.json_files import read_object, write_result
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, reason_fits, says_why
 from chapters.world.reading import words
 from chapters.world.requests import REQUESTS, mixed_tasks, requests
-from minigrad.serialization import write_atomically
 
 HELD_OUT_KINDS = {"a sentence not taught": "one", "a pair not taught": "pair", "a word in no principle": "word"}
 
@@ -127,12 +127,11 @@ class Setup:
         weights = zlib.crc32(model_file(self.assistant).read_bytes())
         settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
         if path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if result["settings"] == settings:
+            result = read_object(path)
+            if result.get("settings") == settings:
                 return result
-        result = {"settings": settings, **compute(self, run)}
-        write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-        return json.loads(json.dumps(result))
+        write_result(path, {"settings": settings, **compute(self, run)})
+        return read_object(path)
 
 
 # ── the critic, without a constitution ───────────────────────────────────────────────────────────────────────────────
