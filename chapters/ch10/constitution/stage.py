@@ -94,20 +94,19 @@ FULL = Plan()
 PLANS = {
     "full": FULL,
     "main": replace(FULL, cases=40, held_out=80),  # the full training, measured on less
-    "quick": replace(
+    "quick": replace(  # half the critic's training, because an assistant that learns from a worse critic forgets its manners
         FULL,
-        lessons=1000,
-        critic=replace(FULL.critic, steps=200),
+        lessons=5200,
+        critic=replace(FULL.critic, steps=1000),
         cases=20,
-        drafts=60,
-        rounds=2,
-        plain=120,
-        supervised=replace(FULL.supervised, steps=30),
-        prompts=80,
-        harmful=0.3,
-        reward=replace(FULL.reward, steps=20),
-        rl=PPOConfig(iterations=3),
-        held_out=24,
+        drafts=100,
+        plain=400,
+        supervised=replace(FULL.supervised, steps=60, lr=4e-4),
+        prompts=240,
+        harmful=0.2,
+        reward=replace(FULL.reward, steps=60),
+        rl=PPOConfig(iterations=8),
+        held_out=80,
     ),
 }
 
