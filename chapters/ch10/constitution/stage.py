@@ -70,11 +70,11 @@ class Plan:
     # Small batches, many steps: with a higher learning rate the critic would copy names worse and read hardly better.
     critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
-    drafts: int = 300  # harmful requests whose drafts are revised
+    drafts: int = 400  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, by different principles while there are enough
     best: float = 0.5  # share of the last revisions that the assistant learns from: the best by the critic's scores
     plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own responses
-    supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
+    supervised: TrainConfig = training(steps=300, batch_size=32, lr=1e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
@@ -101,7 +101,7 @@ PLANS = {
         cases=20,
         drafts=100,
         plain=400,
-        supervised=replace(FULL.supervised, steps=60, lr=4e-4),
+        supervised=replace(FULL.supervised, steps=60, lr=4e-4, min_lr=3e-5),
         prompts=240,
         harmful=0.2,
         reward=replace(FULL.reward, steps=60),
