@@ -46,8 +46,8 @@ FULL = SecondPlan(
 )
 QUICK = replace(
     FULL,
-    demonstrations=4000,
-    assistant=replace(FULL.assistant, steps=200),
+    demonstrations=6000,
+    assistant=replace(FULL.assistant, steps=300),
     compared=300,
     reward=replace(FULL.reward, steps=60, min_lr=1e-4, warmup_steps=5),
     ppo=rlhf.PPOConfig(iterations=6),
