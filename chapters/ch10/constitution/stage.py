@@ -16,7 +16,9 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
 
 Nobody labels harm. The critic's lessons use the simulated judge's rules to name qualities (courteous, gives a reason …). They
 prefer and avoid each quality equally often, so only the constitution says which qualities are wanted. The labeller compares no
-responses to harmful requests; the judge measures them afterwards.
+responses to harmful requests; the judge measures them afterwards. The measurement asks for the right reason, but no principle
+does. The only help is a rule that compares words: a response scores lower if it names people or things that the request does
+not name (`names_others`).
 
 Look at page.html in the run's folder: drafts and their revisions, and the same requests before and after.
 """
