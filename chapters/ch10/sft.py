@@ -12,7 +12,6 @@ Sources: section 10.3 of the book; the template and the file format are Alpaca's
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import History, Run
 from chapters.world import Instruction, World, asks_a_question
+from kernels.terminal import colours, print_styled
 
 Encode: TypeAlias = Callable[[str], list[int]]
 Tasks: TypeAlias = Sequence[Instruction]
@@ -255,7 +255,7 @@ def main(settings: Settings) -> None:
 def show_example(task: Instruction, tokenizer: Tokenizer, run: Run) -> None:
     """Show one training example: as coloured text, as ids beside labels (exercise 1), and as a picture."""
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id)
-    print(mask_in_colour(input_ids, labels, tokenizer, colour=sys.stdout.isatty()) + "\n")
+    print_styled(mask_in_colour(input_ids, labels, tokenizer, colour=colours()) + "\n")
     print(table(input_ids, labels, tokenizer) + "\n")
     print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
 
