@@ -109,3 +109,12 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise CheckpointError(f"there is no file {path}") from error
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file (truncated or damaged?): {error}") from error
+
+
+def load_metadata(path: PathLike) -> dict[str, str]:
+    """The metadata of a .safetensors file, without its arrays.  Raises CheckpointError if the file is absent or damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a whole .safetensors file (truncated or damaged?): {error}") from error

@@ -136,7 +136,7 @@ def optimise(
             f"optimise: training stopped at iteration {len(records)}: {error}; the last good policy is in {run.folder}"
         ) from None
     finally:
-        save_model(run, policy, tokenizer)
+        save_model(run, policy, tokenizer, "instruction")
         checkpoint.close()
     draw_watch(run / "figures" / "watch.png", records, run.folder.name)
     if judge is not None:

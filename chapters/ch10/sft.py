@@ -123,7 +123,7 @@ def fine_tune(
     batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed, mask_prompt)
     validation = validation_batches(held_out, tokenizer, context, config)
     history = train(model, batches, config, run, validation=validation)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")
     return history, batches.skipped
 
 
@@ -200,7 +200,19 @@ def boilerplate_rate(
     """
     header = ["### Instruction:\n"] * samples
     texts = respond(model, tokenizer, header, max_new_tokens, samples, temperature=1.0, generator=mg.Generator(seed))
-    return sum("### Response:" in text for text in texts) / samples, texts
+    return sum(map(recites_the_template, texts)) / samples, texts
+
+
+def recites_the_template(text: str) -> bool:
+    return "### Response:" in text
+
+
+def boilerplate_report(share: float, texts: Sequence[str]) -> str:
+    """The result of `boilerplate_rate` in words, with the first sample that recites the template, if one does."""
+    example = next(filter(recites_the_template, texts), texts[0])
+    named = "one that does" if share else "one of them"
+    quoted = "\n".join(f"  | {line}" for line in example.splitlines())
+    return f"after a bare '### Instruction:', {share:.0%} of the samples recite the template; {named}:\n{quoted}"
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +287,7 @@ def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Tasks, run:
             print(f"{family:<12}{share:>8.1%}")
         print(f"{'all':<12}{accepted['all']:>8.1%}  of {len(held_out)} held-out instructions accepted")
     share, texts = boilerplate_rate(model, tokenizer)
-    print(f"after a bare '### Instruction:', {share:.0%} of the samples recite the template, such as: {texts[0][:80]!r}")
+    print(boilerplate_report(share, texts))
 
 
 if __name__ == "__main__":
