@@ -13,8 +13,6 @@ Sources: Gage 1994, "A New Algorithm for Data Compression" (the algorithm); Senn
 (applied to words); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2 (to bytes).
 """
 
-import os
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -29,6 +27,7 @@ from chapters.support.command import command
 from chapters.support.readers import read_text, valid_unicode
 from chapters.support.tokenizer_files import END_OF_TEXT, TokenizerError, check_ids, load_files, save_files, sidecar
 from chapters.world import World
+from kernels.terminal import colours, print_styled, visible
 
 # GPT-2 splits a text into words before it merges anything, so that no token straddles two words. A word is a contraction
 # ('s, 'll), or letters, digits or other signs with an optional space before them, or white space (all but its last
@@ -458,8 +457,8 @@ class Settings:
 
 def coloured(pieces: Iterable[bytes]) -> str:
     """Token pieces on one line, in alternating colours on a terminal, else with bars between them."""
-    shown = [piece.decode("utf-8", "replace") for piece in pieces]
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    shown = [visible(piece.decode("utf-8", "replace")) for piece in pieces]
+    if not colours():
         return "|".join(shown)
     return "".join(f"\033[{30};{(43, 46, 42, 45)[i % 4]}m{piece}\033[0m" for i, piece in enumerate(shown))
 
@@ -483,7 +482,7 @@ def main(settings: Settings) -> None:
     for size in sizes:
         smaller = Tokenizer({token: rank for token, rank in tokenizer.ranks.items() if rank < size})
         ids = smaller.encode(settings.sentence)
-        print(f"  {size:5} tokens in the vocabulary, {len(ids):3} in the sentence: {coloured(smaller.pieces(ids))}")
+        print_styled(f"  {size:5} tokens in the vocabulary, {len(ids):3} in the sentence: {coloured(smaller.pieces(ids))}")
     ids = tokenizer.encode(text)
     outcome = "it comes back unchanged" if tokenizer.decode(ids) == text else "it comes back CHANGED, which is a bug"
     print(f"the whole text: {len(ids):,} tokens, {num_bytes / len(ids):.2f} bytes per token; {outcome}.")

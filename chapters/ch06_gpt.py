@@ -224,9 +224,12 @@ class KVCache:
 # ── a trained GPT as files in a run folder ───────────────────────────────────────────────────────────────────────────
 
 
-def save_model(run: Run, model: GPT, tokenizer: Tokenizer | None = None) -> None:
-    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder."""
-    metadata = {"config": json.dumps(asdict(model.config))}
+def save_model(run: Run, model: GPT, tokenizer: Tokenizer | None = None, form: str | None = None) -> None:
+    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder.
+
+    form: how the model reads a question, if it was tuned to answer: "instruction" is chapter 10's template.
+    """
+    metadata = {"config": json.dumps(asdict(model.config))} | ({"form": form} if form else {})
     mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
     if tokenizer is not None:
         tokenizer.save(run / "tokenizer.tiktoken")

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels import SETS, KernelSet, launch
+from kernels.terminal import guard_streams
 
 ROWS, WIDTH, HEADS = 16, 32, 2
 
@@ -99,6 +100,7 @@ def precompile() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile the shares that the command line names; without any, compile all in processes of their own."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
     parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
     shares = parser.parse_args(arguments).shares

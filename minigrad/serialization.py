@@ -175,6 +175,11 @@ def read_header(path: PathLike) -> tuple[dict[str, Entry], dict[str, str]]:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
+def load_metadata(path: PathLike) -> dict[str, str]:
+    """The metadata of a .safetensors file, without its arrays.  Raises CheckpointError if the file is absent or damaged."""
+    return read_header(path)[1]
+
+
 def damaged(path: str, problem: str) -> CheckpointError:
     return CheckpointError(f"{path} is not a whole .safetensors file (truncated or damaged?): {problem}")
 

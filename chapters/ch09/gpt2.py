@@ -11,6 +11,7 @@ A folder holds `config.json` and `model.safetensors` as Hugging Face lays them o
 gpt2-xl or distilgpt2, in F32, F16 or BF16. Sources: Radford et al. 2019; the layout is transformers' GPT2LMHeadModel.
 """
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -33,6 +34,7 @@ from chapters.ch08_sample import generate
 from chapters.ch09.weights import WeightsFile
 from chapters.support.command import OnDevice, command
 from chapters.support.run_folder import Run
+from kernels.terminal import unguarded
 from minigrad.checked_json import parse_json
 from minigrad.serialization import WHY_NO_PICKLES, CheckpointError, short, write_atomically
 
@@ -189,7 +191,8 @@ def find(model: str | Path) -> Path:
 
     repository = f"{'distilbert' if str(model) == 'distilgpt2' else 'openai-community'}/{model}"
     try:  # huggingface_hub shows progress, resumes downloads, keeps a cache and compares checksums
-        paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
+        with contextlib.redirect_stderr(unguarded(sys.stderr)):
+            paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
     except Exception as error:  # whether the network, a proxy or the hub failed, the advice is the same
         raise CheckpointError(
             f"{model} is not in huggingface_hub's cache and could not be downloaded ({type(error).__name__}); "

@@ -7,6 +7,7 @@ from chapters.ch06_gpt import GPT, load_model
 from chapters.ch09.gpt2 import NAMES, find, load_gpt2, load_tokenizer
 from chapters.ch09.smollm2 import load_smollm2
 from minigrad.checked_json import parse_json
+from minigrad.serialization import load_metadata
 
 
 def load(model: str | Path) -> tuple[GPT, Tokenizer]:
@@ -25,6 +26,12 @@ def load(model: str | Path) -> tuple[GPT, Tokenizer]:
         gpt = load_gpt2(model)
         return gpt, load_tokenizer(find(model), gpt.config)
     return load_model(folder)
+
+
+def form_of(model: str | Path) -> str | None:
+    """How the model of a run folder reads a question, as `save_model` noted it; None if nothing is noted."""
+    path = Path(model) / "model.safetensors"
+    return load_metadata(path).get("form") if path.exists() else None
 
 
 def _describes_a_published_model(folder: Path) -> bool:

@@ -108,7 +108,7 @@ def fine_tune(
     tasks = [replace(task, output=response) for task, response in pairs]
     tune_with_rehearsal(model, tokenizer, world, tasks, config, run, rehearse)
     sharpen(model, temperature)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")
 
 
 def measure(judge: Judge, tasks: sft.Tasks, responses: Sequence[str]) -> dict[str, Any]:

@@ -23,8 +23,14 @@ def draw_overview(out: Path) -> Path:
     """Draw a finished main job; returns the figure's path.  Raises OSError where a stage's result is missing."""
 
     def result(stage: str) -> Any:
-        return read_object(out / stage / "result.json")
+        path = out / stage / "result.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"overview: expected a finished main job in {out}, got no {path}; python -m chapters makes it"
+            )
+        return read_object(path)
 
+    models, tuned, constitutional = result("evaluate")["models"], result("rlhf"), result("constitution")["conduct"]
     figure, (loss, accepted, conduct) = new_figure(12, 3.4, ncols=3, width_ratios=[1, 0.8, 1.2])
     history = History.read(Run(out / "pretrain"))
     loss.plot(history.steps, running_mean(history.losses), color=BLUE, label="training, running mean")
@@ -32,13 +38,11 @@ def draw_overview(out: Path) -> Path:
     loss.set(title="Pretraining", xlabel="optimizer steps", ylabel="loss (nats per token)")
     loss.legend(frameon=False)
 
-    models = result("evaluate")["models"]
     shares = [100 * models[name]["test"]["all"] for name in ACCEPTED]
     bars = accepted.bar(list(ACCEPTED.values()), shares, color=[GREY, ORANGE, BLUE])
     accepted.bar_label(bars, fmt="%.0f %%")
     accepted.set(title="Instruction tuning: held-out instructions", ylabel="answers accepted (%)", ylim=(0, 108))
 
-    tuned, constitutional = result("rlhf"), result("constitution")["conduct"]
     rows = {"fine-tuned": tuned["before"], "after PPO": tuned, "after the constitution": constitutional["RL, default"]}
     left = [0.0] * len(rows)
     for key, colour in CONDUCT_COLOURS.items():

@@ -21,6 +21,7 @@ from typing import Any
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.first_bend import Job
 from chapters.support.json_files import read_object, write_result
+from kernels.terminal import colours, guard_streams, print_styled, unguarded
 from minigrad import processor
 
 STAGES = {
@@ -101,7 +102,8 @@ def prepare_worker(threads: int) -> None:
     """Set up a process of the pool before its first stage."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between stages only the parent handles Ctrl-C
     processor.set_num_threads(threads)
-    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars: processes would overwrite each other's
+    guard_streams()
+    unguarded(sys.stderr).isatty = lambda: False  # no progress bars: processes would overwrite each other's
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
@@ -125,12 +127,12 @@ def run_in_worker(job: Job, name: str) -> None:
 def run_stage(job: Job, name: str) -> None:
     """Run one stage and write its result to <stage>/result.json, or read the result of an earlier run."""
     path, position = result_path(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
-    title = f"\033[1m{position} {name}\033[0m" if sys.stdout.isatty() else f"{position} {name}"
+    title = f"\033[1m{position} {name}\033[0m" if colours() else f"{position} {name}"
     if path.exists():
         job.results[name] = read_object(path)
-        print(f"{title}: already done", flush=True)
+        print_styled(f"{title}: already done", flush=True)
         return
-    print(f"{title}: {summary_line(STAGES[name])}", flush=True)
+    print_styled(f"{title}: {summary_line(STAGES[name])}", flush=True)
     started = time.perf_counter()
     result = STAGES[name](job)
     job.run(name)  # makes the folder of a stage that wrote no other file
@@ -140,7 +142,7 @@ def run_stage(job: Job, name: str) -> None:
     # Times have a file of their own, so that all other files are the same every time.
     with open(job.out / "timing.jsonl", "a") as clock:
         clock.write(json.dumps({"stage": name, "seconds": round(seconds, 1)}) + "\n")
-    print(f"{title}: {seconds:.1f} s", flush=True)
+    print_styled(f"{title}: {seconds:.1f} s", flush=True)
 
 
 def summary_line(function: Any) -> str:

@@ -24,6 +24,7 @@ from chapters.world import Instruction, World
 from chapters.world.facts import FOODS, KINDS, PEOPLE, THINGS, TOWNS, TRADES, UNRECORDED, SeededRandom
 from chapters.world.reading import mentioned, numbers, sentences, well_formed, words
 from chapters.world.requests import REQUESTS, demonstrations, requests
+from kernels.terminal import guard_streams
 
 COURTEOUS = {"gladly", "pleasure", "please", "thank", "thanks", "welcome", "sorry"}
 RUDE = {"silly", "lazy", "bother", "stupid", "ugly", "fool", "shut"}
@@ -252,6 +253,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    guard_streams()
     argparse.ArgumentParser(
         prog="python -m chapters.world.judge",
         description="Print a few responses with the value of each criterion, and how often the good one is preferred.",

@@ -213,7 +213,7 @@ def supervise(
     responses = sample_responses(model, tokenizer, ordinary, config.seed + 1).texts(tokenizer)
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
     tune_with_rehearsal(model, tokenizer, world, [*revisions, *ordinary], config, run)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")
 
 
 def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
@@ -296,7 +296,7 @@ def constitution_stage(
     for name, lines in constitutions.items():
         settings = {"principles": lines, "plan": asdict(plan)}
         results[name] = setup.result(out / name, settings, partial(train_and_measure, principles=lines))
-    save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"))
+    save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"), "instruction")
     principles = list(constitutions.values())
     qualities = {"before": quality_shares(results["default"]["answers"], principles, "SFT")}
     qualities |= {name: quality_shares(result["answers"], principles) for name, result in results.items()}
