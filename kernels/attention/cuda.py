@@ -16,6 +16,8 @@ import numpy as np
 
 from kernels import gpu
 from kernels.arrays import Array, array_module
+from kernels.attention import reference
+from kernels.contract import follows
 from kernels.gpu import Argument, Source, Strided, empty, f32, finish_output, i32
 
 TILE, THREADS = 64, 128
@@ -25,6 +27,7 @@ WIDEST_HEAD = 256
 PLAIN_QUERIES = 8  # up to this many queries, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
+@follows(reference.attention_forward)
 def attention_forward(
     q, k, v, *, scale=None, causal_offset=None, key_start=None, out: Array | None = None
 ) -> tuple[Array, Array]:
@@ -46,6 +49,7 @@ def attention_forward(
     return finish_output(y, out), logsumexp
 
 
+@follows(reference.attention_backward)
 def attention_backward(
     dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ) -> tuple[Array, ...]:
