@@ -76,10 +76,10 @@ class _Argument(NamedTuple):
     shapes: tuple[_Shape, ...]  # several for a tuple of arrays
     optional: bool
     other_shape: _Shape | None  # the shape if the argument `switch` is true
-    switch: str | None
+    switch: str
     integers: bool
-    below: str | None  # the size that every integer is below
-    ignore: str | None  # the argument whose value is allowed too
+    below: str  # the size that every integer is below; "" if there is none
+    ignore: str  # the argument whose value is allowed too; "" if there is none
 
 
 # One term: names, a shape or several, a second shape with its switch, and for integers their range.
@@ -104,7 +104,7 @@ def _parse(text: str) -> Iterator[_Argument]:
             raise SyntaxError(f"contract: cannot read {term!r} in {text!r}")
         shapes = tuple(map(_shape, re.findall(_SHAPE, match["shapes"])))
         other = _shape(match["other"]) if match["other"] else None
-        kind = other, match["switch"], bool(match["integers"]), match["below"], match["ignore"]
+        kind = other, match["switch"] or "", bool(match["integers"]), match["below"] or "", match["ignore"] or ""
         for name in match["names"].split(", "):
             yield _Argument(name.rstrip("?"), shapes, name.endswith("?"), *kind)
 
@@ -153,7 +153,10 @@ def _repeats_an_element(array: Array) -> bool:
 class Contract:
     """The checks of one operation. Each raises an error that begins with its name."""
 
-    def __init__(self, function: Callable, text: str, writes: Sequence[str], in_place: Sequence[str], also: Check | None):
+    def __init__(
+        self, function: Callable, text: str, *, writes: Sequence[str], in_place: Sequence[str], floats: bool, also: Check | None
+    ):
+        self.floats = floats
         self.operation, self.text, self.writes, self.in_place, self.also = function.__name__, text, writes, in_place, also
         parameters = inspect.signature(function).parameters
         self.parameters = tuple(parameters)
@@ -179,7 +182,7 @@ class Contract:
                 array = self._integers(argument, value) if argument.integers else self._array(argument.name, value, arrays)
                 if not shape.fits(array.shape, sizes):
                     raise self._error(ValueError, f"{argument.name} of shape {shape.expected(sizes)}", array.shape)
-                if argument.below is not None:
+                if argument.below:
                     check_range(self.operation, array, sizes[argument.below], arguments.get(argument.ignore))
                 arrays.append((argument.name, array))
         if self.broadcast and sizes.get("A...") != sizes.get("B..."):
@@ -217,7 +220,10 @@ class Contract:
             return value
         if not is_array(value):
             raise self._error(TypeError, f"an array for {name}", type(value).__name__)
-        if arrays:
+        if not arrays:
+            if self.floats and value.dtype.kind != "f":
+                raise self._error(TypeError, f"floats for {name}", value.dtype)
+        else:
             first_name, first = arrays[0]
             if array_module(value) is not array_module(first):
                 raise self._error(TypeError, f"{name} on the device of {first_name}", f"an array of {type(value).__module__}")
@@ -227,7 +233,7 @@ class Contract:
 
     def _integers(self, argument: _Argument, value: Any) -> Array:
         """The value as an array, after a check that it holds integers."""
-        if argument.below is None and isinstance(value, (tuple, list, range)):
+        if not argument.below and isinstance(value, (tuple, list, range)):
             value = np.asarray(value, None if len(value) else np.int64)
         if not is_array(value) or value.dtype.kind not in "iu":
             got = value.dtype if is_array(value) else type(value).__name__
@@ -278,9 +284,12 @@ class ListContract:
                     raise ValueError(
                         f"{self.operation}: expected {expected}, got {array.shape}; pass arrays that fit one another"
                     )
-                dtype = first.dtype if only is None else only
-                if array.dtype != dtype:
-                    raise TypeError(f"{self.operation}: expected {label} in {dtype}, got {array.dtype}; convert it first")
+                if array.dtype != first.dtype or array.dtype.kind != "f":
+                    expected = f"{label} in floats, of one dtype in all lists"
+                    raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
+                if only is not None and array.dtype != only:
+                    expected = f"{label} in {only}, the only dtype of these kernels"
+                    raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
                 if name in self.writes:
                     check_writable(self.operation, label, array)
         reads = [array for name, arrays in zip(self.lists, lists) if name not in self.writes for array in arrays]
@@ -345,6 +354,7 @@ def contract(
     *,
     writes: Sequence[str] = ("out",),
     in_place: str | Sequence[str] = (),
+    floats: bool = True,
     also: Check | None = None,
 ) -> Callable[[Function], Function]:
     """Decorate a specification in a reference.py with its contract.
@@ -353,10 +363,13 @@ def contract(
         text: the contract, in the language above.
         writes: the arguments that the kernel writes.
         in_place: arguments that `out` may be.
+        floats: whether the arrays must hold floats.
         also: checks what the text cannot say, from all the arguments by name.
     """
     names = (in_place,) if isinstance(in_place, str) else in_place
-    return lambda function: _checked(function, Contract(function, text, writes, names, also))
+    return lambda function: _checked(
+        function, Contract(function, text, writes=writes, in_place=names, floats=floats, also=also)
+    )
 
 
 def list_contract(*lists: str, writes: Sequence[str] = ()) -> Callable[[Function], Function]:

@@ -57,6 +57,7 @@ def attention_backward(
     source = _source(q)
     B, H, T, D = q.shape
     dout, q, k, v, y = (_rows_contiguous(a) for a in (dout, q, k, v, y))
+    logsumexp = gpu.contiguous(logsumexp)
     dq, dk, dv = (o if o is not None and o.strides[-1] == 4 else empty(x, x.shape) for o, x in zip(out, (q, k, v), strict=True))
     row_dots = empty(q, (B, H, T))
     args = Strided(dout), Strided(y), row_dots, _strides(dout, y), i32(H), i32(T), i32(D)

@@ -300,7 +300,7 @@ class Decoder:
         table = self._addresses_of(caches)
         lengths, context = reference.check_inputs(x, lengths, turn, caches, self.C), caches[0][0][0].shape[2]
         x, logits = np.array(x, np.float32, order="C"), np.empty((len(lengths), self.V), np.float32)
-        cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
+        cos, sin = (None, None) if turn is None else (np.array(a, np.float32, order="C") for a in turn)
         tasks = np.zeros(5 * table.shape[1] + 1, np.int64)
         sizes = self.C, self.H, self.G, self.W, self.V, context
         room = address(x), _address(cos), _address(sin), address(logits), address(self.room)

@@ -225,12 +225,13 @@ class Decoder:
         H, G, D = self.n_head, self.n_kv_head, C // self.n_head
         check_caches(caches, len(self.layers), G, D)
         lengths = check_inputs(x, lengths, turn, caches, C)
+        x = x.copy()  # the caches, which this step writes, may lie in the same memory
+        turn = None if turn is None else (turn[0].astype(x.dtype), turn[1].astype(x.dtype))
         for i, layer in enumerate(self.layers):
             qkv = layer.qkv.times(self._normalize(x, layer.norm_1))  # (B, C + 2GD)
             q, k, v = (part.reshape(len(x), -1, 1, D) for part in np.split(qkv, [H * D, (H + G) * D], axis=1))
             if turn is not None:  # the texts' positions take the place of one text's: (1, H or G, B, D)
-                cos, sin = (angles.astype(x.dtype) for angles in turn)  # (B, D/2) each
-                q, k = (rotary(a.transpose(2, 1, 0, 3), cos, sin).transpose(2, 1, 0, 3) for a in (q, k))  # (B, H or G, 1, D)
+                q, k = (rotary(a.transpose(2, 1, 0, 3), *turn).transpose(2, 1, 0, 3) for a in (q, k))  # (B, H or G, 1, D)
             y = [self._attend(q[b], k[b], v[b], text[i], lengths[b]) for b, text in enumerate(caches)]
             x = x + layer.merge.times(np.stack(y))  # (B, C)
             h = layer.widen.times(self._normalize(x, layer.norm_2))  # (B, 4C) or (B, 2F)

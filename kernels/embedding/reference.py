@@ -5,7 +5,7 @@ import numpy as np
 from kernels.contract import contract
 
 
-@contract("weight: (V, C); indices: (...) below V; out?: (..., C)")
+@contract("weight: (V, C); indices: (...) below V; out?: (..., C)", floats=False)
 def embedding_forward(weight: np.ndarray, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """y = weight[indices].  weight: (V, C); indices: (...,) ints in 0…V−1 -> y: (..., C)."""
     return np.take(weight, indices.astype(np.int64, copy=False), axis=0, out=out)

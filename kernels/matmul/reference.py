@@ -35,6 +35,7 @@ def check_activation(arguments: Arguments) -> None:
     "a: (A..., M, K) or (A..., K, M) if transpose_a; b: (B..., K, N) or (B..., N, K) if transpose_b; "
     "bias?: (N,); preactivation?, out?: (A×B..., M, N)",
     writes=("preactivation", "out"),
+    floats=False,
     also=check_epilogue,
 )
 def matmul(
@@ -85,7 +86,10 @@ def matmul(
 # If A was transposed (Y = Aᵀ B), so is its gradient:   dA = (dY Bᵀ)ᵀ = B dYᵀ;   likewise for B   dB = dYᵀ A.
 # Broadcasting copied a matrix, so its gradient is the sum over the broadcast axes.
 # Saved: A and B.
-@contract("dy: (A×B..., M, N); a: (A..., M, K) or (A..., K, M) if transpose_a; b: (B..., K, N) or (B..., N, K) if transpose_b")
+@contract(
+    "dy: (A×B..., M, N); a: (A..., M, K) or (A..., K, M) if transpose_a; b: (B..., K, N) or (B..., N, K) if transpose_b",
+    floats=False,
+)
 def matmul_backward(
     dy: np.ndarray,
     a: np.ndarray,
@@ -180,7 +184,7 @@ def linear_backward(
     Returns:
         (dx, dweight, dbias): (..., I), (O, I), (O,); None where `needs` is False.
     """
-    if activation is not None:
+    if activation is not None and z is not None:
         dy = gelu_backward(dy, z, approximate=ACTIVATIONS[activation])
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
     dz = dy.reshape(len(rows), dy.shape[-1])  # (R, O)

@@ -26,7 +26,7 @@ def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
 # The forward pass was   y = g σ(g) u,   and   d/dg g σ(g) = σ + g σ (1 − σ) = σ (1 + g (1 − σ)).   So
 #   dg = dy u σ (1 + g (1 − σ))        du = dy g σ
 # Saved: x; the backward pass recomputes the sigmoid.
-@contract("dy: (..., F); x, out?: (..., 2F)", in_place="x")
+@contract("dy: (..., F); x, out?: (..., 2F)")
 def swiglu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """Gradient of SwiGLU.  dy: gradient of y, (..., F); x: the forward input, (..., 2F).  Returns dx: (..., 2F)."""
     gate, up = np.split(x, 2, axis=-1)  # (..., F) each
