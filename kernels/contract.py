@@ -287,11 +287,11 @@ class ListContract:
                 if array.dtype != first.dtype or array.dtype.kind != "f":
                     expected = f"{label} in floats, of one dtype in all lists"
                     raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
-                if only is not None and array.dtype != only:
-                    expected = f"{label} in {only}, the only dtype of these kernels"
-                    raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
                 if name in self.writes:
                     check_writable(self.operation, label, array)
+            if only is not None and first.dtype != only:
+                expected = f"{self.lists[0]}[{i}] in {only}, the only dtype of these kernels"
+                raise TypeError(f"{self.operation}: expected {expected}, got {first.dtype}; convert it first")
         reads = [array for name, arrays in zip(self.lists, lists) if name not in self.writes for array in arrays]
         written = [array for name, arrays in zip(self.lists, lists) if name in self.writes for array in arrays]
         check_apart(self.operation, written, reads)

@@ -110,6 +110,11 @@ class Sample(NamedTuple):
     out: Any
 
 
+def _contract(function: str) -> Any:
+    specification: Any = cases.reference(function)
+    return specification.contract
+
+
 @cache
 def samples() -> dict[str, list[Sample]]:
     """Right calls of every kernel, small ones from kernels/cases.py."""
@@ -121,7 +126,7 @@ def samples() -> dict[str, list[Sample]]:
         arrays = [a for value in arguments.values() for a in (value if isinstance(value, list) else [value])]
         if sum(getattr(a, "size", 0) for a in arrays) <= LARGEST:
             results = specification(*case.args, **case.kw)
-            several = len(specification.contract.arguments[-1].shapes) > 1 if "out" in names else False
+            several = len(_contract(case.function).arguments[-1].shapes) > 1 if "out" in names else False
             out = results if several or not isinstance(results, tuple) else results[0]
             found.setdefault(case.function, []).append(Sample(arguments, out if "out" in names else None))
     rng = np.random.default_rng(1)
@@ -150,8 +155,9 @@ def _decoder(name: str) -> Any:
     rng = np.random.default_rng(2)
     norm, wide = Norm(rng.random(C, np.float32)), C + 2 * G * (C // H)
     matrices = [Matrix(rng.random(shape, np.float32)) for shape in ((wide, C), (C, C), (2 * F, C), (C, F), (V, C))]
-    layer = Layer(norm, *matrices[:2], norm, *matrices[2:4])
-    return kernels.SETS[name].Decoder([layer], norm, matrices[4], n_head=H, n_kv_head=G, eps=1e-5, rms=True, gated=True)
+    qkv, merge, widen, narrow, head = matrices
+    layer = Layer(norm, qkv, merge, norm, widen, narrow)
+    return kernels.SETS[name].Decoder([layer], norm, head, n_head=H, n_kv_head=G, eps=1e-5, rms=True, gated=True)
 
 
 def build(number: int, heap: Heap) -> Call:
@@ -176,7 +182,7 @@ def build(number: int, heap: Heap) -> Call:
 
 
 # ---- What is wrong with them ---------------------------------------------------------------------------------------------
-def _resized(array: np.ndarray, axis: int, n: int) -> np.ndarray:
+def _resized(array: np.ndarray, axis: Any, n: Any) -> np.ndarray:
     return (
         np.take(array, np.arange(n) % array.shape[axis], axis=axis) if array.size else np.zeros((n,) * array.ndim, array.dtype)
     )
@@ -240,6 +246,9 @@ def _spoil(call: Call, rng: np.random.Generator, heap: Heap) -> None:
             new = both[shift : shift + old.nbytes].view(old.dtype).reshape(old.shape)
             new[...] = old
             call.put(where, new)
+        for new in (call.get(other_place), call.get(place)):
+            if new.dtype.kind == "f":
+                new[~np.isfinite(new)] = 0  # of the other's bytes; kernels differ in which infinite numbers they skip
     elif kind == "fewer" and place[1] is not None:
         call.arguments[place[0]] = call.arguments[place[0]][:-1]
     elif place[0] == "key_start" and kind in ("too large", "negative"):
@@ -320,7 +329,7 @@ def test_a_spoiled_call_is_refused_or_right():
 
 
 def test_a_missing_rule_shows(monkeypatch):
-    contract = cases.reference("layernorm_forward").contract
+    contract = _contract("layernorm_forward")
     numbers = [n for n in range(3000) if sorted(samples())[n % len(samples())] == "layernorm_forward"]
     rules = tuple(argument for argument in contract.arguments if argument.name not in ("weight", "bias"))
     monkeypatch.setattr(contract, "arguments", rules)
