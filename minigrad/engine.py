@@ -39,6 +39,8 @@ class TensorBase:
     result_class: ClassVar[type] = object
 
     def __init__(self, array: Any, requires_grad: bool = False, node: "Node | None" = None, index: int = 0):
+        if type(array) is list:  # Tensor([1, 2]), as in PyTorch; tensor(…) chooses the dtype by the numbers
+            array = np.array(array, np.float32)
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")

@@ -160,10 +160,13 @@ class Tensor(
 
     # ── to another dtype or device ──
 
-    def to(self, *targets: Any) -> "Tensor":
-        """This tensor on another device ("cpu", "cuda", "emulator") and/or in another dtype; itself if nothing changes."""
+    def to(self, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: builtins.bool = False) -> "Tensor":
+        """This tensor on another device ("cpu", "cuda", "emulator") and/or in another dtype; itself if nothing changes.
+
+        non_blocking is accepted and without effect.
+        """
         result: Tensor = self
-        for target in targets:
+        for target in (*targets, *(target for target in (device, dtype) if target is not None)):
             if isinstance(target, str) and target in kernels.DEVICES:
                 result = result._to_device(target)
             elif isinstance(target, Tensor):
