@@ -120,9 +120,8 @@ def is_array(value: Any) -> bool:
 
 def overlap(a: Array, b: Array) -> bool:
     """Whether an element of one array lies in the memory of the other."""
-    if not a.size or not b.size:
-        return False
-    a, b = _addresses(a), _addresses(b)
+    if not (type(a) is type(b) is np.ndarray):
+        a, b = _addresses(a), _addresses(b)
     return np.may_share_memory(a, b) and np.shares_memory(a, b)
 
 
@@ -135,12 +134,14 @@ class _View:
 
 
 def _addresses(array: Array) -> np.ndarray:
-    return array if isinstance(array, (np.ndarray, np.generic)) else np.asarray(_View(array))
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np.asarray(array)
+    return np.asarray(_View(array)) if array.size else np.empty(0)
 
 
 def _repeats_an_element(array: Array) -> bool:
     """Whether two indices of the array may name the same memory."""
-    if array.flags.c_contiguous or not array.size:
+    if not array.size:
         return False
     reach = 0  # bytes from the first element to the last along the axes so far
     for step, n in sorted((abs(step), n) for step, n in zip(array.strides, array.shape) if n > 1):
@@ -165,6 +166,8 @@ class Contract:
         named = {name for argument in self.arguments for shape in argument.shapes for _, name in shape.axes}
         self.numbers = tuple(name for name in parameters if name in named)  # arguments that are sizes
         self.broadcast = "×" in text
+        self.options = (*self.numbers, *{argument.switch for argument in self.arguments if argument.switch})
+        self.fitting: set[tuple] = set()  # forms of calls that fit: a model makes the same calls in every step
 
     def check(self, args: tuple, kw: Arguments, only: np.dtype | None = None) -> None:
         """Raise TypeError, ValueError or IndexError unless the arguments fit one another.
@@ -173,6 +176,33 @@ class Contract:
             only: the one dtype that this set of kernels computes in, if there is one.
         """
         arguments = {**self.defaults, **dict(zip(self.parameters, args)), **kw}
+        form = self._form(arguments, only)
+        if form is None or form not in self.fitting:
+            self._check_form(arguments, only)
+            if form is not None:
+                self.fitting.add(form)
+        if self.also is not None:
+            self.also(arguments)
+        for name in self.writes:
+            if arguments.get(name) is not None:
+                self._check_outputs(name, arguments)
+
+    def _form(self, arguments: Arguments, only: np.dtype | None) -> tuple | None:
+        """All that decides whether shapes and dtypes fit, or None if there are integers, whose content matters too."""
+        form: list[Any] = [only, *[arguments.get(name) for name in self.options]]
+        for argument in self.arguments:
+            value = arguments.get(argument.name)
+            if argument.integers and value is not None:
+                return None
+            for array in value if isinstance(value, tuple) else (value,):
+                try:
+                    form.append(array if array is None else (type(array), array.shape, array.dtype))
+                except AttributeError:
+                    return None  # not an array
+        return tuple(form)
+
+    def _check_form(self, arguments: Arguments, only: np.dtype | None) -> None:
+        """Check all but the outputs' memory."""
         sizes: Sizes = {name: arguments[name] for name in self.numbers if name in arguments}
         arrays: list[tuple[str, Array]] = []  # every array of the call
         for argument in self.arguments:
@@ -185,15 +215,10 @@ class Contract:
                 if argument.below:
                     check_range(self.operation, array, sizes[argument.below], arguments.get(argument.ignore))
                 arrays.append((argument.name, array))
-        if self.broadcast and sizes.get("A...") != sizes.get("B..."):
+        if self.broadcast and "A..." in sizes and "B..." in sizes:
             self._check_broadcast(sizes)
-        if self.also is not None:
-            self.also(arguments)
         if only is not None and arrays and arrays[0][1].dtype != only:
             raise self._error(TypeError, f"{only}, the only dtype of these kernels", arrays[0][1].dtype)
-        for i, (name, _) in enumerate(arrays):
-            if name in self.writes:
-                self._check_output(i, arrays)
 
     def _error(self, kind: type[Exception], expected: str, got: object) -> Exception:
         return kind(f"{self.operation}: expected {expected}, got {got}; pass {self.text}")
@@ -248,15 +273,21 @@ class Contract:
         if both is None or sizes.get("A×B...", both) != both:
             raise self._error(ValueError, "leading axes A and B that broadcast to A×B", sizes)
 
-    def _check_output(self, i: int, arrays: Sequence[tuple[str, Array]]) -> None:
-        name, out = arrays[i]
-        check_writable(self.operation, name, out)
-        for j, (other_name, other) in enumerate(arrays):
-            if j != i and overlap(out, other) and not (other_name in self.in_place and same_memory(out, other)):
-                raise ValueError(
-                    f"{self.operation}: expected {name} with memory of its own, got an array that overlaps {other_name}; "
-                    "pass another buffer"
-                )
+    def _check_outputs(self, name: str, arguments: Arguments) -> None:
+        """Check that the kernel may write to this argument, or to each of its buffers."""
+        arrays = []  # of the call: (name, array)
+        for argument in self.arguments:
+            value = arguments.get(argument.name)
+            parts = value if isinstance(value, tuple) else (value,)
+            arrays += [(argument.name, part) for part in parts if hasattr(part, "dtype")]
+        for i, (own_name, out) in enumerate(arrays):
+            if own_name != name:
+                continue
+            check_writable(self.operation, name, out)
+            for j, (other_name, other) in enumerate(arrays):
+                if j != i and overlap(out, other) and not (other_name in self.in_place and same_memory(out, other)):
+                    expected = f"{name} with memory of its own, got an array that overlaps {other_name}"
+                    raise ValueError(f"{self.operation}: expected {expected}; pass another buffer")
 
 
 class ListContract:
@@ -276,25 +307,25 @@ class ListContract:
         for i, arrays in enumerate(zip(*lists)):
             first = arrays[0]
             for name, array in zip(self.lists, arrays):
-                label = f"{name}[{i}]"
-                if not is_array(array):
-                    raise TypeError(f"{self.operation}: expected an array for {label}, got {type(array).__name__}")
+                if type(array) is not np.ndarray and not is_array(array):
+                    raise TypeError(f"{self.operation}: expected an array for {name}[{i}], got {type(array).__name__}")
                 if array.shape != first.shape:
-                    expected = f"{label} of shape {first.shape} like {self.lists[0]}[{i}]"
+                    expected = f"{name}[{i}] of shape {first.shape} like {self.lists[0]}[{i}]"
                     raise ValueError(
                         f"{self.operation}: expected {expected}, got {array.shape}; pass arrays that fit one another"
                     )
                 if array.dtype != first.dtype or array.dtype.kind != "f":
-                    expected = f"{label} in floats, of one dtype in all lists"
+                    expected = f"{name}[{i}] in floats, of one dtype in all lists"
                     raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
                 if name in self.writes:
-                    check_writable(self.operation, label, array)
+                    check_writable(self.operation, f"{name}[{i}]", array)
             if only is not None and first.dtype != only:
                 expected = f"{self.lists[0]}[{i}] in {only}, the only dtype of these kernels"
                 raise TypeError(f"{self.operation}: expected {expected}, got {first.dtype}; convert it first")
         reads = [array for name, arrays in zip(self.lists, lists) if name not in self.writes for array in arrays]
         written = [array for name, arrays in zip(self.lists, lists) if name in self.writes for array in arrays]
-        check_apart(self.operation, written, reads)
+        if written:
+            check_apart(self.operation, written, reads)
 
 
 def check_apart(operation: str, written: Sequence[Array], reads: Sequence[Array] = ()) -> None:
@@ -318,9 +349,10 @@ def check_apart(operation: str, written: Sequence[Array], reads: Sequence[Array]
 
 def check_writable(operation: str, name: str, array: Array) -> None:
     """Raise ValueError if the array is read-only, or if two of its elements lie at one address."""
-    if isinstance(array, np.generic) or not getattr(array.flags, "writeable", True):
+    flags = array.flags
+    if isinstance(array, np.generic) or not getattr(flags, "writeable", True):
         raise ValueError(f"{operation}: expected {name} to be writable, got a read-only array; pass a copy")
-    if _repeats_an_element(array):
+    if not flags.c_contiguous and _repeats_an_element(array):
         raise ValueError(
             f"{operation}: expected {name} with memory for every element, got strides {array.strides} for shape "
             f"{array.shape}, where elements share memory; pass a copy"
@@ -380,6 +412,11 @@ def list_contract(*lists: str, writes: Sequence[str] = ()) -> Callable[[Function
 def follows(specification: Any) -> Callable[[Function], Function]:
     """Decorate a fast kernel, which computes in float32 only, with the contract of its specification."""
     return lambda function: _checked(function, specification.contract, np.dtype(np.float32))
+
+
+def unchecked(function: Any) -> Any:
+    """The function without its check, for callers that have made it."""
+    return function.__wrapped__
 
 
 def _checked(function: Any, rules: Contract | ListContract, only: np.dtype | None = None) -> Any:

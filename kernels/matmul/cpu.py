@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from kernels.buffers import copy_to_out, row_result, write
-from kernels.contract import follows
+from kernels.contract import follows, unchecked
 from kernels.gelu.cpu import FORMS, slopes_and_sums
 from kernels.launch import CACHE_GAP, address, as_flat, as_rows, kernel, kernel_lock, scratch, share, threads_for
 from kernels.matmul import few_rows, reference
@@ -283,8 +283,9 @@ def matmul(
     return copy_to_out(c, out)
 
 
-matmul_backward = follows(reference.matmul_backward)(partial(reference.matmul_backward, matmul=matmul))
-linear_forward = follows(reference.linear_forward)(partial(reference.linear_forward, matmul=matmul))
+_with_our_product = dict(matmul=unchecked(matmul))
+matmul_backward = follows(reference.matmul_backward)(partial(unchecked(reference.matmul_backward), **_with_our_product))
+linear_forward = follows(reference.linear_forward)(partial(unchecked(reference.linear_forward), **_with_our_product))
 
 
 @follows(reference.linear_backward)
@@ -298,6 +299,6 @@ def linear_backward(
         upstream, dz = dz, dz if activation is None else np.empty_like(dz)
         slopes_and_sums(upstream, dz if z is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
     rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
-    dx, dweight, _ = reference.linear_backward(dz.reshape(dy.shape), x, weight, **rest, matmul=matmul)
+    dx, dweight, _ = unchecked(reference.linear_backward)(dz, x, weight, **rest, **_with_our_product)
     dbias = write(sums.sum(axis=0), out[2], accumulate) if needs[2] else None  # (O,)
     return dx, dweight, dbias

@@ -69,7 +69,7 @@ def test_a_is_read_in_place_or_packed_first_or_packed_with_the_first_panel(trans
 def test_epilogues(M, K, N, activation):
     a, b = operands(M, K, N, False, True)
     bias, z, want_z = normal(N, seed=2), np.empty((M, N), np.float32), np.empty((M, N))
-    want = reference.matmul(*exact(a, b), transpose_b=True, bias=bias, activation=activation, preactivation=want_z)
+    want = reference.matmul(*exact(a, b), transpose_b=True, bias=bias.astype(np.float64), activation=activation, preactivation=want_z)
     close(cpu.matmul(a, b, transpose_b=True, bias=bias, activation=activation, preactivation=z), want, K)
     close(z, want_z, K)
     want = reference.matmul(*exact(a, b), transpose_b=True, activation=activation)
@@ -85,7 +85,7 @@ def test_batches_broadcast(batch_a, batch_b, transpose_a, transpose_b):
         want = reference.matmul(*exact(a, b), **form)
         close(cpu.matmul(a, b, **form), want, K)
         bias, z = normal(N, seed=2), np.empty(want.shape, np.float32)
-        want_y = reference.matmul(*exact(a, b), **form, bias=bias, activation="gelu_tanh")
+        want_y = reference.matmul(*exact(a, b), **form, bias=bias.astype(np.float64), activation="gelu_tanh")
         close(cpu.matmul(a, b, **form, bias=bias, preactivation=z, activation="gelu_tanh"), want_y, K)
         close(z, want + bias, K)
         dy = normal(*want.shape, seed=3)
