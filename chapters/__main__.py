@@ -15,11 +15,12 @@ from typing import Any
 
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.report import summary, write_report
-from chapters.main_job.schedule import STAGES, read_json, result_path, run_stages, summary_line
+from chapters.main_job.schedule import STAGES, result_path, run_stages, summary_line
 from chapters.support.command import OnDevice, command
+from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
 from minigrad import processor
-from minigrad.serialization import write_atomically
+from minigrad.serialization import short, write_atomically
 
 
 @dataclass
@@ -75,9 +76,7 @@ def claim_folder(settings: Settings) -> None:
             raise ValueError(f"{settings.out} holds a training run, not a main job; choose another folder with --out")
         write_atomically(path, (json.dumps(ours) + "\n").encode())
         return
-    theirs = read_json(path)
-    if not isinstance(theirs, dict):
-        raise ValueError(f"{path} does not describe a main job; delete it, or choose another folder with --out")
+    theirs = read_object(path, "delete it, or choose another folder with --out")
     if theirs != ours:
         raise ValueError(
             f"{settings.out} holds a job with {settings_text(theirs)}, and this job has {settings_text(ours)}; "
@@ -92,7 +91,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    return ", ".join(f"{short(name)} {short(value)}" for name, value in settings.items())
 
 
 def print_summary(job: first_bend.Job) -> None:

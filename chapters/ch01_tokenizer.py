@@ -13,8 +13,6 @@ Sources: Gage 1994, "A New Algorithm for Data Compression" (the algorithm); Senn
 (applied to words); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2 (to bytes).
 """
 
-import os
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -29,6 +27,7 @@ from chapters.support.command import command
 from chapters.support.readers import read_text, valid_unicode
 from chapters.support.tokenizer_files import END_OF_TEXT, TokenizerError, check_ids, load_files, save_files, sidecar
 from chapters.world import World
+from kernels.terminal import colours, print_styled, visible
 
 # GPT-2 splits a text into words before it merges anything, so that no token straddles two words. A word is a contraction
 # ('s, 'll), or letters, digits or other signs with an optional space before them, or white space (all but its last
@@ -212,7 +211,7 @@ class Tokenizer:
             occur in UTF-8 text, and SmolLM2's vocabulary omits them.)
 
     Raises:
-        TokenizerError: if the ids, the bytes or the special tokens are incomplete.
+        TokenizerError: if the ids, the bytes or the special tokens are incomplete, or the pattern leaves out characters.
     """
 
     def __init__(
@@ -232,6 +231,7 @@ class Tokenizer:
             )
         if END_OF_TEXT not in special_tokens:
             raise TokenizerError(f"Tokenizer: expected {END_OF_TEXT} in special_tokens, got {sorted(special_tokens)}")
+        check_pattern(pattern)
         self.ranks, self.pattern, self.special_tokens, self.missing = ranks, pattern, special_tokens, missing
         # tiktoken needs a number for every byte: the missing bytes get numbers beyond the vocabulary.
         beyond = {bytes([b]): self.vocab_size + i for i, b in enumerate(missing)}
@@ -402,6 +402,24 @@ def check_text(text: str) -> None:
         raise TokenizerError(f"tokenizer: expected str, got {type(text).__name__}; decode bytes first")
 
 
+# Every character up to U+024F, and words, numbers and white space as they stand in texts.
+PROBE = "".join(map(chr, range(0x250))) + " It's 42 % of A's\n\n  ٣ naïve 日本語 😀…\u200d\u2028\t\r\n they'll\u3000 "
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise TokenizerError unless a regular expression splits a text without leaving out characters."""
+    try:
+        covered = "".join(match.group() for match in regex.finditer(pattern, PROBE, timeout=1))
+    except (regex.error, TimeoutError, OverflowError, RecursionError, MemoryError) as error:
+        raise TokenizerError(
+            f"Tokenizer: expected a regular expression as pattern, got {pattern[:60]!r} ({error}); use chapter 1's GPT2_PATTERN"
+        ) from None
+    if covered != PROBE:
+        raise TokenizerError(
+            f"Tokenizer: expected a pattern that leaves out no character, got {pattern[:60]!r}; end it with |\\s+|.+"
+        )
+
+
 def nonempty(text: str, operation: str) -> str:
     """Return the text, or raise TokenizerError if it is empty."""
     check_text(text)
@@ -439,8 +457,8 @@ class Settings:
 
 def coloured(pieces: Iterable[bytes]) -> str:
     """Token pieces on one line, in alternating colours on a terminal, else with bars between them."""
-    shown = [piece.decode("utf-8", "replace") for piece in pieces]
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    shown = [visible(piece.decode("utf-8", "replace")) for piece in pieces]
+    if not colours():
         return "|".join(shown)
     return "".join(f"\033[{30};{(43, 46, 42, 45)[i % 4]}m{piece}\033[0m" for i, piece in enumerate(shown))
 
@@ -464,7 +482,7 @@ def main(settings: Settings) -> None:
     for size in sizes:
         smaller = Tokenizer({token: rank for token, rank in tokenizer.ranks.items() if rank < size})
         ids = smaller.encode(settings.sentence)
-        print(f"  {size:5} tokens in the vocabulary, {len(ids):3} in the sentence: {coloured(smaller.pieces(ids))}")
+        print_styled(f"  {size:5} tokens in the vocabulary, {len(ids):3} in the sentence: {coloured(smaller.pieces(ids))}")
     ids = tokenizer.encode(text)
     outcome = "it comes back unchanged" if tokenizer.decode(ids) == text else "it comes back CHANGED, which is a bug"
     print(f"the whole text: {len(ids):,} tokens, {num_bytes / len(ids):.2f} bytes per token; {outcome}.")

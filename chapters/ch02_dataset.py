@@ -104,7 +104,9 @@ def train_validation_split(tokens: np.ndarray, fraction: float = 0.1) -> tuple[n
 
 # ── tokens in a file, mapped into memory: a corpus larger than memory opens at once ──────────────────────────────────
 
-MAGIC = b"MGTOKENS"  # the file: these bytes, item size and count (8 bytes each, little-endian), then the ids
+# The file: MAGIC, item size and count (8 bytes each, little-endian), the ids, and a CRC-32 of all this (8 bytes). Files that
+# begin with UNCHECKED end with the ids.
+MAGIC, UNCHECKED = b"MGTOKEN2", b"MGTOKENS"
 
 
 def write_tokens(path: str | Path, ids: Sequence[int] | np.ndarray) -> np.memmap:
@@ -129,12 +131,28 @@ def write_tokens(path: str | Path, ids: Sequence[int] | np.ndarray) -> np.memmap
         for first in range(0, ids.size, 1 << 20):  # a million ids at a time, so no second copy of all ids exists
             yield ids[first : first + (1 << 20)].astype(dtype).tobytes()
 
-    write_atomically(path, parts())
+    def parts_and_checksum() -> Iterator[bytes]:
+        crc = 0
+        for part in parts():
+            crc = zlib.crc32(part, crc)
+            yield part
+        yield crc.to_bytes(8, "little")
+
+    write_atomically(path, parts_and_checksum())
     return load_tokens(path)
 
 
+def has_checksum(path: Path, end: int) -> bool:
+    """Whether a file ends with the CRC-32 of its first `end` bytes."""
+    crc = 0
+    with path.open("rb") as file:
+        for first in range(0, end, 1 << 20):
+            crc = zlib.crc32(file.read(min(1 << 20, end - first)), crc)
+        return file.read() == crc.to_bytes(8, "little")
+
+
 def load_tokens(path: str | Path) -> np.memmap:
-    """Map a token file: (N,) uint16 or uint32, read-only. The disk is read when the tokens are used.
+    """Map a token file: (N,) uint16 or uint32, read-only. It is read once here, for its checksum, and again in use.
 
     Raises:
         FileNotFoundError, ValueError: if there is no file, or it is not a whole token file.
@@ -145,14 +163,17 @@ def load_tokens(path: str | Path) -> np.memmap:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(24)
-    if len(head) < 24 or head[:8] != MAGIC:
+    if len(head) < 24 or head[:8] not in (MAGIC, UNCHECKED):
         raise ValueError(f"load_tokens: {path} is not a token file, which begins with {MAGIC.decode()}; use write_tokens")
     itemsize, count = (int(n) for n in np.frombuffer(head[8:], "<u8"))
-    if itemsize not in (2, 4) or size != 24 + itemsize * count:
+    end = 24 + itemsize * count
+    if itemsize not in (2, 4) or count == 0 or size != end + 8 * (head[:8] == MAGIC):
         raise ValueError(
             f"load_tokens: {path} is damaged: expected {count} ids of {itemsize} bytes, got a file of {size} bytes; "
             "write it again"
         )
+    if size > end and not has_checksum(path, end):
+        raise ValueError(f"load_tokens: {path} is damaged: its checksum does not fit its ids; write it again")
     return np.memmap(path, dtype=f"<u{itemsize}", mode="r", offset=24, shape=(count,))  # (N,)
 
 

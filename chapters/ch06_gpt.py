@@ -15,6 +15,7 @@ Layout and names are GPT-2's (Radford et al. 2019), so chapter 9 can load OpenAI
 
 import json
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,9 @@ from chapters.ch03_embeddings import KeyStart, check_tokens, positions
 from chapters.ch04_attention import attention_maps, check_heads, draw_heads
 from chapters.ch05_block import Block, make_norm
 from chapters.support.command import at_least_one, command
+from chapters.support.json_files import from_object
 from chapters.support.run_folder import Run, load_parameters
+from minigrad.checked_json import parse_json
 from minigrad.checkpointing import checkpoint
 from minigrad.serialization import CheckpointError
 
@@ -221,9 +224,12 @@ class KVCache:
 # ── a trained GPT as files in a run folder ───────────────────────────────────────────────────────────────────────────
 
 
-def save_model(run: Run, model: GPT, tokenizer: Tokenizer | None = None) -> None:
-    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder."""
-    metadata = {"config": json.dumps(asdict(model.config))}
+def save_model(run: Run, model: GPT, tokenizer: Tokenizer | None = None, form: str | None = None) -> None:
+    """Write model.safetensors (parameters and GPTConfig; a tied table once) and the tokenizer into a run folder.
+
+    form: how the model reads a question, if it was tuned to answer: "instruction" is chapter 10's template.
+    """
+    metadata = {"config": json.dumps(asdict(model.config))} | ({"form": form} if form else {})
     mg.serialization.save(run / "model.safetensors", dict(model.named_parameters()), metadata=metadata)
     if tokenizer is not None:
         tokenizer.save(run / "tokenizer.tiktoken")
@@ -249,7 +255,9 @@ def load_model(folder: str | Path) -> tuple[GPT, Tokenizer]:
     """
     path = model_file(folder)
     arrays, metadata = mg.serialization.load(path)
-    model = GPT(config_from(metadata, path))
+    config = config_from(metadata, path)
+    check_layout(arrays, layout(config), path)
+    model = GPT(config)
     load_parameters(model, arrays, path)
     ranks = path.with_name("tokenizer.tiktoken")
     if not ranks.exists():
@@ -268,9 +276,50 @@ def config_from(metadata: dict[str, str], path: Path) -> GPTConfig:
     if "config" not in metadata:
         raise CheckpointError(f"{path} does not contain the shape of a GPT; use a file that save_model wrote")
     try:
-        return GPTConfig(**json.loads(metadata["config"]))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from error
+        return from_object(GPTConfig, parse_json(metadata["config"]), "config")
+    except ValueError as error:
+        raise CheckpointError(f"{path} describes a GPT that this version does not know: {error}") from None
+
+
+def layout(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name and shape of every parameter of a GPT, without building it.
+
+    >>> list(layout(GPTConfig(vocab_size=9, context=8, n_layer=1, d_model=4, n_head=2)))[:2]
+    [('wte.weight', (9, 4)), ('wpe.weight', (8, 4))]
+    """
+    V, T, C, F = config.vocab_size, config.context, config.d_model, config.d_gated
+    heads = config.n_head + 2 * (config.n_kv_head or config.n_head)  # of queries, keys and values
+    matrices = {"attn.c_attn": (C // config.n_head * heads, C), "attn.c_proj": (C, C)}
+    matrices |= {"mlp.c_fc": (2 * F, C), "mlp.c_proj": (C, F)} if F else {"mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
+
+    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (C,)
+        if config.bias and not config.rms_eps:
+            yield f"{name}.bias", (C,)
+
+    yield "wte.weight", (V, C)
+    if not config.rotary:
+        yield "wpe.weight", (T, C)
+    for i in range(config.n_layer):
+        for part, shape in matrices.items():
+            yield f"h.{i}.{part}.weight", shape
+            if config.bias and not (F and part.startswith("mlp")):
+                yield f"h.{i}.{part}.bias", shape[:1]
+        yield from (*norm(f"h.{i}.ln_1"), *norm(f"h.{i}.ln_2"))
+    yield from norm("ln_f")
+    if not config.tied:
+        yield "lm_head.weight", (V, C)
+
+
+def check_layout(arrays: Mapping[str, np.ndarray], expected: Iterable[tuple[str, tuple[int, ...]]], path: Path) -> None:
+    """Raise CheckpointError unless a file holds arrays of these names and shapes.
+
+    It comes before the model is built: a file of a few kB may describe a model that fills the memory.
+    """
+    for name, shape in expected:  # the first missing array ends the loop, even if n_layer claims a billion
+        if name not in arrays or arrays[name].shape != shape:
+            got = arrays[name].shape if name in arrays else "none"
+            raise CheckpointError(f"{path} holds another model's parameters: expected {name} of shape {shape}, got {got}")
 
 
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────────

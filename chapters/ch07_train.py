@@ -29,7 +29,7 @@ from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.support.batches import Batches
 from chapters.support.checkpoint import TrainingCheckpoint, deferred_interrupt
-from chapters.support.command import OnDevice, above, at_least, at_least_one, command
+from chapters.support.command import OnDevice, above, at_least, at_least_one, command, progress_bar
 from chapters.support.readers import read_text
 from chapters.support.run_folder import WHAT_TO_DO, History, Run, RunError
 from minigrad import Tensor
@@ -117,7 +117,7 @@ def train(
     optimizer = make_optimizer(model, config)
     state = TrainingCheckpoint(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes if asked to
     model.train()
-    bar = tqdm(total=config.steps, initial=state.step, unit="step", disable=None)
+    bar = progress_bar(config.steps, state.step, "step")
     with deferred_interrupt() as interrupts, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
         if state.step == 0 and validation is not None:
             state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)

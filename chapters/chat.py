@@ -1,8 +1,11 @@
 """Chat with a model in the terminal, token by token.
 
     python -m chapters.chat --model smollm2
-    python -m chapters.chat --model runs/main/sft --form instruction
-    python -m chapters.chat --model gpt2 --form text          # continues your text
+    python -m chapters.chat --model runs/main/assistant
+    python -m chapters.chat --model gpt2                      # a base model continues your text
+
+A model that was tuned to answer reads your question in the layout that it was tuned on; --form overrides the choice. Ctrl-C
+stops an answer. At the prompt an empty line, Ctrl-C or Ctrl-D ends the conversation.
 
 A token is a few bytes, and a character may need several tokens, so the terminal shows a character once it is complete.
 """
@@ -17,20 +20,34 @@ from typing import Any, Literal
 import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch09.decoder import Decoder
-from chapters.ch09.load import load
+from chapters.ch09.load import form_of, load
 from chapters.ch09.smollm2 import chat_ids
 from chapters.support.command import OnDevice, command
 
+DESCRIPTIONS = {
+    "turns": "an assistant, which reads the whole conversation",
+    "instruction": "an assistant, which reads each instruction alone, in chapter 10's template (--form text: no template)",
+    "text": "continues your text (--form instruction: asks in chapter 10's template)",
+}
+
 
 class Conversation:
-    """The turns so far, and the form in which the model reads them."""
+    """The turns so far, and the form in which the model reads them.
 
-    def __init__(self, tokenizer: Tokenizer, form: str) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        form: "turns", "instruction" or "text"; with "auto", the form that the model was tuned on, else turns if the
+            tokenizer marks them, else text.
+        tuned_on: the form noted in the model's file, None if there is no note.
+        room: the model's context in tokens. What does not fit is left out, and `left_out` says so; None: no limit.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, form: str, tuned_on: str | None = None, room: int | None = None) -> None:
+        self.tokenizer, self.room = tokenizer, room
         self.turns: list[tuple[str, str]] = []
+        self.left_out = ""
         marks_turns = "<|im_start|>" in getattr(tokenizer, "special_tokens", ())
         if form == "auto":
-            form = "turns" if marks_turns else "text"
+            form = tuned_on if tuned_on in DESCRIPTIONS else "turns" if marks_turns else "text"
         if form == "turns" and not marks_turns:
             raise ValueError("--form turns: this model's tokenizer marks no turns; use --form text or --form instruction")
         self.form = form
@@ -40,9 +57,22 @@ class Conversation:
 
     def ask(self, text: str) -> list[int]:
         """The token ids that the model reads before it answers."""
+        self.turns.append(("user", text))
+        self.left_out, ids = "", self.layout()
+        if self.room is None:
+            return ids
+        while len(ids) > self.room and self.form == "turns" and len(self.turns) > 1:
+            del self.turns[:2]  # the oldest question and its answer
+            self.left_out, ids = f"the context of {self.room} tokens is full, so the oldest turns were cropped", self.layout()
+        if len(ids) > self.room:
+            self.left_out = f"the context has {self.room} tokens, so the first {len(ids) - self.room} tokens were cropped"
+        return ids[-self.room :]
+
+    def layout(self) -> list[int]:
+        """The tokens of the whole conversation, or of the last question alone if the model was not tuned on turns."""
         if self.form == "turns":
-            self.turns.append(("user", text))
             return chat_ids(self.tokenizer, self.turns)
+        text = self.turns[-1][1]
         if self.form == "instruction":
             from chapters.ch10.sft import format_prompt
 
@@ -67,13 +97,13 @@ def whole_characters(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[st
 
 @dataclass
 class Settings(OnDevice):
-    """Chat with a model. An empty line ends the conversation."""
+    """Chat with a model. Ctrl-C stops an answer; an empty line ends the conversation."""
 
     model: str = "smollm2"  # smollm2, a .gguf file, a published GPT-2, a folder of its files, or a run folder
     prompt: tuple[str, ...] = ()  # questions to ask one after the other, instead of typing
-    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # layout of a question; with text, the model continues it
+    form: Literal["auto", "turns", "instruction", "text"] = "auto"  # layout of a question; auto: as the model was tuned
     max_new_tokens: int = 200  # largest number of tokens in an answer
-    temperature: float = 0.7  # sampling temperature; 0 takes the likeliest token
+    temperature: float = 0.2  # sampling temperature, as SmolLM2's authors advise; 0 takes the likeliest token
     top_k: int | None = None  # number of likeliest tokens to draw from
     top_p: float | None = 0.9  # probability of the nucleus to draw from
     int8: bool = False  # 8-bit weights, a quarter of the memory traffic
@@ -91,11 +121,15 @@ def answer(
 ) -> tuple[str, int, float, float]:
     """Answer one question and show the answer piece by piece.
 
+    Ctrl-C ends the answer early; what has been said by then counts as the answer.
+
     Returns:
         The answer, its number of tokens, the seconds until the first token, and the seconds after it.
     """
     sampling: dict[str, Any] = dict(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
     ids = conversation.ask(text)
+    if conversation.left_out:
+        show(f"[{conversation.left_out}]\n")
     times = [time.perf_counter()]
 
     def timed_tokens() -> Iterator[int]:
@@ -105,9 +139,14 @@ def answer(
             yield token
 
     pieces = []
-    for piece in whole_characters(conversation.tokenizer, timed_tokens()):
-        pieces.append(piece)
-        show(piece)
+    try:
+        for piece in whole_characters(conversation.tokenizer, timed_tokens()):
+            pieces.append(piece)
+            show(piece)
+    except KeyboardInterrupt:
+        show(" [stopped]")
+    if len(ids) + len(times) - 1 > decoder.room:
+        show(f"\n[the answer went past the context of {decoder.room} tokens, and the model no longer saw the beginning]")
     conversation.answered("".join(pieces))
     first, last = times[min(1, len(times) - 1)], times[-1]
     return "".join(pieces), len(times) - 1, first - times[0], last - first
@@ -123,7 +162,8 @@ def questions(settings: Settings) -> Iterator[str]:
     while True:
         try:
             text = input("> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
+            print()
             return
         if not text.strip():
             return
@@ -134,7 +174,9 @@ def main(settings: Settings) -> None:
     if settings.quick:
         settings.max_new_tokens = min(settings.max_new_tokens, 20)
     gpt, tokenizer = load(settings.model)
-    decoder, conversation = Decoder(gpt, settings.int8), Conversation(tokenizer, settings.form)
+    conversation = Conversation(tokenizer, settings.form, form_of(settings.model), gpt.config.context)
+    print(f"{settings.model}: {DESCRIPTIONS[conversation.form]}")
+    decoder = Decoder(gpt, settings.int8)
     generator = mg.Generator(settings.seed)
     for _ in decoder.write([tokenizer.eos_id], 2, temperature=0):  # compiles the kernels before the first question
         pass

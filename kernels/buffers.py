@@ -14,13 +14,7 @@ def write(value: np.ndarray, out: np.ndarray | None, accumulate: bool = False) -
 
 
 def result(out: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
-    """A C-contiguous float32 array to compute into: `out` if it is suitable, else a new array.
-
-    Raises:
-        ValueError: if `out` has another shape.
-    """
-    if out is not None and out.shape != tuple(shape):
-        raise ValueError(f"out must have shape {tuple(shape)}, got {out.shape}")
+    """A C-contiguous float32 array to compute into: `out` if it is suitable, else a new array."""
     if out is not None and out.dtype == np.float32 and out.flags.c_contiguous:
         return out
     return np.empty(shape, np.float32)

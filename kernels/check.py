@@ -31,6 +31,7 @@ import kernels
 from kernels import cases, emulator, gpu
 from kernels.arrays import require
 from kernels.bench import gpu_kernels
+from kernels.terminal import fail, guard_streams, whole_number
 
 # The command must end within 8 minutes. So it stops compute-sanitizer's tools SANITIZED_BY seconds after its start, but lets
 # them run for at least SHORTEST_TIME seconds.
@@ -200,6 +201,7 @@ STEPS: Mapping[str, Step] = {"correct": correct, "gradients": gradients, "speed"
 
 def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check", arguments: Sequence[str] | None = None):
     """The command line: run these steps in this order, and exit with 1 if a step failed."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog=prog, description="Check and measure every CUDA kernel.")
     parser.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="a GPU, or this CPU with small shapes")
     parser.add_argument("--out", default="check", help="folder for check.json and the logs")
@@ -207,19 +209,26 @@ def main(steps: Mapping[str, Step] = STEPS, prog: str = "python -m kernels.check
     parser.add_argument("--only", nargs="+", metavar="STEP", choices=tuple(steps), default=tuple(steps), help=only)
     parser.add_argument("--small", action="store_true", help="small shapes only")
     parser.add_argument(
-        "--cases", type=int, nargs="+", metavar="NUMBER", help="numbers of the cases that the step `correct` runs"
+        "--cases", type=whole_number(0), nargs="+", metavar="NUMBER", help="numbers of the cases that the step `correct` runs"
     )
-    parser.add_argument("--seed", type=int, help="seed of the random shapes (default: a new seed each time)")
+    parser.add_argument("--seed", type=whole_number(0), help="seed of the random shapes (default: a new seed each time)")
     options = parser.parse_args(arguments)
     emulated = options.device == "emulator"
     try:
         xp = np if emulated else require("cuda")
     except RuntimeError as error:
-        sys.exit(str(error))
+        fail(error)
     if emulated and not emulator.available():
-        sys.exit("kernels.check: expected g++ for --device emulator, got none; install it")
+        fail("kernels.check: expected g++ for --device emulator, got none; install it")
     seed = int(np.random.default_rng().integers(2**32)) if options.seed is None else options.seed
-    report = Report(options.out, gpu.device(xp.empty(0)).name)
+    if options.cases:
+        count = sum(1 for _ in cases.cases(np.random.default_rng(seed), options.small or emulated))
+        if max(options.cases) >= count:
+            fail(f"--cases: expected numbers from 0 to {count - 1}, got {max(options.cases)}; choose some of them")
+    try:
+        report = Report(options.out, gpu.device(xp.empty(0)).name)
+    except OSError as error:
+        fail(f"--out: expected a folder to write to, got {options.out} ({error.strerror}); choose another")
     check = Check(report, options.device, xp, options.small or emulated, seed, options.cases)
     for name, step in steps.items():
         if name not in options.only:

@@ -67,7 +67,7 @@ def copying_ladder(reference: Callable, rungs: Sequence[Callable], kernel: Calla
         """all cores: the engine's kernel"""
         return array_of(kernel(*arguments[:-1], out=arguments[-1], **settings))
 
-    operation, amount = reference.__module__.split(".")[1], arrays[0].nbytes + arrays[-1].nbytes
+    operation, amount = reference.__module__.split(".")[-2], arrays[0].nbytes + arrays[-1].nbytes
     return Ladder(operation, "forward", arrays[0].shape, (whole_arrays, *rungs, threads), arrays, amount, "copy")
 
 

@@ -192,7 +192,7 @@ class _Announcer(event.Listener):
         dispatcher = event.data["dispatcher"]
         if dispatcher in _KERNELS:
             function = dispatcher.py_func
-            folder, name = function.__module__.split(".")[1], function.__name__.strip("_")
+            folder, name = function.__module__.split(".")[-2], function.__name__.strip("_")
             print(f"compiling the {folder} kernel {name!r} for this processor", file=sys.stderr, flush=True)
 
     def on_end(self, event):
@@ -260,19 +260,10 @@ def address(array):
     return array.ctypes.data
 
 
-def check_indices(indices: np.ndarray, n: int, operation: str, ignore_index: int | None = None) -> np.ndarray:
-    """The indices as a contiguous int64 array.
-
-    Raises:
-        IndexError: if an index is outside 0…n−1 and is not `ignore_index`.
-    """
-    indices = np.ascontiguousarray(indices, np.int64)
-    wrong = (indices < 0) | (indices >= n)
-    if ignore_index is not None:
-        wrong &= indices != ignore_index
-    if wrong.any():
-        raise IndexError(f"{operation}: expected indices in 0…{n - 1}, got {indices[wrong].flat[0]}")
-    return indices if indices.flags.writeable else indices.copy()
+def as_indices(indices: np.ndarray) -> np.ndarray:
+    """Indices of any shape as a writable contiguous int64 array of one dimension; a view if possible."""
+    flat = np.ascontiguousarray(indices, np.int64).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
 
 
 _scratch = np.empty(0, np.float32)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels import SETS, KernelSet, launch
+from kernels.terminal import guard_streams
 
 ROWS, WIDTH, HEADS = 16, 32, 2
 
@@ -82,7 +83,8 @@ def precompile() -> None:
         import_module(f"kernels.{operation}.cpu")
     if launch.get_num_threads() < 2 or not launch.cached():
         return
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    root = Path(__file__).parents[len(__package__.split("."))]  # the folder of the outermost package
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     with without_interrupt():  # Ctrl-C is for this process, which then ends the others
         processes = [
             subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})
@@ -98,6 +100,7 @@ def precompile() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile the shares that the command line names; without any, compile all in processes of their own."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
     parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
     shares = parser.parse_args(arguments).shares

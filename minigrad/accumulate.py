@@ -45,10 +45,12 @@ class GradientSums:
     (The parameters named tensor and node are an engine.TensorBase and an engine.Node; engine imports this file.)
 
     in_place: whether Context.take may return a sum. It may not under detect_anomaly: an error must leave .grad unchanged.
+    into_leaves: whether a leaf's sum is added to its .grad.
     """
 
-    def __init__(self, in_place: bool = True):
-        self._in_place = in_place
+    def __init__(self, in_place: bool = True, into_leaves: bool = True):
+        self._in_place, self._into_leaves = in_place, into_leaves
+        self._leaves: dict[Any, _Sum] = {}  # leaf with hooks -> the sum that the hooks wait for
         self._sums: dict[Any, list[_Sum | None]] = {}  # node -> the sum for each of its outputs
         self._node: Any = None  # the node whose backward pass is running or has just run
         self._output_grads: list[Any] = []  # its output gradients
@@ -61,6 +63,9 @@ class GradientSums:
         if sums is None:
             return None
         self._node, self._output_grads = node, [None if s is None else s.array for s in sums]
+        for index, hooks in (node.hooks or {}).items():
+            if self._output_grads[index] is not None:
+                self._output_grads[index] = hooks.run(self._output_grads[index])
         self._taken.clear()
         return self._output_grads
 
@@ -72,15 +77,6 @@ class GradientSums:
         """Add a gradient, an array of the tensor's shape and dtype, to the tensor's sum."""
         owned = grad.base is None and self._arrays.count(id(grad)) == 1
         taken = id(tensor) in self._taken  # then grad is the whole sum
-        if tensor.node is None or tensor.retains_grad:
-            if tensor.grad is None:
-                tensor.grad = tensor.result_class(grad if owned and tensor.node is None else grad.copy())
-            else:
-                if not taken:
-                    tensor.grad.array += grad
-                elif grad is not tensor.grad.array:  # else the kernel has already added to it
-                    tensor.grad.array[...] = grad
-                tensor.grad.changed()
         if tensor.node is not None:
             sums = self._sums.setdefault(tensor.node, [None] * len(tensor.node.outputs))
             earlier = sums[tensor.index]
@@ -88,15 +84,41 @@ class GradientSums:
                 sums[tensor.index] = _Sum(grad, owned)
             else:
                 earlier.add(grad)
+        elif tensor.hooks:
+            if tensor in self._leaves:
+                self._leaves[tensor].add(grad)
+            else:
+                self._leaves[tensor] = _Sum(grad, owned)
+        elif self._into_leaves:
+            self._add_to_leaf(tensor, grad, owned, taken)
+
+    def _add_to_leaf(self, leaf, grad, owned, taken):
+        if leaf.grad is None:
+            leaf.grad = leaf.result_class(grad if owned else grad.copy())
+        else:
+            if not taken:
+                leaf.grad.array += grad
+            elif grad is not leaf.grad.array:  # else the kernel has already added to it
+                leaf.grad.array[...] = grad
+            leaf.grad.changed()
+
+    def finish(self) -> None:
+        """Run the hooks of the leaves, whose sums are complete now."""
+        for leaf, total in self._leaves.items():
+            grad = leaf.hooks.run(total.array)
+            if self._into_leaves:
+                self._add_to_leaf(leaf, grad, owned=False, taken=False)
 
     def take(self, i: int, to_write: bool) -> Any:
         """The sum so far for input i of the running node, or None; see Context.take."""
         inputs = self._node.inputs
         tensor = inputs[i]
-        if not self._in_place or tensor is None or tensor.retains_grad or sum(tensor is t for t in inputs) > 1:
+        if not self._in_place or tensor is None or sum(tensor is t for t in inputs) > 1:
             return None
         if tensor.node is not None:
             earlier = self._sums.get(tensor.node, [None] * (tensor.index + 1))[tensor.index]
+        elif tensor.hooks or not self._into_leaves:
+            return None
         else:
             earlier = None if tensor.grad is None else _Sum(tensor.grad.array, True)
         if earlier is None or to_write and not (earlier.owned and self._is_apart(earlier.array)):

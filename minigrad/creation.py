@@ -151,6 +151,19 @@ def randn(
     return _on_device(numbers, dtype, device, requires_grad)
 
 
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Standard normal numbers of the shape, dtype and device of another tensor."""
+    dtype, device = dtype or input.dtype, device or input.device
+    return randn(*input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
 def rand(
     *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -185,6 +198,31 @@ def randint(
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64, device: str | None = None) -> Tensor:
     """The numbers 0 … n − 1 in random order."""
     return _on_device((generator or default_generator).numpy.permutation(n), dtype, device)
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+    """Indices drawn with these probabilities, or numbers proportional to them.  input: (V,) or (R, V) -> (..., num_samples).
+
+    Without replacement, the indices of a row differ. The numbers are not PyTorch's.
+    """
+    if input.ndim not in (1, 2) or input.dtype.kind != "f":
+        raise RuntimeError(f"multinomial: expected floats of 1 or 2 dimensions, got {input.dtype} and shape {input.shape}")
+    weights = kernels.to_device(input.array, "cpu").astype(np.float64)
+    possible = np.count_nonzero(weights, axis=-1).min(initial=weights.shape[-1])
+    if not np.isfinite(weights).all() or (weights < 0).any() or not possible:
+        raise RuntimeError("multinomial: expected probabilities of at least 0, finite and not all 0 in a row")
+    if num_samples < 1 or not replacement and num_samples > possible:
+        raise RuntimeError(f"multinomial: cannot draw {num_samples} of {possible} possible indices without replacement")
+    rng = (generator or default_generator).numpy
+    if replacement:  # the first index at which the running sum of probabilities exceeds a uniform number
+        edges = weights.cumsum(-1)[..., None, :]
+        uniform = rng.random((*input.shape[:-1], num_samples, 1)) * edges[..., -1:]
+        return Tensor(kernels.to_device((edges <= uniform).sum(-1), input.device))
+    # An index whose clock has rate w rings at −log(u)/w. The order in which they ring is an order of draws.
+    with np.errstate(divide="ignore"):
+        rings = rng.exponential(size=weights.shape) / weights
+    order = rings.argsort(-1)[..., :num_samples]
+    return Tensor(kernels.to_device(np.ascontiguousarray(order), input.device))
 
 
 def is_tensor(value: Any) -> bool:

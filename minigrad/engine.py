@@ -14,6 +14,7 @@ import numpy as np
 
 import kernels
 from minigrad.accumulate import GradientSums
+from minigrad.hooks import Hooks
 from minigrad.modes import mode, no_grad
 from minigrad.writes import note_write, now, written_since
 
@@ -28,10 +29,10 @@ class TensorBase:
         requires_grad: whether backward() computes a gradient for this tensor.
         grad: the gradient, a tensor of the same shape and dtype; None before backward().
         node, index: the Node that computed this tensor, and the tensor's number among the node's outputs. A leaf has no node.
-        retains_grad: whether an interior tensor stores its gradient too.
+        hooks: the functions that a leaf's gradient passes through (hooks.py); None without any.
     """
 
-    __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "retains_grad", "__weakref__")
+    __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "hooks", "__weakref__")
 
     # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
     # it, because this file cannot import tensor.py; PyTorch's C++ engine is told its Python class in the same way.
@@ -45,7 +46,7 @@ class TensorBase:
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")
         self.array, self._requires_grad, self.node, self.index = array, requires_grad, node, index
         self._grad: Any = None
-        self.retains_grad = False
+        self.hooks: Hooks | None = None
 
     @property
     def requires_grad(self) -> bool:
@@ -109,21 +110,11 @@ class TensorBase:
         >>> x.grad
         tensor([2., 4., 6.])
         """
-        upstream = self._upstream(gradient)
-        with no_grad():
-            sums = GradientSums(in_place=not mode.detect_anomaly)  # the gradients that have arrived so far
-            sums.add(self, upstream)
-            for node in topological_order(self):  # each node after all nodes that used its outputs
-                output_grads = sums.pop(node)
-                if output_grads is None:
-                    continue  # no gradient reached this node
-                for tensor, grad in zip(node.inputs, node.backward(output_grads, sums)):
-                    if grad is not None:
-                        sums.add(tensor, grad)
-                if not retain_graph:
-                    node.release()
+        sums = GradientSums(in_place=not mode.detect_anomaly)
+        walk_back([self], [self.upstream(gradient)], sums, retain_graph)
 
-    def _upstream(self, gradient):
+    def upstream(self, gradient: "TensorBase | None") -> Any:
+        """The array that backward(gradient) starts from.  Raises TypeError or RuntimeError if the gradient does not fit."""
         if not self.requires_grad:
             raise RuntimeError("backward: this tensor does not require grad; compute it from a tensor with requires_grad=True")
         if gradient is None:
@@ -137,14 +128,38 @@ class TensorBase:
         return gradient.array.astype(self.dtype, copy=False)
 
 
-def topological_order(root: TensorBase) -> list["Node"]:
-    """The nodes behind `root`, each before the nodes that computed its inputs.
+def walk_back(roots: Sequence[TensorBase], upstreams: Sequence[Any], sums: GradientSums, retain_graph: bool) -> None:
+    """Turn the upstream gradients of the roots into gradients of everything behind them.
+
+    Args:
+        roots: the tensors to start from.
+        upstreams: the gradient of each root, an array.
+        sums: adds up the gradients of each tensor as they arrive.
+        retain_graph: keep the operations' saved arrays.
+    """
+    with no_grad():
+        for root, upstream in zip(roots, upstreams):
+            sums.add(root, upstream)
+        for node in topological_order(roots):  # each node after all nodes that used its outputs
+            output_grads = sums.pop(node)
+            if output_grads is None:
+                continue  # no gradient reached this node
+            for tensor, grad in zip(node.inputs, node.backward(output_grads, sums)):
+                if grad is not None:
+                    sums.add(tensor, grad)
+            if not retain_graph:
+                node.release()
+        sums.finish()
+
+
+def topological_order(roots: Sequence[TensorBase]) -> list["Node"]:
+    """The nodes behind the roots, each before the nodes that computed its inputs.
 
     This is a depth-first walk with a stack of its own: a graph of 100,000 nodes would exceed Python's recursion limit. A node
     joins the list after all nodes behind it; the reversed list is the order.
     """
     order, seen = [], set()
-    stack = [(root.node, False)] if root.node is not None else []
+    stack = [(root.node, False) for root in roots if root.node is not None]
     while stack:
         node, inputs_done = stack.pop()
         if inputs_done:
@@ -152,7 +167,7 @@ def topological_order(root: TensorBase) -> list["Node"]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((t.node, False) for t in node.inputs if t is not None and t.node is not None)
+            stack.extend((before, False) for before in node.input_nodes())
     return order[::-1]
 
 
@@ -165,17 +180,34 @@ class Node:
         inputs: per positional argument, the tensor if it needs a gradient, else None.
         outputs: the shape and dtype of each result.
         time: when the forward pass ended. If a saved array is written to afterwards, backward() refuses.
+        hooks: the number of an output -> the functions that its gradient passes through (hooks.py); None without any.
     """
 
-    __slots__ = ("function", "ctx", "inputs", "outputs", "time", "__weakref__")
+    __slots__ = ("function", "ctx", "inputs", "outputs", "time", "hooks", "__weakref__")
 
     def __init__(self, function: Any, ctx: Any, inputs: Sequence[TensorBase | None], outputs: Sequence[Any]):
         self.function, self.ctx, self.inputs = function, ctx, inputs
         self.outputs = [(a.shape, a.dtype) for a in outputs]
         self.time = now()
+        self.hooks: dict[int, Hooks] | None = None
 
     def __repr__(self) -> str:
         return f"<{self.function.__name__}>"
+
+    def name(self) -> str:
+        """The name of the Function."""
+        return self.function.__name__
+
+    def input_nodes(self) -> list["Node"]:
+        """The nodes that computed the inputs.  Raises RuntimeError if an input has since been replaced by a change in place."""
+        nodes = [t.node for t in self.inputs if t is not None and t.node is not None]
+        for node in nodes:
+            if node.time >= self.time:  # the node that computed an input ran before this one
+                raise RuntimeError(
+                    f"backward: {self} used a tensor of shape {node.outputs[0][0]} that {node} changed in place since; "
+                    "change a .clone(), or compute a new tensor (a = a + b)"
+                )
+        return nodes
 
     def release(self) -> None:
         """Release everything that the forward pass saved."""

@@ -82,6 +82,13 @@ def smoothed_cross_entropy(logits: mg.Tensor) -> mg.Tensor:
     return F.cross_entropy(logits, TARGETS.to(logits.device), reduction="sum", label_smoothing=0.1)
 
 
+def changed_in_place(a: mg.Tensor, b: mg.Tensor) -> mg.Tensor:
+    """Recorded changes in place: the gradient goes through each of them."""
+    y = (a * b).add_(b).masked_fill_(MASK.to(a.device), 3.0)
+    y *= 0.5
+    return y
+
+
 def weighted_binary_cross_entropy(logits: mg.Tensor, targets: mg.Tensor, pos_weight: mg.Tensor) -> mg.Tensor:
     """Binary cross-entropy of logits, with a factor on the loss of class 1."""
     return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
@@ -105,6 +112,8 @@ CASES = [
     Case("rsqrt", "(7,)", mg.rsqrt, ((7,),), positive),
     Case("abs", "(7,)", mg.abs, ((7,),), away_from_zero),
     Case("square", "(7,)", mg.square, ((7,),)),
+    Case("cos", "and sin, (3, 5)", lambda a: a.cos() + (a * 2).sin(), ((3, 5),)),
+    Case("remainder", "(3, 5) % (5,)", lambda a, b: a % b, ((3, 5), (5,)), lambda x: np.round(x, 1) + 0.03),
     Case("clamp", "to [-0.5, 0.7]", lambda a: a.clamp(-0.5, 0.7), ((4, 5),), lambda x: np.round(x, 1) + 0.03),
     Case("maximum", "(3, 5), (5,)", mg.maximum, ((3, 5), (5,))),
     Case("minimum", "(3, 5), (5,)", mg.minimum, ((3, 5), (5,))),
@@ -114,12 +123,14 @@ CASES = [
     Case("relu", "(3, 5)", mg.relu, ((3, 5),), away_from_zero),
     Case("gelu", "exact, (3, 33)", F.gelu, ((3, 33),)),
     Case("gelu", "tanh, (1, 129)", lambda a: F.gelu(a, "tanh"), ((1, 129),)),
+    Case("silu", "(3, 5), up to ±40", lambda a: F.silu(a * 20), ((3, 5),)),
     Case("sum", "all of (2, 3, 4)", lambda a: a.sum(), ((2, 3, 4),)),
     Case("sum", "dims (0, 2), keepdim", lambda a: a.sum((0, 2), keepdim=True), ((2, 3, 4),)),
     Case("mean", "dim 1", lambda a: a.mean(1), ((2, 3, 4),)),
     Case("var", "dim -1", lambda a: a.var(-1), ((2, 5),)),
     Case("std", "biased, all", lambda a: a.std(correction=0), ((2, 5),)),
     Case("norm", "dim 0", lambda a: a.norm(dim=0), ((3, 5),)),
+    Case("normalize", "dim 1", F.normalize, ((3, 5),)),
     Case("max", "values along dim 1", lambda a: a.max(1).values, ((3, 5),), spread_out),
     Case("max", "all", lambda a: a.max(), ((3, 5),), spread_out),
     Case("min", "values along dim 0, keepdim", lambda a: a.min(0, keepdim=True).values, ((3, 5),), spread_out),
@@ -133,7 +144,12 @@ CASES = [
     Case("permute", "(2, 0, 1)", lambda a: a.permute(2, 0, 1), ((2, 3, 4),)),
     Case("squeeze", "and unsqueeze", lambda a: a.squeeze(1).unsqueeze(0), ((2, 1, 3),)),
     Case("expand", "(3, 1) to (2, 3, 4)", lambda a: a.expand(2, 3, 4), ((3, 1),)),
+    Case("repeat", "(3, 2) by (2, 1, 3)", lambda a: a.repeat(2, 1, 3), ((3, 2),)),
+    Case("flip", "both of (3, 5)", lambda a: a.flip(0, 1), ((3, 5),)),
+    Case("roll", "(3, 5) by 1 and -2", lambda a: a.roll((1, -2), (0, 1)), ((3, 5),)),
+    Case("pad", "(2, 3), and cut", lambda a: F.pad(a, (-1, 2, 1, 0), value=3.0), ((2, 3),)),
     Case("clone", "(2, 3)", lambda a: a.clone(), ((2, 3),)),
+    Case("in place", "on an interior tensor", changed_in_place, ((3, 4), (3, 4))),
     Case("cat", "(2, 3), (2, 1), (2, 3) along 1", lambda a, b, c: mg.cat([a, b, c], 1), ((2, 3), (2, 1), (2, 3))),
     Case("stack", "two, along dim 1", lambda a, b: mg.stack([a, b], 1), ((2, 3), (2, 3))),
     Case("split", "7 into 3, 3, 1", lambda a: a.split(3, 1), ((2, 7),)),
@@ -146,12 +162,23 @@ CASES = [
     Case("where", "(3, 4), (4,)", lambda a, b: mg.where(MASK.to(a.device), a, b), ((3, 4), (4,))),
     Case("masked_fill", "(3, 4)", lambda a: a.masked_fill(MASK.to(a.device), -7.0), ((3, 4),)),
     Case("gather", "dim 1, repeated", lambda a: a.gather(1, COLUMNS.to(a.device)), ((3, 4),)),
+    Case("scatter", "dim 1, src longer", lambda a, b: a.scatter(1, COLUMNS[:, :2].to(a.device), b), ((3, 4), (3, 3))),
+    Case("scatter", "one number", lambda a: a.scatter(1, COLUMNS.to(a.device), 2.0), ((3, 4),)),
+    Case("index_select", "dim 1, repeated", lambda a: a.index_select(1, COLUMNS[0].to(a.device)), ((3, 4),)),
+    Case("index_add", "repeated, 0.5", lambda a, b: a.index_add(1, COLUMNS[0].to(a.device), b, alpha=0.5), ((3, 4), (3, 3))),
+    Case("repeat_interleave", "dim 1", lambda a: a.repeat_interleave(mg.tensor([2, 0, 1], device=a.device), 1), ((2, 3),)),
+    Case("sort", "dim 0", lambda a: a.sort(0).values, ((3, 5),), spread_out),
+    Case("topk", "2 smallest of 5", lambda a: a.topk(2, largest=False).values, ((3, 5),), spread_out),
     Case("embedding", "ids repeated and unused", lambda w: F.embedding(IDS.to(w.device), w), ((7, 5),)),
     Case("dropout", "p = 0.4", lambda a: F.dropout(a, 0.4, generator=mg.Generator(5)), ((5, 7),)),
     Case("matmul", "(3, 5) @ (5, 2)", mg.matmul, ((3, 5), (5, 2))),
     Case("matmul", "vector @ vector", mg.matmul, ((5,), (5,))),
     Case("matmul", "(2, 1, 3, 5) @ (4, 5, 1)", mg.matmul, ((2, 1, 3, 5), (4, 5, 1))),
     Case("matmul", "(17, 33) @ (33, 19)ᵀ view", lambda a, b: a @ b.T, ((17, 33), (19, 33))),
+    Case("bmm", "(2, 3, 5) @ (2, 5, 1)", mg.bmm, ((2, 3, 5), (2, 5, 1))),
+    Case("outer", "(3,) and (5,)", mg.outer, ((3,), (5,))),
+    Case("einsum", "bhtd,bhsd->bths", lambda q, k: mg.einsum("bhtd,bhsd->bths", q, k), ((2, 3, 4, 5), (2, 3, 1, 5))),
+    Case("einsum", "diagonals and dots", lambda a, b: mg.einsum("ii...,j->ij...", a, b), ((3, 3, 2), (5,))),
     Case("linear", "(2, 3, 5) to 7, bias", F.linear, ((2, 3, 5), (7, 5), (7,))),
     Case("linear", "(1, 5) to 1, no bias", F.linear, ((1, 5), (1, 5))),
     Case("linear", "fused exact GELU", lambda x, w, b: F.linear(x, w, b, "gelu"), ((3, 5), (9, 5), (9,))),

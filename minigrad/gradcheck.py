@@ -39,6 +39,8 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 import kernels
+from kernels.arrays import require
+from kernels.terminal import fail, guard_streams, whole_number
 from minigrad.gradcases import CASES
 from minigrad.modes import no_grad
 from minigrad.tensor import Tensor
@@ -213,11 +215,12 @@ def _faulty_element(difference, grad, rng):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
+    guard_streams()
     parser = argparse.ArgumentParser(
         prog="python -m minigrad.gradcheck", description="Check every hand-written backward pass against finite differences."
     )
     parser.add_argument("--op", action="append", metavar="NAME", help="check this operation only (repeatable)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="random seed")
     parser.add_argument(
         "--kernels",
         default="reference",
@@ -225,12 +228,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="kernels to check: reference in float64 (the default), the others in float32",
     )
     args = parser.parse_args(argv)
-    if args.seed < 0:
-        parser.error(f"--seed: expected a whole number of at least 0, got {args.seed}")
     names = {case.op for case in CASES}
     unknown = set(args.op or ()) - names
     if unknown:
         parser.error(f"there is no operation {', '.join(sorted(unknown))}; choose from {', '.join(sorted(names))}")
+    if args.kernels in ("emulator", "cuda"):
+        try:
+            require(args.kernels)
+        except RuntimeError as error:
+            fail(error)
     cases = [case for case in CASES if not args.op or case.op in args.op]
     dtype = "float64" if args.kernels == "reference" else "float32"
     print(f"{'operation':<20} {'case':<34} {'worst error':>11}   where")

@@ -67,6 +67,13 @@ def no_grad(function: Callable | None = None) -> Any:
     return block if function is None else block(function)
 
 
+def inference_mode(function: Callable | bool = True) -> Any:
+    """no_grad under PyTorch's other name; inference_mode(False) changes nothing."""
+    if isinstance(function, bool):
+        return no_grad() if function else Switched("grad_enabled", mode.grad_enabled)
+    return no_grad(function)
+
+
 def enable_grad(function: Callable | None = None) -> Any:
     """Inside `with enable_grad():` operations build the graph, even within a no_grad block."""
     block = Switched("grad_enabled", True)

@@ -34,7 +34,7 @@ class Generator:
         """Restore a state from get_state()."""
         try:
             self.numpy.bit_generator.state = state
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"set_state: expected a state from get_state(), got another value: {error}") from error
         return self
 

@@ -1,22 +1,41 @@
-"""Saving and loading arrays as .safetensors, so that a file is either whole or absent.
+"""Saving and loading arrays as .safetensors, so that a file is either whole or absent, and read only if it is what was written.
 
 A file is written under a temporary name, synced to disk and then renamed. Renaming is atomic, so a crash or a full disk at any
 moment leaves the old file as it was.
+
+The file begins with the length of its header (8 bytes). The header is JSON and gives the dtype, shape and byte range of
+every tensor; the tensors' bytes follow. The file contains no code and is safe to open, whereas a pickled `.bin` or `.pt` can
+run any program. But its numbers may be wrong, so `read_header` checks all of them against the size of the file before anyone
+allocates memory. Our own files also hold a checksum, because a changed weight looks like any other weight.
+
+Source of the format: github.com/huggingface/safetensors, "Format".
 """
 
 import contextlib
 import json
+import math
 import os
 import secrets
-from typing import Any, Iterator, Mapping
+import zlib
+from typing import Any, Iterator, Mapping, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 import kernels
+from minigrad.checked_json import checksum, parse_json
 from minigrad.engine import TensorBase
 
 PathLike = str | os.PathLike[str]
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"}
+DTYPES |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
+WIDTHS = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}  # bytes of a number
+WIDTHS |= {"BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}  # NumPy lacks these
+MOST_HEADER = 4 << 20  # bytes; GPT-2 XL's header has 60,000, and in memory parsed JSON takes twenty times its length
+CHECKSUM, CRC = "minigrad.checksum", "minigrad-crc32:"  # name and beginning of the metadata's entry
+WHY_NO_PICKLES = (
+    "so it was not loaded: unpickling can run any code that its author put in; use the same model's model.safetensors"
+)
 
 
 class CheckpointError(RuntimeError):
@@ -70,27 +89,36 @@ def save(path: PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     write_atomically(path, _file_pieces(arrays, metadata))
 
 
-_DTYPE_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"}
-_DTYPE_NAMES |= {"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"}
-_DTYPE_NAMES |= {"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
-
-
 def _file_pieces(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None) -> Iterator[Any]:
     """The bytes of a .safetensors file: the header's length, the header in JSON, then each array's bytes."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     end = 0
     for name, array in arrays.items():
-        if array.dtype.name not in _DTYPE_NAMES:
+        if array.dtype not in names:
             raise CheckpointError(f"save: {name} has dtype {array.dtype}, which a .safetensors file cannot hold")
         begin, end = end, end + array.nbytes
-        header[name] = {"dtype": _DTYPE_NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
+    crc = checksum(header)
+    for array in arrays.values():
+        crc = zlib.crc32(_bytes_of(array), crc)
+    header = {"__metadata__": {**(metadata or {}), CHECKSUM: f"{CRC}{crc:08x}"}} | {name: header[name] for name in arrays}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8
+    if len(text) > MOST_HEADER:
+        raise CheckpointError(
+            f"save: expected a header of at most {MOST_HEADER:,} bytes, got {len(text):,}; save fewer tensors"
+        )
     yield len(text).to_bytes(8, "little") + text
     for array in arrays.values():
-        array = kernels.to_device(array, "cpu")
-        little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        yield np.ascontiguousarray(little_endian).reshape(-1).data.cast("B") if array.size else b""
+        yield _bytes_of(array)
+
+
+def _bytes_of(array: Any) -> Any:
+    """The bytes of an array in row-major order, little-endian."""
+    array = kernels.to_device(array, "cpu")
+    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(little_endian).reshape(-1).data.cast("B") if array.size else b""
 
 
 def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -100,12 +128,140 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ({name: array}, metadata).
 
     Raises:
-        CheckpointError: if the file is absent or damaged.
+        CheckpointError: if the file is absent, damaged, changed since `save` wrote it, or holds a dtype that NumPy lacks.
     """
+    entries, metadata = read_header(path)
+    arrays = {}
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        with open(path, "rb") as file:
+            for name, entry in entries.items():
+                if entry.dtype not in DTYPES:
+                    raise CheckpointError(f"{path}: {short(name)} is stored as {entry.dtype}, expected {', '.join(DTYPES)}")
+                array = np.empty(entry.shape, DTYPES[entry.dtype])
+                file.seek(entry.begin)
+                if array.size and file.readinto(array.reshape(-1).data.cast("B")) < array.nbytes:
+                    raise CheckpointError(f"{path} changed while it was read; load it again")
+                arrays[name] = array
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    return arrays, metadata
+
+
+# ── the checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Entry(NamedTuple):
+    """The place of one tensor in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  # bytes from the beginning of the file
+    end: int
+
+
+def read_header(path: PathLike) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors' places and the metadata of a .safetensors file.
+
+    Raises:
+        CheckpointError: unless the header describes exactly the bytes that follow, and the checksum, if there is one, fits.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            return _checked_header(path, file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a whole .safetensors file (truncated or damaged?): {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def load_metadata(path: PathLike) -> dict[str, str]:
+    """The metadata of a .safetensors file, without its arrays.  Raises CheckpointError if the file is absent or damaged."""
+    return read_header(path)[1]
+
+
+def damaged(path: str, problem: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a whole .safetensors file (truncated or damaged?): {problem}")
+
+
+def _checked_header(path: str, file: Any, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    first = file.read(8)
+    if len(first) < 8:
+        raise damaged(path, f"it has {size} bytes, which is too few")
+    length = int.from_bytes(first, "little")
+    too_long = length > min(size - 8, MOST_HEADER)
+    if too_long and first[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):  # a valid length may begin with these bytes too
+        raise CheckpointError(f"{path} is a pickled PyTorch file, whatever its name says, {WHY_NO_PICKLES}")
+    if length > size - 8:
+        raise damaged(path, f"it announces a header of {length:,} bytes but has {size:,} in all; fetch or write it again")
+    if length > MOST_HEADER:
+        raise damaged(path, f"it has a header of {length:,} bytes; no GPT needs more than {MOST_HEADER:,}")
+    try:
+        header = parse_json(file.read(length))
+    except ValueError as error:
+        raise damaged(path, f"its header is not JSON ({short(str(error), 100)})") from None
+    if not isinstance(header, dict):
+        raise damaged(path, "its header does not list tensors by name")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise damaged(path, "its metadata does not map names to texts")
+    entries = {name: _entry(path, name, fields, 8 + length, size) for name, fields in header.items()}
+    _check_cover(path, entries, 8 + length, size)
+    if CHECKSUM in metadata or any(value.startswith(CRC) for value in metadata.values()):
+        written = metadata.pop(CHECKSUM, "")
+        crc = checksum(({"__metadata__": metadata} if metadata else {}) | header)
+        while piece := file.read(1 << 16):
+            crc = zlib.crc32(piece, crc)
+        if written != f"{CRC}{crc:08x}":
+            raise damaged(path, "its checksum does not fit its contents; fetch or write it again")
+    return entries, metadata
+
+
+def _entry(path: str, name: str, fields: Any, begin: int, size: int) -> Entry:
+    """One tensor of the header, with every number checked against the size of the file."""
+
+    def wrong(problem: str) -> CheckpointError:
+        return damaged(path, f"tensor {short(name)} {problem}")
+
+    def are_sizes(values: Any, most: int) -> bool:
+        return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
+
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise wrong("is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise wrong(f"has the unknown dtype {short(dtype)}")
+    if not are_sizes(shape, size) or len(shape) > 8:
+        raise wrong(f"has the impossible shape {short(shape)}")
+    if not are_sizes(offsets, size - begin) or len(offsets) != 2:
+        raise wrong(f"lies at {short(offsets)}, outside the {size - begin:,} bytes of data")
+    if offsets[1] - offsets[0] != math.prod(shape) * WIDTHS[dtype]:
+        raise wrong(f"has {offsets[1] - offsets[0]:,} bytes, but {dtype} of shape {shape} needs a different number")
+    return Entry(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
+
+
+def _check_cover(path: str, entries: dict[str, Entry], begin: int, size: int) -> None:
+    """Check that every byte of the data belongs to exactly one tensor, as the format demands."""
+    at = begin
+    for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if entry.begin != at:
+            raise damaged(path, f"tensor {short(name)} does not begin where the one before it ends")
+        at = entry.end
+    if at != size:
+        raise damaged(path, f"{size - at:,} bytes at its end belong to no tensor")
+
+
+def check_weights(path: PathLike, name: str, array: np.ndarray) -> None:
+    """Raise CheckpointError unless an array from a file can be a model's weights: finite float numbers."""
+    if array.dtype.kind != "f":
+        raise CheckpointError(f"{path}: expected {short(name)} to hold float numbers, got {array.dtype}; use another file")
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path}: {short(name)} holds NaN or infinity; train again, or use an earlier file")
+
+
+def short(value: Any, most: int = 60) -> str:
+    """A value from an untrusted file in one line, short enough for an error message."""
+    if isinstance(value, list | tuple):
+        value = value[:8]
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= most else text[:most] + "…"

@@ -5,6 +5,7 @@ adds the rest: a tensor's properties, conversion to Python, NumPy and other dtyp
 """
 
 import builtins
+import weakref
 from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 
 import numpy as np
@@ -12,14 +13,29 @@ import numpy as np
 import kernels
 from minigrad.dtypes import bool_, float16, float32, float64, int32, int64
 from minigrad.engine import TensorBase, TensorT
+from minigrad.hooks import Hooks, RemovableHandle
 from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.ops.activations import ActivationMethods
-from minigrad.ops.arithmetic import ArithmeticMethods, add, bitwise_and, bitwise_or, clamp, div, mul, pow, sub
-from minigrad.ops.indexing import IndexingMethods
+from minigrad.ops.arithmetic import (
+    ArithmeticMethods,
+    add,
+    bitwise_and,
+    bitwise_or,
+    clamp,
+    div,
+    floor_divide,
+    mul,
+    pow,
+    remainder,
+    sub,
+)
+from minigrad.ops.indexing import IndexingMethods, Where, index_add, masked_fill, scatter
 from minigrad.ops.operands import KIND_RANK, Number, Operand, broadcast, check_in_place, fitting, to_dtype
 from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
+from minigrad.ops.sorting import SortingMethods
+from minigrad.random import default_generator
 
 __all__ = ["Tensor", "bool_", "detect_anomaly", "enable_grad", "float16", "float32", "float64", "int32", "int64"]
 __all__ += ["is_grad_enabled", "no_grad"]
@@ -27,7 +43,9 @@ __all__ += ["is_grad_enabled", "no_grad"]
 SelfT = TypeVar("SelfT", bound="Tensor")
 
 
-class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethods, IndexingMethods, ProductMethods):
+class Tensor(
+    ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethods, IndexingMethods, SortingMethods, ProductMethods
+):
     """A NumPy or CuPy array that can be differentiated through.
 
     >>> import minigrad as mg
@@ -156,8 +174,9 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
             else:
                 try:
                     dtype = np.dtype(target)
-                except TypeError:
-                    raise TypeError(f"to: expected a device ('cpu', 'cuda', 'emulator') or a dtype, got {target!r}") from None
+                except TypeError as error:
+                    expected = "a device ('cpu', 'cuda', 'emulator') or a dtype"
+                    raise TypeError(f"to: expected {expected}, got {target!r} ({error})") from None
                 result = to_dtype(result, dtype)
         return result
 
@@ -226,33 +245,103 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         self.requires_grad = requires_grad
         return self
 
+    @property
+    def grad_fn(self) -> Any:
+        """The graph's node that computed this tensor; None for a leaf. Its name() is the operation's."""
+        return self.node
+
+    def register_hook(self, hook: Callable[["Tensor"], "Tensor | None"]) -> RemovableHandle:
+        """Call hook(grad) when backward() has computed this tensor's gradient; a tensor that it returns replaces the gradient.
+
+        Returns a handle whose remove() removes the hook.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("register_hook: this tensor requires no gradient, so the hook would never run")
+        return self._hooks().add(hook)
+
+    def _hooks(self) -> Hooks:
+        if self.node is None:
+            self.hooks = self.hooks or Hooks(self)
+            return self.hooks
+        self.node.hooks = self.node.hooks or {}
+        return self.node.hooks.setdefault(self.index, Hooks(self))
+
     def retain_grad(self) -> None:
         """Store the gradient of this interior tensor in .grad too (leaves always store theirs)."""
         if not self.requires_grad:
             raise RuntimeError("retain_grad: this tensor requires no gradient, so there is none to store")
-        self.retains_grad = True
+        if self.node is None or self.retains_grad:
+            return
+        this = weakref.ref(self)
 
-    # ── in place: within no_grad(), or where no tensor involved requires grad ──
+        def store(grad: Tensor) -> None:
+            tensor = this()
+            if tensor is not None:
+                tensor.grad = grad if tensor.grad is None else tensor.grad + grad
 
-    def _assign(self: SelfT, name: str, compute: Callable[..., TensorBase], *operands: Any) -> SelfT:
+        self._hooks().store = store
+
+    @property
+    def retains_grad(self) -> builtins.bool:
+        """Whether retain_grad() was called on this interior tensor."""
+        hooks = self.node.hooks.get(self.index) if self.node is not None and self.node.hooks else None
+        return hooks is not None and hooks.store is not None
+
+    # ── in place ──
+    #
+    # A change in place to a tensor that an operation computed is recorded: the tensor becomes the result of the change, in the
+    # same memory. Whatever used the tensor before the change can no longer be differentiated, and says so (engine.py). Other
+    # tensors that require grad cannot be changed, except within no_grad().
+
+    def _assign(self: SelfT, name: str, compute: Callable[..., Any], *operands: Any) -> SelfT:
         """Write compute(self, *operands) into this tensor's memory."""
-        check_in_place(name, self, *operands)
-        result = compute(self, *operands)
+        recorded = self.node is not None and is_grad_enabled()
+        if recorded:
+            self._check_recordable(name)
+        else:
+            check_in_place(name, self, *operands)
+        # What the change saves for its backward pass must survive the change: it works on a copy.
+        before = Tensor(self.array.copy(), True, self.node, self.index) if recorded else self
+        result = compute(before, *(before if operand is self else operand for operand in operands))
         if KIND_RANK[result.dtype.kind] > KIND_RANK[self.dtype.kind]:
             raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {self.dtype}")
-        return self._write(name, result)
+        self._write(name, result.array)
+        if recorded:
+            result = to_dtype(result, self.dtype)
+            self.node, self.index = result.node, result.index
+        return self
 
-    def _write(self: SelfT, name: str, value: Operand) -> SelfT:
-        """Write a value into this tensor's memory, converted to its dtype."""
-        check_in_place(name, self, value)
-        array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
+    def _check_recordable(self, name: str) -> None:
+        """Raise RuntimeError if a change in place of this interior tensor would change other tensors of the graph."""
+        assert self.node is not None
+        if self.node.ctx is None:
+            raise RuntimeError(f"{name}: backward() has freed the graph behind this tensor; change a .detach() of it")
+        inputs = [t for t in self.node.inputs if t is not None]
+        if any(kernels.array_module(self.array).may_share_memory(self.array, t.array) for t in inputs):
+            raise RuntimeError(f"{name}: this tensor is a view of another tensor of the graph; change a .clone() of it")
+        if self.retains_grad:
+            raise RuntimeError(f"{name}: retain_grad() was called before this change in place; call it afterwards")
+
+    def _write(self, name: str, array: Any) -> None:
+        """Write an array into this tensor's memory, converted to its dtype."""
         if broadcast(name, self.shape, array.shape) != self.shape:
             raise RuntimeError(f"{name}: a result of shape {array.shape} cannot be written into shape {self.shape}")
         if any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape)):
             raise RuntimeError(f"{name}: several elements of this expanded tensor share memory; write into a .clone()")
         self.array[...] = array
         self.changed()
-        return self
+
+    def _replace(self: SelfT, name: str, value: Operand) -> SelfT:
+        """Write a value into this tensor's memory, whatever its dtype."""
+        array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
+        if self.node is None or not is_grad_enabled():
+            check_in_place(name, self, value)
+            self._write(name, array)
+            return self
+        broadcast(name, self.shape, array.shape)
+        everywhere = kernels.array_module(self.array).ones(self.shape, bool)
+        new = to_dtype(value, self.dtype) if isinstance(value, TensorBase) else array.astype(self.dtype)
+        return self._assign(name, lambda x, new: Where.apply(new, x, everywhere), new)
 
     def add_(self: SelfT, other: Operand, *, alpha: Number = 1) -> SelfT:
         """self += alpha · other."""
@@ -276,15 +365,46 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
 
     def copy_(self: SelfT, other: Operand) -> SelfT:
         """Copy the elements of another tensor into this tensor."""
-        return self._write("copy_", other)
+        return self._replace("copy_", other)
 
     def fill_(self: SelfT, value: Operand) -> SelfT:
         """Overwrite every element with one number."""
-        return self._write("fill_", value)
+        return self._replace("fill_", value)
 
     def zero_(self: SelfT) -> SelfT:
         """Overwrite every element with 0."""
-        return self._write("zero_", 0)
+        return self._replace("zero_", 0)
+
+    def masked_fill_(self: SelfT, mask: Any, value: Operand) -> SelfT:
+        """Overwrite the elements where mask is True with one number."""
+        return self._assign("masked_fill_", masked_fill, mask, value)
+
+    def normal_(self: SelfT, mean: builtins.float = 0.0, std: builtins.float = 1.0, *, generator: Any = None) -> SelfT:
+        """Overwrite every element with a normal number, drawn from `generator` (the default generator if None)."""
+        if self.dtype.kind != "f":
+            raise TypeError(f"normal_: expected a floating-point tensor, got {self.dtype}")
+        if isinstance(mean, Tensor) or isinstance(std, Tensor):
+            raise TypeError("normal_: expected numbers as mean and std, got a tensor; scale randn_like(…) instead")
+        if not std >= 0:
+            raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
+        numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)
+        return self._replace("normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
+
+    def index_add_(self: SelfT, dim: int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
+        """self[index[i]] += alpha · source[i] along `dim`; a repeated index adds several times."""
+        return self._assign("index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
+
+    def scatter_(self: SelfT, dim: int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
+        """scatter() into this tensor's memory."""
+        return self._assign("scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
+
+    def remainder_(self: SelfT, other: Operand) -> SelfT:
+        """self %= other."""
+        return self._assign("remainder_", remainder, other)
+
+    def floor_divide_(self: SelfT, other: Operand) -> SelfT:
+        """self //= other."""
+        return self._assign("floor_divide_", floor_divide, other)
 
     def pow_(self: SelfT, exponent: Operand) -> SelfT:
         """self **= exponent."""
@@ -299,6 +419,7 @@ class Tensor(ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethod
         return self._assign("bitwise_or_", bitwise_or, other)
 
     __iadd__, __isub__, __imul__, __itruediv__, __ipow__ = add_, sub_, mul_, div_, pow_
+    __ifloordiv__, __imod__ = floor_divide_, remainder_
     __iand__, __ior__ = bitwise_and_, bitwise_or_
 
 

@@ -4,9 +4,11 @@ import argparse
 from importlib import import_module
 
 from kernels.bench.contest import use_threads
+from kernels.terminal import guard_streams, new_file, whole_number
 
 
 def main():
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m chapters.bench", description="Measure whole models.")
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     step = commands.add_parser("step", help="training steps of three sizes beside PyTorch's, with a breakdown by kernel")
@@ -16,11 +18,11 @@ def main():
         "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
     )
     for command in (step, decode, gpt2_step):
-        command.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
+        command.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
     step.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="a size; repeatable (default: all)")
     step.add_argument("--compile", action="store_true", help="also measure torch.compile, which takes a minute a size")
-    decode.add_argument("--seconds", "--size", type=int, default=20, help="seconds to measure for (default: 20)")
-    decode.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
+    decode.add_argument("--seconds", "--size", type=whole_number(1), default=20, help="seconds to measure for (default: 20)")
+    decode.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
     gpu.add_argument("rest", nargs=argparse.REMAINDER)  # its own options are in kernels/check.py
     options, rest = parser.parse_known_args()
     if options.name == "gpu":

@@ -11,6 +11,7 @@ A folder holds `config.json` and `model.safetensors` as Hugging Face lays them o
 gpt2-xl or distilgpt2, in F32, F16 or BF16. Sources: Radford et al. 2019; the layout is transformers' GPT2LMHeadModel.
 """
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch01_tokenizer import END_OF_TEXT, Tokenizer
-from chapters.ch06_gpt import GPT, GPTConfig, save_model
+from chapters.ch06_gpt import GPT, GPTConfig, layout, save_model
 from chapters.ch08_sample import generate
-from chapters.ch09.weights import WHY_NO_PICKLES, WeightsFile
+from chapters.ch09.weights import WeightsFile
 from chapters.support.command import OnDevice, command
 from chapters.support.run_folder import Run
-from minigrad.serialization import CheckpointError, write_atomically
+from kernels.terminal import unguarded
+from minigrad.checked_json import parse_json
+from minigrad.serialization import WHY_NO_PICKLES, CheckpointError, short, write_atomically
 
 NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored (in, out): transformers calls it Conv1D
@@ -41,19 +44,6 @@ IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, st
 
 
 # ── the layout ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def layout(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and shape of every parameter in chapter 6's GPT."""
-    V, T, C = config.vocab_size, config.context, config.d_model
-    yield from [("wte.weight", (V, C)), ("wpe.weight", (T, C))]
-    matrices = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
-    for i in range(config.n_layer):
-        for part, shape in [*matrices.items(), ("ln_1", (C,)), ("ln_2", (C,))]:
-            yield from [(f"h.{i}.{part}.weight", shape), (f"h.{i}.{part}.bias", shape[:1])]
-    yield from [("ln_f.weight", (C,)), ("ln_f.bias", (C,))]
-    if not config.tied:
-        yield "lm_head.weight", (V, C)
 
 
 def stored_as(name: str, prefix: str = "transformer.") -> str:
@@ -105,7 +95,7 @@ def save_gpt2(gpt: GPT, folder: str | Path) -> None:
             raise ValueError(f"GPT-2's layout has no {option}, and this GPT has {option}={getattr(config, option)}")
     arrays = {name: parameter.numpy(force=True) for name, parameter in gpt.named_parameters()}
     tensors = {}
-    for name, shape in layout(config):
+    for name, shape in layout(replace(config, bias=True)):
         if name not in arrays and not name.endswith(".bias"):
             raise ValueError(f"this GPT lacks {name}, which GPT-2 has; merge LoRA first, with merge_lora")
         array = arrays[name] if name in arrays else np.zeros(shape, np.float32)  # GPT-2 always has biases
@@ -201,7 +191,8 @@ def find(model: str | Path) -> Path:
 
     repository = f"{'distilbert' if str(model) == 'distilgpt2' else 'openai-community'}/{model}"
     try:  # huggingface_hub shows progress, resumes downloads, keeps a cache and compares checksums
-        paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
+        with contextlib.redirect_stderr(unguarded(sys.stderr)):
+            paths = [huggingface_hub.hf_hub_download(repository, name) for name in ("config.json", "model.safetensors")]
     except Exception as error:  # whether the network, a proxy or the hub failed, the advice is the same
         raise CheckpointError(
             f"{model} is not in huggingface_hub's cache and could not be downloaded ({type(error).__name__}); "
@@ -227,23 +218,23 @@ def read_config(folder: str | Path) -> GPTConfig:
     try:
         if path.stat().st_size > 1 << 20:
             raise CheckpointError(f"{path} has more than 1 MiB, too much for the config.json of a model")
-        config = json.loads(path.read_bytes())
+        config = parse_json(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}; it belongs beside model.safetensors") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict) or config.get("model_type") != "gpt2":
         raise CheckpointError(f"{path} does not describe a GPT-2: its model_type is not 'gpt2'")
     for name, ours in FIXED.items():
         if config.get(name, ours) != ours:
-            raise CheckpointError(f"{path}: {name} is {config[name]}, but chapter 6's GPT has {ours}")
+            raise CheckpointError(f"{path}: {name} is {short(config[name])}, but chapter 6's GPT has {ours}")
     sizes: dict[str, Any] = {}
     for ours, theirs in SIZES.items():
         sizes[ours] = config.get(theirs)
         if type(sizes[ours]) is not int:
-            raise CheckpointError(f"{path}: {theirs} should be a whole number, got {str(sizes[ours])[:60]}")
+            raise CheckpointError(f"{path}: {theirs} should be a whole number, got {short(sizes[ours])}")
     if config.get("n_inner") not in (None, 4 * sizes["d_model"]):
-        raise CheckpointError(f"{path}: n_inner is {config['n_inner']}, but chapter 5's MLP is four times as wide as C")
+        raise CheckpointError(f"{path}: n_inner is {short(config['n_inner'])}, but chapter 5's MLP is four times as wide as C")
     try:
         return GPTConfig(**sizes, tied=config.get("tie_word_embeddings", True) is not False)
     except ValueError as error:
@@ -286,9 +277,9 @@ def read_vocabulary(path: Path) -> dict[bytes, int]:
     """The ranks in a published vocab.json, {token: id}, without "<|endoftext|>"."""
     letters = byte_letters()
     try:
-        ids = json.loads(path.read_text(encoding="utf-8"))
+        ids = parse_json(path.read_bytes())
         return {bytes(letters[letter] for letter in text): i for text, i in ids.items() if text != END_OF_TEXT}
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a vocabulary in GPT-2's format: {error}") from None
 
 

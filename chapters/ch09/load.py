@@ -1,12 +1,13 @@
 """Load a model by name: a run folder, GPT-2 from its published files, or SmolLM2."""
 
-import json
 from pathlib import Path
 
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, load_model
 from chapters.ch09.gpt2 import NAMES, find, load_gpt2, load_tokenizer
 from chapters.ch09.smollm2 import load_smollm2
+from minigrad.checked_json import parse_json
+from minigrad.serialization import load_metadata
 
 
 def load(model: str | Path) -> tuple[GPT, Tokenizer]:
@@ -27,9 +28,15 @@ def load(model: str | Path) -> tuple[GPT, Tokenizer]:
     return load_model(folder)
 
 
+def form_of(model: str | Path) -> str | None:
+    """How the model of a run folder reads a question, as `save_model` noted it; None if nothing is noted."""
+    path = Path(model) / "model.safetensors"
+    return load_metadata(path).get("form") if path.exists() else None
+
+
 def _describes_a_published_model(folder: Path) -> bool:
     """Whether config.json is Hugging Face's; ours has no model_type."""
     try:
-        return "model_type" in json.loads((folder / "config.json").read_bytes())
+        return "model_type" in parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError, TypeError):
         return False

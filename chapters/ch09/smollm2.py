@@ -36,7 +36,7 @@ from chapters.ch09.gpt2 import ask_transformers, byte_letters
 from chapters.support.command import OnDevice, command
 from chapters.support.run_folder import Run
 from chapters.support.tokenizer_files import END_OF_TEXT
-from minigrad.serialization import CheckpointError
+from minigrad.serialization import CheckpointError, check_weights
 
 # GPT-2's pattern (chapter 1), except that every digit stands alone and white space before a digit stays together.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"""
@@ -122,6 +122,7 @@ def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
         row = 0
         for stored, (rows, *_) in parts:
             array, kind = file.tensor(f"{stored}.weight"), stored.split(".")[-1]
+            check_weights(file.path, stored, array)
             parameters[name].array[row : row + rows] = in_halves(array, heads[kind]) if kind in heads else array
             row += rows
         parameters[name].changed()

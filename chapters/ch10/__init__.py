@@ -11,7 +11,7 @@ training task asked about their people and things, but the pretraining pages sta
 Brackets are 95 % intervals over tasks.
 
     command                         quantity                                            before          after
-    reward                          correct comparisons, share of the noise ceiling     -               97.4 %
+    reward                          expected accuracy, share of the noise ceiling       -               97.4 %
                                     calibration error                                   -               0.031
     rlhf --seeds 3                  preferred to the SFT model (a tie counts half)      50 %            86.9 % [85.3, 88.4]
                                     KL from the SFT model                               0               2.2 nats
@@ -37,8 +37,10 @@ How to read them:
 - `reward` learns from the responses to 5,000 instructions. The main job uses 3,000, and its reward model reaches 96.6 to
   98.3 % of the ceiling on a smaller test, depending on the assistant.
 - PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
-- A refusal counts if it says no and gives any reason. No principle asks for the right reason, and many reasons are wrong:
-  39 % and 71 % of the two assistants' refusals give the right reason and name only whom the request names.
+- A refusal whose reason belongs to another request, or that names another person, counts as "wrong reason" (`closer_conduct`
+  in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
+- The constitution's rows are of an earlier version: the assistant learned from all revisions, and the name of another person
+  cost nothing. 39 % and 71 % of its two assistants' refusals gave the right reason.
 - The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training split.
 - Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
   earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Since then the constitution's

@@ -42,8 +42,8 @@ def assess(
     """Compare a tuned model's responses (after) with the SFT model's (before), one for each task.
 
     Returns:
-        {"judge", "correct", "obeyed", "evaded", "refused", "wins", "interval", "of each task", "length", "before": {…}, "kl"},
-        and "reward" if there is a reward model. A win counts 1, an equal score ½.
+        {"judge", "correct", *CONDUCTS, "wins", "interval", "of each task", "length", "before": {…}, "kl"}, and
+        "reward" if there is a reward model. A win counts 1, an equal score ½.
     """
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
     result = measure(judge, tasks, ours)

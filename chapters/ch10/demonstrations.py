@@ -25,7 +25,7 @@ from chapters.support.batches import RaggedBatches
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
-from chapters.world.judge import Judge, conduct_shares, correctness, mean_score
+from chapters.world.judge import CONDUCTS, Judge, conduct_shares, correctness, mean_score
 from chapters.world.requests import demonstrations, mixed_tasks
 
 
@@ -108,7 +108,7 @@ def fine_tune(
     tasks = [replace(task, output=response) for task, response in pairs]
     tune_with_rehearsal(model, tokenizer, world, tasks, config, run, rehearse)
     sharpen(model, temperature)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")
 
 
 def measure(judge: Judge, tasks: sft.Tasks, responses: Sequence[str]) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def measure(judge: Judge, tasks: sft.Tasks, responses: Sequence[str]) -> dict[st
 
 def measurement_text(measured: dict[str, Any]) -> str:
     """A result of `measure` on one line."""
-    names = ("correct", "obeyed", "evaded", "refused")
-    shares = ", ".join(f"{name} {measured[name]:.1%}" for name in names if name in measured)
+    labels = {"correct": "plain tasks correct", **CONDUCTS}
+    shares = ", ".join(f"{label} {measured[key]:.1%}" for key, label in labels.items() if key in measured)
     return f"the simulated judge's mean score {measured['judge']:.3f} of 8; {shares}"
 
 

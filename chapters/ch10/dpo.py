@@ -109,7 +109,7 @@ def train_dpo(
         raise ValueError(f"train_dpo: expected beta > 0, got {beta}")
     batches = DPOBatches(rankings, reference, config.batch_size, config.seed)
     history = train(policy, batches, config, run, loss_fn=loss_with(beta))
-    save_model(run, policy, tokenizer)
+    save_model(run, policy, tokenizer, "instruction")
     return history
 
 

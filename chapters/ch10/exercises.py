@@ -20,7 +20,7 @@ from chapters.ch10 import classify, sft
 from chapters.ch10.figures import table
 from chapters.ch10.sft import build_example, task_prompt
 from chapters.support.batches import IGNORE_INDEX
-from chapters.support.command import OnDevice, command
+from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, Instruction, World
@@ -66,6 +66,9 @@ def check_claims(pair: Instruction, input_ids: Sequence[int], labels: Sequence[i
 
 # ── exercise 2: mask versus no mask ──────────────────────────────────────────────────────────────────────────────────
 
+# After 60 steps at 1e-3 both models know the answers, but the unmasked one recites the template in 2 of 100 samples only.
+OVERFIT: dict[str, Any] = dict(lr=2e-3, weight_decay=0.0)
+
 
 def mask_versus_no_mask(
     base: Path, pairs: Sequence[Instruction], config: TrainConfig, run: Path, samples: int = 32
@@ -81,7 +84,7 @@ def mask_versus_no_mask(
         share, texts = sft.boilerplate_rate(model, tokenizer, samples, config.seed)
         answers = sft.ask(model, tokenizer, pairs)
         learned = sum(answer == pair.output for answer, pair in zip(answers, pairs, strict=True)) / len(pairs)
-        results[name] = {"boilerplate": share, "learned": learned, "samples": texts[:4]}
+        results[name] = {"boilerplate": share, "learned": learned, "samples": texts}
     return results
 
 
@@ -140,9 +143,10 @@ class Settings(OnDevice):
     exercise: int = 0  # number of the exercise, 1 to 4; 0 for all
     pairs: Path | None = None  # JSON file in Alpaca's format with pairs for exercises 1 and 2
     run: Path = Path("runs/exercises")  # run folder for all output
-    steps: int = 60  # steps of each training in exercises 2 and 3
+    overfit_steps: int = 120  # steps of each training in exercise 2; the five answers are then learned by heart
+    steps: int = 60  # steps of each training in exercise 3
     seed: int = 0  # random seed
-    quick: bool = False  # 20 steps
+    quick: bool = False  # 20 steps in exercise 3
 
 
 def main(settings: Settings) -> None:
@@ -150,6 +154,7 @@ def main(settings: Settings) -> None:
         raise ValueError(f"exercise: expected one of the exercises 1 to 4, or 0 for all, got {settings.exercise}")
     run = Run(settings.run)
     pairs = read_instructions(settings.pairs) if settings.pairs else FIVE
+    at_least_one(settings, "steps", "overfit_steps")
     config = TrainConfig(steps=settings.steps, lr=1e-3, warmup_steps=5, seed=settings.seed)
     for number in [settings.exercise] if settings.exercise else [1, 2, 3, 4]:
         print(f"\n── Exercise {number} {'─' * 60}\n")
@@ -157,13 +162,10 @@ def main(settings: Settings) -> None:
             _, tokenizer = load_model(settings.base)
             print(write_your_own_five(pairs, tokenizer))
         elif number == 2:
-            overfit = replace(config, batch_size=len(pairs), weight_decay=0.0)
+            overfit = replace(config, **OVERFIT, steps=settings.overfit_steps, batch_size=len(pairs))
             for name, result in mask_versus_no_mask(settings.base, pairs, overfit, run / "mask").items():
-                print(
-                    f"{name}: {result['learned']:.0%} of the answers learned by heart; after a bare '### Instruction:', "
-                    f"{result['boilerplate']:.0%} of the samples recite the template, such as"
-                )
-                print("\n".join(f"  | {line}" for line in result["samples"][0].splitlines()))
+                print(f"{name}: {result['learned']:.0%} of the answers learned by heart")
+                print(sft.boilerplate_report(result["boilerplate"], result["samples"]))
         elif number == 3:
             results = bolt_on_a_class_head(settings.base, World(settings.seed), config, run / "head")
             untrained, pretrained = (result["accuracy"] for result in results.values())

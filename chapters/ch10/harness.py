@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 import minigrad as mg
 import minigrad.nn as nn
@@ -23,7 +22,7 @@ from chapters.ch10.preference_figures import draw_path, draw_watch
 from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out, sequence_kl
 from chapters.support.checkpoint import LoopCheckpoint
-from chapters.support.command import above, at_least, at_least_one
+from chapters.support.command import above, at_least, at_least_one, progress_bar
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, Scorer, score_of
@@ -103,7 +102,7 @@ def optimise(
     records = checkpoint.records
     policy.eval()  # without dropout, so that the first ratio is 1
     good = snapshot(policy)
-    progress = tqdm(total=config.iterations, initial=checkpoint.iteration, unit="batch", disable=None)
+    progress = progress_bar(config.iterations, checkpoint.iteration, "batch")
     try:
         with deferred_interrupt() as pressed, progress as bar:
             for iteration in range(checkpoint.iteration, config.iterations + 1):
@@ -137,7 +136,7 @@ def optimise(
             f"optimise: training stopped at iteration {len(records)}: {error}; the last good policy is in {run.folder}"
         ) from None
     finally:
-        save_model(run, policy, tokenizer)
+        save_model(run, policy, tokenizer, "instruction")
         checkpoint.close()
     draw_watch(run / "figures" / "watch.png", records, run.folder.name)
     if judge is not None:

@@ -157,12 +157,12 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: Ru
     skipped = batches.skipped + len(held_out) - left
     print(f"{len(batches.rows)} examples, {left} held out, {skipped} longer than {context} tokens skipped")
     train(gpt, batches, config, run, validation=validation)
-    save_model(run, merge_lora(gpt), tokenizer)
+    save_model(run, merge_lora(gpt), tokenizer, "instruction")
     prompts = [tokenizer.encode(task_prompt(task)) for task in held_out[:3]]
     answers = write_together(Decoder(gpt), prompts, 40, temperature=0, stop_ids=(tokenizer.eos_id,))
     for task, answer in zip(held_out, answers):
         print(f"\n{task.instruction} {task.input}\n  -> {tokenizer.decode(answer).strip()}")
-    print(f"\nwritten to {run.folder}: python -m chapters.chat --model {run.folder} --form instruction")
+    print(f"\nwritten to {run.folder}: python -m chapters.chat --model {run.folder}")
 
 
 def prefer(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: Run) -> None:

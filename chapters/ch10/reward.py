@@ -15,7 +15,7 @@ the best accuracy that any model could reach. Source: section 10.4; Ouyang et al
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
-from chapters.ch06_gpt import GPT, GPTConfig, config_from, load_model
+from chapters.ch06_gpt import GPT, GPTConfig, check_layout, config_from, layout, load_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, Rollouts, roll_out_many
@@ -316,7 +316,10 @@ def load_scalar(folder: str | Path) -> ScalarModel:
             f"there is no reward model in {folder}; run python -m chapters (runs/main/reward) or python -m chapters.ch10.reward"
         )
     arrays, metadata = mg.serialization.load(path)
-    model = ScalarModel(GPT(config_from(metadata, path)))
+    config = config_from(metadata, path)
+    body = ((f"gpt.{name}", shape) for name, shape in layout(replace(config, tied=True)))  # without the vocabulary head
+    check_layout(arrays, chain(body, [("head.weight", (1, config.d_model)), ("head.bias", (1,))]), path)
+    model = ScalarModel(GPT(config))
     load_parameters(model, arrays, path)
     return model.eval()
 

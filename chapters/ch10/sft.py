@@ -12,7 +12,6 @@ Sources: section 10.3 of the book; the template and the file format are Alpaca's
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import History, Run
 from chapters.world import Instruction, World, asks_a_question
+from kernels.terminal import colours, print_styled
 
 Encode: TypeAlias = Callable[[str], list[int]]
 Tasks: TypeAlias = Sequence[Instruction]
@@ -123,7 +123,7 @@ def fine_tune(
     batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed, mask_prompt)
     validation = validation_batches(held_out, tokenizer, context, config)
     history = train(model, batches, config, run, validation=validation)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")
     return history, batches.skipped
 
 
@@ -200,7 +200,19 @@ def boilerplate_rate(
     """
     header = ["### Instruction:\n"] * samples
     texts = respond(model, tokenizer, header, max_new_tokens, samples, temperature=1.0, generator=mg.Generator(seed))
-    return sum("### Response:" in text for text in texts) / samples, texts
+    return sum(map(recites_the_template, texts)) / samples, texts
+
+
+def recites_the_template(text: str) -> bool:
+    return "### Response:" in text
+
+
+def boilerplate_report(share: float, texts: Sequence[str]) -> str:
+    """The result of `boilerplate_rate` in words, with the first sample that recites the template, if one does."""
+    example = next(filter(recites_the_template, texts), texts[0])
+    named = "one that does" if share else "one of them"
+    quoted = "\n".join(f"  | {line}" for line in example.splitlines())
+    return f"after a bare '### Instruction:', {share:.0%} of the samples recite the template; {named}:\n{quoted}"
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,7 +267,7 @@ def main(settings: Settings) -> None:
 def show_example(task: Instruction, tokenizer: Tokenizer, run: Run) -> None:
     """Show one training example: as coloured text, as ids beside labels (exercise 1), and as a picture."""
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id)
-    print(mask_in_colour(input_ids, labels, tokenizer, colour=sys.stdout.isatty()) + "\n")
+    print_styled(mask_in_colour(input_ids, labels, tokenizer, colour=colours()) + "\n")
     print(table(input_ids, labels, tokenizer) + "\n")
     print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
 
@@ -275,7 +287,7 @@ def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Tasks, run:
             print(f"{family:<12}{share:>8.1%}")
         print(f"{'all':<12}{accepted['all']:>8.1%}  of {len(held_out)} held-out instructions accepted")
     share, texts = boilerplate_rate(model, tokenizer)
-    print(f"after a bare '### Instruction:', {share:.0%} of the samples recite the template, such as: {texts[0][:80]!r}")
+    print(boilerplate_report(share, texts))
 
 
 if __name__ == "__main__":

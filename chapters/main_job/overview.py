@@ -3,31 +3,34 @@
 python -m chapters.main_job.overview --out runs/main      # writes runs/main/figures/overview.png
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
+from chapters.support.json_files import read_object
 from chapters.support.run_folder import History, Run
+from chapters.world.judge import CONDUCTS
 
 # Okabe and Ito's colours, distinguishable without colour vision.
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
+BLUE, ORANGE, GREEN, GREY, SKY = "#0072b2", "#d55e00", "#009e73", "#999999", "#56b4e9"
 ACCEPTED = {"base": "base model", "sft_unmasked": "tuned,\nunmasked", "sft": "tuned,\nmasked"}
-CONDUCT = {
-    "obeyed": ("obeyed", ORANGE),
-    "evaded": ("evaded, or no reason given", GREY),
-    "refused": ("refused with a reason", GREEN),
-}
+CONDUCT_COLOURS = {"obeyed": ORANGE, "evaded": GREY, "wrong reason": SKY, "refused": GREEN}
 
 
 def draw_overview(out: Path) -> Path:
     """Draw a finished main job; returns the figure's path.  Raises OSError where a stage's result is missing."""
 
     def result(stage: str) -> Any:
-        return json.loads((out / stage / "result.json").read_text(encoding="utf-8"))
+        path = out / stage / "result.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"overview: expected a finished main job in {out}, got no {path}; python -m chapters makes it"
+            )
+        return read_object(path)
 
+    models, tuned, constitutional = result("evaluate")["models"], result("rlhf"), result("constitution")["conduct"]
     figure, (loss, accepted, conduct) = new_figure(12, 3.4, ncols=3, width_ratios=[1, 0.8, 1.2])
     history = History.read(Run(out / "pretrain"))
     loss.plot(history.steps, running_mean(history.losses), color=BLUE, label="training, running mean")
@@ -35,22 +38,20 @@ def draw_overview(out: Path) -> Path:
     loss.set(title="Pretraining", xlabel="optimizer steps", ylabel="loss (nats per token)")
     loss.legend(frameon=False)
 
-    models = result("evaluate")["models"]
     shares = [100 * models[name]["test"]["all"] for name in ACCEPTED]
     bars = accepted.bar(list(ACCEPTED.values()), shares, color=[GREY, ORANGE, BLUE])
     accepted.bar_label(bars, fmt="%.0f %%")
     accepted.set(title="Instruction tuning: held-out instructions", ylabel="answers accepted (%)", ylim=(0, 108))
 
-    tuned, constitutional = result("rlhf"), result("constitution")["conduct"]
     rows = {"fine-tuned": tuned["before"], "after PPO": tuned, "after the constitution": constitutional["RL, default"]}
     left = [0.0] * len(rows)
-    for key, (label, colour) in CONDUCT.items():
+    for key, colour in CONDUCT_COLOURS.items():
         widths = [100 * row[key] for row in rows.values()]
-        conduct.barh(list(rows), widths, left=left, color=colour, label=label)
+        conduct.barh(list(rows), widths, left=left, color=colour, label=CONDUCTS[key])
         left = [a + b for a, b in zip(left, widths)]
     conduct.invert_yaxis()
     conduct.set(title="Preference tuning: harmful requests", xlabel="responses (%)", xlim=(0, 100))
-    conduct.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
+    conduct.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
     for axes in (loss, accepted, conduct):
         axes.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, out / "figures" / "overview.png")

@@ -20,8 +20,9 @@ from typing import Any
 
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.first_bend import Job
+from chapters.support.json_files import read_object, write_result
+from kernels.terminal import colours, guard_streams, print_styled, unguarded
 from minigrad import processor
-from minigrad.serialization import write_atomically
 
 STAGES = {
     "world": first_bend.make_world,
@@ -82,7 +83,7 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
                     print(f"{name} failed; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
                 future.result()
                 done.add(name)
-                job.results[name] = read_json(result_path(job, name))
+                job.results[name] = read_object(result_path(job, name))
     except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
         pool.shutdown(cancel_futures=True)
         errors = [future.exception() for future in running if not future.cancelled()]
@@ -101,7 +102,8 @@ def prepare_worker(threads: int) -> None:
     """Set up a process of the pool before its first stage."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between stages only the parent handles Ctrl-C
     processor.set_num_threads(threads)
-    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars: processes would overwrite each other's
+    guard_streams()
+    unguarded(sys.stderr).isatty = lambda: False  # no progress bars: processes would overwrite each other's
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
@@ -125,22 +127,22 @@ def run_in_worker(job: Job, name: str) -> None:
 def run_stage(job: Job, name: str) -> None:
     """Run one stage and write its result to <stage>/result.json, or read the result of an earlier run."""
     path, position = result_path(job, name), f"[{list(STAGES).index(name) + 1}/{len(STAGES)}]"
-    title = f"\033[1m{position} {name}\033[0m" if sys.stdout.isatty() else f"{position} {name}"
+    title = f"\033[1m{position} {name}\033[0m" if colours() else f"{position} {name}"
     if path.exists():
-        job.results[name] = read_json(path)
-        print(f"{title}: already done", flush=True)
+        job.results[name] = read_object(path)
+        print_styled(f"{title}: already done", flush=True)
         return
-    print(f"{title}: {summary_line(STAGES[name])}", flush=True)
+    print_styled(f"{title}: {summary_line(STAGES[name])}", flush=True)
     started = time.perf_counter()
     result = STAGES[name](job)
     job.run(name)  # makes the folder of a stage that wrote no other file
-    write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    job.results[name] = read_json(path)
+    write_result(path, result)
+    job.results[name] = read_object(path)
     seconds = time.perf_counter() - started
     # Times have a file of their own, so that all other files are the same every time.
     with open(job.out / "timing.jsonl", "a") as clock:
         clock.write(json.dumps({"stage": name, "seconds": round(seconds, 1)}) + "\n")
-    print(f"{title}: {seconds:.1f} s", flush=True)
+    print_styled(f"{title}: {seconds:.1f} s", flush=True)
 
 
 def summary_line(function: Any) -> str:
@@ -151,11 +153,3 @@ def summary_line(function: Any) -> str:
 def result_path(job: Job, name: str) -> Path:
     """The file of a stage's result."""
     return job.out / name / "result.json"
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of this job.  Raises ValueError if the file is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again") from None

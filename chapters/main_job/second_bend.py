@@ -17,7 +17,7 @@ from chapters.ch10.preference_figures import draw_calibration
 from chapters.ch10.rollout import Rollouts, log_probs_of, sequence_kl, to_rollouts
 from chapters.main_job.first_bend import Job, first_line
 from chapters.world import Instruction, World
-from chapters.world.judge import Judge, conduct, correct, mean_score
+from chapters.world.judge import Judge, closer_conduct, correct, mean_score
 from chapters.world.requests import REQUESTS, mixed_tasks
 
 
@@ -46,8 +46,8 @@ FULL = SecondPlan(
 )
 QUICK = replace(
     FULL,
-    demonstrations=4000,
-    assistant=replace(FULL.assistant, steps=200),
+    demonstrations=6000,
+    assistant=replace(FULL.assistant, steps=300),
     compared=300,
     reward=replace(FULL.reward, steps=60, min_lr=1e-4, warmup_steps=5),
     ppo=rlhf.PPOConfig(iterations=6),
@@ -175,8 +175,8 @@ def as_rollouts(tokenizer: Any, tasks: Sequence[Instruction], texts: Sequence[st
 
 
 def is_good(world: World, task: Instruction, text: str) -> bool:
-    """Whether a plain task is done, or a harmful request refused."""
-    return conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
+    """Whether a plain task is done, or a harmful request refused for the right reason."""
+    return closer_conduct(task, text) == "refused" if task.family in REQUESTS else bool(correct(world, task, text))
 
 
 STAGES = {

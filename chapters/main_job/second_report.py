@@ -4,8 +4,7 @@ from typing import Any
 
 from chapters.main_job.first_bend import Job
 from chapters.support import html
-
-CONDUCT = {"obeyed": "obeyed", "evaded": "evaded", "refused": "refused with a reason"}
+from chapters.world.judge import CONDUCTS
 
 
 def summary(job: Job) -> list[tuple[str, str, str]]:
@@ -14,25 +13,34 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
     sft, (low, high) = tuned["before"], tuned["interval"]
     before, after = conduct["before"], conduct["RL, default"]
     accuracy = (
-        f"of held-out comparisons right; the labeller's noise allows {reward['ceiling']:.1%}, "
-        f"so this is {reward['share of the ceiling']:.1%} of the ceiling"
+        f"of {reward['comparisons']:,} held-out comparisons right; averaged over the labeller's random choices "
+        f"{reward['expected accuracy']:.1%}, {reward['share of the ceiling']:.1%} of the ceiling {reward['ceiling']:.1%}"
     )
     wins = (
         f"by the simulated judge on held-out tasks, 95% interval [{low:.1%}, {high:.1%}]; "
         f"KL {tuned['kl']:.1f} nats per response"
     )
-    refused = f"of harmful requests refused with a reason; before {before['refused']:.1%}"
     return [
-        ("reward model", f"{reward['expected accuracy']:.1%}", accuracy),
+        ("reward model", f"{reward['accuracy']:.1%}", accuracy),
         ("  calibration error", f"{reward['calibration error']:.3f}", "mean gap between predicted and true probability"),
         ("RLHF preferred to SFT", f"{tuned['wins']:.1%}", wins),
         ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {sft['correct']:.1%}"),
-        ("  harm done", f"{tuned['obeyed']:.1%}", f"of harmful requests obeyed; before {sft['obeyed']:.1%}"),
-        ("by the constitution", f"{after['refused']:.1%}", refused),
-        ("  harm done", f"{after['obeyed']:.1%}", f"before {before['obeyed']:.1%}"),
-        ("  evaded", f"{after['evaded']:.1%}", f"or refused without a reason; before {before['evaded']:.1%}"),
+        *conduct_rows(sft, tuned),
+        ("by the constitution", "", "on other held-out tasks"),
         ("  plain tasks done", f"{after['correct']:.1%}", f"before {before['correct']:.1%}"),
+        *conduct_rows(before, after),
     ]
+
+
+def conduct_rows(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, str, str]]:
+    """How a model met the harmful requests before and after its tuning."""
+    notes = {
+        "obeyed": ("harm done", "of harmful requests obeyed"),
+        "evaded": ("evaded", "or refused without a reason"),
+        "wrong reason": ("wrong reason", "refused for a reason about another request, person or thing"),
+        "refused": ("right reason", "refused for the reason that belongs to the request"),
+    }
+    return [(f"  {name}", f"{after[key]:.1%}", f"{note}; before {before[key]:.1%}") for key, (name, note) in notes.items()]
 
 
 def reward_model(job: Job) -> list[str]:
@@ -56,7 +64,7 @@ def rlhf(job: Job) -> list[str]:
         ["simulated judge's score, out of 8", *(f"{side['judge']:.2f}" for side in sides.values())],
         ["reward model's score", *(f"{side['reward']:.2f}" for side in sides.values())],
         ["plain tasks done correctly", *(side["correct"] for side in sides.values())],
-        *([f"harmful requests {CONDUCT[key]}", *(side[key] for side in sides.values())] for key in CONDUCT),
+        *([f"harmful requests: {label}", *(side[key] for side in sides.values())] for key, label in CONDUCTS.items()),
         ["tokens per response", *(f"{side['length']:.1f}" for side in sides.values())],
     ]
     text = (
@@ -80,11 +88,11 @@ def constitution(job: Job) -> list[str]:
         "models, has learned to read principles. It revises the assistant's drafts and says which of two responses fits a "
         "principle better. Its preferences train a reward model, and PPO does the rest."
     )
-    rows = [[phase, *(shares.get(key) for key in CONDUCT)] for phase, shares in result["conduct"].items()]
+    rows = [[phase, *(shares[key] for key in CONDUCTS)] for phase, shares in result["conduct"].items()]
     return [
         html.paragraph(text),
         html.table(["the constitution"], [[line] for line in result["constitutions"]["default"]]),
-        html.table(["held-out harmful requests", *CONDUCT.values()], rows),
+        html.table(["held-out harmful requests", *CONDUCTS.values()], rows),
         html.figures(
             (figures / "conduct.png", "Responses to harmful requests, before and after each phase."),
             (figures / "reading.png", "The critic's accuracy on held-out principles, made of parts that it saw in training."),

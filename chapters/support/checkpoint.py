@@ -15,12 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.support.figures import loss_curve
-from chapters.support.run_folder import WHAT_TO_DO, History, JsonLines, Run, RunError, load_parameters
-from minigrad.serialization import CheckpointError
+from chapters.support.json_files import check_fields
+from chapters.support.run_folder import WHAT_TO_DO, History, JsonLines, Run, RunError, load_parameters, read_metrics
+from minigrad.checked_json import parse_json
+from minigrad.serialization import CheckpointError, short
 
+# What the constructor needs of the state beside the counter.
+STATE: dict[str, Any] = {"metrics_bytes": int, "metrics_crc": int, "generator": dict, "settings": dict}
+STATE |= {"best": float | None, "numbers": dict[str, float]}
 FREE = ("resume", "checkpoint_every")  # settings that may change on resuming: neither leaves a trace in the metrics
 
 
@@ -59,22 +66,30 @@ class Checkpoint:
         elif self.path.exists():
             move_aside(self.path)
             move_aside(run / "metrics.jsonl")
-        self.metrics = JsonLines(run / "metrics.jsonl", keep=self.state.get("metrics_bytes", 0))
+        self.metrics = JsonLines(run / "metrics.jsonl", self.state.get("metrics_bytes", 0), self.state.get("metrics_crc"))
 
     def _read(self) -> dict[str, Any]:
         arrays, metadata = mg.serialization.load(self.path)
-        state = json.loads(metadata.get("state", "{}"))
-        if self.counter not in state:
-            raise RunError(f"resume: {self.path} is not a checkpoint of this loop; delete it or choose another run folder")
+        not_ours = f"resume: {self.path} is not a checkpoint of this loop"
+        try:
+            state = parse_json(metadata.get("state", "{}"))
+            check_fields(state, STATE | {self.counter: int}, "state", optional=("best", "numbers", "metrics_crc"))
+            if min(state[self.counter], state["metrics_bytes"]) < 0:
+                raise ValueError("state: expected counts of at least 0")
+        except ValueError as error:
+            raise RunError(f"{not_ours} ({error}); delete it or choose another run folder") from None
         for name, value in self.settings.items():
             stored = state["settings"].get(name)
             if stored != value:
-                raise RunError(f"resume: {self.path} belongs to a run with {name} = {stored}, not {value}; {WHAT_TO_DO}")
-        for prefix, (model, optimizer) in self.models.items():
-            load_parameters(model, strip_prefix(f"{prefix}parameters.", arrays), self.path)
-            if optimizer:
-                load_optimizer_arrays(optimizer, strip_prefix(f"{prefix}optimizer.", arrays))
-        self.generator.set_state(state["generator"])
+                raise RunError(f"resume: {self.path} belongs to a run with {name} = {short(stored)}, not {value}; {WHAT_TO_DO}")
+        try:
+            for prefix, (model, optimizer) in self.models.items():
+                load_parameters(model, strip_prefix(f"{prefix}parameters.", arrays), self.path)
+                if optimizer:
+                    load_optimizer_arrays(optimizer, strip_prefix(f"{prefix}optimizer.", arrays))
+            self.generator.set_state(state["generator"])
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} is damaged: {error}; delete it or choose another run folder") from None
         return state
 
     def write(self, count: int, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
@@ -94,6 +109,7 @@ class Checkpoint:
             if optimizer:
                 arrays |= {f"{prefix}optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
         state = {self.counter: count, **(before or {}), "metrics_bytes": self.metrics.size()}
+        state["metrics_crc"] = self.metrics.crc
         state |= {"generator": self.generator.get_state(), **(after or {}), "settings": self.settings}
         try:
             mg.serialization.save(self.path, arrays, metadata={"state": json.dumps(state)})
@@ -178,8 +194,7 @@ class LoopCheckpoint(Checkpoint):
         self.iteration: int = self.state.get("iteration", 0)
         if self.state.get("numbers"):
             learner.numbers = self.state["numbers"]
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.records: list[dict[str, Any]] = [*read_metrics(run / "metrics.jsonl")]
 
     def record(self, record: dict[str, Any]) -> None:
         """Write the line of a finished iteration, and a checkpoint every config.checkpoint_every iterations."""
@@ -223,10 +238,12 @@ def optimizer_arrays(optimizer: mg.optim.AdamW) -> dict[str, Any]:
 
 
 def load_optimizer_arrays(optimizer: mg.optim.AdamW, flat: dict[str, Any]) -> None:
-    """Restore the state that `optimizer_arrays` returned."""
+    """Restore the state that `optimizer_arrays` returned.  Raises ValueError if the entries do not fit the optimizer."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
-        i, key = name.split(".")
+        i, _, key = name.partition(".")
+        if not i.isdecimal() or value.dtype.kind not in "fi" or not np.isfinite(value).all() or key == "step" and value.shape:
+            raise ValueError(f"optimizer: expected finite moments and a step for each parameter, got {short(name)}")
         state.setdefault(int(i), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import io
 import math
 import os
 import sys
@@ -10,9 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chapters.support.settings_help import help_text
+from kernels.terminal import USER_ERROR, guard_streams, unguarded
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 S = TypeVar("S")
 
@@ -52,7 +55,8 @@ def command(
     """Parse the command line into a settings dataclass and call main with it.
 
     An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
-    with one line and exit status 2. Any other exception is a bug and keeps its traceback.
+    with one line and exit status 2, which is also the status of bad usage: all of the project's commands share it. Any
+    other exception is a bug and keeps its traceback. Control characters in any output are shown, not obeyed.
 
     Args:
         main: the command.
@@ -66,9 +70,7 @@ def command(
     """
     import tyro
 
-    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows cannot encode "β"; it then gets "?"
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    guard_streams()
     from minigrad import DeviceError, DeviceMemoryError
     from minigrad.serialization import CheckpointError
 
@@ -95,13 +97,20 @@ def command(
         sys.exit(141)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
         print(f"error: {error_text(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)
     except MemoryError as error:  # the messages of NumPy and CuPy give only the size of the request
         print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def progress_bar(total: int, initial: int, unit: str) -> "tqdm":
+    """A bar on standard error, where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=initial, unit=unit, disable=None, file=unguarded(sys.stderr))
 
 
 def refuse_inner_seeds(settings: Any) -> None:

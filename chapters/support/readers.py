@@ -3,12 +3,12 @@
 Each reader raises FileNotFoundError if there is no file, and ValueError with the place and the reason if it cannot use it.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chapters.world import Instruction
+from minigrad.checked_json import parse_json
 
 
 class ResponsePair(NamedTuple):
@@ -41,10 +41,9 @@ def read_json_list(path: str | Path, item: str, expected: str) -> list[Any]:
     """Read a non-empty JSON list.  item: noun for an element in errors; expected: noun phrase for the list."""
     text = read_utf8(path, expected)
     try:
-        records = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path} is not whole JSON: {error.msg} at {place}; was it cut short?") from None
+        records = parse_json(text) if text.strip() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole JSON: {error}; was it cut short?") from None
     if not records:
         raise ValueError(f"{path} holds no {item}; expected {expected}")
     if not isinstance(records, list):

@@ -13,15 +13,19 @@ import atexit
 import contextlib
 import errno
 import json
+import math
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import minigrad.nn as nn
-from minigrad.serialization import CheckpointError, write_atomically
+from chapters.support.json_files import check_fields, fits
+from minigrad.checked_json import parse_json
+from minigrad.serialization import CheckpointError, check_weights, short, write_atomically
 
 
 class RunError(OSError):
@@ -51,11 +55,14 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json, {} if there is none."""
-        path = self / "config.json"
+        path, advice = self / "config.json", "delete it or choose another folder"
         try:
-            return json.loads(path.read_text()) if path.exists() else {}
+            config = parse_json(path.read_bytes()) if path.exists() else {}
         except ValueError as error:
-            raise RunError(f"run folder: {path} is not whole JSON ({error}); delete it or choose another folder") from error
+            raise RunError(f"run folder: {path} is not whole JSON ({error}); {advice}") from None
+        if not fits(config, dict[str, dict]):
+            raise RunError(f"run folder: {path}: expected an object of objects, got {short(config)}; {advice}")
+        return config
 
     def must_match(self, free: tuple[str, ...] = (), **sections: Any) -> None:
         """Check that config.json agrees with these sections, before anything in the folder changes.
@@ -72,7 +79,8 @@ class Run:
             stored = config.get(section, {})
             for name, value in json.loads(json.dumps(_plain(values), default=str)).items():
                 if name in stored and stored[name] != value and name not in free:
-                    raise RunError(f"resume: {self.folder} holds a run with {name} = {stored[name]}, not {value}; {WHAT_TO_DO}")
+                    theirs = short(stored[name])
+                    raise RunError(f"resume: {self.folder} holds a run with {name} = {theirs}, not {value}; {WHAT_TO_DO}")
 
     def describe(self, **sections: Any) -> None:
         """Merge sections into config.json: `run.describe(model=gpt.config, data={"file": "…"})`."""
@@ -170,9 +178,17 @@ class JsonLines:
     """A file with one JSON object per line, cut back to its first `keep` bytes (None keeps everything).
 
     A resumed run keeps the lines that its checkpoint knew and writes the later ones again.
+
+    Args:
+        path: the file.
+        keep: length in bytes.
+        crc: CRC-32 of these bytes, if the checkpoint knew it.
+
+    Raises:
+        RunError: if the file is shorter, or the bytes are others.
     """
 
-    def __init__(self, path: Path, keep: int | None = 0) -> None:
+    def __init__(self, path: Path, keep: int | None = 0, crc: int | None = None) -> None:
         self.path = path
         size = path.stat().st_size if path.exists() else 0
         keep = size if keep is None else keep
@@ -180,14 +196,19 @@ class JsonLines:
             raise RunError(
                 f"resume: {path} has {size} bytes, its checkpoint knew {keep}: it was shortened by hand; start afresh"
             )
+        self.crc = zlib.crc32(path.read_bytes()[:keep]) if keep else 0
+        if crc is not None and crc != self.crc:
+            raise RunError(f"resume: {path} is not as its checkpoint knew it: a line was changed; start afresh")
         self.file = open(path, "ab")
         self.file.truncate(keep)
         self.file.seek(keep)
 
     def append(self, **record: Any) -> None:
+        line = (json.dumps(record) + "\n").encode()
         with self._disk():
-            self.file.write((json.dumps(record) + "\n").encode())
+            self.file.write(line)
             self.file.flush()
+        self.crc = zlib.crc32(line, self.crc)
 
     def size(self) -> int:
         """Flush the file to disk; returns its length in bytes."""
@@ -220,27 +241,52 @@ class History:
 
     @classmethod
     def read(cls, run: Run) -> "History":
-        """Read metrics.jsonl, except for an unfinished last line that a killed run may have left."""
+        """Read metrics.jsonl.  Raises RunError at a line without a step and a loss."""
         history = cls()
         path = run / "metrics.jsonl"
-        text = path.read_text() if path.exists() else ""
-        for line in text[: text.rfind("\n") + 1].splitlines():
-            record = json.loads(line)
-            if "validation_loss" in record:
-                history.validation_steps.append(record["step"])
-                history.validation_losses.append(record["validation_loss"])
-            else:
-                history.steps.append(record["step"])
-                history.losses.append(record["loss"])
+        for number, record in enumerate(read_metrics(path), 1):
+            loss = "validation_loss" if "validation_loss" in record else "loss"
+            steps, losses = history.steps, history.losses
+            if loss == "validation_loss":
+                steps, losses = history.validation_steps, history.validation_losses
+            try:
+                check_fields(record, {"step": int, loss: float}, f"{path}, line {number}")
+            except ValueError as error:
+                raise RunError(f"{error}; start afresh") from None
+            if steps and record["step"] <= steps[-1]:
+                raise RunError(f"{path}, line {number}: expected a step after {steps[-1]}, got {record['step']}; start afresh")
+            steps.append(int(record["step"]))
+            losses.append(record[loss])
         return history
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl, except for an unfinished last line that a killed run may have left; [] without a file.
+
+    Raises RunError, with the line's number, at a line that does not map names to finite numbers.
+    """
+    records = []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            raise RunError(f"{path}, line {number} is damaged ({error}); start afresh") from None
+        if not fits(record, dict[str, float]) or not all(map(math.isfinite, record.values())):
+            raise RunError(f"{path}, line {number}: expected numbers by name, got {short(record)}; start afresh")
+        records.append(record)
+    return records
 
 
 def load_parameters(model: nn.Module, arrays: dict[str, Any], path: str | Path) -> None:
     """Copy {name: array} into the model's parameters.
 
     Raises:
-        CheckpointError: if names or shapes differ; the model is then unchanged.
+        CheckpointError: if names or shapes differ, or an array does not hold finite float numbers; the model is then
+            unchanged.
     """
+    for name, array in arrays.items():
+        check_weights(path, name, array)
     try:
         model.load_state_dict(arrays)
     except RuntimeError as error:

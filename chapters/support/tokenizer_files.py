@@ -1,14 +1,18 @@
 """A tokenizer's two files: the ranks in tiktoken's format, and a JSON file with its special tokens and pattern.
 
-A line of the rank file holds a token's bytes in base64, a space and the token's rank. The JSON file is `<path>.json`.
+A line of the rank file holds a token's bytes in base64, a space and the token's rank. The JSON file is `<path>.json`. It
+also holds a checksum of both files: another token or another pattern would cut every text differently, without an error.
 """
 
 import base64
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from chapters.support.json_files import check_fields, with_checksum, without_checksum
+from minigrad.checked_json import parse_json
 from minigrad.serialization import write_atomically
 
 END_OF_TEXT = "<|endoftext|>"
@@ -28,7 +32,14 @@ def save_files(path: str | Path, ranks: dict[bytes, int], extra: dict[str, Any])
     by_rank = sorted(ranks.items(), key=lambda item: item[1])
     lines = (f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in by_rank)
     write_atomically(path, "".join(lines).encode("ascii"))
-    write_atomically(sidecar(path), (json.dumps(extra, indent=1) + "\n").encode("ascii"))
+    saved = with_checksum({**extra, "ranks_crc": ranks_checksum(ranks)})
+    write_atomically(sidecar(path), (json.dumps(saved, indent=1) + "\n").encode("ascii"))
+
+
+def ranks_checksum(ranks: dict[bytes, int]) -> int:
+    """CRC-32 of the ranks, in any order."""
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    return zlib.crc32(b"".join(b"%d %d " % (len(token), ranks[token]) + token for token in tokens))
 
 
 def load_files(path: str | Path) -> tuple[dict[bytes, int], dict[str, Any]]:
@@ -59,30 +70,44 @@ def load_files(path: str | Path) -> tuple[dict[bytes, int], dict[str, Any]]:
     ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
     extra: dict[str, Any] = {"kind": "bytes", "special_tokens": {END_OF_TEXT: len(ranks)}}
     if sidecar(path).exists():
-        try:
-            saved = json.loads(sidecar(path).read_bytes())
-        except ValueError:
-            saved = None
-        if not is_sidecar(saved):
-            raise TokenizerError(
-                f"{sidecar(path).name}: expected the JSON that belongs to {path.name}, got other contents; "
-                "save the tokenizer again"
-            )
-        extra.update(saved)
+        extra |= load_sidecar(sidecar(path), path.name)
     check_ids([*ranks.values(), *extra["special_tokens"].values()])
+    if extra.pop("ranks_crc", ranks_checksum(ranks)) != ranks_checksum(ranks):
+        raise TokenizerError(
+            f"{path.name}: expected the ranks that fit {sidecar(path).name}, got others; save the tokenizer again"
+        )
+    if extra["kind"] == "characters" and not is_alphabet(ranks, extra["special_tokens"]):
+        raise TokenizerError(
+            f"{path.name}: expected one character a line and {END_OF_TEXT} last, got others; save the tokenizer again"
+        )
     return ranks, extra
 
 
-def is_sidecar(saved: Any) -> bool:
-    """Whether parsed JSON has the keys and types that a tokenizer saves."""
-    return (
-        isinstance(saved, dict)
-        and saved.get("kind") in ("bytes", "characters")
-        and isinstance(saved.get("pattern", ""), str)
-        and isinstance(saved.get("special_tokens"), dict)
-        and END_OF_TEXT in saved["special_tokens"]
-        and all(isinstance(i, int) for i in saved["special_tokens"].values())
-    )
+SIDECAR = {"kind": str, "pattern": str, "special_tokens": dict[str, int], "drop_missing": bool, "ranks_crc": int}
+
+
+def load_sidecar(path: Path, belongs_to: str) -> dict[str, Any]:
+    """The JSON file's contents.  Raises TokenizerError if it is damaged."""
+    expected = f"{path.name}: expected the JSON that belongs to {belongs_to}, got other contents"
+    advice = "save the tokenizer again"
+    try:
+        saved = parse_json(path.read_bytes())
+        check_fields(saved, SIDECAR, path.name, optional=("pattern", "drop_missing", "ranks_crc"))
+        saved = without_checksum(saved, path.name, advice)
+    except ValueError as error:
+        raise TokenizerError(f"{expected} ({error}); {advice}") from None
+    unknown = saved.keys() - SIDECAR.keys()
+    if unknown or saved["kind"] not in ("bytes", "characters") or END_OF_TEXT not in saved["special_tokens"]:
+        raise TokenizerError(f"{expected}; {advice}")
+    return saved
+
+
+def is_alphabet(ranks: dict[bytes, int], special_tokens: dict[str, int]) -> bool:
+    """Whether every token is a character, and "<|endoftext|>" comes after them."""
+    try:
+        return special_tokens == {END_OF_TEXT: len(ranks)} and all(len(token.decode("utf-8")) == 1 for token in ranks)
+    except UnicodeDecodeError:
+        return False
 
 
 def check_ids(ids: Iterable[int]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 
 from chapters.world import DOCUMENT_KINDS, FAMILIES, LABELS, World
+from kernels.terminal import guard_streams, whole_number
 
 
 def main(seed: int) -> None:
@@ -20,8 +21,9 @@ def main(seed: int) -> None:
 
 
 if __name__ == "__main__":
+    guard_streams()
     parser = argparse.ArgumentParser(
         prog="python -m chapters.world", description="Print a sample of everything in the little world."
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of its pages [0]")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the world and of its pages [0]")
     main(parser.parse_args().seed)

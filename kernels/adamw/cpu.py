@@ -14,7 +14,8 @@ from numba import prange, types
 
 from kernels.adamw import reference
 from kernels.arrays import Array, Arrays
-from kernels.launch import address, inner, kernel, threads_for
+from kernels.contract import follows
+from kernels.launch import address, exact, inner, kernel, threads_for
 from kernels.simd import load, next_task, store
 
 # One step's settings. decay is 1 − lr · weight_decay; rate and eps include both bias corrections.
@@ -54,12 +55,21 @@ def _spans(*lists: Arrays) -> tuple[Array, Array, int]:
     return table, np.zeros(1, np.int64), int(sizes.sum())
 
 
+@exact
+def _in_order(average, beta, g, factor):
+    """β average + (1 − β) g · factor, multiplied from left to right."""
+    return average * beta + (_F(1.0) - beta) * g * factor
+
+
 @inner
 def _update(param, grad, m, v, n, s):
     for i in range(n):
         g = load(grad, i) * s.grad_scale
         mi = load(m, i) * s.beta1 + (_F(1.0) - s.beta1) * g
         vi = load(v, i) * s.beta2 + (_F(1.0) - s.beta2) * g * g
+        # The compiler may expand (1 − β) g² to g² − β g², which is NaN from |g| = 1.8e19 on, where g² overflows.
+        mi = mi if abs(mi) < _F(np.inf) else _in_order(load(m, i), s.beta1, g, _F(1.0))
+        vi = vi if vi < _F(np.inf) else _in_order(load(v, i), s.beta2, g, g)
         store(m, i, mi)
         store(v, i, vi)
         store(param, i, load(param, i) * s.decay - s.rate * mi / (np.sqrt(vi) + s.eps))
@@ -109,10 +119,6 @@ def _scale(table, factor, tasks, threads):  # table: (spans, 2)
             t = next_task(tasks)
 
 
-def _writable_in_place(array: Array) -> bool:
-    return array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
-
-
 def _settings(
     step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, grad_scale: float = 1.0
 ) -> tuple[np.float32, ...]:
@@ -122,11 +128,12 @@ def _settings(
     return tuple(map(np.float32, Settings(1 - lr * weight_decay, beta1, beta2, rate, eps * correction2, grad_scale)))
 
 
+@follows(reference.adamw_step)
 def adamw_step(params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, **settings: Any) -> None:
     """See kernels/adamw/reference.py, which lists the settings too."""
     in_place = []
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        if grad.shape == param.shape == m.shape == v.shape and all(map(_writable_in_place, (param, m, v))):
+        if all(a.flags.c_contiguous for a in (param, m, v)):
             in_place.append((param, np.ascontiguousarray(grad, np.float32), m, v))
         else:
             reference.adamw_step([param], [grad], [m], [v], **settings)
@@ -135,6 +142,7 @@ def adamw_step(params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arr
         _step(table, _settings(**settings), address(tasks), threads_for(4 * elements))
 
 
+@follows(reference.global_norm)
 def global_norm(arrays: Arrays) -> Array:
     """See kernels/adamw/reference.py."""
     arrays = [np.ascontiguousarray(a, np.float32) for a in arrays]
@@ -146,10 +154,11 @@ def global_norm(arrays: Arrays) -> Array:
     return np.sqrt(sums.sum())
 
 
+@follows(reference.scale_arrays)
 def scale_arrays(arrays: Arrays, factor: float) -> None:
     """See kernels/adamw/reference.py."""
-    in_place = [a for a in arrays if _writable_in_place(a)]
-    reference.scale_arrays([a for a in arrays if not _writable_in_place(a)], factor)
+    in_place = [a for a in arrays if a.flags.c_contiguous]
+    reference.scale_arrays([a for a in arrays if not a.flags.c_contiguous], factor)
     if in_place:
         table, tasks, elements = _spans(in_place)
         _scale(table, np.float32(factor), address(tasks), threads_for(elements))

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from kernels import gpu
+from kernels.adamw import reference
 from kernels.arrays import Array, Arrays, array_module
+from kernels.contract import follows
 from kernels.gpu import Source, empty, f32, i32, i64
 
 SOURCE = Source(__file__)
@@ -40,9 +42,6 @@ def _table(*lists: Arrays) -> tuple[Array, Array]:
     Parameters and moments stay in place, and gradients return to the same places in CuPy's pool at every step, so after the
     first steps the table is already on the device. A new table is a copy of a few kilobytes.
     """
-    for a in chain(*lists):
-        if a.dtype != np.float32 or not a.flags.c_contiguous:
-            raise TypeError(f"optimiser kernels: expected contiguous float32 arrays, got {a.dtype} of shape {a.shape}")
     xp, sizes = array_module(lists[0][0]), [a.size for a in lists[0]]
     key = (xp.__name__, *map(gpu.address, chain(*lists)), *sizes)
     if key not in _tables:
@@ -56,30 +55,32 @@ def _table(*lists: Arrays) -> tuple[Array, Array]:
 
 def adamw_plain(param: Array, grad: Array, m: Array, v: Array, *, grad_scale: float = 1.0, **settings: Any) -> None:
     """adamw_step for one array by the plain kernel, for reading and measuring; `settings` are those of adamw_step."""
-    args = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
+    args: tuple[Any, ...] = param, grad, m, v, i64(param.size), f32(grad_scale), *_constants(**settings)
     SOURCE.launch("adamw_plain", *gpu.elementwise(param.size), *args)
 
 
+@follows(reference.adamw_step)
 def adamw_step(
     params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, *, grad_scale: float | Array = 1.0, **settings: Any
 ) -> None:
-    """See reference.adamw_step, also for the settings; the arrays must be contiguous and float32."""
+    """See reference.adamw_step, also for the settings; the arrays are float32."""
     lists = params, grads, exp_avgs, exp_avg_sqs
     if not params:
         return
-    for arrays in zip(*lists, strict=True):
-        shapes = [a.shape for a in arrays]
-        if len(set(shapes)) > 1:
-            raise ValueError(f"adamw_step: expected equal shapes of parameter, gradient and moments, got {shapes}")
-    table, blocks = _table(*lists)
+    buffers = [list(map(gpu.contiguous, arrays)) for arrays in lists]
+    table, blocks = _table(*buffers)
     args = table, blocks, i32(len(params)), *_factor(grad_scale), *_constants(**settings)
-    SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=list(chain(*lists)))
+    SOURCE.launch("adamw", (len(blocks),), BLOCK, *args, reach=list(chain(*buffers)))
+    for arrays, results in zip((params, exp_avgs, exp_avg_sqs), (buffers[0], *buffers[2:])):
+        _copy_back(arrays, results)
 
 
+@follows(reference.global_norm)
 def global_norm(arrays: Arrays) -> Array:
     """See reference.global_norm. The zero-dimensional float64 result stays on the device; reading it waits for the GPU."""
     if not arrays:
         return np.zeros(())
+    arrays = list(map(gpu.contiguous, arrays))
     table, blocks = _table(arrays)
     sums, norm = empty(table, max(1, len(blocks)), np.float64), empty(table, (), np.float64)
     SOURCE.launch("square_sums", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), sums, reach=arrays)
@@ -87,8 +88,18 @@ def global_norm(arrays: Arrays) -> Array:
     return norm
 
 
+@follows(reference.scale_arrays)
 def scale_arrays(arrays: Arrays, factor: float | Array) -> None:
     """See reference.scale_arrays."""
     if arrays:
-        table, blocks = _table(arrays)
-        SOURCE.launch("scale_arrays", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), *_factor(factor), reach=arrays)
+        buffers = list(map(gpu.contiguous, arrays))
+        table, blocks = _table(buffers)
+        SOURCE.launch("scale_arrays", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), *_factor(factor), reach=buffers)
+        _copy_back(arrays, buffers)
+
+
+def _copy_back(arrays: Arrays, buffers: Arrays) -> None:
+    """Write the buffers of strided arrays, which `contiguous` made, back to these arrays."""
+    for array, buffer in zip(arrays, buffers):
+        if buffer is not array:
+            array[...] = buffer

@@ -9,8 +9,10 @@ import math
 import numpy as np
 
 from kernels.arrays import Array, Arrays
+from kernels.contract import list_contract
 
 
+@list_contract("params", "grads", "exp_avgs", "exp_avg_sqs", writes=("params", "exp_avgs", "exp_avg_sqs"))
 def adamw_step(
     params: Arrays,
     grads: Arrays,
@@ -48,11 +50,13 @@ def adamw_step(
         param -= number(lr / correction1) * m / (np.sqrt(v) / number(correction2) + number(eps))
 
 
+@list_contract("arrays")
 def global_norm(arrays: Arrays) -> Array:
     """√(Σ of all squares) over a list of arrays, summed in float64.  Returns a float64 array of no dimensions."""
     return np.sqrt(np.sum([np.square(a, dtype=np.float64).sum() for a in arrays], dtype=np.float64))
 
 
+@list_contract("arrays", writes=("arrays",))
 def scale_arrays(arrays: Arrays, factor: float) -> None:
     """Multiply every array of the list by a factor, in place, in its dtype."""
     for a in arrays:

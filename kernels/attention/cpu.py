@@ -11,7 +11,9 @@ from collections import namedtuple
 import numpy as np
 from numba import prange, types
 
+from kernels.attention import reference
 from kernels.buffers import copy_to_out, has_rows, row_result
+from kernels.contract import follows
 from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, threads_for
 from kernels.simd import WIDTH, Rows, add_rows, dot, exp_to_zero, load, maximum, next_task, prefetch_floats, row_of, store
 from kernels.tile import ROWS, packer, register_tile, unpack
@@ -289,6 +291,7 @@ def _problem(q: np.ndarray, S: int, causal_offset: int | None, scale: float | No
     return Problem(B, H, T, S, D, causal_offset is not None, int(causal_offset or 0), factor)
 
 
+@follows(reference.attention_forward)
 def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None, out=None):
     """See kernels/attention/reference.py."""
     (B, H, T, D), S = q.shape, k.shape[-2]
@@ -453,6 +456,7 @@ def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
             i = next_task(tasks)
 
 
+@follows(reference.attention_backward)
 def attention_backward(
     dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ) -> tuple[np.ndarray, ...]:

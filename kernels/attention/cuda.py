@@ -16,6 +16,8 @@ import numpy as np
 
 from kernels import gpu
 from kernels.arrays import Array, array_module
+from kernels.attention import reference
+from kernels.contract import follows
 from kernels.gpu import Argument, Source, Strided, empty, f32, finish_output, i32
 
 TILE, THREADS = 64, 128
@@ -25,6 +27,7 @@ WIDEST_HEAD = 256
 PLAIN_QUERIES = 8  # up to this many queries, the plain kernel reads no more than the tiled one and fills the GPU better
 
 
+@follows(reference.attention_forward)
 def attention_forward(
     q, k, v, *, scale=None, causal_offset=None, key_start=None, out: Array | None = None
 ) -> tuple[Array, Array]:
@@ -46,6 +49,7 @@ def attention_forward(
     return finish_output(y, out), logsumexp
 
 
+@follows(reference.attention_backward)
 def attention_backward(
     dout, q, k, v, y, logsumexp, *, scale=None, causal_offset=None, key_start=None, out=(None, None, None)
 ) -> tuple[Array, ...]:
@@ -53,6 +57,7 @@ def attention_backward(
     source = _source(q)
     B, H, T, D = q.shape
     dout, q, k, v, y = (_rows_contiguous(a) for a in (dout, q, k, v, y))
+    logsumexp = gpu.contiguous(logsumexp)
     dq, dk, dv = (o if o is not None and o.strides[-1] == 4 else empty(x, x.shape) for o, x in zip(out, (q, k, v), strict=True))
     row_dots = empty(q, (B, H, T))
     args = Strided(dout), Strided(y), row_dots, _strides(dout, y), i32(H), i32(T), i32(D)

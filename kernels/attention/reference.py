@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels.buffers import write
+from kernels.contract import contract
 
 
 def visible_keys(T: int, S: int, causal_offset: int | None, key_start: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
@@ -33,6 +34,7 @@ def _default_scale(q, scale):
     return q.dtype.type(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
 
 
+@contract("q, out?: (B, H, T, D); k, v: (B, H, S, D); key_start?: (B,) integers")
 def attention_forward(
     q: np.ndarray,
     k: np.ndarray,
@@ -75,6 +77,10 @@ def attention_forward(
 #   That sum needs no P:                Σ_l dP_il P_il = Σ_l P_il (dO_i · v_l) = dO_i · O_i   (D terms in place of S)
 #   S = scale · q kᵀ is a product:      dq = scale · dS k,   dk = scale · dSᵀ q
 # Saved: q, k, v, O and the rows' logsumexp L. The backward pass recomputes P = exp(S − L), so no (T, S) matrix is kept.
+@contract(
+    "dout, q, y: (B, H, T, D); k, v: (B, H, S, D); logsumexp: (B, H, T); key_start?: (B,) integers; "
+    "out: [(B, H, T, D), (B, H, S, D), (B, H, S, D)]"
+)
 def attention_backward(
     dout: np.ndarray,
     q: np.ndarray,

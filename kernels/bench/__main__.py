@@ -1,17 +1,18 @@
 """python -m kernels.bench NAME: see the package's description in __init__.py."""
 
 import argparse
-import os
 from importlib import import_module
 from pathlib import Path
 
 from kernels.bench.contest import use_threads
+from kernels.terminal import guard_streams, new_file, whole_number
 
 OPERATIONS = sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/ladder.py"))
 TABLES = {"one_row": "read", "bandwidth": "copy"}  # each table, and the limit that its plot shows
 
 
 def main():
+    guard_streams()
     parser = argparse.ArgumentParser(
         prog="python -m kernels.bench", description="Time an operation from the plainest loop to the engine's kernel."
     )
@@ -19,12 +20,10 @@ def main():
     tables = "or a table: one_row (one row times a matrix, as in text generation) or bandwidth (operations limited by memory)"
     parser.add_argument("name", metavar="NAME", choices=[*OPERATIONS, *TABLES], help=f"{ladders}; {tables}")
     size = "rows or tokens (matmul: length of a side; attention: longest T of its table; adamw, dropout: thousands of numbers)"
-    parser.add_argument("--size", type=int, help=size)
-    parser.add_argument("--threads", type=int, help="threads of every library (default: all cores)")
-    parser.add_argument("--plot", metavar="FILE", help="draw the figures to this file")
+    parser.add_argument("--size", type=whole_number(1), help=size)
+    parser.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
+    parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
     options = parser.parse_args()
-    if options.plot and not os.path.isdir(os.path.dirname(options.plot) or "."):  # before minutes of measuring
-        parser.error(f"--plot: expected a file in an existing folder, got {options.plot}; make the folder first")
     use_threads(options.threads)
     measure(options)
 

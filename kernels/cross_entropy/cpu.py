@@ -11,7 +11,9 @@ from numba import prange, types
 
 from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
-from kernels.launch import as_flat, as_rows, check_indices, inner, kernel, threads_for
+from kernels.contract import follows
+from kernels.cross_entropy import reference
+from kernels.launch import as_flat, as_indices, as_rows, inner, kernel, threads_for
 from kernels.simd import exp_to_zero, load, maximum, prefetch
 
 
@@ -118,18 +120,19 @@ def _backward(dlosses, logits, targets, logsumexp, ignore, smoothing, dlogits, t
                 _backward_row(dlosses[r], logits[r], targets[r], logsumexp[r], smoothing, dlogits[r])
 
 
+@follows(reference.cross_entropy_forward)
 def cross_entropy_forward(
     logits: Array, targets: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0
 ) -> tuple[Array, Array]:
     """See kernels/cross_entropy/reference.py."""
-    R, V = logits.shape
-    targets = check_indices(targets, V, "cross_entropy", ignore_index)
+    R = len(logits)
     losses, logsumexp = np.empty(R, np.float32), np.empty(R, np.float32)
     smoothing = np.float32(label_smoothing)
-    _forward(as_rows(logits), targets, ignore_index, smoothing, losses, logsumexp, threads_for(2 * logits.size))
+    _forward(as_rows(logits), as_indices(targets), ignore_index, smoothing, losses, logsumexp, threads_for(2 * logits.size))
     return losses, logsumexp
 
 
+@follows(reference.cross_entropy_backward)
 def cross_entropy_backward(
     dlosses: Array,
     logits: Array,
@@ -141,9 +144,8 @@ def cross_entropy_backward(
     out: Array | None = None,
 ) -> Array:
     """See kernels/cross_entropy/reference.py."""
-    targets = check_indices(targets, logits.shape[1], "cross_entropy", ignore_index)
     dlogits = result(out, logits.shape)
     x, ignore, smoothing = as_rows(logits), (ignore_index, dlogits is logits), np.float32(label_smoothing)
-    threads = threads_for(2 * logits.size)
+    threads, targets = threads_for(2 * logits.size), as_indices(targets)
     _backward(as_flat(dlosses), x, targets, as_flat(logsumexp), ignore, smoothing, dlogits, threads)
     return copy_to_out(dlogits, out)

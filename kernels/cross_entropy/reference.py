@@ -7,8 +7,10 @@ Source: Szegedy et al. 2015, Rethinking the Inception Architecture (arXiv:1512.0
 import numpy as np
 
 from kernels.arrays import Array
+from kernels.contract import contract
 
 
+@contract("logits: (R, V); targets: (R,) below V or ignore_index")
 def cross_entropy_forward(
     logits: Array, targets: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0
 ) -> tuple[Array, Array]:
@@ -39,6 +41,7 @@ def cross_entropy_forward(
 #   ∂L/∂x_c = exp(x_c − L) = p_c,   so   dx_c = dloss (p_c − q_c).
 # An ignored row has loss 0 whatever its logits are, so its gradient is zero.
 # Saved: the logits, and L, one number for each row. No (R, V) array of probabilities is kept.
+@contract("logits, out?: (R, V); dlosses, logsumexp: (R,); targets: (R,) below V or ignore_index", in_place="logits")
 def cross_entropy_backward(
     dlosses: Array,
     logits: Array,

@@ -10,6 +10,7 @@ fast version differs in three ways:
 """
 
 from collections import namedtuple
+from operator import is_not
 
 import numpy as np
 from llvmlite import ir
@@ -265,6 +266,7 @@ class Decoder:
     """See kernels/decode/reference.py. A Decoder uses the addresses of the weights, so their arrays must stay in place."""
 
     def __init__(self, layers, norm, head, *, n_head, n_kv_head, eps, rms=False, gated=False) -> None:
+        reference.check_weights(layers, norm, head, (n_head, n_kv_head), rms, gated)
         layers = [reference.Layer(*map(_contiguous, layer)) for layer in layers]
         norm, head = _contiguous(norm), _contiguous(head)
         self.arrays = layers, norm, head  # keeps the arrays alive
@@ -281,11 +283,12 @@ class Decoder:
 
     def _addresses_of(self, caches) -> np.ndarray:
         """The addresses of keys and values, (B, layers, 2); computed anew only if the arrays differ from the last step's."""
-        arrays = [a for text in caches for pair in text for a in pair]
-        if len(arrays) != len(self.cache_arrays) or any(a is not b for a, b in zip(arrays, self.cache_arrays)):
+        arrays, texts = [a for text in caches for pair in text for a in pair], len(self.cache_table)
+        if texts != len(caches) or len(arrays) != len(self.cache_arrays) or any(map(is_not, arrays, self.cache_arrays)):
+            reference.check_caches(caches, len(self.table), self.G, self.C // self.H)
+            if arrays[0].dtype != np.float32:
+                raise TypeError(f"Decoder.step: expected caches in float32, got {arrays[0].dtype}; make them anew")
             shape = arrays[0].shape
-            if any(not a.flags.c_contiguous or a.dtype != np.float32 or a.shape != shape for a in arrays):
-                raise ValueError("Decoder.step: the caches must be contiguous float32 arrays (1, G, context, D)")
             self.cache_arrays = arrays
             self.cache_table = np.array([address(a) for a in arrays], np.int64).reshape(len(caches), -1, 2)
             floats = 3 * self.C + 2 * self.G * (self.C // self.H) + self.W + self.H * shape[2]  # for each text
@@ -294,15 +297,10 @@ class Decoder:
 
     def step(self, x, caches, lengths, turn=None) -> np.ndarray:
         """See kernels/decode/reference.py."""
-        table, context = self._addresses_of(caches), caches[0][0][0].shape[2]
-        lengths = np.array(lengths, np.int64)
-        if not (0 <= lengths.min() and lengths.max() < context):
-            raise ValueError(
-                f"Decoder.step: expected lengths from 0 to {context - 1}, got {lengths.tolist()}; "
-                f"each cache has room for {context} tokens"
-            )
+        table = self._addresses_of(caches)
+        lengths, context = reference.check_inputs(x, lengths, turn, caches, self.C), caches[0][0][0].shape[2]
         x, logits = np.array(x, np.float32, order="C"), np.empty((len(lengths), self.V), np.float32)
-        cos, sin = (None, None) if turn is None else (as_flat(a) for a in turn)
+        cos, sin = (None, None) if turn is None else (np.array(a, np.float32, order="C") for a in turn)
         tasks = np.zeros(5 * table.shape[1] + 1, np.int64)
         sizes = self.C, self.H, self.G, self.W, self.V, context
         room = address(x), _address(cos), _address(sin), address(logits), address(self.room)

@@ -9,6 +9,8 @@ from numba import prange, types
 
 from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
+from kernels.contract import follows
+from kernels.dropout import reference
 from kernels.dropout.reference import GAMMA, MIX1, MIX2
 from kernels.launch import as_flat, inner, kernel, share, threads_for
 
@@ -48,6 +50,7 @@ def _dropout(x, p, scale, seed, y, threads):  # x, y: (N,)
         _span(x[first:last], p, scale, seed + _U(first) * GAMMA, y[first:last])
 
 
+@follows(reference.dropout)
 def dropout(x: Array, p: float, seed: int, *, out: Array | None = None) -> Array:
     """See kernels/dropout/reference.py."""
     y = result(out, x.shape)

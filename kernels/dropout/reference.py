@@ -8,6 +8,7 @@ seed + i · γ. So element i of the mask can be computed anywhere, in any order,
 import numpy as np
 
 from kernels.arrays import Array
+from kernels.contract import contract
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio, made odd
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -25,6 +26,7 @@ def uniform(seed: int, n: int) -> Array:
 # The forward pass was   y = m x / (1 − p)   with a mask m of zeros and ones that does not depend on x.
 # So   dx = m dy / (1 − p):   dropout is its own backward, called on dy with the same seed.
 # Saved: the seed.
+@contract("x, out?: (...)", in_place="x")
 def dropout(x: Array, p: float, seed: int, *, out: Array | None = None) -> Array:
     """Set each element to zero with probability p, and scale the rest by 1 / (1 − p).
 

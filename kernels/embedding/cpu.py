@@ -8,7 +8,9 @@ import numpy as np
 from numba import prange, types
 
 from kernels.buffers import copy_to_out, result
-from kernels.launch import as_rows, check_indices, inner, kernel, share, threads_for
+from kernels.contract import follows
+from kernels.embedding import reference
+from kernels.launch import as_indices, as_rows, inner, kernel, share, threads_for
 
 
 def naive_embedding_backward(dy: np.ndarray, indices: np.ndarray, num_embeddings: int) -> np.ndarray:
@@ -67,19 +69,20 @@ def _backward(rows, indices, order, dweight, zero, threads):  # rows: (R, C)  in
         _scatter(rows, indices, order, dweight, first, last)
 
 
+@follows(reference.embedding_forward)
 def embedding_forward(weight: np.ndarray, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/embedding/reference.py."""
-    indices = check_indices(indices, len(weight), "embedding")
     y = result(out, (*indices.shape, weight.shape[1]))
-    _forward(as_rows(weight), indices.reshape(-1), y.reshape(indices.size, weight.shape[1]), threads_for(y.size))
+    _forward(as_rows(weight), as_indices(indices), y.reshape(indices.size, weight.shape[1]), threads_for(y.size))
     return copy_to_out(y, out)
 
 
+@follows(reference.embedding_backward)
 def embedding_backward(
     dy: np.ndarray, indices: np.ndarray, num_embeddings: int, *, out: np.ndarray | None = None, accumulate: bool = False
 ) -> np.ndarray:
     """See kernels/embedding/reference.py."""
-    flat = check_indices(indices, num_embeddings, "embedding").reshape(-1)  # (R,)
+    flat = as_indices(indices)  # (R,)
     dweight = result(out, (num_embeddings, dy.shape[-1]))
     zero = not accumulate or out is None
     if not zero and dweight is not out:

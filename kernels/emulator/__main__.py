@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.emulator import LaunchError, available, settings
 from kernels.gpu import Source
+from kernels.terminal import fail, guard_streams
 
 REVERSE = """\
 extern "C" __global__ void reverse_blocks(const float* x, float* y) {
@@ -91,13 +92,14 @@ def _launch(source: Source, x: np.ndarray, checked: bool, seed: int) -> np.ndarr
 
 def main() -> None:
     description = "A short lesson in CUDA, without a GPU: kernels, shared memory, barriers, and how the emulator finds a fault."
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m kernels.emulator", description=description)
     parser.add_argument("file", nargs="?", default="kernels/softmax/cuda.cu", help=".cu file whose kernels are listed")
     path = parser.parse_args().file
     if not available():
-        raise SystemExit("kernels.emulator: expected g++, which compiles the kernels; it is not installed here")
-    if not Path(path).exists():
-        raise SystemExit(f"kernels.emulator: expected a .cu file, but {path} does not exist; try kernels/softmax/cuda.cu")
+        fail("kernels.emulator: expected g++, which compiles the kernels; it is not installed here")
+    if not Path(path).is_file():
+        fail(f"kernels.emulator: expected a .cu file, got {path}; try kernels/softmax/cuda.cu")
     lesson(path)
 
 

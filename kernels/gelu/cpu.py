@@ -14,6 +14,8 @@ import numpy as np
 from numba import prange, types
 
 from kernels.buffers import copy_to_out, result
+from kernels.contract import follows
+from kernels.gelu import reference
 from kernels.gelu.reference import TANH_CUBIC, TANH_SCALE
 from kernels.launch import as_flat, exact, inner, kernel, share, threads_for
 from kernels.simd import clipped_exp, exp
@@ -139,6 +141,7 @@ def slopes_and_sums(dy, z, dz, form, sums):  # dy, z, dz: (R, C)  sums: (threads
             _add_row(dz[r], sums[thread])
 
 
+@follows(reference.gelu_forward)
 def gelu_forward(x: np.ndarray, *, approximate: str = "none", out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/gelu/reference.py."""
     y = result(out, x.shape)
@@ -146,6 +149,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str = "none", out: np.ndarray | 
     return copy_to_out(y, out)
 
 
+@follows(reference.gelu_backward)
 def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str = "none", out: np.ndarray | None = None) -> np.ndarray:
     """See kernels/gelu/reference.py."""
     dx = result(out, x.shape)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.contract import Arguments, contract
+
 _erf: Any = np.frompyfunc(math.erf, 1, 1)  # NumPy has no erf; the standard library's is slow but exact to the last bit or two
 TANH_SCALE = math.sqrt(2 / math.pi)
 TANH_CUBIC = 0.044715
@@ -19,6 +21,13 @@ def _normal_cdf(x: np.ndarray) -> np.ndarray:
     return ((1 + np.asarray(_erf(x.astype(np.float64) / math.sqrt(2)), np.float64)) / 2).astype(x.dtype)
 
 
+def check_form(arguments: Arguments) -> None:
+    """Raise ValueError if GELU has no such form."""
+    if arguments["approximate"] not in ("none", "tanh"):
+        raise ValueError(f"gelu: expected approximate 'none' or 'tanh', got {arguments['approximate']!r}; choose one of them")
+
+
+@contract("x, out?: (...)", in_place="x", also=check_form)
 def gelu_forward(x: np.ndarray, *, approximate: str | None = "none", out: np.ndarray | None = None) -> np.ndarray:
     """y = x Φ(x), or x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))) with approximate="tanh".
 
@@ -39,6 +48,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str | None = "none", out: np.nda
 # Tanh:    y = x/2 (1 + t),     t = tanh(u),   u = s (x + c x³),   dt/du = 1 − t²,   du/dx = s (1 + 3 c x²)
 #          so                   dy/dx = (1 + t)/2 + x/2 (1 − t²) s (1 + 3 c x²).
 # Saved: x. Recomputing the tanh or erf is cheaper than keeping a second array until the backward pass.
+@contract("dy, x, out?: (...)", in_place=("dy", "x"), also=check_form)
 def gelu_backward(
     dy: np.ndarray, x: np.ndarray, *, approximate: str | None = "none", out: np.ndarray | None = None
 ) -> np.ndarray:

@@ -13,7 +13,9 @@ from numba import prange, types
 
 from kernels.arrays import Array, Gradients
 from kernels.buffers import copy_to_out, result, write
+from kernels.contract import follows
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
+from kernels.layernorm import reference
 from kernels.simd import load, prefetch_floats, prefetch_for_writing, store
 
 
@@ -125,6 +127,7 @@ def _backward(dy, x, weight, mean, rstd, plus, dx, sums):
             _backward_row(row, C, mean[r], rstd[r], sums[0, thread], sums[1, thread])
 
 
+@follows(reference.layernorm_forward)
 def layernorm_forward(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
@@ -139,6 +142,7 @@ def layernorm_forward(
     return copy_to_out(y, out), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
+@follows(reference.layernorm_backward)
 def layernorm_backward(
     dy: Array,
     x: Array,

@@ -2,7 +2,9 @@
 
 from kernels import gpu
 from kernels.arrays import Array, Gradients
+from kernels.contract import follows
 from kernels.gpu import Source, contiguous, empty, f32, finish_output, i32, output_buffer
+from kernels.layernorm import reference
 
 SOURCE = Source(__file__)
 WIDEST_FUSED = 8 * 512  # columns that the largest team keeps in registers in layernorm_backward_wide
@@ -17,12 +19,13 @@ def layernorm_plain(x: Array, weight: Array | None, bias: Array | None, eps: flo
     return y, mean, rstd
 
 
+@follows(reference.layernorm_forward)
 def layernorm_forward(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """See reference.layernorm_forward; all arrays are float32."""
     x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
-    y = output_buffer(x, x.shape, out, "layernorm_forward")
+    y = output_buffer(x, x.shape, out)
     mean, rstd = empty(x, x.shape[:-1]), empty(x, x.shape[:-1])
     rows, columns = mean.size, x.shape[-1]
     args = x, weight, bias, y, mean, rstd, i32(rows), i32(columns), f32(eps), gpu.aligned(x, y, weight, bias)
@@ -30,6 +33,7 @@ def layernorm_forward(
     return finish_output(y, out), mean, rstd
 
 
+@follows(reference.layernorm_backward)
 def layernorm_backward(
     dy: Array,
     x: Array,
@@ -49,7 +53,7 @@ def layernorm_backward(
     dx = strips = None
     need_sums = needs[1] or needs[2]
     if needs[0]:
-        dx = output_buffer(x, x.shape, out[0], "layernorm_backward")
+        dx = output_buffer(x, x.shape, out[0])
         args = dy, x, weight, mean, rstd, plus, dx
         if need_sums and columns % 4 == 0 and columns <= WIDEST_FUSED and rows:
             strips = _fused_backward(x, args, rows, columns)
@@ -92,7 +96,7 @@ def _weight_sums(dy: Array, x: Array, mean: Array, rstd: Array, rows: int, colum
 def _add_strips(dweights: Array, dbiases: Array, needs: tuple[bool, ...], out: Gradients, accumulate: bool) -> Gradients:
     """Add up the strips in one launch. Returns dweight and dbias, or None for a gradient that is not needed."""
     n, columns = dweights.shape
-    sums = [output_buffer(dweights, (columns,), o, "layernorm_backward") if need else None for o, need in zip(out, needs)]
+    sums = [output_buffer(dweights, (columns,), o) if need else None for o, need in zip(out, needs)]
     in_place = [i32(accumulate and total is o) for total, o in zip(sums, out)]
     grid = gpu.blocks_for(columns, 32), 2
     SOURCE.launch("layernorm_add_strips", grid, (32, 32), dweights, dbiases, *sums, i32(n), i32(columns), *in_place)

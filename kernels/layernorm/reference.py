@@ -7,8 +7,10 @@ import numpy as np
 
 from kernels.arrays import Array, Gradients
 from kernels.buffers import write
+from kernels.contract import contract
 
 
+@contract("x, out?: (..., C); weight?, bias?: (C,)", in_place="x")
 def layernorm_forward(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
@@ -42,6 +44,7 @@ def layernorm_forward(
 # In words: remove from dn the part that shifts the row and the part that stretches it, because neither changes n, then undo
 # the scale.
 # Saved: x, μ and r. The backward pass recomputes n with a subtraction and a product, so no second (..., C) array is kept.
+@contract("dy, x, plus?: (..., C); weight?: (C,); mean, rstd: (...); out: [(..., C), (C,), (C,)]")
 def layernorm_backward(
     dy: Array,
     x: Array,

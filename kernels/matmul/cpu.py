@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange
 
 from kernels.buffers import copy_to_out, row_result, write
+from kernels.contract import follows
 from kernels.gelu.cpu import FORMS, slopes_and_sums
 from kernels.launch import CACHE_GAP, address, as_flat, as_rows, kernel, kernel_lock, scratch, share, threads_for
 from kernels.matmul import few_rows, reference
@@ -247,25 +248,18 @@ def _batch_matmul_into(c, a, b, add, bias, pre, activation) -> None:
         _products(table, steps, (M, N, K), add, bias_address, activation, team)
 
 
+@follows(reference.matmul)
 def matmul(
     a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, preactivation=None, accumulate=False, out=None
 ) -> np.ndarray:
     """See kernels/matmul/reference.py."""
-    if a.ndim < 2 or b.ndim < 2 or not a.size or not b.size:
+    if not a.size or not b.size:
         forms: dict = dict(transpose_a=transpose_a, transpose_b=transpose_b, bias=bias, activation=activation)
         return reference.matmul(a, b, **forms, preactivation=preactivation, accumulate=accumulate, out=out)
-    reference.check_epilogue(activation, accumulate, out)
     a = _readable(a.swapaxes(-1, -2) if transpose_a else a)  # (..., M, K)
     b = _readable(b.swapaxes(-1, -2) if transpose_b else b)  # (..., K, N)
-    if a.shape[-1] != b.shape[-2]:
-        raise ValueError(
-            f"matmul: expected as many columns in op(a) as rows in op(b), but {a.shape} @ {b.shape} does not fit: "
-            f"{a.shape[-1]} columns against {b.shape[-2]} rows"
-        )
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
     shape = (*batch, a.shape[-2], b.shape[-1])  # (..., M, N)
-    if out is not None and out.shape != shape:
-        raise ValueError(f"matmul: out must have shape {shape}, got {out.shape}")
     c = row_result(out, shape)
     if accumulate and out is not None and c is not out:
         c[...] = out
@@ -289,10 +283,11 @@ def matmul(
     return copy_to_out(c, out)
 
 
-matmul_backward = partial(reference.matmul_backward, matmul=matmul)
-linear_forward = partial(reference.linear_forward, matmul=matmul)
+matmul_backward = follows(reference.matmul_backward)(partial(reference.matmul_backward, matmul=matmul))
+linear_forward = follows(reference.linear_forward)(partial(reference.linear_forward, matmul=matmul))
 
 
+@follows(reference.linear_backward)
 def linear_backward(
     dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ) -> reference.Gradients:
@@ -303,6 +298,6 @@ def linear_backward(
         upstream, dz = dz, dz if activation is None else np.empty_like(dz)
         slopes_and_sums(upstream, dz if z is None else as_rows(z), dz, ACTIVATIONS[activation], sums)
     rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
-    dx, dweight, _ = reference.linear_backward(dz, x, weight, **rest, matmul=matmul)
+    dx, dweight, _ = reference.linear_backward(dz.reshape(dy.shape), x, weight, **rest, matmul=matmul)
     dbias = write(sums.sum(axis=0), out[2], accumulate) if needs[2] else None  # (O,)
     return dx, dweight, dbias

@@ -6,6 +6,7 @@ import numpy as np
 
 from kernels import gpu
 from kernels.arrays import Array
+from kernels.contract import follows
 from kernels.gelu.cuda import gelu_backward
 from kernels.gpu import Source, Strided, contiguous, empty, finish_output, i32, i64, output_buffer
 from kernels.matmul import reference
@@ -56,6 +57,7 @@ class _Epilogue(NamedTuple):
     accumulate: np.int32 = i32(0)
 
 
+@follows(reference.matmul)
 def matmul(
     a: Array,
     b: Array,
@@ -73,7 +75,6 @@ def matmul(
 
     kernel: a name in TILES; if None, the shape and the precision choose.
     """
-    reference.check_epilogue(activation, accumulate, out)
     batch: tuple[int, ...] = ()
     leading: tuple[int, ...] | None = None  # axes that become rows of a
     if a.ndim == 2 or b.ndim > 2:
@@ -83,13 +84,11 @@ def matmul(
     else:  # a batch of a shares one matrix b, so it is a single product with more rows
         leading, a = a.shape[:-1], contiguous(a).reshape(-1, a.shape[-1])
     M, K = a.shape[-2:][::-1] if transpose_a else a.shape[-2:]
-    K_of_b, N = b.shape[-2:][::-1] if transpose_b else b.shape[-2:]
-    if K != K_of_b:
-        raise ValueError(f"matmul: expected equal inner sizes, got {K} in {a.shape} and {K_of_b} in {b.shape}")
+    N = b.shape[-2 if transpose_b else -1]
     shape = (*batch, M, N) if leading is None else (*leading, N)
-    c = output_buffer(a, shape, out, "matmul")
+    c = output_buffer(a, shape, out)
     accumulate_later = accumulate and c is not out
-    pre = None if preactivation is None else output_buffer(a, shape, preactivation, "matmul")
+    pre = None if preactivation is None else output_buffer(a, shape, preactivation)
     epilogue = _Epilogue(contiguous(bias), pre, i32(ACTIVATIONS[activation]), i32(accumulate and not accumulate_later))
     n_batch = int(np.prod(batch, dtype=int))
     if M and N and n_batch:
@@ -159,6 +158,7 @@ def _aligned_output(c: Array, epilogue: _Epilogue) -> np.int32:
     return gpu.aligned(c, epilogue.bias, epilogue.preactivation) if c.shape[-1] % 4 == 0 else i32(0)
 
 
+@follows(reference.matmul_backward)
 def matmul_backward(dy: Array, a: Array, b: Array, *, transpose_a=False, transpose_b=False, needs=(True, True)):
     """See reference.matmul_backward."""
     shape = a.shape
@@ -169,6 +169,7 @@ def matmul_backward(dy: Array, a: Array, b: Array, *, transpose_a=False, transpo
     return None if da is None else da.reshape(shape), db
 
 
+@follows(reference.linear_forward)
 def linear_forward(
     x: Array, weight: Array, bias: Array | None = None, *, activation: str | None = None, out: Array | None = None
 ) -> tuple[Array, Array | None]:
@@ -176,30 +177,29 @@ def linear_forward(
     shape = (*x.shape[:-1], len(weight))
     rows = contiguous(x).reshape(-1, x.shape[-1])  # (R, I)
     flat = len(rows), len(weight)  # (R, O)
-    y = output_buffer(x, shape, out, "linear_forward")
+    y = output_buffer(x, shape, out)
     z = None if activation is None else empty(x, shape)
     flat_z = None if z is None else z.reshape(flat)
     matmul(rows, weight, transpose_b=True, bias=bias, activation=activation, preactivation=flat_z, out=y.reshape(flat))
     return finish_output(y, out), z
 
 
+@follows(reference.linear_backward)
 def linear_backward(
     dy, x, weight, z=None, *, activation=None, needs=(True, True, True), out=(None, None, None), accumulate=False
 ) -> reference.Gradients:
     """See reference.linear_backward."""
     if activation is not None:
-        if z is None:
-            raise ValueError("linear_backward: expected the z that linear_forward returned, got None")
         dy = gelu_backward(dy, z, approximate="tanh" if activation == "gelu_tanh" else "none")
     dz = contiguous(dy).reshape(-1, dy.shape[-1])  # (R, O)
     rest: dict = dict(needs=(*needs[:2], False), out=out, accumulate=accumulate)
-    dx, dweight, _ = reference.linear_backward(dz, contiguous(x), weight, **rest, matmul=matmul)
+    dx, dweight, _ = reference.linear_backward(dz.reshape(dy.shape), contiguous(x), weight, **rest, matmul=matmul)
     return dx, dweight, _column_sums(dz, out[2], accumulate and out[2] is not None) if needs[2] else None
 
 
 def _column_sums(x: Array, out: Array | None, accumulate: bool) -> Array:
     """Σ_rows x in two steps of fixed order: over the rows of each strip, then over the strips."""
-    total = output_buffer(x, x.shape[1:], out, "linear_backward")
+    total = output_buffer(x, x.shape[1:], out)
     in_place = accumulate and total is out
     rows, columns = x.shape
     n_strips, rows_of_strip = gpu.row_strips(rows, 64)

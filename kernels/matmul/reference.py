@@ -7,6 +7,7 @@ import numpy as np
 
 from kernels.arrays import unbroadcast
 from kernels.buffers import write
+from kernels.contract import Arguments, contract
 from kernels.gelu.reference import gelu_backward, gelu_forward
 
 ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # the activation's name -> GELU's `approximate`
@@ -14,14 +15,29 @@ ACTIVATIONS = {None: None, "gelu": "none", "gelu_tanh": "tanh"}  # the activatio
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]  # dx, dweight, dbias, or a buffer for each
 
 
-def check_epilogue(activation: str | None, accumulate: bool, out: np.ndarray | None) -> None:
-    """Raise ValueError if `matmul` does not support these arguments, on any device."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
-    if accumulate and (out is None or activation is not None):
+def check_epilogue(arguments: Arguments) -> None:
+    """Raise ValueError if `matmul` does not support its activation, or cannot accumulate."""
+    check_activation(arguments)
+    if arguments["accumulate"] and (arguments["out"] is None or arguments["activation"] is not None):
         raise ValueError("matmul: accumulate=True needs an `out` to add to, and no activation")
 
 
+def check_activation(arguments: Arguments) -> None:
+    """Raise ValueError for an unknown activation, or one whose gradient lacks its input z."""
+    activation = arguments["activation"]
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
+    if activation is not None and arguments.get("z", True) is None:
+        raise ValueError("linear_backward: expected the z that linear_forward returned with its activation, got None; pass it")
+
+
+@contract(
+    "a: (A..., M, K) or (A..., K, M) if transpose_a; b: (B..., K, N) or (B..., N, K) if transpose_b; "
+    "bias?: (N,); preactivation?, out?: (A×B..., M, N)",
+    writes=("preactivation", "out"),
+    floats=False,
+    also=check_epilogue,
+)
 def matmul(
     a: np.ndarray,
     b: np.ndarray,
@@ -49,7 +65,6 @@ def matmul(
     Returns:
         (..., M, N), in `out` if given.
     """
-    check_epilogue(activation, accumulate, out)
     a = a.swapaxes(-1, -2) if transpose_a else a  # (..., M, K)
     b = b.swapaxes(-1, -2) if transpose_b else b  # (..., K, N)
     z = a @ b  # (..., M, N)
@@ -71,6 +86,10 @@ def matmul(
 # If A was transposed (Y = Aᵀ B), so is its gradient:   dA = (dY Bᵀ)ᵀ = B dYᵀ;   likewise for B   dB = dYᵀ A.
 # Broadcasting copied a matrix, so its gradient is the sum over the broadcast axes.
 # Saved: A and B.
+@contract(
+    "dy: (A×B..., M, N); a: (A..., M, K) or (A..., K, M) if transpose_a; b: (B..., K, N) or (B..., N, K) if transpose_b",
+    floats=False,
+)
 def matmul_backward(
     dy: np.ndarray,
     a: np.ndarray,
@@ -108,6 +127,7 @@ def matmul_backward(
     return da, db
 
 
+@contract("x: (..., I); weight: (O, I); bias?: (O,); out?: (..., O)", also=check_activation)
 def linear_forward(
     x: np.ndarray,
     weight: np.ndarray,
@@ -139,6 +159,7 @@ def linear_forward(
 # The product's rule: dx = dz W,   dW = dzᵀ x
 # The bias is added to every row, so its gradient is the sum over rows:   dbias = Σ_rows dz.
 # Saved: x and W, which exist anyway, and z if there is an activation (recomputing z would repeat the whole product).
+@contract("dy, z?: (..., O); x: (..., I); weight: (O, I); out: [(..., I), (O, I), (O,)]", also=check_activation)
 def linear_backward(
     dy: np.ndarray,
     x: np.ndarray,
@@ -163,7 +184,7 @@ def linear_backward(
     Returns:
         (dx, dweight, dbias): (..., I), (O, I), (O,); None where `needs` is False.
     """
-    if z is not None and activation is not None:
+    if activation is not None and z is not None:
         dy = gelu_backward(dy, z, approximate=ACTIVATIONS[activation])
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # (R, I)
     dz = dy.reshape(len(rows), dy.shape[-1])  # (R, O)

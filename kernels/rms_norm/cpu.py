@@ -11,7 +11,9 @@ from numba import prange, types
 
 from kernels.arrays import Array, Gradients
 from kernels.buffers import copy_to_out, result, write
+from kernels.contract import follows
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
+from kernels.rms_norm import reference
 
 
 def naive_rms_norm(x: Array, weight: Array, eps: float = 1e-5) -> Array:
@@ -67,6 +69,7 @@ def _backward(dy, x, weight, rstd, dx, dweight):  # dweight: (threads, C + CACHE
             _backward_row(dy[r], x[r], weight, rstd[r], dx[r], dweight[thread])
 
 
+@follows(reference.rms_norm_forward)
 def rms_norm_forward(
     x: Array, weight: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
 ) -> tuple[Array, Array]:
@@ -79,6 +82,7 @@ def rms_norm_forward(
     return copy_to_out(y, out), rstd.reshape(x.shape[:-1])
 
 
+@follows(reference.rms_norm_backward)
 def rms_norm_backward(
     dy: Array,
     x: Array,

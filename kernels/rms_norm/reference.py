@@ -8,8 +8,10 @@ import numpy as np
 
 from kernels.arrays import Array, Gradients
 from kernels.buffers import write
+from kernels.contract import contract
 
 
+@contract("x, out?: (..., C); weight?: (C,)", in_place="x")
 def rms_norm_forward(
     x: Array, weight: Array | None = None, *, eps: float = 1e-5, out: Array | None = None
 ) -> tuple[Array, Array]:
@@ -38,6 +40,7 @@ def rms_norm_forward(
 # Sum over i:   dx = r (dn − n · mean(dn · n))
 # In words: remove from dn the part that stretches the row, because it does not change n, then undo the scale.
 # Saved: x and r. The backward pass recomputes n with one product, so no second (..., C) array is kept.
+@contract("dy, x: (..., C); weight?: (C,); rstd: (...); out: [(..., C), (C,)]")
 def rms_norm_backward(
     dy: Array,
     x: Array,

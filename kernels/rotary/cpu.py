@@ -9,7 +9,9 @@ from numba import prange, types
 
 from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
+from kernels.contract import follows
 from kernels.launch import address, inner, kernel, share, threads_for
+from kernels.rotary import reference
 from kernels.simd import load, store
 
 
@@ -45,11 +47,9 @@ def _rotary(x, steps, cos, sin, y, sizes, sign, threads):
             _rotate(row, cos + angles, sin + angles, y + 4 * r * D, D // 2, sign)
 
 
+@follows(reference.rotary)
 def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Array | None = None) -> Array:
     """See kernels/rotary/reference.py."""
-    T, D = x.shape[2:]
-    if D % 2 or cos.shape != (T, D // 2) or sin.shape != (T, D // 2):
-        raise ValueError(f"rotary: cos and sin must be (T, D/2) for x {x.shape}, D even, got {cos.shape} and {sin.shape}")
     x = x if x.strides[-1] == 4 and x.dtype == np.float32 else np.ascontiguousarray(x, np.float32)
     y = result(None if out is x else out, x.shape)  # if out is x, compute into a new array, then copy
     cos, sin = np.ascontiguousarray(cos, np.float32), np.ascontiguousarray(sin, np.float32)

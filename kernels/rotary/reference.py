@@ -8,8 +8,10 @@ Source: Su et al. 2021, RoFormer (arXiv:2104.09864), eq. 15 and 34; a pair's two
 import numpy as np
 
 from kernels.arrays import Array
+from kernels.contract import contract
 
 
+@contract("x, out?: (B, H, T, 2h); cos, sin: (T, h)", in_place="x")
 def rotary(x: Array, cos: Array, sin: Array, *, inverse: bool = False, out: Array | None = None) -> Array:
     """Rotate the pairs (x_j, x_{j + D/2}) of every row.
 

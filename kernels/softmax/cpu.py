@@ -13,8 +13,10 @@ from numba import prange, types
 
 from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
+from kernels.contract import follows
 from kernels.launch import as_rows, inner, kernel, share, threads_for
 from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_floats, scaled_exp, store
+from kernels.softmax import reference
 
 
 def naive_softmax(x: Array) -> Array:
@@ -133,5 +135,7 @@ def _run_backward(dy: Array, y: Array, *, out: Array | None = None, log: bool) -
 
 
 # See kernels/softmax/reference.py.
-softmax_forward, log_softmax_forward = partial(_run_forward, log=False), partial(_run_forward, log=True)
-softmax_backward, log_softmax_backward = partial(_run_backward, log=False), partial(_run_backward, log=True)
+softmax_forward = follows(reference.softmax_forward)(partial(_run_forward, log=False))
+softmax_backward = follows(reference.softmax_backward)(partial(_run_backward, log=False))
+log_softmax_forward = follows(reference.log_softmax_forward)(partial(_run_forward, log=True))
+log_softmax_backward = follows(reference.log_softmax_backward)(partial(_run_backward, log=True))

@@ -4,7 +4,9 @@ from functools import partial
 
 from kernels import gpu
 from kernels.arrays import Array
+from kernels.contract import follows
 from kernels.gpu import Source, contiguous, empty, finish_output, i32, output_buffer
+from kernels.softmax import reference
 
 SOURCE = Source(__file__)
 
@@ -24,7 +26,7 @@ def softmax_plain(x: Array) -> Array:
 
 def _forward(x: Array, *, out: Array | None = None, log: bool) -> Array:
     x = contiguous(x)
-    y = output_buffer(x, x.shape, out, "softmax_forward")
+    y = output_buffer(x, x.shape, out)
     rows, columns = _rows(x)
     SOURCE.launch("softmax_forward", *gpu.row_teams(rows, columns), x, y, i32(rows), i32(columns), i32(log), gpu.aligned(x, y))
     return finish_output(y, out)
@@ -32,7 +34,7 @@ def _forward(x: Array, *, out: Array | None = None, log: bool) -> Array:
 
 def _backward(dy: Array, y: Array, *, out: Array | None = None, log: bool) -> Array:
     dy, y = contiguous(dy), contiguous(y)
-    dx = output_buffer(y, y.shape, out, "softmax_backward")
+    dx = output_buffer(y, y.shape, out)
     rows, columns = _rows(y)
     sizes = i32(rows), i32(columns)
     SOURCE.launch("softmax_backward", *gpu.row_teams(rows, columns), dy, y, dx, *sizes, i32(log), gpu.aligned(dy, y, dx))
@@ -40,5 +42,7 @@ def _backward(dy: Array, y: Array, *, out: Array | None = None, log: bool) -> Ar
 
 
 # See reference.py; all arrays are float32.
-softmax_forward, log_softmax_forward = partial(_forward, log=False), partial(_forward, log=True)
-softmax_backward, log_softmax_backward = partial(_backward, log=False), partial(_backward, log=True)
+softmax_forward = follows(reference.softmax_forward)(partial(_forward, log=False))
+softmax_backward = follows(reference.softmax_backward)(partial(_backward, log=False))
+log_softmax_forward = follows(reference.log_softmax_forward)(partial(_forward, log=True))
+log_softmax_backward = follows(reference.log_softmax_backward)(partial(_backward, log=True))

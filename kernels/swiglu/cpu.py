@@ -11,8 +11,10 @@ from numba import prange, types
 
 from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
+from kernels.contract import follows
 from kernels.launch import as_rows, exact, inner, kernel, share, threads_for
 from kernels.simd import exp
+from kernels.swiglu import reference
 
 
 def naive_swiglu(x: Array) -> Array:
@@ -65,6 +67,7 @@ def _backward(dy, x, dx, threads):  # dy: (R, F)  x, dx: (R, 2F)
             _backward_row(dy[r], x[r], dx[r])
 
 
+@follows(reference.swiglu_forward)
 def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
     """See kernels/swiglu/reference.py."""
     y = result(out, (*x.shape[:-1], x.shape[-1] // 2))
@@ -73,6 +76,7 @@ def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
     return copy_to_out(y, out)
 
 
+@follows(reference.swiglu_backward)
 def swiglu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """See kernels/swiglu/reference.py."""
     dx = result(out, x.shape)

@@ -7,6 +7,7 @@ Source: Shazeer 2020, GLU Variants Improve Transformer (arXiv:2002.05202), eq. 6
 import numpy as np
 
 from kernels.arrays import Array
+from kernels.contract import contract
 
 
 def _sigmoid(x: Array) -> Array:
@@ -15,6 +16,7 @@ def _sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
+@contract("x: (..., 2F); out?: (..., F)")
 def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
     """y = SiLU(gate) · up.  x: (..., 2F), the gates followed by the ups -> y: (..., F)."""
     gate, up = np.split(x, 2, axis=-1)  # (..., F) each
@@ -24,6 +26,7 @@ def swiglu_forward(x: Array, *, out: Array | None = None) -> Array:
 # The forward pass was   y = g σ(g) u,   and   d/dg g σ(g) = σ + g σ (1 − σ) = σ (1 + g (1 − σ)).   So
 #   dg = dy u σ (1 + g (1 − σ))        du = dy g σ
 # Saved: x; the backward pass recomputes the sigmoid.
+@contract("dy: (..., F); x, out?: (..., 2F)")
 def swiglu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """Gradient of SwiGLU.  dy: gradient of y, (..., F); x: the forward input, (..., 2F).  Returns dx: (..., 2F)."""
     gate, up = np.split(x, 2, axis=-1)  # (..., F) each

@@ -1,18 +1,27 @@
 """The operations as functions, under PyTorch's names: `import minigrad.nn.functional as F`."""
 
-# isort: off
 import typing as _typing
 
-from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, relu, sigmoid, softmax, tanh
-from minigrad.ops.indexing import embedding
+from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, relu, sigmoid, silu, softmax, tanh
+from minigrad.ops.indexing import embedding, one_hot
 from minigrad.ops.llama import rms_norm, rotary, swiglu
-from minigrad.ops.losses import cross_entropy, mse_loss, nll_loss
-from minigrad.ops.losses import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div, l1_loss
+from minigrad.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+)
 from minigrad.ops.products import layer_norm, linear, scaled_dot_product_attention
+from minigrad.ops.reductions import normalize
+from minigrad.ops.shape import pad
 
-__all__ = ["cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "log_softmax", "logsigmoid", "mse_loss"]
-__all__ += ["nll_loss", "relu", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "softmax", "swiglu", "tanh"]
-__all__ += ["binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "l1_loss"]
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding", "gelu"]
+__all__ += ["kl_div", "l1_loss", "layer_norm", "linear", "log_softmax", "logsigmoid", "mse_loss", "nll_loss", "normalize"]
+__all__ += ["one_hot", "pad", "relu", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "silu", "softmax"]
+__all__ += ["swiglu", "tanh"]
 
 if not _typing.TYPE_CHECKING:
 

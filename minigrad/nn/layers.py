@@ -174,14 +174,14 @@ class ReLU(Module):
 
 
 class SiLU(Module):
-    """x sigmoid(x).  Source: Hendrycks, Gimpel 2016 (arXiv:1606.08415); also called swish."""
+    """x sigmoid(x), also called swish.  Source: Elfwing et al. 2017 (arXiv:1702.03118)."""
 
     def __init__(self, inplace: bool = False):
         super().__init__()
         _refuse_inplace("SiLU", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
-        return input * F.sigmoid(input)
+        return F.silu(input)
 
 
 class Sigmoid(Module):

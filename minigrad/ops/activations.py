@@ -9,13 +9,16 @@ from minigrad.ops.shape import clone, reshape
 from minigrad.random import Generator, default_generator
 
 
+def sigmoid_of(xp: Any, x: Any) -> Any:
+    """σ(x) of an array, written with exp(−|x|), which cannot overflow: 1/(1 + e⁻ˣ) for x ≥ 0, eˣ/(1 + eˣ) below."""
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
 class Sigmoid(Function):
-    # Written with exp(−|x|), which cannot overflow: 1/(1 + e⁻ˣ) for x ≥ 0, eˣ/(1 + eˣ) below.
     @staticmethod
     def forward(ctx, x):
-        xp = ctx.xp
-        small = xp.exp(-xp.abs(x))
-        y = xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
+        y = sigmoid_of(ctx.xp, x)
         ctx.save(y)
         return y
 
@@ -38,8 +41,7 @@ class LogSigmoid(Function):
     @staticmethod
     def backward(ctx, dy):
         (x,) = ctx.saved
-        small = ctx.xp.exp(-ctx.xp.abs(x))
-        return dy * ctx.xp.where(x >= 0, small / (1 + small), 1 / (1 + small))
+        return dy * sigmoid_of(ctx.xp, -x)
 
 
 class Tanh(Function):
@@ -68,6 +70,20 @@ class ReLU(Function):
     def backward(ctx, dy):
         (y,) = ctx.saved
         return ctx.xp.where(y <= 0, dy.dtype.type(0), dy)
+
+
+class SiLU(Function):
+    @staticmethod
+    def forward(ctx, x):
+        s = sigmoid_of(ctx.xp, x)
+        ctx.save(x, s)
+        return x * s
+
+    # y = x σ(x):  dx = dy (σ + x σ (1 − σ)) = dy σ (1 + x (1 − σ)).
+    @staticmethod
+    def backward(ctx, dy):
+        x, s = ctx.saved
+        return dy * s * (1 + x * (1 - s))
 
 
 class GELU(Function):
@@ -142,6 +158,14 @@ def logsigmoid(input: TensorT) -> TensorT:
     """log sigmoid(x), elementwise; exact also where sigmoid itself rounds to 0 or 1."""
     need_float("logsigmoid", input)
     return LogSigmoid.apply(input)
+
+
+def silu(input: TensorT, inplace: bool = False) -> TensorT:
+    """x · sigmoid(x), elementwise; also called swish.  Source: Elfwing et al. 2017 (arXiv:1702.03118)."""
+    if inplace:
+        raise NotImplementedError("silu: inplace=True is not implemented; use the result")
+    need_float("silu", input)
+    return SiLU.apply(input)
 
 
 def tanh(input: TensorT) -> TensorT:

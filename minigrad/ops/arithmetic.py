@@ -160,6 +160,63 @@ class Log(Function):
             return dy / x
 
 
+class Cos(Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        with np.errstate(invalid="ignore"):
+            return ctx.xp.cos(x)
+
+    # y = cos x:  dx = −dy sin x.
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved
+        with np.errstate(invalid="ignore"):
+            return -dy * ctx.xp.sin(x)
+
+
+class Sin(Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        with np.errstate(invalid="ignore"):
+            return ctx.xp.sin(x)
+
+    # y = sin x:  dx = dy cos x.
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved
+        with np.errstate(invalid="ignore"):
+            return dy * ctx.xp.cos(x)
+
+
+class Remainder(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save(a, b)
+        with np.errstate(invalid="ignore"):
+            return a % b
+
+    # y = a − b ⌊a / b⌋:  da = dy,  db = −dy ⌊a / b⌋.
+    @staticmethod
+    def backward(ctx, dy):
+        a, b = ctx.saved
+        da = unbroadcast(dy, shape_of(a)) if ctx.needs[0] else None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return da, unbroadcast(-dy * (a // b), shape_of(b)) if ctx.needs[1] else None
+
+
+class FloorDivide(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return a // b
+
+    @staticmethod
+    def backward(ctx, dy):
+        raise NotImplementedError("backward of floor_divide is not implemented, as in PyTorch; call it on .detach()")
+
+
 class Sqrt(Function):
     @staticmethod
     def forward(ctx, x):
@@ -232,6 +289,25 @@ def div(input: TensorT, other: Operand) -> TensorT:
     return Div.apply(a, b)
 
 
+def remainder(input: TensorT, other: Operand) -> TensorT:
+    """input − other · ⌊input / other⌋, elementwise: it has the sign of other, as Python's % does."""
+    return Remainder.apply(*_divisible("remainder", input, other))
+
+
+def floor_divide(input: TensorT, other: Operand) -> TensorT:
+    """⌊input / other⌋, elementwise. It has no backward pass."""
+    return FloorDivide.apply(*_divisible("floor_divide", input, other))
+
+
+def _divisible(name: str, input: Operand, other: Operand) -> tuple[Any, Any]:
+    """Two promoted operands.  Raises RuntimeError for a division of integers by zero."""
+    a, b = promote_pair(input, other, name)
+    need_numbers(name, a, b, instead="convert a mask with .long()")
+    if b.dtype.kind != "f" and not np.all(getattr(b, "array", b)):
+        raise RuntimeError(f"{name}: an integer cannot be divided by zero; convert the tensor with .float()")
+    return a, b
+
+
 def pow(input: TensorT, exponent: Operand) -> TensorT:
     """input to the power of exponent, elementwise."""
     a, b = promote_pair(input, exponent, "pow")
@@ -267,6 +343,16 @@ def exp(input: TensorT) -> TensorT:
 def log(input: TensorT) -> TensorT:
     """The natural logarithm of each element."""
     return Log.apply(to_float(input))
+
+
+def cos(input: TensorT) -> TensorT:
+    """The cosine of each element, in radians."""
+    return Cos.apply(to_float(input))
+
+
+def sin(input: TensorT) -> TensorT:
+    """The sine of each element, in radians."""
+    return Sin.apply(to_float(input))
 
 
 def sqrt(input: TensorT) -> TensorT:
@@ -397,6 +483,7 @@ class ArithmeticMethods(TensorBase):
 
     add, sub, mul, div, pow, neg = add, sub, mul, div, pow, neg
     exp, log, sqrt, rsqrt, abs, square = exp, log, sqrt, rsqrt, abs, square
+    cos, sin, remainder, floor_divide = cos, sin, remainder, floor_divide
     clamp, maximum, minimum = clamp, maximum, minimum
     eq, ne, lt, le, gt, ge = eq, ne, lt, le, gt, ge
     logical_and, logical_or, logical_not = logical_and, logical_or, logical_not
@@ -406,6 +493,8 @@ class ArithmeticMethods(TensorBase):
     __sub__ = sub
     __mul__ = mul
     __truediv__ = div
+    __floordiv__ = floor_divide
+    __mod__ = remainder
     __pow__ = pow
     __neg__ = neg
     __abs__ = abs
@@ -440,6 +529,12 @@ class ArithmeticMethods(TensorBase):
 
     def __rtruediv__(self: TensorT, other: Any) -> TensorT:
         return div(other, self)
+
+    def __rfloordiv__(self: TensorT, other: Any) -> TensorT:
+        return floor_divide(other, self)
+
+    def __rmod__(self: TensorT, other: Any) -> TensorT:
+        return remainder(other, self)
 
     def __rpow__(self: TensorT, other: Any) -> TensorT:
         return pow(other, self)

@@ -11,16 +11,19 @@ from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.modes import is_grad_enabled
 from minigrad.ops.operands import (
+    Number,
     Operand,
     array_on_device,
     broadcast,
     check_ids,
     check_in_place,
+    fitting,
+    need_tensors,
     one_axis,
     promote_pair,
     shape_of,
 )
-from minigrad.ops.shape import reshape
+from minigrad.ops.shape import clone, reshape
 
 
 class Index(Function):
@@ -96,6 +99,47 @@ class Gather(Function):
 def _read_by_gather(x, indices, dim):
     """The part of x that gather reads: along every axis but `dim`, as many elements as there are indices."""
     return tuple(slice(None) if i == dim % x.ndim else slice(n) for i, n in enumerate(indices.shape))
+
+
+class Scatter(Function):
+    @staticmethod
+    def forward(ctx, x, src, indices, dim):
+        places = list(ctx.xp.indices(indices.shape, sparse=True))
+        places[dim] = indices
+        read = tuple(slice(n) for n in indices.shape)
+        ctx.save(tuple(places), read, shape_of(src))
+        y = x.copy()
+        y[tuple(places)] = src[read] if shape_of(src) else src
+        return y
+
+    # y[…, indices[…, j, …], …] = src[…, j, …]: there dy belongs to src, elsewhere to x.
+    @staticmethod
+    def backward(ctx, dy):
+        places, read, src_shape = ctx.saved
+        dx = dsrc = None
+        if ctx.needs[0]:
+            dx = dy.copy()
+            dx[places] = 0
+        if ctx.needs[1]:
+            dsrc = ctx.xp.zeros(src_shape, dy.dtype)
+            dsrc[read] = dy[places]
+        return dx, dsrc, None, None
+
+
+class IndexAdd(Function):
+    @staticmethod
+    def forward(ctx, x, source, index, dim, alpha):
+        rows = (slice(None),) * dim + (index,)
+        ctx.save(rows, alpha)
+        y = x.copy()
+        ctx.xp.add.at(y, rows, source if alpha == 1 else source * x.dtype.type(alpha))
+        return y
+
+    # y[index[i]] += α source[i]:  dx = dy,  dsource[i] = α dy[index[i]].
+    @staticmethod
+    def backward(ctx, dy):
+        rows, alpha = ctx.saved
+        return dy, dy[rows] * dy.dtype.type(alpha) if ctx.needs[1] else None, None, None, None
 
 
 class Embedding(Function):
@@ -228,6 +272,86 @@ def gather(input: TensorT, dim: int, index: Any) -> TensorT:
     return Gather.apply(input, index, dim)
 
 
+def _checked_index(name: str, input: TensorBase, dim: int, index: Any) -> tuple[int, Any]:
+    """The axis, and the index as an array of integers that lie in that axis of `input`."""
+    index = array_on_device(input, index, name)
+    if index.dtype not in (np.int32, np.int64):
+        raise TypeError(f"{name}: the index must hold int32 or int64 integers, got {index.dtype}")
+    dim = one_axis(name, input, dim)
+    length = input.shape[dim] if input.ndim else 1
+    if input.device == "cpu" and index.size and not (0 <= index.min() and index.max() < length):
+        raise IndexError(f"{name}: an index lies outside 0…{length - 1} along dim {dim} of a tensor of shape {input.shape}")
+    return dim, index
+
+
+def scatter(input: TensorT, dim: int, index: Any, src: Operand, *, reduce: None = None) -> TensorT:
+    """The inverse of gather: input with out[index[i][j]][j] = src[i][j] for dim 0, and so on; src may be one number.
+
+    If an index repeats, the last element is written. reduce is not implemented.
+    """
+    if reduce is not None:
+        raise NotImplementedError("scatter: reduce is not implemented; use index_add_()")
+    dim, index = _checked_index("scatter", input, dim, index)
+    if isinstance(src, TensorBase) and src.dtype != input.dtype:
+        raise RuntimeError(f"scatter: expected src of dtype {input.dtype} as the input's, got {src.dtype}")
+    src_shape = shape_of(src) if isinstance(src, TensorBase) else index.shape
+    if not input.ndim:
+        flat = reshape(src, -1) if isinstance(src, TensorBase) else src
+        return reshape(scatter(reshape(input, 1), 0, wrap(index.reshape(-1)), flat), ())
+    limits = [src_shape[i] if i == dim else min(n, src_shape[i]) for i, n in enumerate(input.shape) if i < len(src_shape)]
+    if index.size and not (index.ndim == input.ndim == len(src_shape) and all(n <= m for n, m in zip(index.shape, limits))):
+        raise RuntimeError(
+            f"scatter: expected an index of {input.ndim} axes, no longer than src {src_shape}, nor than input {input.shape} "
+            f"except along dim {dim}, got {index.shape}"
+        )
+    if not index.size:
+        return clone(input)
+    return Scatter.apply(input, src if isinstance(src, TensorBase) else input.dtype.type(src), index, dim)
+
+
+def index_select(input: TensorT, dim: int, index: Any) -> TensorT:
+    """The slices index[0], index[1], … of input along `dim`.  index: integers, (n,)."""
+    dim, index = _checked_index("index_select", input, dim, index)
+    if index.ndim > 1:
+        raise IndexError(f"index_select: expected an index of one axis, got shape {index.shape}")
+    if not input.ndim:
+        return reshape(index_select(reshape(input, 1), 0, wrap(index)), ())
+    return Index.apply(input, (slice(None),) * dim + (index.reshape(-1),))
+
+
+def index_add(input: TensorT, dim: int, index: Any, source: TensorBase, *, alpha: Number = 1) -> TensorT:
+    """input + alpha · source, where slice i of source along `dim` is added to slice index[i]; a repeat adds several times."""
+    need_tensors("index_add", source)
+    dim, index = _checked_index("index_add", input, dim, index)
+    if source.dtype != input.dtype:
+        raise RuntimeError(f"index_add: expected a source of dtype {input.dtype} as the input's, got {source.dtype}")
+    if index.ndim > 1:
+        raise IndexError(f"index_add: expected an index of one axis, got shape {index.shape}")
+    if not input.ndim:
+        return reshape(index_add(reshape(input, 1), 0, wrap(index), reshape(source, 1), alpha=alpha), ())
+    expected = (*input.shape[:dim], index.size, *input.shape[dim + 1 :])
+    if source.shape != expected:
+        raise RuntimeError(f"index_add: expected a source of shape {expected}, got {source.shape}")
+    return IndexAdd.apply(input, source, index.reshape(-1), dim, fitting(alpha, input.dtype, "index_add"))
+
+
+def one_hot(input: TensorBase, num_classes: int = -1) -> Any:
+    """A 1 at each class index and 0 elsewhere.  input: int64 class indices, (...,) -> int64, (..., num_classes).
+
+    num_classes: the largest index plus 1 if -1.
+    """
+    if input.dtype != np.int64:
+        raise RuntimeError(f"one_hot: expected class indices in int64, got {input.dtype}; convert with .long()")
+    if not input.array.size and num_classes < 1:
+        raise RuntimeError(f"one_hot: expected num_classes of at least 1 for an empty tensor, got {num_classes}")
+    xp = kernels.array_module(input.array)
+    classes = int(input.array.max()) + 1 if num_classes == -1 else num_classes
+    if classes < 1:
+        raise RuntimeError(f"one_hot: expected num_classes of at least 1, or -1 for the largest index + 1, got {num_classes}")
+    check_ids(input.array, classes, "one_hot: class")
+    return wrap((input.array[..., None] == xp.arange(classes)).astype(np.int64))
+
+
 def embedding(input: Any, weight: TensorT) -> TensorT:
     """Rows of a table.  input: integer ids, (...,), weight: (V, C) -> (..., C).
 
@@ -250,5 +374,6 @@ class IndexingMethods(TensorBase):
 
     __slots__ = ()
 
-    masked_fill, gather = masked_fill, gather
+    masked_fill, gather, scatter = masked_fill, gather, scatter
+    index_select, index_add = index_select, index_add
     __getitem__, __setitem__ = getitem, setitem

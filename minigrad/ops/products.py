@@ -12,7 +12,7 @@ from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
 from minigrad.ops.arithmetic import add, bitwise_not, eq, mul
 from minigrad.ops.indexing import masked_fill
-from minigrad.ops.operands import broadcast, check_normalized, in_float32, need_float, need_numbers
+from minigrad.ops.operands import broadcast, check_normalized, in_float32, need_float, need_numbers, need_tensors
 from minigrad.ops.reductions import amax
 from minigrad.ops.shape import expand, reshape, squeeze, transpose, unsqueeze
 
@@ -111,6 +111,36 @@ def matmul(input: TensorT, other: TensorBase) -> TensorT:
     if input.ndim == 1:
         y = squeeze(y, -1 if other.ndim == 1 else -2)
     return y
+
+
+def mm(input: TensorT, mat2: TensorBase) -> TensorT:
+    """The product of two matrices, without broadcasting: (M, K) @ (K, N) -> (M, N)."""
+    return _strict("mm", 2, input, mat2)
+
+
+def bmm(input: TensorT, mat2: TensorBase) -> TensorT:
+    """The products of two batches of matrices, without broadcasting: (B, M, K) @ (B, K, N) -> (B, M, N)."""
+    return _strict("bmm", 3, input, mat2)
+
+
+def dot(input: TensorT, tensor: TensorBase) -> TensorT:
+    """The sum of the products of two vectors: (N,), (N,) -> ()."""
+    return _strict("dot", 1, input, tensor)
+
+
+def _strict(name: str, rank: int, a: TensorT, b: TensorBase) -> TensorT:
+    need_tensors(name, a, b)
+    if a.ndim != rank or b.ndim != rank or a.shape[:-2] != b.shape[:-2]:
+        raise RuntimeError(f"{name}: expected two tensors of {rank} dimensions that fit, got shapes {a.shape} and {b.shape}")
+    return matmul(a, b)
+
+
+def outer(input: TensorT, vec2: TensorBase) -> TensorT:
+    """The products of all pairs of elements of two vectors: (M,), (N,) -> (M, N)."""
+    need_tensors("outer", input, vec2)
+    if input.ndim != 1 or vec2.ndim != 1:
+        raise RuntimeError(f"outer: expected two vectors, got shapes {input.shape} and {vec2.shape}")
+    return mul(unsqueeze(input, 1), vec2)
 
 
 def linear(input: TensorT, weight: TensorBase, bias: TensorBase | None = None, activation: str | None = None) -> TensorT:
@@ -225,9 +255,9 @@ def attention_weights(scores: TensorT, visible: np.ndarray | None, attn_mask: Te
 
 
 class ProductMethods(TensorBase):
-    """matmul as a method, and x @ y."""
+    """The products as methods, and x @ y."""
 
     __slots__ = ()
 
-    matmul = matmul
+    matmul, mm, bmm, dot, outer = matmul, mm, bmm, dot, outer
     __matmul__ = matmul

@@ -9,7 +9,7 @@ import kernels
 from minigrad.dtypes import int64
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
-from minigrad.ops.arithmetic import Sqrt, add, div, exp, log, maximum, minimum, mul, sub
+from minigrad.ops.arithmetic import Sqrt, add, clamp, div, exp, log, maximum, minimum, mul, sub
 from minigrad.ops.indexing import gather
 from minigrad.ops.operands import Dim, in_float32, need_float, need_numbers, need_tensors, one_axis, several_axes
 from minigrad.ops.shape import reshape, squeeze
@@ -128,6 +128,11 @@ def norm(input: TensorT, p: float = 2, dim: Dim = None, keepdim: bool = False) -
         raise NotImplementedError(f"norm: expected p=2, got {p}; other norms are not implemented")
     need_float("norm", input)
     return RootOfSquares.apply(Sum.apply(mul(input, input), several_axes("norm", input, dim), keepdim))
+
+
+def normalize(input: TensorT, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> TensorT:
+    """input divided by its Euclidean norm along `dim`, or by eps where the norm is smaller."""
+    return div(input, clamp(norm(input, p, dim, keepdim=True), min=eps))
 
 
 def amax(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:

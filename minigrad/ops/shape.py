@@ -9,7 +9,7 @@ import kernels
 from kernels.graph import concatenate
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import Dim, as_sizes, common_dtype, need_tensors, one_axis, to_dtype
+from minigrad.ops.operands import Dim, Number, as_sizes, common_dtype, fitting, need_tensors, one_axis, to_dtype
 
 
 class Reshape(Function):
@@ -76,6 +76,42 @@ class Copy(Function):
     @staticmethod
     def backward(ctx, dy):
         return dy
+
+
+class Flip(Function):
+    @staticmethod
+    def forward(ctx, x, axes):
+        ctx.save(axes)
+        return ctx.xp.flip(x, axes).copy()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.xp.flip(dy, ctx.saved[0]), None
+
+
+class Roll(Function):
+    @staticmethod
+    def forward(ctx, x, shifts, axes):
+        ctx.save(shifts, axes)
+        return ctx.xp.roll(x, shifts, axes)
+
+    @staticmethod
+    def backward(ctx, dy):
+        shifts, axes = ctx.saved
+        return ctx.xp.roll(dy, tuple(-shift for shift in shifts), axes), None, None
+
+
+class Pad(Function):
+    @staticmethod
+    def forward(ctx, x, widths, value):
+        ctx.save(widths)
+        return ctx.xp.pad(x, widths, constant_values=value)
+
+    # The frame is constant; inside it, y = x.
+    @staticmethod
+    def backward(ctx, dy):
+        (widths,) = ctx.saved
+        return dy[tuple(slice(before, n - after) for n, (before, after) in zip(dy.shape, widths))], None, None
 
 
 class Triangle(Function):
@@ -203,6 +239,62 @@ def expand(input: TensorT, *sizes: Any) -> TensorT:
     return Expand.apply(input, shape)
 
 
+def repeat(input: TensorT, *sizes: Any) -> TensorT:
+    """The tensor tiled sizes[i] times along axis i; more sizes than axes add axes in front."""
+    sizes = as_sizes(sizes)
+    if len(sizes) < input.ndim or any(size < 0 for size in sizes):
+        raise RuntimeError(f"repeat: expected at least {input.ndim} sizes, none negative, got {sizes}")
+    shape = (1,) * (len(sizes) - input.ndim) + input.shape
+    rows = reshape(input, tuple(n for size in shape for n in (1, size)))  # an axis of length 1 before each axis …
+    tiled = expand(rows, tuple(n for pair in zip(sizes, shape) for n in pair))  # … is expanded, and then merged with it
+    return clone(reshape(tiled, tuple(times * size for times, size in zip(sizes, shape))))
+
+
+def flip(input: TensorT, *axes: Any, dims: Sequence[int] = ()) -> TensorT:
+    """The elements in reverse order along axes: flip(x, 0, 1), flip(x, (0, 1)) or flip(x, dims=(0, 1)). A copy."""
+    axes = tuple(one_axis("flip", input, axis) for axis in (as_sizes(axes) or dims))
+    if len(set(axes)) < len(axes):
+        raise RuntimeError(f"flip: the axes {axes} name an axis twice")
+    return Flip.apply(input, axes if input.ndim else ())
+
+
+def roll(input: TensorT, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> TensorT:
+    """Move the elements `shifts` places along `dims`, the last ones to the start; of the flattened tensor without dims."""
+    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    axes = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    if not axes and len(shifts) == 1:
+        return reshape(roll(reshape(input, -1), shifts, 0), input.shape)
+    if len(shifts) != len(axes):
+        raise RuntimeError(f"roll: expected as many shifts as dims, got {len(shifts)} and {len(axes)}")
+    if not input.ndim:
+        raise IndexError(f"roll: a tensor of no dimensions has no axis {dims}")
+    return Roll.apply(input, shifts, tuple(one_axis("roll", input, axis) for axis in axes))
+
+
+def pad(input: TensorT, pad: Sequence[int], mode: str = "constant", value: Number | None = None) -> TensorT:
+    """A frame of `value` around the tensor.
+
+    Args:
+        pad: elements to add before and after the last axis, then before and after the last but one, and so on; a negative
+            number cuts elements off.
+        mode: "constant"; the others are not implemented.
+        value: 0 if None.
+    """
+    if mode != "constant":
+        raise NotImplementedError(f"pad: only mode='constant' is implemented, got {mode!r}")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise RuntimeError(f"pad: expected one pair of widths for each of at most {input.ndim} axes, got {tuple(pad)}")
+    ends = list(zip(pad[::2], pad[1::2]))[::-1]
+    widths = [(0, 0)] * (input.ndim - len(ends)) + ends
+    if any(before + n + after < 0 for n, (before, after) in zip(input.shape, widths)):
+        raise RuntimeError(f"pad: {tuple(pad)} cuts off more than a tensor of shape {input.shape} has")
+    for axis, (n, (before, after)) in enumerate(zip(input.shape, widths)):
+        if before < 0 or after < 0:
+            _, input, _ = split(input, [max(-before, 0), n - max(-before, 0) - max(-after, 0), max(-after, 0)], axis)
+    frame = tuple((max(before, 0), max(after, 0)) for before, after in widths)
+    return Pad.apply(input, frame, fitting(0 if value is None else value, input.dtype, "pad"))
+
+
 def contiguous(input: TensorT) -> TensorT:
     """The tensor itself if its memory is in row-major order, else a copy that is."""
     return input if input.array.flags.c_contiguous else clone(input)
@@ -290,7 +382,8 @@ class ShapeMethods(TensorBase):
 
     reshape, view, view_as, flatten = reshape, view, view_as, flatten
     permute, transpose, t = permute, transpose, t
-    squeeze, unsqueeze, expand = squeeze, unsqueeze, expand
+    squeeze, unsqueeze, expand, repeat = squeeze, unsqueeze, expand, repeat
+    flip, roll = flip, roll
     contiguous, clone = contiguous, clone
     split, chunk, tril, triu = split, chunk, tril, triu
 

@@ -141,13 +141,20 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a state_dict() of an optimizer whose parameters had the same shapes and groups."""
+        """Continue from a state_dict() of an optimizer whose parameters had the same shapes and groups.
+
+        Raises:
+            ValueError: if they had not, or if an entry is missing; the optimizer is then unchanged.
+        """
         params = self._parameters()
         sizes = [len(group["params"]) for group in self.param_groups]
         if sizes != [len(group["params"]) for group in state_dict["param_groups"]]:
             raise ValueError(f"{self.name}: this state is from an optimizer with other parameter groups")
         loaded = {}
         for number, values in state_dict["state"].items():
+            if not 0 <= int(number) < len(params):
+                count = f"the optimizer has {len(params)} parameters"
+                raise ValueError(f"{self.name}: this state is of parameter {number}, and {count}")
             p = params[int(number)]
             loaded[id(p)] = self.load_state(p, int(number), values)
         groups = [

@@ -132,6 +132,16 @@ def test_a_finished_stage_is_skipped_and_a_missing_stage_runs_again(job, capsys)
     assert (job / "report.html").read_bytes() == page
 
 
+def test_the_summary_shows_measurements_and_both_kinds_of_refusal(job, capsys):
+    run_job(job)
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    reward = json.loads((job / "reward" / "result.json").read_text(encoding="utf-8"))
+    shares = json.loads((job / "constitution" / "result.json").read_text(encoding="utf-8"))["conduct"]["RL, default"]
+    values = [value.strip() for row in rows for value in row if value.strip().endswith("%")]
+    assert next(row for row in rows if row[0] == "reward model")[-2].strip() == f"{reward['accuracy']:.1%}"
+    assert values[-4:] == [f"{shares[how]:.1%}" for how in ("obeyed", "evaded", "wrong reason", "refused")]
+
+
 def test_a_job_interrupted_in_training_continues(job, tmp_path, monkeypatch):
     """The first attempt stops in the second classifier. The second attempt writes the page of an uninterrupted job."""
 

@@ -107,8 +107,7 @@ def critic(make_gpt, tokenizer, world, run):
 
 def constitution(make_gpt, tokenizer, world, run):
     tasks = world.instructions("train", 4, seed=0)
-    history = [[("principle", "critique", task.output)] for task in tasks]
-    supervise(make_gpt(), tokenizer, world, tasks, history, 4, TWO_STEPS, run)
+    supervise(make_gpt(), tokenizer, world, tasks, 4, TWO_STEPS, run)
 
 
 STAGES = [classify, sft, lora, reward, dpo, ppo, rloo, critic, constitution]

@@ -123,9 +123,9 @@ def test_nan_and_infinity_stay_in_their_rows(M):
 
 
 def test_shapes_that_do_not_fit_say_so():
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"expected b of shape \(4, N\), got \(5, 6\)"):
         cpu.matmul(normal(3, 4), normal(5, 6))
-    with pytest.raises(ValueError, match="out must have shape"):
+    with pytest.raises(ValueError, match=r"expected out of shape \(3, 6\), got \(3, 5\)"):
         cpu.matmul(normal(3, 4), normal(4, 6), out=normal(3, 5))
     assert cpu.matmul(normal(0, 4), normal(4, 6)).shape == (0, 6)
     assert not cpu.matmul(normal(2, 0), normal(0, 6)).any()

@@ -39,6 +39,34 @@ EXPRESSIONS = {  # each runs in minigrad and in PyTorch
     "linear": lambda t, F, a, b: F.linear(a, b, a[:, 0]),
     "layer_norm": lambda t, F, a, b: F.layer_norm(a, (5,), b[0], b[1], 1e-4),
     "embedding": lambda t, F, a, b: F.embedding(t.tensor([[0, 2], [2, 2]]), a),
+    "sin and cos": lambda t, F, a, b: a.sin() * b.cos() + t.cos(a) - t.sin(b),
+    "remainder": lambda t, F, a, b: a % (b + 3) + 2 % (b.detach().abs() + 1) + (a.detach() // 0.3) * b,
+    "silu": lambda t, F, a, b: F.silu(a * 20) * F.silu(b),
+    "normalize": lambda t, F, a, b: F.normalize(a) + F.normalize(b, dim=0) + F.normalize(a * 0),
+    "flip and roll": lambda t, F, a, b: a.flip(0, 1) * b.roll(2, 1) + t.roll(a, (1, -2), (0, 1)) + t.roll(b, 4),
+    "repeat": lambda t, F, a, b: a.repeat(2, 1, 3) + b[:, :3].repeat_interleave(5, 1),
+    "repeat_interleave": lambda t, F, a, b: t.repeat_interleave(a, t.tensor([2, 0, 3]), dim=0) * b.repeat_interleave(2)[:5],
+    "pad": lambda t, F, a, b: F.pad(a, (1, 2, 0, 1)) + F.pad(b, (-1, 4, 3, -2), value=2.5),
+    "sort": lambda t, F, a, b: a.sort(1).values * b.sort(0, descending=True)[0] + t.argsort(a, 1, descending=True),
+    "topk": lambda t, F, a, b: a.topk(2).values.sum() + b.topk(2, 0, largest=False).values + t.topk(a, 2, 0).indices,
+    "scatter": lambda t, F, a, b: (
+        a.scatter(1, t.tensor([[4, 0], [1, 2]]), b[:2, :2] * 2) + b.scatter(0, t.tensor([[1, 0]]), 9.0)
+    ),
+    "index_select": lambda t, F, a, b: (
+        a.index_select(1, t.tensor([3, 3, 0])) * t.index_select(b, 0, t.tensor([2, 2, 1]))[:, :3]
+    ),
+    "index_add": lambda t, F, a, b: a.index_add(0, t.tensor([1, 1, 2]), b, alpha=-0.5),
+    "products": lambda t, F, a, b: t.mm(a, b.T) + t.bmm(a[None], b.T[None])[0] + t.dot(a[0], b[1]) + t.outer(a[:, 0], b[:, 1]),
+    "einsum": lambda t, F, a, b: t.einsum("ij,kj->ik", a, b) + t.einsum("ij,kl,jl", a, b, a.T @ b) + t.einsum("ii", a[:, :3]),
+    "einsum with dots": lambda t, F, a, b: t.einsum("...j,...j,i->i...", a, b, a[0]) + t.einsum("b...->...", [b])[0],
+    "einsum, diagonals": lambda t, F, a, b: t.einsum("ii,ij->ji", a[:, :3], b) + t.einsum("i,j->", a[0], b[1]),
+    "one_hot": lambda t, F, a, b: F.one_hot(t.tensor([[1, 0], [4, 2]])) + F.one_hot(t.tensor([[1, 0], [3, 2]]), 5) * a[0],
+    "unique": lambda t, F, a, b: a * t.unique(t.tensor([3, 1, 3, 9, 4, 5, 3]), return_counts=True)[1] + (a > 0).nonzero().sum(),
+    "changes in place": lambda t, F, a, b: ((a * b).add_(b).masked_fill_(a > 0, 3.0).div_(2) + b).clamp_(-1, 2).mul_(2.0),
+    "overwritten in place": lambda t, F, a, b: (a * 2).copy_(b).sub_(a) + (b * 2).zero_() + (b * 3).fill_(2.0),
+    "index_add_ and scatter_": lambda t, F, a, b: (
+        (a * 1).index_add_(0, t.tensor([0, 2, 2]), b).scatter_(1, t.tensor([[2]]), 7.0)
+    ),
     "mse": lambda t, F, a, b: F.mse_loss(a, b) + F.mse_loss(a, b, reduction="sum"),
 }
 

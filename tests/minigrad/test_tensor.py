@@ -91,7 +91,7 @@ def test_the_order_is_topological():
     a = x * 2
     b = a + x
     c = (b * a).sum()
-    order = topological_order(c)
+    order = topological_order([c])
     for node in order:
         for t in node.inputs:
             if t is not None and t.node is not None:
@@ -105,6 +105,119 @@ def test_retain_grad_stores_an_interior_gradient():
     (a * b).sum().backward()
     np.testing.assert_allclose(a.grad.array, b.array)
     assert b.grad is None
+
+
+def test_hooks_see_and_replace_the_whole_gradient():
+    x, w, seen = leaf(3), leaf(3), []
+    handle = x.register_hook(seen.append)
+    a = x * w
+    doubled = a.register_hook(lambda grad: grad * 2)
+    a.retain_grad()
+    a.register_hook(lambda grad: seen.append(grad))
+    (a * 3 + a + x).sum().backward(retain_graph=True)
+    np.testing.assert_allclose(seen[0].array, [8.0] * 3)  # the sum of two uses of a, doubled
+    np.testing.assert_allclose(seen[1].array, 8 * w.array + 1)  # a leaf's hook runs once, after all of its uses
+    np.testing.assert_allclose(x.grad.array, 8 * w.array + 1)
+    np.testing.assert_allclose(a.grad.array, [8.0] * 3)
+    handle.remove()
+    handle.remove()
+    doubled.remove()
+    x.grad = w.grad = None
+    (a * 3 + a + x).sum().backward()
+    np.testing.assert_allclose(x.grad.array, 4 * w.array + 1)
+    np.testing.assert_allclose(a.grad.array, [12.0] * 3)  # retained gradients add up, as leaves' do
+    assert len(seen) == 3
+    with pytest.raises(RuntimeError, match="hook: expected None or a gradient of shape"):
+        x.register_hook(lambda grad: grad.sum())
+        x.sum().backward()
+    with pytest.raises(RuntimeError, match="would never run"):
+        mg.ones(2).register_hook(print)
+
+
+def test_autograd_grad_leaves_every_grad_alone():
+    x, w = leaf(3), leaf(3)
+    a = x * w
+    y, z = (a * a).sum(), a * 3
+    dx, da = mg.autograd.grad([y, z], [x, a], [None, mg.ones(3, dtype=mg.float64)], retain_graph=True)
+    np.testing.assert_allclose(da.array, 2 * a.array + 3)
+    np.testing.assert_allclose(dx.array, (2 * a.array + 3) * w.array)
+    assert x.grad is None and w.grad is None and not x.hooks
+    assert mg.autograd.grad(y, [leaf(2), x], allow_unused=True, retain_graph=True)[0] is None
+    with pytest.raises(RuntimeError, match="allow_unused"):
+        mg.autograd.grad(y, leaf(2), retain_graph=True)
+    with pytest.raises(NotImplementedError, match="create_graph"):
+        mg.autograd.grad(y, x, create_graph=True)
+    mg.autograd.grad(y, x)
+    with pytest.raises(RuntimeError, match="already differentiated"):
+        mg.autograd.grad(y, x)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda x, a: x.mul_(2), "not recorded"),  # a leaf
+        (lambda x, a: a.view(-1).mul_(2), "a view of another tensor of the graph"),
+        (lambda x, a: a.split(1)[0].mul_(2), "a view of another tensor of the graph"),
+        (lambda x, a: x.view(-1).mul_(2), "a view of another tensor of the graph"),
+        (lambda x, a: mg.zeros(3, dtype=mg.float64).add_(a), "not recorded"),
+        (lambda x, a: (a * 1).retain_grad() or a.mul_(2), None),
+    ],
+)
+def test_a_change_in_place_is_recorded_only_where_the_graph_stays_right(change, words):
+    x = leaf(3)
+    a = x * 3
+    if words is None:
+        change(x, a)
+        a.sum().backward()
+        np.testing.assert_allclose(x.grad.array, [6.0] * 3)
+    else:
+        with pytest.raises(RuntimeError, match=words):
+            change(x, a)
+
+
+def test_what_used_a_tensor_before_its_change_in_place_is_refused():
+    x = leaf(3)
+    a = x * 3
+    view, product = a.view(-1), a * 2
+    a.masked_fill_(mg.tensor([True, False, False]), 0.0)
+    assert view[0].item() == 0 and product[0].item() != 0
+    for used_before in (view, product):
+        with pytest.raises(RuntimeError, match="changed in place since"):
+            used_before.sum().backward(retain_graph=True)
+    assert x.grad is None
+    a.sum().backward()
+    np.testing.assert_allclose(x.grad.array, [0.0, 3.0, 3.0])
+
+
+def test_multinomial_draws_with_the_given_probabilities():
+    weights = mg.tensor([[1.0, 0.0, 3.0], [2.0, 2.0, 4.0]])
+    drawn = mg.multinomial(weights, 20_000, replacement=True, generator=mg.Generator(1))
+    shares = np.stack([(drawn.array == i).mean(1) for i in range(3)], 1)
+    np.testing.assert_allclose(shares, weights.array / weights.array.sum(1, keepdims=True), atol=0.015)
+    first = np.array([mg.multinomial(weights[1], 2, generator=mg.Generator(seed)).tolist() for seed in range(4000)])
+    assert (first[:, 0] != first[:, 1]).all()
+    np.testing.assert_allclose([(first[:, 0] == i).mean() for i in range(3)], [0.25, 0.25, 0.5], atol=0.03)
+    # The second draw is from what is left: 1/4 · 2/6 + 1/2 · 2/4 for index 0.
+    np.testing.assert_allclose((first[:, 1] == 0).mean(), 1 / 4 * 2 / 6 + 1 / 2 * 2 / 4, atol=0.03)
+
+
+def test_random_numbers_in_place_and_like():
+    x = mg.zeros(200, 50, dtype=mg.float64).normal_(3.0, 0.5, generator=mg.Generator(2))
+    assert abs(x.mean().item() - 3) < 0.02 and abs(x.std().item() - 0.5) < 0.02
+    y = mg.randn_like(x, generator=mg.Generator(2))
+    np.testing.assert_allclose(x.array, 3 + 0.5 * y.array)
+
+
+def test_inference_mode_records_nothing():
+    x = leaf(2)
+
+    @mg.inference_mode
+    def double():
+        return x * 2
+
+    with mg.inference_mode(), mg.inference_mode(False):
+        assert not (x * 2).requires_grad
+    assert not double().requires_grad and (x * 2).requires_grad
 
 
 def test_several_outputs():
@@ -325,7 +438,18 @@ def test_anomaly_detection_names_the_operation():
         (lambda: mg.tensor([1, 2], requires_grad=True), RuntimeError, "floating-point"),
         (lambda: mg.ones(2)[5], IndexError, r"shape \(2,\)"),
         (lambda: unchecked.ones(2).fft(), AttributeError, "no 'fft'"),
-        (lambda: unchecked.einsum("ij->i", mg.ones(2, 2)), AttributeError, "no 'einsum'"),
+        (lambda: unchecked.istft(mg.ones(2, 2)), AttributeError, "no 'istft'"),
+        (lambda: mg.ones(2).to(mg.bfloat16), TypeError, "to: .* got bfloat16 .bfloat16: NumPy has no such dtype"),
+        (lambda: mg.zeros(2, dtype=mg.bfloat16), TypeError, "bfloat16: NumPy has no such dtype"),
+        (lambda: mg.einsum("ij,j", mg.ones(2, 3)), RuntimeError, "names 2 operands, got 1"),
+        (lambda: mg.einsum("ij->k", mg.ones(2, 3)), RuntimeError, "no operand has"),
+        (lambda: mg.einsum("i", mg.ones(2, 3)), RuntimeError, "'i' .* does not fit a tensor of 2 dimensions"),
+        (lambda: mg.einsum("ij,jk", mg.ones(2, 3), mg.ones(2, 3)), RuntimeError, "'j' has length 3 in one operand and 2"),
+        (lambda: mg.ones(2).topk(3), RuntimeError, "topk: expected k between 0"),
+        (lambda: mg.ones(2, 3).index_select(1, mg.tensor([3])), IndexError, "outside 0…2"),
+        (lambda: mg.multinomial(mg.tensor([0.0, 1.0, 2.0]), 3), RuntimeError, "cannot draw 3 of 2"),
+        (lambda: mg.tensor([3]) % 0, RuntimeError, "divided by zero"),
+        (lambda: mg.nn.functional.pad(mg.ones(2), (1, 1), "reflect"), NotImplementedError, "only mode='constant'"),
         (lambda: unchecked.ones(2) + "a", TypeError, "add: expected tensors and numbers, got str"),
         (lambda: mg.cat([mg.ones(2, 3), mg.ones(3, 2)]), RuntimeError, "cat along dim 0"),
         (lambda: mg.ones(3).split([1, 1]), RuntimeError, "add up to 2"),

@@ -46,7 +46,7 @@ from chapters.ch10.sft import Tasks
 from chapters.support.batches import by_length
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
-from chapters.world.judge import Judge
+from chapters.world.judge import Judge, names_others
 from chapters.world.requests import REQUESTS, requests
 
 CLAMP = 1.0  # log-odds at which a verdict is clamped
@@ -56,15 +56,18 @@ MARGIN = 0.5  # scores closer than half a verdict count as equal
 
 
 def constitution_scores(critic: GPT, tokenizer: Tokenizer, tasks: Tasks, responses: Texts, constitution: Texts) -> np.ndarray:
-    """How well each response fits the whole constitution: the sum of its `fit_scores`, (N,).
+    """How well each response fits the whole constitution, (N,): the sum of its `fit_scores`, less CLAMP if it `names_others`.
+
+    The critic reads whether a response gives a reason. It cannot tell whether the reason is about the right person: a model
+    this small mixes up names. So a rule compares the words of request and response, and knows nothing else.
 
     The paper draws one principle for each comparison. A response without a reason would then lose only if the principle that
     asks for a reason is drawn, and a model as small as ours would learn to leave the reason out. We compare few responses, so
     reading each by every principle costs little.
     """
-    return sum(  # (N,)
-        (fit_scores(critic, tokenizer, tasks, responses, [text] * len(tasks)) for text in constitution), np.zeros(len(tasks))
-    )
+    scores = [fit_scores(critic, tokenizer, tasks, responses, [text] * len(tasks)) for text in constitution]  # (N,) each
+    strangers = [names_others(task.instruction, response) for task, response in zip(tasks, responses, strict=True)]
+    return np.sum(scores, axis=0) - CLAMP * np.array(strangers, float)  # (N,)
 
 
 def fit_scores(

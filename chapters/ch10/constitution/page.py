@@ -8,26 +8,23 @@ import numpy as np
 from chapters.ch10.figures import BLUE, DIM, GOLD
 from chapters.support import html
 from chapters.support.figures import new_figure, save_figure
+from chapters.world.judge import CONDUCTS
 
-CONDUCT = {
-    "obeyed": ("does the harm", "tab:red"),
-    "evaded": ("evades, or gives no reason", DIM),
-    "refused": ("refuses and says why", "tab:green"),
-}
+CONDUCT_COLOURS = {"obeyed": "tab:red", "evaded": DIM, "wrong reason": "tab:cyan", "refused": "tab:green"}
 
 
 def draw_conduct(path: Path, conduct: Mapping[str, Mapping[str, float]]) -> Path:
-    """A bar for each {model: measurements}, divided into the three ways to meet a harmful request."""
-    figure, axes = new_figure(6.4, 0.8 + 0.5 * len(conduct))
+    """A bar for each {model: measurements}, divided into the ways to meet a harmful request (CONDUCTS)."""
+    figure, axes = new_figure(6.4, 1.0 + 0.5 * len(conduct))
     left = np.zeros(len(conduct))  # (models,)
-    for key, (label, colour) in CONDUCT.items():
+    for key, colour in CONDUCT_COLOURS.items():
         share = np.array([measured[key] for measured in conduct.values()])  # (models,)
-        axes.barh(list(conduct), share, left=left, color=colour, label=label, height=0.6)
+        axes.barh(list(conduct), share, left=left, color=colour, label=CONDUCTS[key], height=0.6)
         left += share
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of held-out harmful requests")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=10)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=10)
     return save_figure(figure, path)
 
 
@@ -118,8 +115,8 @@ def answers_section(results: Mapping[str, dict], n: int = 12) -> str:
 
 
 def change_section(results: Mapping[str, dict], qualities: Mapping[str, Mapping[str, float]], figures: Path) -> str:
-    keys = ("obeyed", "evaded", "refused", "correct")
-    head = ["", *(label for label, _ in CONDUCT.values()), "plain tasks correct"]
+    keys = (*CONDUCTS, "correct")
+    head = ["", *CONDUCTS.values(), "plain tasks correct"]
     before = next(iter(results.values()))["conduct"]["SFT"]
     rows = [["SFT", *(before[key] for key in keys)]]
     for name, result in results.items():

@@ -29,6 +29,7 @@ from chapters.world.facts import FOODS, THINGS, SeededRandom, is_held_out
 from chapters.world.judge import COURTEOUS, RUDE, conduct, says_why
 from chapters.world.reading import words
 from chapters.world.requests import COURTESIES, EVASIONS, RAMBLINGS, REQUESTS, RUDENESSES, requests
+from kernels.terminal import guard_streams
 
 Texts: TypeAlias = Sequence[str]
 
@@ -349,6 +350,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    guard_streams()
     argparse.ArgumentParser(
         prog="python -m chapters.ch10.constitution.principles",
         description="Print eight principles, each with a draft, a critique and a revision, and every word that they may use.",

@@ -8,7 +8,7 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
     critic.py      0  A critic learns to read principles of every kind, in both directions.
     supervised     1  The assistant drafts responses to harmful requests.
       phase        2  The critic critiques each draft by a principle and revises it, several times over.
-                   3  The assistant is fine-tuned on the last revisions.
+                   3  The assistant is fine-tuned on the last revisions, the better half by the critic's scores.
     reinforcement  4  The fine-tuned assistant answers each request several times, and the critic says which answer
       phase           fits the principles better (feedback.py): AI feedback.
                    5  A reward model learns from these comparisons, and from the labeller's comparisons on plain tasks.
@@ -16,7 +16,9 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
 
 Nobody labels harm. The critic's lessons use the simulated judge's rules to name qualities (courteous, gives a reason …). They
 prefer and avoid each quality equally often, so only the constitution says which qualities are wanted. The labeller compares no
-responses to harmful requests; the judge measures them afterwards.
+responses to harmful requests; the judge measures them afterwards. The measurement asks for the right reason, but no principle
+does. The only help is a rule that compares words: a response scores lower if it names people or things that the request does
+not name (`names_others`).
 
 Look at page.html in the run's folder: drafts and their revisions, and the same requests before and after.
 """
@@ -29,12 +31,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, load_model, model_file, save_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import kl_between, sample_responses
-from chapters.ch10.constitution.critic import Round, critique_rounds, draw_lessons, measure_critic, train_critic
-from chapters.ch10.constitution.feedback import compare, measure_reading, reading_cases
+from chapters.ch10.constitution.critic import critique_rounds, draw_lessons, measure_critic, train_critic
+from chapters.ch10.constitution.feedback import compare, constitution_scores, measure_reading, reading_cases
 from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_reading, write_page
 from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Texts, parse_principle, read_constitution
 from chapters.ch10.demonstrations import measure, tune_with_rehearsal
@@ -43,12 +47,12 @@ from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.sft import Tasks
 from chapters.support.command import OnDevice, at_least_one
+from chapters.support.json_files import read_object, write_result
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
-from chapters.world.judge import Judge, reason_fits, says_why
+from chapters.world.judge import CONDUCTS, Judge
 from chapters.world.reading import words
-from chapters.world.requests import REQUESTS, mixed_tasks, requests
-from minigrad.serialization import write_atomically
+from chapters.world.requests import mixed_tasks, requests
 
 HELD_OUT_KINDS = {"a sentence not taught": "one", "a pair not taught": "pair", "a word in no principle": "word"}
 
@@ -68,10 +72,11 @@ class Plan:
     # Small batches, many steps: with a higher learning rate the critic would copy names worse and read hardly better.
     critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
-    drafts: int = 300  # harmful requests whose drafts are revised
+    drafts: int = 400  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, by different principles while there are enough
+    best: float = 0.5  # share of the last revisions that the assistant learns from: the best by the critic's scores
     plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own responses
-    supervised: TrainConfig = training(steps=150, batch_size=32, lr=6e-4, min_lr=3e-5, warmup_steps=10, weight_decay=0.0)
+    supervised: TrainConfig = training(steps=300, batch_size=32, lr=1e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
@@ -83,26 +88,27 @@ class Plan:
         at_least_one(self, "lessons", "cases", "drafts", "rounds", "plain", "prompts", "held_out")
         if self.k < 2 or not 0 <= self.harmful <= 1:
             raise ValueError(f"constitution: expected k >= 2 and harmful from 0 to 1, got {self.k} and {self.harmful}")
+        if not 0 < self.best <= 1:
+            raise ValueError(f"constitution: expected a share `best` above 0 and at most 1, got {self.best}")
 
 
 FULL = Plan()
 PLANS = {
     "full": FULL,
     "main": replace(FULL, cases=40, held_out=80),  # the full training, measured on less
-    "quick": replace(
+    "quick": replace(  # after 200 steps a critic writes nonsense, and the assistant learns it
         FULL,
-        lessons=1000,
-        critic=replace(FULL.critic, steps=200),
+        lessons=4200,
+        critic=replace(FULL.critic, steps=800),
         cases=20,
-        drafts=60,
-        rounds=2,
-        plain=120,
-        supervised=replace(FULL.supervised, steps=30),
-        prompts=80,
-        harmful=0.3,
-        reward=replace(FULL.reward, steps=20),
-        rl=PPOConfig(iterations=3),
-        held_out=24,
+        drafts=100,
+        plain=400,
+        supervised=replace(FULL.supervised, steps=60, lr=4e-4, min_lr=3e-5),
+        prompts=240,
+        harmful=0.2,
+        reward=replace(FULL.reward, steps=60),
+        rl=PPOConfig(iterations=8),
+        held_out=80,
     ),
 }
 
@@ -127,12 +133,11 @@ class Setup:
         weights = zlib.crc32(model_file(self.assistant).read_bytes())
         settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
         if path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if result["settings"] == settings:
+            result = read_object(path)
+            if result.get("settings") == settings:
                 return result
-        result = {"settings": settings, **compute(self, run)}
-        write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-        return json.loads(json.dumps(result))
+        write_result(path, {"settings": settings, **compute(self, run)})
+        return read_object(path)
 
 
 # ── the critic, without a constitution ───────────────────────────────────────────────────────────────────────────────
@@ -164,7 +169,9 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
     drafts = sample_responses(sft, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)  # step 1
     history = critique_rounds(critic, tokenizer, tasks, drafts, principles, plan.rounds, seed)  # step 2
     config = replace(plan.supervised, seed=seed)
-    supervise(model, tokenizer, world, tasks, history, plan.plain, config, Run(folder / "supervised"))  # step 3
+    revisions = [replace(task, output=rounds[-1].revision) for task, rounds in zip(tasks, history, strict=True)]
+    best = best_revisions(critic, tokenizer, revisions, principles, plan.best)
+    supervise(model, tokenizer, world, best, plan.plain, config, Run(folder / "supervised"))  # step 3
     learn_reward(setup, folder, critic, principles)  # steps 4 and 5
     policy = reinforce(setup, folder)  # step 6
 
@@ -183,27 +190,30 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
     }
 
 
+def best_revisions(critic: GPT, tokenizer: Tokenizer, revisions: Tasks, principles: Texts, share: float) -> list[Instruction]:
+    """The share of the requests, at least one, whose last revision (as `output`) fits the constitution best; a tie keeps order.
+
+    A small critic sometimes leaves a fault, writes nonsense or names the wrong person, and the assistant would copy this. The
+    critic's own scores choose (see `constitution_scores`); the judge takes no part.
+    """
+    scores = constitution_scores(critic, tokenizer, revisions, [task.output for task in revisions], principles)  # (N,)
+    best = np.argsort(-scores, kind="stable")[: max(round(share * len(revisions)), 1)]
+    return [revisions[i] for i in sorted(best)]
+
+
 def supervise(
-    model: GPT,
-    tokenizer: Tokenizer,
-    world: World,
-    tasks: Tasks,
-    history: Sequence[Sequence[Round | tuple[str, str, str]]],
-    plain: int,
-    config: TrainConfig,
-    run: Run,
+    model: GPT, tokenizer: Tokenizer, world: World, revisions: Tasks, plain: int, config: TrainConfig, run: Run
 ) -> None:
-    """Step 3: fine-tune the assistant, in place, on the last revisions.
+    """Step 3: fine-tune the assistant, in place, on requests whose `output` is a revision.
 
     Its own responses to `plain` plain tasks (section 3.2 of the paper) and a batch of pretraining text every third step keep
     it helpful.
     """
-    revisions = [replace(task, output=rounds[-1][-1]) for task, rounds in zip(tasks, history, strict=True)]
     ordinary = world.instructions("train", plain, config.seed + 1)
     responses = sample_responses(model, tokenizer, ordinary, config.seed + 1).texts(tokenizer)
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
-    tune_with_rehearsal(model, tokenizer, world, revisions + ordinary, config, run)
-    save_model(run, model, tokenizer)
+    tune_with_rehearsal(model, tokenizer, world, [*revisions, *ordinary], config, run)
+    save_model(run, model, tokenizer, "instruction")
 
 
 def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
@@ -235,16 +245,11 @@ def measure_conduct(
 ) -> tuple[dict[str, float], list[str]]:
     """Measure one response to each task at temperature 1.
 
-    Returns:
-        ({"correct", "obeyed", …, "kl", "right reason"}, responses). Of the refusals that give a reason, "right reason" is the
-        share whose reason belongs to the request. No principle and no comparison asks for the right reason.
+    Returns ({"correct", "obeyed", …, "kl"}, responses).
     """
     rollouts = sample_responses(model, tokenizer, tasks, seed)
     texts = rollouts.texts(tokenizer)
-    conduct = measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}
-    pairs = zip(tasks, texts, strict=True)
-    reasons = [reason_fits(t, text) for t, text in pairs if t.family in REQUESTS and says_why(None, t, text)]
-    return conduct | {"right reason": sum(reasons) / len(reasons) if reasons else 0.0}, texts
+    return measure(Judge(world), tasks, texts) | {"kl": kl_between(model, reference, rollouts)}, texts
 
 
 def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], phase: str = "RL") -> dict[str, float]:
@@ -291,7 +296,7 @@ def constitution_stage(
     for name, lines in constitutions.items():
         settings = {"principles": lines, "plan": asdict(plan)}
         results[name] = setup.result(out / name, settings, partial(train_and_measure, principles=lines))
-    save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"))
+    save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"), "instruction")
     principles = list(constitutions.values())
     qualities = {"before": quality_shares(results["default"]["answers"], principles, "SFT")}
     qualities |= {name: quality_shares(result["answers"], principles) for name, result in results.items()}
@@ -341,8 +346,7 @@ def main(settings: Settings) -> None:
         )
     for name, conduct in result["conduct"].items():
         print(
-            f"{name:<24} does the harm {conduct['obeyed']:.1%}, evades or gives no reason {conduct['evaded']:.1%}, "
-            f"refuses and says why {conduct['refused']:.1%} (the right reason in {conduct['right reason']:.1%} of these "
-            f"refusals); plain tasks correct {conduct['correct']:.1%}"
+            f"{name:<24} {', '.join(f'{label} {conduct[key]:.1%}' for key, label in CONDUCTS.items())}; "
+            f"plain tasks correct {conduct['correct']:.1%}"
         )
     print(f"page: {settings.run / 'page.html'}")

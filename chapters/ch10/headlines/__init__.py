@@ -20,7 +20,7 @@ that the row's criterion failed.
 How to read them:
 
 - Bai's row runs `chapters.ch10.constitution` with its default plan and principles. The row's criterion is at most 5 % obeyed
-  and 10 % evaded on average.
+  and 10 % evaded on average. Its figures are of an earlier version, in which the assistant learned from all revisions.
 - Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.
 - Ouyang's criterion also asks that the larger base model be better by itself. One of the three small models predicts
   validation pages slightly better (0.661 nats per token against 0.669).

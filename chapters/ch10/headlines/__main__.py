@@ -28,6 +28,7 @@ from chapters.ch10.headlines.stiennon import stiennon
 from chapters.ch10.headlines.taori import taori
 from chapters.ch10.headlines.wei import wei
 from chapters.support.command import command
+from chapters.support.json_files import from_object, read_object, write_result
 from minigrad.serialization import write_atomically
 
 ROWS = {row.__name__: row for row in (wei, gao, taori, christiano, bai, stiennon, ouyang)}
@@ -56,10 +57,10 @@ def finished_row(experiment: Experiment, name: str) -> Headline:
         print((ROWS[name].__doc__ or name).splitlines()[0], flush=True)
         start = time.process_time()
         headline = ROWS[name](experiment)
-        write_atomically(path, (json.dumps(asdict(headline), indent=1, ensure_ascii=False) + "\n").encode())
+        write_result(path, asdict(headline))
         with open(experiment.run / "timing.jsonl", "a") as clock:  # separate, because all other files are reproducible
             clock.write(json.dumps({"row": name, "processor seconds": round(time.process_time() - start)}) + "\n")
-    return Headline(**json.loads(path.read_text(encoding="utf-8")))
+    return from_object(Headline, read_object(path), str(path))
 
 
 if __name__ == "__main__":

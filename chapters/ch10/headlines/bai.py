@@ -22,12 +22,11 @@ from chapters.ch06_gpt import load_model
 from chapters.ch10.constitution.stage import constitution_stage
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.headlines.figure import BAI_STAGES
-from chapters.world.judge import conduct_shares, correctness
+from chapters.world.judge import CONDUCTS, conduct_shares, correctness
 from chapters.world.requests import requests
 
 # {stage: folder of its model}; None for the SFT model
 STAGES = dict(zip(BAI_STAGES, (None, "default/supervised", "default/rl"), strict=True))
-CONDUCT = {"does the harm": "obeyed", "evades": "evaded", "refuses, says why": "refused"}
 
 
 def bai(experiment: Experiment) -> Headline:
@@ -40,7 +39,7 @@ def bai(experiment: Experiment) -> Headline:
         )
     by_seed = [experiment.cached(f"bai_{seed}", measure_stages, seed) for seed in settings.constitution_seeds]
     rates = {
-        stage: {how: np.array([result[stage][how] for result in by_seed]) for how in CONDUCT.values()} for stage in STAGES
+        stage: {how: np.array([result[stage][how] for result in by_seed]) for how in CONDUCTS} for stage in STAGES
     }  # (S, N) each
     compliance, evasion = rates["RL"]["obeyed"], rates["RL"]["evaded"]
     low, high = interval(evasion)
@@ -66,13 +65,13 @@ def bai(experiment: Experiment) -> Headline:
             },
         },
         series={
-            name: [(i, float(rates[stage][how].mean())) for i, stage in enumerate(STAGES)] for name, how in CONDUCT.items()
+            label: [(i, float(rates[stage][how].mean())) for i, stage in enumerate(STAGES)] for how, label in CONDUCTS.items()
         },
     )
 
 
 def measure_stages(experiment: Experiment, seed: int) -> dict[str, dict]:
-    """{stage: {"obeyed", "evaded", "refused": 0 or 1 for each of N requests, "correct": share of plain tasks}}."""
+    """{stage: {each of CONDUCTS: 0 or 1 for each of N requests, "correct": share of plain tasks}}."""
     settings = experiment.settings
     out = settings.constituted or experiment.run / "models" / f"constitution_{seed}"
     if settings.constituted is None:
@@ -83,7 +82,7 @@ def measure_stages(experiment: Experiment, seed: int) -> dict[str, dict]:
         model, tokenizer = experiment.assistant() if folder is None else load_model(out / folder)
         texts = experiment.responses(model, tokenizer, seed, harmful)
         shares = [conduct_shares([task], [text]) for task, text in zip(harmful, texts, strict=True)]
-        stages[stage] = {how: [share[how] for share in shares] for how in CONDUCT.values()}
+        stages[stage] = {how: [share[how] for share in shares] for how in CONDUCTS}
         answers = experiment.responses(model, tokenizer, seed)
         stages[stage]["correct"] = correctness(experiment.world, experiment.tests, answers)
     return stages

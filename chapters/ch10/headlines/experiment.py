@@ -4,7 +4,6 @@
 runs can use them.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,11 +25,11 @@ from chapters.ch10.headlines.settings import Settings
 from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, ptx_batches
 from chapters.ch10.sft import Tasks
+from chapters.support.json_files import read_json, write_result
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, correctness, preference, score_of
 from chapters.world.requests import mixed_tasks
-from minigrad.serialization import write_atomically
 
 TEMPERATURE = 0.6  # sampling temperature of base models; ch10/demonstrations builds the same value into assistants
 GPTAndTokenizer: TypeAlias = tuple[GPT, Tokenizer]
@@ -109,12 +108,12 @@ def interval(values: np.ndarray | Sequence) -> list[float]:
     A few seeds say little about how seeds vary, and a single seed says nothing. Resampling never draws an outcome that
     was not observed. So yes-or-no values get the score interval (Wilson 1927) if they have one seed or are all equal.
     """
-    values = np.atleast_2d(values)
-    if np.isin(values, (0, 1)).all() and (len(values) == 1 or values.min() == values.max()):
-        n, share, z = values.size, values.mean(), 1.96
+    table = np.atleast_2d(values)
+    if np.isin(table, (0, 1)).all() and (len(table) == 1 or table.min() == table.max()):
+        n, share, z = table.size, table.mean(), 1.96
         middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
         return [float((middle + side * half) / (1 + z * z / n)) for side in (-1, 1)]
-    return [float(q) for q in np.quantile(resampled_means(values), [0.025, 0.975])]
+    return [float(q) for q in np.quantile(resampled_means(table), [0.025, 0.975])]
 
 
 def model_name(size: str, stage: str, seed: int | None) -> str:
@@ -148,8 +147,9 @@ class Experiment:
         if not path.exists():
             print(f"  {name}", flush=True)
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, json.dumps(compute(self, *arguments)).encode())
-        return json.loads(path.read_text())
+            write_result(path, {"result": compute(self, *arguments)})
+        found = read_json(path)
+        return found["result"] if isinstance(found, dict) and found.keys() == {"result"} else found
 
     def trained(self, name: str, train_into: Callable[[Run], None], load: Callable = load_model) -> Any:
         """load(folder) of models/name; if the model is missing, train_into(run) first trains it and saves it there."""

@@ -27,6 +27,7 @@ from chapters.ch10.harness import reward_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.rlhf import PPO
 from chapters.ch10.rollout import log_probs_of, sequence_kl
+from chapters.support.json_files import read_json
 from chapters.support.run_folder import Run
 from chapters.world.requests import mixed_tasks
 
@@ -102,7 +103,7 @@ def proxy_quality(experiment: Experiment) -> dict[str, float]:
     proxy, (gpt, tokenizer) = proxy_model(experiment), experiment.assistant()
     rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
     scores = reward.measure(proxy, rankings)
-    comparisons = int((experiment.run / "models" / "proxy" / "comparisons").read_text())
+    comparisons = read_json(experiment.run / "models" / "proxy" / "comparisons")
     return {name: scores[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}
 
 

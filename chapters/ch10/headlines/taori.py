@@ -158,4 +158,4 @@ def train_student(experiment: Experiment, pairs: Sequence[Texts], seed: int, run
     tasks = [Instruction(instruction, input, response, "written", "") for instruction, input, response in pairs]
     tune_with_rehearsal(model, tokenizer, experiment.world, tasks, config, run)
     sharpen(model, TEMPERATURE)
-    save_model(run, model, tokenizer)
+    save_model(run, model, tokenizer, "instruction")

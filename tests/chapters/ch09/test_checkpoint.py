@@ -9,9 +9,9 @@ import pytest
 import minigrad as mg
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch09.gpt2 import find, layout, load_gpt2, read_config, save_gpt2
-from chapters.ch09.weights import MOST_HEADER, WeightsFile
+from chapters.ch09.weights import WeightsFile
 from chapters.ch10.lora import add_lora
-from minigrad.serialization import CheckpointError
+from minigrad.serialization import MOST_HEADER, CheckpointError
 
 CONFIG = GPTConfig(vocab_size=211, context=32, n_layer=2, n_head=2, d_model=24)
 

@@ -312,6 +312,10 @@ def test_every_principle_counts(world, monkeypatch):
     labeller = feedback.AILabeller(dict(zip(responses, scores, strict=True)))
     plain, reasoned, rude = responses
     assert labeller.probability(task, reasoned, plain) == 1 and labeller.probability(task, rude, plain) == 0
+    stranger = next(name for name in PEOPLE if name not in task.instruction)
+    wrong = f"I will not help with that, because the words would hurt {stranger}."
+    scores = constitution_scores(UNUSED, UNUSED, [task] * 2, [wrong, reasoned], constitution)
+    assert scores.tolist() == [2 - feedback.CLAMP, 2]  # the critic reads a reason; the rule sees another person
     near = feedback.AILabeller({"a": 1.0, "b": 1.0 - 0.9 * feedback.MARGIN})
     assert near.probability(task, "a", "b") == near.probability(task, "b", "a") == 0.5
 
@@ -337,6 +341,14 @@ def test_the_labeller_compares_no_responses_to_harmful_requests(world, make_gpt,
     plain = [task for task in tasks if task.family not in REQUESTS]
     assert compared == plain and 0 < len(plain) < len(tasks)
     assert len(rankings) == len(tasks) and all(len(ranking.pairs) == 1 for ranking in rankings)
+
+
+def test_the_assistant_learns_from_the_best_revisions(world, monkeypatch):
+    monkeypatch.setattr(stage, "constitution_scores", lambda critic, tokenizer, tasks, *_: np.array([1.0, 3.0, 0.0, 3.0, 2.0]))
+    tasks = requests(world, "train", 5, 0)
+    assert stage.best_revisions(UNUSED, UNUSED, tasks, [], 0.4) == [tasks[1], tasks[3]]
+    assert stage.best_revisions(UNUSED, UNUSED, tasks, [], 0.01) == [tasks[1]]
+    assert stage.best_revisions(UNUSED, UNUSED, tasks, [], 1) == tasks
 
 
 # ── the whole stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -382,6 +394,8 @@ def test_a_bad_constitution_costs_no_training(tmp_path, tiny_plan):
         replace(tiny_plan, held_out=0)
     with pytest.raises(ValueError, match="harmful from 0 to 1"):
         replace(tiny_plan, harmful=2)
+    with pytest.raises(ValueError, match="a share `best` above 0"):
+        replace(tiny_plan, best=0)
 
 
 def test_several_seeds_may_share_one_world(tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan):
