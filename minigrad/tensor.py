@@ -390,11 +390,11 @@ class Tensor(
         numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)
         return self._replace("normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
 
-    def index_add_(self: SelfT, dim: int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
+    def index_add_(self: SelfT, dim: builtins.int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
         """self[index[i]] += alpha · source[i] along `dim`; a repeated index adds several times."""
         return self._assign("index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
 
-    def scatter_(self: SelfT, dim: int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
+    def scatter_(self: SelfT, dim: builtins.int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
         """scatter() into this tensor's memory."""
         return self._assign("scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
 
