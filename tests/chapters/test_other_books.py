@@ -77,12 +77,9 @@ def imported(root, name, *folders):
     before, known = list(sys.path), set(sys.modules)
     sys.path[:0] = [str(path.parent), *(str(root / folder) for folder in folders)]
     try:
-        package = (
-            path.relative_to(root / folders[0]).with_suffix("")
-            if folders and (root / folders[0]) in path.parents
-            else path.stem
-        )
-        return importlib.import_module(".".join(Path(package).parts))
+        inside = (path.parent / "__init__.py").is_file()
+        parts = path.relative_to(root / folders[0]).with_suffix("").parts if inside else (path.stem,)
+        return importlib.import_module(".".join(parts))
     finally:
         sys.path[:] = before
         for module in set(sys.modules) - known:
