@@ -69,25 +69,25 @@ class Tensor(
         """Whether no recorded operation computed this tensor."""
         return self.node is None
 
-    def dim(self) -> int:
+    def dim(self) -> builtins.int:
         """The number of axes."""
         return self.array.ndim
 
-    def size(self, dim: int | None = None) -> Any:
+    def size(self, dim: builtins.int | None = None) -> Any:
         """The shape, or the length of one axis."""
         if dim is not None and not -self.ndim <= dim < self.ndim:
             raise IndexError(f"size: dim={dim} is out of range for a tensor of shape {self.shape}")
         return self.shape if dim is None else self.shape[dim]
 
-    def numel(self) -> int:
+    def numel(self) -> builtins.int:
         """The number of elements."""
         return self.array.size
 
-    def element_size(self) -> int:
+    def element_size(self) -> builtins.int:
         """Bytes per element."""
         return self.array.itemsize
 
-    def __len__(self) -> int:
+    def __len__(self) -> builtins.int:
         if not self.shape:
             raise TypeError("len: a tensor of no dimensions has no length")
         return self.shape[0]
@@ -142,10 +142,10 @@ class Tensor(
     def __float__(self) -> builtins.float:
         return float(self.item())
 
-    def __int__(self) -> int:
+    def __int__(self) -> builtins.int:
         return int(self.item())
 
-    def __index__(self) -> int:
+    def __index__(self) -> builtins.int:
         if self.dtype.kind not in "iub":
             raise TypeError(f"index: expected an integer tensor of one element, got {self.dtype}")
         return int(self.item())
@@ -206,6 +206,14 @@ class Tensor(
     def long(self) -> "Tensor":
         """This tensor in int64."""
         return to_dtype(self, int64)
+
+    def int(self) -> "Tensor":
+        """This tensor in int32."""
+        return to_dtype(self, int32)
+
+    def half(self) -> "Tensor":
+        """This tensor in float16."""
+        return to_dtype(self, float16)
 
     def bool(self) -> "Tensor":
         """This tensor as booleans: whether each element is nonzero."""
@@ -382,11 +390,11 @@ class Tensor(
         numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)
         return self._replace("normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
 
-    def index_add_(self: SelfT, dim: int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
+    def index_add_(self: SelfT, dim: builtins.int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
         """self[index[i]] += alpha · source[i] along `dim`; a repeated index adds several times."""
         return self._assign("index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
 
-    def scatter_(self: SelfT, dim: int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
+    def scatter_(self: SelfT, dim: builtins.int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
         """scatter() into this tensor's memory."""
         return self._assign("scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
 
