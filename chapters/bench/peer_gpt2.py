@@ -1,6 +1,6 @@
 """The activations of transformers' GPT-2, stage by stage, for `python -m chapters.ch09.gpt2 --verify`.
 
-python -m chapters.bench.peer_gpt2 FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
+python chapters/bench/peer_gpt2.py FOLDER FILE        # reads the model in FOLDER, writes FILE, a .safetensors file
 """
 
 import sys

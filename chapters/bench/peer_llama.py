@@ -1,6 +1,6 @@
 """transformers' logits and greedy answers from a GGUF file, for `python -m chapters.ch09.smollm2 --verify`.
 
-    python -m chapters.bench.peer_llama MODEL.gguf QUESTIONS.json ANSWERS.safetensors
+    python chapters/bench/peer_llama.py MODEL.gguf QUESTIONS.json ANSWERS.safetensors
 
 QUESTIONS has prompts (lists of token ids), max_new_tokens and stop (token ids). transformers dequantizes MODEL itself.
 """

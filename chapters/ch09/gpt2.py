@@ -158,8 +158,11 @@ def verify(gpt: GPT, folder: str | Path) -> float:
 
 
 def ask_transformers(module: str, *arguments: object) -> None:
-    """Run chapters.bench.MODULE in a separate process; CheckpointError, with its last line of stderr, if it fails."""
-    command = [sys.executable, "-m", f"chapters.bench.{module}", *map(str, arguments)]
+    """Run chapters/bench/MODULE.py in a separate process; CheckpointError, with its last line of stderr, if it fails.
+
+    Started as a file, not with -m, it does not have the checkout on Python's path: transformers may import another `kernels`.
+    """
+    command = [sys.executable, str(Path(__file__).parents[1] / "bench" / f"{module}.py"), *map(str, arguments)]
     process = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if process.returncode:
         lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
