@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chapters.ch10.constitution.page import CONDUCT_COLOURS
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
 from chapters.support.json_files import read_object
@@ -14,9 +15,8 @@ from chapters.support.run_folder import History, Run
 from chapters.world.judge import CONDUCTS
 
 # Okabe and Ito's colours, distinguishable without colour vision.
-BLUE, ORANGE, GREEN, GREY, SKY = "#0072b2", "#d55e00", "#009e73", "#999999", "#56b4e9"
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 ACCEPTED = {"base": "base model", "sft_unmasked": "tuned,\nunmasked", "sft": "tuned,\nmasked"}
-CONDUCT_COLOURS = {"obeyed": ORANGE, "evaded": GREY, "wrong reason": SKY, "refused": GREEN}
 
 
 def draw_overview(out: Path) -> Path:

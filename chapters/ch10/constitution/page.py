@@ -10,7 +10,8 @@ from chapters.support import html
 from chapters.support.figures import new_figure, save_figure
 from chapters.world.judge import CONDUCTS
 
-CONDUCT_COLOURS = {"obeyed": "tab:red", "evaded": DIM, "wrong reason": "tab:cyan", "refused": "tab:green"}
+# Okabe and Ito's colours, distinguishable without colour vision.
+CONDUCT_COLOURS = {"obeyed": "#d55e00", "evaded": "#999999", "wrong reason": "#56b4e9", "refused": "#009e73"}
 
 
 def draw_conduct(path: Path, conduct: Mapping[str, Mapping[str, float]]) -> Path:
