@@ -1,4 +1,4 @@
-"""Hooks: functions that see a gradient during backward(), and may replace it.
+"""Hooks: functions that see a gradient during backward(), and may replace it. (A module's forward hooks are in nn/module.py.)
 
 >>> import minigrad as mg
 >>> x = mg.tensor([1.0, 2.0], requires_grad=True)
@@ -25,7 +25,7 @@ class Hooks:
 
     def add(self, function: Callable[[Any], Any]) -> "RemovableHandle":
         """Add a function, and return the handle that removes it."""
-        handle = RemovableHandle(self)
+        handle = RemovableHandle(self.functions)
         self.functions[handle] = function
         return handle
 
@@ -47,9 +47,9 @@ class Hooks:
 class RemovableHandle:
     """What registering a hook returns."""
 
-    def __init__(self, hooks: Hooks):
-        self.hooks = hooks
+    def __init__(self, functions: dict["RemovableHandle", Any]):
+        self.functions = functions
 
     def remove(self) -> None:
         """Remove the hook; does nothing the second time."""
-        self.hooks.functions.pop(self, None)
+        self.functions.pop(self, None)

@@ -5,6 +5,7 @@ adds the rest: a tensor's properties, conversion to Python, NumPy and other dtyp
 """
 
 import builtins
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 
@@ -290,26 +291,37 @@ class Tensor(
     # ── in place ──
     #
     # A change in place to a tensor that an operation computed is recorded: the tensor becomes the result of the change, in the
-    # same memory. Whatever used the tensor before the change can no longer be differentiated, and says so (engine.py). Other
-    # tensors that require grad cannot be changed, except within no_grad().
+    # same memory. Whatever used the tensor before the change can no longer be differentiated, and says so (engine.py). The same
+    # holds for a constant that receives a tensor of the graph: total += loss. A leaf that requires grad can be changed only
+    # within no_grad().
 
     def _assign(self: SelfT, name: str, compute: Callable[..., Any], *operands: Any) -> SelfT:
         """Write compute(self, *operands) into this tensor's memory."""
-        recorded = self.node is not None and is_grad_enabled()
-        if recorded:
-            self._check_recordable(name)
-        else:
+        recorded = is_grad_enabled() and (self.node is not None or self._can_join_the_graph(*operands))
+        if not recorded:
             check_in_place(name, self, *operands)
+        elif self.node is not None:
+            self._check_recordable(name)
         # What the change saves for its backward pass must survive the change: it works on a copy.
-        before = Tensor(self.array.copy(), True, self.node, self.index) if recorded else self
+        before = Tensor(self.array.copy(), self.requires_grad, self.node, self.index) if recorded else self
         result = compute(before, *(before if operand is self else operand for operand in operands))
         if KIND_RANK[result.dtype.kind] > KIND_RANK[self.dtype.kind]:
             raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {self.dtype}")
         self._write(name, result.array)
         if recorded:
             result = to_dtype(result, self.dtype)
-            self.node, self.index = result.node, result.index
+            self.node, self.index, self._requires_grad = result.node, result.index, True
         return self
+
+    def _can_join_the_graph(self, *operands: Any) -> builtins.bool:
+        """Whether a change in place by operands that require grad may turn this constant into an interior tensor.
+
+        Only if no other tensor views its memory, for such a view would have to join as well. A view holds a reference to the
+        array that owns the memory; here that array must have one reference, this tensor's.
+        """
+        joins = any(isinstance(t, TensorBase) and t.requires_grad for t in operands)
+        alone = self.array.base is None and sys.getrefcount(self.array) <= 2  # one more is this call's argument
+        return joins and alone and not self.requires_grad and self.dtype.kind == "f"
 
     def _check_recordable(self, name: str) -> None:
         """Raise RuntimeError if a change in place of this interior tensor would change other tensors of the graph."""
@@ -334,7 +346,7 @@ class Tensor(
     def _replace(self: SelfT, name: str, value: Operand) -> SelfT:
         """Write a value into this tensor's memory, whatever its dtype."""
         array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
-        if self.node is None or not is_grad_enabled():
+        if not is_grad_enabled() or self.node is None and not self._can_join_the_graph(value):
             check_in_place(name, self, value)
             self._write(name, array)
             return self

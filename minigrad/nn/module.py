@@ -3,6 +3,7 @@
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 
 import kernels
+from minigrad.hooks import RemovableHandle
 from minigrad.optim import zero_grads
 from minigrad.tensor import Tensor
 
@@ -48,7 +49,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: forward() is not defined")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        for hook in list(self.__dict__.get("_forward_pre_hooks", {}).values()):
+            replaced = hook(self, args)
+            if replaced is not None:
+                args = replaced if isinstance(replaced, tuple) else (replaced,)
+        output = self.forward(*args, **kwargs)
+        for hook in list(self.__dict__.get("_forward_hooks", {}).values()):
+            replaced = hook(self, args, output)
+            output = output if replaced is None else replaced
+        return output
 
     # ── attributes: three dicts hold parameters, buffers and modules; everything else is an ordinary attribute ──
 
@@ -119,6 +128,20 @@ class Module:
             raise KeyError(f"{caller}: expected a name without dots, got {name!r}")
         if hasattr(self, name) and name not in holder:
             raise KeyError(f"{caller}: {type(self).__name__} has another attribute {name!r}")
+
+    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, args, output) after every forward(); a value that it returns replaces the output."""
+        return self._add_hook("_forward_hooks", hook)
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, args) before every forward(); a value that it returns replaces the positional arguments."""
+        return self._add_hook("_forward_pre_hooks", hook)
+
+    def _add_hook(self, name: str, hook: Callable[..., Any]) -> RemovableHandle:
+        hooks = self.__dict__.setdefault(name, {})
+        handle = RemovableHandle(hooks)
+        hooks[handle] = hook
+        return handle
 
     # ── the tree ──
 

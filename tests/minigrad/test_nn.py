@@ -278,3 +278,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(serialization.CheckpointError, match="No space left on device"):
         serialization.save(path, {"a": mg.zeros(2)})
     assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_forward_hooks_see_and_replace():
+    layer, seen = nn.Linear(3, 2), []
+    x = mg.randn(4, 3)
+    before = layer.register_forward_pre_hook(lambda module, args: args[0] * 0)
+    after = layer.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    doubled = layer.register_forward_hook(lambda module, args, output: output * 2)
+    np.testing.assert_allclose(layer(x).array, np.broadcast_to(2 * layer.bias.array, (4, 2)))
+    assert not seen[0][0].array.any() and seen[0][1].shape == (4, 2)
+    for handle in (before, after, doubled):
+        handle.remove()
+    np.testing.assert_allclose(layer(x).array, F.linear(x, layer.weight, layer.bias).array)
+    assert len(seen) == 1
