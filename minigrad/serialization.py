@@ -17,6 +17,7 @@ import kernels
 from minigrad.engine import TensorBase
 
 PathLike = str | os.PathLike[str]
+PARTIAL = ".partial-"  # how the names of unfinished files begin
 
 
 class CheckpointError(RuntimeError):
@@ -32,7 +33,7 @@ def write_atomically(path: PathLike, data: Any) -> None:
     path = os.fspath(path)
     temporary = None
     try:
-        name = os.path.join(os.path.dirname(path), f".partial-{secrets.token_hex(8)}")
+        name = os.path.join(os.path.dirname(path), f"{PARTIAL}{secrets.token_hex(8)}")
         with open(name, "xb") as file:  # with the permissions of any new file
             temporary = name
             for piece in (data,) if isinstance(data, bytes) else data:
