@@ -115,7 +115,7 @@ class FileOperations:
             stream = io.BufferedWriter(CountedFile(file, mode.replace("b", "").replace("t", ""), self))  # type: ignore[type-var]
             return stream if "b" in mode else io.TextIOWrapper(stream, *arguments, **options)
 
-        os.fsync = fsync
+        os.fsync = fsync  # type: ignore[assignment]
         builtins.open = io.open = open_counted  # type: ignore[assignment]
 
     def concerns(self, path: Any) -> bool:
