@@ -45,4 +45,19 @@ The other folders:
 A file imports only what comes before it: world, support, chapters 1 to 10, chat, main_job and bench.
 """
 
-import minigrad as _minigrad  # noqa: F401  (refuses a foreign package named kernels before a lesson imports it)
+import sys
+from importlib import import_module
+from types import TracebackType
+
+
+def _one_line_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print(str(error) or "interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[:1] == ["-m"]:  # python -m chapters.…: Ctrl-C may come during the imports, before support/command.py catches it
+    sys.excepthook = _one_line_interrupt
+
+import_module("minigrad")  # refuses a foreign package named kernels before a lesson imports it

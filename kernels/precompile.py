@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -85,9 +86,10 @@ def precompile() -> None:
         return
     root = Path(__file__).parents[len(__package__.split("."))]  # the folder of the outermost package
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "kernels.precompile", "--with-parent"]
     with without_interrupt():  # Ctrl-C is for this process, which then ends the others
         processes = [
-            subprocess.Popen([sys.executable, "-m", "kernels.precompile", share], env={**os.environ, "PYTHONPATH": path})
+            subprocess.Popen([*command, share], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
             for share in SHARES
         ]
     try:
@@ -98,12 +100,23 @@ def precompile() -> None:
             process.terminate()
 
 
+def exit_with_parent() -> None:
+    """End this process when its standard input closes, as it does when the parent ends, however it ends."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile the shares that the command line names; without any, compile all in processes of their own."""
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m kernels.precompile", description=__doc__.split("\n")[0])
     parser.add_argument("shares", nargs="*", metavar="share", help=f"{', '.join(SHARES)} (default: all)")
-    shares = parser.parse_args(arguments).shares
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
+    options = parser.parse_args(arguments)
+    shares = options.shares
+    if options.with_parent:
+        threading.Thread(target=exit_with_parent, daemon=True).start()
     for share in shares:
         if share not in SHARES:
             parser.error(f"share: expected {', '.join(SHARES)}, got {share!r}; choose one of them")

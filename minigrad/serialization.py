@@ -26,6 +26,7 @@ from minigrad.checked_json import checksum, parse_json
 from minigrad.engine import TensorBase
 
 PathLike = str | os.PathLike[str]
+PARTIAL = ".partial-"  # how the names of unfinished files begin
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"}
 DTYPES |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
@@ -51,7 +52,7 @@ def write_atomically(path: PathLike, data: Any) -> None:
     path = os.fspath(path)
     temporary = None
     try:
-        name = os.path.join(os.path.dirname(path), f".partial-{secrets.token_hex(8)}")
+        name = os.path.join(os.path.dirname(path), f"{PARTIAL}{secrets.token_hex(8)}")
         with open(name, "xb") as file:  # with the permissions of any new file
             temporary = name
             for piece in (data,) if isinstance(data, bytes) else data:

@@ -69,4 +69,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    command(main, Settings)
+    command(main, Settings, writes="out")

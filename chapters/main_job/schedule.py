@@ -14,12 +14,13 @@ import time
 from collections.abc import Set
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.first_bend import Job
+from chapters.support import command
 from chapters.support.json_files import read_object, write_result
 from kernels.terminal import colours, guard_streams, print_styled, unguarded
 from minigrad import processor
@@ -85,6 +86,9 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
                 done.add(name)
                 job.results[name] = read_object(result_path(job, name))
     except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
+        for worker in active_children() if command.terminated else ():  # SIGTERM reaches only this process
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)
         pool.shutdown(cancel_futures=True)
         errors = [future.exception() for future in running if not future.cancelled()]
         messages = [str(error) for error in errors if isinstance(error, KeyboardInterrupt)]

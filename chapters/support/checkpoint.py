@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +23,7 @@ import minigrad.nn as nn
 from chapters.support.figures import loss_curve
 from chapters.support.json_files import check_fields
 from chapters.support.run_folder import WHAT_TO_DO, History, JsonLines, Run, RunError, load_parameters, read_metrics
+from minigrad import processor
 from minigrad.checked_json import parse_json
 from minigrad.serialization import CheckpointError, short
 
@@ -90,6 +92,13 @@ class Checkpoint:
             self.generator.set_state(state["generator"])
         except ValueError as error:
             raise CheckpointError(f"{self.path} is damaged: {error}; delete it or choose another run folder") from None
+        threads = state.get("threads", processor.get_num_threads())
+        if threads != processor.get_num_threads() and mg.get_default_device() == "cpu":
+            print(
+                f"resume: {self.path} was written with {threads} threads, and this process has {processor.get_num_threads()}; "
+                "sums take another order, so the last digits will differ from an uninterrupted run's",
+                file=sys.stderr,
+            )
         return state
 
     def write(self, count: int, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
@@ -109,7 +118,7 @@ class Checkpoint:
             if optimizer:
                 arrays |= {f"{prefix}optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
         state = {self.counter: count, **(before or {}), "metrics_bytes": self.metrics.size()}
-        state["metrics_crc"] = self.metrics.crc
+        state |= {"metrics_crc": self.metrics.crc, "threads": processor.get_num_threads()}
         state |= {"generator": self.generator.get_state(), **(after or {}), "settings": self.settings}
         try:
             mg.serialization.save(self.path, arrays, metadata={"state": json.dumps(state)})

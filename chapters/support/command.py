@@ -4,6 +4,7 @@ import argparse
 import errno
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,29 @@ def computing_on(settings: Any) -> Iterator[None]:
         mg.set_float32_matmul_precision(before[1])
 
 
+terminated = False  # whether SIGTERM has asked this process to stop
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """In the with block, SIGTERM does what Ctrl-C does: a training loop finishes its step and saves."""
+
+    def interrupt(signum: int, frame: Any) -> None:
+        global terminated
+        terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # only the main thread may set a handler
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def command(
     main: Callable[[S], Any], settings: type[S], presets: dict[str, dict[str, Any]] | None = None, writes: str | None = "run"
 ) -> Any:
@@ -56,7 +80,8 @@ def command(
 
     An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
     with one line and exit status 2, which is also the status of bad usage: all of the project's commands share it. Any
-    other exception is a bug and keeps its traceback. Control characters in any output are shown, not obeyed.
+    other exception is a bug and keeps its traceback. Ctrl-C ends a command with status 130, SIGTERM with 143; both save
+    first, where the command can resume. Control characters in any output are shown, not obeyed.
 
     Args:
         main: the command.
@@ -88,7 +113,7 @@ def command(
             from chapters.support.run_folder import hold
 
             hold(Path(folder))
-        with computing_on(chosen):
+        with sigterm_interrupts(), computing_on(chosen):
             result = main(chosen)
         sys.stdout.flush()
         return result
@@ -103,7 +128,7 @@ def command(
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if terminated else 130)
 
 
 def progress_bar(total: int, initial: int, unit: str) -> "tqdm":

@@ -25,7 +25,7 @@ from typing import Any
 import minigrad.nn as nn
 from chapters.support.json_files import check_fields, fits
 from minigrad.checked_json import parse_json
-from minigrad.serialization import CheckpointError, check_weights, short, write_atomically
+from minigrad.serialization import PARTIAL, CheckpointError, check_weights, short, write_atomically
 
 
 class RunError(OSError):
@@ -95,11 +95,13 @@ class Run:
         (self / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
-_held: set[Path] = set()  # the folders that this process has locked
+_held: dict[Path, Any] = {}  # the folders that this process has locked, and the open files that carry the locks
 
 
 def hold(folder: Path) -> None:
     """Lock a run folder for this process until it ends, so that two runs cannot mix their files.
+
+    It also removes the half-written files that a killed run left there.
 
     Raises:
         RunError: if another process holds it, naming that process, or if the folder cannot be written.
@@ -129,13 +131,32 @@ def hold(folder: Path) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()}")
     file.flush()
-    _held.add(folder)
+    _held[folder] = file
     atexit.register(release, folder, file)
+    remove_leftovers(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing in this folder and below, except in folders with a lock of their own."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not os.path.exists(os.path.join(place, name, ".lock"))]
+        for name in files:
+            if name.startswith(PARTIAL):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(place, name))
+
+
+def release_all() -> None:
+    """Unlock every folder that this process holds."""
+    for folder, file in list(_held.items()):
+        release(folder, file)
 
 
 def release(folder: Path, file: Any) -> None:
     """Unlock a run folder and remove the lock's file, unless another process has put its own there."""
-    _held.discard(folder)
+    _held.pop(folder, None)
+    if file.closed:
+        return
     if is_at(folder / ".lock", file):
         with contextlib.suppress(OSError):
             (folder / ".lock").unlink()

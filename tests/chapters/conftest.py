@@ -3,11 +3,10 @@
 import pytest
 
 import minigrad as mg
-from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig
-from chapters.ch10.sft import TEMPLATE, TEMPLATE_WITH_INPUT
 from chapters.world import World
 from chapters.world.requests import mixed_tasks
+from tests.tiny_job import tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +20,8 @@ def tasks(world):
 
 
 @pytest.fixture(scope="session")
-def assistant_tokenizer(world):
-    examples = mixed_tasks(world, "train", 200, 0)
-    text = " ".join(f"{t.instruction} {t.input} {t.output} Gladly." for t in examples)
-    return Tokenizer.train((TEMPLATE + TEMPLATE_WITH_INPUT) * 20 + text, 512)
+def assistant_tokenizer():
+    return tiny_tokenizer()
 
 
 @pytest.fixture

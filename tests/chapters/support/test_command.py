@@ -1,5 +1,7 @@
 import errno
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from typing import Literal
 import pytest
 
 from chapters.support.command import at_least_one, command
+from chapters.support.run_folder import lock_file
 from chapters.support.settings_help import help_text
 
 ROOT = Path(__file__).parents[3]
@@ -179,3 +182,53 @@ def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
         assert f"is in use by process {first.pid}" in second.stderr.splitlines()[-1]
         first.communicate("")
     assert subprocess.run(command, cwd=ROOT, input="", text=True).returncode == 0  # the folder is free again
+
+
+COMMANDS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for path in (ROOT / "chapters").rglob("*.py")
+    if "\n    command(" in path.read_text(encoding="utf-8") and path.name != "command.py"
+)
+# Commands without a folder of their own. Sampling appends to the samples of a model that may still be in training.
+WITHOUT_FOLDER = {"chapters.ch01_tokenizer", "chapters.ch02_dataset", "chapters.ch08_sample", "chapters.ch09.decode"}
+WITHOUT_FOLDER |= {"chapters.chat"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy warns that the module is imported already
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in WITHOUT_FOLDER])
+def test_every_command_refuses_a_folder_in_use(name, tmp_path, monkeypatch, capsys):
+    flag = "--out" if name in ("chapters", "chapters.main_job.overview") else "--run"
+    with open(tmp_path / ".lock", "w+") as lock:
+        lock_file(lock)
+        lock.write("process 12345")
+        lock.flush()
+        monkeypatch.setattr(sys, "argv", [name, flag, str(tmp_path)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(name, run_name="__main__")
+    assert end.value.code == 2
+    sentence = f"error: run folder: {tmp_path} is in use by process 12345; wait for it, or choose another folder\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_a_start_removes_half_written_files_but_not_those_of_another_live_process(tmp_path):
+    for folder in (tmp_path, tmp_path / "stage", tmp_path / "other"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".partial-0123").write_bytes(b"half")
+    (tmp_path / "other" / ".lock").touch()
+    program = "import sys; from pathlib import Path; from chapters.support.run_folder import hold; hold(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True)
+    assert [path.parent.name for path in tmp_path.rglob(".partial-*")] == ["other"]
+
+
+def test_sigterm_stops_a_command_as_ctrl_c_does(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setattr(sys.modules["chapters.support.command"], "terminated", False)
+    with pytest.raises(SystemExit) as end:
+        command(lambda settings: signal.raise_signal(signal.SIGTERM), Model)
+    assert end.value.code == 143 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_during_imports_gives_one_line():
+    program = "import sys; sys.argv[0] = '-m'; import chapters; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n"
