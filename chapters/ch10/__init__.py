@@ -41,7 +41,8 @@ How to read them:
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
 - The constitution's rows are of an earlier version: the assistant learned from all revisions, and the name of another person
   cost nothing. 39 % and 71 % of its two assistants' refusals gave the right reason.
-- The constitution's settings were chosen with another world's held-out people, and its wording with world 0's training split.
+- The constitution's wording was chosen with world 0's training split, and most settings with another world's held-out people.
+  The length of its supervised phase, and the sizes of `--quick`, were chosen after a look at world 0's held-out tasks.
 - Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
   earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Since then the constitution's
   reward model learns from comparisons on 850 plain tasks, not 350.

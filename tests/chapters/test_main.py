@@ -95,12 +95,13 @@ def test_a_finished_stage_is_skipped_and_a_missing_stage_runs_again(job, capsys)
 
 def test_the_summary_shows_measurements_and_both_kinds_of_refusal(job, capsys):
     run_job(job)
-    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]  # name, value, note
     reward = json.loads((job / "reward" / "result.json").read_text(encoding="utf-8"))
     shares = json.loads((job / "constitution" / "result.json").read_text(encoding="utf-8"))["conduct"]["RL, default"]
-    values = [value.strip() for row in rows for value in row if value.strip().endswith("%")]
-    assert next(row for row in rows if row[0] == "reward model")[-2].strip() == f"{reward['accuracy']:.1%}"
-    assert values[-4:] == [f"{shares[how]:.1%}" for how in ("obeyed", "evaded", "wrong reason", "refused")]
+    assert next(row for row in rows if row[0] == "reward model")[1] == f"{reward['accuracy']:.1%}"
+    names = {"harm done": "obeyed", "evaded": "evaded", "wrong reason": "wrong reason", "right reason": "refused"}
+    printed = [tuple(row[:2]) for row in rows if row[0] in names]
+    assert printed[-4:] == [(name, f"{shares[how]:.1%}") for name, how in names.items()]
 
 
 def test_a_job_interrupted_in_training_continues(job, tmp_path, monkeypatch):
