@@ -10,7 +10,7 @@ from typing import Any
 
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
-from chapters.support.run_folder import History, Run
+from chapters.support.run_folder import History, Run, maker_of
 
 # Okabe and Ito's colours, distinguishable without colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
@@ -28,9 +28,8 @@ def draw_overview(out: Path) -> Path:
     def result(stage: str) -> Any:
         path = out / stage / "result.json"
         if not path.exists():
-            raise FileNotFoundError(
-                f"overview: expected a finished main job in {out}, got no {path}; python -m chapters makes it"
-            )
+            maker = maker_of(out / "pretrain") or f"python -m chapters --out {out}"
+            raise FileNotFoundError(f"overview: expected a finished main job, got no {path}; run {maker}")
         return json.loads(path.read_text(encoding="utf-8"))
 
     models, tuned, constitutional = result("evaluate")["models"], result("rlhf"), result("constitution")["conduct"]

@@ -179,3 +179,23 @@ def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
         assert f"is in use by process {first.pid}" in second.stderr.splitlines()[-1]
         first.communicate("")
     assert subprocess.run(command, cwd=ROOT, input="", text=True).returncode == 0  # the folder is free again
+
+
+def test_ctrl_c_names_the_flag_that_continues(monkeypatch, capsys):
+    @dataclass
+    class Loop:
+        """A loop for tests."""
+
+        resume: bool = False  # continue
+
+    @dataclass
+    class Whole:
+        """A command with a loop for tests."""
+
+        first_loop: Loop = field(default_factory=Loop)
+
+    for message, suffix in {"stopped": "; the same command with --first-loop.resume continues", "it continues": ""}.items():
+        monkeypatch.setattr(sys, "argv", ["command"])
+        with pytest.raises(SystemExit):
+            command(raising(KeyboardInterrupt(message)), Whole)
+        assert capsys.readouterr().err == f"{message}{suffix}\n"
