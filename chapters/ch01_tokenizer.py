@@ -372,7 +372,7 @@ class CharTokenizer(Tokenizer):
             character = error.args[0]
             raise TokenizerError(
                 f"encode: expected one of the {len(self.alphabet)} characters of this tokenizer, got {character!r} at "
-                f"position {text.index(character)}; train on a text that contains it, or use byte-level tokens"
+                f"position {text.index(character)}; leave it out, or train tokenizer and model on a text that contains it"
             ) from None
 
     def encode_plainly(self, text: str) -> list[int]:

@@ -31,7 +31,7 @@ from chapters.ch04_attention import attention_maps, check_heads, draw_heads
 from chapters.ch05_block import Block, make_norm
 from chapters.support.command import at_least_one, command
 from chapters.support.json_files import from_object
-from chapters.support.run_folder import Run, load_parameters
+from chapters.support.run_folder import Run, load_parameters, maker_of
 from minigrad.checked_json import parse_json
 from minigrad.checkpointing import checkpoint
 from minigrad.serialization import CheckpointError
@@ -239,10 +239,9 @@ def model_file(folder: str | Path) -> Path:
     """Path of the model in a run folder.  Raises FileNotFoundError if there is none."""
     path = Path(folder) / "model.safetensors"
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no trained model in {folder}; python -m chapters leaves models in runs/main (pretrain, sft, "
-            f"assistant, rlhf), and python -m chapters.ch07_train --run {folder} trains one there"
-        )
+        maker = maker_of(folder) or ("python -m chapters.ch07_train" if Path(folder) == Path("runs/pretrain") else None)
+        others = "give a model's run folder, such as runs/main/pretrain or runs/main/assistant, which python -m chapters makes"
+        raise FileNotFoundError(f"there is no trained model in {folder}; {f'run {maker}' if maker else others}")
     return path
 
 

@@ -31,7 +31,7 @@ from chapters.support.batches import Batches
 from chapters.support.checkpoint import TrainingCheckpoint, deferred_interrupt
 from chapters.support.command import OnDevice, above, at_least, at_least_one, command, progress_bar
 from chapters.support.readers import read_text
-from chapters.support.run_folder import WHAT_TO_DO, History, Run, RunError
+from chapters.support.run_folder import WHAT_TO_DO, History, Run, RunError, stopped
 from minigrad import Tensor
 
 LossFunction = Callable[..., Tensor]  # (model, *one batch's arrays as tensors) -> the mean loss, a scalar
@@ -137,7 +137,7 @@ def train(
             if state.due(config.checkpoint_every) or interrupts:
                 state.save()
             if interrupts:
-                raise KeyboardInterrupt(f"stopped after step {state.step} and saved in {run.folder}; --resume continues")
+                raise KeyboardInterrupt(stopped(f"step {state.step}", run, config.resume))
     model.eval()
     return state.finish()
 

@@ -129,7 +129,7 @@ def choose(
     check_sampling(temperature, top_k, top_p)
     top = logits.max(axis=-1, keepdims=True, initial=-np.inf)  # (B, 1)
     if not np.isfinite(top).all():
-        raise ValueError("choose: the logits hold NaN or infinity, so the model's weights probably do; train it again")
+        raise ValueError("choose: the logits hold NaN or infinity, so the model's weights probably do; train with a smaller lr")
     if temperature == 0:
         return logits.argmax(axis=-1)  # (B,)
     with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token at 0 and sends the others to -inf

@@ -23,7 +23,7 @@ from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out, sequence_kl
 from chapters.support.checkpoint import LoopCheckpoint
 from chapters.support.command import above, at_least, at_least_one, progress_bar
-from chapters.support.run_folder import Run
+from chapters.support.run_folder import Run, stopped
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, Scorer, score_of
 from chapters.world.requests import mixed_tasks
@@ -127,9 +127,7 @@ def optimise(
                 bar.update(iteration < config.iterations)
                 if pressed:
                     checkpoint.save()
-                    raise KeyboardInterrupt(
-                        f"stopped after iteration {iteration} and saved in {run.folder}; resume=True continues"
-                    )
+                    raise KeyboardInterrupt(stopped(f"iteration {iteration}", run, config.resume))
     except FloatingPointError as error:
         restore(policy, good)
         raise FloatingPointError(

@@ -32,7 +32,7 @@ from chapters.ch10.sft import format_prompt
 from chapters.support.batches import RaggedBatches, by_length, held_out_count, pad_right, random_split
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_pairs
-from chapters.support.run_folder import Run, load_parameters
+from chapters.support.run_folder import Run, load_parameters, maker_of
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, ceiling
@@ -312,9 +312,8 @@ def load_scalar(folder: str | Path) -> ScalarModel:
     """Load the model, in eval mode, that `save_scalar` wrote into a run folder.  Raises FileNotFoundError, CheckpointError."""
     path = Path(folder) / "reward.safetensors"
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no reward model in {folder}; run python -m chapters (runs/main/reward) or python -m chapters.ch10.reward"
-        )
+        maker = maker_of(folder) or f"python -m chapters.ch10.reward --run {folder} --sft and the folder of your SFT model"
+        raise FileNotFoundError(f"there is no reward model in {folder}; run {maker}")
     arrays, metadata = mg.serialization.load(path)
     config = config_from(metadata, path)
     body = ((f"gpt.{name}", shape) for name, shape in layout(replace(config, tied=True)))  # without the vocabulary head

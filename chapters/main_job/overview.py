@@ -11,7 +11,7 @@ from chapters.ch10.constitution.page import CONDUCT_COLOURS
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
 from chapters.support.json_files import read_object
-from chapters.support.run_folder import History, Run
+from chapters.support.run_folder import History, Run, maker_of
 from chapters.world.judge import CONDUCTS
 
 # Okabe and Ito's colours, distinguishable without colour vision.
@@ -25,9 +25,8 @@ def draw_overview(out: Path) -> Path:
     def result(stage: str) -> Any:
         path = out / stage / "result.json"
         if not path.exists():
-            raise FileNotFoundError(
-                f"overview: expected a finished main job in {out}, got no {path}; python -m chapters makes it"
-            )
+            maker = maker_of(out / "pretrain") or f"python -m chapters --out {out}"
+            raise FileNotFoundError(f"overview: expected a finished main job, got no {path}; run {maker}")
         return read_object(path)
 
     models, tuned, constitutional = result("evaluate")["models"], result("rlhf"), result("constitution")["conduct"]

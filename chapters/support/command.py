@@ -100,6 +100,7 @@ def command(
     from minigrad.serialization import CheckpointError
 
     defaults, help_group = read_ahead(settings(), presets or {})
+    chosen = defaults
     try:
         if help_group is not None:
             print(help_text(defaults, invocation() or sys.argv[0], help_group))
@@ -127,7 +128,8 @@ def command(
         print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        flags = " ".join(resume_flags(chosen)) if str(stop) and "continues" not in str(stop) else ""
+        print((str(stop) or "interrupted") + (f"; the same command with {flags} continues" if flags else ""), file=sys.stderr)
         sys.exit(143 if terminated else 130)
 
 
@@ -136,6 +138,15 @@ def progress_bar(total: int, initial: int, unit: str) -> "tqdm":
     from tqdm import tqdm
 
     return tqdm(total=total, initial=initial, unit=unit, disable=None, file=unguarded(sys.stderr))
+
+
+def resume_flags(settings: Any, prefix: str = "--") -> Iterator[str]:
+    """The flags that let a command continue from its checkpoints, such as --training.resume."""
+    for name, value in ((field.name, getattr(settings, field.name)) for field in fields(settings)):
+        if name == "resume":
+            yield f"{prefix}resume"
+        elif is_dataclass(value):
+            yield from resume_flags(value, f"{prefix}{name.replace('_', '-')}.")
 
 
 def refuse_inner_seeds(settings: Any) -> None:

@@ -95,6 +95,25 @@ class Run:
         (self / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
+MAIN_JOB_MODELS = ("pretrain", "sft", "sft_unmasked", "assistant", "reward", "rlhf", "constitution")
+
+
+def maker_of(folder: str | Path) -> str | None:
+    """The command that makes this folder of a main job, with the seed and the form that the job began with.
+
+    None for a folder of any other run.
+    """
+    job = Path(folder).parent
+    if Path(folder).name not in MAIN_JOB_MODELS or not (job == Path("runs/main") or (job / "job.json").exists()):
+        return None
+    try:
+        settings = json.loads((job / "job.json").read_text())
+        begun_with = f" --seed {settings['seed']}" * (settings["seed"] != 0) + " --quick" * settings["quick"]
+    except (OSError, ValueError, KeyError, TypeError):  # not begun, or damaged
+        begun_with = ""
+    return "python -m chapters" + f" --out {job}" * (job != Path("runs/main")) + begun_with
+
+
 _held: dict[Path, Any] = {}  # the folders that this process has locked, and the open files that carry the locks
 
 
@@ -188,7 +207,12 @@ def lock_file(file: Any) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-WHAT_TO_DO = "use the same settings, choose another run folder, or drop --resume"
+WHAT_TO_DO = "use the same settings, or choose another run folder"
+
+
+def stopped(where: str, run: Run, resumes: bool) -> str:
+    """What Ctrl-C says; a command with a setting `resume` adds how to continue."""
+    return f"stopped after {where} and saved in {run.folder}" + "; the same command continues" * resumes
 
 
 def _plain(section: Any) -> Any:
@@ -215,7 +239,7 @@ class JsonLines:
         keep = size if keep is None else keep
         if size < keep:
             raise RunError(
-                f"resume: {path} has {size} bytes, its checkpoint knew {keep}: it was shortened by hand; start afresh"
+                f"resume: {path} has {size} bytes, its checkpoint knew {keep}: it was shortened by hand; choose another folder"
             )
         self.crc = zlib.crc32(path.read_bytes()[:keep]) if keep else 0
         if crc is not None and crc != self.crc:

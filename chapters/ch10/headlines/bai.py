@@ -35,7 +35,8 @@ def bai(experiment: Experiment) -> Headline:
     if settings.constituted is not None and len(settings.constitution_seeds) > 1:
         count = len(settings.constitution_seeds)
         raise ValueError(
-            f"--constituted: expected one seed, got {count}; add --constitution-seeds 0 or leave --constituted out"
+            f"--constituted: expected one seed, got {count}; add --constitution-seeds with "
+            "the seed of that folder, or leave --constituted out"
         )
     by_seed = [experiment.cached(f"bai_{seed}", measure_stages, seed) for seed in settings.constitution_seeds]
     rates = {

@@ -11,8 +11,8 @@ from chapters.ch08_sample import generate, nucleus_filter, softmax
 from chapters.ch09.decode import loss_on, weight_bytes
 from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.gpt2 import save_gpt2
-from chapters.ch09.load import load
-from chapters.chat import Conversation, Settings, answer, whole_characters
+from chapters.ch09.load import form_of, load
+from chapters.chat import Conversation, Settings, answer, questions, whole_characters
 from chapters.support.run_folder import Run
 from kernels.decode.reference import Norm
 from minigrad import decoding
@@ -188,3 +188,48 @@ def test_two_texts_of_one_decoder_are_refused(gpt):
 def test_a_text_that_does_not_fit_is_cropped_with_a_warning(gpt):
     with pytest.warns(UserWarning, match="cropped to their last 32 tokens"):
         Decoder(gpt).read(list(range(40)))
+
+
+@pytest.fixture
+def small():
+    tokenizer = Tokenizer.train("some text to learn from, again and again, some text", 270)
+    gpt = GPT(GPTConfig(vocab_size=270, context=64, n_layer=1, n_head=2, d_model=16, init_std=0.3), mg.Generator(0)).eval()
+    return gpt, tokenizer
+
+
+def test_a_conversation_takes_the_form_that_the_model_was_tuned_on(small, tmp_path):
+    gpt, tokenizer = small
+    save_model(Run(tmp_path / "assistant"), gpt, tokenizer, "instruction")
+    save_model(Run(tmp_path / "base"), gpt, tokenizer)
+    assert Conversation(tokenizer, "auto", form_of(tmp_path / "assistant")).form == "instruction"
+    assert Conversation(tokenizer, "text", form_of(tmp_path / "assistant")).form == "text"
+    assert Conversation(tokenizer, "auto", form_of(tmp_path / "base")).form == "text"
+    assert form_of("smollm2") is None
+
+
+def test_a_question_longer_than_the_context_is_cropped_with_a_notice(small):
+    gpt, tokenizer = small
+    conversation, shown = Conversation(tokenizer, "text", room=64), []
+    answer(Decoder(gpt), conversation, "x" * 100, Settings(max_new_tokens=1), mg.Generator(0), shown.append)
+    assert shown[0] == "[the context has 64 tokens, so the first 36 tokens were cropped]\n"
+    conversation.ask("x")
+    assert conversation.left_out == ""
+
+
+def test_ctrl_c_stops_the_answer_and_at_the_prompt_ends_the_conversation(small, monkeypatch):
+    gpt, tokenizer = small
+    conversation, shown = Conversation(tokenizer, "text"), []
+
+    def show(piece):
+        shown.append(piece)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    text, *_ = answer(Decoder(gpt), conversation, "hello", Settings(max_new_tokens=30), mg.Generator(0), show)
+    assert text == "".join(shown[:3]) and shown[3] == " [stopped]" and conversation.turns[-1] == ("assistant", text)
+
+    def pressed(prompt):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", pressed)
+    assert list(questions(Settings())) == []

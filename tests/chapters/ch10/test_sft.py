@@ -345,7 +345,7 @@ def test_the_command_end_to_end(tmp_path, capsys, tokenizer, from_file):
 
 
 def test_without_a_base_model_the_error_names_a_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no trained model .*chapters.ch07_train"):
+    with pytest.raises(FileNotFoundError, match="no trained model .*python -m chapters makes"):
         sft.main(sft.Settings(base=tmp_path / "nothing", run=tmp_path / "run"))
 
 

@@ -232,3 +232,23 @@ def test_ctrl_c_during_imports_gives_one_line():
     program = "import sys; sys.argv[0] = '-m'; import chapters; raise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n"
+
+
+def test_ctrl_c_names_the_flag_that_continues(monkeypatch, capsys):
+    @dataclass
+    class Loop:
+        """A loop for tests."""
+
+        resume: bool = False  # continue
+
+    @dataclass
+    class Whole:
+        """A command with a loop for tests."""
+
+        first_loop: Loop = field(default_factory=Loop)
+
+    for message, suffix in {"stopped": "; the same command with --first-loop.resume continues", "it continues": ""}.items():
+        monkeypatch.setattr(sys, "argv", ["command"])
+        with pytest.raises(SystemExit):
+            command(raising(KeyboardInterrupt(message)), Whole)
+        assert capsys.readouterr().err == f"{message}{suffix}\n"

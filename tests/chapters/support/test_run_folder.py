@@ -8,7 +8,7 @@ import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.support.figures import loss_curve
-from chapters.support.run_folder import History, Run, RunError
+from chapters.support.run_folder import History, Run, RunError, maker_of
 from minigrad.serialization import CheckpointError
 
 
@@ -89,3 +89,13 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path, umask):
     finally:
         os.umask(before)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_the_command_that_makes_a_folder_of_a_main_job_has_the_jobs_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert maker_of("runs/main/sft") == "python -m chapters"
+    assert maker_of(tmp_path / "sft") is None and maker_of("runs/main/mine") is None
+    (tmp_path / "job.json").write_text('{"seed": 3, "quick": true}')
+    assert maker_of(tmp_path / "assistant") == f"python -m chapters --out {tmp_path} --seed 3 --quick"
+    (tmp_path / "job.json").write_text("[")
+    assert maker_of(tmp_path / "assistant") == f"python -m chapters --out {tmp_path}"
