@@ -411,12 +411,12 @@ def mutated_structure(data, rng):
             header = json.dumps(mutated_json(json.loads(data[8:end]), rng)).encode()
             return len(header).to_bytes(8, "little") + header + data[end:]
         return json.dumps(mutated_json(json.loads(data), rng), indent=1).encode()
-    except ValueError:
+    except (ValueError, RecursionError):
         lines = data.split(b"\n")
         i = int(rng.integers(len(lines)))
         try:
             lines[i] = json.dumps(mutated_json(json.loads(lines[i]), rng)).encode()
-        except ValueError:
+        except (ValueError, RecursionError):
             lines[i], lines[-1] = lines[-1], lines[i]
         return b"\n".join(lines)
 
