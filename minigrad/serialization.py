@@ -208,6 +208,7 @@ def _checked_header(path: str, file: Any, size: int) -> tuple[dict[str, Entry], 
         raise damaged(path, "its metadata does not map names to texts")
     entries = {name: _entry(path, name, fields, 8 + length, size) for name, fields in header.items()}
     _check_cover(path, entries, 8 + length, size)
+    # The beginning of its value betrays a checksum whose name was damaged.
     if CHECKSUM in metadata or any(value.startswith(CRC) for value in metadata.values()):
         written = metadata.pop(CHECKSUM, "")
         crc = checksum(({"__metadata__": metadata} if metadata else {}) | header)

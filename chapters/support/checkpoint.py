@@ -1,6 +1,6 @@
 """Exact resumption: one file holds everything that a training loop needs, written whole or not at all.
 
-Parameters, AdamW's moments, the step, the generator's state and the length of metrics.jsonl share one safetensors file,
+Parameters, AdamW's moments, the step, the generator's state, and the length and checksum of metrics.jsonl share one file,
 so no two of them can disagree. A resumed run cuts off the lines that metrics.jsonl gained after the checkpoint, and
 writes the same bytes again. `TrainingCheckpoint` serves chapter 7's loop, `LoopCheckpoint` chapter 10's RLHF.
 """

@@ -15,9 +15,7 @@ from minigrad.checked_json import checksum, parse_json
 from minigrad.serialization import short, write_atomically
 
 T = TypeVar("T")
-CHECKSUM, CRC = "checksum", "crc32:"
-
-
+CHECKSUM, CRC = "checksum", "crc32:"  # name and beginning of a result's last entry
 ADVICE = "delete it and give the same command again"
 
 
@@ -59,8 +57,8 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
 
 def without_checksum(value: dict[str, Any], where: str, advice: str) -> dict[str, Any]:
     """The object without its checksum.  Raises ValueError if there is one, and it does not fit."""
-    has_checksum = CHECKSUM in value or any(isinstance(item, str) and item.startswith(CRC) for item in value.values())
-    if has_checksum:
+    # The beginning of its value betrays a checksum whose name was damaged.
+    if CHECKSUM in value or any(isinstance(item, str) and item.startswith(CRC) for item in value.values()):
         value = dict(value)
         if value.pop(CHECKSUM, None) != f"{CRC}{checksum(value):08x}":
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from chapters.world import Instruction
 from minigrad.checked_json import parse_json
+from minigrad.serialization import short
 
 
 class ResponsePair(NamedTuple):
@@ -138,9 +139,10 @@ def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
     """
     if not isinstance(record, dict):
         raise ValueError(f"{where} is of type {type(record).__name__}; expected an object with {', '.join(keys)}")
+    names = short(sorted(record), 100)
     for key in keys:
         if key not in record:
-            raise ValueError(f"{where} has no {key!r}, only {sorted(record)}; expected {', '.join(keys)} and perhaps input")
+            raise ValueError(f"{where} has no {key!r}, only {names}; expected {', '.join(keys)} and perhaps input")
     fields = {key: record[key] for key in keys} | {"input": record.get("input") or ""}
     for key, value in fields.items():
         if not isinstance(value, str):

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from chapters.support.json_files import check_fields, with_checksum, without_checksum
-from minigrad.checked_json import parse_json
-from minigrad.serialization import write_atomically
+from chapters.support.json_files import check_fields, read_object, with_checksum
+from minigrad.serialization import short, write_atomically
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -88,17 +87,17 @@ SIDECAR = {"kind": str, "pattern": str, "special_tokens": dict[str, int], "drop_
 
 def load_sidecar(path: Path, belongs_to: str) -> dict[str, Any]:
     """The JSON file's contents.  Raises TokenizerError if it is damaged."""
-    expected = f"{path.name}: expected the JSON that belongs to {belongs_to}, got other contents"
-    advice = "save the tokenizer again"
     try:
-        saved = parse_json(path.read_bytes())
+        saved = read_object(path, advice="copy it again")
         check_fields(saved, SIDECAR, path.name, optional=("pattern", "drop_missing", "ranks_crc"))
-        saved = without_checksum(saved, path.name, advice)
+        if unknown := saved.keys() - SIDECAR.keys():
+            raise ValueError(f"{short(sorted(unknown)[0])} is no setting of a tokenizer")
+        if saved["kind"] not in ("bytes", "characters") or END_OF_TEXT not in saved["special_tokens"]:
+            raise ValueError(f"kind is {short(saved['kind'])} and special_tokens {short(', '.join(saved['special_tokens']))}")
     except ValueError as error:
-        raise TokenizerError(f"{expected} ({error}); {advice}") from None
-    unknown = saved.keys() - SIDECAR.keys()
-    if unknown or saved["kind"] not in ("bytes", "characters") or END_OF_TEXT not in saved["special_tokens"]:
-        raise TokenizerError(f"{expected}; {advice}")
+        raise TokenizerError(
+            f"{path.name}: expected the JSON that belongs to {belongs_to}, got other contents: {error}; save it again"
+        ) from None
     return saved
 
 

@@ -1,3 +1,4 @@
+import json
 import random
 import subprocess
 import sys
@@ -222,6 +223,31 @@ def test_a_damaged_sidecar_is_described(tokenizer, tmp_path, content):
     (tmp_path / "bpe.json").write_text(content)
     with pytest.raises(TokenizerError, match="bpe.json: expected the JSON that belongs to bpe, got other contents"):
         Tokenizer.load(tmp_path / "bpe")
+
+
+def test_changed_ranks_and_patterns_are_refused(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "bpe")
+    ranks, extra = (tmp_path / "bpe").read_bytes(), (tmp_path / "bpe.json").read_text()
+    lines = ranks.splitlines(keepends=True)
+    (tmp_path / "bpe").write_bytes(b"".join([*lines[:-1], b"enp6eg== %d\n" % (len(lines) - 1)]))
+    with pytest.raises(TokenizerError, match="bpe: expected the ranks that fit bpe.json, got others"):
+        Tokenizer.load(tmp_path / "bpe")
+    (tmp_path / "bpe").write_bytes(ranks)
+    (tmp_path / "bpe.json").write_text(extra.replace("p{N}", "p{L}"))
+    with pytest.raises(TokenizerError, match="expected contents that fit the line 'checksum'"):
+        Tokenizer.load(tmp_path / "bpe")
+    earlier = {name: value for name, value in json.loads(extra).items() if name not in ("checksum", "ranks_crc")}
+    (tmp_path / "bpe.json").write_text(json.dumps(earlier))
+    assert Tokenizer.load(tmp_path / "bpe").ranks == tokenizer.ranks
+    (tmp_path / "bpe.json").write_text(json.dumps(earlier | {"pattern": r"\w+|\s+"}))
+    with pytest.raises(TokenizerError, match="expected a pattern that leaves out no character"):
+        Tokenizer.load(tmp_path / "bpe")
+
+
+@pytest.mark.parametrize("pattern", ["(", "(a+)+$|[^z]", r"\p{L}+"])
+def test_a_pattern_that_loses_text_is_refused(tokenizer, pattern):
+    with pytest.raises(TokenizerError, match="Tokenizer: expected a (pattern|regular expression)"):
+        Tokenizer(tokenizer.ranks, pattern)
 
 
 def test_gpt2_without_cache_or_network_says_so(monkeypatch):

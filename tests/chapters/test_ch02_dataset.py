@@ -87,6 +87,13 @@ def test_damaged_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"):
         load_tokens(path)
+    write_tokens(path, np.arange(100))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"\x07\x00", b"\x0f\x00"))
+    with pytest.raises(ValueError, match="checksum does not fit its ids"):
+        load_tokens(path)
+    path.write_bytes(b"MGTOKENS" + whole[8:-8])  # a file of an earlier version
+    np.testing.assert_array_equal(load_tokens(path), np.arange(100))
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="not a token file"):
         load_tokens(path)

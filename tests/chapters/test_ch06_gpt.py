@@ -8,7 +8,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch06_gpt import GPT, GPTConfig, KVCache, Settings, changed_positions, draw_trained_heads, main, save_model
+from chapters.ch06_gpt import GPT, GPTConfig, KVCache, Settings, changed_positions, draw_trained_heads, layout, main, save_model
 from chapters.support.run_folder import Run
 
 SMALL: dict[str, Any] = dict(vocab_size=17, context=8, n_layer=2, n_head=2, d_model=12)
@@ -27,6 +27,21 @@ def test_names_are_gpt2s():
     block = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
     expected = [f"h.{i}.{part}.{kind}" for i in range(2) for part in block for kind in ("weight", "bias")]
     assert sorted(names) == sorted(["wte.weight", "wpe.weight", *expected, "ln_f.weight", "ln_f.bias"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(bias=False, tied=False),
+        dict(rotary=1e4, rms_eps=1e-5, d_gated=20, n_kv_head=1),
+        dict(d_gated=20),
+        dict(rms_eps=1e-5),
+    ],
+)
+def test_the_layout_is_known_without_building_the_model(changes):
+    model = small_gpt(**changes)
+    assert dict(layout(model.config)) == {name: p.shape for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize(

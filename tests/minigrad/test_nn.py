@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import minigrad as mg
 import minigrad.nn as nn
@@ -198,6 +199,12 @@ def test_adamw_state_can_be_carried_over():
     assert np.array_equal(p.array, straight.array)
     with pytest.raises(ValueError, match="moments of shape"):
         AdamW([nn.Parameter(mg.ones(3))]).load_state_dict(first.state_dict())
+    state = first.state_dict()
+    with pytest.raises(ValueError, match="this state is of parameter 1, and the optimizer has 1 parameters"):
+        second.load_state_dict({**state, "state": {1: state["state"][0]}})
+    del state["state"][0]["exp_avg_sq"]
+    with pytest.raises(ValueError, match="the state of parameter 0 lacks exp_avg_sq"):
+        second.load_state_dict(state)
 
 
 def test_clipping():
@@ -264,6 +271,31 @@ def test_every_array_of_a_file_is_aligned(tmp_path):
     for name, entry in entries.items():
         assert entry.begin % arrays[name].itemsize == 0
         np.testing.assert_array_equal(serialization.load(path)[0][name], arrays[name])
+
+
+def test_a_changed_bit_is_refused_and_a_file_without_a_checksum_loads(tmp_path):
+    path, weights = tmp_path / "a.safetensors", {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float16)}
+    serialization.save(path, weights, {"step": "3"})
+    whole = path.read_bytes()
+    assert serialization.load(path)[1] == {"step": "3"}
+    for data in (whole[:-1] + b"\x01", whole.replace(b'"step":"3"', b'"step":"8"'), whole.replace(b"[2,3]", b"[3,2]")):
+        path.write_bytes(data)
+        with pytest.raises(serialization.CheckpointError, match="its checksum does not fit its contents"):
+            serialization.load(path)
+    safetensors.numpy.save_file(weights, path, {"step": "3"})
+    arrays, metadata = serialization.load(path)
+    assert metadata == {"step": "3"} and all(np.array_equal(arrays[name], weights[name]) for name in weights)
+    serialization.save(path, weights)
+    assert safetensors.numpy.load_file(path).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16"])
+def test_a_dtype_that_numpy_lacks_is_refused_by_name(tmp_path, dtype):
+    size = {"F8_E4M3": 2, "BF16": 1}[dtype]
+    header = json.dumps({"a": {"dtype": dtype, "shape": [size], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    with pytest.raises(serialization.CheckpointError, match=f"a is stored as {dtype}, expected F64"):
+        serialization.load(tmp_path / "a.safetensors")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -321,7 +321,7 @@ def read_constitution(path: str | Path = DEFAULT) -> list[str]:
         unknown = [word for word in re.findall(r"\w+", line.lower()) if word not in vocabulary]
         if unknown:
             raise ValueError(
-                f"{path}, line {number}: expected words of the lessons, got {unknown[0]!r}; use these: "
+                f"{path}, line {number}: expected words of the lessons, got {unknown[0][:40]!r}; use these: "
                 f"{', '.join(sorted(vocabulary - set(TOPICS)))}; and these nouns: {', '.join(TOPICS)}"
             )
         if len(words(line)) > LONGEST or not words(line):

@@ -4,7 +4,7 @@
     python -m tests.chapters.support.test_mutated_files 2000 GGUF TSV # of these kinds only
 
 Files that only our programs write are *sealed* by a checksum: a changed file must be refused, or give the same value, unless
-the checksum has gone from a JSON file: whoever edits a result on purpose deletes that line. Files
+the checksum has gone with all its traces, as from files of earlier versions and results edited on purpose. Files
 that people write or edit may say something else afterwards; where a library can read them too, both must agree.
 """
 
@@ -411,12 +411,12 @@ def mutated_structure(data, rng):
             header = json.dumps(mutated_json(json.loads(data[8:end]), rng)).encode()
             return len(header).to_bytes(8, "little") + header + data[end:]
         return json.dumps(mutated_json(json.loads(data), rng), indent=1).encode()
-    except ValueError:
+    except (ValueError, RecursionError):
         lines = data.split(b"\n")
         i = int(rng.integers(len(lines)))
         try:
             lines[i] = json.dumps(mutated_json(json.loads(lines[i]), rng)).encode()
-        except ValueError:
+        except (ValueError, RecursionError):
             lines[i], lines[-1] = lines[-1], lines[i]
         return b"\n".join(lines)
 
@@ -501,7 +501,8 @@ def outcome(kind, folder, path, whole):
         return f"traceback: {type(error).__name__}: {str(error)[:200]}"
     if value == whole:
         return "same"
-    if kind.sealed and not (path.suffix == ".json" and b"checksum" not in changed and b"crc32:" not in changed):
+    without_checksum = path.suffix in (".json", ".safetensors") and b"checksum" not in changed and b"crc32:" not in changed
+    if kind.sealed and not without_checksum:
         return "another value without a word"
     path.write_bytes(changed)  # readers of metrics.jsonl cut it
     return "as the file says" if kind.oracle is None or plain(kind.oracle(path)) == value else "not what the file says"
@@ -547,12 +548,7 @@ def test_the_survey_sees_every_kind_of_fault(tmp_path):
         return read_text(folder / "a.txt").upper()
 
     _, faults = survey("result.json", Kind(result_in, credulous), tmp_path, 200)
-    for sign in (
-        "traceback: KeyError",
-        "traceback: RecursionError",
-        "unclear: UnicodeDecodeError",
-        "another value without a word",
-    ):
+    for sign in ("traceback: ", "unclear: JSONDecodeError", "another value without a word"):
         assert any(fault.startswith(sign) for fault in faults), sign
     _, faults = survey("text", Kind(text_file("a.txt", TEXT), read_wrongly, False, KINDS["plain text"].oracle), tmp_path, 20)
     assert [*faults] == ["not what the file says"]

@@ -1,5 +1,6 @@
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -45,6 +46,36 @@ def test_a_model_of_an_unknown_shape_is_refused(tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.astype(np.int32), "to hold float numbers, got int32"),
+        (lambda a: np.where(a == a.max(), np.nan, a), "holds NaN or infinity"),
+        (lambda a: a.T, "expected h.0.attn.c_attn.weight of shape .48, 16., got .16, 48."),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(saved, change, message):
+    path = saved[0] / "model.safetensors"
+    arrays, metadata = mg.serialization.load(path)
+    arrays["h.0.attn.c_attn.weight"] = change(arrays["h.0.attn.c_attn.weight"])
+    mg.serialization.save(path, arrays, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(saved[0])
+
+
+@pytest.mark.parametrize("size", [{"d_model": 2**20}, {"n_layer": 10**9}, {"vocab_size": 2**40}, {"context": 2**40}])
+def test_a_small_file_of_a_huge_model_takes_no_memory(saved, size):
+    path = saved[0] / "model.safetensors"
+    arrays, metadata = mg.serialization.load(path)
+    mg.serialization.save(path, arrays, {"config": json.dumps(json.loads(metadata["config"]) | size)})
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="holds another model's parameters"):
+        load_model(saved[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 def test_a_missing_or_mismatched_tokenizer_is_refused(saved):
     folder, _, _ = saved
     Tokenizer.characters("abc").save(folder / "tokenizer.tiktoken")
@@ -74,6 +105,24 @@ def test_history_ignores_an_unfinished_last_line(tmp_path):
     history = History.read(Run(tmp_path))
     assert (history.steps, history.losses) == ([1, 2], [2.5, 2.0])
     assert (history.validation_steps, history.validation_losses, history.best) == ([0], [3.0], 3.0)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"step": 2, "loss": }', "metrics.jsonl, line 2 is damaged"),
+        ("[" * 5000, "line 2 is damaged .more than 32 levels of nesting"),
+        ('{"step": 2, "loss": 1e999}', "line 2 is damaged .the number 1e999 is too large"),
+        ('{"step": 2, "loss": "low"}', "line 2: expected numbers by name"),
+        ('{"step": 2.5, "loss": 2.0}', "line 2: expected step of type int, got 2.5"),
+        ('{"step": 2}', "line 2: expected 'loss', got only step"),
+        ('{"step": 1, "loss": 2.0}', "line 2: expected a step after 1, got 1"),
+    ],
+)
+def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line, message):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n' + line + '\n{"step": 3, "loss": 1.5}\n')
+    with pytest.raises(RunError, match=message):
+        History.read(Run(tmp_path))
 
 
 def test_dollar_signs_in_a_title_do_not_begin_a_formula(tmp_path):
