@@ -50,7 +50,7 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     """The object with its checksum as the last entry.
 
     >>> with_checksum({"accuracy": 0.815})
-    {'accuracy': 0.815, 'checksum': 'crc32:7fbc38ad'}
+    {'accuracy': 0.815, 'checksum': 'crc32:54b5d9f0'}
     """
     return {**value, CHECKSUM: f"{CRC}{checksum(value):08x}"}
 
