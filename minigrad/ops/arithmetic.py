@@ -530,6 +530,12 @@ class ArithmeticMethods(TensorBase):
     def __rtruediv__(self: TensorT, other: Any) -> TensorT:
         return div(other, self)
 
+    def __rand__(self: TensorT, other: Any) -> TensorT:
+        return bitwise_and(self, other)
+
+    def __ror__(self: TensorT, other: Any) -> TensorT:
+        return bitwise_or(self, other)
+
     def __rfloordiv__(self: TensorT, other: Any) -> TensorT:
         return floor_divide(other, self)
 

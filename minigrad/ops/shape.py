@@ -262,6 +262,8 @@ def roll(input: TensorT, shifts: int | Sequence[int], dims: int | Sequence[int] 
     """Move the elements `shifts` places along `dims`, the last ones to the start; of the flattened tensor without dims."""
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     axes = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    if not shifts:
+        raise RuntimeError("roll: expected at least one shift, got none")
     if not axes and len(shifts) == 1:
         return reshape(roll(reshape(input, -1), shifts, 0), input.shape)
     if len(shifts) != len(axes):
