@@ -10,8 +10,6 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
-from kernels.terminal import fail, guard_streams
-
 
 def activations(model, ids: np.ndarray) -> dict[str, np.ndarray]:
     """{stage: array} for ids, (B, T): the first block's input, each block's output, the last norm's, the logits."""
@@ -42,7 +40,6 @@ def main(folder: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    guard_streams()
     if len(sys.argv) != 3:
-        fail("peer_gpt2: expected FOLDER FILE")
+        sys.exit("peer_gpt2: expected FOLDER FILE")
     main(*sys.argv[1:])

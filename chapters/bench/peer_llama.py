@@ -14,8 +14,6 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
-from kernels.terminal import fail, guard_streams
-
 
 def main(model_file: str, questions_file: str, answers_file: str) -> None:
     path, questions = Path(model_file), json.loads(Path(questions_file).read_text())
@@ -35,7 +33,6 @@ def main(model_file: str, questions_file: str, answers_file: str) -> None:
 
 
 if __name__ == "__main__":
-    guard_streams()
     if len(sys.argv) != 4:
-        fail("peer_llama: expected MODEL.gguf QUESTIONS.json ANSWERS.safetensors")
+        sys.exit("peer_llama: expected MODEL.gguf QUESTIONS.json ANSWERS.safetensors")
     main(*sys.argv[1:])
