@@ -69,7 +69,9 @@ def test_a_is_read_in_place_or_packed_first_or_packed_with_the_first_panel(trans
 def test_epilogues(M, K, N, activation):
     a, b = operands(M, K, N, False, True)
     bias, z, want_z = normal(N, seed=2), np.empty((M, N), np.float32), np.empty((M, N))
-    want = reference.matmul(*exact(a, b), transpose_b=True, bias=bias.astype(np.float64), activation=activation, preactivation=want_z)
+    want = reference.matmul(
+        *exact(a, b), transpose_b=True, bias=bias.astype(np.float64), activation=activation, preactivation=want_z
+    )
     close(cpu.matmul(a, b, transpose_b=True, bias=bias, activation=activation, preactivation=z), want, K)
     close(z, want_z, K)
     want = reference.matmul(*exact(a, b), transpose_b=True, activation=activation)
