@@ -28,6 +28,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -118,11 +120,23 @@ def is_array(value: Any) -> bool:
     return True
 
 
-def overlap(a: Array, b: Array) -> bool:
+def _bounds(array: Array) -> tuple[int, int]:
+    """The addresses of the array's first byte and of the byte behind its last."""
+    begin = address(array)
+    if array.flags.c_contiguous or not array.size:
+        return begin, begin + array.nbytes
+    end = begin + array.itemsize
+    for step, n in zip(array.strides, array.shape):
+        if step > 0:
+            end += step * (n - 1)
+        else:
+            begin += step * (n - 1)
+    return begin, end
+
+
+def _overlap(a: Array, b: Array) -> bool:
     """Whether an element of one array lies in the memory of the other."""
-    if not (type(a) is type(b) is np.ndarray):
-        a, b = _addresses(a), _addresses(b)
-    return np.may_share_memory(a, b) and np.shares_memory(a, b)
+    return bool(a.size and b.size) and np.shares_memory(_addresses(a), _addresses(b))
 
 
 class _View:
@@ -134,9 +148,7 @@ class _View:
 
 
 def _addresses(array: Array) -> np.ndarray:
-    if isinstance(array, (np.ndarray, np.generic)):
-        return np.asarray(array)
-    return np.asarray(_View(array)) if array.size else np.empty(0)
+    return np.asarray(array if isinstance(array, (np.ndarray, np.generic)) else _View(array))
 
 
 def _repeats_an_element(array: Array) -> bool:
@@ -184,7 +196,8 @@ class Contract:
         if self.also is not None:
             self.also(arguments)
         for name in self.writes:
-            if arguments.get(name) is not None:
+            out = arguments.get(name)
+            if any(part is not None for part in out) if isinstance(out, tuple) else out is not None:
                 self._check_outputs(name, arguments)
 
     def _form(self, arguments: Arguments, only: np.dtype | None) -> tuple | None:
@@ -275,17 +288,20 @@ class Contract:
 
     def _check_outputs(self, name: str, arguments: Arguments) -> None:
         """Check that the kernel may write to this argument, or to each of its buffers."""
-        arrays = []  # of the call: (name, array)
+        arrays = []  # of the call: (name, array, its bounds)
         for argument in self.arguments:
             value = arguments.get(argument.name)
-            parts = value if isinstance(value, tuple) else (value,)
-            arrays += [(argument.name, part) for part in parts if hasattr(part, "dtype")]
-        for i, (own_name, out) in enumerate(arrays):
+            for array in value if isinstance(value, tuple) else (value,):
+                if hasattr(array, "dtype"):
+                    arrays.append((argument.name, array, _bounds(array)))
+        for i, (own_name, out, (begin, end)) in enumerate(arrays):
             if own_name != name:
                 continue
             check_writable(self.operation, name, out)
-            for j, (other_name, other) in enumerate(arrays):
-                if j != i and overlap(out, other) and not (other_name in self.in_place and same_memory(out, other)):
+            for j, (other_name, other, (other_begin, other_end)) in enumerate(arrays):
+                if j == i or other_begin >= end or begin >= other_end or not _overlap(out, other):
+                    continue
+                if not (other_name in self.in_place and same_memory(out, other)):
                     expected = f"{name} with memory of its own, got an array that overlaps {other_name}"
                     raise ValueError(f"{self.operation}: expected {expected}; pass another buffer")
 
@@ -330,20 +346,15 @@ class ListContract:
 
 def check_apart(operation: str, written: Sequence[Array], reads: Sequence[Array] = ()) -> None:
     """Raise ValueError if an array that is written overlaps another."""
-    spans: list[tuple[int, int, bool, Array]] = []
-    for arrays, writes in ((written, True), (reads, False)):
-        for array in arrays:
-            if array.flags.c_contiguous:
-                begin = address(array)
-                spans.append((begin, begin + array.nbytes, writes, array))
-            elif array.size:
-                spans.append((*np.lib.array_utils.byte_bounds(_addresses(array)), writes, array))
-    spans.sort(key=lambda span: span[0])
+    spans = [(*_bounds(array), True, array) for array in written] + [(*_bounds(array), False, array) for array in reads]
+    spans.sort(key=itemgetter(0))
+    if all(span[1] <= following[0] for span, following in pairwise(spans)):
+        return
     for i, (_, end, writes, array) in enumerate(spans):
         for begin, _, other_writes, other in spans[i + 1 :]:
             if begin >= end:
                 break
-            if (writes or other_writes) and overlap(array, other):
+            if (writes or other_writes) and _overlap(array, other):
                 raise ValueError(f"{operation}: expected arrays that share no memory, got two that overlap; pass copies")
 
 
