@@ -99,7 +99,7 @@ def _require_gpu() -> None:
 
 def address(array: Array) -> int:
     """The address of the array's first element, in bytes."""
-    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    return array.__array_interface__["data"][0] if isinstance(array, (np.ndarray, np.generic)) else array.data.ptr
 
 
 def same_memory(a: Array, b: Array) -> bool:

@@ -28,6 +28,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -118,11 +120,32 @@ def is_array(value: Any) -> bool:
     return True
 
 
-def overlap(a: Array, b: Array) -> bool:
+def _bounds(array: Array) -> tuple[int, int]:
+    """The addresses of the array's first byte and of the byte behind its last."""
+    begin = address(array)
+    if array.flags.c_contiguous or not array.size:
+        return begin, begin + array.nbytes
+    end = begin + array.itemsize
+    for step, n in zip(array.strides, array.shape):
+        if step > 0:
+            end += step * (n - 1)
+        else:
+            begin += step * (n - 1)
+    return begin, end
+
+
+def _overlap(a: Array, b: Array) -> bool:
     """Whether an element of one array lies in the memory of the other."""
-    if not (type(a) is type(b) is np.ndarray):
-        a, b = _addresses(a), _addresses(b)
+    if not a.size or not b.size:
+        return False
+    a, b = _addresses(a), _addresses(b)
     return np.may_share_memory(a, b) and np.shares_memory(a, b)
+
+
+def _owner(array: Array) -> int:
+    """The identity of the NumPy array whose memory this is or is a view of; 0 if only addresses can tell."""
+    owner = array if array.base is None else array.base
+    return id(owner) if type(owner) is np.ndarray and owner.base is None else 0
 
 
 class _View:
@@ -134,9 +157,7 @@ class _View:
 
 
 def _addresses(array: Array) -> np.ndarray:
-    if isinstance(array, (np.ndarray, np.generic)):
-        return np.asarray(array)
-    return np.asarray(_View(array)) if array.size else np.empty(0)
+    return np.asarray(array if isinstance(array, (np.ndarray, np.generic)) else _View(array))
 
 
 def _repeats_an_element(array: Array) -> bool:
@@ -167,6 +188,8 @@ class Contract:
         self.numbers = tuple(name for name in parameters if name in named)  # arguments that are sizes
         self.broadcast = "×" in text
         self.options = (*self.numbers, *{argument.switch for argument in self.arguments if argument.switch})
+        self.integers = tuple(argument.name for argument in self.arguments if argument.integers)
+        self.names = tuple(argument.name for argument in self.arguments if not argument.integers)
         self.fitting: set[tuple] = set()  # forms of calls that fit: a model makes the same calls in every step
 
     def check(self, args: tuple, kw: Arguments, only: np.dtype | None = None) -> None:
@@ -175,30 +198,39 @@ class Contract:
         Args:
             only: the one dtype that this set of kernels computes in, if there is one.
         """
-        arguments = {**self.defaults, **dict(zip(self.parameters, args)), **kw}
+        arguments = dict(zip(self.parameters, args))
+        arguments.update(kw)
         form = self._form(arguments, only)
         if form is None or form not in self.fitting:
-            self._check_form(arguments, only)
+            self._check_form({**self.defaults, **arguments}, only)
             if form is not None:
                 self.fitting.add(form)
         if self.also is not None:
             self.also(arguments)
         for name in self.writes:
-            if arguments.get(name) is not None:
+            out = arguments.get(name)
+            if any(part is not None for part in out) if isinstance(out, tuple) else out is not None:
                 self._check_outputs(name, arguments)
 
     def _form(self, arguments: Arguments, only: np.dtype | None) -> tuple | None:
         """All that decides whether shapes and dtypes fit, or None if there are integers, whose content matters too."""
-        form: list[Any] = [only, *[arguments.get(name) for name in self.options]]
-        for argument in self.arguments:
-            value = arguments.get(argument.name)
-            if argument.integers and value is not None:
+        get = arguments.get
+        for name in self.integers:
+            if get(name) is not None:
                 return None
-            for array in value if isinstance(value, tuple) else (value,):
-                try:
-                    form.append(array if array is None else (type(array), array.shape, array.dtype))
-                except AttributeError:
-                    return None  # not an array
+        form: list[Any] = [only]
+        for name in self.options:
+            form.append(get(name))
+        for name in self.names:
+            value = get(name)
+            for array in value if type(value) is tuple else (value,):
+                if array is not None:
+                    try:
+                        form += type(array), array.shape, array.dtype
+                    except AttributeError:
+                        return None  # not an array
+                else:
+                    form.append(None)
         return tuple(form)
 
     def _check_form(self, arguments: Arguments, only: np.dtype | None) -> None:
@@ -275,17 +307,20 @@ class Contract:
 
     def _check_outputs(self, name: str, arguments: Arguments) -> None:
         """Check that the kernel may write to this argument, or to each of its buffers."""
-        arrays = []  # of the call: (name, array)
+        arrays = []  # of the call: (name, array, its owner)
         for argument in self.arguments:
             value = arguments.get(argument.name)
-            parts = value if isinstance(value, tuple) else (value,)
-            arrays += [(argument.name, part) for part in parts if hasattr(part, "dtype")]
-        for i, (own_name, out) in enumerate(arrays):
+            for array in value if isinstance(value, tuple) else (value,):
+                if hasattr(array, "dtype"):
+                    arrays.append((argument.name, array, _owner(array)))
+        for i, (own_name, out, owner) in enumerate(arrays):
             if own_name != name:
                 continue
             check_writable(self.operation, name, out)
-            for j, (other_name, other) in enumerate(arrays):
-                if j != i and overlap(out, other) and not (other_name in self.in_place and same_memory(out, other)):
+            for j, (other_name, other, other_owner) in enumerate(arrays):
+                if j == i or owner and other_owner and owner != other_owner or not _overlap(out, other):
+                    continue
+                if not (other_name in self.in_place and same_memory(out, other)):
                     expected = f"{name} with memory of its own, got an array that overlaps {other_name}"
                     raise ValueError(f"{self.operation}: expected {expected}; pass another buffer")
 
@@ -295,6 +330,7 @@ class ListContract:
 
     def __init__(self, function: Callable, lists: Sequence[str], writes: Sequence[str]):
         self.operation, self.lists, self.writes = function.__name__, lists, writes
+        self.columns = [(name, name in writes) for name in lists]
         self.parameters = tuple(inspect.signature(function).parameters)
 
     def check(self, args: tuple, kw: Arguments, only: np.dtype | None = None) -> None:
@@ -306,7 +342,7 @@ class ListContract:
             raise ValueError(f"{self.operation}: expected lists of one length for {', '.join(self.lists)}, got {lengths}")
         for i, arrays in enumerate(zip(*lists)):
             first = arrays[0]
-            for name, array in zip(self.lists, arrays):
+            for (name, writes), array in zip(self.columns, arrays):
                 if type(array) is not np.ndarray and not is_array(array):
                     raise TypeError(f"{self.operation}: expected an array for {name}[{i}], got {type(array).__name__}")
                 if array.shape != first.shape:
@@ -317,7 +353,7 @@ class ListContract:
                 if array.dtype != first.dtype or array.dtype.kind != "f":
                     expected = f"{name}[{i}] in floats, of one dtype in all lists"
                     raise TypeError(f"{self.operation}: expected {expected}, got {array.dtype}; convert it first")
-                if name in self.writes:
+                if writes and not (type(array) is np.ndarray and array.flags.carray):
                     check_writable(self.operation, f"{name}[{i}]", array)
             if only is not None and first.dtype != only:
                 expected = f"{self.lists[0]}[{i}] in {only}, the only dtype of these kernels"
@@ -330,21 +366,24 @@ class ListContract:
 
 def check_apart(operation: str, written: Sequence[Array], reads: Sequence[Array] = ()) -> None:
     """Raise ValueError if an array that is written overlaps another."""
-    spans: list[tuple[int, int, bool, Array]] = []
-    for arrays, writes in ((written, True), (reads, False)):
-        for array in arrays:
-            if array.flags.c_contiguous:
-                begin = address(array)
-                spans.append((begin, begin + array.nbytes, writes, array))
-            elif array.size:
-                spans.append((*np.lib.array_utils.byte_bounds(_addresses(array)), writes, array))
-    spans.sort(key=lambda span: span[0])
+    if _owners_differ(written, reads):
+        return
+    spans = [(*_bounds(array), True, array) for array in written] + [(*_bounds(array), False, array) for array in reads]
+    spans.sort(key=itemgetter(0))
+    if all(span[1] <= following[0] for span, following in pairwise(spans)):
+        return
     for i, (_, end, writes, array) in enumerate(spans):
         for begin, _, other_writes, other in spans[i + 1 :]:
             if begin >= end:
                 break
-            if (writes or other_writes) and overlap(array, other):
+            if (writes or other_writes) and _overlap(array, other):
                 raise ValueError(f"{operation}: expected arrays that share no memory, got two that overlap; pass copies")
+
+
+def _owners_differ(written: Sequence[Array], reads: Sequence[Array]) -> bool:
+    """Whether every array that is written is the only one in its owner's memory; False if that takes a look at addresses."""
+    writers, others = list(map(_owner, written)), set(map(_owner, reads))
+    return 0 not in writers and 0 not in others and len({*writers, *others}) == len(writers) + len(others)
 
 
 def check_writable(operation: str, name: str, array: Array) -> None:

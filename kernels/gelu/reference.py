@@ -23,7 +23,7 @@ def _normal_cdf(x: np.ndarray) -> np.ndarray:
 
 def check_form(arguments: Arguments) -> None:
     """Raise ValueError if GELU has no such form."""
-    if arguments["approximate"] not in ("none", "tanh"):
+    if arguments.get("approximate", "none") not in ("none", "tanh"):
         raise ValueError(f"gelu: expected approximate 'none' or 'tanh', got {arguments['approximate']!r}; choose one of them")
 
 

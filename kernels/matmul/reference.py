@@ -18,16 +18,16 @@ Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]  # dx
 def check_epilogue(arguments: Arguments) -> None:
     """Raise ValueError if `matmul` does not support its activation, or cannot accumulate."""
     check_activation(arguments)
-    if arguments["accumulate"] and (arguments["out"] is None or arguments["activation"] is not None):
+    if arguments.get("accumulate") and (arguments.get("out") is None or arguments.get("activation") is not None):
         raise ValueError("matmul: accumulate=True needs an `out` to add to, and no activation")
 
 
 def check_activation(arguments: Arguments) -> None:
     """Raise ValueError for an unknown activation, or one whose gradient lacks its input z."""
-    activation = arguments["activation"]
+    activation = arguments.get("activation")
     if activation not in ACTIVATIONS:
         raise ValueError(f"matmul: activation must be None, 'gelu' or 'gelu_tanh', got {activation!r}")
-    if activation is not None and arguments.get("z", True) is None:
+    if activation is not None and "dy" in arguments and arguments.get("z") is None:
         raise ValueError("linear_backward: expected the z that linear_forward returned with its activation, got None; pass it")
 
 
