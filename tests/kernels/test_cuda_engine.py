@@ -370,4 +370,4 @@ def test_the_check_without_a_gpu_says_what_is_missing():
     done = subprocess.run([sys.executable, "-m", "kernels.check", "--device", "cuda"], capture_output=True, text=True)
     if done.returncode == 0:
         pytest.skip("there is a GPU here")
-    assert done.stderr.startswith("device 'cuda' ") and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: device 'cuda' ") and "Traceback" not in done.stderr
