@@ -1,6 +1,6 @@
 """Kill runs and resume them: the files at the end must be those of a run that nobody killed, byte for byte.
 
-    python -m tests.kill_cycles 100        # about ten minutes on two cores
+    python -m tests.kill_cycles 100
 
 Each cycle starts one of RUNS, ends it with SIGKILL, and gives the same command again until it ends by itself. Every second kill
 comes at a random moment. The others come at a chosen write, fsync, rename, remove or mkdir in the run's folder; a write is torn
