@@ -42,22 +42,9 @@ from minigrad.modes import enable_grad, inference_mode, is_grad_enabled, no_grad
 from minigrad.function import Context, Function
 from minigrad.graphed import graphed
 from minigrad.ops.activations import log_softmax, relu, sigmoid, softmax, tanh
-from minigrad.ops.arithmetic import abs, add, clamp, cos, div, eq, exp, floor_divide, isfinite, isnan, log, logical_and
-from minigrad.ops.arithmetic import (
-    logical_not,
-    logical_or,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    pow,
-    remainder,
-    rsqrt,
-    sin,
-    sqrt,
-    square,
-)
-from minigrad.ops.arithmetic import sub
+from minigrad.ops.arithmetic import abs, add, clamp, cos, div, exp, floor_divide, log, maximum, minimum, mul, neg, pow
+from minigrad.ops.arithmetic import remainder, rsqrt, sin, sqrt, square, sub
+from minigrad.ops.comparisons import eq, isfinite, isnan, logical_and, logical_not, logical_or
 from minigrad.ops.einsum import einsum
 from minigrad.ops.indexing import gather, index_add, index_select, masked_fill, scatter, where
 from minigrad.ops.products import bmm, dot, matmul, mm, outer

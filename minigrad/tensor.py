@@ -17,19 +17,8 @@ from minigrad.engine import TensorBase, TensorT
 from minigrad.hooks import Hooks, RemovableHandle
 from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.ops.activations import ActivationMethods
-from minigrad.ops.arithmetic import (
-    ArithmeticMethods,
-    add,
-    bitwise_and,
-    bitwise_or,
-    clamp,
-    div,
-    floor_divide,
-    mul,
-    pow,
-    remainder,
-    sub,
-)
+from minigrad.ops.arithmetic import ArithmeticMethods, add, clamp, div, floor_divide, mul, pow, remainder, sub
+from minigrad.ops.comparisons import ComparisonMethods, bitwise_and, bitwise_or
 from minigrad.ops.indexing import IndexingMethods, Where, index_add, masked_fill, scatter
 from minigrad.ops.operands import KIND_RANK, Number, Operand, broadcast, check_in_place, fitting, to_dtype
 from minigrad.ops.products import ProductMethods
@@ -45,7 +34,14 @@ SelfT = TypeVar("SelfT", bound="Tensor")
 
 
 class Tensor(
-    ArithmeticMethods, ActivationMethods, ReductionMethods, ShapeMethods, IndexingMethods, SortingMethods, ProductMethods
+    ArithmeticMethods,
+    ComparisonMethods,
+    ActivationMethods,
+    ReductionMethods,
+    ShapeMethods,
+    IndexingMethods,
+    SortingMethods,
+    ProductMethods,
 ):
     """A NumPy or CuPy array that can be differentiated through.
 

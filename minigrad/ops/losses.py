@@ -7,7 +7,8 @@ import numpy as np
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function, check_one_device
 from minigrad.ops.activations import logsigmoid
-from minigrad.ops.arithmetic import abs, add, div, eq, exp, log, mul, neg, sub
+from minigrad.ops.arithmetic import abs, add, div, exp, log, mul, neg, sub
+from minigrad.ops.comparisons import eq
 from minigrad.ops.indexing import gather, masked_fill
 from minigrad.ops.operands import check_ids, in_float32, need_float
 from minigrad.ops.reductions import mean, sum

@@ -10,7 +10,8 @@ from kernels.attention.reference import visible_keys
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
-from minigrad.ops.arithmetic import add, bitwise_not, eq, mul
+from minigrad.ops.arithmetic import add, mul
+from minigrad.ops.comparisons import bitwise_not, eq
 from minigrad.ops.indexing import masked_fill
 from minigrad.ops.operands import broadcast, check_normalized, in_float32, need_float, need_numbers, need_tensors
 from minigrad.ops.reductions import amax
