@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chapters.ch10.constitution.page import CONDUCT_COLOURS
+from chapters.ch10.constitution.page import conduct_bars
 from chapters.support.command import command
 from chapters.support.figures import new_figure, running_mean, save_figure
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import History, Run, maker_of
-from chapters.world.judge import CONDUCTS
 
 # Okabe and Ito's colours, distinguishable without colour vision.
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
@@ -43,12 +42,7 @@ def draw_overview(out: Path) -> Path:
     accepted.set(title="Instruction tuning: held-out instructions", ylabel="answers accepted (%)", ylim=(0, 108))
 
     rows = {"fine-tuned": tuned["before"], "after PPO": tuned, "after the constitution": constitutional["RL, default"]}
-    left = [0.0] * len(rows)
-    for key, colour in CONDUCT_COLOURS.items():
-        widths = [100 * row[key] for row in rows.values()]
-        conduct.barh(list(rows), widths, left=left, color=colour, label=CONDUCTS[key])
-        left = [a + b for a, b in zip(left, widths)]
-    conduct.invert_yaxis()
+    conduct_bars(conduct, rows, whole=100)
     conduct.set(title="Preference tuning: harmful requests", xlabel="responses (%)", xlim=(0, 100))
     conduct.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
     for axes in (loss, accepted, conduct):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +18,21 @@ CONDUCT_COLOURS = {"obeyed": "#d55e00", "evaded": "#999999", "wrong reason": "#5
 def draw_conduct(path: Path, conduct: Mapping[str, Mapping[str, float]]) -> Path:
     """A bar for each {model: measurements}, divided into the ways to meet a harmful request (CONDUCTS)."""
     figure, axes = new_figure(6.4, 1.0 + 0.5 * len(conduct))
-    left = np.zeros(len(conduct))  # (models,)
-    for key, colour in CONDUCT_COLOURS.items():
-        share = np.array([measured[key] for measured in conduct.values()])  # (models,)
-        axes.barh(list(conduct), share, left=left, color=colour, label=CONDUCTS[key], height=0.6)
-        left += share
-    axes.invert_yaxis()
+    conduct_bars(axes, conduct, height=0.6)
     axes.set(xlim=(0, 1), xlabel="share of held-out harmful requests")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=10)
     return save_figure(figure, path)
+
+
+def conduct_bars(axes: Any, conduct: Mapping[str, Mapping[str, float]], whole: float = 1.0, height: float = 0.8) -> None:
+    """The bars of `draw_conduct` in given axes; all shares together are as long as `whole`."""
+    left = np.zeros(len(conduct))  # (models,)
+    for key, colour in CONDUCT_COLOURS.items():
+        share = whole * np.array([measured[key] for measured in conduct.values()])  # (models,)
+        axes.barh(list(conduct), share, left=left, color=colour, label=CONDUCTS[key], height=height)
+        left += share
+    axes.invert_yaxis()
 
 
 def draw_reading(path: Path, reading: Mapping[str, Mapping]) -> Path:
