@@ -293,7 +293,7 @@ class Tensor(
 
     def _assign(self: SelfT, name: str, compute: Callable[..., Any], *operands: Any) -> SelfT:
         """Write compute(self, *operands) into this tensor's memory."""
-        recorded = is_grad_enabled() and (self.node is not None or self._can_join_the_graph(*operands))
+        recorded = self._records_a_change_by(*operands)
         if not recorded:
             check_in_place(name, self, *operands)
         elif self.node is not None:
@@ -309,12 +309,15 @@ class Tensor(
             self.node, self.index, self._requires_grad = result.node, result.index, True
         return self
 
-    def _can_join_the_graph(self, *operands: Any) -> builtins.bool:
-        """Whether a change in place by operands that require grad may turn this constant into an interior tensor.
+    def _records_a_change_by(self, *operands: Any) -> builtins.bool:
+        """Whether a change in place is recorded: of an interior tensor always, of a constant if an operand requires grad.
 
-        Only if no other tensor views its memory, for such a view would have to join as well. A view holds a reference to the
-        array that owns the memory; here that array must have one reference, this tensor's.
+        The constant then becomes an interior tensor. It may only if no other tensor views its memory, for such a view would
+        have to join the graph as well. A view holds a reference to the array that owns the memory; here that array must have
+        one reference, this tensor's.
         """
+        if not is_grad_enabled() or self.node is not None:
+            return is_grad_enabled()
         joins = any(isinstance(t, TensorBase) and t.requires_grad for t in operands)
         alone = self.array.base is None and sys.getrefcount(self.array) <= 2  # one more is this call's argument
         return joins and alone and not self.requires_grad and self.dtype.kind == "f"
@@ -342,7 +345,7 @@ class Tensor(
     def _replace(self: SelfT, name: str, value: Operand) -> SelfT:
         """Write a value into this tensor's memory, whatever its dtype."""
         array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
-        if not is_grad_enabled() or self.node is None and not self._can_join_the_graph(value):
+        if not self._records_a_change_by(value):
             check_in_place(name, self, value)
             self._write(name, array)
             return self

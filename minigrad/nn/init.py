@@ -60,8 +60,8 @@ def kaiming_uniform_(
 
     Source: He et al. 2015 (arXiv:1502.01852), §2.2.
     """
-    above, below = _squared_gain(nonlinearity, a)
-    bound = math.sqrt(3 * above / (below * _fan("kaiming_uniform_", tensor, mode)))
+    above, below = _kaiming_variance("kaiming_uniform_", tensor, a, mode, nonlinearity)
+    bound = math.sqrt(3 * above / below)
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -73,9 +73,8 @@ def kaiming_normal_(
     generator: Generator | None = None,
 ) -> TensorT:
     """Fill with normal numbers of variance gain² / fan; the arguments are those of kaiming_uniform_."""
-    above, below = _squared_gain(nonlinearity, a)
-    std = math.sqrt(above / (below * _fan("kaiming_normal_", tensor, mode)))
-    return normal_(tensor, 0.0, std, generator)
+    above, below = _kaiming_variance("kaiming_normal_", tensor, a, mode, nonlinearity)
+    return normal_(tensor, 0.0, math.sqrt(above / below), generator)
 
 
 def xavier_uniform_(tensor: TensorT, gain: float = 1.0, generator: Generator | None = None) -> TensorT:
@@ -138,10 +137,12 @@ def _fans(name: str, tensor: TensorBase) -> tuple[int, int]:
     return tensor.shape[1] * window, tensor.shape[0] * window
 
 
-def _fan(name: str, tensor: TensorBase, mode: str) -> int:
+def _kaiming_variance(name: str, tensor: TensorBase, slope: float, mode: str, nonlinearity: str) -> tuple[float, float]:
+    """gain² / fan as a fraction."""
+    above, below = _squared_gain(nonlinearity, slope)
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"{name}: expected mode 'fan_in' or 'fan_out', got {mode!r}")
-    return _fans(name, tensor)[mode == "fan_out"]
+    return above, below * _fans(name, tensor)[mode == "fan_out"]
 
 
 def constant_(tensor: TensorT, val: float) -> TensorT:

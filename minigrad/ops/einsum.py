@@ -4,6 +4,7 @@
 Every step here is an operation that has a gradient already: permute, expand, matrix product, sum.
 """
 
+import math
 import string
 from typing import Any, Iterable, Sequence
 
@@ -42,8 +43,7 @@ def einsum(equation: str, *operands: Any) -> Any:
     gone = [i for i, letter in enumerate(letters) if letter not in output]
     if gone:
         total, letters = sum_over(total, gone), "".join(letter for letter in letters if letter in output)
-    total = permute(total, [letters.index(letter) for letter in output if letter in letters])
-    return total
+    return permute(total, [letters.index(letter) for letter in output if letter in letters])
 
 
 def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
@@ -114,10 +114,4 @@ def _matrices(
     order = [*batch, *rows, *columns]
     x = permute(x, [letters.index(c) for c in order])
     x = expand(x, [sizes[c] for c in order])
-    lengths = []
-    for group in (batch, rows, columns):
-        length = 1
-        for c in group:
-            length *= sizes[c]
-        lengths.append(length)
-    return reshape(x, lengths)
+    return reshape(x, [math.prod(sizes[c] for c in group) for group in (batch, rows, columns)])

@@ -266,9 +266,7 @@ def gather(input: TensorT, dim: int, index: Any) -> TensorT:
         )
     if not input.ndim:
         return reshape(gather(reshape(input, 1), 0, index.reshape(1)), ())
-    length = input.shape[dim]
-    if input.device == "cpu" and index.size and not (0 <= index.min() and index.max() < length):
-        raise IndexError(f"gather: an index lies outside 0…{length - 1} along dim {dim} of a tensor of shape {input.shape}")
+    check_ids(index, input.shape[dim], f"gather along dim {dim} of shape {input.shape}: index")
     return Gather.apply(input, index, dim)
 
 
@@ -278,9 +276,7 @@ def _checked_index(name: str, input: TensorBase, dim: int, index: Any) -> tuple[
     if index.dtype not in (np.int32, np.int64):
         raise TypeError(f"{name}: the index must hold int32 or int64 integers, got {index.dtype}")
     dim = one_axis(name, input, dim)
-    length = input.shape[dim] if input.ndim else 1
-    if input.device == "cpu" and index.size and not (0 <= index.min() and index.max() < length):
-        raise IndexError(f"{name}: an index lies outside 0…{length - 1} along dim {dim} of a tensor of shape {input.shape}")
+    check_ids(index, input.shape[dim] if input.ndim else 1, f"{name} along dim {dim} of shape {input.shape}: index")
     return dim, index
 
 

@@ -138,8 +138,7 @@ def l1_loss(
 ) -> TensorT:
     """|input − target|, averaged, summed, or element by element (reduction "none")."""
     _check_settings("l1_loss", reduction, size_average=size_average, reduce=reduce)
-    _check_tensors("l1_loss", input, target)
-    _check_shapes("l1_loss", input, target)
+    _check_pair("l1_loss", input, target)
     return _reduced(abs(sub(input, target)), reduction)
 
 
@@ -187,13 +186,11 @@ def binary_cross_entropy(
         RuntimeError: for an input outside 0…1 (on the CPU).
     """
     _check_settings("binary_cross_entropy", reduction, size_average=size_average, reduce=reduce)
-    _check_tensors("binary_cross_entropy", input, target)
-    _check_shapes("binary_cross_entropy", input, target)
+    _check_pair("binary_cross_entropy", input, target)
     need_float("binary_cross_entropy", input, target)
     if isinstance(input.array, np.ndarray) and ((input.array < 0) | (input.array > 1)).any():
         raise RuntimeError("binary_cross_entropy: expected probabilities between 0 and 1; pass logits to …_with_logits")
-    losses = BinaryCrossEntropy.apply(input, target)
-    return _reduced(losses if weight is None else mul(losses, weight), reduction)
+    return _reduced(_weighted(BinaryCrossEntropy.apply(input, target), weight), reduction)
 
 
 @in_float32
@@ -212,15 +209,13 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     _check_settings(name, reduction, size_average=size_average, reduce=reduce)
-    _check_tensors(name, input, target)
-    _check_shapes(name, input, target)
+    _check_pair(name, input, target)
     need_float(name, input, target)
     # ln σ(−x) = ln σ(x) − x, so the loss −t ln σ(x) − (1 − t) ln σ(−x) is (1 − t) x − ln σ(x).
     log_likelihood = logsigmoid(input)
     if pos_weight is not None:
         log_likelihood = mul(log_likelihood, add(mul(sub(pos_weight, 1), target), 1))  # 1 where t = 0, pos_weight where t = 1
-    losses = neg(add(mul(input, sub(target, 1)), log_likelihood))
-    return _reduced(losses if weight is None else mul(losses, weight), reduction)
+    return _reduced(_weighted(neg(add(mul(input, sub(target, 1)), log_likelihood)), weight), reduction)
 
 
 @in_float32
@@ -253,6 +248,16 @@ def kl_div(
 
 def _reduced(losses: TensorT, reduction: str) -> TensorT:
     return losses if reduction == "none" else sum(losses) if reduction == "sum" else mean(losses)
+
+
+def _weighted(losses: TensorT, weight: TensorBase | None) -> TensorT:
+    return losses if weight is None else mul(losses, weight)
+
+
+def _check_pair(name: str, input: Any, target: Any) -> None:
+    """Raise unless input and target are tensors of one shape on one device, and input holds floats."""
+    _check_tensors(name, input, target)
+    _check_shapes(name, input, target)
 
 
 def _check_shapes(name: str, input: TensorBase, target: TensorBase) -> None:

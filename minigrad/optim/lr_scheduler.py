@@ -63,13 +63,9 @@ class LRScheduler:
         self.last_epoch = -1
         self.step()
 
-    def current_lrs(self) -> list[float]:
-        """The learning rate of each group as it is now."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
     def get_last_lr(self) -> list[float]:
-        """The learning rates that the last step() set."""
-        return self.current_lrs()
+        """The learning rate of each group as it is now; the last step() set it."""
+        return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer and functions."""
@@ -110,7 +106,7 @@ class StepLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         falls = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
-        return [lr * self.gamma if falls else lr for lr in self.current_lrs()]
+        return [lr * self.gamma if falls else lr for lr in self.get_last_lr()]
 
 
 class MultiStepLR(LRScheduler):
@@ -121,7 +117,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr * self.gamma ** self.milestones.count(self.last_epoch) for lr in self.current_lrs()]
+        return [lr * self.gamma ** self.milestones.count(self.last_epoch) for lr in self.get_last_lr()]
 
 
 class ExponentialLR(LRScheduler):
@@ -132,7 +128,7 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr * self.gamma if self.last_epoch > 0 else lr for lr in self.current_lrs()]
+        return [lr * self.gamma if self.last_epoch > 0 else lr for lr in self.get_last_lr()]
 
 
 class LinearLR(LRScheduler):
@@ -158,9 +154,9 @@ class LinearLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         if self.last_epoch > self.total_iters:
-            return self.current_lrs()
+            return self.get_last_lr()
         before = self._factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
-        return [lr * self._factor(self.last_epoch) / before for lr in self.current_lrs()]
+        return [lr * self._factor(self.last_epoch) / before for lr in self.get_last_lr()]
 
 
 class ConstantLR(LRScheduler):
@@ -174,8 +170,8 @@ class ConstantLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         if self.last_epoch == 0:
-            return [lr * self.factor for lr in self.current_lrs()]
-        return [lr / self.factor if self.last_epoch == self.total_iters else lr for lr in self.current_lrs()]
+            return [lr * self.factor for lr in self.get_last_lr()]
+        return [lr / self.factor if self.last_epoch == self.total_iters else lr for lr in self.get_last_lr()]
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -190,12 +186,12 @@ class CosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         if self.last_epoch == 0:
-            return self.current_lrs()
+            return self.get_last_lr()
         height, height_before = (1 + math.cos(math.pi * (self.last_epoch - back) / self.T_max) for back in (0, 1))
         if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the step before was at the bottom, at eta_min
             half = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [lr + (base - self.eta_min) * half for lr, base in zip(self.current_lrs(), self.base_lrs)]
-        return [self.eta_min + (lr - self.eta_min) * height / height_before for lr in self.current_lrs()]
+            return [lr + (base - self.eta_min) * half for lr, base in zip(self.get_last_lr(), self.base_lrs)]
+        return [self.eta_min + (lr - self.eta_min) * height / height_before for lr in self.get_last_lr()]
 
 
 class SequentialLR(LRScheduler):
