@@ -66,8 +66,7 @@ class Checkpoint:
         if self.path.exists() and resume:
             self.state = self._read()
         elif self.path.exists():
-            move_aside(self.path)
-            move_aside(run / "metrics.jsonl")
+            move_aside(self.path.parent)
         self.metrics = JsonLines(run / "metrics.jsonl", self.state.get("metrics_bytes", 0), self.state.get("metrics_crc"))
 
     def _read(self) -> dict[str, Any]:
@@ -224,11 +223,12 @@ def _comparable(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in FREE}
 
 
-def move_aside(path: Path) -> None:
-    """Rename a file to name.1, name.2, …, whichever is free first; do nothing if there is no file."""
-    if path.exists():
-        number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
-        os.replace(path, path.with_name(f"{path.name}.{number}"))
+def move_aside(folder: Path) -> None:
+    """Rename a folder's checkpoint and metrics.jsonl to name.1, name.2, …, whichever is free first."""
+    for path in (folder / "checkpoint.safetensors", folder / "metrics.jsonl"):
+        if path.exists():
+            number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
+            os.replace(path, path.with_name(f"{path.name}.{number}"))
 
 
 def strip_prefix(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:

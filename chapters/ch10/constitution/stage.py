@@ -45,7 +45,8 @@ from chapters.ch10.demonstrations import measure, tune_with_rehearsal
 from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
-from chapters.ch10.sft import Tasks
+from chapters.ch10.sft import Tasks, ask
+from chapters.support.checkpoint import move_aside
 from chapters.support.command import OnDevice, at_least_one
 from chapters.support.json_files import read_object, write_result
 from chapters.support.run_folder import Run
@@ -75,7 +76,7 @@ class Plan:
     drafts: int = 400  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, by different principles while there are enough
     best: float = 0.5  # share of the last revisions that the assistant learns from: the best by the critic's scores
-    plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own responses
+    plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own likeliest responses
     supervised: TrainConfig = training(steps=300, batch_size=32, lr=1e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0)
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
@@ -102,12 +103,11 @@ PLANS = {
         critic=replace(FULL.critic, steps=800),
         cases=20,
         drafts=100,
-        plain=400,
         supervised=replace(FULL.supervised, steps=60, lr=4e-4, min_lr=3e-5),
         prompts=240,
         harmful=0.2,
         reward=replace(FULL.reward, steps=60),
-        rl=PPOConfig(iterations=8),
+        rl=PPOConfig(iterations=4),  # after eight, a policy exploits a reward model trained for 60 steps: no reason, no harm
         held_out=80,
     ),
 }
@@ -126,16 +126,22 @@ class Setup:
     def result(self, folder: Path, settings: dict, compute: Callable[["Setup", Run], dict]) -> dict:
         """A folder's result.json: read if the same settings wrote it, else computed by compute(self, run) and written.
 
-        The settings include a checksum of the assistant's weights, so another model in its folder counts as a change.
+        The settings include a checksum of the assistant's weights, so another model in its folder counts as a change. A
+        stopped computation continues from the checkpoints below the folder if the same settings wrote them; checkpoints of
+        other settings are moved aside.
         """
         run = Run(folder)
-        path = run / "result.json"
+        path, begun = run / "result.json", run / "settings.json"
         weights = zlib.crc32(model_file(self.assistant).read_bytes())
         settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
         if path.exists():
             result = read_object(path)
             if result.get("settings") == settings:
                 return result
+        if not begun.exists() or read_object(begun) != settings:
+            for checkpoint in folder.rglob("checkpoint.safetensors"):
+                move_aside(checkpoint.parent)
+            write_result(begun, settings)
         write_result(path, {"settings": settings, **compute(self, run)})
         return read_object(path)
 
@@ -149,7 +155,7 @@ def train_and_measure_critic(setup: Setup, run: Run) -> dict:
     Returns {"reading": {kind of held-out principle: result of measure_reading}, "writing": result of measure_critic}.
     """
     (model, tokenizer), world, n = load_model(setup.assistant), setup.world, setup.plan.cases
-    train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed), run)
+    train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed, resume=True), run)
     reading = {}
     for name, kind in HELD_OUT_KINDS.items():
         cases = reading_cases(world, n, "test", (kind,), setup.seed + 7)
@@ -168,7 +174,7 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
     tasks = requests(world, "train", plan.drafts, seed)
     drafts = sample_responses(sft, tokenizer, tasks, seed, max_new_tokens=40).texts(tokenizer)  # step 1
     history = critique_rounds(critic, tokenizer, tasks, drafts, principles, plan.rounds, seed)  # step 2
-    config = replace(plan.supervised, seed=seed)
+    config = replace(plan.supervised, seed=seed, resume=True)
     revisions = [replace(task, output=rounds[-1].revision) for task, rounds in zip(tasks, history, strict=True)]
     best = best_revisions(critic, tokenizer, revisions, principles, plan.best)
     supervise(model, tokenizer, world, best, plan.plain, config, Run(folder / "supervised"))  # step 3
@@ -207,10 +213,11 @@ def supervise(
     """Step 3: fine-tune the assistant, in place, on requests whose `output` is a revision.
 
     Its own responses to `plain` plain tasks (section 3.2 of the paper) and a batch of pretraining text every third step keep
-    it helpful.
+    it helpful. The paper samples these responses; a model as small as ours would learn its own slips from samples, so it
+    learns its likeliest responses.
     """
     ordinary = world.instructions("train", plain, config.seed + 1)
-    responses = sample_responses(model, tokenizer, ordinary, config.seed + 1).texts(tokenizer)
+    responses = ask(model, tokenizer, ordinary)
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
     tune_with_rehearsal(model, tokenizer, world, [*revisions, *ordinary], config, run)
     save_model(run, model, tokenizer, "instruction")
@@ -223,13 +230,13 @@ def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> 
     tasks = mixed_tasks(world, "train", plan.prompts, seed + 2, plan.harmful)
     rankings = compare(model, tokenizer, Judge(world), critic, principles, tasks, plan.k, seed + 2)
     rows = [ranking.rows[0] for ranking in rankings]
-    train_reward(model, rankings, rows, replace(plan.reward, seed=seed), Run(folder / "reward"))
+    train_reward(model, rankings, rows, replace(plan.reward, seed=seed, resume=True), Run(folder / "reward"))
 
 
 def reinforce(setup: Setup, folder: Path) -> GPT:
     """Step 6: tune the supervised model with PPO against the reward model.  Returns the policy."""
     (policy, tokenizer), (reference, _) = load_model(folder / "supervised"), load_model(folder / "supervised")
-    config = replace(setup.plan.rl, seed=setup.seed)
+    config = replace(setup.plan.rl, seed=setup.seed, resume=True)
     learner = PPO(policy, load_scalar(folder / "reward"), config, ptx_batches(config, setup.world, tokenizer, policy))
     tasks = mixed_tasks(setup.world, "train", 4000, config.seed + 3, harmful=0.5)
     score = reward_scorer(load_scalar(folder / "reward"))

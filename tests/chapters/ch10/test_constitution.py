@@ -1,6 +1,7 @@
 """Constitutional AI: the language of principles, the critic's lessons, its comparisons, and the whole stage."""
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -381,6 +382,35 @@ def test_the_stage_runs_by_two_constitutions_and_leaves_a_page(tmp_path, world, 
     save_model(Run(tmp_path / "sft"), make_gpt(1), assistant_tokenizer)
     assert run_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine) != result  # another assistant
     assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_a_stopped_stage_continues_unless_a_principle_changed(
+    tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan
+):
+    save_model(Run(tmp_path / "sft"), make_gpt(), assistant_tokenizer)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    expected = stage.constitution_stage(tmp_path / "sft", whole, tiny_plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "reinforce", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stage.constitution_stage(tmp_path / "sft", stopped, tiny_plan)
+    shutil.copytree(stopped, tmp_path / "edited")
+    (stopped / "default" / "reward" / "reward.safetensors").unlink()  # the checkpoint brings it back
+    assert stage.constitution_stage(tmp_path / "sft", stopped, tiny_plan) == expected
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(stopped) for path in stopped.rglob("*") if path.is_file())
+    same = [name for name in names if name.name != "timing.jsonl"]
+    assert all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in same)
+
+    monkeypatch.setattr(stage, "read_constitution", lambda path=None: ["Prefer the response that speaks of salt."])
+    edited = stage.constitution_stage(tmp_path / "sft", tmp_path / "edited", tiny_plan)
+    assert edited["constitutions"] != expected["constitutions"]
+    assert (tmp_path / "edited" / "default" / "supervised" / "checkpoint.safetensors.1").exists()
+    assert not (tmp_path / "edited" / "critic" / "checkpoint.safetensors.1").exists()
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_a_bad_constitution_costs_no_training(tmp_path, tiny_plan):
