@@ -96,7 +96,7 @@ class Plan:
 FULL = Plan()
 PLANS = {
     "full": FULL,
-    "main": replace(FULL, cases=40, held_out=80),  # the full training, measured on less
+    "main": replace(FULL, cases=40),  # the full training; its reading is measured on less
     "quick": replace(  # after 200 steps a critic writes nonsense, and the assistant learns it
         FULL,
         lessons=4200,
@@ -108,7 +108,6 @@ PLANS = {
         harmful=0.2,
         reward=replace(FULL.reward, steps=60),
         rl=PPOConfig(iterations=4),  # after eight, a policy exploits a reward model trained for 60 steps: no reason, no harm
-        held_out=80,
     ),
 }
 

@@ -384,9 +384,7 @@ def test_the_stage_runs_by_two_constitutions_and_leaves_a_page(tmp_path, world, 
     assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns != before
 
 
-def test_a_stopped_stage_continues_unless_a_principle_changed(
-    tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan
-):
+def test_a_stopped_stage_continues_unless_a_principle_changed(tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan):
     save_model(Run(tmp_path / "sft"), make_gpt(), assistant_tokenizer)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     expected = stage.constitution_stage(tmp_path / "sft", whole, tiny_plan)
