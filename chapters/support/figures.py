@@ -27,9 +27,12 @@ def new_figure(width: float = 7.0, height: float = 4.0, **subplots: Any) -> "tup
 def save_figure(figure: "Figure", path: Path) -> Path:
     """Write the figure, create its folder if necessary, and return the path.  Raises OSError."""
     from matplotlib import pyplot
+    from matplotlib.text import Text
 
-    for text in (*figure.texts, *(axes.title for axes in figure.axes)):
-        text.set_parse_math(False)  # a "$" in a folder's name is no formula
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # makes the labels of the ticks
+    for text in figure.findobj(Text):  # a "$" in a folder's name or a token is no formula; powers of ten on an axis are
+        text.set_parse_math(text.get_text().startswith(r"$\mathdefault"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)

@@ -108,6 +108,16 @@ def test_the_files_of_a_run(tmp_path):
     assert history.tokens_per_second > 0
 
 
+def test_a_loss_curve_that_cannot_be_drawn_does_not_cost_the_model(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("chapters.support.checkpoint.loss_curve", fail)
+    _, history, _ = run_it(tmp_path)  # the caller saves the model after it
+    assert history.steps == list(range(1, 13))
+    assert "loss.png is missing (no font)" in capsys.readouterr().err
+
+
 def test_only_matrices_decay():
     model = small_gpt()
     decaying, free = make_optimizer(model, CONFIG).param_groups
