@@ -191,6 +191,11 @@ def constitution_in(folder):
     return folder / "critic" / "result.json"
 
 
+def restarted_constitution(folder):
+    (folder / "critic" / "result.json").unlink(missing_ok=True)
+    return constitution_result(folder)
+
+
 def claim(folder):
     claim_folder(Settings(out=folder))
     return folder / "job.json"
@@ -331,6 +336,9 @@ KINDS = {
     "metrics.jsonl of reinforcement learning": Kind(metrics_beside(loop_in), resumed_loop, in_the_suite=80),
     "a stage's result.json": Kind(result_in, lambda folder: read_object(folder / "result.json")),
     "the constitution's result.json": Kind(constitution_in, constitution_result),
+    "the constitution's settings.json": Kind(
+        lambda folder: constitution_in(folder).with_name("settings.json"), restarted_constitution
+    ),
     "a headline's row": Kind(row_in, lambda folder: from_object(Headline, read_object(folder / "gao.json"), "gao.json")),
     "job.json": Kind(claim, lambda folder: claim(folder).name),
     "config.json": Kind(config_in, lambda folder: Run(folder).config(), False, by_json),
