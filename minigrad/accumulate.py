@@ -42,7 +42,7 @@ class GradientSums:
     """The gradients that have arrived during one backward(), summed for each tensor.
 
     A leaf's sum is its .grad. An interior tensor's sum waits here until the tensor's node runs.
-    (The parameters named tensor and node are an engine.TensorBase and an engine.Node; engine imports this file.)
+    (A place is a leaf or an engine.Edge, and a node an engine.Node; engine imports this file.)
 
     in_place: whether Context.take may return a sum. It may not under detect_anomaly: an error must leave .grad unchanged.
     into_leaves: whether a leaf's sum is added to its .grad.
@@ -54,7 +54,7 @@ class GradientSums:
         self._sums: dict[Any, list[_Sum | None]] = {}  # node -> the sum for each of its outputs
         self._node: Any = None  # the node whose backward pass is running or has just run
         self._output_grads: list[Any] = []  # its output gradients
-        self._taken: set[int] = set()  # the ids of the tensors whose sums it took
+        self._taken: set[int] = set()  # the ids of the places whose sums it took
         self._arrays: list[int] = []  # the ids of the arrays that it read and returned
 
     def pop(self, node: Any) -> list[Any] | None:
@@ -73,24 +73,25 @@ class GradientSums:
         """Note which arrays the node's backward pass read and returned, to tell which of them are owned."""
         self._arrays = [id(a) for a in (*self._output_grads, *self._node.ctx.saved, *input_grads)]
 
-    def add(self, tensor: Any, grad: Any) -> None:
-        """Add a gradient, an array of the tensor's shape and dtype, to the tensor's sum."""
+    def add(self, place: Any, grad: Any) -> None:
+        """Add a gradient, an array of the place's shape and dtype, to the place's sum."""
         owned = grad.base is None and self._arrays.count(id(grad)) == 1
-        taken = id(tensor) in self._taken  # then grad is the whole sum
-        if tensor.node is not None:
-            sums = self._sums.setdefault(tensor.node, [None] * len(tensor.node.outputs))
-            earlier = sums[tensor.index]
+        taken = id(place) in self._taken  # then grad is the whole sum
+        if isinstance(place, tuple):
+            node, index = place
+            sums = self._sums.setdefault(node, [None] * len(node.outputs))
+            earlier = sums[index]
             if taken or earlier is None:
-                sums[tensor.index] = _Sum(grad, owned)
+                sums[index] = _Sum(grad, owned)
             else:
                 earlier.add(grad)
-        elif tensor.hooks:
-            if tensor in self._leaves:
-                self._leaves[tensor].add(grad)
+        elif place.hooks:
+            if place in self._leaves:
+                self._leaves[place].add(grad)
             else:
-                self._leaves[tensor] = _Sum(grad, owned)
+                self._leaves[place] = _Sum(grad, owned)
         elif self._into_leaves:
-            self._add_to_leaf(tensor, grad, owned, taken)
+            self._add_to_leaf(place, grad, owned, taken)
 
     def _add_to_leaf(self, leaf, grad, owned, taken):
         if leaf.grad is None:
@@ -112,18 +113,19 @@ class GradientSums:
     def take(self, i: int, to_write: bool) -> Any:
         """The sum so far for input i of the running node, or None; see Context.take."""
         inputs = self._node.inputs
-        tensor = inputs[i]
-        if not self._in_place or tensor is None or sum(tensor is t for t in inputs) > 1:
+        place = inputs[i]
+        if not self._in_place or place is None or sum(place is p for p in inputs) > 1:
             return None
-        if tensor.node is not None:
-            earlier = self._sums.get(tensor.node, [None] * (tensor.index + 1))[tensor.index]
-        elif tensor.hooks or not self._into_leaves:
+        if isinstance(place, tuple):
+            node, index = place
+            earlier = self._sums.get(node, [None] * (index + 1))[index]
+        elif place.hooks or not self._into_leaves:
             return None
         else:
-            earlier = None if tensor.grad is None else _Sum(tensor.grad.array, True)
+            earlier = None if place.grad is None else _Sum(place.grad.array, True)
         if earlier is None or to_write and not (earlier.owned and self._is_apart(earlier.array)):
             return None
-        self._taken.add(id(tensor))
+        self._taken.add(id(place))
         return earlier.array
 
     def _is_apart(self, array: Any) -> bool:

@@ -1,14 +1,15 @@
 """The engine: a graph of operations, and the walk back through it that computes gradients.
 
-Every operation on a tensor that requires a gradient leaves a Node behind, which remembers the operation's inputs. A result
-points to its node, so the loss holds the whole graph. `loss.backward()` visits the nodes from the loss towards the leaves. Each
-node turns the gradients of its outputs into gradients of its inputs, and the gradients that reach a tensor are added up.
+Every operation on a tensor that requires a gradient leaves a Node behind, which remembers where its inputs came from: leaves,
+or Edges to the nodes that computed them. A result has an edge to its own node, so the loss holds the whole graph.
+`loss.backward()` visits the nodes from the loss towards the leaves. Each node turns the gradients of its outputs into gradients
+of its inputs, and the gradients that reach the same place are added up.
 
 This file knows no operation. Operations are Functions (function.py and ops/), and Tensor (tensor.py) adds them as methods.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,9 +17,24 @@ import kernels
 from minigrad.accumulate import GradientSums
 from minigrad.hooks import Hooks
 from minigrad.modes import mode, no_grad
-from minigrad.writes import note_write, now, written_since
+from minigrad.writes import note_write, now, recorded_since, written_since
 
 TensorT = TypeVar("TensorT", bound="TensorBase")  # an operation on a Tensor returns a Tensor
+
+
+class Edge(NamedTuple):
+    """A place in the graph: output number `index` of a node."""
+
+    node: "Node"
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.node.outputs[self.index][0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.node.outputs[self.index][1]
 
 
 class TensorBase:
@@ -28,25 +44,31 @@ class TensorBase:
         array: the NumPy or CuPy array.
         requires_grad: whether backward() computes a gradient for this tensor.
         grad: the gradient, a tensor of the same shape and dtype; None before backward().
-        node, index: the Node that computed this tensor, and the tensor's number among the node's outputs. A leaf has no node.
+        edge: where this tensor stands in the graph: the Node that computed it, and its number among the node's outputs. A
+            leaf has None. A change in place gives the tensor another edge; the nodes that used it before keep the old one.
         hooks: the functions that a leaf's gradient passes through (hooks.py); None without any.
     """
 
-    __slots__ = ("array", "_requires_grad", "_grad", "node", "index", "hooks", "__weakref__")
+    __slots__ = ("array", "_requires_grad", "_grad", "edge", "hooks", "__weakref__")
 
     # The class of every result: Tensor, even if an operand is of a subclass (parameter * 2 is not a Parameter). tensor.py sets
     # it, because this file cannot import tensor.py; PyTorch's C++ engine is told its Python class in the same way.
     result_class: ClassVar[type] = object
 
-    def __init__(self, array: Any, requires_grad: bool = False, node: "Node | None" = None, index: int = 0):
+    def __init__(self, array: Any, requires_grad: bool = False, edge: Edge | None = None):
         if type(array) is list:  # Tensor([1, 2]), as in PyTorch; tensor(…) chooses the dtype by the numbers
             array = np.array(array, np.float32)
         kernels.array_module(array)  # raises TypeError for anything but an array
         if requires_grad and array.dtype.kind != "f":
             raise RuntimeError(f"requires_grad: expected a floating-point tensor, got {array.dtype}; convert it with .float()")
-        self.array, self._requires_grad, self.node, self.index = array, requires_grad, node, index
+        self.array, self._requires_grad, self.edge = array, requires_grad, edge
         self._grad: Any = None
         self.hooks: Hooks | None = None
+
+    @property
+    def node(self) -> "Node | None":
+        """The Node that computed this tensor; None for a leaf."""
+        return None if self.edge is None else self.edge.node
 
     @property
     def requires_grad(self) -> bool:
@@ -54,7 +76,7 @@ class TensorBase:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if self.node is not None and not value:
+        if self.edge is not None and not value:
             raise RuntimeError(
                 "requires_grad: only a leaf can stop requiring grad, and an operation computed this; call .detach()"
             )
@@ -139,14 +161,14 @@ def walk_back(roots: Sequence[TensorBase], upstreams: Sequence[Any], sums: Gradi
     """
     with no_grad():
         for root, upstream in zip(roots, upstreams):
-            sums.add(root, upstream)
+            sums.add(source(root), upstream)
         for node in topological_order(roots):  # each node after all nodes that used its outputs
             output_grads = sums.pop(node)
             if output_grads is None:
                 continue  # no gradient reached this node
-            for tensor, grad in zip(node.inputs, node.backward(output_grads, sums)):
+            for place, grad in zip(node.inputs, node.backward(output_grads, sums)):
                 if grad is not None:
-                    sums.add(tensor, grad)
+                    sums.add(place, grad)
             if not retain_graph:
                 node.release()
         sums.finish()
@@ -167,7 +189,7 @@ def topological_order(roots: Sequence[TensorBase]) -> list["Node"]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((before, False) for before in node.input_nodes())
+            stack.extend((place.node, False) for place in node.inputs if isinstance(place, Edge))
     return order[::-1]
 
 
@@ -177,7 +199,7 @@ class Node:
     Attributes:
         function: the Function, whose backward pass this node calls.
         ctx: its Context, with everything the forward pass saved; None once the node is released.
-        inputs: per positional argument, the tensor if it needs a gradient, else None.
+        inputs: per positional argument, the leaf or the Edge that its gradient goes to; None if it needs no gradient.
         outputs: the shape and dtype of each result.
         time: when the forward pass ended. If a saved array is written to afterwards, backward() refuses.
         hooks: the number of an output -> the functions that its gradient passes through (hooks.py); None without any.
@@ -186,7 +208,8 @@ class Node:
     __slots__ = ("function", "ctx", "inputs", "outputs", "time", "hooks", "__weakref__")
 
     def __init__(self, function: Any, ctx: Any, inputs: Sequence[TensorBase | None], outputs: Sequence[Any]):
-        self.function, self.ctx, self.inputs = function, ctx, inputs
+        self.function, self.ctx = function, ctx
+        self.inputs: Sequence[TensorBase | Edge | None] = [None if t is None else source(t) for t in inputs]
         self.outputs = [(a.shape, a.dtype) for a in outputs]
         self.time = now()
         self.hooks: dict[int, Hooks] | None = None
@@ -197,17 +220,6 @@ class Node:
     def name(self) -> str:
         """The name of the Function."""
         return self.function.__name__
-
-    def input_nodes(self) -> list["Node"]:
-        """The nodes that computed the inputs.  Raises RuntimeError if an input has since been replaced by a change in place."""
-        nodes = [t.node for t in self.inputs if t is not None and t.node is not None]
-        for node in nodes:
-            if node.time >= self.time:  # the node that computed an input ran before this one
-                raise RuntimeError(
-                    f"backward: {self} used a tensor of shape {node.outputs[0][0]} that {node} changed in place since; "
-                    "change a .clone(), or compute a new tensor (a = a + b)"
-                )
-        return nodes
 
     def release(self) -> None:
         """Release everything that the forward pass saved."""
@@ -244,18 +256,35 @@ class Node:
             expected = f"expected a gradient for each of {len(self.inputs)} inputs"
             raise RuntimeError(f"backward of {self}: {expected}, got {len(result)}")
         pairs = enumerate(zip(self.inputs, result))
-        input_grads = [None if t is None or g is None else self._checked(i, t, g) for i, (t, g) in pairs]
+        input_grads = [None if p is None or g is None else self._checked(i, p, g) for i, (p, g) in pairs]
         if sums is not None:
             sums.returned(input_grads)
         return input_grads
 
-    def _checked(self, i, tensor, grad):
+    def _checked(self, i, place, grad):
         grad = self.ctx.xp.asarray(grad)  # NumPy turns arrays of no dimensions into scalars
-        if grad.shape != tensor.shape:
-            raise RuntimeError(f"backward of {self}: gradient of shape {grad.shape} for input {i} of shape {tensor.shape}")
+        if grad.shape != place.shape:
+            raise RuntimeError(f"backward of {self}: gradient of shape {grad.shape} for input {i} of shape {place.shape}")
         if mode.detect_anomaly and not self.ctx.xp.isfinite(grad).all():
-            raise FloatingPointError(f"the backward of {self} made NaN or infinity for its input {i} of shape {tensor.shape}")
-        return grad if grad.dtype == tensor.dtype else grad.astype(tensor.dtype)
+            raise FloatingPointError(f"the backward of {self} made NaN or infinity for its input {i} of shape {place.shape}")
+        return grad if grad.dtype == place.dtype else grad.astype(place.dtype)
+
+
+def source(tensor: TensorBase) -> TensorBase | Edge:
+    """Where a tensor's gradient goes: to the leaf itself, or to the edge of an interior tensor.
+
+    Raises:
+        RuntimeError: if the tensor views memory of another tensor, and a change in place of that one has been recorded since.
+            The view holds the new values, but its edge leads to the old ones.
+    """
+    if tensor.edge is None:
+        return tensor
+    if recorded_since(tensor.edge.node.time, tensor.array):
+        raise RuntimeError(
+            f"{tensor.edge.node}: this view of shape {tensor.shape} was made before a change in place of its memory; "
+            "make the view again after the change"
+        )
+    return tensor.edge
 
 
 def wrap(array: Any) -> Any:

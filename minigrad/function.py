@@ -4,7 +4,7 @@ from typing import Any, Sequence
 
 import kernels
 from minigrad.accumulate import GradientSums
-from minigrad.engine import Node, TensorBase
+from minigrad.engine import Edge, Node, TensorBase
 from minigrad.modes import mode
 
 
@@ -86,6 +86,8 @@ class Function:
 
         result = cls.forward(ctx, *[a.array if isinstance(a, TensorBase) else a for a in args], **settings)
         arrays = [ctx.xp.asarray(a) for a in (result if isinstance(result, tuple) else (result,))]  # scalars become arrays
+        if any(a is t.array for a in arrays for t in tensors):  # a view, so that tensors with equal memory can be told apart
+            arrays = [a.view() for a in arrays]
         if mode.detect_anomaly:
             _check_finite(cls, ctx.xp, tensors, arrays)
         node = Node(cls, ctx, [a if n else None for a, n in zip(args, needs)], arrays) if True in needs else None
@@ -96,7 +98,7 @@ class Function:
 def _output(array, node, index):
     if node is None or array.dtype.kind != "f":
         return TensorBase.result_class(array)
-    return TensorBase.result_class(array, True, node, index)
+    return TensorBase.result_class(array, True, Edge(node, index))
 
 
 def _check_finite(function, xp, tensors, outputs):

@@ -5,7 +5,6 @@ adds the rest: a tensor's properties, conversion to Python, NumPy and other dtyp
 """
 
 import builtins
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 
@@ -19,8 +18,9 @@ from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.ops.activations import ActivationMethods
 from minigrad.ops.arithmetic import ArithmeticMethods, add, clamp, div, floor_divide, mul, pow, remainder, sub
 from minigrad.ops.comparisons import ComparisonMethods, bitwise_and, bitwise_or
-from minigrad.ops.indexing import IndexingMethods, Where, index_add, masked_fill, scatter
-from minigrad.ops.operands import KIND_RANK, Number, Operand, broadcast, check_in_place, fitting, to_dtype
+from minigrad.ops.in_place import assign, replace, setitem
+from minigrad.ops.indexing import IndexingMethods, index_add, masked_fill, scatter
+from minigrad.ops.operands import Number, Operand, to_dtype
 from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
@@ -257,11 +257,12 @@ class Tensor(
         return self._hooks().add(hook)
 
     def _hooks(self) -> Hooks:
-        if self.node is None:
+        if self.edge is None:
             self.hooks = self.hooks or Hooks(self)
             return self.hooks
-        self.node.hooks = self.node.hooks or {}
-        return self.node.hooks.setdefault(self.index, Hooks(self))
+        node, index = self.edge
+        node.hooks = node.hooks or {}
+        return node.hooks.setdefault(index, Hooks(self))
 
     def retain_grad(self) -> None:
         """Store the gradient of this interior tensor in .grad too (leaves always store theirs)."""
@@ -281,114 +282,50 @@ class Tensor(
     @property
     def retains_grad(self) -> builtins.bool:
         """Whether retain_grad() was called on this interior tensor."""
-        hooks = self.node.hooks.get(self.index) if self.node is not None and self.node.hooks else None
+        hooks = self.edge.node.hooks.get(self.edge.index) if self.edge is not None and self.edge.node.hooks else None
         return hooks is not None and hooks.store is not None
 
     # ── in place ──
     #
-    # A change in place to a tensor that an operation computed is recorded: the tensor becomes the result of the change, in the
-    # same memory. Whatever used the tensor before the change can no longer be differentiated, and says so (engine.py). The same
-    # holds for a constant that receives a tensor of the graph: total += loss. A leaf that requires grad can be changed only
-    # within no_grad().
+    # ops/in_place.py says which changes are recorded.
 
-    def _assign(self: SelfT, name: str, compute: Callable[..., Any], *operands: Any) -> SelfT:
-        """Write compute(self, *operands) into this tensor's memory."""
-        recorded = self._records_a_change_by(*operands)
-        if not recorded:
-            check_in_place(name, self, *operands)
-        elif self.node is not None:
-            self._check_recordable(name)
-        # What the change saves for its backward pass must survive the change: it works on a copy.
-        before = Tensor(self.array.copy(), self.requires_grad, self.node, self.index) if recorded else self
-        result = compute(before, *(before if operand is self else operand for operand in operands))
-        if KIND_RANK[result.dtype.kind] > KIND_RANK[self.dtype.kind]:
-            raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {self.dtype}")
-        self._write(name, result.array)
-        if recorded:
-            result = to_dtype(result, self.dtype)
-            self.node, self.index, self._requires_grad = result.node, result.index, True
-        return self
-
-    def _records_a_change_by(self, *operands: Any) -> builtins.bool:
-        """Whether a change in place is recorded: of an interior tensor always, of a constant if an operand requires grad.
-
-        The constant then becomes an interior tensor. It may only if no other tensor views its memory, for such a view would
-        have to join the graph as well. A view holds a reference to the array that owns the memory; here that array must have
-        one reference, this tensor's.
-        """
-        if not is_grad_enabled() or self.node is not None:
-            return is_grad_enabled()
-        joins = any(isinstance(t, TensorBase) and t.requires_grad for t in operands)
-        alone = self.array.base is None and sys.getrefcount(self.array) <= 2  # one more is this call's argument
-        return joins and alone and not self.requires_grad and self.dtype.kind == "f"
-
-    def _check_recordable(self, name: str) -> None:
-        """Raise RuntimeError if a change in place of this interior tensor would change other tensors of the graph."""
-        assert self.node is not None
-        if self.node.ctx is None:
-            raise RuntimeError(f"{name}: backward() has freed the graph behind this tensor; change a .detach() of it")
-        inputs = [t for t in self.node.inputs if t is not None]
-        if any(kernels.array_module(self.array).may_share_memory(self.array, t.array) for t in inputs):
-            raise RuntimeError(f"{name}: this tensor is a view of another tensor of the graph; change a .clone() of it")
-        if self.retains_grad:
-            raise RuntimeError(f"{name}: retain_grad() was called before this change in place; call it afterwards")
-
-    def _write(self, name: str, array: Any) -> None:
-        """Write an array into this tensor's memory, converted to its dtype."""
-        if broadcast(name, self.shape, array.shape) != self.shape:
-            raise RuntimeError(f"{name}: a result of shape {array.shape} cannot be written into shape {self.shape}")
-        if any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape)):
-            raise RuntimeError(f"{name}: several elements of this expanded tensor share memory; write into a .clone()")
-        self.array[...] = array
-        self.changed()
-
-    def _replace(self: SelfT, name: str, value: Operand) -> SelfT:
-        """Write a value into this tensor's memory, whatever its dtype."""
-        array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, self.dtype, name))
-        if not self._records_a_change_by(value):
-            check_in_place(name, self, value)
-            self._write(name, array)
-            return self
-        broadcast(name, self.shape, array.shape)
-        everywhere = kernels.array_module(self.array).ones(self.shape, bool)
-        new = to_dtype(value, self.dtype) if isinstance(value, TensorBase) else array.astype(self.dtype)
-        return self._assign(name, lambda x, new: Where.apply(new, x, everywhere), new)
+    __setitem__ = setitem
 
     def add_(self: SelfT, other: Operand, *, alpha: Number = 1) -> SelfT:
         """self += alpha · other."""
-        return self._assign("add_", lambda x, y: add(x, y if alpha == 1 else y * alpha), other)
+        return assign(self, "add_", lambda x, y: add(x, y if alpha == 1 else y * alpha), other)
 
     def sub_(self: SelfT, other: Operand, *, alpha: Number = 1) -> SelfT:
         """self -= alpha · other."""
-        return self._assign("sub_", lambda x, y: sub(x, y if alpha == 1 else y * alpha), other)
+        return assign(self, "sub_", lambda x, y: sub(x, y if alpha == 1 else y * alpha), other)
 
     def mul_(self: SelfT, other: Operand) -> SelfT:
         """self *= other."""
-        return self._assign("mul_", mul, other)
+        return assign(self, "mul_", mul, other)
 
     def div_(self: SelfT, other: Operand) -> SelfT:
         """self /= other."""
-        return self._assign("div_", div, other)
+        return assign(self, "div_", div, other)
 
     def clamp_(self: SelfT, min: Number | None = None, max: Number | None = None) -> SelfT:
         """Limit each element to [min, max]."""
-        return self._assign("clamp_", clamp, min, max)
+        return assign(self, "clamp_", clamp, min, max)
 
     def copy_(self: SelfT, other: Operand) -> SelfT:
         """Copy the elements of another tensor into this tensor."""
-        return self._replace("copy_", other)
+        return replace(self, "copy_", other)
 
     def fill_(self: SelfT, value: Operand) -> SelfT:
         """Overwrite every element with one number."""
-        return self._replace("fill_", value)
+        return replace(self, "fill_", value)
 
     def zero_(self: SelfT) -> SelfT:
         """Overwrite every element with 0."""
-        return self._replace("zero_", 0)
+        return replace(self, "zero_", 0)
 
     def masked_fill_(self: SelfT, mask: Any, value: Operand) -> SelfT:
         """Overwrite the elements where mask is True with one number."""
-        return self._assign("masked_fill_", masked_fill, mask, value)
+        return assign(self, "masked_fill_", masked_fill, mask, value)
 
     def normal_(self: SelfT, mean: builtins.float = 0.0, std: builtins.float = 1.0, *, generator: Any = None) -> SelfT:
         """Overwrite every element with a normal number, drawn from `generator` (the default generator if None)."""
@@ -399,35 +336,35 @@ class Tensor(
         if not std >= 0:
             raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
         numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)
-        return self._replace("normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
+        return replace(self, "normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
 
     def index_add_(self: SelfT, dim: builtins.int, index: Any, source: "Tensor", *, alpha: Number = 1) -> SelfT:
         """self[index[i]] += alpha · source[i] along `dim`; a repeated index adds several times."""
-        return self._assign("index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
+        return assign(self, "index_add_", lambda x, y: index_add(x, dim, index, y, alpha=alpha), source)
 
     def scatter_(self: SelfT, dim: builtins.int, index: Any, src: Operand, *, reduce: None = None) -> SelfT:
         """scatter() into this tensor's memory."""
-        return self._assign("scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
+        return assign(self, "scatter_", lambda x, y: scatter(x, dim, index, y, reduce=reduce), src)
 
     def remainder_(self: SelfT, other: Operand) -> SelfT:
         """self %= other."""
-        return self._assign("remainder_", remainder, other)
+        return assign(self, "remainder_", remainder, other)
 
     def floor_divide_(self: SelfT, other: Operand) -> SelfT:
         """self //= other."""
-        return self._assign("floor_divide_", floor_divide, other)
+        return assign(self, "floor_divide_", floor_divide, other)
 
     def pow_(self: SelfT, exponent: Operand) -> SelfT:
         """self **= exponent."""
-        return self._assign("pow_", pow, exponent)
+        return assign(self, "pow_", pow, exponent)
 
     def bitwise_and_(self: SelfT, other: Operand) -> SelfT:
         """self &= other."""
-        return self._assign("bitwise_and_", bitwise_and, other)
+        return assign(self, "bitwise_and_", bitwise_and, other)
 
     def bitwise_or_(self: SelfT, other: Operand) -> SelfT:
         """self |= other."""
-        return self._assign("bitwise_or_", bitwise_or, other)
+        return assign(self, "bitwise_or_", bitwise_or, other)
 
     __iadd__, __isub__, __imul__, __itruediv__, __ipow__ = add_, sub_, mul_, div_, pow_
     __ifloordiv__, __imod__ = floor_divide_, remainder_

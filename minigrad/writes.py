@@ -15,6 +15,7 @@ from typing import Any
 
 _clock = itertools.count(1)
 _last_write: dict[int, int] = {}  # id of the array that owns the memory -> time of the last write
+_last_recorded: dict[int, int] = {}  # the same for changes in place that joined the graph -> time of their node
 
 
 def now() -> int:
@@ -25,6 +26,16 @@ def now() -> int:
 def note_write(array: Any) -> None:
     """Note that the memory behind an array is being written to."""
     _last_write[id(_owner(array))] = now()
+
+
+def note_recorded(array: Any, time: int) -> None:
+    """Note that a change in place of the memory behind an array has joined the graph, with a node of this time."""
+    _last_recorded[id(_owner(array))] = time
+
+
+def recorded_since(time: int, array: Any) -> bool:
+    """Whether a change in place of the memory behind an array has joined the graph after `time`."""
+    return bool(_last_recorded) and _last_recorded.get(id(_owner(array)), 0) > time
 
 
 def written_since(time: int, values: Iterable[Any]) -> Any:

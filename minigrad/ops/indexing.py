@@ -16,7 +16,6 @@ from minigrad.ops.operands import (
     array_on_device,
     broadcast,
     check_ids,
-    check_in_place,
     fitting,
     need_tensors,
     one_axis,
@@ -30,6 +29,8 @@ class Index(Function):
     @staticmethod
     def forward(ctx, x, index):
         ctx.save(x.shape, index)
+        if _is_basic(index) and Ellipsis not in index:
+            index = (*index, Ellipsis)  # a view, as in PyTorch; NumPy copies a single element otherwise
         return x[index]
 
     # y = x[index]. Slices and ints read each element at most once, so dx is zeros with dy written into its place. Arrays may
@@ -184,14 +185,15 @@ def _plain_part(part, device):
     return part
 
 
-def _two_steps(index):
-    """Split an index that mixes ints with arrays into a basic index and an index of arrays.
+def two_steps(index: Any, device: str) -> tuple[tuple, tuple]:
+    """Split an index that mixes ints with arrays into a basic index and an index of arrays; any other stays whole.
 
     NumPy counts an int among the arrays, which moves their axes to the front: x[0, :, ids] has shape (ids, :). PyTorch, and
     we, apply the int first: x[0], and then [:, ids].
     """
+    index = _plain_index(index, device)
     if not any(isinstance(p, (int, np.integer)) for p in index) or _is_basic(index):
-        return None, index
+        return (), index
     basic, arrays = [], []
     for p in index:
         if hasattr(p, "dtype"):
@@ -206,23 +208,11 @@ def _two_steps(index):
 
 def getitem(input: TensorT, index: Any) -> TensorT:
     """input[index] with slices, ints, None, …, integer arrays or boolean masks, as in PyTorch."""
-    basic, index = _two_steps(_plain_index(index, input.device))
+    basic, index = two_steps(index, input.device)
     try:
-        return Index.apply(input if basic is None else Index.apply(input, basic), index)
+        return Index.apply(Index.apply(input, basic) if basic else input, index)
     except IndexError as error:
         raise IndexError(f"indexing a tensor of shape {input.shape}: {error}") from None
-
-
-def setitem(input: TensorBase, index: Any, value: Any) -> None:
-    """input[index] = value, in place: inside no_grad(), or where neither tensor requires grad."""
-    check_in_place("item assignment", input, value)
-    basic, index = _two_steps(_plain_index(index, input.device))
-    place = input.array if basic is None else input.array[basic]
-    try:
-        place[index] = array_on_device(input, value, "item assignment") if hasattr(value, "dtype") else value
-    except (IndexError, ValueError) as error:
-        raise type(error)(f"item assignment to a tensor of shape {input.shape}: {error}") from None
-    input.changed()
 
 
 def where(condition: Any, input: Operand, other: Operand) -> Any:
@@ -372,4 +362,4 @@ class IndexingMethods(TensorBase):
 
     masked_fill, gather, scatter = masked_fill, gather, scatter
     index_select, index_add = index_select, index_add
-    __getitem__, __setitem__ = getitem, setitem
+    __getitem__ = getitem

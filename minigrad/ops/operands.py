@@ -16,7 +16,6 @@ import kernels
 from minigrad.dtypes import float32, int64
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function, check_one_device
-from minigrad.modes import is_grad_enabled
 
 Number = bool | int | float | np.generic
 Operand = TensorBase | Number | np.ndarray
@@ -228,12 +227,3 @@ def check_ids(ids: Any, count: int, name: str) -> None:
     if isinstance(ids, np.ndarray) and ids.size and not (0 <= ids.min() and ids.max() < count):
         wrong = ids[(ids < 0) | (ids >= count)].flat[0]
         raise IndexError(f"{name} {wrong} is outside 0…{count - 1}")
-
-
-def check_in_place(name: str, input: TensorBase, *values: Any) -> None:
-    """Raise RuntimeError if writing `values` into `input` would lose a gradient."""
-    if is_grad_enabled() and any(isinstance(t, TensorBase) and t.requires_grad for t in (input, *values)):
-        raise RuntimeError(
-            f"{name}: a change in place is not recorded, and a tensor here requires grad; "
-            "make a new tensor (a = a + b), or use no_grad()"
-        )
