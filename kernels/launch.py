@@ -17,11 +17,11 @@ process compiles anew. Compiling a kernel takes seconds, so a line on stderr ann
 import ctypes
 import hashlib
 import os
+import pickle
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ import numba.extending
 import numpy as np
 from llvmlite.binding import Linkage
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.np.ufunc import parallel
@@ -79,8 +79,8 @@ _SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py
 
 
 def _fingerprint() -> str:
-    """A digest of the shared files and of MINIGRAD_VECTOR_WIDTH: by itself, Numba's cache checks only the kernel's own file."""
-    digest = hashlib.sha256(os.environ.get("MINIGRAD_VECTOR_WIDTH", "").encode())
+    """A digest of the shared files: by itself, Numba's cache checks only the kernel's own file."""
+    digest = hashlib.sha256()
     for name in _SHARED:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
@@ -106,21 +106,54 @@ def cached() -> bool:
     return not _warned
 
 
-class _Cache(FunctionCache):
-    """Numba's disk cache with `_FINGERPRINT` in its key; disk errors become one warning."""
+def _digest(*values: Any) -> bytes:
+    return hashlib.sha256(repr(values).encode()).digest()
 
-    def _index_key(self, sig, codegen):
-        return (*super()._index_key(sig, codegen), _FINGERPRINT)
+
+class _CacheFiles(IndexDataCacheFile):
+    """A file for each signature, processor and vector width: a checksum, a digest of the sources, and the machine code.
+
+    This replaces Numba's files, which have no checksums. Numba keeps an index for each function, in which two processes that
+    compile different signatures at once may swap their machine code.
+    """
+
+    def _path(self, key):
+        signature, processor, *_ = key  # processor: its name and all features
+        wanted = _digest(signature, processor, os.environ.get("MINIGRAD_VECTOR_WIDTH", ""))
+        return Path(self._data_path(self._data_name(int.from_bytes(wanted[:8], "big"))))
+
+    def _sources(self, key):
+        return _digest(self._version, self._source_stamp, key, _FINGERPRINT)
+
+    def load(self, key):
+        """The data that `save` stored under this key, or None.  Raises ValueError if they are damaged."""
+        try:
+            content = self._path(key).read_bytes()
+        except OSError:  # there is no such file; if the disk has a problem, `save` reports it
+            return None
+        checksum, sources, data = content[:32], content[32:64], content[64:]
+        if checksum != hashlib.sha256(sources + data).digest():
+            raise ValueError("its checksum does not fit its contents")
+        return pickle.loads(data) if sources == self._sources(key) else None
+
+    def save(self, key, data):
+        content = self._sources(key) + self._dump(data)
+        with self._open_for_write(self._path(key)) as file:  # a temporary name first: others see the whole file or none
+            file.write(hashlib.sha256(content).digest() + content)
+
+
+class _Cache(FunctionCache):
+    """Numba's disk cache on `_CacheFiles`; disk errors become one warning."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except OSError as error:
-            return _warn_uncached(error)
-        except Exception as error:  # a damaged file raises whatever pickle makes of it
-            warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({type(error).__name__})", stacklevel=2)
-            with suppress(OSError):
-                self.flush()
+        except Exception as error:  # another version of a library raises whatever pickle makes of the file
+            warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({error})", stacklevel=2)
             return None
 
     def save_overload(self, sig, data):
