@@ -12,6 +12,9 @@ enter that pool at once; `kernel_lock` prevents it.
 
 Cache. Compiled code is stored on disk, in __pycache__ or NUMBA_CACHE_DIR. If neither is writable, a warning says so, and every
 process compiles anew. Compiling a kernel takes seconds, so a line on stderr announces it.
+
+Numba's own settings apply. NUMBA_CPU_FEATURES and NUMBA_CPU_NAME=generic compile for a simpler processor. NUMBA_DISABLE_JIT=1
+turns the compiler off, and the reference kernels replace the kernels that need it.
 """
 
 import ctypes
@@ -35,12 +38,37 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numba
 import numba.extending
 import numpy as np
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, get_host_cpu_features
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.np.ufunc import parallel
+
+_settings: Any = numba.config
+DISABLED = bool(_settings.DISABLE_JIT)
+if DISABLED:
+    print("NUMBA_DISABLE_JIT is set: the slower NumPy kernels replace the compiled kernels", file=sys.stderr, flush=True)
+
+
+def _compile_for_this_processor() -> None:
+    """Ignore the features in NUMBA_CPU_FEATURES and NUMBA_CPU_NAME that this processor lacks: their instructions would crash.
+
+    Without NUMBA_CPU_FEATURES there is nothing to do: Numba uses the processor's features, whatever NUMBA_CPU_NAME says.
+    """
+    if _settings.CPU_FEATURES is None:
+        return
+    present = get_host_cpu_features()
+    requested = [feature.strip() for feature in _settings.CPU_FEATURES.split(",") if feature.strip()]
+    usable = [f for f in requested if f[0] == "-" or (f[0] == "+" and present.get(f[1:], True))]
+    if usable != requested:
+        ignored = ", ".join(feature for feature in requested if feature not in usable)
+        problem = f"expected features of this processor, each with + or -, got {ignored}; compiling without"
+        print(f"NUMBA_CPU_FEATURES: {problem}", file=sys.stderr, flush=True)
+    _settings.CPU_FEATURES = ",".join(usable + [f"-{feature}" for feature in present if not present[feature]])
+
+
+_compile_for_this_processor()
 
 # The compiler may reorder sums (vector instructions need that), fuse a product with a sum, and ignore the sign of zero.
 # It must not assume that NaN and infinity never occur.
@@ -103,7 +131,7 @@ def _warn_uncached(reason: Exception) -> None:
 
 def cached() -> bool:
     """Whether compiled kernels are cached on disk: True until the cache cannot be read or written."""
-    return not _warned
+    return not (_warned or DISABLED)
 
 
 def _digest(*values: Any) -> bytes:
@@ -165,6 +193,8 @@ class _Cache(FunctionCache):
 
 def _cache_on_disk(dispatcher):
     """Attach the disk cache to a Numba function, if there is a writable folder."""
+    if DISABLED:
+        return dispatcher
     try:
         dispatcher._cache = _Cache(dispatcher.py_func)
     except (RuntimeError, OSError) as error:  # Numba found no writable folder
@@ -204,6 +234,8 @@ class kernel:  # lower case: used as a decorator
 
     def __init__(self, function: Callable):
         update_wrapper(self, function)
+        if DISABLED:
+            raise RuntimeError(f"{function.__module__}: expected Numba's compiler, got NUMBA_DISABLE_JIT=1; unset it")
         # No fusion: the end of a prange loop must stay a barrier. Numba might join two adjacent loops, because it cannot see
         # that the second reads addresses which the first writes.
         compiled = njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)

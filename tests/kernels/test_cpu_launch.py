@@ -11,6 +11,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
 from kernels import launch, simd
 from kernels.bench import climb
@@ -265,3 +266,57 @@ def test_two_processes_may_fill_the_cache_at_once_and_a_damaged_kernel_does_not_
         flip(lambda size: size // 3)(path)
     rebuilt = python(DROPOUT, NUMBA_CACHE_DIR=str(tmp_path))
     assert rebuilt.stdout == first.stdout and rebuilt.stderr.count("rebuilding a damaged file") == 1
+
+
+def test_kernels_are_compiled_for_the_requested_features_that_the_processor_has(tmp_path):
+    present = get_host_cpu_features()
+    lacking = [name for name in ("avx512f", "amx-tile", *present) if not present.get(name, True)]
+    if not lacking:
+        pytest.skip("LLVM names no feature that this processor lacks")
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    plain, spoiled, cached, other = (
+        python(GELU + "; from kernels import simd; print(simd.WIDTH)", **generic, **features)
+        for features in ({}, {"NUMBA_CPU_FEATURES": f"avx2,+{lacking[0]}"}, {}, {"NUMBA_CPU_FEATURES": "-x87"})
+    )
+    for result in (plain, spoiled, cached, other):
+        assert result.returncode == 0 and result.stdout.split()[-1] == "4", result.stderr
+        assert result.stdout == plain.stdout and "0.84" in result.stdout
+    assert "compiling" in plain.stderr and cached.stderr == ""
+    assert spoiled.stderr == (
+        "NUMBA_CPU_FEATURES: expected features of this processor, each with + or -, "
+        f"got avx2, +{lacking[0]}; compiling without\n"
+    )
+    assert "compiling" in other.stderr  # kernels for other features are not taken from the cache
+
+
+WITHOUT_COMPILER = """
+import kernels, minigrad as mg, numpy as np
+from chapters.ch06_gpt import GPT, GPTConfig
+from minigrad import processor
+
+def losses():
+    mg.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=20, context=8, n_layer=1, n_head=2, d_model=8))
+    optimizer = mg.optim.AdamW(model.parameters(), lr=0.01)
+    ids = mg.tensor(np.arange(16).reshape(2, 8))
+    for _ in range(2):
+        loss = mg.nn.functional.cross_entropy(model(ids).reshape(-1, 20), ids.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+processor.precompile()
+x = mg.ones(3, 4, requires_grad=True)
+(x @ x.T).sum().backward()
+assert x.grad.numpy().tolist() == [[6.0] * 4] * 3
+disabled = list(losses())
+with kernels.use("reference"):
+    print(disabled == list(losses()))
+"""
+
+
+def test_without_the_compiler_the_reference_kernels_work():
+    result = python(WITHOUT_COMPILER, NUMBA_DISABLE_JIT="1")
+    assert result.stdout == "True\n", result.stderr
+    assert result.stderr.startswith("NUMBA_DISABLE_JIT is set") and result.stderr.count("\n") == 1
+    assert "got NUMBA_DISABLE_JIT=1; unset it" in python("import kernels.gelu.cpu", NUMBA_DISABLE_JIT="1").stderr
