@@ -75,7 +75,12 @@ class KernelSet:
         if function not in _FOLDER:
             names = ", ".join(sorted(_FOLDER))
             raise AttributeError(f"kernels: expected the name of a kernel, got {function!r}; the kernels are {names}")
-        kernel = getattr(import_module(f"kernels.{_FOLDER[function]}.{self.module}"), function)
+        module = self.module
+        if module == "cpu":
+            from kernels.launch import DISABLED
+
+            module = "reference" if DISABLED else module
+        kernel = getattr(import_module(f"kernels.{_FOLDER[function]}.{module}"), function)
         setattr(self, function, kernel)  # the next access is a plain attribute
         return kernel
 

@@ -12,16 +12,19 @@ enter that pool at once; `kernel_lock` prevents it.
 
 Cache. Compiled code is stored on disk, in __pycache__ or NUMBA_CACHE_DIR. If neither is writable, a warning says so, and every
 process compiles anew. Compiling a kernel takes seconds, so a line on stderr announces it.
+
+Numba's own settings apply. NUMBA_CPU_FEATURES and NUMBA_CPU_NAME=generic compile for a simpler processor. NUMBA_DISABLE_JIT=1
+turns the compiler off, and the reference kernels replace the kernels that need it.
 """
 
 import ctypes
 import hashlib
 import os
+import pickle
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -35,12 +38,37 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numba
 import numba.extending
 import numpy as np
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, get_host_cpu_features
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.np.ufunc import parallel
+
+_settings: Any = numba.config
+DISABLED = bool(_settings.DISABLE_JIT)
+if DISABLED:
+    print("NUMBA_DISABLE_JIT is set: the slower NumPy kernels replace the compiled kernels", file=sys.stderr, flush=True)
+
+
+def _compile_for_this_processor() -> None:
+    """Ignore the features in NUMBA_CPU_FEATURES and NUMBA_CPU_NAME that this processor lacks: their instructions would crash.
+
+    Without NUMBA_CPU_FEATURES there is nothing to do: Numba uses the processor's features, whatever NUMBA_CPU_NAME says.
+    """
+    if _settings.CPU_FEATURES is None:
+        return
+    present = get_host_cpu_features()
+    requested = [feature.strip() for feature in _settings.CPU_FEATURES.split(",") if feature.strip()]
+    usable = [f for f in requested if f[0] == "-" or (f[0] == "+" and present.get(f[1:], True))]
+    if usable != requested:
+        ignored = ", ".join(feature for feature in requested if feature not in usable)
+        problem = f"expected features of this processor, each with + or -, got {ignored}; compiling without"
+        print(f"NUMBA_CPU_FEATURES: {problem}", file=sys.stderr, flush=True)
+    _settings.CPU_FEATURES = ",".join(usable + [f"-{feature}" for feature in present if not present[feature]])
+
+
+_compile_for_this_processor()
 
 # The compiler may reorder sums (vector instructions need that), fuse a product with a sum, and ignore the sign of zero.
 # It must not assume that NaN and infinity never occur.
@@ -79,8 +107,8 @@ _SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py
 
 
 def _fingerprint() -> str:
-    """A digest of the shared files and of MINIGRAD_VECTOR_WIDTH: by itself, Numba's cache checks only the kernel's own file."""
-    digest = hashlib.sha256(os.environ.get("MINIGRAD_VECTOR_WIDTH", "").encode())
+    """A digest of the shared files: by itself, Numba's cache checks only the kernel's own file."""
+    digest = hashlib.sha256()
     for name in _SHARED:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
@@ -103,24 +131,57 @@ def _warn_uncached(reason: Exception) -> None:
 
 def cached() -> bool:
     """Whether compiled kernels are cached on disk: True until the cache cannot be read or written."""
-    return not _warned
+    return not (_warned or DISABLED)
+
+
+def _digest(*values: Any) -> bytes:
+    return hashlib.sha256(repr(values).encode()).digest()
+
+
+class _CacheFiles(IndexDataCacheFile):
+    """A file for each signature, processor and vector width: a checksum, a digest of the sources, and the machine code.
+
+    This replaces Numba's files, which have no checksums. Numba keeps an index for each function, in which two processes that
+    compile different signatures at once may swap their machine code.
+    """
+
+    def _path(self, key):
+        signature, processor, *_ = key  # processor: its name and all features
+        wanted = _digest(signature, processor, os.environ.get("MINIGRAD_VECTOR_WIDTH", ""))
+        return Path(self._data_path(self._data_name(int.from_bytes(wanted[:8], "big"))))
+
+    def _sources(self, key):
+        return _digest(self._version, self._source_stamp, key, _FINGERPRINT)
+
+    def load(self, key):
+        """The data that `save` stored under this key, or None.  Raises ValueError if they are damaged."""
+        try:
+            content = self._path(key).read_bytes()
+        except OSError:  # there is no such file; if the disk has a problem, `save` reports it
+            return None
+        checksum, sources, data = content[:32], content[32:64], content[64:]
+        if checksum != hashlib.sha256(sources + data).digest():
+            raise ValueError("its checksum does not fit its contents")
+        return pickle.loads(data) if sources == self._sources(key) else None
+
+    def save(self, key, data):
+        content = self._sources(key) + self._dump(data)
+        with self._open_for_write(self._path(key)) as file:  # a temporary name first: others see the whole file or none
+            file.write(hashlib.sha256(content).digest() + content)
 
 
 class _Cache(FunctionCache):
-    """Numba's disk cache with `_FINGERPRINT` in its key; disk errors become one warning."""
+    """Numba's disk cache on `_CacheFiles`; disk errors become one warning."""
 
-    def _index_key(self, sig, codegen):
-        return (*super()._index_key(sig, codegen), _FINGERPRINT)
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except OSError as error:
-            return _warn_uncached(error)
-        except Exception as error:  # a damaged file raises whatever pickle makes of it
-            warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({type(error).__name__})", stacklevel=2)
-            with suppress(OSError):
-                self.flush()
+        except Exception as error:  # another version of a library raises whatever pickle makes of the file
+            warnings.warn(f"rebuilding a damaged file in the cache of compiled kernels ({error})", stacklevel=2)
             return None
 
     def save_overload(self, sig, data):
@@ -132,6 +193,8 @@ class _Cache(FunctionCache):
 
 def _cache_on_disk(dispatcher):
     """Attach the disk cache to a Numba function, if there is a writable folder."""
+    if DISABLED:
+        return dispatcher
     try:
         dispatcher._cache = _Cache(dispatcher.py_func)
     except (RuntimeError, OSError) as error:  # Numba found no writable folder
@@ -171,6 +234,8 @@ class kernel:  # lower case: used as a decorator
 
     def __init__(self, function: Callable):
         update_wrapper(self, function)
+        if DISABLED:
+            raise RuntimeError(f"{function.__module__}: expected Numba's compiler, got NUMBA_DISABLE_JIT=1; unset it")
         # No fusion: the end of a prange loop must stay a barrier. Numba might join two adjacent loops, because it cannot see
         # that the second reads addresses which the first writes.
         compiled = njit(parallel={"fusion": False}, fastmath=SAFE, pipeline_class=_Compiler, **_OPTIONS)(function)

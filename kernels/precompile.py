@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +79,8 @@ def precompile() -> None:
     Does nothing on a single core, or without a cache on disk. A failing process is ignored: the first call of a kernel that is
     missing compiles it, and reports the error.
     """
-    for operation in ("attention", "matmul"):  # importing a kernel looks for the cache
-        import_module(f"kernels.{operation}.cpu")
+    for kernel in ("attention_forward", "matmul"):  # importing a kernel looks for the cache
+        getattr(SETS["cpu"], kernel)
     if launch.get_num_threads() < 2 or not launch.cached():
         return
     root = Path(__file__).parents[len(__package__.split("."))]  # the folder of the outermost package

@@ -12,10 +12,9 @@ import os
 from collections import namedtuple
 from functools import wraps
 
-import llvmlite.binding as llvm
-import numba
 from llvmlite import ir
 from numba import types
+from numba.core.registry import cpu_target
 
 from kernels.launch import exact, inner, intrinsic
 
@@ -34,12 +33,10 @@ def _vector_width() -> int:
         if setting not in ("4", "8", "16"):
             raise ValueError(f"MINIGRAD_VECTOR_WIDTH: must be 4, 8 or 16, got {setting!r}")
         return int(setting)
-    forced = getattr(numba.config, "CPU_FEATURES", None)  # NUMBA_CPU_FEATURES="+avx2,…" compiles for that processor
-    if forced is not None:
-        features = {feature[1:] for feature in forced.split(",") if feature.startswith("+")}
-    else:
-        features = {name for name, present in llvm.get_host_cpu_features().items() if present}
-    return 16 if "avx512f" in features else 8 if "avx" in features else 4
+    _, _, listed = cpu_target.target_context.codegen().magic_tuple()  # the features that Numba compiles for: "+avx2,-avx512f,…"
+    switches = {feature[1:]: feature[0] for feature in listed.split(",") if feature}  # the last switch of a feature counts
+    names = [name for name, switch in switches.items() if switch == "+" and name.startswith("avx")]  # avx2 implies avx
+    return 16 if any(name.startswith("avx512") for name in names) else 8 if names else 4
 
 
 WIDTH = _vector_width()

@@ -25,11 +25,15 @@ def main():
     parser.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
     options = parser.parse_args()
     use_threads(options.threads)
+    from kernels.launch import DISABLED  # not at the top: Numba reads the number of threads when it is imported
+
+    if DISABLED:
+        parser.error("expected Numba's compiler, got NUMBA_DISABLE_JIT=1; unset it")
     measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
-    from kernels.bench import tables  # not at the top: Numba reads the number of threads when it is imported
+    from kernels.bench import tables
     from kernels.bench.climb import climb, plot
     from kernels.bench.limits import limits
 

@@ -16,6 +16,7 @@ list the limits of these checks. The emulator also knows nothing of a GPU's spee
 exp and tanh.
 
 Compiled files go to ~/.cache/minigrad (or $XDG_CACHE_HOME, or $MINIGRAD_CACHE), under a hash of everything that went into them.
+Each ends with a checksum, and a damaged file is compiled again, with a warning.
 `python -m kernels.emulator kernels/softmax/cuda.cu` is a short lesson that uses all this.
 """
 
@@ -26,8 +27,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -167,9 +169,9 @@ def _compile(unit: str, flags: tuple[str, ...], label: str) -> str:
         raise LaunchError("the emulator compiles CUDA kernels with g++, which is not installed here")
     runtime_files = [(HERE / name).read_text() for name in ("cuda.h", "runtime.cpp", "checker.inc", "copies.inc")]
     library = _cache() / f"{label}-{_key(unit, *(f for f in flags if f != str(HERE)), *runtime_files)}.so"
-    if not library.exists():
+    if not _whole(library):
         runtime = _cache() / f"runtime-{_key(*runtime_files, *FLAGS)}.o"
-        if not runtime.exists():
+        if not _whole(runtime):
             _build(runtime, ["g++", *FLAGS, "-O2", "-Wall", "-c", str(HERE / "runtime.cpp"), "-o"])
         with tempfile.TemporaryDirectory() as folder:
             source, compiled = Path(folder, "kernel.cpp"), Path(folder, "kernel.o")
@@ -180,14 +182,37 @@ def _compile(unit: str, flags: tuple[str, ...], label: str) -> str:
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join([*parts, _compiler()]).encode()).hexdigest()[:20]
+    return hashlib.sha256("\0".join([*parts, _compiler(), "checksum at the end"]).encode()).hexdigest()[:20]
+
+
+def _whole(path: Path) -> bool:
+    """Whether the file is as `_build` wrote it. Loading a damaged library could crash."""
+    if not path.exists():
+        return False
+    content = b""
+    with suppress(OSError):  # not readable, or a folder
+        content = path.read_bytes()
+    whole = content[-32:] == hashlib.sha256(content[:-32]).digest()
+    if not whole:
+        warnings.warn(f"rebuilding a damaged file in the emulator's cache: {path}", stacklevel=2)
+    return whole
 
 
 def _build(target: Path, command: list[str]) -> None:
-    """Write to a temporary name and rename, so that another process sees the whole file or none."""
+    """Append a checksum to the compiler's output, write it to a temporary name and rename, so that others see it whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, target.name)
+        _run([*command, str(output)])
+        content = output.read_bytes()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    _run([*command, str(temporary)])
-    os.replace(temporary, target)
+    try:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
+        os.replace(temporary, target)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        problem = f"expected to write {target}, got {error.strerror}; set MINIGRAD_CACHE to another folder"
+        raise LaunchError(f"the emulator's cache: {problem}") from None
 
 
 def _run(command: list[str]) -> None:

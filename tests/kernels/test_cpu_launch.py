@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
-from kernels import simd
+from kernels import launch, simd
 from kernels.bench import climb
 from kernels.bench.__main__ import OPERATIONS
 from kernels.launch import inner
@@ -47,7 +50,7 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in attention_forward(q, k, v, ca
     assert compiled.stdout == loaded.stdout != ""
 
 
-@pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
+@pytest.mark.parametrize("fails", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile._open_for_write"])
 def test_where_nothing_can_be_written_kernels_work_and_say_so_once(fails, tmp_path):
     """A read-only installation fails when Numba looks for a folder; a full disk fails when Numba saves."""
     broken = f"import numba.core.caching as c\ndef fails(*_): raise OSError(28, 'No space left on device')\nc.{fails} = fails\n"
@@ -173,16 +176,147 @@ def test_bandwidth_updates_the_arrays_of_the_books_gpt():
     assert [list(parameter.shape) for parameter in gpt.parameters()] == tasks.BOOK_GPT
 
 
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-@pytest.mark.parametrize("content", [b"", b"\xaf garbage \x00" * 40])
-def test_a_damaged_cache_is_rebuilt(tmp_path, kind, content):
-    code = "import numpy as np, kernels; print(kernels.serving(x := np.ones((4, 8), np.float32)).dropout(x, 0.5, 3).sum())"
-    command = [sys.executable, "-c", code]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    damaged = list(tmp_path.rglob(f"*.{kind}"))
-    assert first.returncode == 0 and damaged
-    for path in damaged:
+def twice(x):
+    return x + x
+
+
+def flip(place):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[place(len(content))] ^= 4
         path.write_bytes(content)
-    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert second.stdout == first.stdout and "rebuilding a damaged file" in second.stderr
+
+    return damage
+
+
+def shorten(length):
+    return lambda path: path.write_bytes(path.read_bytes()[: length(path.stat().st_size)])
+
+
+DAMAGE = {
+    "empty": shorten(lambda size: 0),
+    "half": shorten(lambda size: size // 2),
+    "without the last byte": shorten(lambda size: size - 1),
+    "another first byte": flip(lambda size: 0),
+    "another byte in the digest of the sources": flip(lambda size: 40),
+    "another byte in the middle": flip(lambda size: size // 2),
+    "another last byte": flip(lambda size: size - 1),
+    "a byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "other contents": lambda path: path.write_bytes(b"\xaf garbage \0" * 40),
+}
+
+
+def call_twice(folder, monkeypatch, argument=1.5):
+    """Call `twice` as in a new process; return the result, whether it came from the cache, and the warnings."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
+    monkeypatch.setattr(launch, "_warned", False)
+    function = launch._cache_on_disk(launch.njit(twice))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function(argument)
+    return result, bool(function.stats.cache_hits), [str(warning.message) for warning in caught]
+
+
+def cached_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.parent != folder)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_in_the_cache_is_rebuilt_with_a_warning(tmp_path, monkeypatch, damage):
+    assert call_twice(tmp_path, monkeypatch) == (3.0, False, [])
+    assert call_twice(tmp_path, monkeypatch) == (3.0, True, [])
+    (path,) = cached_files(tmp_path)
+    damage(path)
+    result, hit, (warning,) = call_twice(tmp_path, monkeypatch)
+    assert (result, hit) == (3.0, False) and warning.startswith("rebuilding a damaged file")
+    assert call_twice(tmp_path, monkeypatch) == (3.0, True, [])
+
+
+def test_a_missing_or_exchanged_file_in_the_cache_is_rebuilt(tmp_path, monkeypatch):
+    call_twice(tmp_path, monkeypatch, 1.5)
+    (floats,) = cached_files(tmp_path)
+    call_twice(tmp_path, monkeypatch, 2)
+    (integers,) = set(cached_files(tmp_path)) - {floats}
+    integers.replace(floats)
+    for argument in (1.5, 2):
+        assert call_twice(tmp_path, monkeypatch, argument) == (2 * argument, False, [])
+        assert call_twice(tmp_path, monkeypatch, argument) == (2 * argument, True, [])
+
+
+def test_a_folder_in_the_place_of_a_cached_file_is_reported(tmp_path, monkeypatch):
+    call_twice(tmp_path, monkeypatch)
+    (path,) = cached_files(tmp_path)
+    path.unlink()
+    path.mkdir()
+    result, hit, (warning,) = call_twice(tmp_path, monkeypatch)
+    assert (result, hit) == (3.0, False) and "cannot be cached on disk" in warning
+    assert cached_files(tmp_path) == [path]  # no temporary file stays
+
+
+DROPOUT = "import numpy as np, kernels; print(kernels.serving(x := np.ones((4, 8), np.float32)).dropout(x, 0.5, 3).sum())"
+
+
+def test_two_processes_may_fill_the_cache_at_once_and_a_damaged_kernel_does_not_crash(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: python(DROPOUT, NUMBA_CACHE_DIR=str(tmp_path)), range(2))
+    assert first.returncode == second.returncode == 0 and first.stdout == second.stdout
+    loaded = python(DROPOUT, NUMBA_CACHE_DIR=str(tmp_path))
+    assert loaded.stdout == first.stdout and loaded.stderr == ""
+    for path in cached_files(tmp_path):
+        flip(lambda size: size // 3)(path)
+    rebuilt = python(DROPOUT, NUMBA_CACHE_DIR=str(tmp_path))
+    assert rebuilt.stdout == first.stdout and rebuilt.stderr.count("rebuilding a damaged file") == 1
+
+
+def test_kernels_are_compiled_for_the_requested_features_that_the_processor_has(tmp_path):
+    present = get_host_cpu_features()
+    lacking = [name for name in ("avx512f", "amx-tile", *present) if not present.get(name, True)]
+    if not lacking:
+        pytest.skip("LLVM names no feature that this processor lacks")
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    plain, spoiled, cached, other = (
+        python(GELU + "; from kernels import simd; print(simd.WIDTH)", **generic, **features)
+        for features in ({}, {"NUMBA_CPU_FEATURES": f"avx2,+{lacking[0]}"}, {}, {"NUMBA_CPU_FEATURES": "-x87"})
+    )
+    for result in (plain, spoiled, cached, other):
+        assert result.returncode == 0 and result.stdout.split()[-1] == "4", result.stderr
+        assert result.stdout == plain.stdout and "0.84" in result.stdout
+    assert "compiling" in plain.stderr and cached.stderr == ""
+    assert spoiled.stderr == (
+        "NUMBA_CPU_FEATURES: expected features of this processor, each with + or -, "
+        f"got avx2, +{lacking[0]}; compiling without\n"
+    )
+    assert "compiling" in other.stderr  # kernels for other features are not taken from the cache
+
+
+WITHOUT_COMPILER = """
+import kernels, minigrad as mg, numpy as np
+from chapters.ch06_gpt import GPT, GPTConfig
+from minigrad import processor
+
+def losses():
+    mg.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=20, context=8, n_layer=1, n_head=2, d_model=8))
+    optimizer = mg.optim.AdamW(model.parameters(), lr=0.01)
+    ids = mg.tensor(np.arange(16).reshape(2, 8))
+    for _ in range(2):
+        loss = mg.nn.functional.cross_entropy(model(ids).reshape(-1, 20), ids.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+processor.precompile()
+x = mg.ones(3, 4, requires_grad=True)
+(x @ x.T).sum().backward()
+assert x.grad.numpy().tolist() == [[6.0] * 4] * 3
+disabled = list(losses())
+with kernels.use("reference"):
+    print(disabled == list(losses()))
+"""
+
+
+def test_without_the_compiler_the_reference_kernels_work():
+    result = python(WITHOUT_COMPILER, NUMBA_DISABLE_JIT="1")
+    assert result.stdout == "True\n", result.stderr
+    assert result.stderr.startswith("NUMBA_DISABLE_JIT is set") and result.stderr.count("\n") == 1
+    assert "got NUMBA_DISABLE_JIT=1; unset it" in python("import kernels.gelu.cpu", NUMBA_DISABLE_JIT="1").stderr

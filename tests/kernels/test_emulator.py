@@ -298,6 +298,35 @@ def test_a_kernel_that_does_not_compile_shows_the_compilers_message(tmp_path):
         gpu.Source(path).launch("wrong", (1,), (1,), np.zeros(1, f32))
 
 
+def test_a_damaged_file_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(emulator, "_cache", lambda: tmp_path)
+    source = tmp_path / "twice.cu"
+    source.write_text('extern "C" __global__ void twice(float* x) { x[0] *= 2; }')
+
+    def twice():
+        emulator._compile.cache_clear()
+        emulator.Emulated(source).launch("twice", (1,), (1,), [x := np.ones(1, f32)])
+        return x[0]
+
+    assert twice() == 2
+    (library,), (runtime,) = tmp_path.glob("*.so"), tmp_path.glob("*.o")
+    content = library.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], content[:-1], bytes([content[0] ^ 4]) + content[1:]):
+        library.unlink()  # a library in use must not change
+        library.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="rebuilding a damaged file in the emulator's cache: .*[.]so"):
+            assert twice() == 2
+    library.unlink()
+    runtime.write_bytes(runtime.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="rebuilding a damaged file in the emulator's cache: .*[.]o"):
+        assert twice() == 2
+    library.unlink()
+    library.mkdir()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(LaunchError, match="set MINIGRAD_CACHE to another folder"):
+        twice()
+    assert not list(tmp_path.glob(".*"))
+
+
 HEADER = """\
 __device__ __forceinline__ float neighbour(const float* x) {
     return x[threadIdx.x + 1];
