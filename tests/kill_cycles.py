@@ -1,6 +1,6 @@
 """Kill runs and resume them: the files at the end must be those of a run that nobody killed, byte for byte.
 
-    python -m tests.kill_cycles 100
+    python -m tests.kill_cycles
 
 Each cycle starts one of RUNS, ends it with SIGKILL, and gives the same command again until it ends by itself. Every second kill
 comes at a random moment. The others come at a chosen write, fsync, rename, remove or mkdir in the run's folder; a write is torn
@@ -28,8 +28,10 @@ from chapters import ch07_train
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import dpo, reward, rlhf, sft
+from chapters.ch10.constitution import stage
 from chapters.main_job import first_bend, second_bend
-from chapters.support.run_folder import Run, hold
+from chapters.support.figures import loss_curve
+from chapters.support.run_folder import History, Run, hold, release_all
 from minigrad import processor
 from tests.tiny_job import SECOND, TINY, tiny_tokenizer
 
@@ -63,6 +65,10 @@ def train_dpo() -> None:
     dpo.main(dpo.Settings(sft=BASE, run=RUN, prompts=8, k=2, held_out=8, training=TRAINING))
 
 
+def apply_constitution() -> None:
+    stage.main(stage.Settings(sft=BASE, run=RUN, plan=SECOND.constitution))
+
+
 def run_main_job() -> None:
     first_bend.PLANS, second_bend.PLANS = {"full": TINY}, {"full": SECOND}
     main_job.main(main_job.Settings(out=RUN, processes=1))
@@ -74,6 +80,7 @@ RUNS: dict[str, Callable[[], None]] = {
     "reward": train_reward,
     "PPO": train_ppo,
     "DPO": train_dpo,
+    "constitution": apply_constitution,
     "main job": run_main_job,
 }
 
@@ -209,9 +216,7 @@ def held(body: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         hold(RUN)
         body()
-        from chapters.support import run_folder
-
-        run_folder.release_all()
+        release_all()
 
     return run
 
@@ -221,13 +226,13 @@ class Cycles:
 
     def __init__(self, folder: Path, names: list[str], seed: int = 0) -> None:
         self.folder, self.names, self.random = folder, names, random.Random(seed)
+        loss_curve(History([1], [1.0]), folder / "loss.png")  # loads Matplotlib once for all runs
         gc.freeze()
         self.must_end(run_forked(lambda: prepare(folder), folder / "preparation"), folder / "preparation")
         self.expected: dict[str, dict[str, bytes]] = {}
         self.uninterrupted: dict[str, Ended] = {}
         for name in names:
             place = folder / f"{name}, whole"
-            run_forked(held(RUNS[name]), folder / f"{name}, first")  # may have to compile kernels, so its time says nothing
             self.uninterrupted[name] = self.must_end(run_forked(held(RUNS[name]), place), place)
             self.expected[name] = contents(place / RUN)
 
@@ -251,6 +256,8 @@ class Cycles:
             killed = ended.killed
             if not killed and ended.status:
                 return f"{name}: failed before its kill: {(place / 'output.txt').read_text()[-500:]}"
+            if not killed:
+                self.uninterrupted[name] = whole = ended  # the first run may have taken longer, compiling kernels
         if run_forked(held(RUNS[name]), place).status != 0:
             return f"{name}: resuming failed: {(place / 'output.txt').read_text()[-1500:]}"
         files, expected = contents(place / RUN), self.expected[name]
@@ -261,7 +268,7 @@ class Cycles:
 def main(arguments: list[str] | None = None) -> int:
     """Run the cycles that the command line asks for; returns 0 if all agree."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill_cycles", description=__doc__.split("\n")[0])
-    parser.add_argument("kills", type=int, help="number of kills")
+    parser.add_argument("kills", type=int, nargs="?", default=100, help="number of kills (default: 100)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="what to kill (default: everything)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
     options = parser.parse_args(arguments)

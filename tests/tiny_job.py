@@ -9,7 +9,9 @@ from chapters.main_job import first_bend, second_bend
 from chapters.world import World
 from chapters.world.requests import mixed_tasks
 
-FEW_STEPS = TrainConfig(steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1)
+FEW_STEPS = TrainConfig(
+    steps=3, batch_size=4, lr=1e-3, min_lr=1e-4, warmup_steps=1, eval_every=3, eval_batches=1, checkpoint_every=1
+)
 TINY = first_bend.Plan(
     corpus_bytes=40_000,
     vocab_size=400,
@@ -28,7 +30,7 @@ SECOND = second_bend.SecondPlan(
     assistant=FEW_STEPS,
     compared=8,
     reward=FEW_STEPS,
-    ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
+    ppo=PPOConfig(iterations=2, prompts=4, max_new_tokens=6, minibatches=1, epochs=1, checkpoint_every=1),
     constitution=Plan(
         lessons=30,
         critic=FEW_STEPS,
@@ -39,7 +41,7 @@ SECOND = second_bend.SecondPlan(
         prompts=8,
         k=2,
         reward=FEW_STEPS,
-        rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1),
+        rl=PPOConfig(iterations=1, prompts=4, max_new_tokens=6, minibatches=1, epochs=1, checkpoint_every=1),
         held_out=3,
     ),
     tasks=20,

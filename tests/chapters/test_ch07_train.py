@@ -15,7 +15,7 @@ import pytest
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches
-from chapters.ch06_gpt import GPT, GPTConfig, load_model
+from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import (
     Settings,
     TrainConfig,
@@ -31,6 +31,7 @@ from chapters.ch07_train import (
 )
 from chapters.support.run_folder import Run, RunError
 from minigrad.serialization import CheckpointError
+from tests.kill_cycles import contents
 
 ROOT = Path(__file__).parents[2]
 TOKENS = np.tile([1, 5, 2, 7, 3, 0, 6, 4], 40)  # (320,)  each token always has the same successor
@@ -182,38 +183,66 @@ def test_equal_runs_write_equal_bytes(tmp_path):
 
 
 CLI = "--context 16 --n-layer 1 --n-head 2 --d-model 16 --dropout 0.1 --batch-size 2 --tokenizer characters".split()
-CLI += "--steps 300 --warmup-steps 5 --eval-every 40 --eval-batches 2 --checkpoint-every 25".split()
+CLI += "--steps 200 --warmup-steps 5 --eval-every 40 --eval-batches 2 --checkpoint-every 25".split()
+PROCESS = {
+    "cwd": ROOT,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.PIPE,
+    "text": True,
+    "env": {**os.environ, "NUMBA_NUM_THREADS": "1"},
+}
 
 
-def command_line(*arguments):
-    return [sys.executable, "-m", "chapters.ch07_train", *map(str, arguments)]
-
-
-@pytest.mark.parametrize("kill_after", [1, 130])
-def test_killed_and_resumed_writes_the_same_bytes(tmp_path, kill_after):
-    """SIGKILL leaves no time for cleaning up; it comes at some step after `kill_after` lines."""
-    text = tmp_path / "text.txt"
+def command_line(folder, *arguments):
+    """Chapter 7's command on a short text, with a run folder named "run", which the figure's title shows."""
+    text = folder / "text.txt"
     text.write_text("Pack my box with five dozen liquor jugs. " * 40)
-    arguments = ["--data", text, *CLI]
-    subprocess.run(command_line(*arguments, "--run", tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+    return [sys.executable, "-m", "chapters.ch07_train", "--data", text, *CLI, "--run", folder / "run", *arguments]
 
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    child = subprocess.Popen(command_line(*arguments, "--run", tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The files of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    subprocess.run(command_line(folder), check=True, **PROCESS)
+    return trained_files(folder)
+
+
+def trained_files(folder):
+    """The run's files but config.json, which names the command's flags."""
+    return {name: data for name, data in contents(folder / "run").items() if name != "config.json"}
+
+
+@pytest.mark.parametrize(
+    "sent, after, status",
+    [
+        (signal.SIGKILL, 1, -signal.SIGKILL),
+        (signal.SIGKILL, 130, -signal.SIGKILL),
+        (signal.SIGINT, 60, 130),
+        (signal.SIGTERM, 60, 143),
+    ],
+    ids=["killed early", "killed late", "Ctrl-C", "SIGTERM"],
+)
+def test_stopped_by_a_signal_and_resumed_writes_the_same_bytes(tmp_path, uninterrupted, sent, after, status):
+    """The signal comes at some step after `after` lines. SIGKILL leaves no time for cleaning up; the others save first."""
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    child = subprocess.Popen(command_line(tmp_path), **PROCESS)
     deadline = time.monotonic() + 200  # the first process may have to compile kernels
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after:
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < after:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    lines = metrics.read_bytes().count(b"\n")
-    assert kill_after <= lines < 300, "the process was not killed in the middle"
+    child.send_signal(sent)
+    _, error = child.communicate(timeout=100)
+    assert child.returncode == status
+    assert metrics.read_bytes().count(b"\n") < 200, "the process was not stopped in the middle"
+    if sent != signal.SIGKILL:
+        step = steps_in(tmp_path / "run")[-1]
+        sentence = f"stopped after step {step} and saved in {tmp_path / 'run'}; the same command with --resume continues"
+        assert error.splitlines()[-1] == sentence
+        assert (tmp_path / "run" / "checkpoint.safetensors").exists() and not (tmp_path / "run" / ".lock").exists()
 
-    resume = command_line(*arguments, "--run", tmp_path / "killed", "--resume")
-    subprocess.run(resume, cwd=ROOT, check=True, capture_output=True)
-    assert metrics.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
-    models = [load_model(tmp_path / name)[0] for name in ("whole", "killed")]
-    for a, b in zip(*(model.parameters() for model in models), strict=True):
-        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    subprocess.run(command_line(tmp_path, "--resume"), check=True, **PROCESS)
+    assert trained_files(tmp_path) == uninterrupted
 
 
 def test_ctrl_c_finishes_the_step_and_saves(tmp_path):

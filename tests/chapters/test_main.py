@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +214,17 @@ def test_nothing_is_precompiled_without_a_cache(monkeypatch):
     monkeypatch.setattr(precompile.launch, "cached", lambda: False)
     monkeypatch.setattr(precompile.subprocess, "Popen", None)
     precompile.precompile.__wrapped__()
+
+
+def test_a_killed_precompile_leaves_no_process_behind(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "kernels.precompile"]
+    parent = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not any(tmp_path.rglob("*.nbi")):  # until one of its processes has compiled a kernel; the others still compile
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.communicate(timeout=20)  # the pipe closes only after these processes have ended too
 
 
 def test_list_names_the_stages_and_trains_nothing():

@@ -208,6 +208,7 @@ def test_every_command_refuses_a_folder_in_use(name, tmp_path, monkeypatch, caps
     assert end.value.code == 2
     sentence = f"error: run folder: {tmp_path} is in use by process 12345; wait for it, or choose another folder\n"
     assert capsys.readouterr().err == sentence
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"], "refused before anything was written"
 
 
 def test_a_start_removes_half_written_files_but_not_those_of_another_live_process(tmp_path):
