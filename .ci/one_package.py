@@ -2,7 +2,7 @@
 
 In the checkout the three packages lie side by side. Installed like that, they would overwrite any other package of the same
 name, or be overwritten by it, and PyPI has a well-known `kernels`. So a wheel is built from a copy of the checkout with the
-folders minigrad/kernels and minigrad/chapters, in which `from kernels.arrays import require` is spelled
+folders minigrad/kernels and minigrad/chapters, in which `from kernels.arrays import require` becomes
 `from minigrad.kernels.arrays import require`, and `python -m chapters` is `python -m minigrad.chapters`.
 
 An editable install (`pip install -e .`) runs the checkout's own files under their own names. It cannot work beside another

@@ -38,13 +38,13 @@ class Conversation:
         form: "turns", "instruction" or "text"; with "auto", the form that the model was tuned on, else turns if the
             tokenizer marks them, else text.
         tuned_on: the form noted in the model's file, None if there is no note.
-        room: the model's context in tokens. What does not fit is left out, and `left_out` says so; None: no limit.
+        room: the model's context in tokens. What does not fit is left out, and `crop_notice` says so; None: no limit.
     """
 
     def __init__(self, tokenizer: Tokenizer, form: str, tuned_on: str | None = None, room: int | None = None) -> None:
         self.tokenizer, self.room = tokenizer, room
         self.turns: list[tuple[str, str]] = []
-        self.left_out = ""
+        self.crop_notice = ""
         marks_turns = "<|im_start|>" in getattr(tokenizer, "special_tokens", ())
         if form == "auto":
             form = tuned_on if tuned_on in DESCRIPTIONS else "turns" if marks_turns else "text"
@@ -58,14 +58,17 @@ class Conversation:
     def ask(self, text: str) -> list[int]:
         """The token ids that the model reads before it answers."""
         self.turns.append(("user", text))
-        self.left_out, ids = "", self.layout()
+        self.crop_notice, ids = "", self.layout()
         if self.room is None:
             return ids
         while len(ids) > self.room and self.form == "turns" and len(self.turns) > 1:
             del self.turns[:2]  # the oldest question and its answer
-            self.left_out, ids = f"the context of {self.room} tokens is full, so the oldest turns were cropped", self.layout()
+            self.crop_notice, ids = (
+                f"the context of {self.room} tokens is full, so the oldest turns were cropped",
+                self.layout(),
+            )
         if len(ids) > self.room:
-            self.left_out = f"the context has {self.room} tokens, so the first {len(ids) - self.room} tokens were cropped"
+            self.crop_notice = f"the context has {self.room} tokens, so the first {len(ids) - self.room} tokens were cropped"
         return ids[-self.room :]
 
     def layout(self) -> list[int]:
@@ -79,7 +82,7 @@ class Conversation:
             return self.tokenizer.encode(format_prompt(text))
         return self.tokenizer.encode(text) or [self.tokenizer.eos_id]
 
-    def answered(self, text: str) -> None:
+    def add_answer(self, text: str) -> None:
         self.turns.append(("assistant", text))
 
 
@@ -128,8 +131,8 @@ def answer(
     """
     sampling: dict[str, Any] = dict(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
     ids = conversation.ask(text)
-    if conversation.left_out:
-        show(f"[{conversation.left_out}]\n")
+    if conversation.crop_notice:
+        show(f"[{conversation.crop_notice}]\n")
     times = [time.perf_counter()]
 
     def timed_tokens() -> Iterator[int]:
@@ -147,7 +150,7 @@ def answer(
         show(" [stopped]")
     if len(ids) + len(times) - 1 > decoder.room:
         show(f"\n[the answer went past the context of {decoder.room} tokens, and the model no longer saw the beginning]")
-    conversation.answered("".join(pieces))
+    conversation.add_answer("".join(pieces))
     first, last = times[min(1, len(times) - 1)], times[-1]
     return "".join(pieces), len(times) - 1, first - times[0], last - first
 

@@ -1,4 +1,4 @@
-"""What a kernel may be called with: stated once, above its specification, and checked in every set before memory is touched.
+"""Contracts: the rules for each kernel's shapes, dtypes and memory, checked in every kernel set before the kernel runs.
 
     @contract("x, out?: (..., C); weight?, bias?: (C,)", in_place="x")
     def layernorm_forward(x, weight=None, bias=None, *, eps=1e-5, out=None): ...        # reference.py
@@ -149,7 +149,7 @@ def _owner(array: Array) -> int:
 
 
 class _View:
-    """The place of a device's array, for NumPy to compare: nothing reads the memory."""
+    """The address and strides of a device's array, so that NumPy can test for overlap without reading the memory."""
 
     def __init__(self, array: Array):
         place = dict(shape=array.shape, strides=array.strides, typestr=array.dtype.str, version=3)

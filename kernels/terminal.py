@@ -1,8 +1,8 @@
 """What every command of the project shares: safe output, one exit status for mistakes, and types of options.
 
-A file, a model or a user may hold ESC sequences that clear the screen, rename the window or hide a link, and marks that
-print a line backwards. Every command calls `guard_streams` first. From then on print, warnings and tracebacks pass through
-`visible`. Our own colours and progress bars go around it, with `print_styled` and `unguarded`.
+A file, a model or a user may hold ESC sequences that clear the screen, rename the window or hide a link, and
+characters that reverse a line. Every command calls `guard_streams` first. From then on print, warnings and tracebacks
+pass through `visible`. Our own colours and progress bars go around it, with `print_styled` and `unguarded`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-USER_ERROR = 2  # exit status of every command for bad usage, a bad value or a bad file, as argparse has it
+USER_ERROR = 2  # exit status of every command for bad usage, a bad value or a bad file, as in argparse
 
 # ESC becomes ␛ and NUL ␀, from Unicode's block of control pictures. Newlines and tabs stay.
 PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}

@@ -45,7 +45,7 @@ class Hooks:
 
 
 class RemovableHandle:
-    """What registering a hook returns."""
+    """A registered hook; remove() unregisters it, and so does the end of a `with` block."""
 
     def __init__(self, functions: dict["RemovableHandle", Any]):
         self.functions = functions
@@ -53,3 +53,9 @@ class RemovableHandle:
     def remove(self) -> None:
         """Remove the hook; does nothing the second time."""
         self.functions.pop(self, None)
+
+    def __enter__(self) -> "RemovableHandle":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.remove()

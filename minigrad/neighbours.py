@@ -1,4 +1,4 @@
-"""Is the package `kernels` that Python finds ours? PyPI has another package of this name, and so have many users.
+"""Refuses to start if `import kernels` would find another package: PyPI has one of this name, and users may have others.
 
 In a checkout minigrad, kernels and chapters are packages of their own. Outside the checkout's folder an editable install comes
 last on Python's path, after any other `kernels`. Importing this file raises an error then, before anything is imported from

@@ -1,7 +1,7 @@
-"""Our own JSON files. A program that reads one believes nothing: it checks the syntax, the names and the types.
+"""The JSON files that minigrad writes. Reading one checks its syntax, names and types, and the checksum of a result.
 
-A result also holds a checksum, since no type tells 81.5 from 91.5. Without its line "checksum" a result is read as it
-stands, so files of earlier versions load, and so do results that somebody changed on purpose.
+A result without the line "checksum" is not checked further, so files of earlier versions load. Delete that line if you edit a
+result on purpose.
 """
 
 import json

@@ -66,8 +66,8 @@ def constitution_scores(critic: GPT, tokenizer: Tokenizer, tasks: Tasks, respons
     reading each by every principle costs little.
     """
     scores = [fit_scores(critic, tokenizer, tasks, responses, [text] * len(tasks)) for text in constitution]  # (N,) each
-    strangers = [names_others(task.instruction, response) for task, response in zip(tasks, responses, strict=True)]
-    return np.sum(scores, axis=0) - CLAMP * np.array(strangers, float)  # (N,)
+    named_others = [names_others(task.instruction, response) for task, response in zip(tasks, responses, strict=True)]
+    return np.sum(scores, axis=0) - CLAMP * np.array(named_others, float)  # (N,)
 
 
 def fit_scores(

@@ -16,9 +16,10 @@ The default principles are in constitution.txt. The phases, after Bai et al. 202
 
 Nobody labels harm. The critic's lessons use the simulated judge's rules to name qualities (courteous, gives a reason …). They
 prefer and avoid each quality equally often, so only the constitution says which qualities are wanted. The labeller compares no
-responses to harmful requests; the judge measures them afterwards. The measurement asks for the right reason, but no principle
-does. The only help is a rule that compares words: a response scores lower if it names people or things that the request does
-not name (`names_others`).
+responses to harmful requests.
+
+The simulated judge measures the result. It asks for the right reason, which no principle does. The only help is a rule that
+compares words: a response scores lower if it names people or things that the request does not name (`names_others`).
 
 Look at page.html in the run's folder: drafts and their revisions, and the same requests before and after.
 """
@@ -331,11 +332,11 @@ def folder_name(path: Path) -> str:
 
 @dataclass
 class Settings(OnDevice):
-    """Constitutional AI by the default constitution, and by your own if you name its file."""
+    """Tune an assistant by a constitution: the default, and yours beside it if you name its file."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model (from ch10/demonstrations)
     constitution: Path | None = None  # your own text file, one principle a line
-    run: Path = Path("runs/constitution")  # folder for everything
+    run: Path = Path("runs/constitution")  # output folder
     plan: Plan = field(default_factory=Plan)
     world: int = 0  # seed of the world that the assistant has learned
     seed: int = 0  # random seed

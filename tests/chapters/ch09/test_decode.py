@@ -213,7 +213,7 @@ def test_a_question_longer_than_the_context_is_cropped_with_a_notice(small):
     answer(Decoder(gpt), conversation, "x" * 100, Settings(max_new_tokens=1), mg.Generator(0), shown.append)
     assert shown[0] == "[the context has 64 tokens, so the first 36 tokens were cropped]\n"
     conversation.ask("x")
-    assert conversation.left_out == ""
+    assert conversation.crop_notice == ""
 
 
 def test_ctrl_c_stops_the_answer_and_at_the_prompt_ends_the_conversation(small, monkeypatch):
