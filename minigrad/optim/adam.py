@@ -1,5 +1,6 @@
 """AdamW and Adam. They differ in what weight decay acts on."""
 
+from numbers import Real
 from typing import Any, Iterable, Mapping
 
 import kernels
@@ -47,29 +48,26 @@ class AdamW(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ):
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, {"amsgrad": amsgrad, "maximize": maximize, "lr": lr})
 
     def check_settings(self, group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        for name, in_range in (
-            ("lr", group["lr"] >= 0),
-            ("betas", 0 <= beta1 < 1 and 0 <= beta2 < 1),
-            ("eps", group["eps"] >= 0),
-            ("weight_decay", group["weight_decay"] >= 0),
-        ):
-            if not in_range:
-                raise ValueError(f"{self.name}: {name}={group[name]} is out of range")
+        self.check_at_least_0(group, "lr", "eps", "weight_decay")
+        betas = group["betas"]
+        pair = isinstance(betas, list | tuple) and len(betas) == 2
+        if not (pair and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas)):
+            raise ValueError(f"{self.name}: expected betas as two numbers of at least 0 and below 1, got {betas!r}")
 
     def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         decay = group["weight_decay"]
-        batches: dict[int, list[tuple]] = {}  # step number -> its parameters; usually all have taken equally many steps
+        batches: dict[tuple, list[tuple]] = {}  # a kernel call each: usually all parameters have one dtype and step number
         for p in params:
             state = self._state_of(p)
             state["step"] += 1
             gradient = p.grad.array if self.decoupled or not decay else p.grad.array + decay * p.array
-            batches.setdefault(state["step"], []).append((p.array, gradient, state["exp_avg"], state["exp_avg_sq"]))
-        for step, arrays in batches.items():
+            batch = batches.setdefault((state["step"], p.dtype, p.device), [])
+            batch.append((p.array, gradient, state["exp_avg"], state["exp_avg_sq"]))
+        for (step, _, _), arrays in batches.items():
             beta1, beta2 = group["betas"]
             kernels.serving(arrays[0][0]).adamw_step(
                 *map(list, zip(*arrays)),

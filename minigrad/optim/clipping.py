@@ -1,11 +1,13 @@
 """The gradients of many parameters at once: dropping them, and clipping their common norm."""
 
 import math
+from functools import reduce
 from typing import Iterable
 
 import numpy as np
 
 import kernels
+from minigrad.function import check_one_device
 from minigrad.tensor import Tensor
 
 
@@ -34,15 +36,19 @@ def clip_grad_norm_(
     tensors = [p.grad for p in parameters if p.grad is not None]
     if not tensors:
         return Tensor(np.zeros((), np.float32))
-    grads = [grad.array for grad in tensors]
-    kernel_set = kernels.serving(grads[0])
-    norm = kernel_set.global_norm(grads)
+    check_one_device("clip_grad_norm_", tensors)
+    xp = kernels.array_module(tensors[0].array)
+    dtypes = {grad.dtype for grad in tensors}
+    batches = [
+        [grad.array for grad in tensors if grad.dtype == dtype] for dtype in dtypes
+    ]  # a kernel takes arrays of one dtype
+    norm = reduce(xp.hypot, [kernels.serving(grads[0]).global_norm(grads) for grads in batches])
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(norm)}; they cannot be clipped")
-    xp = kernels.array_module(grads[0])
     factor = xp.minimum(max_norm / (norm + 1e-6), 1)
     if xp is not np or factor != 1:  # a GPU always scales, since reading the factor would wait for it
-        kernel_set.scale_arrays(grads, factor)
+        for grads in batches:
+            kernels.serving(grads[0]).scale_arrays(grads, factor)
         for grad in tensors:
             grad.changed()
-    return Tensor(xp.asarray(norm, grads[0].dtype))
+    return Tensor(xp.asarray(norm, np.result_type(*dtypes)))

@@ -36,7 +36,7 @@ class LRScheduler:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__}: expected an optimizer, got {type(optimizer).__name__}")
         for group in optimizer.param_groups:
-            if last_epoch >= 0 and "initial_lr" not in group:
+            if last_epoch != -1 and "initial_lr" not in group:
                 raise KeyError(
                     f"{type(self).__name__}: expected an optimizer with 'initial_lr' in its groups to continue from "
                     f"last_epoch={last_epoch}; load the optimizer's state first"
@@ -44,7 +44,7 @@ class LRScheduler:
             group.setdefault("initial_lr", group["lr"])
         self.optimizer, self.last_epoch = optimizer, last_epoch
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.step()
+        self._start()
 
     def get_lr(self) -> list[float]:
         """The learning rate of each group for step `last_epoch`; subclasses define it."""
@@ -53,19 +53,11 @@ class LRScheduler:
     def step(self) -> None:
         """Set the learning rates of the next step."""
         self.last_epoch += 1
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr()):
-            group["lr"] = lr
-
-    def restart(self) -> None:
-        """Begin again at step 0, from the base learning rates."""
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = lr
-        self.last_epoch = -1
-        self.step()
+        self._set_lr(self.get_lr())
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate of each group as it is now; the last step() set it."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        """The learning rate of each group that the last step() set."""
+        return self._last_lr
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer and functions."""
@@ -74,6 +66,37 @@ class LRScheduler:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a state_dict(). The optimizer's own state holds the learning rates."""
         vars(self).update(state_dict)
+
+    # ── for subclasses and SequentialLR ──
+
+    def _current_lr(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _set_lr(self, rates: Sequence[float]) -> None:
+        groups = self.optimizer.param_groups
+        if len(rates) != len(groups):
+            raise ValueError(
+                f"{type(self).__name__}: expected {len(rates)} parameter groups, as when it was made, got {len(groups)}; "
+                "make the scheduler after add_param_group()"
+            )
+        for group, lr in zip(groups, rates):
+            group["lr"] = lr
+        self._last_lr = self._current_lr()
+
+    def _start(self) -> None:
+        """The step before all others. To continue from a last_epoch, it keeps the learning rates of the optimizer."""
+        self._is_initial = True
+        self.step()
+        self._is_initial = False
+
+    def _take_over(self) -> None:
+        """Begin at step 0, after another scheduler."""
+        self.last_epoch = 0
+        self._set_lr(self.get_lr())
+
+    def _undo(self) -> None:
+        """Take back the count of the step that __init__ made."""
+        self.last_epoch -= 1
 
 
 class LambdaLR(LRScheduler):
@@ -97,19 +120,33 @@ class LambdaLR(LRScheduler):
         return {name: value for name, value in super().state_dict().items() if name != "lr_lambdas"}
 
 
-class StepLR(LRScheduler):
+class _Chainable(LRScheduler):
+    """Base of the schedulers that change the learning rate they find."""
+
+    def _take_over(self) -> None:
+        self._set_lr(self.base_lrs)
+        self.last_epoch = -1
+        self._start()
+
+    def _positive(self, name: str, value: float) -> None:
+        if not value > 0:
+            raise ValueError(f"{type(self).__name__}: expected {name} above 0, got {value}")
+
+
+class StepLR(_Chainable):
     """Multiply the learning rate by gamma every step_size steps."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
+        self._positive("step_size", step_size)
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        falls = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
-        return [lr * self.gamma if falls else lr for lr in self.get_last_lr()]
+        decays = self.last_epoch != 0 and self.last_epoch % self.step_size == 0
+        return [lr * self.gamma if decays else lr for lr in self._current_lr()]
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(_Chainable):
     """Multiply the learning rate by gamma at each of the milestones."""
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
@@ -117,10 +154,10 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr * self.gamma ** self.milestones.count(self.last_epoch) for lr in self.get_last_lr()]
+        return [lr * self.gamma ** self.milestones.count(self.last_epoch) for lr in self._current_lr()]
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(_Chainable):
     """Multiply the learning rate by gamma at every step."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1):
@@ -128,10 +165,10 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr * self.gamma if self.last_epoch > 0 else lr for lr in self.get_last_lr()]
+        return [lr if self._is_initial else lr * self.gamma for lr in self._current_lr()]
 
 
-class LinearLR(LRScheduler):
+class LinearLR(_Chainable):
     """A factor on the learning rate that goes from start_factor to end_factor in total_iters equal steps: a warm-up."""
 
     def __init__(
@@ -150,52 +187,59 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _factor(self, step: int) -> float:
-        return self.start_factor + (self.end_factor - self.start_factor) * step / self.total_iters
+        left = self.total_iters - step
+        return (self.start_factor * left + self.end_factor * step) / self.total_iters
 
     def get_lr(self) -> list[float]:
-        if self.last_epoch > self.total_iters:
-            return self.get_last_lr()
-        before = self._factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
-        return [lr * self._factor(self.last_epoch) / before for lr in self.get_last_lr()]
+        change = 1.0
+        if self.last_epoch == 0:
+            change = self.start_factor
+        elif self.last_epoch <= self.total_iters and not self._is_initial:
+            change = self._factor(self.last_epoch) / self._factor(self.last_epoch - 1)
+        return [lr * change for lr in self._current_lr()]
 
 
-class ConstantLR(LRScheduler):
+class ConstantLR(_Chainable):
     """A factor on the learning rate for the first total_iters steps, and none afterwards."""
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1):
-        if not 0 <= factor <= 1:
-            raise ValueError(f"ConstantLR: expected a factor between 0 and 1, got {factor}")
+        if not 0 < factor <= 1:
+            raise ValueError(f"ConstantLR: expected a factor above 0 and at most 1, got {factor}")
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
         if self.last_epoch == 0:
-            return [lr * self.factor for lr in self.get_last_lr()]
-        return [lr / self.factor if self.last_epoch == self.total_iters else lr for lr in self.get_last_lr()]
+            return [lr * self.factor for lr in self._current_lr()]
+        return [lr / self.factor if self.last_epoch == self.total_iters else lr for lr in self._current_lr()]
 
 
-class CosineAnnealingLR(LRScheduler):
+class CosineAnnealingLR(_Chainable):
     """Half a cosine from the base learning rate down to eta_min in T_max steps, then up again, and so on.
 
     Source: Loshchilov, Hutter 2016 (arXiv:1608.03983), eq. 5.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
+        self._positive("T_max", T_max)
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        if self.last_epoch == 0:
-            return self.get_last_lr()
-        height, height_before = (1 + math.cos(math.pi * (self.last_epoch - back) / self.T_max) for back in (0, 1))
+        if self._is_initial:
+            return self._current_lr()
         if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the step before was at the bottom, at eta_min
             half = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [lr + (base - self.eta_min) * half for lr, base in zip(self.get_last_lr(), self.base_lrs)]
-        return [self.eta_min + (lr - self.eta_min) * height / height_before for lr in self.get_last_lr()]
+            return [lr + (base - self.eta_min) * half for lr, base in zip(self._current_lr(), self.base_lrs)]
+        height, height_before = (1 + math.cos(math.pi * (self.last_epoch - back) / self.T_max) for back in (0, 1))
+        return [self.eta_min + (lr - self.eta_min) * height / height_before for lr in self._current_lr()]
 
 
 class SequentialLR(LRScheduler):
-    """One scheduler after the other: scheduler i + 1 takes over at milestones[i], and counts its steps from 0."""
+    """One scheduler after the other: scheduler i + 1 takes over at milestones[i], and counts its steps from 0.
+
+    As in PyTorch, a SequentialLR within another can only come first, and reaches its own milestones one step earlier.
+    """
 
     def __init__(
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int], last_epoch: int = -1
@@ -207,20 +251,34 @@ class SequentialLR(LRScheduler):
                 f"SequentialLR: expected one milestone between two schedulers, got {len(schedulers)} schedulers "
                 f"and {len(milestones)} milestones"
             )
-        if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
-            raise ValueError("SequentialLR: expected schedulers of the same optimizer")
+        for i, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(f"SequentialLR: expected schedulers, got {type(scheduler).__name__}")
+            if scheduler.optimizer is not optimizer:
+                raise ValueError("SequentialLR: expected schedulers of the same optimizer, got several optimizers")
+            if i and isinstance(scheduler, SequentialLR):
+                raise NotImplementedError(f"SequentialLR: expected a SequentialLR as the first scheduler only, got one at {i}")
         self.optimizer, self.last_epoch = optimizer, 0
-        self.base_lrs = schedulers[0].base_lrs
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        schedulers[0].restart()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        self._undo()
+        first = self.schedulers[bisect_right(self.milestones, 0)]
+        first._start()
+        self._last_lr = first.get_last_lr()
 
     def step(self) -> None:
         self.last_epoch += 1
         scheduler = self.schedulers[bisect_right(self.milestones, self.last_epoch)]
         if self.last_epoch in self.milestones:
-            scheduler.restart()
+            scheduler._take_over()
         else:
             scheduler.step()
+        self._last_lr = scheduler.get_last_lr()
+
+    def _undo(self) -> None:
+        for scheduler in self.schedulers:
+            scheduler._undo()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}

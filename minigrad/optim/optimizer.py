@@ -1,5 +1,6 @@
 """Optimizer: groups of parameters with their settings, and the state that an optimizer keeps for each parameter."""
 
+from numbers import Real
 from typing import Any, Callable, Iterable, Mapping
 
 import kernels
@@ -37,9 +38,12 @@ class Optimizer:
         self._refuse_options(options or {})
         if isinstance(params, Tensor):
             raise TypeError(f"{self.name}: expected an iterable of parameters, got one tensor; pass [tensor]")
+        if not isinstance(params, Iterable):
+            got = type(params).__name__
+            raise TypeError(f"{self.name}: expected an iterable of parameters, got {got}; pass model.parameters()")
         groups: list[Any] = list(params)
         if not groups:
-            raise ValueError(f"{self.name}: expected parameters, got no parameters at all")
+            raise ValueError(f"{self.name}: expected parameters, got none; pass model.parameters()")
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[int, dict[str, Any]] = {}
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
@@ -50,7 +54,15 @@ class Optimizer:
         raise NotImplementedError(f"{self.name}: update() is not defined")
 
     def check_settings(self, group: dict[str, Any]) -> None:
-        """Raise ValueError for a setting that is out of range; subclasses define it."""
+        """Raise TypeError or ValueError for a setting that is no number or out of range; subclasses define it."""
+
+    def check_at_least_0(self, group: dict[str, Any], *names: str) -> None:
+        """Raise TypeError or ValueError unless these settings are numbers of at least 0."""
+        for name in names:
+            value = group[name]
+            if not (isinstance(value, Real) and float(value) >= 0):
+                error = ValueError if isinstance(value, Real) else TypeError
+                raise error(f"{self.name}: expected {name} of at least 0, got {value!r}")
 
     # ── a step ──
 
@@ -68,7 +80,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            self._check(group)
+            self._check_names(group)
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
                 if p.grad.shape != p.shape:
@@ -82,6 +94,12 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group {"params": …, setting: …}, for example when a layer is no longer frozen."""
+        if not isinstance(param_group, Mapping):
+            got = type(param_group).__name__
+            raise TypeError(f'{self.name}: expected a group as a dict, got {got}; pass {{"params": parameters, …}}')
+        if "params" not in param_group:
+            got = ", ".join(map(repr, param_group)) or "an empty dict"
+            raise ValueError(f"{self.name}: expected a group with 'params', got {got}; add its parameters")
         params = param_group["params"]
         group = {**self.defaults, **param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
         self._check(group)
@@ -101,12 +119,15 @@ class Optimizer:
         return [p for group in self.param_groups for p in group["params"]]
 
     def _check(self, group: dict[str, Any]) -> None:
+        self._check_names(group)
+        self.check_settings(group)
+
+    def _check_names(self, group: dict[str, Any]) -> None:
         self._refuse_options(group)
         unknown = set(group) - set(self.defaults) - {"params", "initial_lr"} - IMPLEMENTATIONS - MISSING
         if unknown:
             allowed = ", ".join(self.defaults)
             raise ValueError(f"{self.name}: a group has {', '.join(sorted(unknown))}; it may set {allowed}")
-        self.check_settings(group)
 
     def _refuse_options(self, options: Mapping[str, Any]) -> None:
         for option in MISSING & set(options):
@@ -144,12 +165,19 @@ class Optimizer:
         """Continue from a state_dict() of an optimizer whose parameters had the same shapes and groups.
 
         Raises:
-            ValueError: if they had not, or if an entry is missing; the optimizer is then unchanged.
+            ValueError: if the shapes or groups differ, or if an entry is missing; the optimizer is then unchanged.
         """
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            got = list(state_dict) if isinstance(state_dict, Mapping) else type(state_dict).__name__
+            raise ValueError(f"{self.name}: expected a state with 'state' and 'param_groups', got {got}; pass state_dict()")
         params = self._parameters()
         sizes = [len(group["params"]) for group in self.param_groups]
-        if sizes != [len(group["params"]) for group in state_dict["param_groups"]]:
-            raise ValueError(f"{self.name}: this state is from an optimizer with other parameter groups")
+        saved_sizes = [len(group.get("params", ())) for group in state_dict["param_groups"]]
+        if sizes != saved_sizes:
+            raise ValueError(
+                f"{self.name}: expected a state with groups of {sizes} parameters, got groups of {saved_sizes}; "
+                "load it into an optimizer with the same groups"
+            )
         loaded = {}
         for number, values in state_dict["state"].items():
             if not 0 <= int(number) < len(params):

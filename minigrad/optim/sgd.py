@@ -14,10 +14,10 @@ class SGD(Optimizer):
     Args:
         params: parameters, or groups [{"params": […], "lr": …}, …] whose entries override the defaults.
         lr: learning rate.
-        momentum: share of the previous direction that stays in the next one.
-        dampening: share of the gradient that is left out of the next direction.
+        momentum: factor on the previous direction.
+        dampening: fraction by which momentum scales the gradient down.
         weight_decay: adds weight_decay · parameter to the gradient.
-        nesterov: step along the gradient plus momentum · direction, which is where the next step would begin.
+        nesterov: look ahead: add momentum · direction to the gradient.
         maximize: not implemented.
         foreach, differentiable, fused: accepted and without effect.
 
@@ -51,9 +51,7 @@ class SGD(Optimizer):
         super().__init__(params, defaults, {"maximize": maximize, "lr": lr})
 
     def check_settings(self, group: dict[str, Any]) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
-            if not group[name] >= 0:
-                raise ValueError(f"{self.name}: {name}={group[name]} is out of range")
+        self.check_at_least_0(group, "lr", "momentum", "weight_decay")
         if group["nesterov"] and not (group["momentum"] > 0 and group["dampening"] == 0):
             raise ValueError(f"{self.name}: nesterov=True needs a momentum above 0 and a dampening of 0")
 
