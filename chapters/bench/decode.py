@@ -88,7 +88,7 @@ ENTRIES = {  # a line of the table: the arguments of `decoding`
 
 def run(options: Namespace) -> None:
     print(limits())
-    with init.skipped():
+    with init.skip_init():
         gpt = GPT(GPTConfig.preset("gpt2"))
     megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}
     entries: dict[str, tuple] = {"reading": ("limit", bound, "reading")}

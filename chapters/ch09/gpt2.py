@@ -74,7 +74,7 @@ def load_gpt2(model: str | Path) -> GPT:
             f"{file.path} holds a head of its own, but config.json ties the head to the token table; "
             "set tie_word_embeddings to false to use the file's head"
         )
-    with nn.init.skipped(), mg.device("cpu"):  # the system allocates a page of memory only when we write to it
+    with nn.init.skip_init(), mg.device("cpu"):  # the system allocates a page of memory only when we write to it
         gpt = GPT(config)
     for name, parameter in gpt.named_parameters():
         array = parameter.array

@@ -114,7 +114,7 @@ def load_smollm2(path: str | Path | None = None) -> tuple[GPT, Tokenizer]:
     for stored in file.tensors:
         if stored not in expected:
             raise CheckpointError(f"{file.path} holds the tensor {stored[:60]}, which has no place in this GPT")
-    with nn.init.skipped(), mg.device("cpu"):
+    with nn.init.skip_init(), mg.device("cpu"):
         gpt = GPT(config)
     parameters = dict(gpt.named_parameters())
     heads = {"attn_q": config.n_head, "attn_k": config.n_kv_head or config.n_head}

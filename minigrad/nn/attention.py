@@ -84,7 +84,7 @@ class MultiheadAttention(Module):
             attn_mask: (L, S) or (N · H, L, S). Boolean: True hides a key, the opposite of F.scaled_dot_product_attention.
                 Float: added to the scores.
             average_attn_weights: return the mean of the heads' weights.
-            is_causal: says that attn_mask is causal; as in PyTorch the mask must be given too.
+            is_causal: hint that attn_mask is causal; the mask is still required and alone decides.
 
         Returns:
             The result, shaped like query, and the weights or None: (N, L, S), or (N, H, L, S) for each head. A query that sees
@@ -92,13 +92,10 @@ class MultiheadAttention(Module):
         """
         if is_causal and attn_mask is None:
             raise RuntimeError("MultiheadAttention: is_causal=True needs attn_mask too")
-        batched = query.ndim == 3
-        if not batched:
-            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-        same = (query is key and key is value) if batched else False
-        if batched and not self.batch_first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        batched, same = query.ndim == 3, query is key and key is value
+        query, key, value = (self._to_batch_first(x, batched) for x in (query, key, value))
+        if key_padding_mask is not None and not batched:
+            key_padding_mask = key_padding_mask.unsqueeze(0)
         if (
             query.ndim != 3
             or key.shape != value.shape
@@ -115,15 +112,21 @@ class MultiheadAttention(Module):
         weights = None
         if need_weights:
             scores = (q / math.sqrt(self.head_dim)) @ k.transpose(-1, -2)  # (N, H, L, S)
-            weights = F.dropout(attention_weights(scores, None, mask), dropout)
+            weights = F.dropout(attention_weights(scores, None, mask), dropout) if key.shape[1] else scores
             y = weights @ v
             weights = weights.mean(1) if average_attn_weights else weights
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         y = self.out_proj(y.transpose(1, 2).reshape(query.shape))  # (N, L, E)
-        if not batched:
-            return y.squeeze(0), None if weights is None else weights.squeeze(0)
-        return y if self.batch_first else y.transpose(0, 1), weights
+        if weights is not None and not batched:
+            weights = weights.squeeze(0)
+        return self._from_batch_first(y, batched), weights
+
+    def _to_batch_first(self, x, batched):
+        return x.unsqueeze(0) if not batched else x if self.batch_first else x.transpose(0, 1)
+
+    def _from_batch_first(self, y, batched):
+        return y.squeeze(0) if not batched else y if self.batch_first else y.transpose(0, 1)
 
     def _project(self, query, key, value, same):
         if same:  # self-attention: one product in place of three
@@ -154,7 +157,7 @@ class MultiheadAttention(Module):
         for mask in masks:
             if mask.dtype.kind not in "bf":
                 raise TypeError(f"MultiheadAttention: expected a boolean or float mask, got {mask.dtype}")
-        if not masks:
+        if not masks or not S:
             return None
         if all(mask.dtype == bool_ for mask in masks):
             hidden = masks[0] if len(masks) == 1 else masks[0] | masks[1]

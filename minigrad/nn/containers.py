@@ -1,5 +1,6 @@
 """Containers: modules in a sequence, in a list and in a dict."""
 
+import operator
 from typing import Any, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 
 from minigrad.nn.module import Module
@@ -10,7 +11,7 @@ class _Modules(Module):
 
     def _set(self, name: str, module: Module) -> None:
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds Modules, not {type(module).__name__}")
+            raise TypeError(f"{type(self).__name__}: expected Modules, got {type(module).__name__}")
         self._modules[name] = module
 
     def append(self, module: Module) -> Any:
@@ -20,17 +21,36 @@ class _Modules(Module):
 
     def extend(self, modules: Iterable[Module]) -> Any:
         """Add modules at the end."""
-        for module in modules:
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"{type(self).__name__}: expected an iterable of Modules, got {type(modules).__name__}")
+        for module in list(modules):
             self.append(module)
         return self
 
     def insert(self, index: int, module: Module) -> Any:
         """Add a module before number `index`."""
-        modules: list[Any] = list(self._modules.values())
+        if not -len(self) <= index <= len(self):
+            raise self._out_of_range(index)
+        modules: list[Any] = list(self)
         modules.insert(index, module)
-        for i, each in enumerate(modules):
-            self._set(str(i), each)
-        return self
+        return self._replace(modules)
+
+    def pop(self, index: int) -> Any:
+        """Remove a module, and return it."""
+        module = self[index]
+        del self[index]
+        return module
+
+    def _replace(self, modules: list[Any]) -> Any:
+        """Hold these modules in place of all others, named by number."""
+        self._modules.clear()
+        return self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> Any:
+        return type(self)().extend(self).extend(other)
+
+    def __iadd__(self, other: Iterable[Module]) -> Any:
+        return self.extend(other)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -46,20 +66,29 @@ class _Modules(Module):
     def __setitem__(self, i: int, module: Module) -> None:
         self._set(self._name(i), module)
 
-    def __delitem__(self, i: int) -> None:
-        del self._modules[self._name(i)]
-        modules: list[Any] = list(self._modules.values())
-        self._modules.clear()
-        self.extend(modules)
+    def __delitem__(self, i: Any) -> None:
+        modules: list[Any] = list(self)
+        del modules[i if isinstance(i, slice) else self._number(i)]
+        self._replace(modules)
 
     def _from(self, modules: dict[str, Module]) -> Any:
         container: Any = type(self)
         return container(modules)
 
     def _name(self, i: int) -> str:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"{type(self).__name__}: index {i} is out of range for {len(self)} modules")
-        return list(self._modules)[i]
+        return list(self._modules)[self._number(i)]
+
+    def _number(self, i: Any) -> int:
+        try:
+            number = operator.index(i)
+        except TypeError:
+            raise TypeError(f"{type(self).__name__}: expected an integer as index, got {i!r}") from None
+        if not -len(self) <= number < len(self):
+            raise self._out_of_range(number)
+        return number
+
+    def _out_of_range(self, i: int) -> IndexError:
+        return IndexError(f"{type(self).__name__}: index {i} is out of range for {len(self)} modules")
 
 
 class Sequential(_Modules):
@@ -71,6 +100,17 @@ class Sequential(_Modules):
         for name, module in named.items():
             self._set(str(name), module)
 
+    def __add__(self, other: Iterable[Module]) -> "Sequential":
+        return super().__add__(self._sequential(other))
+
+    def __iadd__(self, other: Iterable[Module]) -> "Sequential":
+        return super().__iadd__(self._sequential(other))
+
+    def _sequential(self, other: Any) -> "Sequential":
+        if not isinstance(other, Sequential):
+            raise ValueError(f"Sequential: expected a Sequential to add, got {type(other).__name__}; use extend()")
+        return other
+
     def forward(self, x: Any) -> Any:
         for module in self:
             x = module(x)
@@ -80,9 +120,9 @@ class Sequential(_Modules):
 class ModuleList(_Modules):
     """A list of modules that registers them; it has no forward()."""
 
-    def __init__(self, modules: Iterable[Module] = ()):
+    def __init__(self, modules: Iterable[Module] | None = None):
         super().__init__()
-        self.extend(modules)
+        self.extend(() if modules is None else modules)
 
     def _from(self, modules: dict[str, Module]) -> "ModuleList":
         return ModuleList(modules.values())
@@ -97,6 +137,8 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add modules, or replace those of the same names."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleDict: expected a dict or pairs of names and Modules, got {type(modules).__name__}")
         for name, module in dict(modules).items():
             self[name] = module
 

@@ -2,7 +2,9 @@
 
 import typing as _typing
 
-from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, relu, sigmoid, silu, softmax, tanh
+from minigrad.engine import TensorT
+from minigrad.ops import activations
+from minigrad.ops.activations import dropout, gelu, log_softmax, logsigmoid, sigmoid, silu, softmax, tanh
 from minigrad.ops.indexing import embedding, one_hot
 from minigrad.ops.llama import rms_norm, rotary, swiglu
 from minigrad.ops.losses import (
@@ -22,6 +24,14 @@ __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_en
 __all__ += ["kl_div", "l1_loss", "layer_norm", "linear", "log_softmax", "logsigmoid", "mse_loss", "nll_loss", "normalize"]
 __all__ += ["one_hot", "pad", "relu", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "silu", "softmax"]
 __all__ += ["swiglu", "tanh"]
+
+
+def relu(input: TensorT, inplace: bool = False) -> TensorT:
+    """max(x, 0), elementwise. inplace=True is not implemented."""
+    if inplace:
+        raise NotImplementedError("relu: inplace=True is not implemented; use the result")
+    return activations.relu(input)
+
 
 if not _typing.TYPE_CHECKING:
 

@@ -5,6 +5,8 @@ import typing as _typing
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
+import numpy as np
+
 import kernels
 from minigrad.engine import TensorBase, TensorT
 from minigrad.random import Generator, default_generator
@@ -13,8 +15,8 @@ _skipping = False
 
 
 @contextmanager
-def skipped() -> Iterator[None]:
-    """Inside `with nn.init.skipped():` nothing is drawn: random weights start as zeros, and their memory is not even touched.
+def skip_init() -> Iterator[None]:
+    """Inside `with nn.init.skip_init():` nothing is drawn: random weights start as zeros, and their memory is not even touched.
 
     Use it for a model whose parameters are loaded next, like torch.nn.utils.skip_init.
     """
@@ -26,7 +28,10 @@ def skipped() -> Iterator[None]:
         _skipping = before
 
 
-def _fill(tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) -> TensorT:
+def _fill(name: str, tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) -> TensorT:
+    if not isinstance(tensor, TensorBase) or tensor.dtype.kind != "f":
+        got = tensor.dtype if isinstance(tensor, TensorBase) else type(tensor).__name__
+        raise TypeError(f"{name}: expected a floating-point tensor, got {got}")
     if not _skipping:
         tensor.array[...] = kernels.to_device(draw(tensor.shape).astype(tensor.dtype), tensor.device)
         tensor.changed()
@@ -35,12 +40,16 @@ def _fill(tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) -> TensorT:
 
 def normal_(tensor: TensorT, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with normal numbers of this mean and standard deviation."""
-    return _fill(tensor, lambda shape: (generator or default_generator).numpy.standard_normal(shape) * std + mean)
+    if not std >= 0:
+        raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
+    return _fill("normal_", tensor, lambda shape: (generator or default_generator).numpy.standard_normal(shape) * std + mean)
 
 
 def uniform_(tensor: TensorT, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with uniform numbers in [a, b)."""
-    return _fill(tensor, lambda shape: (generator or default_generator).numpy.uniform(a, b, shape))
+    if not a <= b:
+        raise RuntimeError(f"uniform_: expected a of at most b, got a={a}, b={b}")
+    return _fill("uniform_", tensor, lambda shape: (generator or default_generator).numpy.uniform(a, b, shape))
 
 
 def kaiming_uniform_(
@@ -60,8 +69,8 @@ def kaiming_uniform_(
 
     Source: He et al. 2015 (arXiv:1502.01852), §2.2.
     """
-    above, below = _kaiming_variance("kaiming_uniform_", tensor, a, mode, nonlinearity)
-    bound = math.sqrt(3 * above / below)
+    numerator, denominator = _kaiming_variance("kaiming_uniform_", tensor, a, mode, nonlinearity)
+    bound = math.sqrt(3 * numerator / denominator)
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -73,8 +82,8 @@ def kaiming_normal_(
     generator: Generator | None = None,
 ) -> TensorT:
     """Fill with normal numbers of variance gain² / fan; the arguments are those of kaiming_uniform_."""
-    above, below = _kaiming_variance("kaiming_normal_", tensor, a, mode, nonlinearity)
-    return normal_(tensor, 0.0, math.sqrt(above / below), generator)
+    numerator, denominator = _kaiming_variance("kaiming_normal_", tensor, a, mode, nonlinearity)
+    return normal_(tensor, 0.0, math.sqrt(numerator / denominator), generator)
 
 
 def xavier_uniform_(tensor: TensorT, gain: float = 1.0, generator: Generator | None = None) -> TensorT:
@@ -82,42 +91,65 @@ def xavier_uniform_(tensor: TensorT, gain: float = 1.0, generator: Generator | N
 
     Source: Glorot, Bengio 2010, Understanding the difficulty of training deep feedforward neural networks, eq. 16.
     """
-    bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", tensor)))
+    bound = gain * math.sqrt(6 / (sum(_fans("xavier_uniform_", tensor)) or 1))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: TensorT, gain: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with normal numbers of variance gain² · 2 / (fan_in + fan_out).  tensor: (fan_out, fan_in)."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans("xavier_normal_", tensor))), generator)
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / (sum(_fans("xavier_normal_", tensor)) or 1)), generator)
 
 
 def trunc_normal_(
     tensor: TensorT, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator | None = None
 ) -> TensorT:
-    """Fill with normal numbers, drawing again each number outside [a, b]."""
-    if not a < b or not a - 10 * std < mean < b + 10 * std:
-        raise ValueError(f"trunc_normal_: expected a < b near the mean, got mean={mean}, std={std}, a={a}, b={b}")
+    """Fill with normal numbers within [a, b].
+
+    It draws candidates from a distribution that is easy to sample, and keeps each with probability density / (M · candidate
+    density), where M is the largest quotient of the two densities. If [a, b] holds much of the normal distribution, the
+    candidates are normal and only those outside are drawn again; otherwise they decay exponentially from the end nearest the
+    mean.
+
+    Source: Robert 1995, Simulation of truncated normal variables (arXiv:0907.4010), §2.
+    """
     rng = (generator or default_generator).numpy
+    low, high, sign = (a - mean) / (std or math.nan), (b - mean) / (std or math.nan), 1
+    if low + high < 0:  # mirrored, so that the mean is on the left
+        low, high, sign = -high, -low, -1
+    if not (0 < std < math.inf and low <= high and low < math.inf):
+        got = f"mean={mean}, std={std}, a={a}, b={b}"
+        raise RuntimeError(f"trunc_normal_: expected finite mean, std above 0 and a of at most b, got {got}")
+    rate = (low + math.hypot(low, 2)) / 2
+    likeliest = min(max(rate, low), high)  # where the quotient of the densities is largest
+
+    def candidates(count: int) -> tuple[Any, Any]:
+        """Standard normal or exponential numbers, and which of them to keep."""
+        if low < 0.5 and high - low > 1:
+            z = sign * rng.standard_normal(count)
+            return z, (low <= z) & (z <= high)
+        z = low - np.log1p(rng.random(count) * math.expm1(rate * (low - high))) / rate
+        return z, rng.random(count) < np.exp(((likeliest - rate) ** 2 - (z - rate) ** 2) / 2)
 
     def draw(shape: tuple[int, ...]) -> Any:
-        numbers = rng.standard_normal(shape) * std + mean
-        while (outside := (numbers < a) | (numbers > b)).any():
-            numbers[outside] = rng.standard_normal(outside.sum()) * std + mean
-        return numbers
+        numbers, pending = np.empty(shape), np.ones(shape, bool)
+        while pending.any():
+            z, accepted = candidates(int(pending.sum()))
+            numbers[pending], pending[pending] = z, ~accepted
+        return np.clip(sign * numbers * std + mean, a, b)
 
-    return _fill(tensor, draw)
+    return _fill("trunc_normal_", tensor, draw)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor on initial weights that keeps the variance of activations through a function.
+    """The factor on initial weights that preserves the variance of activations across a nonlinearity.
 
     param: the slope of a leaky ReLU below zero; 0.01 if None.
 
     >>> calculate_gain("relu") ** 2
     2.0000000000000004
     """
-    above, below = _squared_gain(nonlinearity, 0.01 if param is None else param)
-    return math.sqrt(above / below)
+    numerator, denominator = _squared_gain(nonlinearity, 0.01 if param is None else param)
+    return math.sqrt(numerator / denominator)
 
 
 def _squared_gain(nonlinearity: str, slope: float) -> tuple[float, float]:
@@ -138,11 +170,11 @@ def _fans(name: str, tensor: TensorBase) -> tuple[int, int]:
 
 
 def _kaiming_variance(name: str, tensor: TensorBase, slope: float, mode: str, nonlinearity: str) -> tuple[float, float]:
-    """gain² / fan as a fraction."""
-    above, below = _squared_gain(nonlinearity, slope)
+    """gain² / fan as a fraction; an empty tensor's fan of 0 counts as 1."""
+    numerator, denominator = _squared_gain(nonlinearity, slope)
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"{name}: expected mode 'fan_in' or 'fan_out', got {mode!r}")
-    return above, below * _fans(name, tensor)[mode == "fan_out"]
+    return numerator, denominator * (_fans(name, tensor)[mode == "fan_out"] or 1)
 
 
 def constant_(tensor: TensorT, val: float) -> TensorT:

@@ -3,6 +3,8 @@
 import math
 from typing import Any, Sequence
 
+import numpy as np
+
 from minigrad.devices import zeros
 from minigrad.dtypes import float32
 from minigrad.nn import functional as F
@@ -12,7 +14,9 @@ from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
 
-def _zeros(*shape: int, dtype: Any = None, device: Any = None) -> Parameter:
+def _zeros(name: str, *shape: int, dtype: Any = None, device: Any = None) -> Parameter:
+    if not all(isinstance(size, int | np.integer) and size >= 0 for size in shape):
+        raise ValueError(f"{name}: expected whole sizes of at least 0, got {shape}")
     return Parameter(zeros(shape, dtype or float32, device))
 
 
@@ -34,8 +38,8 @@ class Linear(Module):
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight = _zeros(out_features, in_features, dtype=dtype, device=device)
-        self.bias = _zeros(out_features, dtype=dtype, device=device) if bias else None
+        self.weight = _zeros("Linear", out_features, in_features, dtype=dtype, device=device)
+        self.bias = _zeros("Linear", out_features, dtype=dtype, device=device) if bias else None
         init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
         if self.bias is not None:
             bound = 1 / math.sqrt(in_features) if in_features else 0
@@ -68,7 +72,7 @@ class Embedding(Module):
         if padding_idx is not None:
             raise NotImplementedError("Embedding: padding_idx is not implemented; mask the targets of padding instead")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = _zeros(num_embeddings, embedding_dim, dtype=dtype, device=device)
+        self.weight = _zeros("Embedding", num_embeddings, embedding_dim, dtype=dtype, device=device)
         init.normal_(self.weight, generator=generator)
 
     def forward(self, input: Any) -> Tensor:
@@ -94,10 +98,13 @@ class LayerNorm(Module):
         dtype: Any = None,
     ):
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.eps = eps
-        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype, device=device)) if elementwise_affine else None
-        self.bias = _zeros(*self.normalized_shape, dtype=dtype, device=device) if elementwise_affine and bias else None
+        self.weight = _zeros("LayerNorm", *self.normalized_shape, dtype=dtype, device=device) if elementwise_affine else None
+        if self.weight is not None:
+            init.ones_(self.weight)
+        bias = bias and elementwise_affine
+        self.bias = _zeros("LayerNorm", *self.normalized_shape, dtype=dtype, device=device) if bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -120,9 +127,11 @@ class RMSNorm(Module):
         dtype: Any = None,
     ):
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.eps = eps
-        self.weight = init.ones_(_zeros(*self.normalized_shape, dtype=dtype, device=device)) if elementwise_affine else None
+        self.weight = _zeros("RMSNorm", *self.normalized_shape, dtype=dtype, device=device) if elementwise_affine else None
+        if self.weight is not None:
+            init.ones_(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)

@@ -2,12 +2,22 @@
 
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 
+import numpy as np
+
 import kernels
 from minigrad.hooks import RemovableHandle
 from minigrad.optim import zero_grads
 from minigrad.tensor import Tensor
 
 ModuleT = TypeVar("ModuleT", bound="Module")
+
+# Attributes of PyTorch's Module that minigrad's lacks. PyTorch refuses them as the names of parts; so does minigrad.
+PYTORCHS_ATTRIBUTES = frozenset(
+    "T_destination bfloat16 call_super_init compile dump_patches get_extra_state ipu mtia register_backward_hook "
+    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
+    "register_load_state_dict_pre_hook register_state_dict_post_hook register_state_dict_pre_hook set_extra_state "
+    "set_submodule share_memory to_empty type xpu".split()
+)
 
 
 class Parameter(Tensor):
@@ -71,7 +81,7 @@ class Module:
         if home is None and value is None:
             home = next((h for h in holders if name in h), None)
         if home is None:
-            for holder, expected in ((self._parameters, "Parameter"), (self._modules, "Module")):
+            for holder, expected in ((self._parameters, "Parameter"), (self._modules, "Module"), (self._buffers, "tensor")):
                 if name in holder:
                     raise TypeError(f"{name}: expected a {expected} or None, got {type(value).__name__}")
             return object.__setattr__(self, name, value)
@@ -124,9 +134,11 @@ class Module:
     add_module = register_module
 
     def _check_new_name(self, caller: str, name: str, holder: dict) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"{caller}: expected a string as name, got {name!r}")
         if name == "" or "." in name:
             raise KeyError(f"{caller}: expected a name without dots, got {name!r}")
-        if hasattr(self, name) and name not in holder:
+        if name not in holder and (hasattr(self, name) or name in PYTORCHS_ATTRIBUTES):
             raise KeyError(f"{caller}: {type(self).__name__} has another attribute {name!r}")
 
     def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
@@ -246,6 +258,8 @@ class Module:
 
     def train(self: ModuleT, mode: bool = True) -> ModuleT:
         """Switch every module to training (dropout on) or, with mode=False, to evaluation."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"train: expected True or False as mode, got {mode!r}")
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
@@ -267,11 +281,16 @@ class Module:
     def to(self: ModuleT, *targets: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> ModuleT:
         """Move every parameter and buffer, in place, to a device ("cpu", "cuda", "emulator") and/or a float dtype.
 
-        non_blocking is accepted and without effect.
+        A tensor stands for its device and dtype. non_blocking is accepted and without effect.
         """
-        targets = (*targets, *(target for target in (device, dtype) if target is not None))
-        devices = [target for target in targets if isinstance(target, str) and target in kernels.DEVICES]
-        dtypes = [target for target in targets if target not in devices]
+        settings: list[Any] = [device, dtype]
+        for target in targets:
+            settings += [target.device, target.dtype] if isinstance(target, Tensor) else [target]
+        devices = [target for target in settings if isinstance(target, str) and target in kernels.DEVICES]
+        dtypes = [target for target in settings if target is not None and target not in devices]
+        for target in dtypes:
+            if Tensor(np.zeros(0)).to(target).dtype.kind != "f":
+                raise TypeError(f"{type(self).__name__}.to: expected a floating-point dtype, got {target}")
         for module in self.modules():
             for _, tensor in module._tensors():
                 moved = tensor.detach().to(*devices)
@@ -328,6 +347,9 @@ class Module:
         Raises:
             RuntimeError: before anything is changed, for a wrong shape or, if strict, a wrong name.
         """
+        if not isinstance(state_dict, Mapping):
+            got = type(state_dict).__name__
+            raise TypeError(f"load_state_dict: expected a dict of tensors, got {got}; pass the result of state_dict()")
         own = self.state_dict()
         for name, value in state_dict.items():
             if not hasattr(value, "dtype"):
@@ -338,15 +360,16 @@ class Module:
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:
-            problems.append("missing " + _first_names(missing))
+            problems.append("no " + _first_names(missing))
         if strict and unexpected:
-            problems.append("unexpected " + _first_names(unexpected))
+            problems.append("an unexpected " + _first_names(unexpected))
         misshapen = next((name for name in common_names if tuple(state_dict[name].shape) != own[name].shape), None)
         if misshapen is not None:
             shape = tuple(state_dict[misshapen].shape)
-            problems.append(f"{misshapen} has shape {shape} in the file but {own[misshapen].shape} in the model")
+            problems.append(f"{misshapen} of shape {shape} in place of {own[misshapen].shape}")
         if problems:
-            raise RuntimeError(f"cannot load this state into {type(self).__name__}: {'; '.join(problems)}")
+            expected = f"the names and shapes of {type(self).__name__}"
+            raise RuntimeError(f"load_state_dict: expected {expected}, got a state with {', '.join(problems)}")
         if assign:
             self._assign(state_dict)
             return LoadResult(missing, unexpected)
