@@ -7,10 +7,10 @@ import numpy as np
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function, check_one_device
 from minigrad.ops.activations import logsigmoid
-from minigrad.ops.arithmetic import abs, add, div, exp, log, mul, neg, sub
+from minigrad.ops.arithmetic import abs, add, div, exp, mul, neg, sub
 from minigrad.ops.comparisons import eq
 from minigrad.ops.indexing import gather, masked_fill
-from minigrad.ops.operands import check_ids, in_float32, need_float
+from minigrad.ops.operands import broadcast, check_ids, in_float32, need_float
 from minigrad.ops.reductions import mean, sum
 from minigrad.ops.shape import permute, reshape, squeeze, transpose, unsqueeze
 
@@ -31,11 +31,11 @@ class CrossEntropy(Function):
 
 
 class MeanOverTargets(Function):
-    """The sum of the losses, divided by the number of targets that are not ignored."""
+    """The sum of the losses, divided by the number of targets that are not ignored; NaN without any targets."""
 
     @staticmethod
     def forward(ctx, losses, targets, ignore_index):
-        count = ctx.xp.maximum((targets != ignore_index).sum(), 1).astype(losses.dtype)
+        count = ctx.xp.maximum((targets != ignore_index).sum(), 1 if targets.size else ctx.xp.nan).astype(losses.dtype)
         ctx.save(losses.shape, count)
         return losses.sum() / count
 
@@ -80,6 +80,7 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: expected label_smoothing between 0 and 1, got {label_smoothing}")
     _check_tensors("cross_entropy", input, target)
+    need_float("cross_entropy", input)
     if target.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: targets must be class indices (integers), got {target.dtype}")
     expected = () if input.ndim == 1 else (*input.shape[:1], *input.shape[2:])
@@ -93,7 +94,7 @@ def cross_entropy(
     if isinstance(flat, np.ndarray):
         check_ids(flat[flat != ignore_index], classes, "cross_entropy: target class")
     settings = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    losses = CrossEntropy.apply(reshape(rows, -1, classes), flat, settings)  # (R,)
+    losses = CrossEntropy.apply(reshape(rows, flat.size, classes), flat, settings)  # (R,)
     if reduction == "mean":
         return MeanOverTargets.apply(losses, flat, ignore_index)
     return sum(losses) if reduction == "sum" else reshape(losses, target.shape)
@@ -111,6 +112,7 @@ def nll_loss(
     """−input[target].  input: log-probabilities, (R, V), target: (R,); the other arguments are those of cross_entropy."""
     _check_settings("nll_loss", reduction, weight=weight, size_average=size_average, reduce=reduce)
     _check_tensors("nll_loss", input, target)
+    need_float("nll_loss", input)
     if input.ndim != 2 or target.shape != input.shape[:1]:
         raise RuntimeError(f"nll_loss: expected input (R, V) and target (R,), got {input.shape} and {target.shape}")
     ignored = eq(target, ignore_index)
@@ -126,7 +128,7 @@ def mse_loss(
 ) -> TensorT:
     """(input − target)², averaged, summed, or element by element (reduction "none")."""
     _check_settings("mse_loss", reduction, size_average=size_average, reduce=reduce)
-    _check_shapes("mse_loss", input, target)
+    _check_pair("mse_loss", input, target)
     if input.dtype.kind != "f" and target.dtype.kind != "f":
         need_float("mse_loss", input)
     difference = sub(input, target)
@@ -139,6 +141,7 @@ def l1_loss(
     """|input − target|, averaged, summed, or element by element (reduction "none")."""
     _check_settings("l1_loss", reduction, size_average=size_average, reduce=reduce)
     _check_pair("l1_loss", input, target)
+    need_float("l1_loss", input)
     return _reduced(abs(sub(input, target)), reduction)
 
 
@@ -173,24 +176,29 @@ def binary_cross_entropy(
     reduce: None = None,
     reduction: str = "mean",
 ) -> TensorT:
-    """−(target ln input + (1 − target) ln(1 − input)): the cost of probabilities `input` for classes 1 and 0.
+    """−(target ln input + (1 − target) ln(1 − input)), where input is the predicted probability of class 1.
 
     Args:
         input: probabilities, of any shape.
         target: the same shape and dtype; usually 0 or 1.
-        weight: factor on each element's loss; broadcast.
+        weight: factor on each element's loss; broadcast to the shape of input.
         size_average, reduce: not implemented.
         reduction: "mean", "sum" or "none".
 
     Raises:
-        RuntimeError: for an input outside 0…1 (on the CPU).
+        RuntimeError: for an input or target that is NaN or outside 0…1 (on the CPU).
     """
     _check_settings("binary_cross_entropy", reduction, size_average=size_average, reduce=reduce)
     _check_pair("binary_cross_entropy", input, target)
     need_float("binary_cross_entropy", input, target)
-    if isinstance(input.array, np.ndarray) and ((input.array < 0) | (input.array > 1)).any():
-        raise RuntimeError("binary_cross_entropy: expected probabilities between 0 and 1; pass logits to …_with_logits")
-    return _reduced(_weighted(BinaryCrossEntropy.apply(input, target), weight), reduction)
+    for role, array, advice in (
+        ("input", input.array, "pass logits to binary_cross_entropy_with_logits"),
+        ("target", target.array, "pass the probability of class 1"),
+    ):
+        if isinstance(array, np.ndarray) and not (wrong := array[~((array >= 0) & (array <= 1))]).size == 0:
+            raise RuntimeError(f"binary_cross_entropy: expected {role} between 0 and 1, got {wrong[0]}; {advice}")
+    losses = BinaryCrossEntropy.apply(input, target)
+    return _reduced(_weighted("binary_cross_entropy", losses, weight), reduction)
 
 
 @in_float32
@@ -214,8 +222,25 @@ def binary_cross_entropy_with_logits(
     # ln σ(−x) = ln σ(x) − x, so the loss −t ln σ(x) − (1 − t) ln σ(−x) is (1 − t) x − ln σ(x).
     log_likelihood = logsigmoid(input)
     if pos_weight is not None:
-        log_likelihood = mul(log_likelihood, add(mul(sub(pos_weight, 1), target), 1))  # 1 where t = 0, pos_weight where t = 1
-    return _reduced(_weighted(neg(add(mul(input, sub(target, 1)), log_likelihood)), weight), reduction)
+        factor = add(mul(sub(pos_weight, 1), target), 1)  # 1 where t = 0, pos_weight where t = 1
+        log_likelihood = _weighted(name, log_likelihood, factor)
+    return _reduced(_weighted(name, neg(add(mul(input, sub(target, 1)), log_likelihood)), weight), reduction)
+
+
+class XLogX(Function):
+    # y = x ln x, and 0 at x = 0.
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return ctx.xp.where(x == 0, x, x * ctx.xp.log(x))
+
+    # dx = dy (ln x + 1). At x = 0 the slope is infinite; PyTorch's gradient there is NaN.
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return ctx.xp.where(x == 0, dy.dtype.type("nan"), dy * (ctx.xp.log(x) + 1))
 
 
 @in_float32
@@ -239,8 +264,11 @@ def kl_div(
     _check_settings("kl_div", reduction, ("mean", "sum", "none", "batchmean"), size_average=size_average, reduce=reduce)
     _check_tensors("kl_div", input, target)
     need_float("kl_div", input, target)
-    log_of_target = target if log_target else log(masked_fill(target, eq(target, 0), 1.0))  # 0 ln 0 counts as 0
-    losses = neg(mul(sub(input, log_of_target), exp(target) if log_target else target))
+    losses: TensorT
+    if log_target:
+        losses = neg(mul(sub(input, target), exp(target)))
+    else:
+        losses = sub(XLogX.apply(target), mul(input, target))
     if reduction == "batchmean":
         return div(sum(losses), input.shape[0] if input.ndim else 1)
     return _reduced(losses, reduction)
@@ -250,17 +278,19 @@ def _reduced(losses: TensorT, reduction: str) -> TensorT:
     return losses if reduction == "none" else sum(losses) if reduction == "sum" else mean(losses)
 
 
-def _weighted(losses: TensorT, weight: TensorBase | None) -> TensorT:
-    return losses if weight is None else mul(losses, weight)
+def _weighted(name: str, losses: TensorT, weight: TensorBase | None) -> TensorT:
+    if weight is None:
+        return losses
+    if not isinstance(weight, TensorBase):
+        raise TypeError(f"{name}: expected a tensor as weight, got {type(weight).__name__}; convert it with tensor(…)")
+    if broadcast(name, weight.shape, losses.shape) != losses.shape:
+        raise RuntimeError(f"{name}: expected a weight that broadcasts to {losses.shape}, got shape {weight.shape}")
+    return mul(losses, weight)
 
 
 def _check_pair(name: str, input: Any, target: Any) -> None:
-    """Raise unless input and target are tensors of one shape on one device, and input holds floats."""
+    """Raise unless input and target are tensors of one shape on one device."""
     _check_tensors(name, input, target)
-    _check_shapes(name, input, target)
-
-
-def _check_shapes(name: str, input: TensorBase, target: TensorBase) -> None:
     if input.shape != target.shape:
         raise RuntimeError(f"{name}: shapes {input.shape} and {target.shape} must agree")
 
@@ -279,4 +309,3 @@ def _check_tensors(name: str, input: Any, target: Any) -> None:
         if not isinstance(t, TensorBase):
             raise TypeError(f"{name}: {role} must be a tensor, got {type(t).__name__}; convert it with tensor(…)")
     check_one_device(name, (input, target))
-    need_float(name, input)

@@ -320,6 +320,23 @@ def test_assigning_a_state_takes_its_tensors():
     assert layer.weight.requires_grad and not layer.bias.requires_grad
 
 
+def test_kl_div_of_a_target_of_zero():
+    grads = []
+    for t in (mg, torch):
+        x, target = t.tensor([-1.0, -2.0], requires_grad=True), t.tensor([0.0, 0.5], requires_grad=True)
+        loss = t.nn.functional.kl_div(x, target, reduction="sum")
+        loss.backward()
+        grads.append([loss.item(), *x.grad.tolist(), *target.grad.tolist()])
+    np.testing.assert_allclose(*grads, rtol=1e-6)
+    assert np.isnan(grads[0][3])
+
+
+def test_the_mean_without_targets_is_nan():
+    for loss in (F.cross_entropy, F.nll_loss):
+        assert np.isnan(loss(mg.ones(0, 5), mg.ones(0).long()).item())
+    assert F.cross_entropy(mg.ones(0, 5), mg.ones(0).long(), reduction="sum").item() == 0
+
+
 def names_after_changes(t):
     """The modules of containers that grow and shrink."""
     n = t.nn
@@ -372,7 +389,16 @@ def test_to_takes_keywords():
 @pytest.mark.parametrize(
     "act, error, words",
     [
-        (lambda: F.binary_cross_entropy(mg.tensor([2.0]), mg.tensor([1.0])), RuntimeError, "between 0 and 1; pass logits"),
+        (lambda: F.binary_cross_entropy(mg.tensor([2.0]), mg.tensor([1.0])), RuntimeError, "input between 0 and 1, got 2.0"),
+        (lambda: F.binary_cross_entropy(mg.tensor([np.nan]), mg.ones(1)), RuntimeError, "input between 0 and 1, got nan"),
+        (lambda: F.binary_cross_entropy(mg.ones(1), mg.tensor([-1.0])), RuntimeError, "target between 0 and 1, got -1.0"),
+        (lambda: F.binary_cross_entropy(mg.ones(3), mg.ones(3), mg.ones(2, 3)), RuntimeError, r"broadcasts to \(3,\)"),
+        (
+            lambda: F.binary_cross_entropy_with_logits(mg.ones(1), mg.ones(1), pos_weight=mg.ones(3)),
+            RuntimeError,
+            r"expected a weight that broadcasts to \(1,\), got shape \(3,\)",
+        ),
+        (lambda: unchecked.nn.functional.mse_loss(mg.ones(1), np.ones(1)), TypeError, "target must be a tensor, got ndarray"),
         (lambda: F.binary_cross_entropy(mg.ones(2), mg.ones(3)), RuntimeError, r"shapes \(2,\) and \(3,\)"),
         (lambda: F.binary_cross_entropy_with_logits(mg.ones(2), mg.tensor([0, 1])), TypeError, "floating-point"),
         (lambda: F.kl_div(mg.ones(2), mg.ones(2), reduction="batch"), ValueError, "'batchmean', got 'batch'"),
