@@ -1,5 +1,6 @@
 """The switches that listings look up under torch.backends: other devices, and the precision of a GPU's matrix products."""
 
+import typing as _typing
 from typing import Any
 
 from minigrad.devices import get_float32_matmul_precision, set_float32_matmul_precision
@@ -48,3 +49,8 @@ class _CUDA:
 
 
 mps, cudnn, cuda = _Absent(), _CuDNN(), _CUDA()
+
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise AttributeError(f"minigrad.backends has no {name!r}; it has cuda, cudnn and mps")

@@ -23,6 +23,9 @@ _MOST_LEVELS = 100
 def save(obj: Any, f: PathLike) -> None:
     """Write tensors to a .safetensors file, atomically.
 
+    load() returns Parameters and tensors that require grad as plain tensors that do not, and an OrderedDict as a dict, whereas
+    PyTorch's keeps them as they are. Nothing changes for a state_dict(), whose tensors are plain in both libraries.
+
     Args:
         obj: a tensor, or dicts, lists and tuples of tensors, numbers, strings, booleans and None. Keys are strings or integers.
             Two names for one tensor (tied weights) are stored twice.
@@ -30,7 +33,7 @@ def save(obj: Any, f: PathLike) -> None:
 
     Raises:
         TypeError: for anything else, before a file is written.
-        CheckpointError: if the file cannot be written.
+        CheckpointError: if the file cannot be written, or cannot hold a tensor's name or shape.
     """
     if not isinstance(f, str | os.PathLike):
         raise TypeError(f"save: expected a path, got {type(f).__name__}")

@@ -33,6 +33,7 @@ DTYPES |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "
 WIDTHS = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}  # bytes of a number
 WIDTHS |= {"BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}  # NumPy lacks these
 MOST_HEADER = 4 << 20  # bytes; GPT-2 XL's header has 60,000, and in memory parsed JSON takes twenty times its length
+MOST_AXES = 8  # of a tensor
 CHECKSUM, CRC = "minigrad.checksum", "minigrad-crc32:"  # name and beginning of the metadata's entry
 WHY_NO_PICKLES = (
     "so it was not loaded: unpickling can run any code that its author put in; use the same model's model.safetensors"
@@ -80,11 +81,13 @@ def save(path: PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 
     Raises:
         TypeError: if metadata does not map strings to strings, before anything is written.
-        CheckpointError: if the file cannot be written, or cannot hold a dtype.
+        CheckpointError: if the file cannot be written, or cannot hold a dtype, a name or a shape.
     """
     for key, value in (metadata or {}).items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise TypeError(f"save: metadata must map strings to strings, got {key!r}: {type(value).__name__}")
+    if "__metadata__" in tensors:
+        raise CheckpointError("save: expected a tensor name other than '__metadata__', which the format reserves; rename it")
     arrays = {name: v.array if isinstance(v, TensorBase) else np.asarray(v) for name, v in tensors.items()}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # the widest first, so all are aligned
     write_atomically(path, _file_pieces(arrays, metadata))
@@ -98,6 +101,8 @@ def _file_pieces(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None) 
     for name, array in arrays.items():
         if array.dtype not in names:
             raise CheckpointError(f"save: {name} has dtype {array.dtype}, which a .safetensors file cannot hold")
+        if array.ndim > MOST_AXES:
+            raise CheckpointError(f"save: expected at most {MOST_AXES} axes, got {array.ndim} in {name}; reshape it first")
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     crc = checksum(header)
@@ -171,7 +176,7 @@ def read_header(path: PathLike) -> tuple[dict[str, Entry], dict[str, str]]:
         with open(path, "rb") as file:
             return _checked_header(path, file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no file {path}") from error
+        raise CheckpointError(f"load: expected a file, found none at {path}; check the path") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
@@ -233,7 +238,7 @@ def _entry(path: str, name: str, fields: Any, begin: int, size: int) -> Entry:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise wrong(f"has the unknown dtype {short(dtype)}")
-    if not are_sizes(shape, size) or len(shape) > 8:
+    if not are_sizes(shape, size) or len(shape) > MOST_AXES:
         raise wrong(f"has the impossible shape {short(shape)}")
     if not are_sizes(offsets, size - begin) or len(offsets) != 2:
         raise wrong(f"lies at {short(offsets)}, outside the {size - begin:,} bytes of data")

@@ -3,6 +3,7 @@
 import configparser
 import json
 import math
+import operator
 import pickle
 import warnings
 import zipfile
@@ -23,6 +24,7 @@ from minigrad.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -136,6 +138,26 @@ class Stream(IterableDataset):
         return iter(range(5))
 
 
+class Squares(Dataset):
+    """Gives the examples of a batch at once."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return index * index
+
+    def __getitems__(self, indices):
+        return [index * index + 100 for index in indices]
+
+
+def test_a_data_set_gives_a_whole_batch():
+    assert [batch.tolist() for batch in DataLoader(Squares(), batch_size=2)] == [[100, 101], [104, 109], [116]]
+    assert list(DataLoader(Squares(), batch_size=None)) == [0, 1, 4, 9, 16]
+    assert next(iter(DataLoader(Subset(Squares(), [3, 4]), batch_size=2))).tolist() == [109, 116]
+    assert next(iter(DataLoader(Subset(TensorDataset(mg.arange(5)), [3, 4]), batch_size=2)))[0].tolist() == [3, 4]
+
+
 def test_a_stream():
     assert [batch.tolist() for batch in DataLoader(Stream(), batch_size=2)] == [[0, 1], [2, 3], [4]]
     assert list(DataLoader(Stream(), batch_size=None)) == [0, 1, 2, 3, 4]
@@ -152,6 +174,16 @@ def test_a_stream():
         (lambda: default_collate([mg.ones(2), mg.ones(3)]), RuntimeError, r"one shape, got \(2,\) and \(3,\); pad"),
         (lambda: default_collate([[1], [1, 2]]), RuntimeError, "one length"),
         (lambda: default_collate([object()]), TypeError, "got object; pass a collate_fn"),
+        (lambda: default_collate([]), ValueError, "at least one example, got none"),
+        (lambda: default_collate([mg.tensor(3), 4]), TypeError, "examples of one kind, got Tensor and int; pass a collate_fn"),
+        (lambda: default_collate([1, "a"]), TypeError, "examples of one kind, got int and str"),
+        (lambda: default_collate([1.5, None]), TypeError, "examples of one kind, got float and NoneType"),
+        (lambda: default_collate([(1, 2), 3]), TypeError, "examples of one kind, got tuple and int"),
+        (lambda: default_collate([{"a": 1}, {"b": 1}]), KeyError, "expected 'a' in every example"),
+        (lambda: unchecked.utils.data.DataLoader(i for i in range(5)), TypeError, "with __getitem__, .* got generator"),
+        (lambda: len(DataLoader(Stream())), TypeError, "a data set or sampler with a length, but object of type 'Stream'"),
+        (lambda: TensorDataset(mg.tensor(3)), TypeError, r"tensors of at least one axis, got shape \(\)"),
+        (lambda: ConcatDataset([range(3)])[0:2], TypeError, "an integer index, got slice"),  # type: ignore
         (lambda: TensorDataset(mg.ones(2), mg.ones(3)), ValueError, "equal first size, got 2, 3"),
         (lambda: ConcatDataset([]), ValueError, "got none"),
         (lambda: ConcatDataset([range(3)])[3], IndexError, "index 3 is out of range for 3 examples"),  # type: ignore
@@ -264,7 +296,9 @@ def test_a_damaged_description_is_refused(tmp_path):
         (lambda path: unchecked.save({}, open(path, "wb")), TypeError, "expected a path, got BufferedWriter"),
         (lambda path: unchecked.load(3), TypeError, "expected a path, got int"),
         (lambda path: unchecked.load(path, map_location=print), NotImplementedError, "a device as map_location"),
-        (lambda path: mg.load(path), serialization.CheckpointError, "there is no file"),
+        (lambda path: mg.load(path), serialization.CheckpointError, "load: expected a file, found none at .*; check the path"),
+        (lambda path: mg.save({"__metadata__": mg.ones(1)}, path), serialization.CheckpointError, "other than '__metadata__'"),
+        (lambda path: mg.save(mg.ones(*[1] * 9), path), serialization.CheckpointError, "at most 8 axes, got 9 in tensor"),
     ],
 )
 def test_what_files_refuse(tmp_path, act, error, words):
@@ -311,6 +345,13 @@ def test_backends():
     assert mg.get_float32_matmul_precision() == "highest"
     with pytest.raises(AttributeError):
         mg.backends.cuda.matmul.allow_bf16 = True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["backends.mkl", "utils.checkpoint", "nn.utils.parameters_to_vector"])
+def test_missing_names_say_so(name):
+    module, _, attribute = name.rpartition(".")
+    with pytest.raises(AttributeError, match=f"minigrad.{module} has no '{attribute}'; it has"):
+        getattr(operator.attrgetter(module)(mg), attribute)
 
 
 def test_compile_returns_what_it_is_given_and_says_so():

@@ -23,8 +23,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
     >>> default_collate([(1, "a"), (2, "b")])
     [tensor([1, 2]), ('a', 'b')]
     """
+    if not len(batch):
+        raise ValueError("default_collate: expected at least one example, got none")
     first = batch[0]
     if isinstance(first, Tensor):
+        _check_kind(batch, Tensor)
         shapes = {example.shape for example in batch}
         if len(shapes) > 1:
             raise RuntimeError(
@@ -33,17 +36,22 @@ def default_collate(batch: Sequence[Any]) -> Any:
             )
         return stack(batch)
     if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf":
+        _check_kind(batch, (Tensor, np.ndarray, np.generic, int, float))
         return default_collate([as_tensor(example) for example in batch])
-    if isinstance(first, float):
-        return tensor(batch, dtype=float64)
-    if isinstance(first, int):
-        return tensor(batch)
+    if isinstance(first, int | float):
+        _check_kind(batch, (int, float))
+        return tensor(batch, dtype=float64 if isinstance(first, float) else None)
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, Mapping):
+        _check_kind(batch, Mapping)
+        missing = next((key for key in first if not all(key in example for example in batch)), None)
+        if missing is not None:
+            raise KeyError(f"default_collate: expected {missing!r} in every example, got some without; pass a collate_fn")
         joined = {key: default_collate([example[key] for example in batch]) for key in first}
         return _like(first, joined)
     if isinstance(first, Sequence):
+        _check_kind(batch, Sequence)
         if any(len(example) != len(first) for example in batch):
             raise RuntimeError("default_collate: expected examples of one length, got several; pad them in a collate_fn")
         columns = [default_collate(column) for column in zip(*batch)]
@@ -52,6 +60,14 @@ def default_collate(batch: Sequence[Any]) -> Any:
         f"default_collate: expected tensors, arrays, numbers, strings, dicts or lists, got {type(first).__name__}; "
         "pass a collate_fn"
     )
+
+
+def _check_kind(batch: Sequence[Any], kind: Any) -> None:
+    """Raise TypeError unless every example of the batch is of the kind of the first."""
+    others = [type(example).__name__ for example in batch if not isinstance(example, kind)]
+    if others:
+        got = f"{type(batch[0]).__name__} and {others[0]}"
+        raise TypeError(f"default_collate: expected examples of one kind, got {got}; pass a collate_fn")
 
 
 def default_convert(data: Any) -> Any:
@@ -81,7 +97,8 @@ class DataLoader:
         for x, y in DataLoader(dataset, batch_size=32, shuffle=True): …
 
     Args:
-        dataset: gives example i as dataset[i], and has a length; or an IterableDataset.
+        dataset: gives example i as dataset[i], and has a length; or an IterableDataset. If it defines __getitems__(indices),
+            which gives the list of a batch's examples, this is called instead.
         batch_size: examples in a batch. None passes every example on by itself.
         shuffle: visit the examples in a new random order each time. A seed gives another order than in PyTorch.
         sampler: yields the indices to visit, in place of shuffle.
@@ -123,6 +140,11 @@ class DataLoader:
             raise ValueError(f"DataLoader: expected num_workers of at least 0, got {num_workers}")
         if num_workers and worker_init_fn is not None:
             raise NotImplementedError("DataLoader: worker_init_fn is not implemented; there are no worker processes")
+        if not isinstance(dataset, IterableDataset) and not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                f"DataLoader: expected a data set with __getitem__, or an IterableDataset, got {type(dataset).__name__}; "
+                "pass a list of the examples"
+            )
         if isinstance(dataset, IterableDataset) and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError("DataLoader: an IterableDataset has its own order; leave out shuffle, sampler and batch_sampler")
         if sampler is not None and shuffle:
@@ -142,11 +164,18 @@ class DataLoader:
         self.collate_fn = collate_fn or (default_convert if batch_sampler is None else default_collate)
 
     def __iter__(self) -> Iterator[Any]:
-        look_up = (lambda example: example) if isinstance(self.dataset, IterableDataset) else self.dataset.__getitem__
+        stream = isinstance(self.dataset, IterableDataset)
+        look_up = (lambda example: example) if stream else self.dataset.__getitem__
         if self.batch_sampler is None:
             return (self.collate_fn(look_up(index)) for index in self.sampler)
-        return (self.collate_fn([look_up(index) for index in indices]) for indices in self.batch_sampler)
+        look_up_all = lambda indices: [look_up(index) for index in indices]
+        if not stream and hasattr(self.dataset, "__getitems__"):
+            look_up_all = self.dataset.__getitems__
+        return (self.collate_fn(look_up_all(indices)) for indices in self.batch_sampler)
 
     def __len__(self) -> int:
         sized: Any = self.sampler if self.batch_sampler is None else self.batch_sampler
-        return len(sized)
+        try:
+            return len(sized)
+        except TypeError as error:
+            raise TypeError(f"DataLoader: expected a data set or sampler with a length, but {error}") from error

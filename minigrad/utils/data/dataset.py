@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import math
+import operator
 from typing import Any, Generic, Iterable, Iterator, Sequence, TypeVar
 
 from minigrad.random import Generator, default_generator
@@ -32,6 +33,9 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """The rows of tensors with equal first sizes: example i is (tensors[0][i], tensors[1][i], …)."""
 
     def __init__(self, *tensors: Tensor):
+        if not tensors or not all(isinstance(t, Tensor) and t.ndim for t in tensors):
+            got = ", ".join(f"shape {t.shape}" if isinstance(t, Tensor) else type(t).__name__ for t in tensors) or "none"
+            raise TypeError(f"TensorDataset: expected tensors of at least one axis, got {got}")
         sizes = {t.shape[0] for t in tensors}
         if len(sizes) != 1:
             raise ValueError(f"TensorDataset: expected tensors of equal first size, got {', '.join(map(str, sorted(sizes)))}")
@@ -55,6 +59,12 @@ class Subset(Dataset[ExampleT]):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The examples of a batch; the data set's own __getitems__ gives them if it has one."""
+        dataset: Any = self.dataset
+        chosen = [self.indices[i] for i in indices]
+        return dataset.__getitems__(chosen) if hasattr(dataset, "__getitems__") else [dataset[i] for i in chosen]
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -71,6 +81,11 @@ class ConcatDataset(Dataset[ExampleT]):
         self.cumulative_sizes = list(itertools.accumulate(map(len, self.datasets)))
 
     def __getitem__(self, index: int) -> Any:
+        try:
+            index = operator.index(index)
+        except TypeError:
+            got = type(index).__name__
+            raise TypeError(f"ConcatDataset: expected an integer index, got {got}; use Subset for several examples") from None
         if not -len(self) <= index < len(self):
             raise IndexError(f"ConcatDataset: index {index} is out of range for {len(self)} examples")
         index %= len(self)
