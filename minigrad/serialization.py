@@ -34,6 +34,7 @@ WIDTHS = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}  # b
 WIDTHS |= {"BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}  # NumPy lacks these
 MOST_HEADER = 4 << 20  # bytes; GPT-2 XL's header has 60,000, and in memory parsed JSON takes twenty times its length
 MOST_AXES = 8  # of a tensor
+MOST_EMPTY = 1 << 40  # product of an empty tensor's other sizes, for NumPy's sake
 CHECKSUM, CRC = "minigrad.checksum", "minigrad-crc32:"  # name and beginning of the metadata's entry
 WHY_NO_PICKLES = (
     "so it was not loaded: unpickling can run any code that its author put in; use the same model's model.safetensors"
@@ -238,7 +239,8 @@ def _entry(path: str, name: str, fields: Any, begin: int, size: int) -> Entry:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise wrong(f"has the unknown dtype {short(dtype)}")
-    if not are_sizes(shape, size) or len(shape) > MOST_AXES:
+    most = MOST_EMPTY if isinstance(shape, list) and 0 in shape else size  # no tensor has more elements than the file has bytes
+    if not are_sizes(shape, most) or len(shape) > MOST_AXES or math.prod(filter(None, shape)) > most:
         raise wrong(f"has the impossible shape {short(shape)}")
     if not are_sizes(offsets, size - begin) or len(offsets) != 2:
         raise wrong(f"lies at {short(offsets)}, outside the {size - begin:,} bytes of data")

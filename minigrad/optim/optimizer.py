@@ -167,12 +167,14 @@ class Optimizer:
         Raises:
             ValueError: if the shapes or groups differ, or if an entry is missing; the optimizer is then unchanged.
         """
-        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-            got = list(state_dict) if isinstance(state_dict, Mapping) else type(state_dict).__name__
-            raise ValueError(f"{self.name}: expected a state with 'state' and 'param_groups', got {got}; pass state_dict()")
+        kinds = {"state": Mapping, "param_groups": list}
+        is_dict = isinstance(state_dict, Mapping)
+        if not is_dict or not all(isinstance(state_dict.get(name), kind) for name, kind in kinds.items()):
+            got = list(state_dict) if is_dict else type(state_dict).__name__
+            raise ValueError(f"{self.name}: expected a dict 'state' and a list 'param_groups', got {got}; pass state_dict()")
         params = self._parameters()
         sizes = [len(group["params"]) for group in self.param_groups]
-        saved_sizes = [len(group.get("params", ())) for group in state_dict["param_groups"]]
+        saved_sizes = [len(group["params"]) for group in state_dict["param_groups"]]
         if sizes != saved_sizes:
             raise ValueError(
                 f"{self.name}: expected a state with groups of {sizes} parameters, got groups of {saved_sizes}; "

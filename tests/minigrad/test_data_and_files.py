@@ -231,6 +231,7 @@ VALUES = {
     "a tensor": mg.arange(6).reshape(2, 3),
     "a state": {"b": mg.ones(2), "a": mg.tensor([True])},
     "nothing": {},
+    "empty tensors": {"a": mg.zeros(0, 100_000), "b": mg.zeros(2, 0)},
     "no tensors": {"epoch": 3, "best": math.inf, "name": "β", "done": False, "none": None},
     "nested": {"a": [mg.ones(1), (2, {"x": mg.zeros(2, 0)})], 7: {"b": mg.tensor(3.0)}},
     "names that collide": {"a.b": mg.ones(1), "a": {"b": mg.zeros(1)}},

@@ -300,7 +300,7 @@ def one():
         (lambda: unchecked.optim.AdamW(one(), betas=0.9), ValueError, "expected betas as two numbers"),
         (lambda: mg.optim.AdamW(one(), betas=(0.9, 1)), ValueError, "expected betas as two numbers"),
         (lambda: unchecked.optim.AdamW(one()).add_param_group(one()), TypeError, "expected a group as a dict, got list"),
-        (lambda: mg.optim.AdamW(one()).load_state_dict({}), ValueError, "a state with 'state' and 'param_groups', got "),
+        (lambda: mg.optim.AdamW(one()).load_state_dict({}), ValueError, r"a dict 'state' and a list 'param_groups', got \[\]"),
         (lambda: unchecked.optim.AdamW(one()).load_state_dict(None), ValueError, "'param_groups', got NoneType"),
         (
             lambda: mg.optim.AdamW(one()).load_state_dict(mg.optim.AdamW(one() + one()).state_dict()),
