@@ -1,5 +1,6 @@
 """Function, gradients of chosen tensors, and the switches for recording and checking the graph, under PyTorch's module name."""
 
+import typing as _typing
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -56,3 +57,9 @@ def grad(
     if not allow_unused and any(result is None for result in results):
         raise RuntimeError("grad: an input was not used to compute the outputs; pass allow_unused=True to get None for it")
     return tuple(results)
+
+
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise AttributeError(f"minigrad.autograd has no {name!r}; it has {', '.join(__all__)}")

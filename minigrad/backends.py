@@ -9,6 +9,8 @@ from minigrad.devices import get_float32_matmul_precision, set_float32_matmul_pr
 class _Absent:
     """A device or library that minigrad does not use."""
 
+    __slots__ = ()
+
     def is_available(self) -> bool:
         """False."""
         return False

@@ -25,5 +25,5 @@ def compile(model: Any = None, **options: Any) -> Any:
             return compile(function, **options)
 
         return decorate
-    warnings.warn("compile: minigrad has no compiler; this runs as it is, with the same results", stacklevel=2)
+    warnings.warn("compile: minigrad has no compiler; the function runs uncompiled", stacklevel=2)
     return model

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 
 import kernels
-from minigrad.devices import get_default_device, placed
+from minigrad.devices import get_default_device, on_device
 from minigrad.devices import zeros as zeros_on_device
-from minigrad.dtypes import float32, float64, int64
-from minigrad.ops.operands import Number, as_sizes, fitting
+from minigrad.dtypes import float16, float32, float64, int64
+from minigrad.ops.operands import (
+    Number,
+    as_int,
+    as_scalar,
+    as_sizes,
+    broadcast,
+    cast_array,
+    check_kind,
+    default_dtype,
+    need_tensors,
+)
 from minigrad.random import Generator, default_generator
 from minigrad.tensor import Tensor
 
@@ -25,25 +35,46 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     """
     device = device or (data.device if isinstance(data, Tensor) else get_default_device())
     array = data.array if isinstance(data, Tensor) else data
-    if not hasattr(array, "dtype"):
-        try:
-            array = np.array(array)
-        except ValueError:
-            raise ValueError("tensor: expected rows of equal length, got ragged nested lists") from None
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"tensor: expected numbers, got {array.dtype}")
-        if array.dtype == np.uint64:
-            raise ValueError("tensor: expected integers within int64, got a larger one")
-        if dtype is None and array.dtype == np.float64:
-            dtype = float32
-    array = array.astype(array.dtype if dtype is None else dtype)  # always a copy
-    return Tensor(kernels.to_device(np.asarray(array) if np.isscalar(array) else array, device), requires_grad)
+    if isinstance(array, np.generic) or not hasattr(array, "dtype"):
+        array = _array_of_numbers(array, dtype)
+    check_kind(array, "tensor")
+    array = cast_array(array, array.dtype if dtype is None else dtype)  # always a copy
+    return Tensor(kernels.to_device(array, device), requires_grad)
+
+
+def _array_of_numbers(data: Any, dtype: Any) -> np.ndarray:
+    """A number or nested lists as an array of `dtype`, or of the default dtype if None."""
+    leaf = data
+    while isinstance(leaf, (list, tuple)) and leaf:
+        leaf = leaf[0]
+    if isinstance(leaf, Tensor) and leaf.ndim:
+        raise ValueError(f"tensor: expected numbers in nested lists, got a tensor of shape {leaf.shape}; use stack()")
+    try:
+        array = np.array(data)
+    except ValueError:
+        raise ValueError("tensor: expected rows of equal length, got ragged nested lists") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"tensor: expected real numbers within int64, got {array.dtype}")
+    if dtype is None:
+        dtype = int64 if array.dtype == np.uint64 else array.dtype
+        dtype = float32 if dtype == float64 and not _has_float64(data) else dtype
+    for extreme in (array.min(), array.max()) if array.size else ():
+        as_scalar(extreme, dtype, "tensor", infinite=True)
+    return cast_array(array, dtype)
+
+
+def _has_float64(data: Any) -> bool:
+    """Whether nested lists hold a number, array or tensor of float64. A Python float has no dtype."""
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_float64, data))
+    return getattr(data, "dtype", float32) == float64
 
 
 def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor:
     """Like tensor(), but sharing the memory of an array or tensor if nothing has to change."""
     if isinstance(data, np.ndarray):
-        data = Tensor(placed(data, device))
+        check_kind(data, "as_tensor")
+        data = Tensor(on_device(data, device))
     if not isinstance(data, Tensor):
         return tensor(data, dtype, device)
     return data.to(*(target for target in (device, dtype) if target is not None))
@@ -51,11 +82,21 @@ def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor
 
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor that shares the array's memory and has its dtype; on the CPU, whatever the default device."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}; use tensor(…)")
+    check_kind(array, "from_numpy")
     return Tensor(array)
 
 
-def _on_device(array: Any, dtype: Any, device: str | None, requires_grad: bool = False) -> Tensor:
-    return Tensor(placed(np.asarray(array, dtype), device), requires_grad)
+def _made(array: Any, dtype: Any, device: str | None, requires_grad: bool = False) -> Tensor:
+    return Tensor(on_device(np.asarray(array, dtype), device), requires_grad)
+
+
+def _shape(name: str, sizes: tuple, size: Any) -> tuple[int, ...]:
+    """The shape in zeros(2, 3), zeros((2, 3)) or zeros(size=(2, 3))."""
+    if (size is None) == (not sizes):
+        raise TypeError(f"{name}: expected sizes as {name}(2, 3), {name}((2, 3)) or {name}(size=(2, 3))")
+    return as_sizes(name, sizes or (size,), least=0)
 
 
 def _refuse_dtype(name: str, dtype: Any, kinds: str) -> None:
@@ -63,57 +104,60 @@ def _refuse_dtype(name: str, dtype: Any, kinds: str) -> None:
         raise RuntimeError(f"{name}: {np.dtype(dtype)} is not supported; choose another dtype")
 
 
-def zeros(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros; sizes as zeros(2, 3) or zeros((2, 3))."""
-    return Tensor(zeros_on_device(as_sizes(size), dtype, device), requires_grad)
+def zeros(*sizes: Any, size: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros; sizes as zeros(2, 3) or zeros((2, 3)). float32 if dtype is None."""
+    return Tensor(zeros_on_device(_shape("zeros", sizes, size), dtype or float32, device), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones; sizes as ones(2, 3) or ones((2, 3))."""
-    return _on_device(np.ones(as_sizes(size)), dtype, device, requires_grad)
+def ones(*sizes: Any, size: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones; sizes as ones(2, 3) or ones((2, 3)). float32 if dtype is None."""
+    return full(_shape("ones", sizes, size), 1, dtype=dtype or float32, device=device, requires_grad=requires_grad)
+
+
+def empty(*sizes: Any, size: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros: minigrad hands out no uninitialised memory."""
+    return zeros(_shape("empty", sizes, size), dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def full(size: Any, fill_value: Number, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of one number, repeated."""
-    if dtype is None:
-        dtype = np.asarray(fill_value).dtype
-        dtype = float32 if dtype == float64 else dtype
-    return _on_device(np.full(size, fitting(fill_value, np.dtype(dtype), "full")), dtype, device, requires_grad)
+    """A tensor of one number, repeated: bool, int64 or float32 like the number if dtype is None."""
+    dtype = np.dtype(dtype or default_dtype(fill_value))
+    number = as_scalar(fill_value, dtype, "full", infinite=dtype == float16)
+    xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
+    return Tensor(xp.full(_shape("full", (), size), number, dtype), requires_grad)
 
 
-def empty(*size: Any, dtype: Any = float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros: minigrad hands out no uninitialised memory."""
-    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
-
-
-def zeros_like(input: Tensor, dtype: Any = None) -> Tensor:
+def zeros_like(input: Tensor, dtype: Any = None, *, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the shape, dtype and device of another tensor."""
-    return Tensor(kernels.array_module(input.array).zeros_like(input.array, dtype=dtype))
+    return full_like(input, 0, dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, dtype: Any = None) -> Tensor:
+def ones_like(input: Tensor, dtype: Any = None, *, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Ones of the shape, dtype and device of another tensor."""
-    return Tensor(kernels.array_module(input.array).ones_like(input.array, dtype=dtype))
+    return full_like(input, 1, dtype, device=device, requires_grad=requires_grad)
 
 
-def full_like(input: Tensor, fill_value: Number, dtype: Any = None) -> Tensor:
+def full_like(
+    input: Tensor, fill_value: Number, dtype: Any = None, *, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """One number, repeated in the shape, dtype and device of another tensor."""
-    fill_value = fitting(fill_value, np.dtype(dtype or input.dtype), "full_like")
-    return Tensor(kernels.array_module(input.array).full_like(input.array, fill_value, dtype=dtype))
+    need_tensors("full_like", input)
+    dtype, device = dtype or input.dtype, device or input.device
+    return full(input.shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def arange(
-    start: Number, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
+    start: Number = 0, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
 ) -> Tensor:
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
     bounds: tuple[Any, Any, Any] = (0, start, step) if end is None else (start, end, step)
-    first, last, stride = (float(number) for number in bounds)
+    first, last, stride = (as_scalar(number, float64, "arange").item() for number in bounds)
     if not math.isfinite(first + last + stride) or stride == 0 or (last - first) * stride < 0:
         raise RuntimeError(
             f"arange: expected finite numbers and a step towards the end, got {first:g}, {last:g} and step {stride:g}"
         )
     _refuse_dtype("arange", dtype, "b")
-    xp = kernels.require(device or get_default_device())  # made on its device, so nothing is copied
+    xp = kernels.require(device or get_default_device())  # as in full
     if dtype is not None and np.dtype(dtype).kind in "iu":  # as in PyTorch, start and step are truncated; end only for int64
         if int(stride) == 0:
             raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
@@ -124,31 +168,33 @@ def arange(
     return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
 
 
-def linspace(start: float, end: float, steps: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
-    """`steps` numbers from start to end, both included, at equal distances."""
-    if not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise TypeError(f"linspace: expected a whole number of steps, at least 0, got {steps!r}")
-    if np.ndim(start) or np.ndim(end):
-        raise RuntimeError("linspace: expected numbers as start and end, got a tensor with dimensions")
+def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: str | None = None) -> Tensor:
+    """`steps` numbers from start to end, both included, at equal distances. float32 if dtype is None."""
+    steps = as_int(steps, "linspace", "steps", least=0)
+    dtype = np.dtype(dtype or float32)
     _refuse_dtype("linspace", dtype, "b")
-    number = int if np.dtype(dtype).kind in "iu" else float
-    return _on_device(np.linspace(number(start), number(end), steps), dtype, device)
+    wide = int64 if dtype.kind in "iu" else float64
+    return _made(np.linspace(as_scalar(start, wide, "linspace"), as_scalar(end, wide, "linspace"), steps), dtype, device)
 
 
-def eye(n: int, *, dtype: Any = float32, device: str | None = None) -> Tensor:
-    """The identity matrix, (n, n)."""
-    if n < 0:
-        raise RuntimeError(f"eye: expected n of at least 0, got {n}")
-    return _on_device(np.eye(n), dtype, device)
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: str | None = None) -> Tensor:
+    """The identity matrix, (n, n), or its first rows and columns, (n, m). float32 if dtype is None."""
+    n, m = (as_int(size, "eye", "size", least=0) for size in (n, n if m is None else m))
+    return _made(np.eye(n, m), dtype or float32, device)
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
+    *sizes: Any,
+    size: Any = None,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Standard normal numbers, drawn from `generator` (the default generator if None)."""
+    """Standard normal numbers, drawn from `generator` (the default generator if None). float32 if dtype is None."""
     _refuse_dtype("randn", dtype, "biu")
-    numbers = (generator or default_generator).numpy.standard_normal(as_sizes(size))
-    return _on_device(numbers, dtype, device, requires_grad)
+    numbers = (generator or default_generator).numpy.standard_normal(_shape("randn", sizes, size))
+    return _made(numbers, dtype or float32, device, requires_grad)
 
 
 def randn_like(
@@ -160,44 +206,55 @@ def randn_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal numbers of the shape, dtype and device of another tensor."""
+    need_tensors("randn_like", input)
     dtype, device = dtype or input.dtype, device or input.device
-    return randn(*input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
+    return randn(input.shape, generator=generator, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = float32, device: str | None = None, requires_grad: bool = False
+    *sizes: Any,
+    size: Any = None,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform numbers in [0, 1), drawn from `generator` (the default generator if None)."""
+    """Uniform numbers in [0, 1), drawn from `generator` (the default generator if None). float32 if dtype is None."""
     _refuse_dtype("rand", dtype, "biu")
+    dtype = dtype or float32
     width = dtype if np.dtype(dtype).itemsize >= 4 else float32  # NumPy draws no float16
-    numbers = (generator or default_generator).numpy.random(as_sizes(size), dtype=width)
+    numbers = (generator or default_generator).numpy.random(_shape("rand", sizes, size), dtype=width)
     if np.dtype(dtype) == np.float16:
         numbers = np.floor(numbers * np.float32(2048)) / np.float32(2048)  # rounding up would give 1
-    return _on_device(numbers, dtype, device, requires_grad)
+    return _made(numbers, dtype, device, requires_grad)
 
 
 def randint(
-    low: int,
+    low: int = 0,
     high: Any = None,
     size: Any = None,
     *,
     generator: Generator | None = None,
-    dtype: Any = int64,
+    dtype: Any = None,
     device: str | None = None,
 ) -> Tensor:
-    """Uniform integers in [low, high), or in [0, low) when called as randint(high, size)."""
+    """Uniform integers in [low, high), or in [0, low) when called as randint(high, size). int64 if dtype is None."""
     if size is None:
-        low, high, size = 0, low, high
+        high, size = None, high
+    low, high = (as_int(limit, "randint", "limit") for limit in ((0, low) if high is None else (low, high)))
+    shape, dtype = _shape("randint", (), size), dtype or int64
     limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo(int64)
     smallest, largest = (0, 1) if np.dtype(dtype).kind == "b" else (limits.min, min(limits.max, np.iinfo(int64).max))
     if not smallest <= low < high <= largest + 1:
         raise RuntimeError(f"randint: expected low < high within the range of {np.dtype(dtype)}, got {low} and {high}")
-    return _on_device((generator or default_generator).numpy.integers(low, high, size), dtype, device)
+    return _made((generator or default_generator).numpy.integers(low, high, shape), dtype, device)
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64, device: str | None = None) -> Tensor:
-    """The numbers 0 … n − 1 in random order."""
-    return _on_device((generator or default_generator).numpy.permutation(n), dtype, device)
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: str | None = None) -> Tensor:
+    """The numbers 0 … n − 1 in random order. int64 if dtype is None."""
+    _refuse_dtype("randperm", dtype, "b")
+    as_scalar(as_int(n, "randperm", "n", least=0), dtype or int64, "randperm")
+    return _made((generator or default_generator).numpy.permutation(n), dtype or int64, device)
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
@@ -205,6 +262,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
     Without replacement, the indices of a row differ. The numbers are not PyTorch's.
     """
+    need_tensors("multinomial", input)
+    num_samples = as_int(num_samples, "multinomial", "num_samples")
     if input.ndim not in (1, 2) or input.dtype.kind != "f":
         raise RuntimeError(f"multinomial: expected floats of 1 or 2 dimensions, got {input.dtype} and shape {input.shape}")
     weights = kernels.to_device(input.array, "cpu").astype(np.float64)
@@ -232,6 +291,8 @@ def is_tensor(value: Any) -> bool:
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
     """Whether all elements agree to within atol + rtol · |other|."""
+    need_tensors("allclose", input, other)
+    broadcast("allclose", input.shape, other.shape)
     if input.dtype != other.dtype:
         raise RuntimeError(f"allclose: expected one dtype for both tensors, got {input.dtype} and {other.dtype}")
     return np.allclose(input.array, other.array, rtol, atol)
@@ -239,4 +300,5 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
+    need_tensors("equal", input, other)
     return input.shape == other.shape and (input.array == other.array).all().item()

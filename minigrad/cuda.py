@@ -83,7 +83,7 @@ def memory_reserved(device: Any = None) -> int:
 
 
 def manual_seed(seed: int) -> None:
-    """Check a seed. It changes nothing: tensors on the GPU get their random numbers from the generator of mg.manual_seed."""
+    """Has no effect beyond checking the seed: tensors on the GPU get their random numbers from mg.manual_seed's generator."""
     Generator(seed)
 
 

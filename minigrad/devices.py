@@ -62,7 +62,7 @@ class device(str):  # PyTorch's name
         set_default_device(previous)
 
 
-def placed(array: Any, device: str | None = None) -> Any:
+def on_device(array: Any, device: str | None = None) -> Any:
     """The array on `device`; on the default device if None."""
     return kernels.to_device(array, device or _default)
 

@@ -4,19 +4,23 @@ from typing import Any
 
 import numpy as np
 
+from kernels import DEVICES
+
 
 class Generator:
     """A seeded source of random numbers, whose state can be saved and restored.
 
     It draws on the CPU, so a seed gives the same numbers on every device. The attribute `numpy` is the
-    numpy.random.Generator (PCG64) inside.
+    numpy.random.Generator (PCG64) inside. `device` has no effect.
     """
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0, device: str = "cpu"):
+        if device not in DEVICES:
+            raise ValueError(f"Generator: expected a device ({', '.join(DEVICES)}), got {device!r}")
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> "Generator":
-        """Start again from a seed."""
+        """Reset the generator to a seed."""
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"manual_seed: expected a whole number of at least 0, got {seed!r}")
         self.numpy = np.random.Generator(np.random.PCG64(int(seed)))

@@ -11,7 +11,7 @@ import os
 from typing import Any, Callable, Mapping
 
 from minigrad import serialization
-from minigrad.devices import placed
+from minigrad.devices import on_device
 from minigrad.serialization import CheckpointError, PathLike
 from minigrad.tensor import Tensor
 
@@ -62,7 +62,7 @@ def load(f: PathLike, map_location: Any = None, *, weights_only: bool = True, mm
         raise NotImplementedError(f"load: expected a device as map_location, got {type(map_location).__name__}")
     _refuse_pickles(f)
     arrays, metadata = serialization.load(f)
-    tensors = {name: Tensor(placed(array, map_location or "cpu")) for name, array in arrays.items()}
+    tensors = {name: Tensor(on_device(array, map_location or "cpu")) for name, array in arrays.items()}
     if _STRUCTURE not in metadata:
         return tensors
     try:

@@ -152,6 +152,11 @@ class Tensor(
             raise RuntimeError(f"bool: the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
         return bool(self.array.item())
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.node is not None:
+            raise RuntimeError("deepcopy: expected a leaf, got a tensor that an operation computed; copy its .detach()")
+        return super().__reduce_ex__(protocol)
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
 

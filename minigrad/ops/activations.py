@@ -151,7 +151,7 @@ class Dropout(Function):
 
 def sigmoid(input: TensorT) -> TensorT:
     """1 / (1 + exp(−x)), elementwise."""
-    return Sigmoid.apply(to_float(input))
+    return Sigmoid.apply(to_float("sigmoid", input))
 
 
 def logsigmoid(input: TensorT) -> TensorT:
@@ -170,7 +170,7 @@ def silu(input: TensorT, inplace: bool = False) -> TensorT:
 
 def tanh(input: TensorT) -> TensorT:
     """The hyperbolic tangent, elementwise."""
-    return Tanh.apply(to_float(input))
+    return Tanh.apply(to_float("tanh", input))
 
 
 def relu(input: TensorT) -> TensorT:

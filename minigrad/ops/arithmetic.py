@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from kernels import unbroadcast
-from minigrad.dtypes import float32, int64
+from minigrad.dtypes import bool_, float16, float32, int64
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
 from minigrad.ops.operands import (
     Number,
     Operand,
+    as_scalar,
+    checked_pair,
     common_dtype,
+    in_dtype,
     need_numbers,
     need_tensors,
     promote_pair,
@@ -83,7 +86,7 @@ class Pow(Function):
     @staticmethod
     def forward(ctx, a, b):
         with np.errstate(divide="ignore", invalid="ignore"):
-            y = a**b
+            y = a**b if b.dtype.kind != "i" else _whole_power(ctx.xp, a, b)
         ctx.save(a, b, y)
         return y
 
@@ -99,6 +102,13 @@ class Pow(Function):
             if ctx.needs[1]:
                 db = unbroadcast(dy * xp.where((a == 0) & (b >= 0), xp.zeros_like(y), y * xp.log(a)), shape_of(b))
         return da, db
+
+
+def _whole_power(xp, a, b):
+    """aᵇ of integers. As in PyTorch, 1 / aᵇ is rounded towards 0 for a negative b: it is 0 unless a is 1 or −1."""
+    negative = b < 0
+    y = a ** xp.where(negative, b & 1, b)
+    return xp.where(negative & (xp.abs(a) != 1), 0, y)
 
 
 class Extremum(Function):
@@ -261,29 +271,49 @@ class Clamp(Function):
         return dy * inside, None, None
 
 
-def add(input: TensorT, other: Operand) -> TensorT:
-    """input + other, elementwise."""
-    return Add.apply(*promote_pair(input, other, "add"))
+def _elementwise(function: type[Function], name: str, input: Operand, other: Operand, floats: bool = False) -> Any:
+    """`function` of two operands of one dtype, which is a float dtype with floats=True.
+
+    As in PyTorch, float16 and a number (or a tensor of no dimensions) are computed in float32 and rounded once.
+    """
+    a, b, dtype = checked_pair(input, other, name)
+    wide = float32 if floats and dtype.kind != "f" or dtype == float16 and not shape_of(b) else dtype
+    y = function.apply(in_dtype(a, wide, name), in_dtype(b, wide, name))
+    return to_dtype(y, dtype) if dtype == float16 else y
 
 
-def sub(input: TensorT, other: Operand) -> TensorT:
-    """input − other, elementwise."""
-    a, b = promote_pair(input, other, "sub")
-    need_numbers("sub", a, b, instead="combine masks with &, | and ~")
-    return Sub.apply(a, b)
+def _scaled(name: str, input: Operand, other: Operand, alpha: Number) -> Any:
+    """alpha · other, as an operand beside `input`."""
+    if isinstance(alpha, (int, float)) and alpha == 1:
+        return other
+    _, b, dtype = checked_pair(input, other, name)
+    if dtype.kind == "b" or dtype.kind != "f" and isinstance(alpha, float):
+        raise RuntimeError(f"{name}: expected alpha=1 for booleans and an int for integers, got {alpha}; convert with .float()")
+    alpha = as_scalar(alpha, dtype, name).item()
+    return mul(b, alpha) if isinstance(b, TensorBase) else b * alpha
+
+
+def add(input: TensorT, other: Operand, *, alpha: Number = 1) -> TensorT:
+    """input + alpha · other, elementwise."""
+    return Add.apply(*promote_pair(input, _scaled("add", input, other, alpha), "add"))
+
+
+def sub(input: TensorT, other: Operand, *, alpha: Number = 1) -> TensorT:
+    """input − alpha · other, elementwise."""
+    for value in (input, other):
+        if isinstance(value, bool) or getattr(value, "dtype", float32) == bool_:
+            raise TypeError("sub: expected numbers, got booleans; combine masks with &, | and ~")
+    return Sub.apply(*promote_pair(input, _scaled("sub", input, other, alpha), "sub"))
 
 
 def mul(input: TensorT, other: Operand) -> TensorT:
     """input · other, elementwise."""
-    return Mul.apply(*promote_pair(input, other, "mul"))
+    return _elementwise(Mul, "mul", input, other)
 
 
-def div(input: TensorT, other: Operand) -> TensorT:
+def div(input: Any, other: Operand) -> Any:
     """input / other, elementwise; integers are divided as float32, as in PyTorch."""
-    a, b = promote_pair(input, other, "div")
-    if (a.dtype if isinstance(a, TensorBase) else b.dtype).kind != "f":
-        a, b = (to_dtype(t, float32) if isinstance(t, TensorBase) else float32.type(t) for t in (a, b))
-    return Div.apply(a, b)
+    return _elementwise(Div, "div", input, other, floats=True)
 
 
 def remainder(input: TensorT, other: Operand) -> TensorT:
@@ -293,7 +323,8 @@ def remainder(input: TensorT, other: Operand) -> TensorT:
 
 def floor_divide(input: TensorT, other: Operand) -> TensorT:
     """⌊input / other⌋, elementwise. It has no backward pass."""
-    return FloorDivide.apply(*_divisible("floor_divide", input, other))
+    _divisible("floor_divide", input, other)
+    return _elementwise(FloorDivide, "floor_divide", input, other)
 
 
 def _divisible(name: str, input: Operand, other: Operand) -> tuple[Any, Any]:
@@ -307,10 +338,13 @@ def _divisible(name: str, input: Operand, other: Operand) -> tuple[Any, Any]:
 
 def pow(input: TensorT, exponent: Operand) -> TensorT:
     """input to the power of exponent, elementwise."""
-    a, b = promote_pair(input, exponent, "pow")
+    a, b, dtype = checked_pair(input, exponent, "pow")
+    if not isinstance(b, TensorBase):
+        if dtype.kind != "f" and b < 0:
+            raise RuntimeError("pow: an integer to a negative power is no integer; convert the tensor with .float()")
+        b = as_scalar(b, dtype, "pow")
+    a, b = in_dtype(a, dtype, "pow"), in_dtype(b, dtype, "pow")
     need_numbers("pow", a, b, instead="convert a mask with .long()")
-    if b.dtype.kind == "i" and np.any(getattr(b, "array", b) < 0):
-        raise RuntimeError("pow: an integer to a negative power is no integer; convert the tensor with .float()")
     return Pow.apply(a, b)
 
 
@@ -334,27 +368,27 @@ def neg(input: TensorT) -> TensorT:
 
 def exp(input: TensorT) -> TensorT:
     """e to the power of each element."""
-    return Exp.apply(to_float(input))
+    return Exp.apply(to_float("exp", input))
 
 
 def log(input: TensorT) -> TensorT:
     """The natural logarithm of each element."""
-    return Log.apply(to_float(input))
+    return Log.apply(to_float("log", input))
 
 
 def cos(input: TensorT) -> TensorT:
     """The cosine of each element, in radians."""
-    return Cos.apply(to_float(input))
+    return Cos.apply(to_float("cos", input))
 
 
 def sin(input: TensorT) -> TensorT:
     """The sine of each element, in radians."""
-    return Sin.apply(to_float(input))
+    return Sin.apply(to_float("sin", input))
 
 
 def sqrt(input: TensorT) -> TensorT:
     """The square root of each element."""
-    return Sqrt.apply(to_float(input))
+    return Sqrt.apply(to_float("sqrt", input))
 
 
 def rsqrt(input: TensorT) -> TensorT:
@@ -370,19 +404,21 @@ def abs(input: TensorT) -> TensorT:
 
 def square(input: TensorT) -> TensorT:
     """The square of each element; a mask counts as integers."""
+    need_tensors("square", input)
     input = to_dtype(input, int64) if input.dtype.kind == "b" else input
     return mul(input, input)
 
 
 def clamp(input: TensorT, min: Number | None = None, max: Number | None = None) -> TensorT:
     """Each element limited to [min, max]; None leaves one side open."""
+    need_tensors("clamp", input)
     if min is None and max is None:
         raise ValueError("clamp: expected min, max or both, got neither")
     bounds = [bound for bound in (min, max) if bound is not None]
     if not all(isinstance(bound, numbers.Number) for bound in bounds):
         raise TypeError("clamp: expected numbers as bounds; for tensors use minimum() and maximum()")
     input = to_dtype(input, common_dtype(input, *(b.item() if isinstance(b, np.generic) else b for b in bounds)))
-    return Clamp.apply(input, *(None if b is None else input.dtype.type(b) for b in (min, max)))
+    return Clamp.apply(input, *(None if b is None else as_scalar(b, input.dtype, "clamp") for b in (min, max)))
 
 
 class ArithmeticMethods(TensorBase):
@@ -410,17 +446,14 @@ class ArithmeticMethods(TensorBase):
 
     # Reversed operators: Python calls these for `number + tensor`.
 
-    def __radd__(self: TensorT, other: Any) -> TensorT:
-        return add(other, self)
+    __radd__ = add
+    __rmul__ = mul
 
     def __rsub__(self: TensorT, other: Any) -> TensorT:
         return sub(other, self)
 
-    def __rmul__(self: TensorT, other: Any) -> TensorT:
-        return mul(other, self)
-
     def __rtruediv__(self: TensorT, other: Any) -> TensorT:
-        return div(other, self)
+        return mul(div(1.0, self), other)  # rounded twice, as in PyTorch
 
     def __rfloordiv__(self: TensorT, other: Any) -> TensorT:
         return floor_divide(other, self)

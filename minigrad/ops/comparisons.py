@@ -3,13 +3,16 @@
 from typing import Any
 
 import kernels
+from minigrad.dtypes import int64
 from minigrad.engine import TensorBase, TensorT, wrap
-from minigrad.ops.operands import Operand, array_module_of, is_operand, need_tensors, promote_pair
+from minigrad.ops.operands import Operand, array_module_of, as_scalar, cast_array, is_operand, need_tensors, promote_pair
 
 
-def _pairwise(ufunc: str, input: Operand, other: Operand) -> Any:
+def _pairwise(ufunc: str, input: Any, other: Any) -> Any:
     """NumPy's or CuPy's `ufunc`, applied to two promoted operands, the first of them a tensor."""
     need_tensors(ufunc, input)
+    if input.dtype.kind in "iu" and isinstance(other, int):  # wraps around, as in PyTorch: 300 is 44 beside uint8
+        other = cast_array(as_scalar(other, int64, ufunc), input.dtype)
     a, b = (t.array if isinstance(t, TensorBase) else t for t in promote_pair(input, other, ufunc))
     xp = array_module_of(input, other)
     try:
@@ -72,6 +75,7 @@ def bitwise_or(input: TensorT, other: Operand) -> TensorT:
 
 def bitwise_not(input: TensorT) -> TensorT:
     """~input, for masks and integers."""
+    need_tensors("bitwise_not", input)
     if input.dtype.kind == "f":
         raise TypeError(f"bitwise_not: expected integers or booleans, got {input.dtype}")
     return wrap(kernels.array_module(input.array).invert(input.array))
@@ -79,16 +83,19 @@ def bitwise_not(input: TensorT) -> TensorT:
 
 def logical_not(input: TensorT) -> TensorT:
     """Whether each element is zero."""
+    need_tensors("logical_not", input)
     return wrap(kernels.array_module(input.array).logical_not(input.array))
 
 
 def isnan(input: TensorT) -> TensorT:
     """Whether each element is NaN."""
+    need_tensors("isnan", input)
     return wrap(kernels.array_module(input.array).isnan(input.array))
 
 
 def isfinite(input: TensorT) -> TensorT:
     """Whether each element is neither NaN nor infinite."""
+    need_tensors("isfinite", input)
     return wrap(kernels.array_module(input.array).isfinite(input.array))
 
 

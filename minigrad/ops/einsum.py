@@ -1,6 +1,6 @@
 """Einstein summation: any product of tensors, written with a letter for each axis.
 
-`einsum("bhtd,bhsd->bhts", q, k)` multiplies wherever letters meet, and sums over the letters that are missing on the right.
+`einsum("bhtd,bhsd->bhts", q, k)` multiplies along shared letters, and sums over the letters missing on the right.
 Every step here is an operation that has a gradient already: permute, expand, matrix product, sum.
 """
 

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 import kernels
+from minigrad.dtypes import float16
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
 from minigrad.modes import is_grad_enabled
-from minigrad.ops.indexing import two_steps
-from minigrad.ops.operands import KIND_RANK, Operand, array_on_device, broadcast, fitting, shape_of, to_dtype
+from minigrad.ops.indexing import assigned_value, two_steps
+from minigrad.ops.operands import KIND_RANK, Operand, as_scalar, broadcast, shape_of, to_dtype
 from minigrad.writes import note_recorded
 
 
@@ -86,7 +85,8 @@ def write(name: str, input: TensorBase, array: Any, basic: Any = (), index: Any 
 
 def replace(input: TensorT, name: str, value: Operand) -> TensorT:
     """Write a value into the input's memory, whatever its dtype."""
-    array = value.array if isinstance(value, TensorBase) else np.asarray(fitting(value, input.dtype, name))
+    dtype = input.dtype
+    array = value.array if isinstance(value, TensorBase) else as_scalar(value, dtype, name, infinite=dtype == float16)
     if broadcast(name, input.shape, array.shape) != input.shape:
         raise RuntimeError(f"{name}: a value of shape {array.shape} cannot be written into shape {input.shape}")
     return put(name, input, value if isinstance(value, TensorBase) else array)
@@ -95,8 +95,7 @@ def replace(input: TensorT, name: str, value: Operand) -> TensorT:
 def setitem(input: TensorBase, index: Any, value: Any) -> None:
     """input[index] = value."""
     basic, index = two_steps(index, input.device)
-    if hasattr(value, "dtype"):
-        array_on_device(input, value, "item assignment")
+    value = assigned_value(input, index, value)
     try:
         put("item assignment", input, value, basic, index)
     except (IndexError, ValueError) as error:

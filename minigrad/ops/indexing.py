@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from minigrad.dtypes import float32
+from minigrad.dtypes import float16
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.modes import is_grad_enabled
@@ -14,9 +14,12 @@ from minigrad.ops.operands import (
     Number,
     Operand,
     array_on_device,
+    as_int,
+    as_scalar,
     broadcast,
     check_ids,
-    fitting,
+    check_kind,
+    default_dtype,
     need_tensors,
     one_axis,
     promote_pair,
@@ -133,14 +136,14 @@ class IndexAdd(Function):
         rows = (slice(None),) * dim + (index,)
         ctx.save(rows, alpha)
         y = x.copy()
-        ctx.xp.add.at(y, rows, source if alpha == 1 else source * x.dtype.type(alpha))
+        ctx.xp.add.at(y, rows, source if alpha == 1 else source * alpha)
         return y
 
     # y[index[i]] += α source[i]:  dx = dy,  dsource[i] = α dy[index[i]].
     @staticmethod
     def backward(ctx, dy):
         rows, alpha = ctx.saved
-        return dy, dy[rows] * dy.dtype.type(alpha) if ctx.needs[1] else None, None, None, None
+        return dy, dy[rows] * alpha if ctx.needs[1] else None, None, None, None
 
 
 class Embedding(Function):
@@ -172,8 +175,11 @@ def _plain_part(part, device):
     if isinstance(part, list):
         part = np.asarray(part) if part else np.zeros(0, np.int64)
     part = part.array if isinstance(part, TensorBase) else part
-    if isinstance(part, slice) and part.step is not None and part.step < 0:
-        raise ValueError(f"indexing: expected a positive step, got {part.step}; flip the tensor instead")
+    if isinstance(part, slice):
+        ends = [None if end is None else as_int(end, "indexing", "slice") for end in (part.start, part.stop, part.step)]
+        if ends[2] is not None and ends[2] < 1:
+            raise ValueError(f"indexing: expected a positive step, got {ends[2]}; flip the tensor instead")
+        return slice(*ends)
     if hasattr(part, "dtype") and part.dtype == np.uint8:
         part = part.astype(bool)  # PyTorch's old masks
     if hasattr(part, "dtype"):
@@ -215,6 +221,19 @@ def getitem(input: TensorT, index: Any) -> TensorT:
         raise IndexError(f"indexing a tensor of shape {input.shape}: {error}") from None
 
 
+def assigned_value(input: TensorBase, index: tuple, value: Any) -> Any:
+    """The value of input[index] = value, checked: a tensor, an array, or a number as a NumPy scalar."""
+    name = "item assignment"
+    if not isinstance(value, (TensorBase, np.ndarray)):
+        return as_scalar(value, input.dtype, name, infinite=input.dtype == float16)
+    check_kind(array_on_device(input, value, name), name)
+    arrays = [part for part in index if hasattr(part, "dtype")]
+    one_number = math.prod(value.shape) == 1 and all(part.dtype.kind == "b" for part in arrays)
+    if isinstance(value, TensorBase) and value.dtype != input.dtype and arrays and not one_number:
+        raise RuntimeError(f"{name}: expected a value of dtype {input.dtype} as the tensor's own, got {value.dtype}")
+    return value
+
+
 def where(condition: Any, input: Operand, other: Operand) -> Any:
     """input where condition is True, other elsewhere."""
     tensor: TensorBase | None = next((t for t in (input, other, condition) if isinstance(t, TensorBase)), None)
@@ -222,7 +241,7 @@ def where(condition: Any, input: Operand, other: Operand) -> Any:
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
     if not isinstance(input, TensorBase) and not isinstance(other, TensorBase):
-        input = wrap(kernels.array_module(condition).asarray(input, float32 if isinstance(input, float) else None))
+        input = wrap(kernels.array_module(condition).asarray(as_scalar(input, default_dtype(input), "where")))
     a, b = promote_pair(input, other, "where")
     broadcast("where", condition.shape, shape_of(a), shape_of(b))
     return Where.apply(a, b, condition)
@@ -230,6 +249,7 @@ def where(condition: Any, input: Operand, other: Operand) -> Any:
 
 def masked_fill(input: TensorT, mask: Any, value: Operand) -> TensorT:
     """`value`, a number, where mask is True; input elsewhere."""
+    need_tensors("masked_fill", input)
     mask = array_on_device(input, mask, "masked_fill")
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask must be boolean, got {mask.dtype}")
@@ -238,13 +258,13 @@ def masked_fill(input: TensorT, mask: Any, value: Operand) -> TensorT:
             raise NotImplementedError("masked_fill: a value that requires grad is not implemented; use where()")
         if value.ndim:
             raise RuntimeError(f"masked_fill: expected a number or a tensor of no dimensions, got shape {value.shape}")
-        value = value.array.item()
     broadcast("masked_fill", mask.shape, input.shape)
-    return Where.apply(input.dtype.type(value), input, mask)
+    return Where.apply(as_scalar(value, input.dtype, "masked_fill"), input, mask)
 
 
 def gather(input: TensorT, dim: int, index: Any) -> TensorT:
     """out[i][j] = input[index[i][j]][j] for dim 0, input[i][index[i][j]] for dim 1, and so on."""
+    need_tensors("gather", input)
     index = array_on_device(input, index, "gather")
     if index.dtype.kind not in "iu":
         raise TypeError(f"gather: the index must hold integers, got {index.dtype}")
@@ -262,6 +282,7 @@ def gather(input: TensorT, dim: int, index: Any) -> TensorT:
 
 def _checked_index(name: str, input: TensorBase, dim: int, index: Any) -> tuple[int, Any]:
     """The axis, and the index as an array of integers that lie in that axis of `input`."""
+    need_tensors(name, input)
     index = array_on_device(input, index, name)
     if index.dtype not in (np.int32, np.int64):
         raise TypeError(f"{name}: the index must hold int32 or int64 integers, got {index.dtype}")
@@ -292,7 +313,7 @@ def scatter(input: TensorT, dim: int, index: Any, src: Operand, *, reduce: None 
         )
     if not index.size:
         return clone(input)
-    return Scatter.apply(input, src if isinstance(src, TensorBase) else input.dtype.type(src), index, dim)
+    return Scatter.apply(input, src if isinstance(src, TensorBase) else as_scalar(src, input.dtype, "scatter"), index, dim)
 
 
 def index_select(input: TensorT, dim: int, index: Any) -> TensorT:
@@ -318,7 +339,7 @@ def index_add(input: TensorT, dim: int, index: Any, source: TensorBase, *, alpha
     expected = (*input.shape[:dim], index.size, *input.shape[dim + 1 :])
     if source.shape != expected:
         raise RuntimeError(f"index_add: expected a source of shape {expected}, got {source.shape}")
-    return IndexAdd.apply(input, source, index.reshape(-1), dim, fitting(alpha, input.dtype, "index_add"))
+    return IndexAdd.apply(input, source, index.reshape(-1), dim, as_scalar(alpha, input.dtype, "index_add"))
 
 
 def one_hot(input: TensorBase, num_classes: int = -1) -> Any:
@@ -326,6 +347,7 @@ def one_hot(input: TensorBase, num_classes: int = -1) -> Any:
 
     num_classes: the largest index plus 1 if -1.
     """
+    need_tensors("one_hot", input)
     if input.dtype != np.int64:
         raise RuntimeError(f"one_hot: expected class indices in int64, got {input.dtype}; convert with .long()")
     if not input.array.size and num_classes < 1:

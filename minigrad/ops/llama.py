@@ -61,10 +61,10 @@ def rms_norm(
 ) -> TensorT:
     """x / √(mean of x² + eps) over the last axis, then scaled by weight.  Source: Zhang, Sennrich 2019 (arXiv:1910.07467).
 
-    input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the machine epsilon of the dtype if None, as in PyTorch.
+    input: (..., C), normalized_shape: C or (C,), weight: (C,).  eps: the machine epsilon of the dtype it computes in if None.
     """
     check_normalized("rms_norm", input, normalized_shape, weight=weight)
-    return _rms_norm(input, weight, float(np.finfo(input.dtype).eps) if eps is None else eps)
+    return _rms_norm(input, weight, float(np.finfo(np.promote_types(input.dtype, np.float32)).eps) if eps is None else eps)
 
 
 @lru_cache(maxsize=64)  # all layers and training steps share a few tables

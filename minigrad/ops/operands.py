@@ -5,6 +5,7 @@ tensor stays float32 beside any number, and an int64 tensor becomes float32 besi
 Every check raises an error that names the operation and the shapes.
 """
 
+import math
 import numbers
 import operator
 from functools import wraps
@@ -13,7 +14,7 @@ from typing import Any, Callable, Iterable, TypeVar, cast
 import numpy as np
 
 import kernels
-from minigrad.dtypes import float32, int64
+from minigrad.dtypes import bool_, float32, int64
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function, check_one_device
 
@@ -30,11 +31,17 @@ KIND_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}  # booleans, integers, floats: a re
 class Cast(Function):
     @staticmethod
     def forward(ctx, x, dtype):
-        return x.astype(dtype)
+        return cast_array(x, dtype)
 
     @staticmethod
     def backward(ctx, dy):
         return dy, None  # the engine casts a gradient to its tensor's dtype
+
+
+def cast_array(array: Any, dtype: Any) -> Any:
+    """A copy of the array in another dtype, as C casts numbers: an integer wraps around, and 1e5 is infinite in float16."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
 
 
 def to_dtype(input: TensorT, dtype: Any) -> TensorT:
@@ -43,8 +50,9 @@ def to_dtype(input: TensorT, dtype: Any) -> TensorT:
     return input if input.dtype == dtype else Cast.apply(input, dtype)
 
 
-def to_float(input: TensorT) -> TensorT:
+def to_float(name: str, input: TensorT) -> TensorT:
     """The tensor as it is if it holds floats, in float32 otherwise."""
+    need_tensors(name, input)
     return input if input.dtype.kind == "f" else to_dtype(input, float32)
 
 
@@ -55,6 +63,12 @@ def is_operand(value: Any) -> bool:
 
 def promote_pair(a: Operand, b: Operand, name: str) -> tuple[Any, Any]:
     """Two operands (tensors, arrays or numbers, at least one a tensor) as tensors or NumPy scalars of one dtype."""
+    a, b, dtype = checked_pair(a, b, name)
+    return in_dtype(a, dtype, name), in_dtype(b, dtype, name)
+
+
+def checked_pair(a: Operand, b: Operand, name: str) -> tuple[Any, Any, np.dtype]:
+    """Two operands that fit, as tensors or Python numbers, and the dtype of their result."""
     for value in (a, b):
         if not is_operand(value):
             raise TypeError(f"{name}: expected tensors and numbers, got {type(value).__name__}")
@@ -62,9 +76,13 @@ def promote_pair(a: Operand, b: Operand, name: str) -> tuple[Any, Any]:
         raise TypeError(f"{name}: expected at least one tensor, got {type(a).__name__} and {type(b).__name__}")
     xp = array_module_of(a, b)
     a, b = (_as_operand(value, xp) for value in (a, b))
-    dtype = common_dtype(a, b)
     broadcast(name, shape_of(a), shape_of(b))
-    return _cast(a, dtype, name), _cast(b, dtype, name)
+    return a, b, common_dtype(a, b)
+
+
+def in_dtype(value: Any, dtype: np.dtype, name: str) -> Any:
+    """An operand of an operation that computes in `dtype`: a tensor, or a NumPy scalar. A float may become infinite."""
+    return to_dtype(value, dtype) if isinstance(value, TensorBase) else as_scalar(value, dtype, name, infinite=True)
 
 
 def array_module_of(*operands: Any) -> Any:
@@ -80,15 +98,46 @@ def _as_operand(value, xp):
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _cast(value, dtype, name):
-    return to_dtype(value, dtype) if isinstance(value, TensorBase) else dtype.type(fitting(value, dtype, name))
+def as_scalar(value: Any, dtype: Any, name: str, *, infinite: bool = False) -> Any:
+    """A number, or a tensor of no dimensions, as a NumPy scalar of `dtype`: the one check of a number that is stored.
+
+    As in PyTorch, a float loses its fraction in an integer dtype, and -1 is 255 in uint8.
+
+    Args:
+        infinite: whether a float that is too large for the dtype becomes infinite, as results of arithmetic do.
+
+    Raises:
+        TypeError: for anything but a real number.
+        RuntimeError: for a number that the dtype cannot hold.
+    """
+    dtype, number = np.dtype(dtype), getattr(value, "array", value)
+    if hasattr(number, "dtype") and not number.ndim:
+        number = number.item()
+    if not isinstance(number, (int, float)):
+        got = f"shape {value.shape}" if isinstance(value, (TensorBase, np.ndarray)) else type(value).__name__
+        raise TypeError(f"{name}: expected a real number, got {got}")
+    if not _holds(dtype, number, infinite):
+        raise RuntimeError(f"{name}: expected a number that {dtype} can hold, got {number}; use another dtype")
+    return cast_array(np.asarray(number), dtype)[()]
 
 
-def fitting(value: Any, dtype: np.dtype, name: str) -> Any:
-    """The value; OverflowError if it is an integer that the dtype cannot hold."""
-    if isinstance(value, int) and dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-        raise OverflowError(f"{name}: {value} does not fit {dtype}; convert the tensor, for example with .long()")
-    return value
+def _holds(dtype, number, infinite):
+    limits: Any = np.iinfo(int64 if dtype.kind in "bf" else dtype)
+    if isinstance(number, float) and dtype.kind in "bf":
+        return dtype.kind == "b" or infinite or not math.isfinite(number) or abs(number) <= float(np.finfo(dtype).max)
+    return (limits.min or -limits.max) <= number <= limits.max
+
+
+def default_dtype(number: Any) -> np.dtype:
+    """The dtype of a tensor made from one number: bool, int64 or float32."""
+    kind = np.dtype(getattr(number, "dtype", type(number))).kind
+    return bool_ if kind == "b" else int64 if kind in "iu" else float32
+
+
+def check_kind(array: Any, name: str) -> None:
+    """Raise TypeError unless an array holds booleans, integers or real floats."""
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected booleans, integers or real floats, got an array of {array.dtype}")
 
 
 def common_dtype(*values: Any) -> np.dtype:
@@ -111,7 +160,8 @@ def common_dtype(*values: Any) -> np.dtype:
 
 
 def need_float(name: str, *tensors: TensorBase | None) -> None:
-    """Raise TypeError unless all tensors hold floats of one dtype. None is skipped."""
+    """Raise TypeError unless all values are tensors of floats, of one dtype. None is skipped."""
+    need_tensors(name, *(t for t in tensors if t is not None))
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) == 1 and next(iter(dtypes)).kind == "f":
         return
@@ -122,7 +172,8 @@ def need_float(name: str, *tensors: TensorBase | None) -> None:
 
 
 def need_numbers(name: str, *values: Any, instead: str) -> None:
-    """Raise TypeError if all values (tensors, arrays or NumPy numbers) are booleans."""
+    """Raise TypeError if all values (tensors or NumPy numbers) are booleans, or one is neither."""
+    need_tensors(name, *(value for value in values if not isinstance(value, np.generic)))
     if all(value.dtype.kind == "b" for value in values):
         raise TypeError(f"{name}: expected numbers, got booleans; {instead}")
 
@@ -170,27 +221,40 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 def one_axis(name: str, input: TensorBase, dim: int, room: int = 0) -> int:
     """`dim` as a number from 0 to rank − 1 (+ `room`, for a new axis). A tensor of no dimensions counts as having one."""
+    need_tensors(name, input)
     rank = max(input.ndim + room, 1)
-    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
-        raise TypeError(f"{name}: expected an int as dim, got {type(dim).__name__}")
+    dim = as_int(dim, name, "dim")
     if not -rank <= dim < rank:
         raise IndexError(f"{name}: dim={dim} is out of range for a tensor of shape {input.shape}")
-    return int(dim) % rank
+    return dim % rank
 
 
 def several_axes(name: str, input: TensorBase, dim: Dim) -> tuple[int, ...]:
     """`dim` (None for all, an int or several) as a sorted tuple of axes; () for a tensor of no dimensions."""
-    if dim is None or not isinstance(dim, (int, np.integer)) and not tuple(dim):
+    need_tensors(name, input)
+    dims = () if dim is None else tuple(dim) if isinstance(dim, Iterable) else (dim,)
+    if not dims:
         return tuple(range(input.ndim))
-    axes = sorted(one_axis(name, input, d) for d in ([dim] if isinstance(dim, (int, np.integer)) else dim))
+    axes = sorted(one_axis(name, input, d) for d in dims)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{name}: dim={dim} names an axis twice")
     return tuple(axes) if input.ndim else ()
 
 
-def as_sizes(sizes: tuple) -> tuple[int, ...]:
-    """Sizes that were passed as f(2, 3) or f((2, 3))."""
-    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(map(operator.index, sizes))
+def as_sizes(name: str, sizes: tuple, least: int | None = None) -> tuple[int, ...]:
+    """Sizes or axes that were passed as f(2, 3) or f((2, 3)), each at least `least`."""
+    several = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    return tuple(as_int(size, name, "dim" if least is None else "size", least) for size in several)
+
+
+def as_int(value: Any, name: str, meaning: str, least: int | None = None) -> int:
+    """A setting that has to be a whole number, and at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an int as {meaning}, got {type(value).__name__}")
+    value = operator.index(value)
+    if least is not None and value < least:
+        raise RuntimeError(f"{name}: expected {meaning} of at least {least}, got {value}")
+    return value
 
 
 def check_normalized(name: str, input: TensorBase, normalized_shape: Any, **parameters: TensorBase | None) -> None:

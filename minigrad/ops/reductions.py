@@ -89,9 +89,9 @@ def sum(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
 
 def mean(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """The mean over `dim`."""
+    axes = several_axes("mean", input, dim)
     if input.dtype.kind != "f":
         raise RuntimeError(f"mean: expected a floating-point tensor, got {input.dtype}; convert it with .float()")
-    axes = several_axes("mean", input, dim)
     return div(Sum.apply(input, axes, keepdim), _count(input, axes))
 
 
@@ -164,8 +164,12 @@ def argmin(input: TensorT, dim: int | None = None, keepdim: bool = False) -> Ten
 
 def _index_of(name: str, input: TensorT, dim: int | None, keepdim: bool) -> TensorT:
     need_numbers(name, input, instead="convert a mask with .long()")
-    _axes_with_elements(name, input, dim)
-    axis = None if dim is None or not input.ndim else one_axis(name, input, dim)
+    return _first(name, input, None if dim is None else one_axis(name, input, dim), keepdim)
+
+
+def _first(name: str, input: TensorT, axis: int | None, keepdim: bool) -> TensorT:
+    _axes_with_elements(name, input, axis)
+    axis = axis if input.ndim else None
     xp = kernels.array_module(input.array)
     return wrap(xp.asarray(getattr(xp, name)(input.array, axis=axis, keepdims=keepdim)))
 
@@ -182,9 +186,7 @@ def max(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = Fal
     need_tensors("max", input)
     if isinstance(dim, TensorBase):
         return maximum(input, dim)
-    if dim is None or not input.ndim:
-        return amax(input) if dim is None else ValuesAndIndices(amax(input), argmax(input))
-    return _values_and_indices(input, one_axis("max", input, dim), argmax(input, dim, keepdim=True), keepdim)
+    return amax(input) if dim is None else _values_and_indices("max", input, dim, keepdim)
 
 
 def min(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = False) -> Any:
@@ -192,12 +194,12 @@ def min(input: TensorT, dim: int | TensorBase | None = None, keepdim: bool = Fal
     need_tensors("min", input)
     if isinstance(dim, TensorBase):
         return minimum(input, dim)
-    if dim is None or not input.ndim:
-        return amin(input) if dim is None else ValuesAndIndices(amin(input), argmin(input))
-    return _values_and_indices(input, one_axis("min", input, dim), argmin(input, dim, keepdim=True), keepdim)
+    return amin(input) if dim is None else _values_and_indices("min", input, dim, keepdim)
 
 
-def _values_and_indices(input: TensorT, axis: int, indices: TensorT, keepdim: bool) -> ValuesAndIndices:
+def _values_and_indices(name: str, input: TensorT, dim: int, keepdim: bool) -> ValuesAndIndices:
+    axis = one_axis(name, input, dim)
+    indices = _first(f"arg{name}", input, axis, keepdim=True)
     values = gather(input, axis, indices)
     return ValuesAndIndices(values, indices) if keepdim else ValuesAndIndices(squeeze(values, axis), squeeze(indices, axis))
 
@@ -224,18 +226,18 @@ def cumsum(input: TensorT, dim: int) -> TensorT:
 
 def all(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """Whether every element over `dim` is nonzero; without a gradient."""
-    axes = several_axes("all", input, dim)
-    return _as_truth(input, input.array.all(axis=axes, keepdims=keepdim))
+    return _truth("all", input, dim, keepdim)
 
 
 def any(input: TensorT, dim: Dim = None, keepdim: bool = False) -> TensorT:
     """Whether some element over `dim` is nonzero; without a gradient."""
-    axes = several_axes("any", input, dim)
-    return _as_truth(input, input.array.any(axis=axes, keepdims=keepdim))
+    return _truth("any", input, dim, keepdim)
 
 
-def _as_truth(input: TensorT, result: Any) -> TensorT:
-    """A result of all or any as a boolean tensor; as uint8 for a uint8 tensor, PyTorch's old kind of mask."""
+def _truth(name: str, input: TensorT, dim: Dim, keepdim: bool) -> TensorT:
+    """all or any; uint8 for a uint8 tensor, PyTorch's old kind of mask. As in PyTorch, dim=() reduces no axis here."""
+    axes = () if isinstance(dim, (tuple, list)) and not dim else several_axes(name, input, dim)
+    result = getattr(input.array, name)(axis=axes, keepdims=keepdim)
     return wrap(kernels.array_module(input.array).asarray(result, input.dtype if input.dtype == np.uint8 else bool))
 
 

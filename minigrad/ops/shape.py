@@ -9,7 +9,7 @@ import kernels
 from kernels.graph import concatenate
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import Dim, Number, as_sizes, common_dtype, fitting, need_tensors, one_axis, to_dtype
+from minigrad.ops.operands import Dim, Number, as_int, as_scalar, as_sizes, common_dtype, need_tensors, one_axis, to_dtype
 
 
 class Reshape(Function):
@@ -158,7 +158,8 @@ def _join(pieces, dim, xp):
 
 def reshape(input: TensorT, *shape: Any) -> TensorT:
     """The same elements in another shape, of which one size may be -1. A view if the memory layout allows it, else a copy."""
-    shape = as_sizes(shape)
+    need_tensors("reshape", input)
+    shape = as_sizes("reshape", shape, least=-1)
     try:
         return Reshape.apply(input, shape)
     except ValueError:
@@ -192,7 +193,7 @@ def flatten(input: TensorT, start_dim: int = 0, end_dim: int = -1) -> TensorT:
 
 def permute(input: TensorT, *dims: Any) -> TensorT:
     """Put the axes in another order (a view)."""
-    order = tuple(one_axis("permute", input, d) for d in as_sizes(dims))
+    order = tuple(one_axis("permute", input, d) for d in as_sizes("permute", dims))
     if sorted(order) != list(range(input.ndim)):
         raise RuntimeError(f"permute: expected an order of the axes of shape {input.shape}, got {dims}")
     return Permute.apply(input, order)
@@ -209,6 +210,7 @@ def transpose(input: TensorT, dim0: int, dim1: int) -> TensorT:
 
 def t(input: TensorT) -> TensorT:
     """The transpose of a matrix (a view)."""
+    need_tensors("t", input)
     if input.ndim > 2:
         raise RuntimeError(f"t: expected at most 2 dimensions, got shape {input.shape}; use .mT or .transpose()")
     return permute(input, *range(input.ndim)[::-1])
@@ -216,21 +218,24 @@ def t(input: TensorT) -> TensorT:
 
 def squeeze(input: TensorT, dim: Dim = None) -> TensorT:
     """Drop axes of length one: all, or only the named ones."""
-    dims = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    need_tensors("squeeze", input)
+    dims = range(input.ndim) if dim is None else dim if isinstance(dim, Iterable) else (dim,)
     drop = {one_axis("squeeze", input, d) for d in dims}
     return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in drop or n != 1))
 
 
 def unsqueeze(input: TensorT, dim: int) -> TensorT:
     """Insert an axis of length one."""
+    axis = one_axis("unsqueeze", input, dim, room=1)
     shape = list(input.shape)
-    shape.insert(one_axis("unsqueeze", input, dim, room=1), 1)
+    shape.insert(axis, 1)
     return reshape(input, tuple(shape))
 
 
 def expand(input: TensorT, *sizes: Any) -> TensorT:
     """Repeat axes of length one without copying; a size of -1 leaves the axis as it is."""
-    sizes = as_sizes(sizes)
+    need_tensors("expand", input)
+    sizes = as_sizes("expand", sizes, least=-1)
     new = len(sizes) - input.ndim
     old = (1,) * new + input.shape
     shape = tuple(n if s == -1 else s for s, n in zip(sizes, old))
@@ -241,9 +246,10 @@ def expand(input: TensorT, *sizes: Any) -> TensorT:
 
 def repeat(input: TensorT, *sizes: Any) -> TensorT:
     """The tensor tiled sizes[i] times along axis i; more sizes than axes add axes in front."""
-    sizes = as_sizes(sizes)
-    if len(sizes) < input.ndim or any(size < 0 for size in sizes):
-        raise RuntimeError(f"repeat: expected at least {input.ndim} sizes, none negative, got {sizes}")
+    need_tensors("repeat", input)
+    sizes = as_sizes("repeat", sizes, least=0)
+    if len(sizes) < input.ndim:
+        raise RuntimeError(f"repeat: expected at least {input.ndim} sizes, got {sizes}")
     shape = (1,) * (len(sizes) - input.ndim) + input.shape
     rows = reshape(input, tuple(n for size in shape for n in (1, size)))  # an axis of length 1 before each axis …
     tiled = expand(rows, tuple(n for pair in zip(sizes, shape) for n in pair))  # … is expanded, and then merged with it
@@ -252,7 +258,7 @@ def repeat(input: TensorT, *sizes: Any) -> TensorT:
 
 def flip(input: TensorT, *axes: Any, dims: Sequence[int] = ()) -> TensorT:
     """The elements in reverse order along axes: flip(x, 0, 1), flip(x, (0, 1)) or flip(x, dims=(0, 1)). A copy."""
-    axes = tuple(one_axis("flip", input, axis) for axis in (as_sizes(axes) or dims))
+    axes = tuple(one_axis("flip", input, axis) for axis in (as_sizes("flip", axes) or dims))
     if len(set(axes)) < len(axes):
         raise RuntimeError(f"flip: the axes {axes} name an axis twice")
     return Flip.apply(input, axes if input.ndim else ())
@@ -260,8 +266,9 @@ def flip(input: TensorT, *axes: Any, dims: Sequence[int] = ()) -> TensorT:
 
 def roll(input: TensorT, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> TensorT:
     """Move the elements `shifts` places along `dims`, the last ones to the start; of the flattened tensor without dims."""
-    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    axes = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    need_tensors("roll", input)
+    shifts = tuple(as_int(s, "roll", "shift") for s in (shifts if isinstance(shifts, Iterable) else (shifts,)))
+    axes = () if dims is None else tuple(dims) if isinstance(dims, Iterable) else (dims,)
     if not shifts:
         raise RuntimeError("roll: expected at least one shift, got none")
     if not axes and len(shifts) == 1:
@@ -284,6 +291,12 @@ def pad(input: TensorT, pad: Sequence[int], mode: str = "constant", value: Numbe
     """
     if mode != "constant":
         raise NotImplementedError(f"pad: only mode='constant' is implemented, got {mode!r}")
+    need_tensors("pad", input)
+    if not isinstance(pad, Iterable):
+        raise TypeError(f"pad: expected a pair of widths for each axis, got {type(pad).__name__}")
+    pad = [as_int(width, "pad", "width") for width in pad]
+    if not pad:
+        return clone(input)
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise RuntimeError(f"pad: expected one pair of widths for each of at most {input.ndim} axes, got {tuple(pad)}")
     ends = list(zip(pad[::2], pad[1::2]))[::-1]
@@ -294,7 +307,7 @@ def pad(input: TensorT, pad: Sequence[int], mode: str = "constant", value: Numbe
         if before < 0 or after < 0:
             _, input, _ = split(input, [max(-before, 0), n - max(-before, 0) - max(-after, 0), max(-after, 0)], axis)
     frame = tuple((max(before, 0), max(after, 0)) for before, after in widths)
-    return Pad.apply(input, frame, fitting(0 if value is None else value, input.dtype, "pad"))
+    return Pad.apply(input, frame, as_scalar(0 if value is None else value, input.dtype, "pad"))
 
 
 def contiguous(input: TensorT) -> TensorT:
@@ -304,18 +317,21 @@ def contiguous(input: TensorT) -> TensorT:
 
 def clone(input: TensorT) -> TensorT:
     """A copy in fresh memory, still part of the graph."""
+    need_tensors("clone", input)
     return Copy.apply(input)
 
 
 def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
-    """Join tensors along an existing axis."""
+    """Join tensors along an existing axis. A tensor of shape (0,) adds nothing, whatever the others' shapes."""
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError("cat: expected at least one tensor, got none")
     need_tensors("cat", *tensors)
     if any(t.ndim == 0 for t in tensors):
         raise RuntimeError("cat: cannot join tensors of no dimensions; use stack()")
-    axis, dtype = one_axis("cat", tensors[0], dim), common_dtype(*tensors)
+    dtype = common_dtype(*tensors)
+    tensors = [t for t in tensors if t.shape != (0,)] or tensors[:1]
+    axis = one_axis("cat", tensors[0], dim)
     if len({(t.ndim, *t.shape[:axis], None, *t.shape[axis + 1 :]) for t in tensors}) > 1:
         shapes = ", ".join(str(t.shape) for t in tensors)
         raise RuntimeError(f"cat along dim {dim}: the other axes must agree, got shapes {shapes}")
@@ -336,17 +352,16 @@ def stack(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
 
 def split(input: TensorT, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[TensorT, ...]:
     """Cut along `dim` into views, of one size (the last may be smaller) or of the listed sizes."""
+    need_tensors("split", input)
     if not input.ndim:
         raise RuntimeError("split: a tensor of no dimensions cannot be cut")
     dim = one_axis("split", input, dim)
     length = input.shape[dim]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
-        if size < 1:
-            raise RuntimeError(f"split: expected a size of at least 1, got {size}")
-        sizes = [min(size, length - i) for i in range(0, length, size)] or [0]
+    if isinstance(split_size_or_sections, Iterable):
+        sizes = [as_int(size, "split", "size") for size in split_size_or_sections]
     else:
-        sizes = list(split_size_or_sections)
+        size = as_int(split_size_or_sections, "split", "size", least=1 if length else 0)
+        sizes = [min(size, length - i) for i in range(0, length, size or 1)] or [0]
     if sum(sizes) != length or min(sizes, default=0) < 0:
         raise RuntimeError(f"split: sizes {sizes} add up to {sum(sizes)}, but axis {dim} of shape {input.shape} has {length}")
     return Split.apply(input, sizes, dim)
@@ -354,10 +369,9 @@ def split(input: TensorT, split_size_or_sections: int | Sequence[int], dim: int 
 
 def chunk(input: TensorT, chunks: int, dim: int = 0) -> tuple[TensorT, ...]:
     """Cut along `dim` into at most `chunks` views of equal size (the last may be smaller)."""
-    if chunks < 1:
-        raise RuntimeError(f"chunk: expected at least 1 chunk, got {chunks}")
-    length = input.shape[one_axis("chunk", input, dim)] if input.ndim else 0
-    return split(input, max(-(-length // chunks), 1), dim)
+    chunks, axis = as_int(chunks, "chunk", "chunks", least=1), one_axis("chunk", input, dim)
+    length = input.shape[axis] if input.ndim else 0
+    return split(input, -(-length // chunks) or [0] * chunks, dim)
 
 
 def tril(input: TensorT, diagonal: int = 0) -> TensorT:
@@ -371,6 +385,8 @@ def triu(input: TensorT, diagonal: int = 0) -> TensorT:
 
 
 def _triangle(name: str, input: TensorT, diagonal: int) -> TensorT:
+    need_tensors(name, input)
+    diagonal = as_int(diagonal, name, "diagonal")
     if input.ndim < 2:
         raise RuntimeError(f"{name}: expected at least 2 dimensions, got shape {input.shape}")
     cut = getattr(kernels.array_module(input.array), name)

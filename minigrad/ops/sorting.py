@@ -7,14 +7,15 @@ import numpy as np
 import kernels
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.ops.indexing import gather, index_select
-from minigrad.ops.operands import need_numbers, one_axis
+from minigrad.ops.operands import as_int, need_numbers, need_tensors, one_axis
 from minigrad.ops.reductions import ValuesAndIndices
-from minigrad.ops.shape import reshape
+from minigrad.ops.shape import clone, reshape
 
 
 def argsort(input: TensorT, dim: int = -1, descending: bool = False, stable: bool = False) -> TensorT:
     """The indices that sort the elements along `dim`; int64. NaN counts as the largest, and equal elements keep their order."""
-    axis, xp = one_axis("argsort", input, dim), kernels.array_module(input.array)
+    axis = one_axis("argsort", input, dim)
+    xp = kernels.array_module(input.array)
     if not input.ndim:
         return wrap(xp.zeros((), np.int64))
     if not descending:
@@ -31,15 +32,13 @@ def sort(input: TensorT, dim: int = -1, descending: bool = False, stable: bool =
 
 
 def topk(input: TensorT, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesAndIndices:
-    """The k largest (or smallest) elements along `dim` in order, and where they were. Of equal elements the first count."""
+    """The k largest (or smallest) elements along `dim`, and where they were. Among equal elements the first ones win."""
     need_numbers("topk", input, instead="convert a mask with .long()")
     axis = one_axis("topk", input, dim)
-    if not 0 <= k <= (input.shape[axis] if input.ndim else 1):
+    if not 0 <= as_int(k, "topk", "k") <= (input.shape[axis] if input.ndim else 1):
         raise RuntimeError(f"topk: expected k between 0 and the length of dim {dim} in shape {input.shape}, got {k}")
     if not input.ndim:
-        first = wrap(kernels.array_module(input.array).zeros(k, np.int64))
-        values = ValuesAndIndices(index_select(reshape(input, 1), 0, first), first)
-        return ValuesAndIndices(*(reshape(t, ()) for t in values)) if k else values
+        return ValuesAndIndices(clone(input), argsort(input))  # even if k is 0, as in PyTorch
     first = wrap(argsort(input, axis, descending=largest).array.take(range(k), axis=axis))
     return ValuesAndIndices(gather(input, axis, first), first)
 
@@ -55,6 +54,7 @@ def unique(
         return_counts: also return how often each occurs.
         dim: compare slices along this axis instead of elements; not implemented.
     """
+    need_tensors("unique", input)
     if dim is not None:
         raise NotImplementedError("unique: dim is not implemented; without it, unique compares elements")
     xp = kernels.array_module(input.array)
@@ -69,6 +69,7 @@ def unique(
 
 def nonzero(input: TensorT, *, as_tuple: bool = False) -> Any:
     """The indices of the elements that are not zero: (count, rank), or with as_tuple one tensor (count,) for each axis."""
+    need_tensors("nonzero", input)
     xp = kernels.array_module(input.array)
     if as_tuple:
         return tuple(wrap(index) for index in xp.atleast_1d(input.array).nonzero())

@@ -433,7 +433,7 @@ def test_an_index_of_ints_and_arrays_keeps_its_axes_in_order():
     assert x[0, :, ids].shape == (3, 2) and x[mg.tensor(1), ..., [0, 1]].shape == (3, 2)
     assert x[0, :, mg.tensor([True, False, True, True])].shape == (3, 3)
     assert x[[]].shape == (0, 3, 4)
-    x[0, :, ids] = mg.zeros(3, 2)
+    x[0, :, ids] = mg.zeros(3, 2, dtype=mg.float64)
     assert x[0].tolist()[0] == [0, 1, 0, 3]
     with pytest.raises(TypeError, match="indices must be integers"):
         x[mg.tensor([0.5])]
