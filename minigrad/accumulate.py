@@ -78,11 +78,11 @@ class GradientSums:
         owned = grad.base is None and self._arrays.count(id(grad)) == 1
         taken = id(place) in self._taken  # then grad is the whole sum
         if isinstance(place, tuple):
-            node, index = place
+            node, output = place
             sums = self._sums.setdefault(node, [None] * len(node.outputs))
-            earlier = sums[index]
+            earlier = sums[output]
             if taken or earlier is None:
-                sums[index] = _Sum(grad, owned)
+                sums[output] = _Sum(grad, owned)
             else:
                 earlier.add(grad)
         elif place.hooks:
@@ -117,8 +117,8 @@ class GradientSums:
         if not self._in_place or place is None or sum(place is p for p in inputs) > 1:
             return None
         if isinstance(place, tuple):
-            node, index = place
-            earlier = self._sums.get(node, [None] * (index + 1))[index]
+            node, output = place
+            earlier = self._sums.get(node, [None] * (output + 1))[output]
         elif place.hooks or not self._into_leaves:
             return None
         else:

@@ -23,18 +23,18 @@ TensorT = TypeVar("TensorT", bound="TensorBase")  # an operation on a Tensor ret
 
 
 class Edge(NamedTuple):
-    """A place in the graph: output number `index` of a node."""
+    """A place in the graph: one output of a node, by its number."""
 
     node: "Node"
-    index: int
+    output: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.node.outputs[self.index][0]
+        return self.node.outputs[self.output][0]
 
     @property
     def dtype(self) -> np.dtype:
-        return self.node.outputs[self.index][1]
+        return self.node.outputs[self.output][1]
 
 
 class TensorBase:

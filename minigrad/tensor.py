@@ -168,7 +168,7 @@ class Tensor(
         non_blocking is accepted and without effect.
         """
         result: Tensor = self
-        for target in (*targets, *(target for target in (device, dtype) if target is not None)):
+        for target in (target for target in (*targets, device, dtype) if target is not None):
             if isinstance(target, str) and target in kernels.DEVICES:
                 result = result._to_device(target)
             elif isinstance(target, Tensor):
@@ -265,9 +265,9 @@ class Tensor(
         if self.edge is None:
             self.hooks = self.hooks or Hooks(self)
             return self.hooks
-        node, index = self.edge
+        node, output = self.edge
         node.hooks = node.hooks or {}
-        return node.hooks.setdefault(index, Hooks(self))
+        return node.hooks.setdefault(output, Hooks(self))
 
     def retain_grad(self) -> None:
         """Store the gradient of this interior tensor in .grad too (leaves always store theirs)."""
@@ -287,7 +287,7 @@ class Tensor(
     @property
     def retains_grad(self) -> builtins.bool:
         """Whether retain_grad() was called on this interior tensor."""
-        hooks = self.edge.node.hooks.get(self.edge.index) if self.edge is not None and self.edge.node.hooks else None
+        hooks = self.edge.node.hooks.get(self.edge.output) if self.edge is not None and self.edge.node.hooks else None
         return hooks is not None and hooks.store is not None
 
     # ── in place ──

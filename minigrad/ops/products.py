@@ -250,6 +250,8 @@ def attention_weights(scores: TensorT, visible: np.ndarray | None, attn_mask: Te
             raise TypeError(f"attention: attn_mask must be boolean or floating-point, got {attn_mask.dtype}")
         is_bool = attn_mask.dtype.kind == "b"
         scores = masked_fill(scores, bitwise_not(attn_mask), -math.inf) if is_bool else add(scores, attn_mask)
+    if not scores.shape[-1]:
+        return scores  # no keys at all
     # The scores of a query that sees no key are all -inf, and their softmax would be NaN. It gets zeros instead.
     blind = expand(eq(amax(wrap(scores.array), -1, keepdim=True), -math.inf), scores.shape)  # (B, H, T, S)
     return masked_fill(softmax(masked_fill(scores, blind, 0.0), -1), blind, 0.0)

@@ -20,7 +20,7 @@ def assign(x, index, value):
 
 
 CREATED = """
-[f(2, dtype=None) for f in (t.zeros, t.ones, t.empty, t.eye)]
+[f(2, dtype=None) for f in (t.zeros, t.ones, t.eye)]
 [f(2, dtype=None).shape for f in (t.randn, t.rand)] + [f(2, dtype=None).dtype for f in (t.randn, t.rand)]
 [t.linspace(0, 1, 3, dtype=None), t.arange(3, dtype=None), t.arange(3.0, dtype=None), t.full((2,), 3, dtype=None)]
 [t.randint(3, (2,), dtype=None).dtype, t.randperm(3, dtype=None).dtype]
