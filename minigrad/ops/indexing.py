@@ -224,13 +224,17 @@ def getitem(input: TensorT, index: Any) -> TensorT:
 def assigned_value(input: TensorBase, index: tuple, value: Any) -> Any:
     """The value of input[index] = value, checked: a tensor, an array, or a number as a NumPy scalar."""
     name = "item assignment"
+    if isinstance(value, (list, tuple)):
+        need_tensors(name, value)
     if not isinstance(value, (TensorBase, np.ndarray)):
         return as_scalar(value, input.dtype, name, infinite=input.dtype == float16)
     check_kind(array_on_device(input, value, name), name)
     arrays = [part for part in index if hasattr(part, "dtype")]
     one_number = math.prod(value.shape) == 1 and all(part.dtype.kind == "b" for part in arrays)
     if isinstance(value, TensorBase) and value.dtype != input.dtype and arrays and not one_number:
-        raise RuntimeError(f"{name}: expected a value of dtype {input.dtype} as the tensor's own, got {value.dtype}")
+        raise RuntimeError(
+            f"{name}: expected a value of dtype {input.dtype} as the tensor's own, got {value.dtype}; convert with .to(dtype)"
+        )
     return value
 
 

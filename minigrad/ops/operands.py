@@ -115,7 +115,7 @@ def as_scalar(value: Any, dtype: Any, name: str, *, infinite: bool = False) -> A
         number = number.item()
     if not isinstance(number, (int, float)):
         got = f"shape {value.shape}" if isinstance(value, (TensorBase, np.ndarray)) else type(value).__name__
-        raise TypeError(f"{name}: expected a real number, got {got}")
+        raise TypeError(f"{name}: expected a real number, got {got}; pass an int, a float or a tensor of no dimensions")
     if not _holds(dtype, number, infinite):
         raise RuntimeError(f"{name}: expected a number that {dtype} can hold, got {number}; use another dtype")
     return cast_array(np.asarray(number), dtype)[()]
@@ -137,7 +137,7 @@ def default_dtype(number: Any) -> np.dtype:
 def check_kind(array: Any, name: str) -> None:
     """Raise TypeError unless an array holds booleans, integers or real floats."""
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected booleans, integers or real floats, got an array of {array.dtype}")
+        raise TypeError(f"{name}: expected booleans, integers or real floats, got an array of {array.dtype}; convert it first")
 
 
 def common_dtype(*values: Any) -> np.dtype:

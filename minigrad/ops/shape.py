@@ -321,12 +321,20 @@ def clone(input: TensorT) -> TensorT:
     return Copy.apply(input)
 
 
-def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
-    """Join tensors along an existing axis. A tensor of shape (0,) adds nothing, whatever the others' shapes."""
+def _several(name: str, tensors: Iterable[TensorT]) -> list[TensorT]:
+    """The tensors to join, as a list."""
+    if isinstance(tensors, TensorBase) or not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: expected a list of tensors, got {type(tensors).__name__}; put it into a list")
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError("cat: expected at least one tensor, got none")
-    need_tensors("cat", *tensors)
+        raise RuntimeError(f"{name}: expected at least one tensor, got none; pass a list of tensors")
+    need_tensors(name, *tensors)
+    return tensors
+
+
+def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
+    """Join tensors along an existing axis. A tensor of shape (0,) adds nothing, whatever the others' shapes."""
+    tensors = _several("cat", tensors)
     if any(t.ndim == 0 for t in tensors):
         raise RuntimeError("cat: cannot join tensors of no dimensions; use stack()")
     dtype = common_dtype(*tensors)
@@ -340,10 +348,7 @@ def cat(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
 
 def stack(tensors: Iterable[TensorT], dim: int = 0) -> TensorT:
     """Join tensors of one shape along a new axis."""
-    tensors = list(tensors)
-    if not tensors:
-        raise RuntimeError("stack: expected at least one tensor, got none")
-    need_tensors("stack", *tensors)
+    tensors = _several("stack", tensors)
     if len({t.shape for t in tensors}) > 1:
         raise RuntimeError(f"stack: all shapes must agree, got {', '.join(str(t.shape) for t in tensors)}")
     axis = one_axis("stack", tensors[0], dim, room=1)

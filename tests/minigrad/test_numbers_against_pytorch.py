@@ -20,7 +20,7 @@ def assign(x, index, value):
 
 
 CREATED = """
-[f(2, dtype=None) for f in (t.zeros, t.ones, t.eye)]
+[f(2, dtype=None) for f in (t.zeros, t.ones, t.eye)] + [t.empty(2, dtype=None).dtype]
 [f(2, dtype=None).shape for f in (t.randn, t.rand)] + [f(2, dtype=None).dtype for f in (t.randn, t.rand)]
 [t.linspace(0, 1, 3, dtype=None), t.arange(3, dtype=None), t.arange(3.0, dtype=None), t.full((2,), 3, dtype=None)]
 [t.randint(3, (2,), dtype=None).dtype, t.randperm(3, dtype=None).dtype]
@@ -159,6 +159,8 @@ t.ones(3, 4).reshape(-2, 6)
 t.ones(3, 4).view(-2, 6)
 [t.cat([t.ones(2, 3), t.zeros(0)]), t.cat([t.zeros(0, dtype=t.float64), t.ones(2, 3)], 1), t.cat([t.zeros(0), t.zeros(0)])]
 t.cat([t.zeros(0, 3), t.ones(2, 2, 3)], 1)
+t.cat(3)
+t.stack(t.ones(2))
 t.sum(t.ones(2), 1.0)
 t.ones(2).var(1.0)
 t.ones(2).split(1.5)
