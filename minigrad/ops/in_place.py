@@ -131,5 +131,7 @@ class Put(Function):
             dx = dy.copy()
             _part(dx, basic)[index] = 0
         if ctx.needs[1]:
-            dvalue = kernels.unbroadcast(_part(dy, basic)[index], value_shape)
+            dvalue = _part(dy, basic)[index]
+            more = len(value_shape) - dvalue.ndim  # axes that the value has more than its place, all of length 1
+            dvalue = kernels.unbroadcast(dvalue.reshape((1,) * more + dvalue.shape), value_shape)
         return dx, dvalue, None, None

@@ -32,8 +32,6 @@ class Index(Function):
     @staticmethod
     def forward(ctx, x, index):
         ctx.save(x.shape, index)
-        if _is_basic(index) and Ellipsis not in index:
-            index = (*index, Ellipsis)  # a view, as in PyTorch; NumPy copies a single element otherwise
         return x[index]
 
     # y = x[index]. Slices and ints read each element at most once, so dx is zeros with dy written into its place. Arrays may
@@ -198,7 +196,9 @@ def two_steps(index: Any, device: str) -> tuple[tuple, tuple]:
     we, apply the int first: x[0], and then [:, ids].
     """
     index = _plain_index(index, device)
-    if not any(isinstance(p, (int, np.integer)) for p in index) or _is_basic(index):
+    if _is_basic(index):
+        return (), index if Ellipsis in index else (*index, Ellipsis)  # with …, NumPy makes a view even of one element
+    if not any(isinstance(p, (int, np.integer)) for p in index):
         return (), index
     basic, arrays = [], []
     for p in index:

@@ -236,6 +236,11 @@ def test_one_element_is_a_view_as_well():
     with pytest.raises(RuntimeError, match="item assignment: several elements of this expanded tensor share memory"):
         mg.zeros(1, 2).expand(2, 2)[0] = 1
     assert mg.zeros(0, 3).add_(1).shape == (0, 3)
+    w = mg.ones(1, 1, requires_grad=True)
+    t[0, 0] = w
+    t[1] = w * 3
+    (t * mg.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    assert t.tolist() == [[1.0, 5.0], [3.0, 3.0]] and w.grad.tolist() == [[22.0]]
 
 
 def test_multinomial_draws_with_the_given_probabilities():
