@@ -376,9 +376,8 @@ def test_settings_that_make_no_sense_are_refused(changes, sentence):
 
 
 def run_command(*arguments):
-    return subprocess.run(
-        command_line(*arguments), cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}
-    )
+    command = [sys.executable, "-m", "chapters.ch07_train", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
 
 
 def test_the_command_line(tmp_path):

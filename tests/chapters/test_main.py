@@ -220,7 +220,7 @@ def test_a_killed_precompile_leaves_no_process_behind(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
     command = [sys.executable, "-m", "kernels.precompile"]
     parent = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not any(tmp_path.rglob("*.nbi")):  # until one of its processes has compiled a kernel; the others still compile
+    while not any(tmp_path.rglob("*.nbc")):  # until one of its processes has compiled a kernel; the others still compile
         assert parent.poll() is None
         time.sleep(0.02)
     parent.kill()

@@ -224,11 +224,15 @@ def test_attention_weights_are_dropped_while_training():
 )
 @pytest.mark.filterwarnings("ignore:mean is more than 2 std")
 def test_initial_values_follow_pytorchs_law(fill, shape, settings):
+    mg.manual_seed(0)
+    torch.manual_seed(0)
     ours, theirs = getattr(nn.init, fill)(mg.zeros(*shape), **settings), torch.zeros(shape)
     getattr(torch.nn.init, fill)(theirs, **settings)
     a, b = ours.numpy(), theirs.numpy()
     scale = b.std()
-    assert abs(a.mean() - b.mean()) < 0.06 * scale and abs(a.std() / scale - 1) < 0.03
+    # Three standard errors of 9,600 numbers: the tail beyond a far mean is about exponential, with a kurtosis of 9.
+    spread = 0.06 if "mean" in settings and "trunc" in fill else 0.03
+    assert abs(a.mean() - b.mean()) < 0.06 * scale and abs(a.std() / scale - 1) < spread
     if ("uniform" in fill or "trunc" in fill) and "mean" not in settings:  # a far mean makes one end rare
         assert abs(a.max() - b.max()) < 0.01 * scale + 0.01 and abs(a.min() - b.min()) < 0.01 * scale + 0.01
 
