@@ -208,6 +208,8 @@ class Remainder(Function):
     @staticmethod
     def backward(ctx, dy):
         a, b = ctx.saved
+        if np.isscalar(a):
+            raise NotImplementedError("remainder: number % tensor has no derivative, as in PyTorch; make the number a tensor")
         da = unbroadcast(dy, shape_of(a)) if ctx.needs[0] else None
         with np.errstate(divide="ignore", invalid="ignore"):
             return da, unbroadcast(-dy * (a // b), shape_of(b)) if ctx.needs[1] else None

@@ -157,6 +157,8 @@ EXPRESSIONS = {
     "whole arange of floats": lambda t, nn, F: t.arange(-0.9, 2.1, 2.0, dtype=t.int64),
     "tensor == None": lambda t, nn, F: [operator.eq(ones(t, 2), None), operator.ne(ones(t, 2), None)],
     "+tensor": lambda t, nn, F: +ones(t, 2),
+    "the derivative of tensor % tensor": lambda t, nn, F: grad(t, [2.0, 3.0], lambda x: t.tensor([7.5, 8.5]) % x),
+    "the derivative of number % tensor": lambda t, nn, F: grad(t, [2.0, 3.0], lambda x: 7.5 % x),
     # optimizers
     "clipping to a norm of 0": lambda t, nn, F: clipped(t, nn, [3.0, 4.0], 0.0),
     "AdamW": lambda t, nn, F: adamw(t, [1.0, 0.1]),
