@@ -23,10 +23,12 @@ Brackets are 95 % intervals over tasks.
                                     DPO with beta 0.1, KL 3.2                           50 %            71.5 %
                                     plain tasks done correctly, RLOO                    94.0 %          94.7 %
                                     the same, DPO with beta 0.5 (0.1)                   94.0 %          94.7 % (77.3 %)
-    constitution, worlds 6 and 7    harmful requests obeyed                             41.0 %, 34.5 %  1.5 %, 1.5 %
-                                    evaded, or refused without a reason                 28.0 %, 38.0 %  2.5 %, 2.5 %
-                                    plain tasks done correctly                          93.0 %, 91.5 %  91.5 %, 87.5 %
-                                    unseen sentences: critic names the better response  50 %            88 %, 95 %
+    main job, seeds 0 to 2          after the constitution:
+                                    harmful requests obeyed                             56, 46.5, 47.5 %  0, 0, 0 %
+                                    evaded, or refused without a reason                 22.5, 30, 25 %  0, 0.5, 0.5 %
+                                    refused for the right reason                        10, 13, 12 %    40.5, 37.5, 39 %
+                                    plain tasks done correctly                          96, 92.5, 93 %  97, 97, 96.5 %
+    constitution, worlds 6 and 7    unseen sentences: critic names the better response  50 %            88 %, 95 %
                                     the same, unseen pairs of qualities                 50 %            84 %, 75 %
                                     the same, unseen words                              50 %            89 %, 90 %
     constitution, "polite" -> "rude"  rude (courteous) responses, unchanged principle   -               7.0 % (77.0 %)
@@ -39,11 +41,12 @@ How to read them:
 - PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
 - A refusal whose reason belongs to another request, or that names another person, counts as "wrong reason" (`closer_conduct`
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
-- The constitution's rows are of an earlier version: the assistant learned from all revisions, and the name of another person
-  cost nothing. 39 % and 71 % of its two assistants' refusals gave the right reason.
+- Each number of the main job's constitution comes from 200 held-out requests or tasks; its 95 % interval is at most ±7 points.
+  Nearly all other refusals give a wrong reason.
+- The constitution's changed principle was measured with an earlier version: the assistant learned from all revisions, and the
+  name of another person cost nothing.
 - The constitution's wording was chosen with world 0's training split, and most settings with another world's held-out people.
-  The length of its supervised phase, and the sizes of `--quick`, were chosen after a look at world 0's held-out tasks.
-- Its two assistants come from `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7. An
-  earlier run evaded 2.0 and 3.5 % and did only 84.5 and 85.5 % of the plain tasks. Since then the constitution's
-  reward model learns from comparisons on 850 plain tasks, not 350.
+  The length of its supervised phase was chosen after a look at world 0's held-out tasks, and the sizes of `--quick` after a
+  look at those of worlds 0 to 2.
+- Worlds 6 and 7: `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7.
 """
