@@ -17,6 +17,7 @@ sys.exit(kill_cycles.main(["1", "--seed", "9", "--runs", "chapter 7"]))
 """
 
 
+@pytest.mark.timeout(900)  # the first run of a new checkout compiles kernels
 def test_killed_runs_resume_to_the_same_bytes():
     command = [sys.executable, "-m", "tests.kill_cycles", "5", "--seed", "9", "--runs", "chapter 7", "SFT", "PPO"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
