@@ -205,27 +205,21 @@ def test_a_tensor_used_before_its_change_in_place():
 
 
 def test_residual_lines_and_items_are_recorded():
+    def gradient(t, x):
+        h = x * 2
+        h += h.relu()
+        h -= h.mean()
+        h[0] = x[1] * x[2]
+        total = t.zeros(3, dtype=t.float64)
+        total[0] = h.sum()
+        total[1:] = total[1:] + h[[0, 2]]
+        (total * total).sum().backward()
+        return x.grad.numpy()
+
     x = leaf(3)
-    h = x * 2
-    h += h.relu()
-    h -= h.mean()
-    h[0] = x[1] * x[2]
-    t = mg.zeros(3, dtype=mg.float64)
-    t[0] = h.sum()
-    t[1:] = t[1:] + h[[0, 2]]
-    (t * t).sum().backward()
-    ours = x.grad.array
+    ours = gradient(mg, x)
     torch = pytest.importorskip("torch")
-    y = torch.tensor(x.array, requires_grad=True)
-    h = y * 2
-    h += h.relu()
-    h -= h.mean()
-    h[0] = y[1] * y[2]
-    t = torch.zeros(3, dtype=torch.float64)
-    t[0] = h.sum()
-    t[1:] = t[1:] + h[[0, 2]]
-    (t * t).sum().backward()
-    np.testing.assert_allclose(ours, y.grad.numpy())
+    np.testing.assert_allclose(ours, gradient(torch, torch.tensor(x.array, requires_grad=True)))
 
 
 def test_one_element_is_a_view_as_well():
