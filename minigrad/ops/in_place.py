@@ -22,19 +22,29 @@ from minigrad.writes import note_recorded
 
 def assign(input: TensorT, name: str, compute: Callable[..., Any], *operands: Any) -> TensorT:
     """Write compute(input, *operands) into the input's memory, and return the input."""
-    recorded = records(name, input, *operands)
+    if records(name, input, *operands):
+        return _record(input, name, compute, *operands)
+    _write_result(name, input, compute(input, *operands))
+    return input
+
+
+def _record(input: TensorT, name: str, compute: Callable[..., Any], *operands: Any) -> TensorT:
+    """The same for a change that is recorded."""
     # What the change saves for its backward pass must survive the change: it works on a copy.
-    before = input.result_class(input.array.copy(), input.requires_grad, input.edge) if recorded else input
+    before = input.result_class(input.array.copy(), input.requires_grad, input.edge)
     result = compute(before, *(before if operand is input else operand for operand in operands))
+    _write_result(name, input, result)
+    input.edge, input._requires_grad = to_dtype(result, input.dtype).edge, True
+    note_recorded(input.array, input.edge.node.time)
+    return input
+
+
+def _write_result(name: str, input: TensorBase, result: TensorBase) -> None:
     if KIND_RANK[result.dtype.kind] > KIND_RANK[input.dtype.kind]:
         raise RuntimeError(f"{name}: a result of {result.dtype} cannot be written into a tensor of {input.dtype}")
     if broadcast(name, input.shape, result.shape) != input.shape:
         raise RuntimeError(f"{name}: a result of shape {result.shape} cannot be written into shape {input.shape}")
     write(name, input, result.array)
-    if recorded:
-        input.edge, input._requires_grad = to_dtype(result, input.dtype).edge, True
-        note_recorded(input.array, input.edge.node.time)
-    return input
 
 
 def records(name: str, input: TensorBase, *operands: Any) -> bool:
@@ -105,7 +115,7 @@ def setitem(input: TensorBase, index: Any, value: Any) -> None:
 def put(name: str, input: TensorT, value: Any, basic: tuple = (), index: tuple = ()) -> TensorT:
     """Write a value into input[basic][index], and return the input."""
     if records(name, input, value):
-        return assign(input, name, lambda x, value: Put.apply(x, value, basic, index), value)
+        return _record(input, name, lambda x, value: Put.apply(x, value, basic, index), value)
     write(name, input, value.array if isinstance(value, TensorBase) else value, basic, index)
     return input
 
