@@ -147,7 +147,13 @@ def full_like(
 
 
 def arange(
-    start: Number = 0, end: Number | None = None, step: Number = 1, *, dtype: Any = None, device: str | None = None
+    start: Number = 0,
+    end: Number | None = None,
+    step: Number = 1,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """start, start + step, … up to but not including end; arange(n) counts from 0. int64 for ints, float32 for floats."""
     bounds: tuple[Any, Any, Any] = (0, start, step) if end is None else (start, end, step)
@@ -163,24 +169,27 @@ def arange(
             raise RuntimeError(f"arange: expected a step of at least 1 for {np.dtype(dtype)}, got {stride:g}")
         low, high, whole = (int(number) for number in bounds)
         count = -((low - high) // whole) if np.dtype(dtype) == int64 else math.ceil((last - first) / stride)
-        return Tensor((low + whole * xp.arange(count)).astype(dtype, copy=False))
+        return Tensor((low + whole * xp.arange(count)).astype(dtype, copy=False), requires_grad)
     values = xp.arange(start, step=step) if end is None else xp.arange(start, end, step)
-    return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False))
+    return Tensor(values.astype(dtype or (float32 if values.dtype == float64 else int64), copy=False), requires_grad)
 
 
-def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """`steps` numbers from start to end, both included, at equal distances. float32 if dtype is None."""
     steps = as_int(steps, "linspace", "steps", least=0)
     dtype = np.dtype(dtype or float32)
     _refuse_dtype("linspace", dtype, "b")
     wide = int64 if dtype.kind in "iu" else float64
-    return _made(np.linspace(as_scalar(start, wide, "linspace"), as_scalar(end, wide, "linspace"), steps), dtype, device)
+    numbers = np.linspace(as_scalar(start, wide, "linspace"), as_scalar(end, wide, "linspace"), steps)
+    return _made(numbers, dtype, device, requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix, (n, n), or its first rows and columns, (n, m). float32 if dtype is None."""
     n, m = (as_int(size, "eye", "size", least=0) for size in (n, n if m is None else m))
-    return _made(np.eye(n, m), dtype or float32, device)
+    return _made(np.eye(n, m), dtype or float32, device, requires_grad)
 
 
 def randn(

@@ -20,7 +20,7 @@ from minigrad.ops.arithmetic import ArithmeticMethods, add, clamp, div, floor_di
 from minigrad.ops.comparisons import ComparisonMethods, bitwise_and, bitwise_or
 from minigrad.ops.in_place import assign, replace, setitem
 from minigrad.ops.indexing import IndexingMethods, index_add, masked_fill, scatter
-from minigrad.ops.operands import Number, Operand, to_dtype
+from minigrad.ops.operands import Number, Operand, as_float, as_int, to_dtype
 from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
@@ -72,7 +72,7 @@ class Tensor(
 
     def size(self, dim: builtins.int | None = None) -> Any:
         """The shape, or the length of one axis."""
-        if dim is not None and not -self.ndim <= dim < self.ndim:
+        if dim is not None and not -self.ndim <= as_int(dim, "size", "dim") < self.ndim:
             raise IndexError(f"size: dim={dim} is out of range for a tensor of shape {self.shape}")
         return self.shape if dim is None else self.shape[dim]
 
@@ -259,6 +259,8 @@ class Tensor(
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor requires no gradient, so the hook would never run")
+        if not callable(hook):
+            raise TypeError(f"register_hook: expected a function, got {type(hook).__name__}")
         return self._hooks().add(hook)
 
     def _hooks(self) -> Hooks:
@@ -336,8 +338,7 @@ class Tensor(
         """Overwrite every element with a normal number, drawn from `generator` (the default generator if None)."""
         if self.dtype.kind != "f":
             raise TypeError(f"normal_: expected a floating-point tensor, got {self.dtype}")
-        if isinstance(mean, Tensor) or isinstance(std, Tensor):
-            raise TypeError("normal_: expected numbers as mean and std, got a tensor; scale randn_like(…) instead")
+        mean, std = as_float(mean, "normal_", "mean"), as_float(std, "normal_", "std")
         if not std >= 0:
             raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
         numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)

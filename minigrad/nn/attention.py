@@ -9,6 +9,7 @@ from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.layers import Linear
 from minigrad.nn.module import Module, Parameter
+from minigrad.ops.operands import as_int
 from minigrad.ops.products import attention_weights
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
@@ -51,6 +52,9 @@ class MultiheadAttention(Module):
         super().__init__()
         if add_bias_kv or add_zero_attn or kdim not in (None, embed_dim) or vdim not in (None, embed_dim):
             raise NotImplementedError("MultiheadAttention: add_bias_kv, add_zero_attn, kdim and vdim are not implemented")
+        embed_dim, num_heads = (
+            as_int(number, "MultiheadAttention", name) for number, name in ((embed_dim, "embed_dim"), (num_heads, "num_heads"))
+        )
         if num_heads <= 0 or embed_dim <= 0 or embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: expected embed_dim as a multiple of num_heads, got {embed_dim}, {num_heads}")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads

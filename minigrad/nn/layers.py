@@ -10,6 +10,7 @@ from minigrad.dtypes import float32
 from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.module import Module, Parameter
+from minigrad.ops.operands import as_float
 from minigrad.random import Generator
 from minigrad.tensor import Tensor
 
@@ -146,7 +147,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None):
         super().__init__()
         _refuse_inplace("Dropout", inplace)
-        if not 0 <= p <= 1:
+        if not 0 <= as_float(p, "Dropout", "p") <= 1:
             raise ValueError(f"Dropout: expected p between 0 and 1, got {p}")
         self.p, self.generator = p, generator
 

@@ -4,7 +4,7 @@ from typing import Any, Callable
 
 from minigrad.engine import TensorBase, TensorT
 from minigrad.function import Function
-from minigrad.ops.operands import in_float32, need_float, need_numbers, one_axis, to_dtype, to_float
+from minigrad.ops.operands import as_float, in_float32, need_float, need_numbers, one_axis, to_dtype, to_float
 from minigrad.ops.shape import clone, reshape
 from minigrad.random import Generator, default_generator
 
@@ -226,7 +226,7 @@ def dropout(
 
     The seed of the mask is drawn from `generator` (the default generator if None). inplace=True is not implemented.
     """
-    if not 0 <= p <= 1:
+    if not 0 <= as_float(p, "dropout", "p") <= 1:
         raise ValueError(f"dropout: expected p between 0 and 1, got {p}")
     if inplace:
         raise NotImplementedError("dropout: inplace=True is not implemented; use the result")

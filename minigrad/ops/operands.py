@@ -257,6 +257,13 @@ def as_int(value: Any, name: str, meaning: str, least: int | None = None) -> int
     return value
 
 
+def as_float(value: Any, name: str, meaning: str) -> float:
+    """A setting that has to be a real number."""
+    if isinstance(value, TensorBase) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a real number as {meaning}, got {type(value).__name__}")
+    return float(value)
+
+
 def check_normalized(name: str, input: TensorBase, normalized_shape: Any, **parameters: TensorBase | None) -> None:
     """Raise unless a normalisation is over the last axis, and its weight and bias fit."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)

@@ -8,6 +8,7 @@ import numpy as np
 
 import kernels
 from minigrad.function import check_one_device
+from minigrad.ops.operands import as_float
 from minigrad.tensor import Tensor
 
 
@@ -30,7 +31,7 @@ def clip_grad_norm_(
     """
     if norm_type != 2:
         raise NotImplementedError(f"clip_grad_norm_: only the Euclidean norm (norm_type 2) is implemented, got {norm_type}")
-    if not max_norm >= 0:
+    if not as_float(max_norm, "clip_grad_norm_", "max_norm") >= 0:
         raise ValueError(f"clip_grad_norm_: expected max_norm of at least 0, got {max_norm}")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     tensors = [p.grad for p in parameters if p.grad is not None]

@@ -14,6 +14,7 @@ import typing as _typing
 from bisect import bisect_right
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+from minigrad.ops.operands import as_float
 from minigrad.optim.optimizer import Optimizer
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR"]
@@ -107,6 +108,8 @@ class LambdaLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable | Sequence[Callable], last_epoch: int = -1):
         groups = len(optimizer.param_groups)
+        if not callable(lr_lambda) and not isinstance(lr_lambda, Sequence):
+            raise TypeError(f"LambdaLR: expected a function or a list of functions, got {type(lr_lambda).__name__}")
         functions = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
         if len(functions) != groups:
             raise ValueError(f"LambdaLR: expected {groups} functions, one for each group, got {len(functions)}")
@@ -129,7 +132,7 @@ class _Chainable(LRScheduler):
         self._start()
 
     def _positive(self, name: str, value: float) -> None:
-        if not value > 0:
+        if not as_float(value, type(self).__name__, name) > 0:
             raise ValueError(f"{type(self).__name__}: expected {name} above 0, got {value}")
 
 
@@ -138,7 +141,7 @@ class StepLR(_Chainable):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
         self._positive("step_size", step_size)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = step_size, as_float(gamma, "StepLR", "gamma")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -150,7 +153,10 @@ class MultiStepLR(_Chainable):
     """Multiply the learning rate by gamma at each of the milestones."""
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
-        self.milestones, self.gamma = sorted(milestones), gamma
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"MultiStepLR: expected a list of steps as milestones, got {type(milestones).__name__}")
+        self.milestones = sorted(as_float(step, "MultiStepLR", "milestone") for step in milestones)
+        self.gamma = as_float(gamma, "MultiStepLR", "gamma")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -161,7 +167,7 @@ class ExponentialLR(_Chainable):
     """Multiply the learning rate by gamma at every step."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1):
-        self.gamma = gamma
+        self.gamma = as_float(gamma, "ExponentialLR", "gamma")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -179,9 +185,9 @@ class LinearLR(_Chainable):
         total_iters: int = 5,
         last_epoch: int = -1,
     ):
-        if not 0 < start_factor <= 1:
+        if not 0 < as_float(start_factor, "LinearLR", "start_factor") <= 1:
             raise ValueError(f"LinearLR: expected start_factor above 0 and at most 1, got {start_factor}")
-        if not 0 <= end_factor <= 1:
+        if not 0 <= as_float(end_factor, "LinearLR", "end_factor") <= 1:
             raise ValueError(f"LinearLR: expected end_factor between 0 and 1, got {end_factor}")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer, last_epoch)
@@ -203,7 +209,7 @@ class ConstantLR(_Chainable):
     """A factor on the learning rate for the first total_iters steps, and none afterwards."""
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1):
-        if not 0 < factor <= 1:
+        if not 0 < as_float(factor, "ConstantLR", "factor") <= 1:
             raise ValueError(f"ConstantLR: expected a factor above 0 and at most 1, got {factor}")
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
@@ -222,7 +228,7 @@ class CosineAnnealingLR(_Chainable):
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
         self._positive("T_max", T_max)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max, self.eta_min = T_max, as_float(eta_min, "CosineAnnealingLR", "eta_min")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:

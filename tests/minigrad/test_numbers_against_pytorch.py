@@ -10,6 +10,7 @@ import pytest
 
 import minigrad as mg
 import minigrad.nn.functional as mF
+from tests.minigrad.pytorch import assert_same, parts_of
 
 torch = pytest.importorskip("torch")
 
@@ -193,7 +194,32 @@ NO_TENSORS += [
 ]
 NO_TENSORS += ["t.allclose(1, 2)", "t.cumsum([1], 0)", "t.multinomial([1.0], 1)", "t.gather([1], 0, t.tensor([0]))"]
 
-EXPRESSIONS = [line for lines in (CREATED, WRITTEN, COMPUTED, SHAPED) for line in lines.strip().splitlines()] + NO_TENSORS
+WRONG_TYPES = """
+t.ones(2).size(0.5)
+t.ones(2).normal_("a")
+[leaf.register_hook(3), leaf.sum().backward()]
+t.nn.Dropout("a")
+t.nn.MultiheadAttention("a", 2)
+t.nn.init.normal_(t.ones(2), "a")
+t.nn.init.uniform_(t.ones(2), "a", 1.0)
+t.nn.utils.clip_grad_norm_([leaf], "a")
+t.utils.data.random_split([1, 2], 3)
+t.utils.data.random_split([1, 2], ["a", 1])
+F.dropout(t.ones(2), "a")
+scheduler.StepLR(sgd, "a").step()
+scheduler.StepLR(sgd, 2, gamma=0.5).get_last_lr()
+scheduler.MultiStepLR(sgd, 3)
+scheduler.MultiStepLR(sgd, [1.0, 2.5]).get_last_lr()
+scheduler.LinearLR(sgd, "a")
+scheduler.ConstantLR(sgd, "a")
+scheduler.LambdaLR(sgd, 3)
+[f.requires_grad for f in (t.eye(2, requires_grad=True), t.linspace(0, 1, 3, requires_grad=True))]
+[t.arange(3.0, requires_grad=True).requires_grad, t.arange(3.0).requires_grad]
+"""
+
+EXPRESSIONS = [
+    line for lines in (CREATED, WRITTEN, COMPUTED, SHAPED, WRONG_TYPES) for line in lines.strip().splitlines()
+] + NO_TENSORS
 
 
 def outcome(expression, t, F):
@@ -201,33 +227,21 @@ def outcome(expression, t, F):
     names = {"t": t, "F": F, "np": np, "copy": copy, "assign": assign, "nan": float("nan"), "inf": float("inf")}
     names |= {"f16": t.float16, "i32": t.int32, "i64": t.int64, "u8": torch.uint8 if t is torch else np.dtype("uint8")}
     names |= {"half": lambda values: t.tensor(values, dtype=t.float16), "mask": t.tensor([True])}
+    names["leaf"] = leaf = t.tensor([1.0, 2.0], requires_grad=True)
+    names |= {"sgd": t.optim.SGD([leaf], lr=0.1), "scheduler": t.optim.lr_scheduler}
     try:
         result = eval(expression, names)
     except Exception as error:
         if t is mg:  # a sentence that names the operation, not an error from inside
             assert type(error) in (TypeError, RuntimeError, ValueError, IndexError) and ": " in str(error), repr(error)
         return None
-    return [as_part(part) for part in (result if isinstance(result, list) else [result])]
-
-
-def as_part(part):
-    if not isinstance(part, (torch.Tensor, mg.Tensor)):
-        return (
-            str(part).removeprefix("torch.Size(").removeprefix("torch.").replace("])", ")").replace("[", "(").replace(",)", ")")
-        )
-    return str(part.dtype).removeprefix("torch."), tuple(part.shape), np.asarray(part.detach().numpy(), np.float64)
+    return parts_of(result)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_agrees_with_pytorch(expression):
     ours, theirs = outcome(expression, mg, mF), outcome(expression, torch, torch.nn.functional)
-    assert (ours is None) == (theirs is None), f"minigrad {ours}, PyTorch {theirs}"
-    for our_part, their_part in zip(ours or [], theirs or [], strict=True):
-        if isinstance(our_part, tuple):
-            assert our_part[:2] == their_part[:2]
-            np.testing.assert_allclose(our_part[2], their_part[2], rtol=1e-5)
-        else:
-            assert our_part == their_part
+    assert_same(ours, theirs)
 
 
 def test_names_that_are_missing_say_so():

@@ -7,12 +7,12 @@ each with its reason. All other expressions must agree in values, dtypes and sha
 import copy
 import operator
 
-import numpy as np
 import pytest
 
 import minigrad as mg
 import minigrad.nn as mnn
 import minigrad.nn.functional as mF
+from tests.minigrad.pytorch import assert_same, parts_of
 
 torch = pytest.importorskip("torch")
 
@@ -188,13 +188,7 @@ def outcome(expression, *modules):
     except Exception as error:
         assert modules[0] is torch or type(error).__module__ in ("builtins", "kernels.arrays"), error
         return None
-    return [as_part(part) for part in (result if isinstance(result, list) else [result])]
-
-
-def as_part(part):
-    if not isinstance(part, (torch.Tensor, mg.Tensor)):
-        return part
-    return str(part.dtype).removeprefix("torch."), tuple(part.shape), np.asarray(part.detach().numpy(), np.float64)
+    return parts_of(result)
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
@@ -204,10 +198,4 @@ def test_agrees_with_pytorch(name):
     if name in REFUSED or name in DIFFERENT:
         assert (ours is None) == (name in REFUSED)
         return
-    assert (ours is None) == (theirs is None), f"minigrad {ours}, PyTorch {theirs}"
-    for our_part, their_part in zip(ours or [], theirs or [], strict=True):
-        if isinstance(our_part, tuple):
-            assert our_part[:2] == their_part[:2]
-            np.testing.assert_allclose(our_part[2], their_part[2], rtol=1e-5)
-        else:
-            assert our_part == their_part
+    assert_same(ours, theirs)

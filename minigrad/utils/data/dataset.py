@@ -6,6 +6,7 @@ import math
 import operator
 from typing import Any, Generic, Iterable, Iterator, Sequence, TypeVar
 
+from minigrad.ops.operands import as_float
 from minigrad.random import Generator, default_generator
 from minigrad.tensor import Tensor
 
@@ -107,7 +108,11 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | 
     >>> [len(part) for part in random_split(range(10), [0.85, 0.15])]
     [9, 1]
     """
+    if not isinstance(lengths, Iterable):
+        raise TypeError(f"random_split: expected a list of lengths or fractions, got {type(lengths).__name__}")
     sizes, total = list(lengths), len(dataset)
+    for length in sizes:
+        as_float(length, "random_split", "length")
     if math.isclose(sum(sizes), 1) and sum(sizes) <= 1:
         if not all(0 <= fraction <= 1 for fraction in sizes):
             raise ValueError(f"random_split: expected fractions between 0 and 1, got {sizes}")
