@@ -17,7 +17,7 @@ import pytest
 
 import minigrad as mg
 
-FOLDER = Path(os.environ.get("MINIGRAD_LISTINGS", "-"))
+FOLDER = Path(os.environ.get("MINIGRAD_LISTINGS") or "-")
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="MINIGRAD_LISTINGS names no folder of clones")
 if FOLDER.is_dir():
     torch = pytest.importorskip("torch")

@@ -65,7 +65,7 @@ def test_an_impossible_width_is_refused():
     assert "must be 4, 8 or 16" in result.stderr
 
 
-@pytest.mark.parametrize("width", ["4", "8"])
+@pytest.mark.parametrize("width", [str(width) for width in (4, 8) if width < simd.WIDTH])
 def test_narrower_vectors_compute_the_same(width, tmp_path):
     code = """
 import numpy as np
