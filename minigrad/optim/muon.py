@@ -1,0 +1,134 @@
+"""Muon: momentum whose every update is an orthogonal matrix."""
+
+import math
+from typing import Any, Iterable, Mapping
+
+import numpy as np
+
+import kernels
+from minigrad.optim.optimizer import Optimizer
+from minigrad.tensor import Tensor
+
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan et al.: a steep slope at 0, so that small singular values grow fast
+
+
+# Let X = U Σ Vᵀ be the singular value decomposition. Then X Xᵀ X = U Σ³ Vᵀ, and (X Xᵀ)² X = U Σ⁵ Vᵀ: an odd polynomial of
+# matrices changes the singular values and nothing else,
+#
+#     a X + b (X Xᵀ) X + c (X Xᵀ)² X   =   U (a Σ + b Σ³ + c Σ⁵) Vᵀ.
+#
+# With the coefficients above, x ↦ a x + b x³ + c x⁵ multiplies small numbers by 3.4, and never exceeds 1.21 on (0, 1]. Five
+# repetitions bring every number from 0.003 to 1 to between 0.68 and 1.21. The result is close to U Vᵀ, the orthogonal matrix
+# nearest to X, and needs no decomposition. Dividing by the Frobenius norm first makes all singular values at most 1.
+def orthogonalize(
+    matrices: Any, steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ, eps: float = 1e-7
+) -> Any:
+    """Bring the singular values of every matrix near 1 by Newton–Schulz iteration.
+
+    Args:
+        matrices: array (n, rows, columns), float32 or float64.
+        steps: iterations.
+        coefficients: a, b, c of the polynomial a x + b x³ + c x⁵.
+        eps: least Frobenius norm to divide by.
+
+    Returns:
+        A new array (n, rows, columns); a matrix of zeros stays zero.
+
+    Source: Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io/posts/muon).
+    """
+    xp, matmul = kernels.array_module(matrices), kernels.serving(matrices).matmul
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.swapaxes(1, 2) if tall else matrices  # (n, r, c) with r ≤ c: the smaller of the two products X Xᵀ
+    norms = xp.sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)).astype(x.dtype)
+    x = x / xp.maximum(norms, eps)
+    for _ in range(steps):
+        gram = matmul(x, x, transpose_b=True)  # (n, r, r)
+        x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
+    return xp.ascontiguousarray(x.swapaxes(1, 2)) if tall else x
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalised: every singular direction of a weight matrix moves by the same length in a step.
+
+    The gradients of a transformer's matrices have few large singular values, and a plain step mostly repeats those directions.
+    Muon is for the matrices between the layers: give embeddings, the output layer and vectors to AdamW.
+
+    Args:
+        params: matrices, or groups [{"params": […], "lr": …}, …] whose entries override the defaults.
+        lr: learning rate.
+        weight_decay: each step also multiplies a matrix by 1 − lr · weight_decay.
+        momentum: decay rate of the mean of the gradients.
+        nesterov: look ahead: average the mean with the gradient once more.
+        ns_coefficients, ns_steps, eps: see `orthogonalize`.
+        adjust_lr_fn: factor on lr for a matrix (rows, columns). "original", the default: √max(1, rows/columns).
+            "match_rms_adamw": 0.2 √max(rows, columns), with which a learning rate tuned for AdamW can be kept.
+
+    Source: Jordan et al. 2024; "match_rms_adamw" is Liu et al. 2025 (arXiv:2502.16982), §2.2. Arguments and defaults are
+    PyTorch's, which iterates in bfloat16 where minigrad uses float32.
+
+    >>> import minigrad as mg
+    >>> w = mg.zeros(2, 2, requires_grad=True)
+    >>> optimizer = Muon([w], lr=0.1)
+    >>> (w * mg.tensor([[8.0, 0.0], [0.0, 1.0]])).sum().backward()
+    >>> optimizer.step()  # both directions move by about 0.7 lr
+    >>> w.detach()
+    tensor([[-0.0705,  0.    ],
+            [ 0.    , -0.0692]])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = NEWTON_SCHULZ,
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+    ):
+        defaults: dict[str, Any] = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, eps=eps)
+        defaults |= dict(ns_coefficients=ns_coefficients, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn)
+        super().__init__(params, defaults, {"lr": lr})
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        self.check_at_least_0(group, "lr", "weight_decay", "momentum", "eps")
+        if len(group["ns_coefficients"]) != 3 or not 0 <= group["ns_steps"] < 100:
+            got = f"{group['ns_coefficients']} and {group['ns_steps']}"
+            raise ValueError(f"{self.name}: expected three ns_coefficients and fewer than 100 ns_steps, got {got}")
+        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
+            got = repr(group["adjust_lr_fn"])
+            raise ValueError(f"{self.name}: expected adjust_lr_fn 'original' or 'match_rms_adamw', got {got}")
+        for p in group["params"]:
+            if p.ndim != 2:
+                raise ValueError(f"{self.name}: expected matrices, got shape {p.shape}; give this parameter to AdamW")
+
+    def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        momentum, batches = group["momentum"], dict[tuple, list[Tensor]]()
+        for p in params:  # matrices of one shape are orthogonalised together
+            batches.setdefault((p.shape, p.dtype, p.device), []).append(p)
+        for (shape, dtype, _), batch in batches.items():
+            xp = kernels.array_module(batch[0].array)
+            directions = []
+            for p in batch:
+                gradient = p.grad.array
+                state = self.state.setdefault(id(p), {"momentum_buffer": xp.zeros_like(p.array)})
+                mean = state["momentum_buffer"] = momentum * state["momentum_buffer"] + (1 - momentum) * gradient
+                directions.append(momentum * mean + (1 - momentum) * gradient if group["nesterov"] else mean)
+            matrices = xp.stack(directions).astype(np.promote_types(dtype, np.float32), copy=False)  # (n, rows, columns)
+            steps = orthogonalize(matrices, group["ns_steps"], group["ns_coefficients"], group["eps"])
+            rate = group["lr"] * _factor(shape, group["adjust_lr_fn"])
+            for p, step in zip(batch, steps):
+                p.array[...] = (1 - group["lr"] * group["weight_decay"]) * p.array - rate * step
+
+    def load_state(self, p: Tensor, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        if "momentum_buffer" not in values:
+            raise ValueError(f"{self.name}: the state of parameter {number} lacks momentum_buffer")
+        return {"momentum_buffer": self.load_moment(p, number, "momentum_buffer", values["momentum_buffer"])}
+
+
+def _factor(shape: tuple[int, int], adjustment: str | None) -> float:
+    rows, columns = shape
+    return 0.2 * math.sqrt(max(rows, columns)) if adjustment == "match_rms_adamw" else math.sqrt(max(1, rows / columns))

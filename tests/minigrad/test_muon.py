@@ -1,0 +1,106 @@
+"""Muon against its definition by singular values, and against PyTorch's, which iterates in bfloat16."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.optim.muon import NEWTON_SCHULZ, orthogonalize
+
+SHAPES = [(8, 8), (5, 12), (12, 5), (1, 7), (64, 33)]
+
+
+def by_singular_values(matrix, steps=5):
+    """The result of `orthogonalize` for one matrix, from its singular value decomposition."""
+    a, b, c = NEWTON_SCHULZ
+    u, s, vt = np.linalg.svd(matrix / max(np.linalg.norm(matrix), 1e-7), full_matrices=False)
+    for _ in range(steps):
+        s = a * s + b * s**3 + c * s**5
+    return u * s @ vt
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-4)])
+def test_only_the_singular_values_change(shape, dtype, tolerance):
+    matrices = np.random.default_rng(0).standard_normal((3, *shape)).astype(dtype)
+    result = orthogonalize(matrices)
+    assert result.dtype == dtype
+    for matrix, made in zip(matrices, result, strict=True):
+        np.testing.assert_allclose(made, by_singular_values(matrix.astype(np.float64)), atol=tolerance)
+
+
+def test_singular_values_that_differ_by_a_factor_of_100_come_close_to_1():
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.standard_normal((8, 8)))[0] for _ in range(2))
+    made = orthogonalize((u * np.geomspace(0.01, 1, 8) @ v)[None])[0]
+    singular_values = np.linalg.svd(made, compute_uv=False)
+    assert 0.68 < singular_values.min() and singular_values.max() < 1.21
+
+
+def test_zeros_stay_zero():
+    assert not orthogonalize(np.zeros((2, 3, 4), np.float32)).any()
+
+
+def test_a_matrix_takes_the_same_steps_alone_or_in_a_batch():
+    rng = np.random.default_rng(0)
+    values, gradients = rng.standard_normal((4, 6, 9)), rng.standard_normal((3, 4, 6, 9))
+
+    def trained(*together):
+        weights = [mg.tensor(values[i], requires_grad=True) for i in together]
+        optimizer = mg.optim.Muon(weights, lr=0.1)
+        for step in gradients:
+            for i, w in zip(together, weights, strict=True):
+                w.grad = mg.tensor(step[i])
+            optimizer.step()
+        return weights
+
+    for i, w in enumerate(trained(0, 1, 2, 3)):
+        np.testing.assert_allclose(w.detach().numpy(), trained(i)[0].detach().numpy(), rtol=1e-12)
+
+
+def test_a_saved_state_continues():
+    def step(optimizer, w, seed):
+        w.grad = mg.randn(4, 5, generator=mg.Generator(seed))
+        optimizer.step()
+
+    w = mg.zeros(4, 5, requires_grad=True)
+    optimizer = mg.optim.Muon([w], lr=0.1)
+    step(optimizer, w, 0)
+    copy = w.detach().clone().requires_grad_()
+    other = mg.optim.Muon([copy], lr=0.3)
+    other.load_state_dict(optimizer.state_dict())
+    step(optimizer, w, 1)
+    step(other, copy, 1)
+    assert w.tolist() == copy.tolist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("settings", [{}, {"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}, {"weight_decay": 0.0}])
+def test_ten_steps_follow_pytorchs(shape, settings):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(shape).astype(np.float32)
+    theirs, ours = torch.tensor(start, requires_grad=True), mg.tensor(start, requires_grad=True)
+    their_optimizer = torch.optim.Muon([theirs], lr=0.1, **settings)
+    our_optimizer = mg.optim.Muon([ours], lr=0.1, **settings)
+    for _ in range(10):
+        gradient = rng.standard_normal(shape).astype(np.float32)
+        theirs.grad, ours.grad = torch.tensor(gradient), mg.tensor(gradient)
+        their_optimizer.step()
+        our_optimizer.step()
+    moved = np.linalg.norm(ours.detach().numpy() - start)
+    distance = np.linalg.norm(ours.detach().numpy() - theirs.detach().numpy())
+    assert distance < 0.02 * moved  # bfloat16 keeps eight bits
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: mg.optim.Muon([mg.zeros(3, requires_grad=True)]), r"expected matrices, got shape \(3,\); give this parameter"),
+        (lambda: mg.optim.Muon([mg.zeros(3, 3, requires_grad=True)], adjust_lr_fn="no"), "'original' or 'match_rms_adamw'"),
+        (lambda: mg.optim.Muon([mg.zeros(3, 3, requires_grad=True)], ns_steps=100), "fewer than 100 ns_steps"),
+        (lambda: mg.optim.Muon([mg.zeros(3, 3, requires_grad=True)], lr=-1), "lr of at least 0, got -1"),
+    ],
+)
+def test_bad_settings_get_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
