@@ -139,7 +139,7 @@ def test_importing_the_project_needs_no_framework_and_no_gpu():
 def test_ci_runs_the_readmes_commands():
     readme = (ROOT / "README.md").read_text()
     script = (ROOT / ".ci" / "run").read_text()
-    for command in ("pip install -e . && python -m chapters", "pip install -e '.[test]' && python -m pytest"):
+    for command in ("pip install -e . && python -m chapters", "pip install -e '.[test]' && python -m pytest -n 2"):
         assert command in readme and command in script
 
 
