@@ -31,14 +31,19 @@ from kernels.simd import FLOAT, FLOAT_POINTER, INT, LONG, VECTOR, WIDTH, emit_pr
 
 _32_REGISTERS = WIDTH == 16 or (WIDTH == 4 and platform.machine().lower() in ("arm64", "aarch64"))
 
-# The sums take rows · vectors registers, and the operands a few more.
-ROWS, VECTORS = (8, 3) if _32_REGISTERS else (4, 3)
+# The sums take rows · vectors registers, and the operands a few more. A multiply-add takes about four cycles, and a core starts
+# two in each cycle, so a tile needs at least eight sums to keep it busy. Packing transposes squares of WIDTH numbers, so ROWS
+# is below WIDTH or a multiple of it.
+ROWS, VECTORS = (8, 3) if _32_REGISTERS else (6, 2) if WIDTH == 8 else (4, 3)
 COLUMNS = VECTORS * WIDTH
 
 # Packing mostly waits for memory: it reads too few bytes from one place for the processor to guess what comes next. So it
 # prefetches the rows that it will read a little later.
 LINE = 16  # floats in a cache line
 AHEAD = 16  # rows to prefetch ahead
+# Packing fills this many panels at a time. Equal places in neighbouring panels often compete for the same lines of the
+# first-level cache, which holds eight of them.
+PANELS = 8
 
 _I = types.int64
 _TILE_ARGUMENTS = [types.void, *[_I] * 5, types.boolean]  # no result; the addresses of A, B and C; K, c_row, add
@@ -264,12 +269,14 @@ def packer(width):
     def pack(source, i_step, k_step, count, K, depth, target):
         whole = count // width
         if i_step == 1 and k_step != 1:  # the rows run across k: copy, in the order of the source's memory
-            for k in range(K):
-                for p in range(whole):
-                    here = source + 4 * (k * k_step + p * width)
-                    for line in range(0, width, LINE):
+            for first in range(0, whole, PANELS):
+                last = min(whole, first + PANELS)
+                for k in range(K):
+                    here = source + 4 * (k * k_step + first * width)
+                    for line in range(0, (last - first) * width, LINE):
                         prefetch(here + 4 * (AHEAD * k_step + line))
-                    copy(here, target + 4 * (p * depth + k) * width)
+                    for p in range(first, last):
+                        copy(source + 4 * (k * k_step + p * width), target + 4 * (p * depth + k) * width)
         else:
             for p in range(whole):
                 panel, place = source + 4 * p * width * i_step, target + 4 * p * width * depth

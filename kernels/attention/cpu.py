@@ -16,7 +16,8 @@ from kernels.buffers import copy_to_out, has_rows, row_result
 from kernels.contract import follows
 from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, threads_for
 from kernels.simd import WIDTH, Rows, add_rows, dot, exp_to_zero, load, maximum, next_task, prefetch_floats, row_of, store
-from kernels.tile import ROWS, packer, register_tile, unpack
+from kernels.tile import ROWS as TILE_ROWS
+from kernels.tile import packer, register_tile, unpack
 
 
 def naive_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
@@ -49,6 +50,7 @@ def naive_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -
 
 _F, _MINUS_INFINITY = types.float32, np.float32(-np.inf)
 
+ROWS = 8 if TILE_ROWS == 8 else 4  # keys or features in a tile: a number that divides KEYS and KEYS_BACKWARD
 QUERIES = 2 * WIDTH  # queries in a panel: two vectors
 BLOCK = 2 * QUERIES  # queries in a block of the backward pass
 KEYS = 256  # keys in a block of the forward pass: 32 kB of scores with AVX-512

@@ -1,8 +1,9 @@
 """A block of a product: some rows of A times packed panels of B, tile by tile, then bias and GELU while C is in the cache.
 
 If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first is
-faster. If A's rows run across k, each column of a tile is a small piece of a cache line. Then the tiles of the first panel pack
-A for the panels that follow. (Packing A beforehand kept the multiply-adds waiting for up to a tenth of the time.)
+faster. If A's rows run across k, each column of a tile is a small piece of a cache line. A tile of eight rows uses half a line:
+there the tiles of the first panel pack A for the panels that follow. (On a Zen 5, packing A beforehand kept the multiply-adds
+waiting for up to a tenth of the time.) A tile of six rows uses less, so packing comes first.
 """
 
 from collections import namedtuple
@@ -22,7 +23,7 @@ FEW_PANELS = 16  # most panels of B for which A is read in place
 ROOM = TALLEST * DEPTH + WIDTH + ROWS * COLUMNS + WIDTH  # floats of scratch memory for block_product: packed A, an edge tile
 
 _tile, _packing_tile = register_tile(ROWS, VECTORS), packing_tile(ROWS, VECTORS)
-_tile_of_three, _tile_of_two, _tile_of_one = (tile_in_place(ROWS, n, b_row=COLUMNS) for n in (VECTORS, 2, 1))
+_tile_in_place, _tile_of_two, _tile_of_one = (tile_in_place(ROWS, n, b_row=COLUMNS) for n in (VECTORS, 2, 1))
 _pack = packer(ROWS)
 _add_bias, _copy = add_row(COLUMNS), copy_row(COLUMNS)
 
@@ -77,7 +78,7 @@ def finish(c, epilogue):
 @inner
 def _edge_product(a, b, K, c, add, edge_tile):
     """A tile that extends beyond C: compute it whole in `edge_tile`, then copy C's part."""
-    _tile_of_three(a.address, b, edge_tile, K, COLUMNS, False, a.row_step, a.column_step)
+    _tile_in_place(a.address, b, edge_tile, K, COLUMNS, False, a.row_step, a.column_step)
     for r in range(c.rows):
         for j in range(c.columns):
             before = load(c.address, r * c.step + j) if add else _F(0.0)
@@ -92,7 +93,7 @@ def _panel(a, tile_step, b, K, c, add, edge_tile):
         if c.columns == COLUMNS and a.column_step == ROWS:
             _tile(tile, b, target, K, c.step, add)
         elif c.columns == COLUMNS:
-            _tile_of_three(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+            _tile_in_place(tile, b, target, K, c.step, add, a.row_step, a.column_step)
         elif c.columns == 2 * WIDTH:  # 128, 512 and 1024 columns end in a panel that is partly filled
             _tile_of_two(tile, b, target, K, c.step, add, a.row_step, a.column_step)
         elif c.columns == WIDTH:
@@ -112,7 +113,7 @@ def block_product(a, b_packed, K, c, add, last, epilogue, room):
     steps = (K + DEPTH - 1) // DEPTH
     whole, edge_tile = c.rows // ROWS * ROWS, room + 4 * (TALLEST * DEPTH + WIDTH)
     in_place = a.column_step == 1 and c.columns <= FEW_PANELS * COLUMNS
-    packed_by_tiles = a.column_step != 1 and c.columns >= COLUMNS
+    packed_by_tiles = ROWS == 8 and a.column_step != 1 and c.columns >= COLUMNS
     for step in range(steps):
         k0, k1 = K * step // steps, K * (step + 1) // steps
         depth, add_now, part = k1 - k0, add or step > 0, operand_at(a, 0, k0)
