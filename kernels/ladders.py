@@ -26,13 +26,13 @@ class Ladder:
     rungs: Sequence[Callable]
     arguments: tuple[np.ndarray, ...]  # the arguments of every rung
     amount: int  # operations or bytes of one call
-    limit: str  # which of the machine's limits to compare with: "gflops", "read" or "copy"
+    limit: str  # the machine's limit to compare with: "multiplying", "reading" or "copying"
     tolerance: float | None = 1e-4  # largest error, relative to the largest value; None if rungs compute different things
     remark: str = ""  # added to the title
 
     @property
     def unit(self) -> str:
-        return "GFLOP/s" if self.limit == "gflops" else "GB/s"
+        return "GFLOP/s" if self.limit == "multiplying" else "GB/s"
 
     def result_of(self, rung: Callable, double: bool = False) -> np.ndarray:
         """The result of a rung on copies of the arguments, since some rungs update theirs in place; `double`: in float64."""
@@ -68,7 +68,7 @@ def copying_ladder(reference: Callable, rungs: Sequence[Callable], kernel: Calla
         return array_of(kernel(*arguments[:-1], out=arguments[-1], **settings))
 
     operation, amount = reference.__module__.split(".")[-2], arrays[0].nbytes + arrays[-1].nbytes
-    return Ladder(operation, "forward", arrays[0].shape, (whole_arrays, *rungs, threads), arrays, amount, "copy")
+    return Ladder(operation, "forward", arrays[0].shape, (whole_arrays, *rungs, threads), arrays, amount, "copying")
 
 
 def on_one_thread(rung: Callable) -> Callable:

@@ -18,7 +18,7 @@ from chapters.ch09.decoder import Decoder, step_together
 from kernels.bench import tasks
 from kernels.bench.climb import plot
 from kernels.bench.contest import Task, compete_alone
-from kernels.bench.limits import bound, bound_rate, limits
+from kernels.bench.limits import bound, bound_rate, machine
 from minigrad import Generator
 from minigrad.nn import init
 
@@ -87,7 +87,7 @@ ENTRIES = {  # a line of the table: the arguments of `decoding`
 
 
 def run(options: Namespace) -> None:
-    print(limits())
+    print(machine())
     with init.skip_init():
         gpt = GPT(GPTConfig.preset("gpt2"))
     megabytes = {int8: weight_bytes(gpt, int8) / 1e6 for int8 in (False, True)}

@@ -45,4 +45,4 @@ def ladders(size: int | None = None) -> list[Ladder]:
     n = 1000 * (size or 16384)
     arguments = (normal(n, seed=1), np.zeros(n, np.float32), np.zeros(n, np.float32), normal(n))
     rungs = (whole_arrays, plain, fused, threads)
-    return [Ladder("adamw", "update", (n,), rungs, arguments, 7 * 4 * n, "copy")]
+    return [Ladder("adamw", "update", (n,), rungs, arguments, 7 * 4 * n, "copying")]

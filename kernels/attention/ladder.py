@@ -86,4 +86,4 @@ def ladders(size: int | None = None) -> list[Ladder]:
     rungs = (whole_matrix, plain, vectors, blocks, threads)
     operations = 2 * H * T * (T + 1) * D  # two products over the visible keys
     arguments = (q, k, v, np.empty_like(q))
-    return [Ladder("attention", "forward", shape, rungs, arguments, operations, "gflops", remark="causal")]
+    return [Ladder("attention", "forward", shape, rungs, arguments, operations, "multiplying", remark="causal")]

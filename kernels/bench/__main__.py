@@ -8,7 +8,7 @@ from kernels.bench.contest import use_threads
 from kernels.terminal import guard_streams, new_file, whole_number
 
 OPERATIONS = sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/ladder.py"))
-TABLES = {"one_row": "read", "bandwidth": "copy"}  # each table, and the limit that its plot shows
+TABLES = ("one_row", "bandwidth")
 
 
 def main():
@@ -35,22 +35,20 @@ def main():
 def measure(options: argparse.Namespace) -> None:
     from kernels.bench import tables
     from kernels.bench.climb import climb, plot
-    from kernels.bench.limits import limits
+    from kernels.bench.limits import machine
 
-    machine_limits = limits()
-    print(machine_limits)
+    print(machine())
     if options.name in TABLES:
-        figures = getattr(tables, options.name)(machine_limits, options.size)
-        unit, limit = "GB/s", getattr(machine_limits, TABLES[options.name])
+        (figures, limit), unit = getattr(tables, options.name)(options.size), "GB/s"
     else:
         first, *others = import_module(f"kernels.{options.name}.ladder").ladders(options.size)
-        figures, unit, limit = climb(first, machine_limits), first.unit, getattr(machine_limits, first.limit)
+        (figures, limit), unit = climb(first), first.unit
         for ladder in others:
-            climb(ladder, machine_limits)
+            climb(ladder)
         if options.name == "matmul":
-            tables.products_of_steps(machine_limits)
+            tables.products_of_steps()
         if options.name == "attention":
-            tables.attention_as_T_grows(machine_limits, options.size or 4096)
+            tables.attention_as_T_grows(options.size or 4096)
     if options.plot:
         plot(figures, f"{options.name.replace('_', ' ')} on this machine", unit, limit, options.plot)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from kernels.bench import tasks
 from kernels.bench.contest import Task, contestants, in_turns, seconds_of
-from kernels.bench.limits import Limits
+from kernels.bench.limits import bound, bound_rate, percent
 from kernels.ladders import Ladder
 
-KINDS = {"gflops": "arithmetic", "read": "bytes read", "copy": "bytes read and written"}
+KINDS = {"multiplying": "arithmetic", "reading": "bytes read", "copying": "bytes read and written"}
 NAMES = {"numpy": "NumPy", "torch": "PyTorch"}
 
 
@@ -43,8 +43,11 @@ def check(ladder: Ladder) -> None:
             )
 
 
-def climb(ladder: Ladder, limits: Limits) -> list[tuple[str, float]]:
-    """Check the rungs, time them, and print a line for each; returns [(name, figure)]."""
+def climb(ladder: Ladder) -> tuple[list[tuple[str, float]], float]:
+    """Check the rungs, time them in turns with the machine's limit, and print a line for each.
+
+    Returns [(name, figure)], and the limit.
+    """
     title = f"{ladder.operation} {ladder.direction}, {ladder.shape}, float32, {KINDS[ladder.limit]}"
     print(f"\n{title}{', ' if ladder.remark else ''}{ladder.remark}")
     check(ladder)
@@ -54,18 +57,20 @@ def climb(ladder: Ladder, limits: Limits) -> list[tuple[str, float]]:
         name = rung.__name__.replace("_", " ")
         turns[name] = partial(seconds_of, Task(partial(rung, *ladder.arguments)))
         lines[name] = (rung.__doc__ or "").split("\n")[0]
-    requests = peer_tasks(ladder)
+    requests: dict[str, tuple] = {**peer_tasks(ladder), "limit": (bound, ladder.limit)}
     with contestants(*requests) as peers:
         for library, peer in peers.items():
             peer.prepare(*requests[library])
-            turns[NAMES[library]], lines[NAMES[library]] = peer.turn, version(library)
+            turns[NAMES.get(library, library)] = peer.turn
+            lines[NAMES.get(library, library)] = version(library) if library in NAMES else ""
         seconds = in_turns(turns)
-    limit, first = getattr(limits, ladder.limit), next(iter(seconds.values()))
+    limit, first = bound_rate(ladder.limit, seconds.pop("limit")), next(iter(seconds.values()))
     figures = [(name, ladder.amount / each / 1e9) for name, each in seconds.items()]
     for name, figure in figures:
-        share, faster = 100 * figure / limit, first / seconds[name]
-        print(f"  {name:<16}{figure:9.1f} {ladder.unit} {share:5.0f}% of the limit {faster:8.1f}x   {lines[name]}", flush=True)
-    return figures
+        share, faster = percent(figure, limit, ladder.limit), first / seconds[name]
+        print(f"  {name:<16}{figure:9.1f} {ladder.unit} {share:>18} {faster:8.1f}x   {lines[name]}", flush=True)
+    print(f"  {'limit':<16}{limit:9.1f} {ladder.unit}", flush=True)
+    return figures, limit
 
 
 def plot(figures: Sequence[tuple[str, float]], title: str, unit: str, limit: float, path: str) -> None:

@@ -26,6 +26,8 @@ import numpy as np
 
 REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
 PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, where the names differ
+# Contestants that are a library with another setting: the name before the hyphen is the library's.
+SETTINGS = {"minigrad-8": {"MINIGRAD_VECTOR_WIDTH": "8"}, "torch-avx512": {"ATEN_CPU_CAPABILITY": "avx512"}}
 
 
 class Task(NamedTuple):
@@ -68,9 +70,9 @@ class Contestant:
     """A library in a process of its own, which computes on request and sleeps in between."""
 
     def __init__(self, library: str):
-        environment = dict(os.environ)
+        environment = dict(os.environ) | SETTINGS.get(library, {})
         environment.pop("GOMP_SPINCOUNT", None)  # our setting of OpenMP (kernels/launch.py); minigrad's process sets it again
-        command = [sys.executable, "-c", "from kernels.bench.contest import serve; serve()", library]
+        command = [sys.executable, "-c", "from kernels.bench.contest import serve; serve()", library.split("-")[0]]
         pipe = subprocess.PIPE
         self.library = library
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
@@ -106,7 +108,8 @@ def contestants(*libraries: str) -> Iterator[dict[str, Contestant]]:
     running = {}
     try:
         for library in libraries:
-            if importlib.util.find_spec(PACKAGES.get(library, library)) is not None:
+            package = library.split("-")[0]
+            if importlib.util.find_spec(PACKAGES.get(package, package)) is not None:
                 running[library] = Contestant(library)
         yield running
     finally:

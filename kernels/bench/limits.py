@@ -1,8 +1,14 @@
-"""The machine's own limits: multiply-adds in registers, and bytes read from and written to memory."""
+"""The machine's own limits: multiply-adds in registers, and bytes read from and written to memory.
 
-import time
+A processor changes its clock, and other programs use its memory. So each limit takes turns with whatever is compared to it.
+"""
+
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -76,29 +82,25 @@ def bound_rate(kind: str, seconds: float, megabytes: int = MEGABYTES) -> float:
     return {"multiplying": operations, "reading": size, "copying": 2 * size}[kind] / seconds / 1e9
 
 
-@dataclass
-class Limits:
-    """The most that this machine can do, on all threads that Numba uses."""
+def percent(rate: float, limit: float, kind: str) -> str:
+    """A rate as a percentage of a limit that was measured in the same turns.
 
-    gflops: float  # multiply-adds in registers, two operations each
-    read: float  # GB/s, reading
-    copy: float  # GB/s, reading and writing, both counted
-
-    def __str__(self) -> str:
-        threads = f"{numba.get_num_threads()} threads, {WIDTH} floats a vector"
-        return f"limits: {self.gflops:.0f} GFLOP/s, {self.read:.1f} GB/s read, {self.copy:.1f} GB/s copied ({threads})"
+    Nothing exceeds the limit of arithmetic: a share above 100 % is marked as a fault of the measurement.
+    """
+    share = 100 * rate / limit
+    fault = "; a fault of this measurement, run it again" if kind == "multiplying" and share > 100 else ""
+    return f"{share:.0f}% of the limit{fault}"
 
 
-def limits(megabytes: int = 256) -> Limits:
-    """Measure the limits; each is the best of seven calls."""
-    rates = []
-    for kind in ("multiplying", "reading", "copying"):
-        call = bound("limit", kind, megabytes)
-        call()
-        times = []
-        for _ in range(7):
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-        rates.append(bound_rate(kind, min(times), megabytes))
-    return Limits(*rates)
+def machine() -> str:
+    """The processor's name, the threads that Numba uses, and the width of its vectors."""
+    return f"{_processor()}; {numba.get_num_threads()} threads, {WIDTH} floats a vector"
+
+
+def _processor() -> str:
+    try:
+        if sys.platform == "darwin":
+            return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+        return re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return platform.processor() or platform.machine()

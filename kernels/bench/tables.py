@@ -8,17 +8,18 @@ import numpy as np
 
 from kernels.bench import tasks
 from kernels.bench.contest import Contestant, compete, contestants
-from kernels.bench.limits import Limits, bound, bound_rate
+from kernels.bench.limits import bound, bound_rate, percent
 
 WEIGHTS = 30_000_000  # 480 MB in AdamW's four arrays
 ROW_SHAPES = (3072, 768), (768, 3072), (50257, 768), (768, 50257)
 Figures = list[tuple[str, float]]
 
 
-def one_row(limits: Limits, size: int | None = None) -> Figures:
+def one_row(size: int | None = None) -> tuple[Figures, float]:
     """Print GB/s of one row times a matrix, plain and transposed (T), beside the GB/s of a plain read of memory.
 
     Text generation computes such products. They use each number of the matrix once, so reading the matrix takes all the time.
+    Returns [(name, figure)] and the last limit, as all tables here do.
     """
     figures = []
     with contestants("minigrad", "numpy", "torch", "limit") as libraries:
@@ -31,9 +32,9 @@ def one_row(limits: Limits, size: int | None = None) -> Figures:
                 rates = {name: 4 * rows * columns / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
                 name = f"({rows}, {columns})" + (" T" if transposed else "")
                 columns_of_rates = "".join(f"{rate:9.1f}" for rate in rates.values())
-                print(f"{name:<15}{columns_of_rates}{100 * rates['minigrad'] / limit:7.0f}% of the limit", flush=True)
+                print(f"{name:<15}{columns_of_rates}   {percent(rates['minigrad'], limit, 'reading')}", flush=True)
                 figures.append((name, rates["minigrad"]))
-    return figures
+    return figures, limit
 
 
 class Traffic(NamedTuple):
@@ -71,7 +72,7 @@ def memory_traffic(rows: int, few_rows: int) -> list[Traffic]:
     ]
 
 
-def bandwidth(limits: Limits, size: int | None = None) -> Figures:
+def bandwidth(size: int | None = None) -> tuple[Figures, float]:
     """Print GB/s of each row operation and of AdamW, beside PyTorch and the machine's limit.
 
     Each array that an operation reads or writes counts once. The limit is a copy, or a plain read for an operation that only
@@ -89,50 +90,60 @@ def bandwidth(limits: Limits, size: int | None = None) -> Figures:
             peers = "".join(f"{peer:9.1f}{rate / peer:6.2f}x" for peer in peer_rates)
             print(f"{name:<24}{rate:9.1f}{limit:9.1f}{100 * rate / limit:6.0f}%{peers}", flush=True)
             figures.append((name, rate))
-    return figures
+    return figures, limit
 
 
-def products_of_steps(limits: Limits) -> None:
+def product_forms() -> list[tuple[int, int, int, bool, bool]]:
+    """(M, K, N, transpose_a, transpose_b) of every product of a linear layer in the book step and the gpt2 step."""
+    forms = []
+    for R, C in ((2048, 384), (1024, 768)):
+        for inputs, outputs in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)):
+            forms += [(R, inputs, outputs, False, True), (R, outputs, inputs, False, False), (outputs, R, inputs, True, False)]
+    return forms
+
+
+def products_of_steps() -> None:
     """GFLOP/s of the matrix products of real training steps, in all their transposed forms."""
-    with contestants("minigrad", "numpy", "torch") as libraries:
+    with contestants("minigrad", "numpy", "torch", "limit") as libraries:
         print("\nproducts of the book step (B = 8, T = 256) and the gpt2 step (B = 4, T = 256): GFLOP/s")
-        print(f"  {'M':>6} {'K':>6} {'N':>6}  form   " + "".join(f"{name:>9}" for name in libraries) + "   limit")
+        print(f"  {'M':>6} {'K':>6} {'N':>6}  form   " + "".join(f"{name:>9}" for name in libraries))
         ratios: dict[str, list[float]] = {name: [] for name in libraries if name != "minigrad"}
-        for R, C in ((2048, 384), (1024, 768)):
-            for inputs, outputs in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)):
-                forms = (R, inputs, outputs, False, True), (R, outputs, inputs, False, False), (outputs, R, inputs, True, False)
-                for form in forms:
-                    _product(limits, libraries, form, ratios)
+        for form in product_forms():
+            _product(libraries, form, ratios)
+    shares = ratios.pop("limit")
+    print(f"  share of the limit: mean {np.mean(shares):.2f}, worst {min(shares):.2f}")
     for name, values in ratios.items():
         mean = float(np.exp(np.mean(np.log(values))))
         print(f"  against {name}: geometric mean {mean:.2f}x, worst {min(values):.2f}x, best {max(values):.2f}x")
 
 
-def _product(limits: Limits, libraries: dict[str, Contestant], form: tuple, ratios: dict[str, list[float]]) -> None:
+def _product(libraries: dict[str, Contestant], form: tuple, ratios: dict[str, list[float]]) -> None:
     M, K, N, transpose_a, transpose_b = form
-    seconds = compete(libraries, (tasks.matmul, *form), 5.0)
-    rates = {name: 2 * M * N * K / each / 1e9 for name, each in seconds.items()}
+    seconds = compete(libraries, (tasks.matmul, *form), 5.0, limit=(bound, "multiplying"))
+    limit = bound_rate("multiplying", seconds.pop("limit"))
+    rates = {name: 2 * M * N * K / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
     for name, values in ratios.items():
         values.append(rates["minigrad"] / rates[name])
     form_name = ("aT " if transpose_a else "a ") + ("bT" if transpose_b else "b")
     columns = "".join(f"{rate:9.0f}" for rate in rates.values())
-    print(f"  {M:6} {K:6} {N:6}  {form_name:<6} {columns}{100 * rates['minigrad'] / limits.gflops:7.0f}%", flush=True)
+    print(f"  {M:6} {K:6} {N:6}  {form_name:<6} {columns}   {percent(rates['minigrad'], limit, 'multiplying')}", flush=True)
 
 
-def attention_as_T_grows(limits: Limits, longest: int = 4096) -> None:
+def attention_as_T_grows(longest: int = 4096) -> None:
     """Time and memory of causal attention, forward and backward, for T = 256, 1,024, …"""
     print("\ncausal attention, forward and backward, 6 heads, D = 64, as T grows")
-    print("       T   kernel ms  PyTorch ms  ratio   limit   kernel's memory  (T, T) matrix per head")
+    print("       T   kernel ms  PyTorch ms  ratio   kernel's memory  (T, T) matrix per head")
     heads, D, T = 6, 64, 256
-    with contestants("minigrad", "torch") as libraries:
+    with contestants("minigrad", "torch", "limit") as libraries:
         while T <= longest:
             batch = max(1, 2048 // T)
-            times = list(compete(libraries, (tasks.attention, batch, heads, T, D, True), 2.0).values())
+            seconds = compete(libraries, (tasks.attention, batch, heads, T, D, True), 2.0, limit=(bound, "multiplying"))
+            limit, times = bound_rate("multiplying", seconds.pop("limit")), list(seconds.values())
             memory = _memory_of_attention(batch, heads, T, D)
             rate = 7 * batch * heads * T * (T + 1) * D / times[0] / 1e9  # seven products: two forward, five backward
             peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if len(times) > 1 else " " * 17
-            share, matrix = 100 * rate / limits.gflops, batch * heads * T * T * 4 / 2**20
-            print(f"  {T:6}  {1e3 * times[0]:10.1f}  {peer}  {share:5.0f}%  {memory:12.1f} MiB  {matrix:18.1f} MiB", flush=True)
+            share, matrix = percent(rate, limit, "multiplying"), batch * heads * T * T * 4 / 2**20
+            print(f"  {T:6}  {1e3 * times[0]:10.1f}  {peer}  {memory:12.1f} MiB  {matrix:18.1f} MiB   {share}", flush=True)
             T *= 4
 
 

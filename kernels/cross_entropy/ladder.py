@@ -73,9 +73,9 @@ def ladders(size: int | None = None) -> list[Ladder]:
     half = np.where(np.arange(rows) % 2 == 0, targets, -100)
     rungs = (separate, fused, polynomial, prefetching, threads)
     arguments = (logits, targets, np.empty(rows, np.float32))
-    forward = Ladder("cross_entropy", "forward", logits.shape, rungs, arguments, logits.nbytes, "read")
+    forward = Ladder("cross_entropy", "forward", logits.shape, rungs, arguments, logits.nbytes, "reading")
     _, lse = cpu.cross_entropy_forward(logits, targets)
     gradients = (np.full(rows, 1 / rows, np.float32), logits, targets, half, lse, np.empty_like(logits))
     backwards, amount = (whole_rows, backward, half_masked), 2 * logits.nbytes
     remark = "if no row is ignored"
-    return [forward, Ladder("cross_entropy", "backward", logits.shape, backwards, gradients, amount, "copy", None, remark)]
+    return [forward, Ladder("cross_entropy", "backward", logits.shape, backwards, gradients, amount, "copying", None, remark)]

@@ -39,4 +39,4 @@ def ladders(size: int | None = None) -> list[Ladder]:
     ids = np.random.default_rng(0).integers(0, V, len(dy))
     dweight = np.empty((V, 768), np.float32)
     rungs = (unbuffered_add, sorted_runs, plain, threads)
-    return [Ladder("embedding", "backward", dy.shape, rungs, (dy, ids, dweight), dy.nbytes + dweight.nbytes, "copy")]
+    return [Ladder("embedding", "backward", dy.shape, rungs, (dy, ids, dweight), dy.nbytes + dweight.nbytes, "copying")]

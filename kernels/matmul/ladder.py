@@ -116,4 +116,4 @@ def ladders(size: int | None = None) -> list[Ladder]:
     n = -(-(size or 768) // 96) * 96
     a, b = normal(n, n), normal(n, n, seed=1)
     rungs = (plain, loop_order, four_rows, *tiled(n, n), packed(n, n), threads)
-    return [Ladder("matmul", "forward", (n, n, n), rungs, (a, b, np.empty_like(a)), 2 * n**3, "gflops", 1e-5)]
+    return [Ladder("matmul", "forward", (n, n, n), rungs, (a, b, np.empty_like(a)), 2 * n**3, "multiplying", 1e-5)]
