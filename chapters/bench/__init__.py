@@ -4,6 +4,8 @@
     python -m chapters.bench decode         # GPT-2 124M writes text, token by token
     python -m chapters.bench gpt2_step      # fine-tuning GPT-2 124M: time and memory
     python -m chapters.bench gpu --device cuda --out check      # check and time everything on a GPU
+    python -m chapters.bench all --json FILE    # every comparison of the table below, in up to 15 minutes
+    python -m chapters.bench table FILE …       # print the table of such files, one for each processor
 
 `python -m kernels.bench` measures single kernels; its description says how both compare contestants. This is the one folder
 of the floor that imports PyTorch and transformers. The files peer_*.py hold their models: peer_gpt2 and peer_llama are also

@@ -2,9 +2,12 @@
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 from kernels.bench.contest import use_threads
 from kernels.terminal import guard_streams, new_file, whole_number
+
+MODULES = {"all": "survey", "table": "survey"}
 
 
 def main():
@@ -17,21 +20,34 @@ def main():
     gpu = commands.add_parser(
         "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
     )
-    for command in (step, decode, gpt2_step):
+    everything = commands.add_parser("all", help="every comparison of the table, written to a file; needs PyTorch")
+    table = commands.add_parser("table", help="print the table of such files, one for each processor")
+    for command in (step, decode, gpt2_step, everything):
         command.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
-    step.add_argument("--preset", action="append", choices=["tiny", "book", "gpt2"], help="a size; repeatable (default: all)")
+    step.add_argument(
+        "--preset", action="append", choices=["tiny", "book", "gpt2", "llmc"], help="a size; repeatable (default: all)"
+    )
     step.add_argument("--compile", action="store_true", help="also measure torch.compile, which takes a minute a size")
     decode.add_argument("--seconds", "--size", type=whole_number(1), default=20, help="seconds to measure for (default: 20)")
     decode.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
+    everything.add_argument("--json", type=new_file, metavar="FILE", required=True, help="the file to write")
+    table.add_argument("files", type=Path, nargs="+", metavar="FILE")
     gpu.add_argument("rest", nargs=argparse.REMAINDER)  # its own options are in kernels/check.py
     options, rest = parser.parse_known_args()
     if options.name == "gpu":
         import_module("chapters.bench.gpu").main(rest + options.rest)
         return
     parser.parse_args()  # refuses unknown options
-    use_threads(options.threads)
+    use_threads(getattr(options, "threads", None))
     # Not at the top: Numba reads the number of threads when it is imported.
-    import_module(f"chapters.bench.{options.name}").run(options)
+    module = import_module(f"chapters.bench.{MODULES.get(options.name, options.name)}")
+    try:
+        if options.name == "table":
+            module.print_table(options.files)
+        else:
+            module.run(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
