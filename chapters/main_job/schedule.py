@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chapters.main_job import first_bend, second_bend
+from chapters.main_job.estimate import Clock, text_of
 from chapters.main_job.first_bend import Job
 from chapters.support import command
 from chapters.support.json_files import read_object, write_result
@@ -49,18 +50,41 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def run_stages(job: Job, processes: int) -> None:
-    """Run every stage that has no result yet, and fill job.results with the results of all stages."""
-    missing = {name for name in STAGES if not result_path(job, name).exists()}
+def run_stages(job: Job, processes: int, clock: Clock | None = None) -> None:
+    """Run every stage that has no result yet, and fill job.results with the results of all stages.
+
+    clock: estimates the time that is left, which is printed after every stage of at least ten seconds.
+    """
+    missing = missing_stages(job)
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
-            run_side_by_side(job, missing.intersection(NEEDS), processes)
+            run_side_by_side(job, missing, processes, clock)
             missing -= NEEDS.keys()
         if name in missing or name not in job.results:
+            started = time.perf_counter()
             run_stage(job, name)
+            if name in missing:
+                missing.remove(name)
+                report_end(clock, name, time.perf_counter() - started, missing)
 
 
-def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
+def missing_stages(job: Job) -> set[str]:
+    """The stages that have no result yet."""
+    return {name for name in STAGES if not result_path(job, name).exists()}
+
+
+def report_end(
+    clock: Clock | None, name: str, seconds: float, missing: Set[str], running: Mapping[str, float] | None = None
+) -> None:
+    """Correct the estimate by the time of a stage that has ended, and print it unless the stage was short."""
+    if clock is None:
+        return
+    clock.ended(name, seconds)
+    if seconds >= 10 and missing:
+        print(f"{text_of(clock.left(missing, running))} left", flush=True)
+
+
+def run_side_by_side(job: Job, missing: Set[str], processes: int, clock: Clock | None = None) -> None:
     """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
     A stage that runs alone at the end also uses only its share: results depend on the number of threads, and must not
@@ -70,6 +94,8 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
     waiting, done = [name for name in NEEDS if name in missing], NEEDS.keys() - missing
     running: dict[Future, str] = {}
+    began: dict[str, float] = {}  # stage -> when it was started
+    left = set(missing)
     pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
     try:
         while waiting or running:
@@ -78,6 +104,7 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
                 waiting.remove(name)
                 with processor.without_interrupt():  # a worker starts here, and ignores Ctrl-C while it imports
                     running[pool.submit(run_in_worker, job, name)] = name
+                    began[name] = time.perf_counter()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 if running and not isinstance(future.exception(), BrokenProcessPool | None):
@@ -85,6 +112,9 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int) -> None:
                 future.result()
                 done.add(name)
                 job.results[name] = read_object(result_path(job, name))
+                left.remove(name)
+                now = time.perf_counter()
+                report_end(clock, name, now - began[name], left, {other: now - began[other] for other in running.values()})
     except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
         for worker in active_children() if command.terminated else ():  # SIGTERM reaches only this process
             if worker.pid is not None:
