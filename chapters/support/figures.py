@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -31,7 +31,8 @@ def save_figure(figure: "Figure", path: Path) -> Path:
 
     for axes in figure.axes:
         axes.get_xticklabels(), axes.get_yticklabels()  # makes the labels of the ticks
-    for text in figure.findobj(Text):  # a "$" in a folder's name or a token is no formula; powers of ten on an axis are
+    # A "$" in a folder's name or a token is no formula; powers of ten on an axis are.
+    for text in cast(list[Text], figure.findobj(Text)):
         text.set_parse_math(text.get_text().startswith(r"$\mathdefault"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
