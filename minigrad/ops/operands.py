@@ -258,10 +258,8 @@ def as_int(value: Any, name: str, meaning: str, least: int | None = None) -> int
 
 
 def as_float(value: Any, name: str, meaning: str) -> float:
-    """A setting that has to be a real number."""
-    if isinstance(value, TensorBase) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: expected a real number as {meaning}, got {type(value).__name__}")
-    return float(value)
+    """A setting that has to be a real number, or a tensor of no dimensions."""
+    return float(as_scalar(value, np.float64, f"{name}, {meaning}"))
 
 
 def check_normalized(name: str, input: TensorBase, normalized_shape: Any, **parameters: TensorBase | None) -> None:

@@ -155,7 +155,7 @@ class MultiStepLR(_Chainable):
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
         if not isinstance(milestones, Iterable):
             raise TypeError(f"MultiStepLR: expected a list of steps as milestones, got {type(milestones).__name__}")
-        self.milestones = sorted(as_float(step, "MultiStepLR", "milestone") for step in milestones)
+        self.milestones = sorted(milestones, key=lambda step: as_float(step, "MultiStepLR", "milestone"))
         self.gamma = as_float(gamma, "MultiStepLR", "gamma")
         super().__init__(optimizer, last_epoch)
 

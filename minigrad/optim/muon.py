@@ -1,11 +1,13 @@
-"""Muon: momentum whose every update is an orthogonal matrix."""
+"""Muon: momentum, orthogonalised before each step."""
 
 import math
+from numbers import Real
 from typing import Any, Iterable, Mapping
 
 import numpy as np
 
 import kernels
+from minigrad.ops.operands import as_int
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -17,7 +19,7 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan et al.: a steep slope at 0, so
 #
 #     a X + b (X Xᵀ) X + c (X Xᵀ)² X   =   U (a Σ + b Σ³ + c Σ⁵) Vᵀ.
 #
-# With the coefficients above, x ↦ a x + b x³ + c x⁵ multiplies small numbers by 3.4, and never exceeds 1.21 on (0, 1]. Five
+# With the coefficients above, x ↦ a x + b x³ + c x⁵ multiplies small numbers by 3.4 and maps (0, 1.21] into itself. Five
 # repetitions bring every number from 0.003 to 1 to between 0.68 and 1.21. The result is close to U Vᵀ, the orthogonal matrix
 # nearest to X, and needs no decomposition. Dividing by the Frobenius norm first makes all singular values at most 1.
 def orthogonalize(
@@ -49,10 +51,10 @@ def orthogonalize(
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalised: every singular direction of a weight matrix moves by the same length in a step.
+    """Momentum, orthogonalised: every singular direction of a weight matrix moves by nearly the same length in a step.
 
     The gradients of a transformer's matrices have few large singular values, and a plain step mostly repeats those directions.
-    Muon is for the matrices between the layers: give embeddings, the output layer and vectors to AdamW.
+    Muon is for the weight matrices of hidden layers: give embeddings, the output layer and vectors to AdamW.
 
     Args:
         params: matrices, or groups [{"params": […], "lr": …}, …] whose entries override the defaults.
@@ -95,9 +97,11 @@ class Muon(Optimizer):
 
     def check_settings(self, group: dict[str, Any]) -> None:
         self.check_at_least_0(group, "lr", "weight_decay", "momentum", "eps")
-        if len(group["ns_coefficients"]) != 3 or not 0 <= group["ns_steps"] < 100:
-            got = f"{group['ns_coefficients']} and {group['ns_steps']}"
-            raise ValueError(f"{self.name}: expected three ns_coefficients and fewer than 100 ns_steps, got {got}")
+        coefficients, steps = group["ns_coefficients"], as_int(group["ns_steps"], self.name, "ns_steps")
+        triple = isinstance(coefficients, list | tuple) and len(coefficients) == 3
+        if not (triple and all(isinstance(number, Real) for number in coefficients) and 0 <= steps < 100):
+            got = f"{coefficients!r} and {steps}"
+            raise ValueError(f"{self.name}: expected three numbers as ns_coefficients and fewer than 100 ns_steps, got {got}")
         if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
             got = repr(group["adjust_lr_fn"])
             raise ValueError(f"{self.name}: expected adjust_lr_fn 'original' or 'match_rms_adamw', got {got}")
@@ -114,8 +118,9 @@ class Muon(Optimizer):
             directions = []
             for p in batch:
                 gradient = p.grad.array
-                state = self.state.setdefault(id(p), {"momentum_buffer": xp.zeros_like(p.array)})
-                mean = state["momentum_buffer"] = momentum * state["momentum_buffer"] + (1 - momentum) * gradient
+                before = self.state.get(id(p), {}).get("momentum_buffer", 0)
+                mean = momentum * before + (1 - momentum) * gradient
+                self.state[id(p)] = {"momentum_buffer": mean}
                 directions.append(momentum * mean + (1 - momentum) * gradient if group["nesterov"] else mean)
             matrices = xp.stack(directions).astype(np.promote_types(dtype, np.float32), copy=False)  # (n, rows, columns)
             steps = orthogonalize(matrices, group["ns_steps"], group["ns_coefficients"], group["eps"])

@@ -102,7 +102,6 @@ class Optimizer:
             raise ValueError(f"{self.name}: expected a group with 'params', got {got}; add its parameters")
         params = param_group["params"]
         group = {**self.defaults, **param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
-        self._check(group)
         for p in group["params"]:
             if not isinstance(p, Tensor):
                 raise TypeError(f"{self.name}: expected tensors to update, got {type(p).__name__}")
@@ -110,6 +109,7 @@ class Optimizer:
                 raise TypeError(
                     f"{self.name}: expected leaves to update, got a tensor of shape {p.shape} that an operation computed"
                 )
+        self._check(group)
         ids = [id(p) for p in self._parameters() + group["params"]]
         if len(set(ids)) < len(ids):
             raise ValueError(f"{self.name}: a parameter appears in two groups, or twice in one")

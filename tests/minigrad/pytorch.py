@@ -13,8 +13,7 @@ def parts_of(result):
 def _part(part):
     if isinstance(part, mg.Tensor) or hasattr(part, "detach"):
         return str(part.dtype).removeprefix("torch."), tuple(part.shape), np.asarray(part.detach().numpy(), np.float64)
-    text = str(part).removeprefix("torch.Size(").removeprefix("torch.")
-    return text.replace("])", ")").replace("[", "(").replace(",)", ")")
+    return str(tuple(part) if type(part).__name__ == "Size" else part).removeprefix("torch.")
 
 
 def assert_same(ours, theirs):

@@ -194,7 +194,7 @@ NO_TENSORS += [
 ]
 NO_TENSORS += ["t.allclose(1, 2)", "t.cumsum([1], 0)", "t.multinomial([1.0], 1)", "t.gather([1], 0, t.tensor([0]))"]
 
-WRONG_TYPES = """
+SETTINGS = """
 t.ones(2).size(0.5)
 t.ones(2).normal_("a")
 [leaf.register_hook(3), leaf.sum().backward()]
@@ -218,7 +218,7 @@ scheduler.LambdaLR(sgd, 3)
 """
 
 EXPRESSIONS = [
-    line for lines in (CREATED, WRITTEN, COMPUTED, SHAPED, WRONG_TYPES) for line in lines.strip().splitlines()
+    line for lines in (CREATED, WRITTEN, COMPUTED, SHAPED, SETTINGS) for line in lines.strip().splitlines()
 ] + NO_TENSORS
 
 
