@@ -8,5 +8,6 @@
 Whole models are measured by `python -m chapters.bench`.
 
 Every contestant's figure is a median. The contestants take turns, so a busy moment of the machine slows all of them. Each
-library runs in a process of its own (contest.py). The machine's limits (limits.py) take turns with what is compared to them.
+library runs in a process of its own (contest.py). Each comparison times the machine's limit (limits.py) in the same
+rounds as the libraries.
 """

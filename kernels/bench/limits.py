@@ -1,6 +1,7 @@
 """The machine's own limits: multiply-adds in registers, and bytes read from and written to memory.
 
-A processor changes its clock, and other programs use its memory. So each limit takes turns with whatever is compared to it.
+A processor changes its clock, and other programs use its memory. So each comparison times the limit in the same rounds as the
+libraries.
 """
 
 import platform
@@ -62,23 +63,23 @@ def _copy(x, y, parts):
         _double(x[first:last], y[first:last])
 
 
-def bound(library: str, kind: str, megabytes: int = MEGABYTES) -> Callable[[], object]:
+def bound(library: str, kind: str) -> Callable[[], object]:
     """The task of the contestant "limit": multiply in registers, read memory, or copy it, and nothing else."""
     threads = numba.get_num_threads()
     if kind == "multiplying":
         room = np.zeros(4096 * (threads + 1), np.float32)
         return lambda: _multiply_adds(address(room), _DEPTH, threads)
-    x, sums = np.ones(megabytes << 18, np.float32), np.zeros(threads, np.float32)
+    x, sums = np.ones(MEGABYTES << 18, np.float32), np.zeros(threads, np.float32)
     if kind == "reading":
         return lambda: _read(address(x), len(x), sums, threads)
     y = np.zeros_like(x)
     return lambda: _copy(x, y, threads)
 
 
-def bound_rate(kind: str, seconds: float, megabytes: int = MEGABYTES) -> float:
+def bound_rate(kind: str, seconds: float) -> float:
     """GFLOP/s or GB/s of a call of `bound`, from its seconds. Copied bytes count twice: they are read and written."""
     operations = 2 * _STILL_ROWS * 3 * WIDTH * _DEPTH * numba.get_num_threads()
-    size = megabytes << 20
+    size = MEGABYTES << 20
     return {"multiplying": operations, "reading": size, "copying": 2 * size}[kind] / seconds / 1e9
 
 

@@ -19,9 +19,9 @@ def one_row(size: int | None = None) -> tuple[Figures, float]:
     """Print GB/s of one row times a matrix, plain and transposed (T), beside the GB/s of a plain read of memory.
 
     Text generation computes such products. They use each number of the matrix once, so reading the matrix takes all the time.
-    Returns [(name, figure)] and the last limit, as all tables here do.
+    Returns [(name, figure)] and the median limit, as all tables here do.
     """
-    figures = []
+    figures, limits = [], []
     with contestants("minigrad", "numpy", "torch", "limit") as libraries:
         print(f"\n{'GB/s':15}" + "".join(f"{name:>9}" for name in libraries))
         for rows, columns in dict.fromkeys((size or rows, columns) for rows, columns in ROW_SHAPES):
@@ -34,7 +34,8 @@ def one_row(size: int | None = None) -> tuple[Figures, float]:
                 columns_of_rates = "".join(f"{rate:9.1f}" for rate in rates.values())
                 print(f"{name:<15}{columns_of_rates}   {percent(rates['minigrad'], limit, 'reading')}", flush=True)
                 figures.append((name, rates["minigrad"]))
-    return figures, limit
+                limits.append(limit)
+    return figures, float(np.median(limits))
 
 
 class Traffic(NamedTuple):
@@ -77,9 +78,10 @@ def bandwidth(size: int | None = None) -> tuple[Figures, float]:
 
     Each array that an operation reads or writes counts once. The limit is a copy, or a plain read for an operation that only
     reads. A copy also moves its target's cache lines into the core before it writes them, which is not counted. AdamW
-    overwrites arrays that it has just read, so it avoids that movement and can exceed 100 %.
+    overwrites arrays that it has just read, so it avoids that movement and can exceed 100 %. Returns the figures and the median
+    limit of copies.
     """
-    figures = []
+    figures, copy_limits = [], []
     print(f"\n{'GB/s':24}{'minigrad':>9}{'limit':>9}{'share':>7}{'PyTorch':>9}{'ratio':>7}")
     with contestants("minigrad", "limit", "torch") as libraries:
         for name, task, numbers, read, written in memory_traffic(size or 16384, size or 1024):
@@ -90,7 +92,9 @@ def bandwidth(size: int | None = None) -> tuple[Figures, float]:
             peers = "".join(f"{peer:9.1f}{rate / peer:6.2f}x" for peer in peer_rates)
             print(f"{name:<24}{rate:9.1f}{limit:9.1f}{100 * rate / limit:6.0f}%{peers}", flush=True)
             figures.append((name, rate))
-    return figures, limit
+            if written:
+                copy_limits.append(limit)
+    return figures, float(np.median(copy_limits))
 
 
 def product_forms() -> list[tuple[int, int, int, bool, bool]]:
@@ -129,20 +133,25 @@ def _product(libraries: dict[str, Contestant], form: tuple, ratios: dict[str, li
     print(f"  {M:6} {K:6} {N:6}  {form_name:<6} {columns}   {percent(rates['minigrad'], limit, 'multiplying')}", flush=True)
 
 
+def attention_work(T: int) -> tuple[tuple[int, int, int, int], int]:
+    """Sizes (B, H, T, D) of causal attention at a length, and the operations of both passes: seven products."""
+    B, H, D = max(1, 2048 // T), 6, 64
+    return (B, H, T, D), 7 * B * H * T * (T + 1) * D
+
+
 def attention_as_T_grows(longest: int = 4096) -> None:
     """Time and memory of causal attention, forward and backward, for T = 256, 1,024, …"""
     print("\ncausal attention, forward and backward, 6 heads, D = 64, as T grows")
     print("       T   kernel ms  PyTorch ms  ratio   kernel's memory  (T, T) matrix per head")
-    heads, D, T = 6, 64, 256
+    T = 256
     with contestants("minigrad", "torch", "limit") as libraries:
         while T <= longest:
-            batch = max(1, 2048 // T)
-            seconds = compete(libraries, (tasks.attention, batch, heads, T, D, True), 2.0, limit=(bound, "multiplying"))
+            sizes, operations = attention_work(T)
+            seconds = compete(libraries, (tasks.attention, *sizes, True), 2.0, limit=(bound, "multiplying"))
             limit, times = bound_rate("multiplying", seconds.pop("limit")), list(seconds.values())
-            memory = _memory_of_attention(batch, heads, T, D)
-            rate = 7 * batch * heads * T * (T + 1) * D / times[0] / 1e9  # seven products: two forward, five backward
+            memory, rate = _memory_of_attention(*sizes), operations / times[0] / 1e9
             peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if len(times) > 1 else " " * 17
-            share, matrix = percent(rate, limit, "multiplying"), batch * heads * T * T * 4 / 2**20
+            share, matrix = percent(rate, limit, "multiplying"), sizes[0] * sizes[1] * T * T * 4 / 2**20
             print(f"  {T:6}  {1e3 * times[0]:10.1f}  {peer}  {memory:12.1f} MiB  {matrix:18.1f} MiB   {share}", flush=True)
             T *= 4
 

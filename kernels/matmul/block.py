@@ -1,9 +1,9 @@
 """A block of a product: some rows of A times packed panels of B, tile by tile, then bias and GELU while C is in the cache.
 
 If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first is
-faster. If A's rows run across k, each column of a tile is a small piece of a cache line. A tile of eight rows uses half a line:
-there the tiles of the first panel pack A for the panels that follow. (On a Zen 5, packing A beforehand kept the multiply-adds
-waiting for up to a tenth of the time.) A tile of six rows uses less, so packing comes first.
+faster. If A's rows run across k, a column of eight rows fills half a cache line. Then the tiles of the first panel pack A for
+the panels that follow. (On a Zen 5, packing A beforehand kept the multiply-adds waiting for up to a tenth of the time.) Shorter
+columns use less of each line, so A is packed first.
 """
 
 from collections import namedtuple
@@ -94,7 +94,7 @@ def _panel(a, tile_step, b, K, c, add, edge_tile):
             _tile(tile, b, target, K, c.step, add)
         elif c.columns == COLUMNS:
             _tile_in_place(tile, b, target, K, c.step, add, a.row_step, a.column_step)
-        elif c.columns == 2 * WIDTH:  # 128, 512 and 1024 columns end in a panel that is partly filled
+        elif c.columns == 2 * WIDTH:  # with 48 columns a panel, 128, 512 and 1024 columns end in part of a panel
             _tile_of_two(tile, b, target, K, c.step, add, a.row_step, a.column_step)
         elif c.columns == WIDTH:
             _tile_of_one(tile, b, target, K, c.step, add, a.row_step, a.column_step)

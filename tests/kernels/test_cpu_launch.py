@@ -72,10 +72,10 @@ import numpy as np
 from kernels.matmul import cpu, reference
 from kernels.attention import cpu as fast, reference as slow
 rng = np.random.default_rng(0)
-for M, K, N in ((1, 5, 7), (33, 70, 50), (100, 600, 130)):
+for M, K, N in ((1, 5, 7), (33, 70, 50), (100, 600, 130), (101, 77, 400)):
     a, b = rng.standard_normal((M, K), np.float32), rng.standard_normal((N, K), np.float32)
     assert np.abs(cpu.matmul(a, b, transpose_b=True) - reference.matmul(a, b, transpose_b=True)).max() < 1e-3
-    turned = cpu.matmul(a.T, b, transpose_a=True, transpose_b=True)
+    turned = cpu.matmul(np.ascontiguousarray(a.T), b, transpose_a=True, transpose_b=True)
     assert np.abs(turned - reference.matmul(a, b, transpose_b=True)).max() < 1e-3
 q, k, v, d = rng.standard_normal((4, 2, 3, 50, 20), np.float32)
 y, lse = fast.attention_forward(q, k, v, causal_offset=0)

@@ -2,14 +2,16 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 
 from kernels.ladders import normal, on_one_thread
+from kernels.launch import address
 from kernels.matmul import cpu, reference
 from kernels.matmul.block import DEPTH, FEW_PANELS, TALLEST
 from kernels.simd import WIDTH
-from kernels.tile import COLUMNS, ROWS
+from kernels.tile import COLUMNS, ROWS, VECTORS, packer
 
 # M, K, N: one row, few rows, tiles and blocks with and without remainders, K in several steps
 SHAPES = [(1, 1, 1), (1, 7, 5), (1, 770, 131), (1, 520, 2100), (3, 33, 50), (5, 600, 1), (8, 384, 96), (9, 1, 1)]
@@ -51,7 +53,7 @@ def test_all_transpose_forms(M, K, N, transpose_a, transpose_b):
 
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("panels", [1, FEW_PANELS, FEW_PANELS + 1])
-@pytest.mark.parametrize("missing", [0, 1, WIDTH, 2 * WIDTH])
+@pytest.mark.parametrize("missing", [0, 1, *(n * WIDTH for n in range(1, VECTORS))])
 def test_a_is_read_in_place_or_packed_first_or_packed_with_the_first_panel(transpose_a, panels, missing):
     """Both sides of FEW_PANELS, several steps of K, rows that do not fill a tile, a last panel that is partly filled."""
     M, K, N = 2 * TALLEST + ROWS + 3, 2 * DEPTH + 5, panels * COLUMNS - missing
@@ -62,6 +64,32 @@ def test_a_is_read_in_place_or_packed_first_or_packed_with_the_first_panel(trans
     close(z, want + bias, K)
     got = cpu.matmul(a, b, transpose_a=transpose_a, transpose_b=True, out=start.copy(), accumulate=True)
     close(got, want + start, K)
+
+
+@pytest.mark.parametrize("width", sorted({4, ROWS, WIDTH, COLUMNS}))
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("panels, rest", [(0, 1), (1, 0), (9, 2)])
+def test_packing_writes_every_panel_and_nothing_beyond(width, across, panels, rest):
+    """Panels along k and across k; depth above K; a last panel that is partly filled; more panels than are filled at a time."""
+    count, K, depth = panels * width + min(rest, width - 1), 2 * WIDTH + 3, 2 * WIDTH + 5
+    matrix = normal(count, K)
+    source = np.ascontiguousarray(matrix.T) if across else matrix
+    steps = (1, count) if across else (K, 1)
+    whole = -(-count // width)
+    target = np.full(whole * width * depth + WIDTH + 20, 7, np.float32)
+    pack = packer(width)
+
+    @numba.njit
+    def run(source, i_step, k_step, count, K, depth, target):
+        pack(source, i_step, k_step, count, K, depth, target)
+
+    run(address(source), *steps, count, K, depth, address(target))
+    packed = target[: whole * width * depth].reshape(whole, depth, width)[:, :K]
+    padded = np.zeros((whole * width, K), np.float32)
+    padded[:count] = matrix
+    assert (packed == padded.reshape(whole, width, K).swapaxes(1, 2)).all()
+    last = (whole - 1) * width * depth + width * K  # the end of the last panel's K columns
+    assert (target[last + WIDTH :] == 7).all()
 
 
 @pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh"])
