@@ -2,6 +2,7 @@
 
 import argparse
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from kernels.bench.contest import use_threads
@@ -38,14 +39,16 @@ def main():
         import_module("chapters.bench.gpu").main(rest + options.rest)
         return
     parser.parse_args()  # refuses unknown options
+    if options.name == "all" and find_spec("torch") is None:
+        parser.error("bench all: expected PyTorch to compare with; install it with pip install -e '.[peers]'")
     use_threads(getattr(options, "threads", None))
     # Not at the top: Numba reads the number of threads when it is imported.
     module = import_module(f"chapters.bench.{MODULES.get(options.name, options.name)}")
+    if options.name != "table":
+        module.run(options)
+        return
     try:
-        if options.name == "table":
-            module.print_table(options.files)
-        else:
-            module.run(options)
+        module.print_table(options.files)
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

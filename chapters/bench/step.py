@@ -19,16 +19,27 @@ from kernels.bench import tasks
 from kernels.bench.contest import Task, compete, compete_alone, contestants
 from kernels.bench.limits import bound, bound_rate, machine
 
-# batch, T, vocabulary; "llmc" is GPT-2 at the setting of llm.c's own CPU benchmark (github.com/karpathy/llm.c, train_gpt2.c)
-SIZES = {"tiny": (16, 128, 512), "book": (8, 256, 512), "gpt2": (4, 256, 50257), "llmc": (4, 64, 50257)}
+# GPTConfig's preset, batch, T, vocabulary. "llmc" is how llm.c trains on a CPU (github.com/karpathy/llm.c, train_gpt2.c).
+SIZES = {
+    "tiny": ("tiny", 16, 128, 512),
+    "book": ("book", 8, 256, 512),
+    "gpt2": ("gpt2", 4, 256, 50257),
+    "llmc": ("gpt2", 4, 64, 50257),
+}
 SECONDS = {"tiny": 20, "book": 60, "gpt2": 60, "llmc": 30}
 
 
-def random_batch(preset: str, B: int, T: int) -> tuple[GPTConfig, np.ndarray, np.ndarray]:
+def shape_of(size: str) -> GPTConfig:
+    """The GPT of one of SIZES."""
+    preset, _, _, V = SIZES[size]
+    return GPTConfig.preset(preset, vocab_size=V)
+
+
+def random_batch(size: str, B: int, T: int) -> tuple[GPTConfig, np.ndarray, np.ndarray]:
     """A GPT's shape, and token ids: inputs and targets, (B, T) each."""
-    V = SIZES[preset][2]
-    inputs, targets = np.random.default_rng(0).integers(0, V, (2, B, T))
-    return GPTConfig.preset("gpt2" if preset == "llmc" else preset, vocab_size=V), inputs, targets
+    config = shape_of(size)
+    inputs, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
+    return config, inputs, targets
 
 
 class Trainer:
@@ -127,7 +138,7 @@ def fastest_product(libraries: Sequence[str]) -> float:
 
 def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
     """Print time and memory of one size in every library, then our time by kernel."""
-    B, T, V = SIZES[preset]
+    _, B, T, V = SIZES[preset]
     entries: dict[str, tuple] = {library: (library, training_step, preset, B, T) for library in libraries}
     results = compete_alone(entries | {"limit": ("limit", bound, "multiplying")}, SECONDS[preset])
     limit = bound_rate("multiplying", results.pop("limit")[0])
