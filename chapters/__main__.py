@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from chapters.main_job import first_bend, second_bend
-from chapters.main_job.estimate import Clock, seconds_of_a_step, text_of
+from chapters.main_job.estimate import COSTS, TimeEstimate, in_words, seconds_of_a_step
 from chapters.main_job.report import summary, write_report
-from chapters.main_job.schedule import NEEDS, STAGES, missing_stages, run_stages, summary_line
+from chapters.main_job.schedule import NEEDS, STAGES, missing_stages, resumed_stages, run_stages, summary_line
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
@@ -48,20 +48,22 @@ def main(settings: Settings) -> None:
     job = make_job(settings)
     if settings.device == "cpu" and missing_stages(job):
         processor.precompile()
-    run_stages(job, number_of_processes(settings), start_clock(job, settings))
+    run_stages(job, number_of_processes(settings), estimate_time(job, settings))
     page = write_report(job)
     print_summary(job)
     print(f"\nThe page of results: {page}")
 
 
-def start_clock(job: first_bend.Job, settings: Settings) -> Clock | None:
-    """Measure a training step and print how long the job will take; None on a GPU, whose costs nobody has measured."""
+def estimate_time(job: first_bend.Job, settings: Settings) -> TimeEstimate | None:
+    """Measure a training step and print how long the job will take. None on a GPU, where the costs of stages are unknown."""
     missing = missing_stages(job)
     if settings.device != "cpu" or not missing:
         return None
-    clock = Clock(seconds_of_a_step(job), settings.quick, NEEDS, number_of_processes(settings))
-    print(f"This will take {text_of(clock.left(missing))} on this machine (a training step takes {clock.seconds:.3f} s).")
-    return clock
+    step_seconds, costs = seconds_of_a_step(job), COSTS["quick" if settings.quick else "full"]
+    estimate = TimeEstimate(costs, step_seconds, NEEDS, number_of_processes(settings), resumed_stages(job))
+    time_left = in_words(estimate.seconds_left(missing))
+    print(f"This will take {time_left} on this machine (a training step takes {step_seconds:.3f} s).", flush=True)
+    return estimate
 
 
 def make_job(settings: Settings) -> first_bend.Job:

@@ -1,4 +1,4 @@
-"""How long the main job will take on this machine: the time of a training step, times what each stage costs in such steps."""
+"""Estimates the main job's time: the seconds of a training step, times the cost of each stage in such steps."""
 
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -11,22 +11,39 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import train_plainly
 from chapters.main_job.first_bend import Job
 
-# What each stage costs in steps of pretraining, in the full and the quick form. Measured on two Zen 3 cores (AVX2), where two
-# stages at a time have one thread each.
+# The cost of each stage in steps of pretraining, as measured on two Zen 3 cores (AVX2). Pretraining had both threads; where two
+# stages run at the same time, each had one.
 COSTS = {
-    "world": (22, 6),
-    "tokenizer": (48, 18),
-    "pretrain": (4400, 1300),
-    "sample": (34, 51),
-    "classify": (299, 377),
-    "sft": (2070, 1190),
-    "evaluate": (135, 64),
-    "assistant": (2080, 680),
-    "reward": (2780, 467),
-    "rlhf": (1820, 411),
-    "constitution": (5700, 877),
-    "side_by_side": (241, 97),
+    "full": dict(
+        world=22,
+        tokenizer=48,
+        pretrain=4400,
+        sample=40,
+        classify=300,
+        sft=2070,
+        evaluate=135,
+        assistant=2080,
+        reward=2780,
+        rlhf=1820,
+        constitution=5700,
+        side_by_side=241,
+    ),
+    "quick": dict(
+        world=10,
+        tokenizer=27,
+        pretrain=1300,
+        sample=40,
+        classify=310,
+        sft=1010,
+        evaluate=71,
+        assistant=950,
+        reward=380,
+        rlhf=350,
+        constitution=2050,
+        side_by_side=110,
+    ),
 }
+SECOND_THREAD = 1.4  # how much faster a second thread makes a stage
 
 
 def seconds_of_a_step(job: Job, measure_for: float = 1.0) -> float:
@@ -45,41 +62,57 @@ def seconds_of_a_step(job: Job, measure_for: float = 1.0) -> float:
     return float(np.median(times))
 
 
-class Clock:
+class TimeEstimate:
     """The time until the job ends, corrected by the time of every stage that has ended.
 
     Args:
-        seconds: the time of a training step.
-        quick: whether it is the quick form.
-        needs: the stages that share the processor, in order, each with the stages it needs.
-        processes: how many of them run at once; with one process, all stages run one after the other.
+        costs: one of COSTS.
+        step_seconds: the time of a training step.
+        needs: the stages that share the processor, in order, each with the stages that it needs.
+        processes: how many of them run at once. With one process every stage runs alone, with all threads.
+        resumed: the stages that an earlier run has begun. They count in full, since nobody knows how much of them is done, and
+            their times correct nothing.
     """
 
-    def __init__(self, seconds: float, quick: bool, needs: Mapping[str, Sequence[str]], processes: int):
-        self.seconds, self.needs, self.processes = seconds, needs, processes
-        self.costs = {name: costs[quick] for name, costs in COSTS.items()}
-        self.expected = self.taken = 0.0  # seconds of all stages that have ended
+    def __init__(
+        self,
+        costs: Mapping[str, float],
+        step_seconds: float,
+        needs: Mapping[str, Sequence[str]],
+        processes: int,
+        resumed: Set[str] = frozenset(),
+    ):
+        self.step_seconds, self.needs, self.processes, self.resumed = step_seconds, needs, processes, resumed
+        self.seconds = {name: cost * step_seconds for name, cost in costs.items()}
+        if processes == 1:
+            self.seconds |= {name: self.seconds[name] / SECOND_THREAD for name in needs}
+        self.estimated_seconds = self.measured_seconds = 0.0  # of all stages that have ended
 
-    def ended(self, name: str, seconds: float) -> None:
-        """Learn from the time that a stage took. Longer stages count for more."""
-        self.expected += self.costs[name] * self.seconds
-        self.taken += seconds
+    def record(self, stage: str, seconds: float) -> None:
+        """Correct the estimate by the time that a stage took. Longer stages count for more."""
+        if stage not in self.resumed:
+            self.estimated_seconds += self.seconds[stage]
+            self.measured_seconds += seconds
 
-    def left(self, missing: Set[str], running: Mapping[str, float] | None = None) -> float:
-        """Seconds until the missing stages have ended; running: the seconds that some of them have run already."""
-        correction = self.taken / self.expected if self.expected else 1.0
-        times = {name: self.costs[name] * self.seconds * correction for name in missing}
-        for name, seconds in (running or {}).items():
-            times[name] = max(0.0, times[name] - seconds)
-        together = [name for name in self.needs if name in missing] if self.processes > 1 else []
-        return sum(times[name] for name in missing - set(together)) + self._side_by_side(together, times)
+    def seconds_left(self, missing: Set[str], running: Mapping[str, float] | None = None) -> float:
+        """Seconds until the missing stages have ended.
 
-    def _side_by_side(self, waiting: list[str], times: Mapping[str, float]) -> float:
+        running: those that run at the moment, with the seconds since their start.
+        """
+        running = running or {}
+        correction = self.measured_seconds / self.estimated_seconds if self.estimated_seconds else 1.0
+        times = {name: max(0.0, self.seconds[name] * correction - running.get(name, 0.0)) for name in missing}
+        shared = {name for name in missing if name in self.needs and self.processes > 1}
+        waiting = [name for name in self.needs if name in shared]
+        waiting.sort(key=lambda name: name not in running)  # those that run keep their process
+        return sum(times[name] for name in missing - shared) + self._pool_seconds(waiting, times)
+
+    def _pool_seconds(self, waiting: list[str], times: Mapping[str, float]) -> float:
         """Play the pool of processes: when does its last stage end?"""
         now, ends = 0.0, dict[str, float]()
         while waiting or ends:
-            blocked = {*waiting, *ends}
-            ready = [name for name in waiting if blocked.isdisjoint(self.needs[name])]
+            not_done = {*waiting, *ends}
+            ready = [name for name in waiting if not_done.isdisjoint(self.needs[name])]
             for name in ready[: self.processes - len(ends)]:
                 waiting.remove(name)
                 ends[name] = now + times[name]
@@ -87,10 +120,10 @@ class Clock:
         return now
 
 
-def text_of(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A time in words, as precise as an estimate deserves.
 
-    >>> text_of(1344), text_of(100), text_of(20)
+    >>> in_words(1344), in_words(100), in_words(20)
     ('about 22 minutes', 'about 2 minutes', 'less than a minute')
     """
     minutes = round(seconds / 60)

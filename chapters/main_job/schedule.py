@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chapters.main_job import first_bend, second_bend
-from chapters.main_job.estimate import Clock, text_of
+from chapters.main_job.estimate import TimeEstimate, in_words
 from chapters.main_job.first_bend import Job
 from chapters.support import command
 from chapters.support.json_files import read_object, write_result
@@ -50,22 +50,22 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def run_stages(job: Job, processes: int, clock: Clock | None = None) -> None:
+def run_stages(job: Job, processes: int, estimate: TimeEstimate | None = None) -> None:
     """Run every stage that has no result yet, and fill job.results with the results of all stages.
 
-    clock: estimates the time that is left, which is printed after every stage of at least ten seconds.
+    estimate: of the time that is left, which is printed after every stage of at least ten seconds.
     """
     missing = missing_stages(job)
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
-            run_side_by_side(job, missing, processes, clock)
+            run_side_by_side(job, missing, processes, estimate)
             missing -= NEEDS.keys()
         if name in missing or name not in job.results:
-            started = time.perf_counter()
+            start_time = time.perf_counter()
             run_stage(job, name)
             if name in missing:
                 missing.remove(name)
-                report_end(clock, name, time.perf_counter() - started, missing)
+                report_time(estimate, name, time.perf_counter() - start_time, missing)
 
 
 def missing_stages(job: Job) -> set[str]:
@@ -73,18 +73,23 @@ def missing_stages(job: Job) -> set[str]:
     return {name for name in STAGES if not result_path(job, name).exists()}
 
 
-def report_end(
-    clock: Clock | None, name: str, seconds: float, missing: Set[str], running: Mapping[str, float] | None = None
+def resumed_stages(job: Job) -> set[str]:
+    """The missing stages that an earlier run has begun: it made their folder, or a folder of one of their models."""
+    return {name for name in missing_stages(job) if any(job.out.glob(f"{name}*"))}
+
+
+def report_time(
+    estimate: TimeEstimate | None, name: str, seconds: float, missing: Set[str], running: Mapping[str, float] | None = None
 ) -> None:
     """Correct the estimate by the time of a stage that has ended, and print it unless the stage was short."""
-    if clock is None:
+    if estimate is None:
         return
-    clock.ended(name, seconds)
+    estimate.record(name, seconds)
     if seconds >= 10 and missing:
-        print(f"{text_of(clock.left(missing, running))} left", flush=True)
+        print(f"{in_words(estimate.seconds_left(missing, running))} left", flush=True)
 
 
-def run_side_by_side(job: Job, missing: Set[str], processes: int, clock: Clock | None = None) -> None:
+def run_side_by_side(job: Job, missing: Set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
     """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
     A stage that runs alone at the end also uses only its share: results depend on the number of threads, and must not
@@ -94,8 +99,8 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int, clock: Clock |
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
     waiting, done = [name for name in NEEDS if name in missing], NEEDS.keys() - missing
     running: dict[Future, str] = {}
-    began: dict[str, float] = {}  # stage -> when it was started
-    left = set(missing)
+    start_times: dict[str, float] = {}
+    missing = set(missing)
     pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
     try:
         while waiting or running:
@@ -104,7 +109,7 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int, clock: Clock |
                 waiting.remove(name)
                 with processor.without_interrupt():  # a worker starts here, and ignores Ctrl-C while it imports
                     running[pool.submit(run_in_worker, job, name)] = name
-                    began[name] = time.perf_counter()
+                    start_times[name] = time.perf_counter()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 if running and not isinstance(future.exception(), BrokenProcessPool | None):
@@ -112,9 +117,10 @@ def run_side_by_side(job: Job, missing: Set[str], processes: int, clock: Clock |
                 future.result()
                 done.add(name)
                 job.results[name] = read_object(result_path(job, name))
-                left.remove(name)
+                missing.remove(name)
                 now = time.perf_counter()
-                report_end(clock, name, now - began[name], left, {other: now - began[other] for other in running.values()})
+                times = {stage: now - start_times[stage] for stage in running.values()}
+                report_time(estimate, name, now - start_times[name], missing, times)
     except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
         for worker in active_children() if command.terminated else ():  # SIGTERM reaches only this process
             if worker.pid is not None:
