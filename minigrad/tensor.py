@@ -338,9 +338,9 @@ class Tensor(
         """Overwrite every element with a normal number, drawn from `generator` (the default generator if None)."""
         if self.dtype.kind != "f":
             raise TypeError(f"normal_: expected a floating-point tensor, got {self.dtype}")
-        as_float(mean, "normal_", "mean")
-        if not as_float(std, "normal_", "std") >= 0:
-            raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
+        mean, std = as_float(mean, "normal_", "mean"), as_float(std, "normal_", "std")
+        if not std >= 0:
+            raise RuntimeError(f"normal_: expected std of at least 0, got {std:g}")
         numbers = (generator or default_generator).numpy.normal(mean, std, self.shape)
         return replace(self, "normal_", Tensor(kernels.to_device(np.asarray(numbers, self.dtype), self.device)))
 

@@ -41,16 +41,17 @@ def _fill(name: str, tensor: TensorT, draw: Callable[[tuple[int, ...]], Any]) ->
 
 def normal_(tensor: TensorT, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with normal numbers of this mean and standard deviation."""
-    as_float(mean, "normal_", "mean")
-    if not as_float(std, "normal_", "std") >= 0:
-        raise RuntimeError(f"normal_: expected std of at least 0, got {std}")
+    mean, std = as_float(mean, "normal_", "mean"), as_float(std, "normal_", "std")
+    if not std >= 0:
+        raise RuntimeError(f"normal_: expected std of at least 0, got {std:g}")
     return _fill("normal_", tensor, lambda shape: (generator or default_generator).numpy.standard_normal(shape) * std + mean)
 
 
 def uniform_(tensor: TensorT, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> TensorT:
     """Fill with uniform numbers in [a, b)."""
-    if not as_float(a, "uniform_", "a") <= as_float(b, "uniform_", "b"):
-        raise RuntimeError(f"uniform_: expected a of at most b, got a={a}, b={b}")
+    a, b = as_float(a, "uniform_", "a"), as_float(b, "uniform_", "b")
+    if not a <= b:
+        raise RuntimeError(f"uniform_: expected a of at most b, got a={a:g}, b={b:g}")
     return _fill("uniform_", tensor, lambda shape: (generator or default_generator).numpy.uniform(a, b, shape))
 
 

@@ -185,10 +185,13 @@ class LinearLR(_Chainable):
         total_iters: int = 5,
         last_epoch: int = -1,
     ):
-        if not 0 < as_float(start_factor, "LinearLR", "start_factor") <= 1:
-            raise ValueError(f"LinearLR: expected start_factor above 0 and at most 1, got {start_factor}")
-        if not 0 <= as_float(end_factor, "LinearLR", "end_factor") <= 1:
-            raise ValueError(f"LinearLR: expected end_factor between 0 and 1, got {end_factor}")
+        start_factor, end_factor = (
+            as_float(factor, "LinearLR", name) for factor, name in ((start_factor, "start_factor"), (end_factor, "end_factor"))
+        )
+        if not 0 < start_factor <= 1:
+            raise ValueError(f"LinearLR: expected start_factor above 0 and at most 1, got {start_factor:g}")
+        if not 0 <= end_factor <= 1:
+            raise ValueError(f"LinearLR: expected end_factor between 0 and 1, got {end_factor:g}")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer, last_epoch)
 
@@ -209,8 +212,9 @@ class ConstantLR(_Chainable):
     """A factor on the learning rate for the first total_iters steps, and none afterwards."""
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1):
-        if not 0 < as_float(factor, "ConstantLR", "factor") <= 1:
-            raise ValueError(f"ConstantLR: expected a factor above 0 and at most 1, got {factor}")
+        factor = as_float(factor, "ConstantLR", "factor")
+        if not 0 < factor <= 1:
+            raise ValueError(f"ConstantLR: expected a factor above 0 and at most 1, got {factor:g}")
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
