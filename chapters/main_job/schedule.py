@@ -59,7 +59,6 @@ def run_stages(job: Job, processes: int, estimate: TimeEstimate | None = None) -
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
             run_side_by_side(job, missing, processes, estimate)
-            missing -= NEEDS.keys()
         if name in missing or name not in job.results:
             start_time = time.perf_counter()
             run_stage(job, name)
@@ -89,18 +88,17 @@ def report_time(
         print(f"{in_words(estimate.seconds_left(missing, running))} left", flush=True)
 
 
-def run_side_by_side(job: Job, missing: Set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
+def run_side_by_side(job: Job, missing: set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
     """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
 
-    A stage that runs alone at the end also uses only its share: results depend on the number of threads, and must not
-    depend on which stage ends last.
+    Each is removed from `missing` when it ends. A stage that runs alone at the end also uses only its share: results depend
+    on the number of threads, and must not depend on which stage ends last.
     """
     share = max(1, processor.get_num_threads() // processes)
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
     waiting, done = [name for name in NEEDS if name in missing], NEEDS.keys() - missing
     running: dict[Future, str] = {}
     start_times: dict[str, float] = {}
-    missing = set(missing)
     pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
     try:
         while waiting or running:

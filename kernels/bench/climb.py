@@ -62,7 +62,7 @@ def climb(ladder: Ladder) -> tuple[list[tuple[str, float]], float]:
         for library, peer in peers.items():
             peer.prepare(*requests[library])
             turns[NAMES.get(library, library)] = peer.turn
-            lines[NAMES.get(library, library)] = version(library) if library in NAMES else ""
+        lines |= {NAMES[library]: version(library) for library in peers if library in NAMES}
         seconds = in_turns(turns)
     limit, first = bound_rate(ladder.limit, seconds.pop("limit")), next(iter(seconds.values()))
     figures = [(name, ladder.amount / each / 1e9) for name, each in seconds.items()]
