@@ -79,6 +79,8 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
 njit: Any = numba.njit  # Any: type checkers do not know which arguments a compiled function takes
 intrinsic: Any = numba.extending.intrinsic
 inner = njit(fastmath=SAFE, **_OPTIONS)
+
+
 exact = njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)  # keeps the order of operations: polynomials, bit tricks
 
 kernel_lock = threading.RLock()  # held while a kernel runs, and by callers of `scratch` while they use that memory
@@ -103,7 +105,8 @@ def _reuse_freed_memory() -> None:
 _reuse_freed_memory()
 
 # Files whose functions are compiled into the kernels of other files.
-_SHARED = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "matmul/few_rows.py", "matmul/block.py")
+_SHARED: tuple[str, ...] = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "layernorm/cpu.py", "attention/cpu.py")
+_SHARED += ("matmul/few_rows.py", "matmul/block.py")
 
 
 def _fingerprint() -> str:
@@ -218,7 +221,41 @@ class _SelfContained(JITCodeLibrary):
         super()._optimize_final_module()
 
 
+class _Part(JITCodeLibrary):
+    """The code of a function inside a kernel, on its way into the kernel.
+
+    Numba optimises every function by itself and translates it to machine code, and then once more inside each of its callers,
+    which takes two thirds of the compile time. Only the kernel's own code will run, so only that is optimised and translated.
+    A call of the function from Python raises TypeError; its .py_func is the Python function.
+    """
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name):
+        return ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value  # it sets TypeError and returns NULL
+
+
 class _Compiler(Compiler):
+    def compile_extra(self, func):  # runs under Numba's compiler lock
+        codegen: Any = self.state.targetctx.codegen()
+        whole, set_env = codegen._library_class, codegen.set_env
+
+        def set_env_if_translated(name, env):
+            if codegen._engine.is_symbol_defined(name):
+                set_env(name, env)
+
+        codegen._library_class, codegen.set_env = _Part, set_env_if_translated
+        try:
+            return super().compile_extra(func)
+        finally:
+            codegen._library_class, codegen.set_env = whole, set_env
+
     def define_pipelines(self):
         self.state.library = _SelfContained(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
