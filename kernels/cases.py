@@ -69,6 +69,7 @@ def cases(rng: np.random.Generator, small: bool = False) -> Iterator[Case]:
     yield from _elements(draw)
     yield from _products(draw, small)
     yield from _attentions(draw, small)
+    yield from _blocks(draw, small)
 
 
 def _rows(draw: Draw, C: int) -> Iterator[Case]:
@@ -163,6 +164,22 @@ def _attentions(draw: Draw, small: bool) -> Iterator[Case]:
             yield case("attention_backward", dout, q, k, v, y, lse, **kw)
 
 
+def _blocks(draw: Draw, small: bool) -> Iterator[Case]:
+    normal, about = draw.normal, draw.about
+    shapes = [(1, 1, 1, 2), (3, about(5), 3, 4), (2, about(33), 2, 9)]
+    if not small:
+        shapes += [(5, about(130), 4, 24), (9, 20, 2, 32)]
+    for B, T, H, D in shapes:
+        C = H * D
+        matrices = [(normal(O, I) * 0.3, normal(O)) for O, I in ((3 * C, C), (C, C), (4 * C, C), (C, 4 * C))]
+        norms = [(normal(C) + 1, normal(C)) for _ in range(2)]
+        parameters = (*norms[0], *matrices[0], *matrices[1], *norms[1], *matrices[2], *matrices[3])
+        x, dy = normal(B, T, C), normal(B, T, C)
+        _, saved = _exact("block_forward", x, parameters, n_head=H)
+        yield case("block_forward", x, parameters, n_head=H)
+        yield case("block_backward", dy, x, parameters, saved, n_head=H)
+
+
 def reference(function: str) -> Callable:
     """The specification: the function in its operation's reference.py."""
     return getattr(kernels.SETS["reference"], function)
@@ -175,11 +192,11 @@ def _exact(function: str, *args, **kw):
 
 
 def moved(value: Any, put: Put) -> Any:
-    """The same structure with put(array) in place of every array."""
+    """The same structure with put(array) in place of every array; a named tuple becomes a plain one."""
     if isinstance(value, dict):
         return {name: moved(v, put) for name, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(moved(v, put) for v in value)
+        return tuple(moved(v, put) for v in value) if isinstance(value, tuple) else [moved(v, put) for v in value]
     return put(value) if isinstance(value, np.ndarray) else value
 
 

@@ -223,7 +223,7 @@ class Contract:
             form.append(get(name))
         for name in self.names:
             value = get(name)
-            for array in value if type(value) is tuple else (value,):
+            for array in value if isinstance(value, tuple) else (value,):
                 if array is not None:
                     try:
                         form += type(array), array.shape, array.dtype

@@ -48,23 +48,23 @@ AHEAD = 16  # rows to prefetch ahead
 PANELS = 8
 
 _I = types.int64
-_TILE_ARGUMENTS = [types.void, *[_I] * 5, types.boolean]  # no result; the addresses of A, B and C; K, c_row, add
+_TILE_ARGUMENTS = [types.void, *[_I] * 5, types.boolean, _I]  # no result; the addresses of A, B and C; K, c_row, add, bias
 _VECTOR_POINTER, _ZEROS = VECTOR.as_pointer(), ir.Constant(VECTOR, [0.0] * WIDTH)
 
 
 def register_tile(rows, vectors, a_row=1, a_column=None, b_row=None):
-    """Make a tile product:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH),  or += if `add`.
+    """Make a tile product:  C (rows, vectors · WIDTH)  =  A (rows, K)  @  B (K, vectors · WIDTH) + bias,  or += if `add`.
 
     Element (r, k) of A is at a[r · a_row + k · a_column], row k of B at b[k · b_row]; by default both are packed.
 
     Returns:
-        A function of (addresses of A, B and C, K ≥ 1, floats from one row of C to the next, add).
+        A function of (addresses of A, B and C, K ≥ 1, floats from one row of C to the next, add, address of a bias or 0).
     """
     steps = LONG(a_row), LONG(rows if a_column is None else a_column)
 
     @instruction(*_TILE_ARGUMENTS)
-    def tile(builder, a, b, c, K, c_row, add):
-        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add), *steps)
+    def tile(builder, a, b, c, K, c_row, add, bias):
+        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add, bias), *steps)
 
     return tile
 
@@ -73,8 +73,8 @@ def tile_in_place(rows, vectors, b_row=None):
     """Make a register tile that reads A in place. The function takes a_row and a_column as its last two arguments."""
 
     @instruction(*_TILE_ARGUMENTS, _I, _I)
-    def tile(builder, a, b, c, K, c_row, add, a_row, a_column):
-        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add), a_row, a_column)
+    def tile(builder, a, b, c, K, c_row, add, bias, a_row, a_column):
+        _emit_tile(builder, rows, vectors, b_row, (a, b, c, K, c_row, add, bias), a_row, a_column)
 
     return tile
 
@@ -86,8 +86,8 @@ def packing_tile(rows, vectors):
     """
 
     @instruction(*_TILE_ARGUMENTS, _I, _I)
-    def tile(builder, a, b, c, K, c_row, add, a_column, packed):
-        _emit_tile(builder, rows, vectors, None, (a, b, c, K, c_row, add), LONG(1), a_column, packed)
+    def tile(builder, a, b, c, K, c_row, add, bias, a_column, packed):
+        _emit_tile(builder, rows, vectors, None, (a, b, c, K, c_row, add, bias), LONG(1), a_column, packed)
 
     return tile
 
@@ -95,7 +95,7 @@ def packing_tile(rows, vectors):
 def _emit_tile(builder, rows, vectors, b_row, args, a_row, a_column, packed=None):
     """Emit a tile's instructions.  args: the arguments of register_tile's function; the rest as in the three makers above."""
     a, b, c = (builder.inttoptr(x, FLOAT_POINTER) for x in args[:3])
-    K, c_row, add = args[3:]
+    K, c_row, add, bias = args[3:]
     b_row = LONG(vectors * WIDTH if b_row is None else b_row)
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
 
@@ -113,8 +113,18 @@ def _emit_tile(builder, rows, vectors, b_row, args, a_row, a_column, packed=None
 
     _prefetch_tile(builder, c, c_row, rows, vectors * WIDTH)
     row_begins = [builder.mul(LONG(r), a_row) for r in range(rows)]
-
-    before = builder.block
+    # Every row's sums start from the bias, or from zeros. Adding the bias to C later would be another pass over C.
+    without, biased = builder.block, builder.append_basic_block("bias")
+    before = builder.append_basic_block("start")
+    builder.cbranch(builder.icmp_signed("==", bias, LONG(0)), before, biased)
+    builder.position_at_end(biased)
+    biases = [builder.load(vector(builder.inttoptr(bias, FLOAT_POINTER), LONG(v * WIDTH)), align=4) for v in range(vectors)]
+    builder.branch(before)
+    builder.position_at_end(before)
+    starts = [builder.phi(VECTOR) for _ in range(vectors)]
+    for start, value in zip(starts, biases, strict=True):
+        start.add_incoming(_ZEROS, without)
+        start.add_incoming(value, biased)
     loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
     builder.branch(loop)
 
@@ -126,7 +136,7 @@ def _emit_tile(builder, rows, vectors, b_row, args, a_row, a_column, packed=None
         number = broadcast(builder.load(builder.gep(a_k, [row_begins[r]]), align=4))
         for v in range(vectors):
             new_sum = builder.call(fma, [number, b_vectors[v], sums[r][v]])
-            sums[r][v].add_incoming(_ZEROS, before)
+            sums[r][v].add_incoming(starts[v], before)
             sums[r][v].add_incoming(new_sum, loop)
             sums[r][v] = new_sum
     if packed is not None:

@@ -73,7 +73,7 @@ ForwardRoom = namedtuple("ForwardRoom", "keys values Q P O top total rescale end
 
 
 @inner
-def _forward_room(start, S, D):
+def forward_room(start, S, D):
     S_padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
     values = start + 4 * (S_padded * D + WIDTH)
     Q = values + 4 * (S_padded * D_padded + WIDTH)
@@ -201,7 +201,7 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
         keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
         for j in range(0, keys, ROWS):
             _prefetch(ahead)
-            _tile(room.keys + 4 * (k0 + j) * D, room.Q, room.P + 4 * j * QUERIES, D, QUERIES, False)
+            _tile(room.keys + 4 * (k0 + j) * D, room.Q, room.P + 4 * j * QUERIES, D, QUERIES, False, 0)
         for j in range(keys):
             hidden = k0 + j - problem.offset - first_query if problem.causal else 0  # this many queries do not see the key
             if k0 + j < head.start or k0 + j >= end:
@@ -211,13 +211,23 @@ def _forward_panel(head, first_query, n, problem, room, ahead):
         if k0 > first:
             _scale_columns(room.O, D, room.rescale)
         for d in range(0, D, ROWS):
-            _tile(room.values + 4 * (d * padded + k0 * ROWS), room.P, room.O + 4 * d * QUERIES, keys, QUERIES, True)
+            _tile(room.values + 4 * (d * padded + k0 * ROWS), room.P, room.O + 4 * d * QUERIES, keys, QUERIES, True, 0)
     for i in range(QUERIES):
         store(room.rescale, i, _F(1.0) / load(room.total, i) if load(room.total, i) != _F(0.0) else _F(0.0))
     _scale_columns(room.O, D, room.rescale)
     unpack(room.O, QUERIES, n, D, row_of(head.y, first_query), head.y.step)
     for i in range(n):
         store(head.logsumexp, first_query + i, _F(math.log(load(room.total, i))) + load(room.top, i))
+
+
+@inner
+def forward_head(head, t0, t1, problem, room, ahead):
+    """Attention of the queries t0…t1 − 1 of a head."""
+    S, D, end = problem.S, problem.D, _visible_end(problem, t1)
+    _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
+    _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
+    for t in range(t0, t1, QUERIES):
+        _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
 
 
 @inner
@@ -252,7 +262,7 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
     H, T, S, D = problem.H, problem.T, problem.S, problem.D
     heads, chunks = problem.B * H, (T + chunk - 1) // chunk
     for thread in prange(threads):
-        room = _forward_room(memory + thread * _forward_room(0, S, D).end, S, D)
+        room = forward_room(memory + thread * forward_room(0, S, D).end, S, D)
         task = next_task(tasks)
         while task < heads * chunks:
             # The last queries see the most keys, so their tasks take longest and come first.
@@ -262,14 +272,9 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
                 for t in range(t0, t1):
                     _one_query(head, t, problem, room.keys)
             else:
-                end = _visible_end(problem, t1)
-                _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
-                _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
                 # The head of this thread's next task, if all threads advance equally.
                 next_head = min(heads - 1, (task + threads) // chunks)
-                ahead = _next_head(views, next_head, H, T, D)
-                for t in range(t0, t1, QUERIES):
-                    _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
+                forward_head(head, t0, t1, problem, room, _next_head(views, next_head, H, T, D))
             task = next_task(tasks)
 
 
@@ -307,7 +312,7 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
     chunk = T if B * H >= 4 * threads or T <= FEW_QUERIES else -(-T // (-(-4 * threads // (B * H)) * QUERIES)) * QUERIES
     numbers = tuple(_problem(q, S, causal_offset, scale))
     with kernel_lock:
-        memory = scratch(threads * _forward_room.py_func(0, S, D).end // 4)
+        memory = scratch(threads * forward_room.py_func(0, S, D).end // 4)
         _forward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, chunk, memory, address(tasks), threads)
     return copy_to_out(y, out), logsumexp
 
@@ -326,7 +331,7 @@ BackwardRoom = namedtuple("BackwardRoom", "K K_features V Q Q_up dO dO_up P dP d
 
 
 @inner
-def _backward_room(start, S, D):
+def backward_room(start, S, D):
     S_padded, D_padded, D_wide = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS, -(-D // QUERIES) * QUERIES
     K_features = start + 4 * (S_padded * D + WIDTH)
     V = K_features + 4 * (S_padded * D_padded + WIDTH)
@@ -377,8 +382,8 @@ def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
         for i in range(first, BLOCK, QUERIES):
             place = 4 * (j * BLOCK + i)
             _prefetch(ahead)
-            _tile(room.K + 4 * (k0 + j) * D, room.Q + 4 * i * D, room.P + place, D, BLOCK, False)
-            _tile(room.V + 4 * (k0 + j) * D, room.dO + 4 * i * D, room.dP + place, D, BLOCK, False)
+            _tile(room.K + 4 * (k0 + j) * D, room.Q + 4 * i * D, room.P + place, D, BLOCK, False, 0)
+            _tile(room.V + 4 * (k0 + j) * D, room.dO + 4 * i * D, room.dP + place, D, BLOCK, False, 0)
         for r in range(j, j + ROWS):
             hidden = before + r if start <= k0 + r < end else BLOCK
             if hidden > first:
@@ -391,14 +396,14 @@ def _backward_block(k0, keys, first_query, start, end, problem, room, ahead):
         if visible > 0:
             for d in range(0, D, ROWS):
                 features, sums = room.K_features + 4 * (d * padded + k0 * ROWS), room.dQ + 4 * (d * BLOCK + i)
-                _queries_tile(features, room.dP + 4 * i, sums, visible, BLOCK, True)
+                _queries_tile(features, room.dP + 4 * i, sums, visible, BLOCK, True, 0)
     for d in range(0, D, QUERIES):
         for j in range(0, keys, ROWS):
             first = max(0, before + j)  # less than BLOCK: the last query sees the last key
             block, place = 4 * (j * BLOCK + first), 4 * ((k0 + j) * D_wide + d)
             up = 4 * (d * BLOCK + first * QUERIES)
-            _keys_tile(room.P + block, room.dO_up + up, room.dV + place, BLOCK - first, D_wide, True)
-            _keys_tile(room.dP + block, room.Q_up + up, room.dK + place, BLOCK - first, D_wide, True)
+            _keys_tile(room.P + block, room.dO_up + up, room.dV + place, BLOCK - first, D_wide, True, 0)
+            _keys_tile(room.dP + block, room.Q_up + up, room.dK + place, BLOCK - first, D_wide, True, 0)
 
 
 @inner
@@ -410,7 +415,7 @@ def _write_sums(sums, step, S, D, factor, target):
 
 
 @inner
-def _backward_head(head, dout, dq, dk, dv, problem, room, ahead):
+def backward_head(head, dout, dq, dk, dv, problem, room, ahead):
     """One head's gradients.  dout, dq: Rows (T, D); dk, dv: Rows (S, D)."""
     q, k, v, y, logsumexp, start = head
     T, S, D, scale = problem.T, problem.S, problem.D, problem.scale
@@ -448,13 +453,13 @@ def _backward(views, starts, logsumexp, numbers, memory, tasks, threads):
     H, T, S, D = problem.H, problem.T, problem.S, problem.D
     heads = problem.B * H
     for thread in prange(threads):
-        room = _backward_room(memory + thread * _backward_room(0, S, D).end, S, D)
+        room = backward_room(memory + thread * backward_room(0, S, D).end, S, D)
         i = next_task(tasks)
         while i < heads:
             rows = T if T <= 512 else 0  # the rows of a longer head would leave the cache before their use
             ahead = _next_head(views[:5], min(heads - 1, i + threads), H, rows, D)
             dout, dq, dk, dv = _rows(views, 4, i, H), _rows(views, 5, i, H), _rows(views, 6, i, H), _rows(views, 7, i, H)
-            _backward_head(_head(views, i, problem, logsumexp, starts), dout, dq, dk, dv, problem, room, ahead)
+            backward_head(_head(views, i, problem, logsumexp, starts), dout, dq, dk, dv, problem, room, ahead)
             i = next_task(tasks)
 
 
@@ -471,7 +476,7 @@ def attention_backward(
         threads = min(threads_for(B * H * T * S * D // 8), B * H)
         numbers = tuple(_problem(q, S, causal_offset, scale))
         with kernel_lock:
-            memory = scratch(threads * _backward_room.py_func(0, S, D).end // 4)
+            memory = scratch(threads * backward_room.py_func(0, S, D).end // 4)
             _backward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
     else:
         for grad in grads:

@@ -32,7 +32,7 @@ _DEPTH = 1_000_000  # multiply-adds per number of the still tile
 def _multiply_adds(room, K, parts):
     for part in prange(parts):
         own = room + 4 * 4096 * part
-        _still_tile(own, own + 4096, own + 8192, K, 3 * WIDTH, False)
+        _still_tile(own, own + 4096, own + 8192, K, 3 * WIDTH, False, 0)
 
 
 @inner

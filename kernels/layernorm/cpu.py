@@ -41,7 +41,7 @@ def _forward_span(x, weight, bias, mean, rstd, y, n):
 
 
 @inner
-def _forward_row(x, weight, bias, C, eps, y):
+def forward_row(x, weight, bias, C, eps, y):
     total = _F(0.0)
     for c in range(C):
         total += load(x, c)
@@ -68,7 +68,7 @@ def _forward(x, weight, bias, eps, y, mean, rstd, threads):  # x, y: (R, C)  wei
         first, last = share(R, thread, threads)
         for r in range(first, last):
             row = 4 * C * r
-            mean[r], rstd[r] = _forward_row(x_0 + row, weight_0, bias_0, C, eps, y_0 + row)
+            mean[r], rstd[r] = forward_row(x_0 + row, weight_0, bias_0, C, eps, y_0 + row)
 
 
 # Addresses for the backward pass of a row; plus is 0 if there is nothing to add to dx.
@@ -93,7 +93,7 @@ def _backward_span(row, first, n, s):
 
 
 @inner
-def _backward_row(row, C, mean, rstd, dweight, dbias):
+def backward_row(row, C, mean, rstd, dweight, dbias):
     shift, stretch = _F(0.0), _F(0.0)
     for c in range(C):  # this loop waits for memory, so the sums over rows cost no time here
         normal = (load(row.x, c) - mean) * rstd
@@ -124,7 +124,7 @@ def _backward(dy, x, weight, mean, rstd, plus, dx, sums):
         for r in range(first, last):
             at = 4 * C * r
             row = Row(dy_0 + at, x_0 + at, weight_0, plus_0 + at if len(plus) > 0 else 0, dx_0 + at)
-            _backward_row(row, C, mean[r], rstd[r], sums[0, thread], sums[1, thread])
+            backward_row(row, C, mean[r], rstd[r], sums[0, thread], sums[1, thread])
 
 
 @follows(reference.layernorm_forward)

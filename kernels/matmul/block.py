@@ -12,7 +12,7 @@ from numba import types
 
 from kernels.gelu.cpu import gelu, gelu_tanh
 from kernels.launch import inner
-from kernels.simd import WIDTH, load, store
+from kernels.simd import WIDTH, load, prefetch_for_writing, store
 from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, packing_tile, register_tile, tile_in_place
 
 _F = types.float32
@@ -33,7 +33,8 @@ Operand = namedtuple("Operand", "address row_step column_step")
 # A piece of C: its address, the floats from one row to the next, and its size.
 Piece = namedtuple("Piece", "address step rows columns")
 # A product's epilogue: add the bias, store the sum as `preactivation` (rows `step` floats apart), apply the activation (1 GELU,
-# 2 its tanh form). Bias and preactivation are addresses. 0 means none.
+# 2 its tanh form). Bias and preactivation are addresses. 0 means none. The tiles add the bias: their sums start from it. The
+# rest follows right after each tile, while its numbers are in the first-level cache.
 Epilogue = namedtuple("Epilogue", "bias preactivation step activation")
 
 
@@ -54,6 +55,8 @@ def epilogue_at(epilogue, i, j):
 def finish(c, epilogue):
     """Apply an epilogue to a piece of C, in place."""
     bias, pre, step, activation = epilogue
+    if bias == 0 and pre == 0 and activation == 0:
+        return
     for r in range(c.rows):
         z, z_copy = c.address + 4 * r * c.step, pre + 4 * r * step
         for j in range(0, c.columns, COLUMNS):
@@ -76,31 +79,72 @@ def finish(c, epilogue):
 
 
 @inner
-def _edge_product(a, b, K, c, add, edge_tile):
+def _prefetch_preactivation(epilogue):
+    """Prefetch a tile's preactivation: a core must own a line before it can change it."""
+    if epilogue.preactivation != 0:
+        for r in range(ROWS):
+            prefetch_for_writing(epilogue.preactivation + 4 * r * epilogue.step, COLUMNS)
+
+
+@inner
+def _finish_tile(c, c_step, epilogue, tile):
+    """Apply an epilogue without its bias to a whole tile of C.
+
+    The numbers move to `tile`, ROWS · COLUMNS floats side by side, because a vectorised loop over a row of so few would end
+    before it begins.
+    """
+    if epilogue.activation == 0 and epilogue.preactivation == 0:
+        return
+    for r in range(ROWS):
+        _copy(c + 4 * r * c_step, tile + 4 * r * COLUMNS)
+        if epilogue.preactivation != 0:
+            _copy(c + 4 * r * c_step, epilogue.preactivation + 4 * r * epilogue.step)
+    if epilogue.activation == 1:
+        for i in range(ROWS * COLUMNS):
+            store(tile, i, gelu(load(tile, i)))
+    elif epilogue.activation == 2:
+        for i in range(ROWS * COLUMNS):
+            store(tile, i, gelu_tanh(load(tile, i)))
+    for r in range(ROWS):
+        _copy(tile + 4 * r * COLUMNS, c + 4 * r * c_step)
+
+
+@inner
+def _edge_product(a, b, K, c, add, epilogue, edge_tile):
     """A tile that extends beyond C: compute it whole in `edge_tile`, then copy C's part."""
-    _tile_in_place(a.address, b, edge_tile, K, COLUMNS, False, a.row_step, a.column_step)
+    _tile_in_place(a.address, b, edge_tile, K, COLUMNS, False, 0, a.row_step, a.column_step)
     for r in range(c.rows):
         for j in range(c.columns):
             before = load(c.address, r * c.step + j) if add else _F(0.0)
             store(c.address, r * c.step + j, before + load(edge_tile, r * COLUMNS + j))
+    finish(c, epilogue)
 
 
 @inner
-def _panel(a, tile_step, b, K, c, add, edge_tile):
+def _panel(a, tile_step, b, K, c, add, epilogue, edge_tile):
     """Multiply whole tiles of A by a panel of B.  tile_step: the floats from one tile of A to the next, divided by ROWS."""
+    bias = epilogue.bias
     for i in range(0, c.rows, ROWS):
-        tile, target = a.address + 4 * i * tile_step, c.address + 4 * i * c.step
+        tile, target, here = a.address + 4 * i * tile_step, c.address + 4 * i * c.step, epilogue_at(epilogue, i, 0)
+        if c.columns == COLUMNS:
+            _prefetch_preactivation(here)
         if c.columns == COLUMNS and a.column_step == ROWS:
-            _tile(tile, b, target, K, c.step, add)
+            _tile(tile, b, target, K, c.step, add, bias)
         elif c.columns == COLUMNS:
-            _tile_in_place(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+            _tile_in_place(tile, b, target, K, c.step, add, bias, a.row_step, a.column_step)
         elif c.columns == 2 * WIDTH:  # with 48 columns a panel, 128, 512 and 1024 columns end in part of a panel
-            _tile_of_two(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+            _tile_of_two(tile, b, target, K, c.step, add, bias, a.row_step, a.column_step)
         elif c.columns == WIDTH:
-            _tile_of_one(tile, b, target, K, c.step, add, a.row_step, a.column_step)
+            _tile_of_one(tile, b, target, K, c.step, add, bias, a.row_step, a.column_step)
         else:
-            a_tile = Operand(tile, a.row_step, a.column_step)
-            _edge_product(a_tile, b, K, Piece(target, c.step, ROWS, c.columns), add, edge_tile)
+            _edge_product(
+                Operand(tile, a.row_step, a.column_step), b, K, Piece(target, c.step, ROWS, c.columns), add, here, edge_tile
+            )
+            continue
+        if c.columns == COLUMNS:
+            _finish_tile(target, c.step, here, edge_tile)
+        else:
+            finish(Piece(target, c.step, ROWS, c.columns), Epilogue(0, here.preactivation, here.step, here.activation))
 
 
 @inner
@@ -128,17 +172,14 @@ def block_product(a, b_packed, K, c, add, last, epilogue, room):
         for j in range(0, c.columns, COLUMNS):
             width, panel = min(COLUMNS, c.columns - j), b_packed + 4 * (j * K + k0 * COLUMNS)
             here = c.address + 4 * j
+            ending = epilogue_at(epilogue, 0, j) if last and step == steps - 1 else Epilogue(0, 0, 0, 0)
             if packed_by_tiles and j == 0:
                 for i in range(0, whole, ROWS):
                     a_tile, target, packed = part.address + 4 * i, here + 4 * i * c.step, room + 4 * i * depth
-                    _packing_tile(a_tile, panel, target, depth, c.step, add_now, a.column_step, packed)
+                    _packing_tile(a_tile, panel, target, depth, c.step, add_now, ending.bias, a.column_step, packed)
+                    _finish_tile(target, c.step, epilogue_at(ending, i, 0), edge_tile)
             else:
-                _panel(tiles, tile_step, panel, depth, Piece(here, c.step, whole, width), add_now, edge_tile)
+                _panel(tiles, tile_step, panel, depth, Piece(here, c.step, whole, width), add_now, ending, edge_tile)
             if whole < c.rows:
                 rest = Piece(here + 4 * whole * c.step, c.step, c.rows - whole, width)
-                _edge_product(remainder, panel, depth, rest, add_now, edge_tile)
-            if last and step == steps - 1:
-                if width == COLUMNS:  # a constant width: the vectorised loops have no remainders
-                    finish(Piece(here, c.step, c.rows, COLUMNS), epilogue_at(epilogue, 0, j))
-                else:
-                    finish(Piece(here, c.step, c.rows, width), epilogue_at(epilogue, 0, j))
+                _edge_product(remainder, panel, depth, rest, add_now, epilogue_at(ending, whole, 0), edge_tile)

@@ -65,7 +65,7 @@ def tiled(K, N):
             for j in range(0, N, COLUMNS):
                 for i in range(0, len(a), ROWS):
                     a_tile, b_tile = a_0 + 4 * (i * K + k), b_0 + 4 * (k * N + j)
-                    tile(a_tile, b_tile, c_0 + 4 * (i * N + j), min(deep, K - k), N, k > 0)
+                    tile(a_tile, b_tile, c_0 + 4 * (i * N + j), min(deep, K - k), N, k > 0, 0)
 
     def register_tiles(a, b, c):
         """a tile of c stays in registers while k runs"""
@@ -95,7 +95,7 @@ def packed(K, N):
                 for j in range(0, N, COLUMNS):
                     for i in range(0, rows, ROWS):
                         c_tile = c_0 + 4 * ((top + i) * N + j)
-                        tile(a_packed + 4 * i * deep, b_packed + 4 * j * deep, c_tile, deep, N, k > 0)
+                        tile(a_packed + 4 * i * deep, b_packed + 4 * j * deep, c_tile, deep, N, k > 0, 0)
 
     a_pieces, b_pieces = np.empty(DEEP * DEEP, np.float32), np.empty(DEEP * N, np.float32)
 

@@ -16,14 +16,14 @@ from minigrad.ops.losses import (
     mse_loss,
     nll_loss,
 )
-from minigrad.ops.products import layer_norm, linear, scaled_dot_product_attention
+from minigrad.ops.products import layer_norm, linear, scaled_dot_product_attention, transformer_block
 from minigrad.ops.reductions import normalize
 from minigrad.ops.shape import pad
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding", "gelu"]
 __all__ += ["kl_div", "l1_loss", "layer_norm", "linear", "log_softmax", "logsigmoid", "mse_loss", "nll_loss", "normalize"]
 __all__ += ["one_hot", "pad", "relu", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "silu", "softmax"]
-__all__ += ["swiglu", "tanh"]
+__all__ += ["swiglu", "tanh", "transformer_block"]
 
 
 def relu(input: TensorT, inplace: bool = False) -> TensorT:

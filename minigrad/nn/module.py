@@ -149,6 +149,10 @@ class Module:
         """Call hook(module, args) before every forward(); a value that it returns replaces the positional arguments."""
         return self._add_hook("_forward_pre_hooks", hook)
 
+    def has_hooks(self) -> bool:
+        """Whether a hook runs before or after this module's forward() (not in PyTorch)."""
+        return bool(self.__dict__.get("_forward_hooks") or self.__dict__.get("_forward_pre_hooks"))
+
     def _add_hook(self, name: str, hook: Callable[..., Any]) -> RemovableHandle:
         hooks = self.__dict__.setdefault(name, {})
         handle = RemovableHandle(hooks)

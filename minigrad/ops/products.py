@@ -7,6 +7,7 @@ import numpy as np
 
 import kernels
 from kernels.attention.reference import visible_keys
+from kernels.block.reference import Parameters
 from minigrad.engine import TensorBase, TensorT, wrap
 from minigrad.function import Function
 from minigrad.ops.activations import dropout, softmax
@@ -93,6 +94,26 @@ class Attention(Function):
         else:
             out = tuple(ctx.xp.empty_like(a) for a in (q, k, v))
         return *ctx.kernels.attention_backward(dy, q, k, v, y, logsumexp, out=out, **settings), None
+
+
+class TransformerBlock(Function):
+    """Derivation: kernels/block/reference.py, block_backward."""
+
+    @staticmethod
+    def forward(ctx, x, n_head, eps, *parameters):
+        y, saved = ctx.kernels.block_forward(x, parameters, n_head=n_head, eps=eps)
+        ctx.save(x, n_head, *parameters, *saved)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, n_head, *arrays = ctx.saved
+        n = len(Parameters._fields)
+        out = tuple(ctx.take(3 + i, to_write=True) for i in range(n))  # gradients of an earlier batch, to be added to
+        dx, grads = ctx.kernels.block_backward(
+            dy, x, tuple(arrays[:n]), tuple(arrays[n:]), n_head=n_head, out=out, accumulate=True
+        )
+        return dx, None, None, *grads
 
 
 def matmul(input: TensorT, other: TensorBase) -> TensorT:
@@ -232,6 +253,25 @@ def scaled_dot_product_attention(
     visible = visible_keys(query.shape[2], key.shape[2], causal_offset, key_start)
     scores = mul(matmul(query, transpose(key, -1, -2)), 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     return matmul(dropout(attention_weights(scores, visible, attn_mask), dropout_p), value)
+
+
+def transformer_block(input: TensorT, parameters: Sequence[TensorBase], n_head: int, eps: float = 1e-5) -> TensorT:
+    """GPT-2's transformer block as one operation (not in PyTorch): causal attention, and an MLP with GELU's tanh form.
+
+    It equals the layers one after another. On the CPU it is faster for narrow models, because a few texts stay in a core's
+    caches from the first norm to the last sum.
+
+    Args:
+        input: the residual stream, (B, T, C).
+        parameters: twelve tensors, in the order of kernels.block.reference.Parameters.
+        n_head: heads, a divisor of C.
+        eps: of both norms.
+
+    Returns:
+        (B, T, C).
+    """
+    need_float("transformer_block", input, *parameters)
+    return TransformerBlock.apply(input, n_head, eps, *parameters)
 
 
 def _for_every_query(x: TensorT, H: int) -> TensorT:

@@ -41,12 +41,16 @@ def orthogonalize(
     xp, matmul = kernels.array_module(matrices), kernels.serving(matrices).matmul
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.swapaxes(1, 2) if tall else matrices  # (n, r, c) with r ≤ c: the smaller of the two products X Xᵀ
+    x = xp.ascontiguousarray(matrices.swapaxes(1, 2)) if tall else matrices  # (n, r, c), r ≤ c: the smaller product X Xᵀ
     norms = xp.sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)).astype(x.dtype)
     x = x / xp.maximum(norms, eps)
+    diagonal = xp.arange(x.shape[1])
     for _ in range(steps):
         gram = matmul(x, x, transpose_b=True)  # (n, r, r)
-        x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
+        factor = matmul(c * gram, gram)
+        factor += b * gram
+        factor[:, diagonal, diagonal] += a  # a X + b (X Xᵀ) X + c (X Xᵀ)² X = (a I + b X Xᵀ + c (X Xᵀ)²) X
+        x = matmul(factor, x)
     return xp.ascontiguousarray(x.swapaxes(1, 2)) if tall else x
 
 

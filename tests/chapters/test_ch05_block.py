@@ -5,6 +5,7 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch05_block import MLP, Block, Settings, gradient_lengths, main, stack_of
+from chapters.support.one_operation import is_one_operation
 
 
 def randomised(module, seed=0):
@@ -32,6 +33,63 @@ def test_block_adds_both_halves_to_the_stream():
         middle = x + block.attn(block.ln_1(x))
         expected = middle + block.mlp(block.ln_2(middle))
         np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def results(block, x, one_operation, monkeypatch):
+    """The block's result, and all gradients, with or without the fused operation."""
+    calls = []
+    with monkeypatch.context() as patch:
+        if one_operation:
+            fused = F.transformer_block
+            patch.setattr(F, "transformer_block", lambda *args: calls.append(1) or fused(*args))
+        else:
+            patch.setattr("chapters.ch05_block.is_one_operation", lambda block, x: False)
+        x = x.detach().requires_grad_(True)
+        y = block(x)
+        (y * normal(*y.shape, seed=2)).sum().backward()
+        (block(x) * 0.5).sum().backward()  # adds to the gradients
+    grads = [parameter.grad.numpy() for parameter in block.parameters()]
+    block.zero_grad()
+    return bool(calls), [y.detach().numpy(), x.grad.numpy(), *grads]
+
+
+@pytest.mark.parametrize("B, T, C, H", [(1, 1, 4, 2), (3, 7, 12, 3), (9, 40, 32, 1), (2, 130, 16, 4)])
+def test_one_operation_equals_the_operations_one_after_another(B, T, C, H, monkeypatch):
+    block, x = randomised(Block(C, H)), normal(B, T, C)
+    fused, ours = results(block, x, True, monkeypatch)
+    _, expected = results(block, x, False, monkeypatch)
+    assert fused
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+def frozen(block):
+    block.mlp.c_fc.weight.requires_grad_(False)
+
+
+def with_lora(block):
+    block.attn.c_attn = nn.Sequential(block.attn.c_attn)
+
+
+UNSUITABLE = {
+    "dropout": lambda block: Block(8, 2, dropout=0.1),
+    "no bias": lambda block: Block(8, 2, bias=False),
+    "fewer heads of keys": lambda block: Block(8, 2, n_kv_head=1),
+    "rotary": lambda block: Block(8, 2, rotary=100.0),
+    "RMSNorm": lambda block: Block(8, 2, rms_eps=1e-5),
+    "SwiGLU": lambda block: Block(8, 2, d_gated=16),
+    "a frozen parameter": frozen,
+    "another layer": with_lora,
+    "a hook": lambda block: block.mlp.register_forward_hook(lambda *_: None) and None,
+}
+
+
+@pytest.mark.parametrize("change", UNSUITABLE.values(), ids=UNSUITABLE.keys())
+def test_other_blocks_run_their_operations_one_after_another(change):
+    block = Block(8, 2)
+    block = change(block) or block
+    assert not is_one_operation(block, normal(2, 3, 8))
+    assert block(normal(2, 3, 8)).shape == (2, 3, 8)
 
 
 def test_a_block_that_adds_nothing_is_the_identity():

@@ -1,0 +1,49 @@
+"""Chapter 5's block as one operation, F.transformer_block, where that is possible."""
+
+from typing import Any
+
+import minigrad as mg
+import minigrad.nn as nn
+import minigrad.nn.functional as F
+from minigrad.modes import mode
+
+
+def layers_of(block: Any) -> list[nn.Module]:
+    """The layers with parameters, in the order in which the block uses them."""
+    attention, mlp = block.attn, block.mlp
+    return [block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj]
+
+
+LAYERS = [nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.Linear]
+
+
+def is_one_operation(block: Any, x: mg.Tensor) -> bool:
+    """Whether as_one_operation gives the block's result for x (B, T, C).
+
+    It does for GPT-2's block on the CPU, in one dtype, if nothing happens between its operations (dropout, hooks, LoRA) and no
+    parameter is frozen.
+    """
+    attention, mlp = block.attn, block.mlp
+    if attention.rotary or attention.n_kv_head != attention.n_head or not hasattr(mlp, "c_fc"):
+        return False
+    layers = layers_of(block)
+    if [type(layer) for layer in layers] != LAYERS or mlp.c_proj.in_features != mlp.c_fc.out_features:
+        return False
+    if block.ln_1.eps != block.ln_2.eps or x.device != "cpu":
+        return False
+    if block.training and (attention.dropout or mlp.dropout.p) or mode.detect_anomaly:
+        return False
+    modules = [block, attention, mlp, attention.resid_dropout, mlp.dropout, *layers]
+    parameters = parameters_of(layers)
+    wanted = [p is not None and p.dtype == x.dtype and (p.requires_grad or not mode.grad_enabled) for p in parameters]
+    return all(wanted) and not any(module.has_hooks() for module in modules)
+
+
+def parameters_of(layers: list[Any]) -> list[Any]:
+    """Weight and bias of each layer."""
+    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+
+
+def as_one_operation(block: Any, x: mg.Tensor) -> mg.Tensor:
+    """The block's result for x: (B, T, C) -> (B, T, C)."""
+    return F.transformer_block(x, parameters_of(layers_of(block)), block.attn.n_head, block.ln_1.eps)

@@ -1,0 +1,1 @@
+"""A whole transformer block of GPT-2 as one kernel."""
