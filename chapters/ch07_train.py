@@ -12,6 +12,7 @@ follow Brown et al. 2020 (arXiv:2005.14165), appendix B.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -67,6 +68,7 @@ class TrainConfig:
     steps: int = 1000  # optimizer steps
     batch_size: int = 16  # rows in a batch
     lr: float = 3e-4  # peak learning rate, reached after the warm-up
+    muon_lr: float = 0.0  # Muon's peak learning rate for the matrices of the blocks; 0: AdamW trains them too
     min_lr: float | None = None  # learning rate at the end of the cosine, lr / 10 if None
     warmup_steps: int = 50  # steps of linear warm-up
     weight_decay: float = 0.1  # decoupled weight decay, on matrices only
@@ -83,7 +85,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches", "checkpoint_every")
-        at_least(self, 0, "warmup_steps", "weight_decay", "grad_clip")
+        at_least(self, 0, "warmup_steps", "weight_decay", "grad_clip", "muon_lr")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {self.beta1} and {self.beta2}")
         above(self, 0, "lr")
@@ -125,7 +127,7 @@ def train(
             started = time.perf_counter()
             lr = schedule(state.step, config)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = config.muon_lr * lr / config.lr if group.get("use_muon") else lr
             loss, norm, tokens = compute_gradients(model, batches, state, config, loss_fn)
             optimizer.step()
             optimizer.zero_grad()
@@ -193,13 +195,25 @@ def as_floats(*scalars: Tensor) -> list[float]:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> mg.optim.AdamW:
-    """AdamW with weight decay on the matrices only: decaying biases and norm weights does not help."""
+    """AdamW with weight decay on the matrices only: decaying biases and norm weights does not help.
+
+    With muon_lr, Muon trains the matrices of the blocks. Three iterations of its polynomial do as well here as the usual five.
+    """
     parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if len(p.shape) >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if len(p.shape) < 2], "weight_decay": 0.0},
+    muon = {id(p) for name, p in model.named_parameters() if IN_A_BLOCK.search(name) and len(p.shape) == 2 and config.muon_lr}
+    decay, betas = config.weight_decay, (config.beta1, config.beta2)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if len(p.shape) >= 2 and id(p) not in muon], "weight_decay": decay, "lr": config.lr},
+        {"params": [p for p in parameters if len(p.shape) < 2], "weight_decay": 0.0, "lr": config.lr},
     ]
-    return mg.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+    if not muon:
+        return mg.optim.AdamW(groups, betas=betas)
+    matrices = [p for p in parameters if id(p) in muon]
+    hidden = {"params": matrices, "weight_decay": decay, "lr": config.muon_lr, "use_muon": True, "ns_steps": 3}
+    return mg.optim.MuonWithAuxAdam([hidden, *({**group, "betas": betas} for group in groups)])
+
+
+IN_A_BLOCK = re.compile(r"(^|\.)h\.\d+\.")  # the name of a parameter in a block of a GPT, or of a model around a GPT
 
 
 def schedule(step: int, config: TrainConfig) -> float:

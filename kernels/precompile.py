@@ -30,9 +30,20 @@ def attention_forward(cpu: KernelSet, x: np.ndarray) -> None:
     cpu.attention_forward(q, q, q, causal_offset=0)
 
 
-def attention_backward(cpu: KernelSet, x: np.ndarray) -> None:
-    q = x.reshape(1, HEADS, ROWS, -1)  # (B, H, T, D)
-    cpu.attention_backward(q, q, q, q, q, q[..., 0], causal_offset=0)
+def block_forward(cpu: KernelSet, x: np.ndarray) -> None:
+    cpu.block_forward(x[None], _block_parameters(), n_head=HEADS)
+
+
+def block_backward(cpu: KernelSet, x: np.ndarray) -> None:
+    row, wide, weights = x[None, :, 0], np.tile(x[None], 4), _block_parameters()  # (1, R), (1, R, 4C)
+    saved = x[None], row, row, wide[..., : 3 * WIDTH], x[None], np.tile(row[None], (1, HEADS, 1)), x[None], x[None], row, row
+    cpu.block_backward(x[None], x[None], weights, (*saved, wide, wide), n_head=HEADS)
+
+
+def _block_parameters() -> tuple[np.ndarray, ...]:
+    C = WIDTH
+    shapes = (C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,), (C,), (C,), (4 * C, C), (4 * C,), (C, 4 * C), (C,)
+    return tuple(np.zeros(shape, np.float32) for shape in shapes)
 
 
 def products(cpu: KernelSet, x: np.ndarray) -> None:
@@ -58,8 +69,8 @@ def rows(cpu: KernelSet, x: np.ndarray) -> None:
     cpu.adamw_step(parameter, gradient, m, v, step=1, lr=0.0, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
 
 
-# All shares take about the same time: the kernels of attention and of matmul are large functions.
-SHARES = {share.__name__: share for share in (attention_forward, attention_backward, products, rows)}
+# All shares take about the same time: the kernels of attention, of a block and of matmul are large functions.
+SHARES = {share.__name__: share for share in (block_backward, products, block_forward, attention_forward, rows)}
 
 
 @contextmanager

@@ -338,9 +338,11 @@ def block_backward(dy, x, parameters, saved, *, n_head, out=(None,) * 12, accumu
         packed, memory = _scratch(C, room_floats, threads)
         _backward(arrays, gradients, weights, tuple(sizes), packed, memory, room_floats, sums, address(tasks), threads)
     grads: list[np.ndarray | None] = [None] * 12
-    small = np.split(sums.sum(axis=0)[: 13 * C], np.cumsum(list(_SMALL.values()))[:-1] * C)
-    for i, total in zip(_SMALL, small):
-        grads[i] = write(total, out[i], accumulate)
+    total, first = sums.sum(axis=0), 0
+    for i, multiple in _SMALL.items():
+        last = first + multiple * C
+        grads[i] = write(total[first:last], out[i], accumulate)
+        first = last
     for i, upstream, factor in ((2, dqkv, s.normal_1), (4, dmiddle, s.attended), (8, dz, s.normal_2), (10, dy, s.wide)):
         rows = upstream.reshape(B * T, -1), factor.reshape(B * T, -1)
         grads[i] = _matmul(*rows, transpose_a=True, out=out[i], accumulate=accumulate and out[i] is not None)

@@ -9,12 +9,13 @@ import typing as _typing
 from minigrad.optim import lr_scheduler
 from minigrad.optim.adam import Adam, AdamW
 from minigrad.optim.clipping import clip_grad_norm_, zero_grads
-from minigrad.optim.muon import Muon
+from minigrad.optim.muon import Muon, MuonWithAuxAdam
 from minigrad.optim.optimizer import Optimizer
 from minigrad.optim.schedule import warmup_cosine
 from minigrad.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Muon", "Optimizer", "clip_grad_norm_", "lr_scheduler", "warmup_cosine", "zero_grads"]
+__all__ = ["SGD", "Adam", "AdamW", "Muon", "MuonWithAuxAdam", "Optimizer", "clip_grad_norm_", "lr_scheduler"]
+__all__ += ["warmup_cosine", "zero_grads"]
 
 if not _typing.TYPE_CHECKING:
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import kernels
 from minigrad.ops.operands import as_int
+from minigrad.optim.adam import AdamW
 from minigrad.optim.optimizer import Optimizer
 from minigrad.tensor import Tensor
 
@@ -136,6 +137,36 @@ class Muon(Optimizer):
         if "momentum_buffer" not in values:
             raise ValueError(f"{self.name}: the state of parameter {number} lacks momentum_buffer")
         return {"momentum_buffer": self.load_moment(p, number, "momentum_buffer", values["momentum_buffer"])}
+
+
+class MuonWithAuxAdam(AdamW):
+    """Muon for the groups with use_muon=True and AdamW for all others, as one optimizer with one state_dict().
+
+    A model needs both: Muon is for the weight matrices of hidden layers alone. The settings of a group are those of its
+    optimizer. The name is Jordan's (github.com/KellerJordan/Muon).
+
+    >>> import minigrad as mg
+    >>> hidden, bias = mg.zeros(2, 3, requires_grad=True), mg.zeros(3, requires_grad=True)
+    >>> optimizer = MuonWithAuxAdam([{"params": [hidden], "lr": 0.02, "use_muon": True}, {"params": [bias], "lr": 1e-3}])
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]]):
+        defaults: dict[str, Any] = dict(use_muon=False, lr=1e-3, weight_decay=0.1, eps=1e-8, betas=(0.9, 0.999))
+        defaults |= dict(momentum=0.95, nesterov=True, ns_coefficients=NEWTON_SCHULZ, ns_steps=5, adjust_lr_fn=None)
+        self.kind_of: dict[int, Any] = {}  # id(parameter) -> Muon or AdamW
+        Optimizer.__init__(self, params, defaults)
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        kind: Any = Muon if group["use_muon"] else AdamW
+        kind.check_settings(self, group)
+        self.kind_of |= {id(p): kind for p in group["params"]}
+
+    def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        kind: Any = Muon if group["use_muon"] else AdamW
+        kind.update(self, group, params)
+
+    def load_state(self, p: Tensor, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self.kind_of[id(p)].load_state(self, p, number, values)
 
 
 def _factor(shape: tuple[int, int], adjustment: str | None) -> float:

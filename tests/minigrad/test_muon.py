@@ -139,3 +139,47 @@ unchecked: Any = mg  # mypy would refuse the calls below
 def test_bad_settings_get_a_sentence(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+RNG = np.random.default_rng(0)
+START = [RNG.standard_normal(shape) for shape in ((4, 6), (6,), (3, 4))]
+GRADIENTS = [[RNG.standard_normal(x.shape) for x in START] for _ in range(4)]
+ADAMW = dict(lr=0.01, betas=(0.8, 0.9), weight_decay=0.2)
+MUON = dict(lr=0.05, weight_decay=0.3, momentum=0.9)
+
+
+def three_parameters(values=START):
+    return [mg.tensor(x.tolist(), dtype=mg.float64, requires_grad=True) for x in values]
+
+
+def take_steps(params, *optimizers):
+    for grads in GRADIENTS:
+        for p, g in zip(params, grads, strict=True):
+            p.grad = mg.tensor(g.tolist(), dtype=mg.float64)
+        for optimizer in optimizers:
+            optimizer.step()
+    return [p.detach().numpy() for p in params]
+
+
+def both_in_one(params):
+    return mg.optim.MuonWithAuxAdam([{"params": params[1:], **ADAMW}, {"params": params[:1], "use_muon": True, **MUON}])
+
+
+def test_muon_beside_adamw_takes_the_steps_of_both():
+    one, two = three_parameters(), three_parameters()
+    ours = take_steps(one, both_in_one(one))
+    theirs = take_steps(two, mg.optim.Muon(two[:1], **MUON), mg.optim.AdamW(two[1:], **ADAMW))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_muon_beside_adamw_continues_from_its_state():
+    params = three_parameters()
+    optimizer = both_in_one(params)
+    copies = three_parameters(take_steps(params, optimizer))
+    resumed = both_in_one(copies)
+    resumed.load_state_dict(optimizer.state_dict())
+    for a, b in zip(take_steps(params, optimizer), take_steps(copies, resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="MuonWithAuxAdam: expected matrices, got shape"):
+        mg.optim.MuonWithAuxAdam([{"params": params[1:2], "use_muon": True}])
