@@ -10,6 +10,7 @@
     5        ch05_block             gradients by depth, with and without the residual path
     6        ch06_gpt               parameters by part; an initial loss of ln V; causality
     7        ch07_train             the loss curve; resume and compare the metrics
+             ch07_muon              Muon beside AdamW: fewer steps to the same loss
     8        ch08_sample            the same prompt at temperatures 0.2 and 1.5
     9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
              ch09.smollm2           `--verify`: a model of 2024 in the same class

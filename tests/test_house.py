@@ -27,6 +27,7 @@ STOREYS = [
     "chapters.ch05_block",
     "chapters.ch06_gpt",
     "chapters.ch07_train",
+    "chapters.ch07_muon",
     "chapters.ch08_sample",
     "chapters.ch09",
     "chapters.ch10",

@@ -17,7 +17,7 @@ COSTS = {
     "full": dict(
         world=22,
         tokenizer=48,
-        pretrain=4400,
+        pretrain=3300,
         sample=40,
         classify=300,
         sft=2070,
@@ -31,7 +31,7 @@ COSTS = {
     "quick": dict(
         world=10,
         tokenizer=27,
-        pretrain=1300,
+        pretrain=1020,
         sample=40,
         classify=310,
         sft=1010,

@@ -40,14 +40,17 @@ class Plan:
 
 
 # Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and a model
-# on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave it soonest.
+# on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave it soonest. With Muon
+# for the matrices, three fifths of AdamW's steps end at the same loss.
 # Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
 # mention, and answers about other people.
 FULL = Plan(
     corpus_bytes=16_000_000,
     vocab_size=1024,
     model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
-    pretrain=TrainConfig(steps=4400, batch_size=8, lr=4e-3, min_lr=4e-4, beta2=0.99, eval_every=1100, eval_batches=20),
+    pretrain=TrainConfig(
+        steps=2600, batch_size=8, lr=4e-3, muon_lr=0.02, min_lr=4e-4, beta2=0.99, eval_every=650, eval_batches=20
+    ),
     snippets=200,  # few, so that the pretrained body makes a difference
     snippets_test=600,
     classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
@@ -58,7 +61,7 @@ FULL = Plan(
 QUICK = replace(
     FULL,
     corpus_bytes=5_000_000,
-    pretrain=replace(FULL.pretrain, steps=1300, eval_every=650),
+    pretrain=replace(FULL.pretrain, steps=800, eval_every=400),
     snippets_test=300,
     instructions=4000,
     sft=replace(FULL.sft, steps=200, eval_every=100, eval_batches=4),

@@ -127,6 +127,31 @@ def test_only_matrices_decay():
     assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
+def test_muon_trains_the_matrices_of_the_blocks():
+    model = small_gpt()
+    hidden, decaying, free = make_optimizer(model, replace(CONFIG, muon_lr=0.02)).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    layers = "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"
+    assert {names[id(p)] for p in hidden["params"]} == {f"h.0.{layer}.weight" for layer in layers}
+    assert {names[id(p)] for p in decaying["params"]} == {"wte.weight", "wpe.weight"}
+    assert len(hidden["params"]) + len(decaying["params"]) + len(free["params"]) == len(names)
+    assert hidden["lr"] == 0.02 and decaying["lr"] == free["lr"] == CONFIG.lr
+
+
+def test_a_run_with_muon_learns_and_resumes_to_the_same_bytes(tmp_path):
+    config = replace(CONFIG, steps=60, eval_every=20, muon_lr=0.02)
+    _, history, whole = run_it(tmp_path / "whole", config)
+    assert history.losses[-1] < 0.5 * history.losses[0]
+
+    def stop():
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        run_it(tmp_path / "twice", config, batches=Tripwire(33, stop))
+    _, _, resumed = run_it(tmp_path / "twice", replace(config, resume=True))
+    assert resumed == whole
+
+
 def test_schedule_is_never_zero_and_never_below_its_floor():
     rates = [schedule(step, CONFIG) for step in range(CONFIG.steps)]
     assert 0 < rates[0] < rates[1] == CONFIG.lr

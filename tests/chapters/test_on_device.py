@@ -223,8 +223,8 @@ def test_the_counter_counts_each_copy():
 # ── the command lines ────────────────────────────────────────────────────────────────────────────────────────────────
 
 COMMANDS = [
-    "ch07_train ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode chat __main__ ch10.classify ch10.sft ch10.lora",
-    "ch10.demonstrations ch10.reward ch10.rlhf ch10.constitution.stage ch10.reflex ch10.dpo ch10.rloo ch10.best_of_n",
+    "ch07_train ch07_muon ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode chat __main__ ch10.classify ch10.sft",
+    "ch10.lora ch10.demonstrations ch10.reward ch10.rlhf ch10.constitution.stage ch10.reflex ch10.dpo ch10.rloo ch10.best_of_n",
     "ch10.exercises ch10.frontier ch10.headlines.__main__",
 ]
 

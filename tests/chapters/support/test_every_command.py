@@ -32,6 +32,7 @@ MISTAKES = {
     "chapters.ch05_block": [[f"--{ESC}"]],
     "chapters.ch06_gpt": [["--model", ESC]],
     "chapters.ch07_train": [["--data", ESC], ["--steps", "0"], ["--seed", "-1"]],
+    "chapters.ch07_muon": [["--muon-lr", "0"], ["--steps", "0"]],
     "chapters.ch08_sample": [["--run", ESC]],
     "chapters.ch09.gpt2": [["--model", ESC]],
     "chapters.ch09.smollm2": [["--file", ESC]],
