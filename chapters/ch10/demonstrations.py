@@ -140,7 +140,7 @@ class Settings(OnDevice):
     # Half of pretraining's learning rate. At this rate a model without rehearsal forgets every name that no task mentions.
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=700, batch_size=32, lr=2e-3, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
+            steps=500, batch_size=32, lr=2e-3, muon_lr=0.01, min_lr=1e-4, warmup_steps=20, weight_decay=0.0, beta2=0.99
         )
     )
     world: int = 0  # seed of the world

@@ -55,7 +55,7 @@ FULL = Plan(
     snippets_test=600,
     classify=TrainConfig(steps=100, batch_size=32, lr=3e-4, min_lr=3e-5, warmup_steps=10),
     instructions=sft.Settings.examples,
-    sft=replace(sft.Settings().training, eval_every=200),
+    sft=replace(sft.Settings().training, eval_every=140),
     test=320,
 )
 QUICK = replace(
@@ -64,7 +64,7 @@ QUICK = replace(
     pretrain=replace(FULL.pretrain, steps=800, eval_every=400),
     snippets_test=300,
     instructions=4000,
-    sft=replace(FULL.sft, steps=200, eval_every=100, eval_batches=4),
+    sft=replace(FULL.sft, steps=140, eval_every=70, eval_batches=4),
     test=160,
     samples=32,
 )

@@ -40,16 +40,16 @@ FULL = SecondPlan(
     demonstrations=demonstrations.Settings.examples,
     assistant=demonstrations.Settings().training,
     compared=3000,  # chapters.ch10.reward, a command of its own, learns from 5,000
-    reward=replace(reward.Settings().training, steps=375),
+    reward=replace(reward.Settings().training, steps=260, muon_lr=5e-3),
     ppo=rlhf.PPOConfig(),
     constitution=stage.PLANS["main"],
 )
 QUICK = replace(
     FULL,
     demonstrations=6000,
-    assistant=replace(FULL.assistant, steps=300),
+    assistant=replace(FULL.assistant, steps=215),
     compared=300,
-    reward=replace(FULL.reward, steps=60, min_lr=1e-4, warmup_steps=5),
+    reward=replace(FULL.reward, steps=60, muon_lr=0.0, min_lr=1e-4, warmup_steps=5),
     ppo=rlhf.PPOConfig(iterations=6),
     constitution=stage.PLANS["quick"],
     test=96,

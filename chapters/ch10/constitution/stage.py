@@ -78,11 +78,13 @@ class Plan:
     rounds: int = 6  # revisions of each draft, by different principles while there are enough
     best: float = 0.5  # share of the last revisions that the assistant learns from: the best by the critic's scores
     plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own likeliest responses
-    supervised: TrainConfig = training(steps=300, batch_size=32, lr=1e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0)
+    supervised: TrainConfig = training(
+        steps=200, batch_size=32, lr=1e-3, muon_lr=5e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0
+    )
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
-    reward: TrainConfig = training(steps=190, batch_size=16, lr=8e-4, min_lr=4e-5, warmup_steps=10)
+    reward: TrainConfig = training(steps=135, batch_size=16, lr=8e-4, muon_lr=4e-3, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # held-out harmful requests that test each model, and as many plain tasks
 
@@ -104,10 +106,10 @@ PLANS = {
         critic=replace(FULL.critic, steps=800),
         cases=20,
         drafts=100,
-        supervised=replace(FULL.supervised, steps=60, lr=4e-4, min_lr=3e-5),
+        supervised=replace(FULL.supervised, steps=60, lr=4e-4, muon_lr=0.0, min_lr=3e-5),
         prompts=240,
         harmful=0.2,
-        reward=replace(FULL.reward, steps=60),
+        reward=replace(FULL.reward, steps=60, muon_lr=0.0),
         rl=PPOConfig(iterations=4),  # after eight, a policy exploits a reward model trained for 60 steps: no reason, no harm
     ),
 }
