@@ -21,22 +21,25 @@ def is_one_operation(block: Any, x: mg.Tensor) -> bool:
     """Whether as_one_operation gives the block's result for x (B, T, C).
 
     It does for GPT-2's block on the CPU, in one dtype, if nothing happens between its operations (dropout, hooks, LoRA) and no
-    parameter is frozen.
+    parameter is frozen. The caller has checked the types of block.attn and block.mlp.
     """
-    attention, mlp = block.attn, block.mlp
-    if attention.rotary or attention.n_kv_head != attention.n_head or not hasattr(mlp, "c_fc"):
-        return False
-    layers = layers_of(block)
-    if [type(layer) for layer in layers] != LAYERS or mlp.c_proj.in_features != mlp.c_fc.out_features:
-        return False
-    if block.ln_1.eps != block.ln_2.eps or x.device != "cpu":
-        return False
-    if block.training and (attention.dropout or mlp.dropout.p) or mode.detect_anomaly:
+    attention, mlp, layers = block.attn, block.mlp, layers_of(block)
+    if [type(layer) for layer in layers] != LAYERS:
         return False
     modules = [block, attention, mlp, attention.resid_dropout, mlp.dropout, *layers]
+    dropout = [(attention, attention.dropout), *((module, module.p) for module in (attention.resid_dropout, mlp.dropout))]
     parameters = parameters_of(layers)
-    wanted = [p is not None and p.dtype == x.dtype and (p.requires_grad or not mode.grad_enabled) for p in parameters]
-    return all(wanted) and not any(module.has_hooks() for module in modules)
+    return (
+        x.device == "cpu"
+        and not attention.rotary
+        and attention.n_kv_head == attention.n_head
+        and mlp.c_fc.out_features == mlp.c_proj.in_features == 4 * x.shape[-1]
+        and block.ln_1.eps == block.ln_2.eps
+        and not mode.detect_anomaly  # which names the operation that made a NaN
+        and not any(module.training and p for module, p in dropout)
+        and not any(module.has_hooks() or "forward" in vars(module) for module in modules)
+        and all(p is not None and p.dtype == x.dtype and (p.requires_grad or not mode.grad_enabled) for p in parameters)
+    )
 
 
 def parameters_of(layers: list[Any]) -> list[Any]:
