@@ -11,36 +11,36 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import train_plainly
 from chapters.main_job.first_bend import Job
 
-# The cost of each stage in steps of pretraining, as measured on two Zen 3 cores (AVX2). Pretraining had both threads; where two
+# The cost of each stage in steps of AdamW, as measured on two Zen 3 cores (AVX2). Pretraining had both threads; where two
 # stages run at the same time, each had one.
 COSTS = {
     "full": dict(
-        world=22,
-        tokenizer=48,
-        pretrain=3300,
-        sample=40,
-        classify=300,
-        sft=2070,
-        evaluate=135,
-        assistant=2080,
-        reward=2780,
-        rlhf=1820,
-        constitution=5700,
-        side_by_side=241,
+        world=27,
+        tokenizer=81,
+        pretrain=3450,
+        sample=44,
+        classify=440,
+        sft=1840,
+        evaluate=134,
+        assistant=1930,
+        reward=1980,
+        rlhf=1690,
+        constitution=5330,
+        side_by_side=400,
     ),
     "quick": dict(
         world=10,
-        tokenizer=27,
-        pretrain=1020,
-        sample=40,
-        classify=310,
-        sft=1010,
-        evaluate=71,
-        assistant=950,
-        reward=380,
-        rlhf=350,
-        constitution=2050,
-        side_by_side=110,
+        tokenizer=25,
+        pretrain=1060,
+        sample=50,
+        classify=340,
+        sft=820,
+        evaluate=90,
+        assistant=730,
+        reward=360,
+        rlhf=355,
+        constitution=2120,
+        side_by_side=120,
     ),
 }
 SECOND_THREAD = 1.4  # how much faster a second thread makes a stage
