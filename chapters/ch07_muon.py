@@ -4,13 +4,13 @@
 
 A gradient of a weight matrix has few large singular values and many small ones. A step along the gradient therefore moves the
 matrix in few directions. Muon replaces the gradient U Σ Vᵀ (a singular value
-decomposition) by U Vᵀ, so that every direction moves equally far. `orthogonal` says it in one line. `minigrad.optim.Muon` comes
-close to it with matrix products alone, which are much cheaper than a decomposition.
+decomposition) by U Vᵀ, so that every direction moves equally far. `orthogonal` computes it in one line. `minigrad.optim.Muon`
+approximates it with matrix products alone, which are much cheaper than a decomposition.
 
 Muon is for the matrices inside the blocks. AdamW still trains the tables, norms and biases. Look at the singular values that
 the command prints, and at the figure: the same model, data and schedule, with either optimizer.
 
-Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (kellerjordan.github.io/posts/muon).
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (kellerjordan.github.io/posts/muon).
 """
 
 import math
@@ -58,12 +58,12 @@ def show_singular_values(model: GPT, batches: NextTokenBatches) -> None:
     weight = model.h[0].mlp.c_fc.weight
     gradient = weight.grad.numpy(force=True)
     print(f"singular values of the gradient of a matrix {weight.shape}:")
-    made = {
+    matrices = {
         "as it is": gradient,
         "3 iterations": orthogonalize(gradient[None], 3)[0],
         "5 iterations": orthogonalize(gradient[None])[0],
     }
-    for name, matrix in {**made, "U Vᵀ": orthogonal(gradient)}.items():
+    for name, matrix in {**matrices, "U Vᵀ": orthogonal(gradient)}.items():
         values = np.linalg.svd(matrix, compute_uv=False)
         few = ", ".join(f"{values[i]:.3g}" for i in (0, 9, len(values) // 2, -1))
         print(f"  {name:<14}{few}   (the largest, the tenth, the median, the smallest)")
@@ -107,13 +107,13 @@ def main(settings: Settings) -> None:
         config = TrainConfig(steps=steps, batch_size=8, lr=settings.lr, muon_lr=muon_lr, beta2=0.99, seed=settings.seed)
         print(f"training with {name}")
         histories[name] = train(model, batches, config, Run(settings.run / name.lower()))
-    reached = running_mean(histories["AdamW"].losses)[-1]
-    step = first_step_below(histories["Muon"].losses, reached)
-    arrived = "Muon has not reached it" if step is None else f"Muon reached it after {step} steps"
-    print(f"AdamW's loss after {steps} steps is {reached:.3f} nats per token; {arrived}")
-    seconds = {name: history.tokens_per_second for name, history in histories.items()}
-    if all(map(math.isfinite, seconds.values())):
-        print(f"a step with Muon takes {seconds['AdamW'] / seconds['Muon']:.2f} times as long")
+    adamw_loss = running_mean(histories["AdamW"].losses)[-1]
+    step = first_step_below(histories["Muon"].losses, adamw_loss)
+    outcome = "Muon has not reached it" if step is None else f"Muon reached it after {step} steps"
+    print(f"AdamW's loss after {steps} steps is {adamw_loss:.3f} nats per token; {outcome}")
+    speeds = {name: history.tokens_per_second for name, history in histories.items()}
+    if all(map(math.isfinite, speeds.values())):
+        print(f"a step with Muon takes {speeds['AdamW'] / speeds['Muon']:.2f} times as long")
     print(f"figure: {draw(histories, run / 'figures' / 'optimizers.png')}")
 
 

@@ -168,7 +168,7 @@ def _blocks(draw: Draw, small: bool) -> Iterator[Case]:
     normal, about = draw.normal, draw.about
     shapes = [(1, 1, 1, 2), (3, about(5), 3, 4), (2, about(33), 2, 9)]
     if not small:
-        shapes += [(5, about(130), 4, 24), (9, 20, 2, 32)]
+        shapes += [(5, about(130), 4, 24), (17, 40, 1, 8), (2, 300, 2, 8)]
     for B, T, H, D in shapes:
         C = H * D
         matrices = [(normal(O, I) * 0.3, normal(O)) for O, I in ((3 * C, C), (C, C), (4 * C, C), (C, 4 * C))]

@@ -79,8 +79,6 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
 njit: Any = numba.njit  # Any: type checkers do not know which arguments a compiled function takes
 intrinsic: Any = numba.extending.intrinsic
 inner = njit(fastmath=SAFE, **_OPTIONS)
-
-
 exact = njit(fastmath={"contract"}, forceinline=True, **_OPTIONS)  # keeps the order of operations: polynomials, bit tricks
 
 kernel_lock = threading.RLock()  # held while a kernel runs, and by callers of `scratch` while they use that memory
@@ -106,7 +104,7 @@ _reuse_freed_memory()
 
 # Files whose functions are compiled into the kernels of other files.
 _SHARED: tuple[str, ...] = ("launch.py", "simd.py", "tile.py", "gelu/cpu.py", "layernorm/cpu.py", "attention/cpu.py")
-_SHARED += ("matmul/few_rows.py", "matmul/block.py")
+_SHARED += ("matmul/few_rows.py", "matmul/block.py", "block/reference.py", "gelu/reference.py")
 
 
 def _fingerprint() -> str:
@@ -222,11 +220,11 @@ class _SelfContained(JITCodeLibrary):
 
 
 class _Part(JITCodeLibrary):
-    """The code of a function inside a kernel, on its way into the kernel.
+    """The LLVM code of a function that a kernel calls.
 
-    Numba optimises every function by itself and translates it to machine code, and then once more inside each of its callers,
-    which takes two thirds of the compile time. Only the kernel's own code will run, so only that is optimised and translated.
-    A call of the function from Python raises TypeError; its .py_func is the Python function.
+    Numba would optimise and translate it by itself, and once more inside each caller; that was two thirds of the compile time.
+    Only the kernel's code runs, so only the kernel is optimised and translated. In the process that compiled it, Python cannot
+    call the function with the same argument types (TypeError); call its .py_func.
     """
 
     def _optimize_final_module(self):

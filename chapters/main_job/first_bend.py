@@ -41,7 +41,7 @@ class Plan:
 
 # Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and a model
 # on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave it soonest. With Muon
-# for the matrices, three fifths of AdamW's steps end at the same loss.
+# for the matrices, three fifths of AdamW's steps reach about the same loss.
 # Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
 # mention, and answers about other people.
 FULL = Plan(

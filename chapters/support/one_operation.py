@@ -7,6 +7,8 @@ import minigrad.nn as nn
 import minigrad.nn.functional as F
 from minigrad.modes import mode
 
+LAYERS = [nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.Linear]
+
 
 def layers_of(block: Any) -> list[nn.Module]:
     """The layers with parameters, in the order in which the block uses them."""
@@ -14,14 +16,11 @@ def layers_of(block: Any) -> list[nn.Module]:
     return [block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj]
 
 
-LAYERS = [nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.Linear]
-
-
 def is_one_operation(block: Any, x: mg.Tensor) -> bool:
     """Whether as_one_operation gives the block's result for x (B, T, C).
 
-    It does for GPT-2's block on the CPU, in one dtype, if nothing happens between its operations (dropout, hooks, LoRA) and no
-    parameter is frozen. The caller has checked the types of block.attn and block.mlp.
+    It does on the CPU, for GPT-2's layers in one dtype, without dropout, hooks, LoRA layers or frozen parameters (they are fine
+    under no_grad), and outside detect_anomaly. The caller checks the types of block.attn and block.mlp.
     """
     attention, mlp, layers = block.attn, block.mlp, layers_of(block)
     if [type(layer) for layer in layers] != LAYERS:
@@ -31,6 +30,7 @@ def is_one_operation(block: Any, x: mg.Tensor) -> bool:
     parameters = parameters_of(layers)
     return (
         x.device == "cpu"
+        and x.dtype != mg.float16  # whose norms the layers compute in float32
         and not attention.rotary
         and attention.n_kv_head == attention.n_head
         and mlp.c_fc.out_features == mlp.c_proj.in_features == 4 * x.shape[-1]

@@ -39,7 +39,7 @@ class Parameters(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the forward pass saves for the backward pass."""
+    """The arrays that the forward pass saves for the backward pass."""
 
     normal_1: np.ndarray  # (B, T, C), the output of norm_1
     mean_1: np.ndarray  # (B, T)
@@ -72,6 +72,9 @@ _SAVED = f"[{_NORM}, (B, T, 3C), (B, T, C), (B, H, T), (B, T, C), {_NORM}, (B, T
 
 
 def _check_heads(arguments: Arguments) -> None:
+    for name in ("parameters", "saved"):
+        if any(array is None for array in arguments.get(name, ())):
+            raise TypeError(f"block: expected an array for each of the {name}, got None; pass all twelve")
     C, H = arguments["x"].shape[-1], arguments.get("n_head", 0)
     if H < 1 or C % H:
         raise ValueError(f"block: expected n_head to divide the width {C}, got {H}; pass the n_head of the model")
@@ -81,8 +84,8 @@ def _check_heads(arguments: Arguments) -> None:
 
 def split_heads(qkv: np.ndarray, n_head: int) -> tuple[np.ndarray, ...]:
     """Views of q, k and v, (B, H, T, D) each, in qkv (B, T, 3C)."""
-    B, T, _ = qkv.shape
-    parts = qkv.reshape(B, T, 3, n_head, -1)  # (B, T, 3, H, D)
+    B, T, C3 = qkv.shape
+    parts = qkv.reshape(B, T, 3, n_head, C3 // (3 * n_head))  # (B, T, 3, H, D)
     return tuple(parts[:, :, i].swapaxes(1, 2) for i in range(3))
 
 
@@ -96,11 +99,11 @@ def block_forward(
         x: the residual stream, (B, T, C).
         parameters: see Parameters.
         n_head: H, which divides C; a head has the width D = C / H.
-        eps: of both norms.
-        operations: to compute it with.
+        eps: added to the variance in both norms.
+        operations: the kernels to call.
 
     Returns:
-        y: (B, T, C), and what the backward pass needs.
+        y: (B, T, C), and the arrays that the backward pass needs.
     """
     p = Parameters(*parameters)
     B, T, C = x.shape
@@ -134,10 +137,11 @@ def block_backward(
 
     Args:
         dy: gradient of y, (B, T, C).
-        x, parameters, saved, n_head: the forward inputs, and what the forward pass saved.
+        x, parameters, n_head: the forward inputs.
+        saved: the Saved of the forward pass.
         out: a buffer or None for each parameter's gradient.
         accumulate: add to the buffers instead of overwriting them.
-        operations: to compute it with.
+        operations: the kernels to call.
 
     Returns:
         dx: (B, T, C), and the gradients of the parameters, shaped like them.
@@ -152,7 +156,7 @@ def block_backward(
         dnormal_2, s.middle, p.norm_2_weight, s.mean_2, s.rstd_2, plus=dy, out=(None, *out[6:8]), **into
     )
     dattended, *dmerge = operations.linear_backward(dmiddle, s.attended, p.merge_weight, out=(None, *out[4:6]), **into)
-    heads = [a.reshape(B, T, n_head, -1).swapaxes(1, 2) for a in (dattended, s.attended)]  # (B, H, T, D) each
+    heads = [a.reshape(B, T, n_head, C // n_head).swapaxes(1, 2) for a in (dattended, s.attended)]  # (B, H, T, D) each
     dqkv = array_module(x).empty_like(s.qkv)  # (B, T, 3C)
     q, k, v = split_heads(s.qkv, n_head)
     operations.attention_backward(heads[0], q, k, v, heads[1], s.logsumexp, causal_offset=0, out=split_heads(dqkv, n_head))

@@ -1,4 +1,6 @@
-"""A block of a product: some rows of A times packed panels of B, tile by tile, then bias and GELU while C is in the cache.
+"""A block of a product: some rows of A times packed panels of B, tile by tile.
+
+Each tile starts from the bias and gets its GELU while it is in the first-level cache.
 
 If A's rows run along k, tiles can read A in place. That is fastest for a few panels of B; for more panels, packing A first is
 faster. If A's rows run across k, a column of eight rows fills half a cache line. Then the tiles of the first panel pack A for
@@ -90,8 +92,7 @@ def _prefetch_preactivation(epilogue):
 def _finish_tile(c, c_step, epilogue, tile):
     """Apply an epilogue without its bias to a whole tile of C.
 
-    The numbers move to `tile`, ROWS · COLUMNS floats side by side, because a vectorised loop over a row of so few would end
-    before it begins.
+    `tile` holds ROWS · COLUMNS floats side by side, because a loop over a single row is too short to vectorise well.
     """
     if epilogue.activation == 0 and epilogue.preactivation == 0:
         return
@@ -112,12 +113,14 @@ def _finish_tile(c, c_step, epilogue, tile):
 @inner
 def _edge_product(a, b, K, c, add, epilogue, edge_tile):
     """A tile that extends beyond C: compute it whole in `edge_tile`, then copy C's part."""
-    _tile_in_place(a.address, b, edge_tile, K, COLUMNS, False, 0, a.row_step, a.column_step)
+    bias, pre, step, activation = epilogue
+    start = bias if c.columns == COLUMNS else 0  # as in a whole tile: a row's rounding must not depend on its place
+    _tile_in_place(a.address, b, edge_tile, K, COLUMNS, False, start, a.row_step, a.column_step)
     for r in range(c.rows):
         for j in range(c.columns):
             before = load(c.address, r * c.step + j) if add else _F(0.0)
             store(c.address, r * c.step + j, before + load(edge_tile, r * COLUMNS + j))
-    finish(c, epilogue)
+    finish(c, Epilogue(0 if start != 0 else bias, pre, step, activation))
 
 
 @inner

@@ -37,7 +37,7 @@ def naive_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # 3. Packing: operands are copied, a piece at a time, into the tile's order. The four transpose forms differ only here. Where
 #    possible, packing is skipped or mixed with the multiply-adds (block.py).
 # 4. Threads: they pack B together, once. Then each draws blocks of rows of C until none is left.
-# 5. Each panel of C gets its bias and GELU right after its last sum, while it is still in the cache.
+# 5. A tile's sums start from the bias, and GELU follows each tile while it is in the first-level cache.
 #
 # A product with few rows, as in text generation, uses every element of B only a few times. Reading B takes nearly all its time,
 # and packing would triple that, so few_rows.py reads B once, in place.

@@ -265,12 +265,15 @@ def transformer_block(input: TensorT, parameters: Sequence[TensorBase], n_head: 
         input: the residual stream, (B, T, C).
         parameters: twelve tensors, in the order of kernels.block.reference.Parameters.
         n_head: heads, a divisor of C.
-        eps: of both norms.
+        eps: added to the variance in both norms.
 
     Returns:
         (B, T, C).
     """
+    need_tensors("transformer_block", input, *parameters)
     need_float("transformer_block", input, *parameters)
+    if input.dtype == np.float16:
+        raise TypeError("transformer_block: expected float32 or float64, got float16; use the layers one after another")
     return TransformerBlock.apply(input, n_head, eps, *parameters)
 
 

@@ -142,8 +142,11 @@ class Muon(Optimizer):
 class MuonWithAuxAdam(AdamW):
     """Muon for the groups with use_muon=True and AdamW for all others, as one optimizer with one state_dict().
 
-    A model needs both: Muon is for the weight matrices of hidden layers alone. The settings of a group are those of its
-    optimizer. The name is Jordan's (github.com/KellerJordan/Muon).
+    A model needs both: Muon is for the weight matrices of hidden layers alone. Each group takes the settings and defaults of
+    its optimizer. The name is Jordan's (github.com/KellerJordan/Muon).
+
+    Args:
+        params: groups [{"params": […], "use_muon": True, "lr": …}, …].
 
     >>> import minigrad as mg
     >>> hidden, bias = mg.zeros(2, 3, requires_grad=True), mg.zeros(3, requires_grad=True)
@@ -151,22 +154,28 @@ class MuonWithAuxAdam(AdamW):
     """
 
     def __init__(self, params: Iterable[dict[str, Any]]):
-        defaults: dict[str, Any] = dict(use_muon=False, lr=1e-3, weight_decay=0.1, eps=1e-8, betas=(0.9, 0.999))
+        groups = list(params)
+        if not all(isinstance(group, Mapping) for group in groups):
+            raise TypeError("MuonWithAuxAdam: expected groups as dicts, got parameters; say which group has use_muon=True")
+        defaults: dict[str, Any] = dict(use_muon=False, lr=1e-3, weight_decay=None, eps=None, betas=(0.9, 0.999))
         defaults |= dict(momentum=0.95, nesterov=True, ns_coefficients=NEWTON_SCHULZ, ns_steps=5, adjust_lr_fn=None)
-        self.kind_of: dict[int, Any] = {}  # id(parameter) -> Muon or AdamW
-        Optimizer.__init__(self, params, defaults)
+        Optimizer.__init__(self, groups, defaults)
 
     def check_settings(self, group: dict[str, Any]) -> None:
-        kind: Any = Muon if group["use_muon"] else AdamW
-        kind.check_settings(self, group)
-        self.kind_of |= {id(p): kind for p in group["params"]}
+        own = dict(weight_decay=0.1, eps=1e-7) if group["use_muon"] else dict(weight_decay=1e-2, eps=1e-8)
+        group.update({name: value for name, value in own.items() if group[name] is None})
+        self._kind(group).check_settings(self, group)
 
     def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        kind: Any = Muon if group["use_muon"] else AdamW
-        kind.update(self, group, params)
+        self._kind(group).update(self, group, params)
 
     def load_state(self, p: Tensor, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        return self.kind_of[id(p)].load_state(self, p, number, values)
+        group = next(group for group in self.param_groups if any(p is q for q in group["params"]))
+        return self._kind(group).load_state(self, p, number, values)
+
+    @staticmethod
+    def _kind(group: dict[str, Any]) -> Any:
+        return Muon if group["use_muon"] else AdamW
 
 
 def _factor(shape: tuple[int, int], adjustment: str | None) -> float:

@@ -181,5 +181,11 @@ def test_muon_beside_adamw_continues_from_its_state():
     resumed.load_state_dict(optimizer.state_dict())
     for a, b in zip(take_steps(params, optimizer), take_steps(copies, resumed), strict=True):
         np.testing.assert_array_equal(a, b)
+    muon, adamw = (
+        mg.optim.MuonWithAuxAdam([{"params": params[2:], "use_muon": kind}]).param_groups[0] for kind in (True, False)
+    )
+    assert (muon["weight_decay"], muon["eps"]) == (0.1, 1e-7) and (adamw["weight_decay"], adamw["eps"]) == (0.01, 1e-8)
+    with pytest.raises(TypeError, match="expected groups as dicts"):
+        mg.optim.MuonWithAuxAdam(params)
     with pytest.raises(ValueError, match="MuonWithAuxAdam: expected matrices, got shape"):
         mg.optim.MuonWithAuxAdam([{"params": params[1:2], "use_muon": True}])
