@@ -3,9 +3,9 @@
     python -m chapters.ch07_muon              # trains a GPT twice, and draws runs/ch07_muon/figures/optimizers.png
 
 A gradient of a weight matrix has few large singular values and many small ones. A step along the gradient therefore moves the
-matrix in few directions. Muon replaces the gradient U Σ Vᵀ (a singular value
-decomposition) by U Vᵀ, so that every direction moves equally far. `orthogonal` computes it in one line. `minigrad.optim.Muon`
-approximates it with matrix products alone, which are much cheaper than a decomposition.
+matrix in few directions. Muon replaces the gradient U Σ Vᵀ (a singular value decomposition) by U Vᵀ, so that every direction
+moves equally far. `orthogonal` computes it in one line. `minigrad.optim.Muon` approximates it with matrix products alone, which
+are much cheaper than a decomposition.
 
 Muon is for the matrices inside the blocks. AdamW still trains the tables, norms and biases. Look at the singular values that
 the command prints, and at the figure: the same model, data and schedule, with either optimizer.

@@ -194,26 +194,27 @@ def as_floats(*scalars: Tensor) -> list[float]:
     return mg.stack([scalar.detach() for scalar in scalars]).tolist()
 
 
+IN_A_BLOCK = re.compile(r"(^|\.)h\.\d+\.")  # the name of a parameter in a block of a GPT, or of a model around a GPT
+
+
 def make_optimizer(model: nn.Module, config: TrainConfig) -> mg.optim.AdamW:
     """AdamW with weight decay on the matrices only: decaying biases and norm weights does not help.
 
     With muon_lr, Muon trains the matrices of the blocks. Three iterations of its polynomial do as well here as the usual five.
     """
     parameters = list(model.parameters())
-    muon = {id(p) for name, p in model.named_parameters() if IN_A_BLOCK.search(name) and len(p.shape) == 2 and config.muon_lr}
+    named = model.named_parameters() if config.muon_lr else ()
+    matrices = [p for name, p in named if IN_A_BLOCK.search(name) and len(p.shape) == 2]
+    muon = {id(p) for p in matrices}
     decay, betas = config.weight_decay, (config.beta1, config.beta2)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if len(p.shape) >= 2 and id(p) not in muon], "weight_decay": decay, "lr": config.lr},
         {"params": [p for p in parameters if len(p.shape) < 2], "weight_decay": 0.0, "lr": config.lr},
     ]
-    if not muon:
+    if not matrices:
         return mg.optim.AdamW(groups, betas=betas)
-    matrices = [p for p in parameters if id(p) in muon]
     hidden = {"params": matrices, "weight_decay": decay, "lr": config.muon_lr, "use_muon": True, "ns_steps": 3}
     return mg.optim.MuonWithAuxAdam([hidden, *({**group, "betas": betas} for group in groups)])
-
-
-IN_A_BLOCK = re.compile(r"(^|\.)h\.\d+\.")  # the name of a parameter in a block of a GPT, or of a model around a GPT
 
 
 def schedule(step: int, config: TrainConfig) -> float:

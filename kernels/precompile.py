@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels import SETS, KernelSet, launch
+from kernels.block.reference import parameter_shapes
 from kernels.terminal import guard_streams
 
 ROWS, WIDTH, HEADS = 16, 32, 2
@@ -42,9 +43,7 @@ def block_backward(cpu: KernelSet, x: np.ndarray) -> None:
 
 
 def _block_parameters() -> tuple[np.ndarray, ...]:
-    C = WIDTH
-    shapes = (C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,), (C,), (C,), (4 * C, C), (4 * C,), (C, 4 * C), (C,)
-    return tuple(np.zeros(shape, np.float32) for shape in shapes)
+    return tuple(np.zeros(shape, np.float32) for shape in parameter_shapes(WIDTH))
 
 
 def products(cpu: KernelSet, x: np.ndarray) -> None:

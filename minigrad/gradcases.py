@@ -10,6 +10,7 @@ import numpy as np
 
 import minigrad as mg
 import minigrad.nn.functional as F
+from kernels.block.reference import parameter_shapes
 
 
 class Case(NamedTuple):
@@ -80,11 +81,6 @@ def attention_of_views(x: mg.Tensor) -> mg.Tensor:
 def transformer_block(n_head: int) -> Callable[..., mg.Tensor]:
     """A transformer block as a function of its input and twelve parameters."""
     return lambda x, *parameters: F.transformer_block(x, parameters, n_head)
-
-
-def block_shapes(C: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a transformer block's parameters."""
-    return (C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,), (C,), (C,), (4 * C, C), (4 * C,), (C, 4 * C), (C,)
 
 
 def smoothed_cross_entropy(logits: mg.Tensor) -> mg.Tensor:
@@ -215,8 +211,8 @@ CASES = [
     Case("attention", "4 heads share 2, T = 1", attention(enable_gqa=True), ((2, 4, 1, 4), *((2, 2, 7, 4),) * 2)),
     Case("attention", "boolean mask", attention(attn_mask=MASK), ((1, 2, 3, 5), (1, 2, 4, 5), (1, 2, 4, 5))),
     Case("attention", "views of one (2, 5, 36)", attention_of_views, ((2, 5, 36),)),
-    Case("transformer_block", "(2, 5, 6), 3 heads", transformer_block(3), ((2, 5, 6), *block_shapes(6))),
-    Case("transformer_block", "(3, 18, 4), 1 head", transformer_block(1), ((3, 18, 4), *block_shapes(4))),
+    Case("transformer_block", "(2, 5, 6), 3 heads", transformer_block(3), ((2, 5, 6), *parameter_shapes(6))),
+    Case("transformer_block", "(3, 18, 4), 1 head", transformer_block(1), ((3, 18, 4), *parameter_shapes(4))),
     Case("cross_entropy", "mean, two of five ignored", lambda x: F.cross_entropy(x, TARGETS.to(x.device)), ((5, 7),)),
     Case("cross_entropy", "sum, smoothed", smoothed_cross_entropy, ((5, 7),)),
     Case("cross_entropy", "none", lambda x: F.cross_entropy(x, TARGETS.to(x.device), reduction="none"), ((5, 7),)),

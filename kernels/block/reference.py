@@ -38,6 +38,11 @@ class Parameters(NamedTuple):
     narrow_bias: np.ndarray  # (C,)
 
 
+def parameter_shapes(C: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of Parameters for the width C."""
+    return (C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,), (C,), (C,), (4 * C, C), (4 * C,), (C, 4 * C), (C,)
+
+
 class Saved(NamedTuple):
     """The arrays that the forward pass saves for the backward pass."""
 
