@@ -60,8 +60,8 @@ def show_singular_values(model: GPT, batches: NextTokenBatches) -> None:
     print(f"singular values of the gradient of a matrix {weight.shape}:")
     matrices = {
         "as it is": gradient,
-        "3 iterations": orthogonalize(gradient[None], 3)[0],
-        "5 iterations": orthogonalize(gradient[None])[0],
+        "3 iterations": orthogonalize([gradient], 3)[0],
+        "5 iterations": orthogonalize([gradient])[0],
     }
     for name, matrix in {**matrices, "U Vᵀ": orthogonal(gradient)}.items():
         values = np.linalg.svd(matrix, compute_uv=False)

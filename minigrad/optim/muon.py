@@ -2,7 +2,7 @@
 
 import math
 from numbers import Real
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,41 +18,77 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan et al.: a steep slope at 0, so
 # Let X = U Σ Vᵀ be the singular value decomposition. Then X Xᵀ X = U Σ³ Vᵀ, and (X Xᵀ)² X = U Σ⁵ Vᵀ: an odd polynomial of
 # matrices changes the singular values and nothing else,
 #
-#     a X + b (X Xᵀ) X + c (X Xᵀ)² X   =   U (a Σ + b Σ³ + c Σ⁵) Vᵀ.
+#     F X   =   U (a Σ + b Σ³ + c Σ⁵) Vᵀ   with   F = a I + b G + c G²   and   G = X Xᵀ.
 #
 # With the coefficients above, x ↦ a x + b x³ + c x⁵ multiplies small numbers by 3.4 and maps (0, 1.21] into itself. Five
 # repetitions bring every number from 0.003 to 1 to between 0.68 and 1.21. The result is close to U Vᵀ, the orthogonal matrix
 # nearest to X, and needs no decomposition. Dividing by the Frobenius norm first makes all singular values at most 1.
+#
+# The factor F is a polynomial of G, so it commutes with G, and the next step's G is F G F. The iteration therefore needs X only
+# at its two ends: G has the shorter side of X, and X is often four times as long. Rounding errors in G grow up to twelvefold a
+# step (a² = 11.9), so after five steps G is computed anew from X.
+RENEW = 5  # steps
+
+
 def orthogonalize(
-    matrices: Any, steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ, eps: float = 1e-7
-) -> Any:
+    matrices: Sequence[Any], steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ, eps: float = 1e-7
+) -> list[Any]:
     """Bring the singular values of every matrix near 1 by Newton–Schulz iteration.
 
     Args:
-        matrices: array (n, rows, columns), float32 or float64.
+        matrices: arrays (rows, columns) of one dtype, float32 or float64, on one device. Matrices whose shorter sides are equal
+            iterate together.
         steps: iterations.
         coefficients: a, b, c of the polynomial a x + b x³ + c x⁵.
         eps: least Frobenius norm to divide by.
 
     Returns:
-        A new array (n, rows, columns); a matrix of zeros stays zero.
+        A new array for each matrix; a matrix of zeros stays zero.
 
     Source: Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io/posts/muon).
+
+    >>> orthogonalize([np.array([[3.0, 0.0], [0.0, 0.1]])])[0].round(2)
+    array([[0.7 , 0.  ],
+           [0.  , 1.13]])
     """
-    xp, matmul = kernels.array_module(matrices), kernels.serving(matrices).matmul
-    a, b, c = coefficients
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = xp.ascontiguousarray(matrices.swapaxes(1, 2)) if tall else matrices  # (n, r, c), r ≤ c: the smaller product X Xᵀ
-    norms = xp.sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)).astype(x.dtype)
-    x = x / xp.maximum(norms, eps)
-    diagonal = xp.arange(x.shape[1])
-    for _ in range(steps):
-        gram = matmul(x, x, transpose_b=True)  # (n, r, r)
-        factor = matmul(c * gram, gram)
+    xp, matmul = kernels.array_module(matrices[0]), kernels.serving(matrices[0]).matmul
+    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]  # (r, c), r ≤ c
+    places: dict[int, dict[tuple, list[int]]] = {}  # {shorter side: {shape: positions in the list}}
+    for i, matrix in enumerate(wide):
+        places.setdefault(matrix.shape[0], {}).setdefault(matrix.shape, []).append(i)
+    for groups in places.values():
+        stacks = [_normalised(xp.stack([wide[i] for i in group]), eps) for group in groups.values()]  # (n, r, c) each
+        ends = np.cumsum([len(x) for x in stacks])[:-1].tolist()
+        for done in range(0, steps, RENEW):
+            grams = xp.concatenate([matmul(x, x, transpose_b=True) for x in stacks])  # (N, r, r)
+            factors = xp.split(_factors(grams, min(RENEW, steps - done), coefficients), ends)
+            stacks = [matmul(factor, x) for factor, x in zip(factors, stacks)]
+        for group, stack in zip(groups.values(), stacks):
+            for i, x in zip(group, stack):
+                wide[i] = x
+    return [x if x.shape == matrix.shape else x.T for x, matrix in zip(wide, matrices)]
+
+
+def _normalised(x: Any, eps: float) -> Any:
+    """Each matrix of x, (n, r, c), divided by its Frobenius norm."""
+    norms = (
+        kernels.array_module(x).sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)).astype(x.dtype)
+    )  # (n, 1, 1)
+    return x / norms.clip(eps)
+
+
+def _factors(gram: Any, steps: int, coefficients: tuple[float, float, float]) -> Any:
+    """The product of the factors F of the next steps.  gram: X Xᵀ of each matrix, (N, r, r)."""
+    xp, matmul = kernels.array_module(gram), kernels.serving(gram).matmul
+    (a, b, c), diagonal, product = coefficients, xp.arange(gram.shape[1]), None
+    for step in range(steps):
+        factor = matmul(c * gram, gram)  # (N, r, r)
         factor += b * gram
-        factor[:, diagonal, diagonal] += a  # a X + b (X Xᵀ) X + c (X Xᵀ)² X = (a I + b X Xᵀ + c (X Xᵀ)²) X
-        x = matmul(factor, x)
-    return xp.ascontiguousarray(x.swapaxes(1, 2)) if tall else x
+        factor[:, diagonal, diagonal] += a
+        product = factor if product is None else matmul(factor, product)
+        if step < steps - 1:
+            gram = matmul(matmul(factor, gram), factor)
+    return product
 
 
 class Muon(Optimizer):
@@ -116,21 +152,20 @@ class Muon(Optimizer):
 
     def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         momentum, batches = group["momentum"], dict[tuple, list[Tensor]]()
-        for p in params:  # matrices of one shape are orthogonalised together
-            batches.setdefault((p.shape, p.dtype, p.device), []).append(p)
-        for (shape, dtype, _), batch in batches.items():
-            xp = kernels.array_module(batch[0].array)
+        for p in params:
+            batches.setdefault((p.dtype, p.device), []).append(p)
+        for (dtype, _), batch in batches.items():
             directions = []
             for p in batch:
                 gradient = p.grad.array
                 before = self.state.get(id(p), {}).get("momentum_buffer", 0)
                 mean = momentum * before + (1 - momentum) * gradient
                 self.state[id(p)] = {"momentum_buffer": mean}
-                directions.append(momentum * mean + (1 - momentum) * gradient if group["nesterov"] else mean)
-            matrices = xp.stack(directions).astype(np.promote_types(dtype, np.float32), copy=False)  # (n, rows, columns)
-            steps = orthogonalize(matrices, group["ns_steps"], group["ns_coefficients"], group["eps"])
-            rate = group["lr"] * _factor(shape, group["adjust_lr_fn"])
+                direction = momentum * mean + (1 - momentum) * gradient if group["nesterov"] else mean
+                directions.append(direction.astype(np.promote_types(dtype, np.float32), copy=False))
+            steps = orthogonalize(directions, group["ns_steps"], group["ns_coefficients"], group["eps"])
             for p, step in zip(batch, steps):
+                rate = group["lr"] * _factor(p.shape, group["adjust_lr_fn"])
                 p.array[...] = (1 - group["lr"] * group["weight_decay"]) * p.array - rate * step
 
     def load_state(self, p: Tensor, number: int, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,21 +26,37 @@ def by_singular_values(matrix, steps=5):
 def test_only_the_singular_values_change(shape, dtype, tolerance):
     matrices = np.random.default_rng(0).standard_normal((3, *shape)).astype(dtype)
     result = orthogonalize(matrices)
-    assert result.dtype == dtype
     for matrix, made in zip(matrices, result, strict=True):
+        assert made.dtype == dtype
         np.testing.assert_allclose(made, by_singular_values(matrix.astype(np.float64)), atol=tolerance)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+def test_matrices_of_many_shapes_iterate_together(steps):
+    rng = np.random.default_rng(0)
+    matrices = [rng.standard_normal(shape) for shape in [*SHAPES, (12, 5), (64, 70)]]
+    for matrix, made in zip(matrices, orthogonalize(matrices, steps), strict=True):
+        np.testing.assert_allclose(made, by_singular_values(matrix, steps), atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 9])
+def test_rounding_does_not_grow_in_matrices_of_low_rank(steps):
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((64, 3)) @ rng.standard_normal((3, 200))
+    made = orthogonalize([matrix.astype(np.float32)], steps)[0]
+    np.testing.assert_allclose(made, by_singular_values(matrix, steps), atol=1e-2)
 
 
 def test_singular_values_that_differ_by_a_factor_of_100_come_close_to_1():
     rng = np.random.default_rng(0)
     u, v = (np.linalg.qr(rng.standard_normal((8, 8)))[0] for _ in range(2))
-    made = orthogonalize((u * np.geomspace(0.01, 1, 8) @ v)[None])[0]
+    made = orthogonalize([u * np.geomspace(0.01, 1, 8) @ v])[0]
     singular_values = np.linalg.svd(made, compute_uv=False)
     assert 0.68 < singular_values.min() and singular_values.max() < 1.21
 
 
 def test_zeros_stay_zero():
-    assert not orthogonalize(np.zeros((2, 3, 4), np.float32)).any()
+    assert not np.any(orthogonalize(np.zeros((2, 3, 4), np.float32)))
 
 
 def test_a_matrix_takes_the_same_steps_alone_or_in_a_batch():
