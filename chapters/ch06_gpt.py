@@ -107,6 +107,7 @@ class GPT(nn.Module):
         cache: "KVCache | None" = None,
         key_start: KeyStart = None,
         last_only: bool = False,
+        places: mg.Tensor | None = None,
     ) -> mg.Tensor:
         """Score the token that follows each position.
 
@@ -115,9 +116,11 @@ class GPT(nn.Module):
             cache: keys and values of the tokens before idx; this call adds those of idx.
             key_start: each row's first column after the padding.
             last_only: score only the last position, which is all that decoding needs.
+            places: score only these of the B·T positions, (N,) integers; with a large vocabulary the output layer is much of
+                the work, and fine-tuning grades few positions.
 
         Returns:
-            Logits (B, T, V), or (B, 1, V) with last_only.
+            Logits (B, T, V), or (B, 1, V) with last_only, or (N, V) with places.
 
         Raises:
             ValueError: if the text is longer than the context, or an id is outside the vocabulary.
@@ -135,6 +138,8 @@ class GPT(nn.Module):
             x = checkpoint(block, x) if recompute else block(x, past, key_start)  # (B, T, C)
         if last_only:
             x = x[:, -1:, :]  # (B, 1, C)
+        if places is not None:
+            x = F.embedding(places, x.view(-1, x.shape[-1]))  # (N, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)  the head comes last, so chapter 10 can replace it
 
     def embed(self, idx: mg.Tensor, seen: int = 0, key_start: KeyStart = None) -> mg.Tensor:

@@ -86,7 +86,7 @@ def tune_with_rehearsal(
     context = model.config.context
     new = sft.InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed)
     old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed) if every else None
-    train(model, RehearsalBatches(new, old, every) if old else new, config, run)
+    train(model, RehearsalBatches(new, old, every) if old else new, config, run, loss_fn=sft.response_loss)
 
 
 def fine_tune(

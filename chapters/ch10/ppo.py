@@ -112,12 +112,12 @@ def value_loss(values: mg.Tensor, old_values: mg.Tensor, returns: mg.Tensor, mas
     return 0.5 * masked_mean(mg.maximum(mg.square(values - returns), mg.square(near - returns)), mask)
 
 
-def entropy(logits: mg.Tensor, mask: np.ndarray) -> mg.Tensor:
-    """Mean entropy in nats of the distributions that the tokens were sampled from.  (B, T, V), (B, T) -> scalar.
+def entropy(logits: mg.Tensor) -> mg.Tensor:
+    """Mean entropy in nats of the distributions that the tokens were sampled from.  (N, V) -> scalar.
 
     Entropy falls as the policy becomes certain. At 0 all responses to a prompt are equal, and nothing is left to learn.
     """
-    log_p = F.log_softmax(logits[np.nonzero(mask)], dim=-1)  # (N, V)
+    log_p = F.log_softmax(logits, dim=-1)  # (N, V)
     return -(mg.exp(log_p) * log_p).sum(-1).mean()
 
 

@@ -38,7 +38,7 @@ from chapters.ch10.assess import pooled_assessment_text
 from chapters.ch10.demonstrations import pretraining_batches
 from chapters.ch10.harness import Harness, LoopConfig, Score, optimizer_step, rl_optimizer
 from chapters.ch10.reward import ScalarModel, load_scalar
-from chapters.ch10.rollout import Rollouts, chosen_log_probs, log_probs_of, roll_out
+from chapters.ch10.rollout import Rollouts, chosen_log_probs, log_probs_of, roll_out, score_targets
 from chapters.support.batches import Batches
 from chapters.support.command import OnDevice, above, at_least, at_least_one, command
 from chapters.support.run_folder import Run
@@ -155,15 +155,14 @@ class PPO:
         config, mask, inputs = self.config, rollouts.mask[rows], rollouts.action_inputs(rows)
         tensors = (mg.as_tensor(array[rows].astype(np.float32)) for array in arrays)
         old, advantages, old_values, returns = tensors  # (b, T − 1) each
-        logits = self.policy(inputs)  # (b, T − 1, V)
-        log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets[rows]))  # (b, T − 1)
+        log_probs, logits = score_targets(self.policy, inputs, rollouts.targets[rows])  # (b, T − 1), (N, V)
         loss = policy_loss = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
         if config.entropy_coefficient:
-            entropy = ppo.entropy(logits, mask)  # step 8
+            entropy = ppo.entropy(logits)  # step 8
             loss = loss - config.entropy_coefficient * entropy
         else:
             with mg.no_grad():  # a diagnostic only
-                entropy = ppo.entropy(logits, mask)
+                entropy = ppo.entropy(logits)
         if config.ptx_coefficient and self.pretraining is not None:
             pages = to_tensors(self.pretraining.batch(self.numbers["steps"]), self.policy)
             loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *pages)

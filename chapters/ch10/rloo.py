@@ -21,7 +21,7 @@ from chapters.ch07_train import as_floats
 from chapters.ch10 import ppo
 from chapters.ch10.harness import Harness, LoopConfig, optimizer_step, rl_optimizer
 from chapters.ch10.reward import load_scalar
-from chapters.ch10.rollout import Rollouts, chosen_log_probs, sequence_kl
+from chapters.ch10.rollout import Rollouts, score_targets, sequence_kl
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.run_folder import Run
 
@@ -70,11 +70,10 @@ class RLOO:
         penalty = sequence_kl(old, reference_log_probs, rollouts.mask)  # (B,)
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
         advantages /= advantages.std() + 1e-8  # so the scale of the rewards does not change the step
-        logits = self.policy(rollouts.action_inputs())  # (B, T − 1, V)
-        log_probs = chosen_log_probs(logits, mg.as_tensor(rollouts.targets))  # (B, T − 1)
+        log_probs, logits = score_targets(self.policy, rollouts.action_inputs(), rollouts.targets)  # (B, T − 1), (N, V)
         loss = rloo_loss(log_probs, mg.as_tensor(advantages.astype(np.float32)))
         with mg.no_grad():
-            entropy = ppo.entropy(logits, rollouts.mask)
+            entropy = ppo.entropy(logits)
         optimizer_step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
         ratio = float(np.exp(log_probs.numpy(force=True) - old)[rollouts.mask].mean())
         record = dict(zip(("policy_loss", "entropy"), as_floats(loss, entropy), strict=True))

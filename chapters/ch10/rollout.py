@@ -186,6 +186,19 @@ def chosen_log_probs(logits: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
     return -F.cross_entropy(*flat, ignore_index=IGNORE_INDEX, reduction="none").view(B, T)
 
 
+def score_targets(model: GPT, inputs: mg.Tensor, targets: np.ndarray) -> tuple[mg.Tensor, mg.Tensor]:
+    """`chosen_log_probs` of the model's logits; the model scores only the N positions with a target.
+
+    Shapes: inputs and targets (B, T) -> log-probabilities (B, T) and logits (N, V).
+    """
+    flat = targets.ravel()  # (B·T,)
+    graded = np.flatnonzero(flat != IGNORE_INDEX)  # (N,)
+    places = mg.as_tensor(graded, device=inputs.device)
+    logits = model(inputs, places=places)  # (N, V)
+    chosen = -F.cross_entropy(logits, mg.as_tensor(flat[graded], device=inputs.device), reduction="none")  # (N,)
+    return mg.zeros_like(inputs, dtype=chosen.dtype).view(-1).index_add(0, places, chosen).view(*targets.shape), logits
+
+
 def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.ndarray:
     """The model's log-probabilities of the tokens in the rollouts, without gradients: (B, T − 1) float32."""
     log_probs = np.zeros(rollouts.mask.shape, np.float32)  # (B, T − 1)
@@ -194,8 +207,7 @@ def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.nda
     with mg.no_grad():
         for places, inputs in by_length(rollouts.rows, batch_size, PAD):
             targets = rollouts.targets[places, : inputs.shape[1] - 1]  # (b, t)
-            logits = model(mg.as_tensor(inputs[:, :-1].copy()))  # (b, t, V)
-            chosen = chosen_log_probs(logits, mg.as_tensor(targets.copy()))  # (b, t)
+            chosen, _ = score_targets(model, mg.as_tensor(inputs[:, :-1].copy()), targets)  # (b, t)
             log_probs[places, : targets.shape[1]] = chosen.numpy(force=True)
     model.train(was_training)
     return log_probs

@@ -12,6 +12,7 @@ Sources: section 10.3 of the book; the template and the file format are Alpaca's
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import minigrad as mg
+import minigrad.nn.functional as F
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, load_model, save_model
-from chapters.ch07_train import TrainConfig, train
+from chapters.ch07_train import TrainConfig, next_token_loss, train
 from chapters.ch08_sample import generate
 from chapters.ch10.figures import draw_mask, mask_in_colour, table
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, random_split
@@ -97,6 +99,18 @@ class InstructionBatches(RaggedBatches):
         super().__init__(rows, labels, batch_size, tokenizer.eos_id, seed)
 
 
+def response_loss(model: GPT, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
+    """Chapter 7's `next_token_loss`, without scoring the positions that are not graded: three of four, with the prompt masked.
+
+    Where a GPU would have to count the graded positions first, it is `next_token_loss` itself.
+    """
+    graded = np.flatnonzero(targets.numpy() != IGNORE_INDEX) if targets.device == "cpu" else np.empty(0)  # (N,)
+    if graded.size in (0, math.prod(targets.shape)):
+        return next_token_loss(model, inputs, targets)
+    places = mg.as_tensor(graded)
+    return F.cross_entropy(model(inputs, places=places), targets.view(-1)[places])
+
+
 def validation_batches(tasks: Tasks, tokenizer: Tokenizer, context: int, config: TrainConfig) -> InstructionBatches | None:
     """Batches of the held-out tasks; None if none of them fits into the context."""
     try:
@@ -122,7 +136,7 @@ def fine_tune(
     context = model.config.context
     batches = InstructionBatches(tasks, tokenizer, context, config.batch_size, config.seed, mask_prompt)
     validation = validation_batches(held_out, tokenizer, context, config)
-    history = train(model, batches, config, run, validation=validation)
+    history = train(model, batches, config, run, loss_fn=response_loss, validation=validation)
     save_model(run, model, tokenizer, "instruction")
     return history, batches.skipped
 

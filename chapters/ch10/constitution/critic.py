@@ -28,7 +28,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import Principle, Texts, draw_parts, draw_principles, part_choices, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
 from chapters.ch10.rollout import PAD
-from chapters.ch10.sft import Tasks
+from chapters.ch10.sft import Tasks, response_loss
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -102,7 +102,7 @@ def train_critic(model: GPT, tokenizer: Tokenizer, world: World, n: int, config:
     rows, labels = lesson_rows(draw_lessons(world, n, "train", config.seed), tokenizer, context)
     new = RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, config.seed)
     old = pretraining_batches(world, tokenizer, context, max(config.batch_size // 2, 1), config.seed)
-    train(model, RehearsalBatches(new, old, every=6), config, run)
+    train(model, RehearsalBatches(new, old, every=6), config, run, loss_fn=response_loss)
     save_model(run, model, tokenizer)
 
 

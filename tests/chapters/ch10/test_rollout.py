@@ -7,7 +7,16 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import kl_between
-from chapters.ch10.rollout import PAD, log_probs_of, roll_out, roll_out_many, sequence_kl, to_rollouts
+from chapters.ch10.rollout import (
+    PAD,
+    chosen_log_probs,
+    log_probs_of,
+    roll_out,
+    roll_out_many,
+    score_targets,
+    sequence_kl,
+    to_rollouts,
+)
 from chapters.ch10.sft import format_prompt, task_prompt
 from chapters.support.batches import IGNORE_INDEX
 
@@ -40,6 +49,23 @@ def test_log_probs_recomputed_equal_those_recorded_at_sampling(make_gpt, assista
     assert len(set(map(len, rollouts.prompts))) > 1  # sampling pads on the left, log_probs_of on the right
     np.testing.assert_allclose(log_probs_of(gpt, rollouts, batch_size=3), rollouts.old_log_probs, atol=2e-5)
     assert (rollouts.old_log_probs[rollouts.mask] < 0).all() and (rollouts.old_log_probs[~rollouts.mask] == 0).all()
+
+
+def test_scoring_the_targets_alone_gives_the_same_log_probs_and_gradients(make_gpt, assistant_tokenizer, tasks):
+    rollouts = roll_out(make_gpt(), assistant_tokenizer, tasks[:5], 9, mg.Generator(3))
+    weights = np.random.default_rng(0).standard_normal(rollouts.mask.shape).astype(np.float32)
+    results = []
+    for all_positions in (True, False):
+        gpt = make_gpt()
+        if all_positions:
+            log_probs = chosen_log_probs(gpt(rollouts.action_inputs()), mg.from_numpy(rollouts.targets))
+        else:
+            log_probs, logits = score_targets(gpt, rollouts.action_inputs(), rollouts.targets)
+            assert logits.shape == (rollouts.mask.sum(), gpt.config.vocab_size)
+        (log_probs * mg.from_numpy(weights)).sum().backward()
+        results.append([log_probs.numpy(force=True), *(p.grad.array for p in gpt.parameters())])
+    for ours, expected in zip(*reversed(results), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_rollouts_equal_the_output_of_chapter_8s_generate(make_gpt, assistant_tokenizer, tasks):

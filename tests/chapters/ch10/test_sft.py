@@ -25,6 +25,7 @@ from chapters.ch10.sft import (
     format_prompt,
     questions_answered_by_questions,
     respond,
+    response_loss,
 )
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import Run
@@ -124,6 +125,25 @@ def test_padding_changes_neither_loss_nor_gradient(tokenizer):
         (next_token_loss(model, mg.from_numpy(row[None, :T]), mg.from_numpy(labels[None, :T])) * float(share)).backward()
     for name, parameter in model.named_parameters():
         np.testing.assert_allclose(parameter.grad.array, together[name], rtol=2e-3, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("mask_prompt", [True, False])
+def test_the_loss_that_scores_graded_positions_alone_is_chapter_7s(tokenizer, mask_prompt):
+    batch = InstructionBatches(TASKS, tokenizer, 128, batch_size=4, mask_prompt=mask_prompt).batch(0)
+    results = []
+    for loss_fn in (next_token_loss, response_loss):
+        model = small_gpt(tokenizer)
+        loss = loss_fn(model, *map(mg.from_numpy, batch))
+        loss.backward()
+        results.append([loss.numpy(force=True), *(p.grad.array for p in model.parameters())])
+    for ours, expected in zip(*reversed(results), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("targets", [[[IGNORE_INDEX] * 3] * 2, [[1, 2, 3], [4, 5, 6]]])
+def test_that_loss_where_nothing_or_everything_is_graded(tokenizer, targets):
+    model, batch = small_gpt(tokenizer), (mg.tensor([[1, 2, 3], [4, 5, 6]]), mg.tensor(targets))
+    assert response_loss(model, *batch).item() == next_token_loss(model, *batch).item()
 
 
 def test_a_fully_masked_row_adds_nothing_to_the_loss(tokenizer):
