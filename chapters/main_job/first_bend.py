@@ -24,7 +24,7 @@ from chapters.world import LABELS, Instruction, World
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of the stages below. FULL takes about sixteen minutes on two AVX2 cores, QUICK about six."""
+    """The sizes of the stages below. FULL takes about eight minutes on two AVX2 cores, QUICK about two."""
 
     corpus_bytes: int
     vocab_size: int
@@ -39,17 +39,20 @@ class Plan:
     samples: int = 64  # texts sampled after a bare header in exercise 2
 
 
-# Why these numbers: the loss stays on a plateau until attention learns to copy a name from earlier in the text, and a model
-# on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave it soonest. With Muon
-# for the matrices, three fifths of AdamW's steps reach about the same loss.
+# Why these numbers, all chosen with seed 0: the loss stays on a plateau until attention learns to copy a name from earlier in
+# the text, and a model on the plateau fails in the later stages. Many small steps, a high learning rate and beta2 = 0.99 leave
+# it soonest. With Muon for the matrices, three fifths of AdamW's steps reach about the same loss.
+# Depth matters more than width. After 2,600 steps the validation loss of four layers of width 64 is 0.57. It is 0.56 with width
+# 96 at one and a half times the cost, and 0.64 with two layers of width 128. In a short run two wide layers do better: 0.78
+# after 900 steps with width 96, where four layers of width 64 are at 0.91 after 1,000.
 # Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
-# mention, and answers about other people.
+# mention, and answers about other people; a quarter of its answers are wrong then.
 FULL = Plan(
     corpus_bytes=16_000_000,
     vocab_size=1024,
-    model=dict(n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05),
+    model=dict(n_layer=4, n_head=4, d_model=64, context=128, init_std=0.05),
     pretrain=TrainConfig(
-        steps=2600, batch_size=8, lr=4e-3, muon_lr=0.02, min_lr=4e-4, beta2=0.99, eval_every=650, eval_batches=20
+        steps=2600, batch_size=8, lr=6e-3, muon_lr=0.03, min_lr=0.0, beta2=0.99, eval_every=650, eval_batches=20
     ),
     snippets=200,  # few, so that the pretrained body makes a difference
     snippets_test=600,
@@ -61,10 +64,11 @@ FULL = Plan(
 QUICK = replace(
     FULL,
     corpus_bytes=5_000_000,
-    pretrain=replace(FULL.pretrain, steps=800, eval_every=400),
+    model=FULL.model | dict(n_layer=2, d_model=96),
+    pretrain=replace(FULL.pretrain, steps=900, eval_every=450),
     snippets_test=300,
     instructions=4000,
-    sft=replace(FULL.sft, steps=140, eval_every=70, eval_batches=4),
+    sft=replace(FULL.sft, steps=160, lr=1e-3, muon_lr=5e-3, min_lr=1e-4, eval_every=80, eval_batches=4),
     test=160,
     samples=32,
 )
@@ -214,7 +218,7 @@ def evaluate(job: Job) -> dict[str, Any]:
         ask = sft.ask_base if name == "base" else sft.ask
         results[name] = {}
         for split, tasks in tests.items():
-            texts = responses[name, split] = ask(model, tokenizer, tasks)
+            texts = responses[name, split] = ask(model, tokenizer, tasks, batch_size=256)
             # The base model continues with other questions, so only its first line counts as its answer.
             judged = [first_line(text) for text in texts] if name == "base" else texts
             results[name][split] = sft.acceptance(world, tasks, judged)

@@ -47,7 +47,7 @@ FULL = SecondPlan(
 QUICK = replace(
     FULL,
     demonstrations=6000,
-    assistant=replace(FULL.assistant, steps=215),
+    assistant=replace(FULL.assistant, steps=270, lr=3e-3, muon_lr=0.015, min_lr=1.5e-4),
     compared=300,
     reward=replace(FULL.reward, steps=60, muon_lr=0.0, min_lr=1e-4, warmup_steps=5),
     ppo=rlhf.PPOConfig(iterations=6),
@@ -129,7 +129,8 @@ def side_by_side(job: Job) -> dict[str, Any]:
     def answers(model, name, instructions, **sampling):
         """Responses, their rewards, and log π − log π_SFT in nats (None for the base model)."""
         ask = sft.ask_base if name == "base" else sft.ask
-        texts = [first_line(text) if name == "base" else text for text in ask(model, tokenizer, instructions, **sampling)]
+        texts = ask(model, tokenizer, instructions, batch_size=256, **sampling)
+        texts = [first_line(text) for text in texts] if name == "base" else texts
         rollouts = as_rollouts(tokenizer, instructions, texts, model.config.context)
         rewards = reward.reward_scores(reward_model, rollouts.rows)  # (B,)
         distances = sequence_kl(log_probs_of(model, rollouts), log_probs_of(reference, rollouts), rollouts.mask)  # (B,)

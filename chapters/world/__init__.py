@@ -10,8 +10,8 @@ It has eighty people, twelve towns, twelve trades, foods with prices, things and
 
     python -m chapters.world        # a sample of everything
 
-The world is small on purpose: a model with a million parameters learns all of it in two minutes. We can then measure what
-pretraining and each fine-tuning change.
+The world is small on purpose: a model with a quarter of a million parameters learns all of it in two minutes. We can then
+measure what pretraining and each fine-tuning change.
 """
 
 from collections.abc import Collection, Iterable

@@ -1,9 +1,9 @@
 """Chapter 10, constitutional AI's first phase: a model critiques a draft by a principle and revises it.
 
-The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a million parameters
-first has to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid each
-quality equally often, without any constitution. Request, draft, principle, critique and revision together would often be too
-long for the context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
+The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a quarter of a million
+parameters first has to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid
+each quality equally often, without any constitution. Request, draft, principle, critique and revision together would often be
+too long for the context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
@@ -134,7 +134,7 @@ def critique_and_revise(
     return list(zip(critiques, revisions, strict=True))
 
 
-def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 64) -> list[str]:
+def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 256) -> list[str]:
     """The critic's continuation of each text; "" if the continuation does not fit into the context."""
     prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
     for places, inputs in by_length(prompts, batch_size, PAD):

@@ -77,7 +77,7 @@ def fit_scores(
     responses: Texts,
     principles: Texts,
     clamp: float = CLAMP,
-    batch_size: int = 64,
+    batch_size: int = 256,
     longest: int = 60,
 ) -> np.ndarray:
     """How well each response fits its principle according to the critic.

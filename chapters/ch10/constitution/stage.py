@@ -72,19 +72,19 @@ class Plan:
 
     lessons: int = 9600  # drafts in the critic's lessons, all with a critique, most with a revision
     # Small batches, many steps: with a higher learning rate the critic would copy names worse and read hardly better.
-    critic: TrainConfig = training(steps=2000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
+    critic: TrainConfig = training(steps=3000, batch_size=8, lr=1.5e-3, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0)
     cases: int = 150  # held-out principles of each kind that test the critic's reading
     drafts: int = 400  # harmful requests whose drafts are revised
     rounds: int = 6  # revisions of each draft, by different principles while there are enough
     best: float = 0.5  # share of the last revisions that the assistant learns from: the best by the critic's scores
     plain: int = 900  # plain tasks in the supervised phase, paired with the assistant's own likeliest responses
     supervised: TrainConfig = training(
-        steps=200, batch_size=32, lr=1e-3, muon_lr=5e-3, min_lr=5e-5, warmup_steps=10, weight_decay=0.0
+        steps=200, batch_size=32, lr=7e-4, muon_lr=3.5e-3, min_lr=3.5e-5, warmup_steps=10, weight_decay=0.0
     )
     prompts: int = 1000  # instructions whose responses are compared
     harmful: float = 0.15  # share of harmful requests among them; the plain tasks keep the assistant helpful
     k: int = 4  # responses to each instruction
-    reward: TrainConfig = training(steps=135, batch_size=16, lr=8e-4, muon_lr=4e-3, min_lr=4e-5, warmup_steps=10)
+    reward: TrainConfig = training(steps=90, batch_size=16, lr=8e-4, muon_lr=4e-3, min_lr=4e-5, warmup_steps=10)
     rl: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=9))
     held_out: int = 200  # held-out harmful requests that test each model, and as many plain tasks
 
@@ -106,7 +106,7 @@ PLANS = {
         critic=replace(FULL.critic, steps=800),
         cases=20,
         drafts=100,
-        supervised=replace(FULL.supervised, steps=60, lr=4e-4, muon_lr=0.0, min_lr=3e-5),
+        supervised=replace(FULL.supervised, steps=60, lr=1.5e-3, muon_lr=7.5e-3, min_lr=7.5e-5),
         prompts=240,
         harmful=0.2,
         reward=replace(FULL.reward, steps=60, muon_lr=0.0),
@@ -219,7 +219,7 @@ def supervise(
     learns its likeliest responses.
     """
     ordinary = world.instructions("train", plain, config.seed + 1)
-    responses = ask(model, tokenizer, ordinary)
+    responses = ask(model, tokenizer, ordinary, batch_size=256)
     ordinary = [replace(task, output=response) for task, response in zip(ordinary, responses, strict=True)]
     tune_with_rehearsal(model, tokenizer, world, [*revisions, *ordinary], config, run)
     save_model(run, model, tokenizer, "instruction")

@@ -206,8 +206,6 @@ class Experiment:
 
     def reward_model(self, size: str, seed: int) -> ScalarModel:
         """A reward model with an assistant's body, trained on comparisons of its own responses as in ch10/reward."""
-        if size == "main":
-            return load_scalar(self.settings.reward)
 
         def train_into(run: Run) -> None:
             settings, (gpt, tokenizer) = self.settings, self.assistant(size, seed)
@@ -220,12 +218,10 @@ class Experiment:
 
     def policy(self, size: str, seed: int) -> GPTAndTokenizer:
         """An assistant after PPO against its reward model, as in ch10/rlhf."""
-        if size == "main" and self.settings.policies is not None:
-            return load_model(self.settings.policies / f"seed_{seed}")
 
         def train_into(run: Run) -> None:
             (policy, tokenizer), (reference, _) = self.assistant(size, seed), self.assistant(size, seed)
-            config = replace(self.settings.ppo if size == "main" else self.settings.ppo_small, seed=seed, resume=True)
+            config = replace(self.settings.ppo if size == "wide" else self.settings.ppo_small, seed=seed, resume=True)
             pages = ptx_batches(config, self.world, tokenizer, policy)
             learner = PPO(policy, self.reward_model(size, seed), config, pages)
             score = reward_scorer(self.reward_model(size, seed))

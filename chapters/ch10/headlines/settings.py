@@ -30,8 +30,6 @@ class Settings(OnDevice):
 
     base: Path = Path("runs/main/pretrain")  # base model's run folder
     sft: Path = Path("runs/main/assistant")  # SFT model's run folder
-    reward: Path = Path("runs/main/reward")  # reward model's run folder
-    policies: Path | None = None  # folder of `ch10.rlhf --seeds 3` with policies to use; None trains them here
     constituted: Path | None = None  # folder of `ch10.constitution` with models to use; None trains them here
     run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = ("wei", "gao", "taori", "christiano", "bai", "stiennon", "ouyang")  # rows of the table
@@ -42,23 +40,25 @@ class Settings(OnDevice):
     held_out: int = 320  # held-out tasks for comparing models
     quick: bool = False  # a short run: few tasks, steps and seeds
 
-    # Shared by several rows. The main job's model has 0.94M parameters, 11 times as many as the small model and 5 times as
-    # many as the medium model. The large model has 51 times as many as the small model.
+    # Shared by several rows. The wide model has 11 times as many parameters as the small model and 5 times as many as the
+    # medium model, the large model 51 times as many as the small model. The main job's model has 0.27M.
     tasks: int = 4000  # instructions that prompt PPO and RLOO
     demonstrations: int = 20000  # demonstrations for supervised models
     corpus_bytes: int = 16_000_000  # bytes of pretraining pages
     small: dict = default(dict, n_layer=2, n_head=4, d_model=40, context=128, init_std=0.05)  # shape, 0.086M parameters
     medium: dict = default(dict, n_layer=2, n_head=4, d_model=64, context=128, init_std=0.05)  # shape, 0.17M parameters
+    wide: dict = default(dict, n_layer=4, n_head=4, d_model=128, context=128, init_std=0.05)  # shape, 0.94M parameters
     large: dict = default(dict, n_layer=4, n_head=6, d_model=288, context=128, init_std=0.04)  # shape, 4.3M parameters
     pretrain_small: TrainConfig = default(pretraining, steps=7000, lr=5e-3, min_lr=4e-4, eval_every=1750)
     pretrain_medium: TrainConfig = default(pretraining, steps=4400, lr=4e-3, min_lr=4e-4, eval_every=1100)
+    pretrain_wide: TrainConfig = default(pretraining, steps=2600, lr=4e-3, muon_lr=0.02, min_lr=0.0, eval_every=650)
     pretrain_large: TrainConfig = default(pretraining, steps=2400, lr=2e-3, min_lr=1.5e-4, eval_every=400)
-    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of small, medium models
+    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of all but the main job's
     compared: int = 2500  # instructions whose 4 responses train a small reward model
-    rewarding: TrainConfig = default(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # training of the small reward models
+    rewarding: TrainConfig = default(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # training of the reward models
     # The policy soon exploits a small reward model, so KL costs more and its target is lower.
     ppo_small: PPOConfig = default(PPOConfig, kl_coefficient=0.4, kl_target=2.0)  # PPO of the small policies
-    ppo: PPOConfig = field(default_factory=PPOConfig)  # PPO of the main job's assistant, Taori's teacher
+    ppo: PPOConfig = field(default_factory=PPOConfig)  # PPO of the wide assistant, Taori's teacher
 
     # Wei
     families: tuple[int, ...] = (1, 2, 4, 8, 16)  # Wei: task families to train on
@@ -100,13 +100,15 @@ class Settings(OnDevice):
 FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 FEW_PPO = PPOConfig(iterations=1, prompts=8)
 FEW_SIZES: dict[str, Any] = dict(lessons=30, cases=3, drafts=4, rounds=2, plain=4, prompts=8, harmful=0.5, k=2, held_out=3)
-FEW_STEPS = "pretrain_small pretrain_medium pretrain_large supervise rewarding instructing studying online_reward proxy"
+PRETRAINING = [f"pretrain_{size}" for size in ("small", "medium", "wide", "large")]
+FEW_STEPS = [*PRETRAINING, "supervise", "rewarding", "instructing", "studying", "online_reward", "proxy"]
 FEW_RL = replace(FEW_PPO, prompts=4, max_new_tokens=6)
 QUICK: dict[str, Any] = (
-    dict.fromkeys(FEW_STEPS.split(), FEW)
+    dict.fromkeys(FEW_STEPS, FEW)
     | dict(seeds=(0,), small_seeds=(0,), student_seeds=(0,), online_seeds=(0,), constitution_seeds=(0,), gao_seeds=(0,))
     | dict(held_out=12, tasks=40, demonstrations=60, corpus_bytes=300_000, compared=6)
     | dict(small=dict(n_layer=1, n_head=2, d_model=16, context=128), medium=dict(n_layer=1, n_head=2, d_model=24, context=128))
+    | dict(wide=dict(n_layer=1, n_head=2, d_model=32, context=128))
     | dict(large=dict(n_layer=2, n_head=2, d_model=64, context=128), ppo_small=FEW_PPO, ppo=FEW_PPO)
     | dict(families=(1, 16), unseen=6)
     | dict(seed_tasks=12, written=64, writing=tuning(steps=150, batch_size=8, lr=5e-3))

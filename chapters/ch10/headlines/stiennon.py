@@ -5,7 +5,7 @@ better summaries than the human references and than a supervised model ten times
 to the references 61% of the time, the supervised model ten times its size 43% (section 4.1, figure 1).
 
 In miniature: the small assistant after PPO, against two opponents on the same held-out tasks. The first is demonstrations
-of mixed quality. The second is the main job's assistant, a model with at least ten times the parameters that was
+of mixed quality. The second is the wide assistant, a model with at least ten times the parameters that was
 fine-tuned on demonstrations of this kind. The simulated judge compares without noise; an equal score is half a win.
 
 Reproduced if the ratio of sizes is at least 10, both intervals lie above one half, and the larger model is better than the
@@ -21,7 +21,7 @@ from chapters.world.requests import demonstrations
 def stiennon(experiment: Experiment) -> Headline:
     """Stiennon et al. 2020: a small tuned model against its demonstrations and a larger supervised model."""
     seeds = experiment.settings.small_seeds
-    supervised, tokenizer = experiment.assistant()
+    supervised, tokenizer = experiment.assistant("wide")
     references = [text for _, text in demonstrations(experiment.world, experiment.tests, experiment.settings.seed + 1)]
     supervised_texts = experiment.responses(supervised, tokenizer)
     opponents = {

@@ -4,7 +4,7 @@ Claim, from the Alpaca page (crfm.stanford.edu/2023/03/13/alpaca.html; github.co
 seed tasks a teacher, text-davinci-003, wrote and answered 52 thousand instructions. A 7B model fine-tuned on these pairs
 is on a par with its teacher: it won 90 comparisons against 89 ("Preliminary evaluation"). It cost less than 600 dollars.
 
-In miniature: the teacher is the assistant after PPO. It cannot read examples in its prompt, so a copy of it learns from
+In miniature: the teacher is the wide assistant after PPO. It cannot read examples in its prompt, so a copy of it learns from
 the 175 seeds to write instructions. A sieve keeps instructions that are complete, different from each other, and about
 nothing that is held out. The teacher answers them, and a base model with at most a fifth of its parameters is fine-tuned
 on the pairs alone. The simulated judge, without noise, compares student and teacher on held-out tasks; an equal score is
@@ -43,7 +43,7 @@ INSTRUCTION_HEADER, INPUT_HEADER = "### Instruction:\n", "\n\n### Input:\n"
 def taori(experiment: Experiment) -> Headline:
     """Taori et al. 2023: a student that learned from machine-written pairs, against its teacher."""
     settings = experiment.settings
-    teacher, tokenizer = experiment.policy("main", settings.seeds[0])
+    teacher, tokenizer = experiment.policy("wide", settings.seeds[0])
     data = experiment.cached("taori_pairs", write_pairs, teacher, tokenizer)
     teacher_texts = experiment.responses(teacher, tokenizer)
     teacher_scores = experiment.scores(teacher_texts)  # (N,)
@@ -106,7 +106,7 @@ def write_pairs(experiment: Experiment, teacher: GPT, tokenizer: Tokenizer) -> d
 
 def train_writer(experiment: Experiment, seeds: Tasks, run: Run) -> None:
     """Teach a copy of the teacher to write instructions like the seeds, whose answers it does not see."""
-    model, tokenizer = experiment.policy("main", experiment.settings.seeds[0])
+    model, tokenizer = experiment.policy("wide", experiment.settings.seeds[0])
     config = replace(experiment.settings.writing, seed=experiment.settings.seed)
     texts = [INSTRUCTION_HEADER + task.instruction + (INPUT_HEADER + task.input if task.input else "") for task in seeds]
     rows = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]

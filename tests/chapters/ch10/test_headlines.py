@@ -10,7 +10,7 @@ import pytest
 
 from chapters.ch06_gpt import save_model
 from chapters.ch07_train import TrainConfig
-from chapters.ch10 import demonstrations, reward
+from chapters.ch10 import demonstrations
 from chapters.ch10.headlines import __main__, bai, christiano, gao, taori, wei
 from chapters.ch10.headlines.__main__ import ROWS
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval, task_wins
@@ -31,14 +31,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def settings(runs, make_gpt, assistant_tokenizer, capsys):
-    """Quick settings beside an untrained base, its assistant and a reward model."""
+    """Quick settings beside an untrained base and its assistant."""
     if not (runs / "base").exists():
         save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
         few: Any = dict(training=FEW)
         demonstrations.main(demonstrations.Settings(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, **few))
-        reward.main(reward.Settings(sft=runs / "assistant", run=runs / "reward", prompts=6, k=3, held_out=6, **few))
         capsys.readouterr()
-    settings = Settings(base=runs / "base", sft=runs / "assistant", reward=runs / "reward", run=runs / "headlines")
+    settings = Settings(base=runs / "base", sft=runs / "assistant", run=runs / "headlines")
     return replace(settings, **QUICK)
 
 
