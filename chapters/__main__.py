@@ -1,7 +1,7 @@
 """The main job: from raw text to an assistant on the little world, then a page of results.
 
     python -m chapters                # everything; ends in runs/main/report.html
-    python -m chapters --quick        # the same stages with less of everything
+    python -m chapters --quick        # the same stages with less text and fewer steps
     python -m chapters --list         # the stages and what each does
 
 Give the same command again to continue a stopped job. Nothing is downloaded.
@@ -30,7 +30,7 @@ class Settings(OnDevice):
 
     out: Path = Path("runs/main")  # folder for all results
     seed: int = 0  # random seed of the world and of all training
-    quick: bool = False  # less text, fewer steps and fewer test questions, with the same model
+    quick: bool = False  # less text, fewer steps and fewer test questions, and a model of two wider layers
     processes: int | None = None  # stages to run at once after pretraining (default: 2 if there are two threads)
     list: bool = False  # list the stages and stop
 

@@ -137,7 +137,7 @@ class Settings(OnDevice):
     rehearse: int = 3  # one batch in this many is pretraining text, against forgetting (0: none)
     temperature: float = 0.6  # sampling temperature to build into the weights at the end
     held_out: int = 320  # held-out tasks to answer afterwards
-    # A quarter of pretraining's learning rate. At this rate a model without rehearsal forgets every name that no task mentions.
+    # A quarter of pretraining's learning rate. At this rate a model without rehearsal forgets names that no task mentions.
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             steps=650, batch_size=32, lr=1.5e-3, muon_lr=0.0075, min_lr=7.5e-5, warmup_steps=20, weight_decay=0.0, beta2=0.99

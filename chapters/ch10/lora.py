@@ -40,7 +40,7 @@ from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.load import load
 from chapters.ch10.classify import stratified_split, train_classifier
 from chapters.ch10.reward import ComparisonBatches, ScalarModel, from_pairs, measure, normalise, reward_loss, save_scalar
-from chapters.ch10.sft import InstructionBatches, task_prompt, validation_batches
+from chapters.ch10.sft import InstructionBatches, response_loss, task_prompt, validation_batches
 from chapters.support.batches import held_out_count, random_split
 from chapters.support.command import OnDevice, command
 from chapters.support.readers import read_instructions, read_labelled, read_pairs
@@ -156,7 +156,7 @@ def tune(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: Ru
     left = len(validation.rows) if validation else 0
     skipped = batches.skipped + len(held_out) - left
     print(f"{len(batches.rows)} examples, {left} held out, {skipped} longer than {context} tokens skipped")
-    train(gpt, batches, config, run, validation=validation)
+    train(gpt, batches, config, run, loss_fn=response_loss, validation=validation)
     save_model(run, merge_lora(gpt), tokenizer, "instruction")
     prompts = [tokenizer.encode(task_prompt(task)) for task in held_out[:3]]
     answers = write_together(Decoder(gpt), prompts, 40, temperature=0, stop_ids=(tokenizer.eos_id,))

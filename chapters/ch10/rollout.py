@@ -18,7 +18,7 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT
 from chapters.ch08_sample import generate
-from chapters.ch10.sft import format_prompt
+from chapters.ch10.sft import format_prompt, graded_logits
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 from chapters.world import Instruction
 
@@ -191,11 +191,8 @@ def score_targets(model: GPT, inputs: mg.Tensor, targets: np.ndarray) -> tuple[m
 
     Shapes: inputs and targets (B, T) -> log-probabilities (B, T) and logits (N, V).
     """
-    flat = targets.ravel()  # (B·T,)
-    graded = np.flatnonzero(flat != IGNORE_INDEX)  # (N,)
-    places = mg.as_tensor(graded, device=inputs.device)
-    logits = model(inputs, places=places)  # (N, V)
-    chosen = -F.cross_entropy(logits, mg.as_tensor(flat[graded], device=inputs.device), reduction="none")  # (N,)
+    logits, graded_targets, places = graded_logits(model, inputs, targets)  # (N, V), (N,), (N,)
+    chosen = -F.cross_entropy(logits, graded_targets, reduction="none")  # (N,)
     return mg.zeros_like(inputs, dtype=chosen.dtype).view(-1).index_add(0, places, chosen).view(*targets.shape), logits
 
 

@@ -5,14 +5,13 @@
 
 An assistant is a base model trained on instructions followed by answers, and graded on the answers alone. The prompt is
 masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
-(`build_example`). Only the batches and the learning rate are new; `train` comes from chapter 7. Look at figures/mask.png,
-and at the table of ids and labels that the command prints before training.
+(`build_example`). The batches are new, and so is a shortcut in the loss, `response_loss`; `train` comes from chapter 7. Look
+at figures/mask.png, and at the table of ids and labels that the command prints before training.
 
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,15 +99,30 @@ class InstructionBatches(RaggedBatches):
 
 
 def response_loss(model: GPT, inputs: mg.Tensor, targets: mg.Tensor) -> mg.Tensor:
-    """Chapter 7's `next_token_loss`, without scoring the positions that are not graded: three of four, with the prompt masked.
+    """Chapter 7's `next_token_loss`, but the output layer scores only the graded positions, about a quarter of them.
 
-    Where a GPU would have to count the graded positions first, it is `next_token_loss` itself.
+    On a GPU it is `next_token_loss` itself: the processor would have to wait for the GPU to learn which positions are graded.
     """
-    graded = np.flatnonzero(targets.numpy() != IGNORE_INDEX) if targets.device == "cpu" else np.empty(0)  # (N,)
-    if graded.size in (0, math.prod(targets.shape)):
+    if targets.device != "cpu":
         return next_token_loss(model, inputs, targets)
-    places = mg.as_tensor(graded)
-    return F.cross_entropy(model(inputs, places=places), targets.view(-1)[places])
+    logits, graded_targets, _ = graded_logits(model, inputs, targets.numpy())
+    return F.cross_entropy(logits, graded_targets) if len(graded_targets) else next_token_loss(model, inputs, targets)
+
+
+def graded_logits(model: GPT, inputs: mg.Tensor, targets: np.ndarray) -> tuple[mg.Tensor, mg.Tensor, mg.Tensor]:
+    """Score only the N positions with a target.
+
+    Args:
+        inputs: (B, T) ids.
+        targets: (B, T) ids, or IGNORE_INDEX where nothing is graded.
+
+    Returns:
+        Logits (N, V), targets (N,), and the places of the graded positions among all B·T, (N,).
+    """
+    flat = targets.ravel()  # (B·T,)
+    graded = np.flatnonzero(flat != IGNORE_INDEX)  # (N,)
+    places = mg.as_tensor(graded, device=inputs.device)
+    return model(inputs, graded=places), mg.as_tensor(flat[graded], device=inputs.device), places
 
 
 def validation_batches(tasks: Tasks, tokenizer: Tokenizer, context: int, config: TrainConfig) -> InstructionBatches | None:

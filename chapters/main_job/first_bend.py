@@ -24,7 +24,7 @@ from chapters.world import LABELS, Instruction, World
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of the stages below. FULL takes about eight minutes on two AVX2 cores, QUICK about two."""
+    """The sizes of the stages below."""
 
     corpus_bytes: int
     vocab_size: int
@@ -45,8 +45,9 @@ class Plan:
 # Depth matters more than width. After 2,600 steps the validation loss of four layers of width 64 is 0.57. It is 0.56 with width
 # 96 at one and a half times the cost, and 0.64 with two layers of width 128. In a short run two wide layers do better: 0.78
 # after 900 steps with width 96, where four layers of width 64 are at 0.91 after 1,000.
-# Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the model forgets names that its few examples do not
-# mention, and answers about other people; a quarter of its answers are wrong then.
+# Instruction tuning uses a low rate, as the chapter advises: at 1e-3 the full form's model forgets names that its few examples
+# do not mention, and answers about other people; a quarter of its answers are wrong then. The quick form has too few
+# steps for a low rate.
 FULL = Plan(
     corpus_bytes=16_000_000,
     vocab_size=1024,

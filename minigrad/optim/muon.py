@@ -2,7 +2,7 @@
 
 import math
 from numbers import Real
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,10 +24,12 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan et al.: a steep slope at 0, so
 # repetitions bring every number from 0.003 to 1 to between 0.68 and 1.21. The result is close to U Vᵀ, the orthogonal matrix
 # nearest to X, and needs no decomposition. Dividing by the Frobenius norm first makes all singular values at most 1.
 #
-# The factor F is a polynomial of G, so it commutes with G, and the next step's G is F G F. The iteration therefore needs X only
-# at its two ends: G has the shorter side of X, and X is often four times as long. Rounding errors in G grow up to twelvefold a
-# step (a² = 11.9), so after five steps G is computed anew from X.
+# G is symmetric, and so is its polynomial F. The next step's G is therefore (F X)(F X)ᵀ = F G F, which needs no X: X takes part
+# in the first product and in the last. G has as many rows as X's shorter side, so five steps of a matrix four times as long
+# cost half as much, and those of a square matrix a quarter more. Rounding errors in G grow up to twelvefold a step
+# (a² = 11.9), so after five steps G is computed anew from X.
 RENEW = 5  # steps
+PORTION = 1 << 22  # numbers that Muon orthogonalises together
 
 
 def orthogonalize(
@@ -43,7 +45,7 @@ def orthogonalize(
         eps: least Frobenius norm to divide by.
 
     Returns:
-        A new array for each matrix; a matrix of zeros stays zero.
+        An array for each matrix, which may be a view of an array that it shares with others; a matrix of zeros stays zero.
 
     Source: Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io/posts/muon).
 
@@ -51,6 +53,8 @@ def orthogonalize(
     array([[0.7 , 0.  ],
            [0.  , 1.13]])
     """
+    if not len(matrices):
+        return []
     xp, matmul = kernels.array_module(matrices[0]), kernels.serving(matrices[0]).matmul
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]  # (r, c), r ≤ c
     places: dict[int, dict[tuple, list[int]]] = {}  # {shorter side: {shape: positions in the list}}
@@ -71,10 +75,9 @@ def orthogonalize(
 
 def _normalised(x: Any, eps: float) -> Any:
     """Each matrix of x, (n, r, c), divided by its Frobenius norm."""
-    norms = (
-        kernels.array_module(x).sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)).astype(x.dtype)
-    )  # (n, 1, 1)
-    return x / norms.clip(eps)
+    xp = kernels.array_module(x)
+    norms = xp.sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True))  # (n, 1, 1)
+    return x / norms.astype(x.dtype).clip(eps)
 
 
 def _factors(gram: Any, steps: int, coefficients: tuple[float, float, float]) -> Any:
@@ -154,7 +157,7 @@ class Muon(Optimizer):
         momentum, batches = group["momentum"], dict[tuple, list[Tensor]]()
         for p in params:
             batches.setdefault((p.dtype, p.device), []).append(p)
-        for (dtype, _), batch in batches.items():
+        for (dtype, _), batch in ((kind, part) for kind, of_kind in batches.items() for part in _portions(of_kind)):
             directions = []
             for p in batch:
                 gradient = p.grad.array
@@ -213,6 +216,17 @@ class MuonWithAuxAdam(AdamW):
         return Muon if group["use_muon"] else AdamW
 
 
-def _factor(shape: tuple[int, int], adjustment: str | None) -> float:
+def _portions(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Lists of parameters with up to PORTION numbers: small ones together to save calls, large ones alone to save memory."""
+    portion: list[Tensor] = []
+    for p in params:
+        if portion and sum(q.numel() for q in portion) + p.numel() > PORTION:
+            yield portion
+            portion = []
+        portion.append(p)
+    yield portion
+
+
+def _factor(shape: tuple[int, ...], adjustment: str | None) -> float:
     rows, columns = shape
     return 0.2 * math.sqrt(max(rows, columns)) if adjustment == "match_rms_adamw" else math.sqrt(max(1, rows / columns))

@@ -1,8 +1,8 @@
 """Chapter 10, constitutional AI's first phase: a model critiques a draft by a principle and revises it.
 
-The paper's model can critique and revise when a prompt asks it to, after a few examples. A model with a quarter of a million
-parameters first has to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid
-each quality equally often, without any constitution. Request, draft, principle, critique and revision together would often be
+The paper's model can critique and revise when a prompt asks it to, after a few examples. A model as small as ours first has
+to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid each quality equally
+often, without any constitution. Request, draft, principle, critique and revision together would often be
 too long for the context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?

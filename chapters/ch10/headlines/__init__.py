@@ -19,8 +19,9 @@ that the row's criterion failed.
 
 How to read them:
 
-- All rows were measured with an earlier version of the main job, whose model had the 0.94M parameters of the wide model; now it
-  has 0.27M, and Stiennon's and Taori's rows train the wide model here.
+- All figures are of an earlier version, whose main job trained the wide model (0.94M parameters). Now Wei's, Gao's and Bai's
+  rows start from the main job's 0.27M model, and Stiennon's and Taori's rows train the wide model here. Nobody has run this
+  form in full yet.
 - Bai's row runs `chapters.ch10.constitution` with its default plan and principles. The row's criterion is at most 5 % obeyed
   and 10 % evaded on average. Its figures are of an earlier version, in which the assistant learned from all revisions.
 - Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.

@@ -117,8 +117,8 @@ def interval(values: np.ndarray | Sequence) -> list[float]:
 
 
 def model_name(size: str, stage: str, seed: int | None) -> str:
-    """The folder of a model, such as "small_assistant_0", "policy_0" for the main size, or "medium" for a base model."""
-    return "_".join(str(part) for part in (size, stage, seed) if part not in ("main", "", None))
+    """The folder of a model, such as "small_assistant_0", or "medium" for a base model."""
+    return "_".join(str(part) for part in (size, stage, seed) if part not in ("", None))
 
 
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +127,8 @@ def model_name(size: str, stage: str, seed: int | None) -> str:
 class Experiment:
     """The run's folder, the world, its judge, the held-out tasks, and models that are trained when a row needs them.
 
-    The size of a model is "main" for the main job's models, and "small", "medium" or "large" for models trained here.
+    The size of a model is "main" for the main job's models, and "small", "medium", "wide" or "large" for models trained
+    here. Only small and wide models have a reward model and a policy.
     """
 
     def __init__(self, settings: Settings):

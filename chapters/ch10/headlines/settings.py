@@ -53,8 +53,8 @@ class Settings(OnDevice):
     pretrain_medium: TrainConfig = default(pretraining, steps=4400, lr=4e-3, min_lr=4e-4, eval_every=1100)
     pretrain_wide: TrainConfig = default(pretraining, steps=2600, lr=4e-3, muon_lr=0.02, min_lr=0.0, eval_every=650)
     pretrain_large: TrainConfig = default(pretraining, steps=2400, lr=2e-3, min_lr=1.5e-4, eval_every=400)
-    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of all but the main job's
-    compared: int = 2500  # instructions whose 4 responses train a small reward model
+    supervise: TrainConfig = default(tuning, steps=700, batch_size=32, lr=2e-3, min_lr=1e-4)  # SFT of the models trained here
+    compared: int = 2500  # instructions whose 4 responses train a reward model
     rewarding: TrainConfig = default(tuning, steps=375, lr=2e-3, min_lr=1e-4)  # training of the reward models
     # The policy soon exploits a small reward model, so KL costs more and its target is lower.
     ppo_small: PPOConfig = default(PPOConfig, kl_coefficient=0.4, kl_target=2.0)  # PPO of the small policies
@@ -100,8 +100,8 @@ class Settings(OnDevice):
 FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 FEW_PPO = PPOConfig(iterations=1, prompts=8)
 FEW_SIZES: dict[str, Any] = dict(lessons=30, cases=3, drafts=4, rounds=2, plain=4, prompts=8, harmful=0.5, k=2, held_out=3)
-PRETRAINING = [f"pretrain_{size}" for size in ("small", "medium", "wide", "large")]
-FEW_STEPS = [*PRETRAINING, "supervise", "rewarding", "instructing", "studying", "online_reward", "proxy"]
+FEW_STEPS = ["supervise", "rewarding", "instructing", "studying", "online_reward", "proxy"]
+FEW_STEPS += [f"pretrain_{size}" for size in ("small", "medium", "wide", "large")]
 FEW_RL = replace(FEW_PPO, prompts=4, max_new_tokens=6)
 QUICK: dict[str, Any] = (
     dict.fromkeys(FEW_STEPS, FEW)

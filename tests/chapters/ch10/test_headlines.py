@@ -83,13 +83,13 @@ def test_the_models_of_one_constitution_do_not_serve_for_several_seeds(settings,
 
 def test_the_full_settings_keep_the_documented_ratios():
     full, parameters = Settings(), dict[str, float]()
-    for name in ("small", "medium", "large"):
+    for name in ("small", "medium", "wide", "large"):
         shape = getattr(full, name)
         C, L = shape["d_model"], shape["n_layer"]
         parameters[name] = L * (12 * C * C + 13 * C) + (1024 + shape["context"] + 2) * C
-    tiny = 4 * (12 * 128**2 + 13 * 128) + (1024 + 128 + 2) * 128
     assert parameters["large"] / parameters["small"] >= 50
-    assert tiny / parameters["small"] >= 10 and tiny / parameters["medium"] >= 5
+    wide = parameters["wide"]
+    assert wide / parameters["small"] >= 10 and wide / parameters["medium"] >= 5
     samples = full.online.iterations * full.online.prompts
     assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -128,12 +129,15 @@ def test_padding_changes_neither_loss_nor_gradient(tokenizer):
 
 
 @pytest.mark.parametrize("mask_prompt", [True, False])
-def test_the_loss_that_scores_graded_positions_alone_is_chapter_7s(tokenizer, mask_prompt):
+def test_response_loss_is_chapter_7s_loss_but_scores_graded_positions_alone(tokenizer, mask_prompt):
     batch = InstructionBatches(TASKS, tokenizer, 128, batch_size=4, mask_prompt=mask_prompt).batch(0)
-    results = []
+    graded, results = (batch[1] != IGNORE_INDEX).sum(), []
     for loss_fn in (next_token_loss, response_loss):
-        model = small_gpt(tokenizer)
+        model, inputs = small_gpt(tokenizer), list[tuple]()
+        hook = model.lm_head.register_forward_pre_hook(lambda module, args, inputs=inputs: inputs.append(args))
         loss = loss_fn(model, *map(mg.from_numpy, batch))
+        hook.remove()
+        assert math.prod(inputs[0][0].shape[:-1]) == (batch[1].size if loss_fn is next_token_loss else graded)
         loss.backward()
         results.append([loss.numpy(force=True), *(p.grad.array for p in model.parameters())])
     for ours, expected in zip(*reversed(results), strict=True):
@@ -141,7 +145,7 @@ def test_the_loss_that_scores_graded_positions_alone_is_chapter_7s(tokenizer, ma
 
 
 @pytest.mark.parametrize("targets", [[[IGNORE_INDEX] * 3] * 2, [[1, 2, 3], [4, 5, 6]]])
-def test_that_loss_where_nothing_or_everything_is_graded(tokenizer, targets):
+def test_response_loss_where_nothing_or_everything_is_graded(tokenizer, targets):
     model, batch = small_gpt(tokenizer), (mg.tensor([[1, 2, 3], [4, 5, 6]]), mg.tensor(targets))
     assert response_loss(model, *batch).item() == next_token_loss(model, *batch).item()
 
