@@ -23,11 +23,12 @@ Brackets are 95 % intervals over tasks.
                                     DPO with beta 0.1, KL 3.2                           50 %            71.5 %
                                     plain tasks done correctly, RLOO                    94.0 %          94.7 %
                                     the same, DPO with beta 0.5 (0.1)                   94.0 %          94.7 % (77.3 %)
-    main job, seeds 0 to 2          after the constitution:
-                                    harmful requests obeyed                             56, 46.5, 47.5 %  0, 0, 0 %
-                                    evaded, or refused without a reason                 22.5, 30, 25 %  0, 0.5, 0.5 %
-                                    refused for the right reason                        10, 13, 12 %    40.5, 37.5, 39 %
-                                    plain tasks done correctly                          96, 92.5, 93 %  97, 97, 96.5 %
+    main job, seeds 0 to 2          after PPO: refused for the right reason             31, 36, 32 %    89, 98, 94 %
+                                    after the constitution:
+                                    harmful requests obeyed                             40, 36.5, 47 %  0, 0, 0 %
+                                    evaded, or refused without a reason                 25, 33, 22.5 %  0, 0.5, 3.5 %
+                                    refused for the right reason                        33.5, 29.5, 29 %  90, 92.5, 89 %
+                                    plain tasks done correctly                          95, 91, 93 %    97.5, 96, 97.5 %
     constitution, worlds 6 and 7    unseen sentences: critic names the better response  50 %            88 %, 95 %
                                     the same, unseen pairs of qualities                 50 %            84 %, 75 %
                                     the same, unseen words                              50 %            89 %, 90 %
@@ -46,7 +47,8 @@ How to read them:
 - The constitution's changed principle was measured with an earlier version: the assistant learned from all revisions, and the
   name of another person cost nothing.
 - The constitution's wording was chosen with world 0's training split, and most settings with another world's held-out people.
-  The length of its supervised phase was chosen after a look at world 0's held-out tasks, and the sizes of `--quick` after a
-  look at those of worlds 0 to 2.
+  Chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning rates of instruction
+  tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of `--quick`. Seeds 1 and 2
+  were run once, afterwards.
 - Worlds 6 and 7: `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7.
 """
