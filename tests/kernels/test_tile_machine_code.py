@@ -10,8 +10,9 @@ import platform
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import pytest
@@ -47,17 +48,19 @@ def machine_code(name: str, kind: str, shape: tuple[int, int] | None) -> dict:
     from kernels import tile
 
     rows, vectors = shape or (tile.ROWS, tile.VECTORS)
-    makers = {
+    makers: dict[str, Any] = {
         "packed": tile.register_tile,
-        "in place": lambda *shape: tile.tile_in_place(*shape, b_row=tile.COLUMNS),
+        "in place": partial(tile.tile_in_place, b_row=tile.COLUMNS),
         "packing": tile.packing_tile,
     }
     product, I = makers[kind](rows, vectors), types.int64
-    if kind == "packed":
-        function, more = njit(lambda a, b, c, K, row, add, bias: product(a, b, c, K, row, add, bias)), []
-    else:
-        function, more = njit(lambda a, b, c, K, row, add, bias, x, y: product(a, b, c, K, row, add, bias, x, y)), [I, I]
-    function.compile((I, I, I, I, I, types.boolean, I, *more))
+    functions: dict[int, Any] = {  # by the number of arguments that the tile takes beyond the packed tile's
+        0: lambda a, b, c, K, row, add, bias: product(a, b, c, K, row, add, bias),
+        2: lambda a, b, c, K, row, add, bias, x, y: product(a, b, c, K, row, add, bias, x, y),
+    }
+    more = 0 if kind == "packed" else 2
+    function = njit(functions[more])
+    function.compile((I, I, I, I, I, types.boolean, I, *[I] * more))
     (text,) = function.inspect_llvm().values()
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -82,7 +85,7 @@ def compiled(name: str, kind: str, shape: tuple[int, int] | None = None) -> dict
 
 def inner_loop(text: str, multiply_add: str) -> list[str]:
     """The lines of the loop with the most multiply-adds: from a label to the branch back to it, with no label between them."""
-    loops, label, body = [[]], "", list[str]()
+    loops, label, body = [list[str]()], "", list[str]()
     for line in text.splitlines():
         if found := re.match(r"(\.\w+):", line):
             label, body = found[1], []
