@@ -107,7 +107,7 @@ class GPT(nn.Module):
         cache: "KVCache | None" = None,
         key_start: KeyStart = None,
         last_only: bool = False,
-        graded: mg.Tensor | None = None,
+        at: mg.Tensor | None = None,
     ) -> mg.Tensor:
         """Score the token that follows each position.
 
@@ -116,18 +116,18 @@ class GPT(nn.Module):
             cache: keys and values of the tokens before idx; this call adds those of idx.
             key_start: each row's first column after the padding.
             last_only: score only the last position, which is all that decoding needs.
-            graded: score only these of the B·T positions, (N,) integers. With a large vocabulary the output layer is much of
-                the work, and fine-tuning grades few positions.
+            at: score only these of the B·T positions, (N,) integers. With a large vocabulary the output layer is much of the
+                work, and fine-tuning grades few positions.
 
         Returns:
-            Logits (B, T, V), or (B, 1, V) with last_only, or (N, V) with graded.
+            Logits (B, T, V), or (B, 1, V) with last_only, or (N, V) with at.
 
         Raises:
-            ValueError: if the text is longer than the context, an id is outside the vocabulary, or last_only and graded are
-                both given.
+            ValueError: if the text is longer than the context, an id is outside the vocabulary, or last_only and at are both
+                given.
         """
-        if last_only and graded is not None:
-            raise ValueError("GPT: expected last_only or graded, got both; choose the positions to score in one way")
+        if last_only and at is not None:
+            raise ValueError("GPT: expected last_only or at, got both; choose the positions to score in one way")
         seen = 0 if cache is None else cache.length
         check_tokens(idx, self.config.vocab_size)
         check_length(seen + idx.shape[1], self.config.context)
@@ -141,8 +141,8 @@ class GPT(nn.Module):
             x = checkpoint(block, x) if recompute else block(x, past, key_start)  # (B, T, C)
         if last_only:
             x = x[:, -1:, :]  # (B, 1, C)
-        if graded is not None:
-            x = F.embedding(graded, x.view(-1, x.shape[-1]))  # (N, C)  a table of all positions; its backward pass is a kernel
+        if at is not None:
+            x = F.embedding(at, x.view(-1, x.shape[-1]))  # (N, C)  rows of the B·T; the backward pass of embedding is a kernel
         return self.lm_head(self.ln_f(x))  # (B, T, V), (B, 1, V) or (N, V)  the head comes last, so chapter 10 can replace it
 
     def embed(self, idx: mg.Tensor, seen: int = 0, key_start: KeyStart = None) -> mg.Tensor:

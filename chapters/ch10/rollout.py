@@ -191,9 +191,9 @@ def score_targets(model: GPT, inputs: mg.Tensor, targets: np.ndarray) -> tuple[m
 
     Shapes: inputs and targets (B, T) -> log-probabilities (B, T) and logits (N, V).
     """
-    logits, graded_targets, places = graded_logits(model, inputs, targets)  # (N, V), (N,), (N,)
+    logits, graded_targets, at = graded_logits(model, inputs, targets)  # (N, V), (N,), (N,)
     chosen = -F.cross_entropy(logits, graded_targets, reduction="none")  # (N,)
-    return mg.zeros_like(inputs, dtype=chosen.dtype).view(-1).index_add(0, places, chosen).view(*targets.shape), logits
+    return mg.zeros_like(inputs, dtype=chosen.dtype).view(-1).index_add(0, at, chosen).view(*targets.shape), logits
 
 
 def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.ndarray:

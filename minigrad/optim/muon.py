@@ -29,7 +29,7 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan et al.: a steep slope at 0, so
 # cost half as much, and those of a square matrix a quarter more. Rounding errors in G grow up to twelvefold a step
 # (a² = 11.9), so after five steps G is computed anew from X.
 RENEW = 5  # steps
-PORTION = 1 << 22  # numbers that Muon orthogonalises together
+PORTION = 1 << 22  # most numbers that Muon orthogonalises together; a larger matrix stands alone
 
 
 def orthogonalize(
@@ -154,20 +154,18 @@ class Muon(Optimizer):
                 raise ValueError(f"{self.name}: expected matrices, got shape {p.shape}; give this parameter to AdamW")
 
     def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        momentum, batches = group["momentum"], dict[tuple, list[Tensor]]()
-        for p in params:
-            batches.setdefault((p.dtype, p.device), []).append(p)
-        for (dtype, _), batch in ((kind, part) for kind, of_kind in batches.items() for part in _portions(of_kind)):
+        momentum = group["momentum"]
+        for portion in _portions(params):
             directions = []
-            for p in batch:
+            for p in portion:
                 gradient = p.grad.array
                 before = self.state.get(id(p), {}).get("momentum_buffer", 0)
                 mean = momentum * before + (1 - momentum) * gradient
                 self.state[id(p)] = {"momentum_buffer": mean}
                 direction = momentum * mean + (1 - momentum) * gradient if group["nesterov"] else mean
-                directions.append(direction.astype(np.promote_types(dtype, np.float32), copy=False))
+                directions.append(direction.astype(np.promote_types(p.dtype, np.float32), copy=False))
             steps = orthogonalize(directions, group["ns_steps"], group["ns_coefficients"], group["eps"])
-            for p, step in zip(batch, steps):
+            for p, step in zip(portion, steps):
                 rate = group["lr"] * _factor(p.shape, group["adjust_lr_fn"])
                 p.array[...] = (1 - group["lr"] * group["weight_decay"]) * p.array - rate * step
 
@@ -217,14 +215,19 @@ class MuonWithAuxAdam(AdamW):
 
 
 def _portions(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Lists of parameters with up to PORTION numbers: small ones together to save calls, large ones alone to save memory."""
-    portion: list[Tensor] = []
+    """Group parameters of one dtype and device into lists of at most PORTION numbers; a larger one gets a list of its own."""
+    by_kind: dict[tuple, list[Tensor]] = {}
     for p in params:
-        if portion and sum(q.numel() for q in portion) + p.numel() > PORTION:
-            yield portion
-            portion = []
-        portion.append(p)
-    yield portion
+        by_kind.setdefault((p.dtype, p.device), []).append(p)
+    for alike in by_kind.values():
+        portion, size = list[Tensor](), 0
+        for p in alike:
+            if portion and size + p.numel() > PORTION:
+                yield portion
+                portion, size = [], 0
+            portion.append(p)
+            size += p.numel()
+        yield portion
 
 
 def _factor(shape: tuple[int, ...], adjustment: str | None) -> float:

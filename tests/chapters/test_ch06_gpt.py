@@ -110,12 +110,12 @@ def test_cache_and_last_only_change_nothing():
 
 def test_chosen_positions_get_the_logits_of_all_positions():
     model, text = small_gpt(), ids(3, 8)
-    graded = mg.tensor([0, 9, 23])
+    at = mg.tensor([0, 9, 23])
     with mg.no_grad():
         whole = model(text).numpy().reshape(24, 17)
-        np.testing.assert_allclose(model(text, graded=graded).numpy(), whole[[0, 9, 23]], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="GPT: expected last_only or graded, got both"):
-        model(text, last_only=True, graded=graded)
+        np.testing.assert_allclose(model(text, at=at).numpy(), whole[[0, 9, 23]], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="GPT: expected last_only or at, got both"):
+        model(text, last_only=True, at=at)
 
 
 def test_padding_on_the_left_changes_no_logits():

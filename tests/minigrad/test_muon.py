@@ -63,15 +63,15 @@ def test_zeros_stay_zero():
     assert not np.any(orthogonalize(np.zeros((2, 3, 4), np.float32)))
 
 
-SIDES = [(6, 9), (9, 6), (6, 6), (4, 9), (6, 9)]
+MIXED_SHAPES = [(6, 9), (9, 6), (6, 6), (4, 9), (6, 9)]
 
 
-def trained(shapes, device="cpu"):
+def trained(numbered_shapes, device="cpu"):
     """Matrices of these shapes after three steps; matrix i has its own random numbers, whatever the others are."""
-    rngs = [np.random.default_rng([i, *shape]) for i, shape in shapes]
+    rngs = [np.random.default_rng([i, *shape]) for i, shape in numbered_shapes]
     weights = [
         mg.tensor(rng.standard_normal(shape).astype(np.float32), device=device, requires_grad=True)
-        for rng, (_, shape) in zip(rngs, shapes, strict=True)
+        for rng, (_, shape) in zip(rngs, numbered_shapes, strict=True)
     ]
     optimizer = mg.optim.Muon(weights, lr=0.1)
     for _ in range(3):
@@ -85,13 +85,21 @@ def trained(shapes, device="cpu"):
 @pytest.mark.parametrize("portion", [1 << 22, 100])
 def test_a_matrix_takes_the_same_steps_alone_or_with_others(portion, monkeypatch):
     monkeypatch.setattr(muon, "PORTION", portion)
-    numbered = list(enumerate(SIDES))
+    numbered = list(enumerate(MIXED_SHAPES))
     for one, together in zip(numbered, trained(numbered), strict=True):
         np.testing.assert_allclose(together, trained([one])[0], rtol=1e-4, atol=1e-5)
 
 
+def test_small_matrices_share_a_portion_and_large_ones_stand_alone(monkeypatch):
+    monkeypatch.setattr(muon, "PORTION", 100)  # the matrices have 54, 54, 36, 36 and 54 numbers
+    sizes = [[w.numel() for w in part] for part in muon._portions([mg.zeros(*shape) for shape in (*MIXED_SHAPES, (11, 10))])]
+    assert sizes == [[54], [54, 36], [36, 54], [110]]
+    kinds = [mg.zeros(2, 2), mg.zeros(2, 2, dtype=mg.float64), mg.zeros(2, 2)]
+    assert [[w.dtype for w in part] for part in muon._portions(kinds)] == [[mg.float32, mg.float32], [mg.float64]]
+
+
 @pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
-@pytest.mark.parametrize("shapes", [SIDES[:1], SIDES[1:2], SIDES])
+@pytest.mark.parametrize("shapes", [MIXED_SHAPES[:1], MIXED_SHAPES[1:2], MIXED_SHAPES])
 def test_the_cuda_kernels_take_the_same_steps(shapes):
     numbered = list(enumerate(shapes))
     for ours, expected in zip(trained(numbered, "emulator"), trained(numbered), strict=True):
