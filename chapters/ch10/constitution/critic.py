@@ -137,12 +137,11 @@ def critique_and_revise(
 def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 256) -> list[str]:
     """The critic's continuation of each text; "" if the continuation does not fit into the context."""
     prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
-    for places, inputs in by_length(prompts, batch_size, PAD):
-        room = critic.config.context - inputs.shape[1]
-        if room < 1:
-            continue
-        rows = generate(critic, [prompts[i] for i in places], room, temperature=0, stop_ids=(tokenizer.eos_id,))
-        for i, ids in zip(places, rows, strict=True):
+    for places, _ in by_length(prompts, batch_size, PAD):
+        fitting = [i for i in places if len(prompts[i]) < critic.config.context]
+        rooms = [critic.config.context - len(prompts[i]) for i in fitting]
+        rows = generate(critic, [prompts[i] for i in fitting], rooms, temperature=0, stop_ids=(tokenizer.eos_id,))
+        for i, ids, room in zip(fitting, rows, rooms, strict=True):
             if len(ids) < room:
                 continuations[i] = tokenizer.decode(ids).strip()
     return continuations

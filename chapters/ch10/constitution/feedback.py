@@ -88,10 +88,11 @@ def fit_scores(
     texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
     prompts = [tokenizer.encode(text)[: context - 1] for text in texts]
     scores = np.zeros(len(prompts))  # (N,)
-    for places, inputs in by_length(prompts, batch_size, PAD):
-        recorder, room = Recorder(), min(longest, context - inputs.shape[1])
-        rows = generate(critic, [prompts[i] for i in places], room, temperature=0, stop_ids=(end,), observe=recorder)
-        rows = [ids + [end] if len(ids) < room else ids for ids in rows]  # the recorder saw the end tokens as well
+    for places, _ in by_length(prompts, batch_size, PAD):
+        recorder, rooms = Recorder(), [min(longest, context - len(prompts[i])) for i in places]
+        rows = generate(critic, [prompts[i] for i in places], rooms, temperature=0, stop_ids=(end,), observe=recorder)
+        # the recorder saw the end tokens as well
+        rows = [ids + [end] if len(ids) < room else ids for ids, room in zip(rows, rooms, strict=True)]
         log_probs, logits = recorder.log_probs(rows), logits_by_row(recorder, rows)
         for i, ids, p, z in zip(places, rows, log_probs, logits, strict=True):
             scores[i] = sum(np.clip(odds, -clamp, clamp) for odds in verdict_log_odds(ids, p, z, tokenizer))
