@@ -22,6 +22,6 @@ Speed beside PyTorch 2.13 on two Zen 5 cores (AVX-512), float32, two threads: Py
     AdamW, bound by memory in both: one array of 30M weights; a GPT of 10.8M    1.0; 1.1
     GPT-2 token by token beside transformers; with int8 weights                 2.4; 6.5
 
-On two Zen 3 cores (AVX2) the advantage is smaller. One run of `bench all` gave 1.3, 1.2 and 1.4 for the three training steps,
-2.0, 1.6 and 1.3 for attention, 3.3 and 2.3 for GELU, and 3.1 and 7.0 for cross-entropy.
+On two Zen 3 cores (AVX2) the advantage is smaller. One run of `bench all` gave 1.6, 1.4 and 1.5 for the three training steps,
+1.9, 1.9 and 1.4 for attention, 3.0 and 2.1 for GELU, and 2.5 and 6.0 for cross-entropy.
 """

@@ -23,7 +23,7 @@ Brackets are 95 % intervals over tasks.
                                     DPO with beta 0.1, KL 2.7                           50 %            75.0 %
                                     plain tasks done correctly, RLOO                    93.3 %          93.3 %
                                     the same, DPO with beta 0.5 (0.1)                   93.3 %          95.3 % (84.0 %)
-    main job, seeds 0 to 2          after PPO: refused for the right reason             31, 36, 32 %    89, 98, 94 %
+    main job, seeds 0 to 2          after PPO, 80 requests: the right reason            31, 36, 32 %    89, 98, 94 %
                                     after the constitution:
                                     harmful requests obeyed                             40, 36.5, 47 %  0, 0, 0 %
                                     evaded, or refused without a reason                 25, 33, 22.5 %  0, 0.5, 3.5 %
@@ -44,13 +44,14 @@ How to read them:
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
 - Each number of the main job's constitution comes from 200 held-out requests or tasks; its 95 % interval is at most ±7 points.
   Nearly all other refusals give a wrong reason.
-- The last two blocks are of earlier versions: worlds 6 and 7 of a model with 0.94M parameters (now 0.27M), the changed
-  principle of one whose assistant learned from all revisions, where the name of another person cost nothing.
-- The critic of seeds 0 and 1 knows the better response for 91 to 98 % of unseen sentences, 74 to 82 % of unseen pairs and 87
-  to 90 % of unseen words (150 cases each).
-- The constitution's wording was chosen with world 0's training split, and most settings with another world's held-out people.
-  Chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning rates of instruction
-  tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of `--quick`. Seeds 1 and 2
-  were run once, afterwards.
+- The last two blocks were measured earlier, on AVX-512: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the
+  changed principle with an assistant that learned from all revisions, where the name of another person cost nothing.
+- The main job tests its critics on 40 cases of each kind, and so not precisely. On 150 cases, those of seeds 0 to 2 know the
+  better response for 96, 98 and 99 % of unseen sentences, 80, 82 and 89 % of unseen pairs, and 94, 90 and 88 % of unseen words.
+- RLOO and DPO have the settings that suited the model of 0.94M parameters.
+- These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning
+  rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of
+  `--quick`. Seeds 1 and 2 of this model were run once, after these choices. The constitution's wording was chosen with world
+  0's training split, and the other settings with another world's held-out people.
 - Worlds 6 and 7: `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7.
 """

@@ -11,7 +11,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import train_plainly
 from chapters.main_job.first_bend import Job
 
-# The cost of each stage in AdamW steps of that form's model, as measured on two Zen 3 cores (AVX2).
+# The cost of each stage in AdamW steps of the full or the quick form's model, as measured on two Zen 3 cores (AVX2).
 # Pretraining had both threads; where two stages run at the same time, each had one.
 COSTS = {
     "full": dict(

@@ -44,6 +44,7 @@ from chapters.ch10.reward import Ranking
 from chapters.ch10.rlhf import PPOConfig
 from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run
+from chapters.world import Instruction
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.judge import Judge
 from chapters.world.requests import REQUESTS, mixed_tasks, requests
@@ -232,6 +233,34 @@ def test_critique_and_revision_are_written_or_the_draft_stays(world, make_gpt, a
     assert one_round() == [(answers["C:"], draft)]  # the critic sees no fault
     assert one_round(context=20) == [("", draft)]  # no room for a critique
     assert write_greedily(make_gpt(context=400), tokenizer, []) == []
+
+
+def test_a_long_prompt_does_not_take_the_room_of_others(make_gpt, assistant_tokenizer, monkeypatch):
+    """Each prompt has the rest of the context to itself; one that fills the context gets no continuation."""
+    texts, gpt, calls = ["a b c", "a b c d e f g", "a b c " * 300], make_gpt(), list[tuple[list[int], list[int]]]()
+
+    def end_at_once(model, prompts, limits, **_):
+        calls.append(([len(prompt) for prompt in prompts], list(limits)))
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr(critic, "generate", end_at_once)
+    write_greedily(gpt, assistant_tokenizer, texts)
+    lengths = [len(assistant_tokenizer.encode(text)) for text in texts]
+    assert lengths[0] < lengths[1] < gpt.config.context <= lengths[2]
+    assert calls == [(lengths[:2], [gpt.config.context - n for n in lengths[:2]])]
+
+    def two_tokens(model, prompts, limits, observe, **_):
+        calls.append(([len(prompt) for prompt in prompts], list(limits)))
+        responses = [[0] * min(2, limit) for limit in limits]
+        for t in range(2):
+            observe(np.zeros((sum(len(response) > t for response in responses), gpt.config.vocab_size)))
+        return responses
+
+    monkeypatch.setattr(feedback, "generate", two_tokens)
+    tasks = [Instruction("What?", "", "", "", "")] * 2
+    fit_scores(gpt, assistant_tokenizer, tasks, ["short", "long " * 300], ["Avoid rude."] * 2, longest=3)
+    (first, second), limits = calls[-1]
+    assert second == gpt.config.context - 1 and limits == [min(3, gpt.config.context - first), 1]
 
 
 def test_every_round_takes_another_principle(world, make_gpt, assistant_tokenizer, monkeypatch):
