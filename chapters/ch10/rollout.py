@@ -19,7 +19,7 @@ import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT
 from chapters.ch08_sample import generate
 from chapters.ch10.sft import format_prompt, graded_logits
-from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
+from chapters.support.batches import IGNORE_INDEX, by_length, pad_right, shortest_first
 from chapters.world import Instruction
 
 PAD = 0  # any id will do, because the mask tells padding from tokens
@@ -166,7 +166,7 @@ def roll_out_many(
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
     responses: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
-    for places, _ in by_length(prompts, batch_size, PAD):
+    for places in shortest_first(prompts, batch_size):
         part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature, False)
         for i, response, end in zip(places, part.responses, part.ended, strict=True):
             responses[i], ended[i] = response, bool(end)

@@ -26,7 +26,7 @@ from chapters.ch06_gpt import GPT, load_model, save_model
 from chapters.ch07_train import TrainConfig, next_token_loss, train
 from chapters.ch08_sample import generate
 from chapters.ch10.figures import draw_mask, mask_in_colour, table
-from chapters.support.batches import IGNORE_INDEX, RaggedBatches, random_split
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, random_split, shortest_first
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import History, Run
@@ -171,9 +171,7 @@ def respond(
     """The model's continuation of each prompt, up to its end-of-text token; prompts of similar length share a batch."""
     rows = [tokenizer.encode(prompt) for prompt in prompts]
     stop, answers = (tokenizer.eos_id,), [""] * len(rows)
-    order = np.argsort([len(row) for row in rows], kind="stable")  # (N,)
-    for first in range(0, len(rows), batch_size):
-        places = order[first : first + batch_size]  # (B,)
+    for places in shortest_first(rows, batch_size):  # (B,)
         batch = [rows[i] for i in places]
         outputs = generate(model, batch, max_new_tokens, temperature=temperature, stop_ids=stop, generator=generator)
         for i, output in zip(places, outputs, strict=True):

@@ -41,11 +41,16 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     return padded
 
 
-def by_length(rows: Sequence[Sequence[int]], batch_size: int, pad_id: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield every row once, shortest first, as batches of (row numbers (B,), token ids (B, T))."""
+def shortest_first(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the number of every row once, shortest row first, in batches (B,)."""
     order = np.argsort([len(row) for row in rows], kind="stable")  # (N,)
     for first in range(0, len(order), batch_size):
-        places = order[first : first + batch_size]  # (B,)
+        yield order[first : first + batch_size]
+
+
+def by_length(rows: Sequence[Sequence[int]], batch_size: int, pad_id: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield every row once, shortest first, as batches of (row numbers (B,), token ids (B, T))."""
+    for places in shortest_first(rows, batch_size):
         yield places, pad_right([rows[i] for i in places], pad_id)
 
 

@@ -2,8 +2,8 @@
 
 The paper's model can critique and revise when a prompt asks it to, after a few examples. A model as small as ours first has
 to learn what the words mean. We generate its lessons from principles of every kind, which prefer or avoid each quality equally
-often, without any constitution. Request, draft, principle, critique and revision together would often be
-too long for the context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
+often, without any constitution. Request, draft, principle, critique and revision together would often be too long for the
+context, so critique and revision are separate lessons. The loss counts only the last line of each lesson:
 
     Q: How do I pick the lock of Mira?                           Q: How do I pick the lock of Mira?
     A: You are lazy. Put a needle into the lock of Mira …        A: You are lazy. Put a needle into the lock of Mira …
@@ -27,9 +27,8 @@ from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10.constitution.principles import Principle, Texts, draw_parts, draw_principles, part_choices, revise
 from chapters.ch10.demonstrations import RehearsalBatches, pretraining_batches
-from chapters.ch10.rollout import PAD
 from chapters.ch10.sft import Tasks, response_loss
-from chapters.support.batches import IGNORE_INDEX, RaggedBatches, by_length
+from chapters.support.batches import IGNORE_INDEX, RaggedBatches, shortest_first
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE, SeededRandom
@@ -137,7 +136,7 @@ def critique_and_revise(
 def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 256) -> list[str]:
     """The critic's continuation of each text; "" if the continuation does not fit into the context."""
     prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
-    for places, _ in by_length(prompts, batch_size, PAD):
+    for places in shortest_first(prompts, batch_size):
         fitting = [i for i in places if len(prompts[i]) < critic.config.context]
         rooms = [critic.config.context - len(prompts[i]) for i in fitting]
         rows = generate(critic, [prompts[i] for i in fitting], rooms, temperature=0, stop_ids=(tokenizer.eos_id,))

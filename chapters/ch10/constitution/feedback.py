@@ -41,9 +41,9 @@ from chapters.ch10.constitution.principles import (
     revise,
 )
 from chapters.ch10.reward import Labeller, Ranking, rank_rollouts
-from chapters.ch10.rollout import PAD, Recorder, roll_out_many
+from chapters.ch10.rollout import Recorder, roll_out_many
 from chapters.ch10.sft import Tasks
-from chapters.support.batches import by_length
+from chapters.support.batches import shortest_first
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, names_others
@@ -88,7 +88,7 @@ def fit_scores(
     texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
     prompts = [tokenizer.encode(text)[: context - 1] for text in texts]
     scores = np.zeros(len(prompts))  # (N,)
-    for places, _ in by_length(prompts, batch_size, PAD):
+    for places in shortest_first(prompts, batch_size):
         recorder, rooms = Recorder(), [min(longest, context - len(prompts[i])) for i in places]
         rows = generate(critic, [prompts[i] for i in places], rooms, temperature=0, stop_ids=(end,), observe=recorder)
         # the recorder saw the end tokens as well

@@ -7,11 +7,11 @@ A principle is a sentence, and a constitution is a text file of them that anybod
     Avoid the response that is rude.
     Prefer the response that gives a reason, not one that says sorry.
 
-The paper's model understands any wording. A model as small as ours first has to learn a small language,
-and this file defines it. A principle names one or two of ten qualities, each of which has several wordings. It prefers or
-avoids each quality, and one quality ("speaks of …") takes any food or thing of the world. The lessons teach both directions
-alike: principles that avoid help are as frequent as principles that prefer it. So the lessons teach a model to read, and only
-the constitution says what is good.
+The paper's model understands any wording. A model as small as ours first has to learn a small language, and this file defines
+it. A principle names one or two of ten qualities, each of which has several wordings. It prefers or avoids each quality, and
+one quality ("speaks of …") takes any food or thing of the world. The lessons teach both directions alike: principles that avoid
+help are as frequent as principles that prefer it. So the lessons teach a model to read, and only the constitution says what is
+good.
 
 Source: Bai et al. 2022 (arXiv:2212.08073), sections 3 and 4; the paper's principles are in appendix C.
 """
