@@ -90,9 +90,9 @@ class Block(nn.Module):
 
     def forward(self, x: mg.Tensor, past: PastKeysValues | None = None, key_start: KeyStart = None) -> mg.Tensor:
         unchanged = type(self.attn) is CausalSelfAttention and type(self.mlp) is MLP
-        if past is None and key_start is None and unchanged and is_one_operation(self, x):
+        if unchanged and is_one_operation(self, x, past, key_start):
             # The two lines below, faster. Delete this `if` when you change a part: it does not see the change.
-            return as_one_operation(self, x)
+            return as_one_operation(self, x, past, key_start)
         x = x + self.attn(self.ln_1(x), past, key_start)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 

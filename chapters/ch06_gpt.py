@@ -178,7 +178,7 @@ class LayerCache:
 
     def __init__(self, context: int):
         self.context, self.length = context, 0
-        self.k: Any = None  # keys and values, (B, H, context, D) each; created when the first keys show B, H and D
+        self.k: Any = None  # keys and values, (B, H, context, D) each
         self.v: Any = None
 
     def append(self, k: mg.Tensor, v: mg.Tensor) -> tuple[mg.Tensor, mg.Tensor]:
@@ -188,15 +188,18 @@ class LayerCache:
             The keys and values so far, (B, H, length + T, D) each, as views of the buffers.
         """
         B, H, T, D = k.shape
-        if self.k is None:
-            self.k, self.v = (mg.zeros(B, H, self.context, D, dtype=k.dtype, device=k.device) for _ in "kv")
         end = self.length + T
-        self.k.array[:, :, self.length : end] = k.array
-        self.v.array[:, :, self.length : end] = v.array
-        self.k.changed()
-        self.v.changed()
+        for buffer, newest in zip(self.buffers(B, H, D, k.dtype, k.device), (k, v), strict=True):
+            buffer.array[:, :, self.length : end] = newest.array
+            buffer.changed()
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
+
+    def buffers(self, B: int, H: int, D: int, dtype: Any, device: str) -> tuple[mg.Tensor, mg.Tensor]:
+        """The buffers of keys and values, (B, H, context, D) each; created on first use."""
+        if self.k is None:
+            self.k, self.v = (mg.zeros(B, H, self.context, D, dtype=dtype, device=device) for _ in "kv")
+        return self.k, self.v
 
     def keep(self, rows: mg.Tensor) -> None:
         """Keep only these rows of the batch, int64."""

@@ -191,7 +191,7 @@ def generate(
     model.eval()
     try:
         with mg.no_grad():
-            cache = KVCache(model) if use_cache else None
+            cache = KVCache(model, min(context, width + most)) if use_cache else None
             for new in range(most):
                 if new == 0:
                     logits = next_logits(model, ids[first_rows, :width], start[first_rows], cache)[prompt_of_row]  # (B, V)

@@ -48,7 +48,7 @@ OPERATIONS = {
     "rotary": ("rotary",),
     "swiglu": ("swiglu_forward", "swiglu_backward"),
     "attention": ("attention_forward", "attention_backward"),
-    "block": ("block_forward", "block_backward"),
+    "block": ("block_forward", "block_with_cache", "block_backward"),
     "decode": ("Decoder", "quantize_rows"),
     "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
     "gelu": ("gelu_forward", "gelu_backward"),

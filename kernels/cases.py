@@ -177,6 +177,9 @@ def _blocks(draw: Draw, small: bool) -> Iterator[Case]:
         x, dy = normal(B, T, C), normal(B, T, C)
         _, saved = _exact("block_forward", x, parameters, n_head=H)
         yield case("block_forward", x, parameters, n_head=H)
+        for seen, start in ((0, None), (about(9), draw.rng.integers(0, 4, B))):
+            cache = normal(B, H, seen + T + 3, D), normal(B, H, seen + T + 3, D)
+            yield case("block_with_cache", x, parameters, *cache, n_head=H, seen=seen, key_start=start)
         yield case("block_backward", dy, x, parameters, saved, n_head=H)
 
 

@@ -1,18 +1,21 @@
-"""Fast decoding: one token through all layers of a model in one compiled call (kernels/decode), without a graph.
+"""Fast decoding, without a graph: one token through all layers of a model in one compiled call (kernels/decode).
 
     from minigrad import decoding
     layers = [decoding.Layer(decoding.norm(b.ln_1), decoding.matrix(b.attn.c_attn), …) for b in gpt.h]
     decoder = decoding.decoder(layers, decoding.norm(gpt.ln_f), decoding.matrix(gpt.lm_head), n_head=12, …)
 
-The decoder shares the model's weights, except where int8=True makes a copy in eight bits.
+The decoder shares the model's weights, except where int8=True makes a copy in eight bits. For many texts at a time there is
+`block`: the newest tokens of each through one transformer block.
 """
 
 from typing import Any, Sequence
 
 import kernels
 from kernels.decode.reference import Layer, Matrix, Norm
+from minigrad.modes import mode
+from minigrad.tensor import Tensor
 
-__all__ = ["Layer", "decoder", "matrix", "norm"]
+__all__ = ["Layer", "block", "decoder", "matrix", "norm"]
 
 
 def matrix(linear: Any, int8: bool = False) -> Matrix:
@@ -45,3 +48,38 @@ def _kernels_for(array: Any) -> Any:
             "decoding: the compiled decoder is made for the CPU, not for a GPU or the emulator; move the model with .cpu()"
         )
     return kernels.serving(array)
+
+
+def block(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    keys: Tensor,
+    values: Tensor,
+    n_head: int,
+    seen: int,
+    key_start: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """F.transformer_block for the newest tokens of each text, beside a cache of earlier keys and values.
+
+    Args:
+        x, parameters, n_head, eps: see F.transformer_block; x holds the new tokens, (B, T, C).
+        keys, values: the cache, (B, H, S, D) each; the new tokens' keys and values are written to it.
+        seen: tokens in the cache so far.
+        key_start: (B,) each text's first token after padding on the left.
+
+    Returns:
+        (B, T, C).
+
+    Raises:
+        RuntimeError: if gradients are recorded; the cache holds no graph.
+    """
+    if mode.grad_enabled:
+        raise RuntimeError("decoding.block: expected a call under no_grad, got one that records gradients; leave out the cache")
+    arrays = tuple(parameter.array for parameter in parameters)
+    starts = None if key_start is None else key_start.array
+    step = kernels.serving(x.array).block_with_cache
+    y = step(x.array, arrays, keys.array, values.array, n_head=n_head, seen=seen, key_start=starts, eps=eps)
+    keys.changed()
+    values.changed()
+    return Tensor(y)

@@ -1,10 +1,11 @@
-"""Chapter 5's block as one operation, F.transformer_block, where that is possible."""
+"""Chapter 5's block as one operation, F.transformer_block or with a cache decoding.block, where that is possible."""
 
 from typing import Any
 
 import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
+from minigrad import decoding
 from minigrad.modes import mode
 
 LAYERS = [nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.Linear]
@@ -16,12 +17,15 @@ def layers_of(block: Any) -> list[nn.Module]:
     return [block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj]
 
 
-def is_one_operation(block: Any, x: mg.Tensor) -> bool:
+def is_one_operation(block: Any, x: mg.Tensor, past: Any = None, key_start: Any = None) -> bool:
     """Whether as_one_operation gives the block's result for x (B, T, C).
 
     It does on the CPU, for GPT-2's layers in one dtype, without dropout, hooks, LoRA layers or frozen parameters (they are fine
-    under no_grad), and outside detect_anomaly. The caller checks the types of block.attn and block.mlp.
+    under no_grad), and outside detect_anomaly. A cache needs no_grad, and padding needs a cache. The caller checks the types of
+    block.attn and block.mlp.
     """
+    if mode.grad_enabled and past is not None or key_start is not None and past is None:
+        return False
     attention, mlp, layers = block.attn, block.mlp, layers_of(block)
     if [type(layer) for layer in layers] != LAYERS:
         return False
@@ -47,6 +51,13 @@ def parameters_of(layers: list[Any]) -> list[Any]:
     return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
 
-def as_one_operation(block: Any, x: mg.Tensor) -> mg.Tensor:
-    """The block's result for x: (B, T, C) -> (B, T, C)."""
-    return F.transformer_block(x, parameters_of(layers_of(block)), block.attn.n_head, block.ln_1.eps)
+def as_one_operation(block: Any, x: mg.Tensor, past: Any = None, key_start: Any = None) -> mg.Tensor:
+    """The block's result for x, (B, T, C) -> (B, T, C), with the arguments of Block.forward."""
+    parameters, n_head, eps = parameters_of(layers_of(block)), block.attn.n_head, block.ln_1.eps
+    if past is None:
+        return F.transformer_block(x, parameters, n_head, eps)
+    B, T, C = x.shape
+    keys, values = past.buffers(B, n_head, C // n_head, x.dtype, x.device)
+    y = decoding.block(x, parameters, keys, values, n_head, past.length, key_start, eps)
+    past.length += T
+    return y

@@ -15,7 +15,20 @@ from kernels.attention import reference
 from kernels.buffers import copy_to_out, has_rows, row_result
 from kernels.contract import follows
 from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, threads_for
-from kernels.simd import WIDTH, Rows, add_rows, dot, exp_to_zero, load, maximum, next_task, prefetch_floats, row_of, store
+from kernels.simd import (
+    WIDTH,
+    Rows,
+    add_rows,
+    dot,
+    exp_to_zero,
+    four_dots,
+    load,
+    maximum,
+    next_task,
+    prefetch_floats,
+    row_of,
+    store,
+)
 from kernels.tile import ROWS as TILE_ROWS
 from kernels.tile import packer, register_tile, unpack
 
@@ -231,24 +244,44 @@ def forward_head(head, t0, t1, problem, room, ahead):
 
 
 @inner
-def _one_query(head, t, problem, scores):
-    """Attention of query t. Reading keys and values takes most of a generation step's time, so it reads them in place."""
-    D, start, end = problem.D, head.start, _visible_end(problem, t + 1)
-    q, y = row_of(head.q, t), row_of(head.y, t)
+def attend(q, keys, values, start, end, D, scale, scores, y):
+    """Attention of one query to the keys start…end − 1, read in place: reading them takes most of a generation step's time.
+
+    q, y: addresses of D floats; keys, values: Rows; scores: address of memory for `end` floats.
+
+    Returns:
+        The largest score (-inf if there are no keys), and the sum of exp(score − the largest).
+    """
+    j = start
+    while j + 4 <= end:
+        products = four_dots(q, row_of(keys, j), keys.step, D)
+        for i in range(4):
+            store(scores, j + i, products[i] * scale)
+        j += 4
+    while j < end:
+        store(scores, j, dot(q, row_of(keys, j), D) * scale)
+        j += 1
     top, total = _MINUS_INFINITY, _F(0.0)
     for j in range(start, end):
-        score = dot(q, row_of(head.k, j), D) * problem.scale
-        store(scores, j, score)
-        top = maximum(top, score)
+        top = maximum(top, load(scores, j))
     shift = _finite(top)
     for j in range(start, end):
         p = exp_to_zero(load(scores, j) - shift)
         store(scores, j, p)
         total += p
     _fill(y, D, _F(0.0))
-    add_rows(scores + 4 * start, row_of(head.v, start), head.v.step, end - start, D, y)
+    add_rows(scores + 4 * start, row_of(values, start), values.step, end - start, D, y)
     if total != _F(0.0):
         _scale(y, D, _F(1.0) / total)
+    return top, total
+
+
+@inner
+def one_query(head, t, problem, scores):
+    """Attention of query t of a head.  scores: address of memory for problem.S floats."""
+    end = _visible_end(problem, t + 1)
+    q, y = row_of(head.q, t), row_of(head.y, t)
+    top, total = attend(q, head.k, head.v, head.start, end, problem.D, problem.scale, scores, y)
     store(head.logsumexp, t, _F(math.log(total)) + top)
 
 
@@ -270,7 +303,7 @@ def _forward(views, starts, logsumexp, numbers, chunk, memory, tasks, threads):
             t1, head = min(T, t0 + chunk), _head(views, i, problem, logsumexp, starts)
             if T <= FEW_QUERIES:
                 for t in range(t0, t1):
-                    _one_query(head, t, problem, room.keys)
+                    one_query(head, t, problem, room.keys)
             else:
                 # The head of this thread's next task, if all threads advance equally.
                 next_head = min(heads - 1, (task + threads) // chunks)
@@ -288,7 +321,8 @@ def _views(*arrays: np.ndarray) -> np.ndarray:
     return np.array([(address(x), *(s // 4 for s in x.strides[:3])) for x in arrays], np.int64)
 
 
-def _starts(key_start, B: int) -> np.ndarray:
+def starts_of(key_start, B: int) -> np.ndarray:
+    """The first key of each text that is not padding, (B,)."""
     return np.zeros(B, np.int64) if key_start is None else np.array(np.broadcast_to(key_start, (B,)), np.int64)
 
 
@@ -313,7 +347,7 @@ def attention_forward(q, k, v, *, scale=None, causal_offset=None, key_start=None
     numbers = tuple(_problem(q, S, causal_offset, scale))
     with kernel_lock:
         memory = scratch(threads * forward_room.py_func(0, S, D).end // 4)
-        _forward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, chunk, memory, address(tasks), threads)
+        _forward(_views(*views), starts_of(key_start, B), address(logsumexp), numbers, chunk, memory, address(tasks), threads)
     return copy_to_out(y, out), logsumexp
 
 
@@ -477,7 +511,7 @@ def attention_backward(
         numbers = tuple(_problem(q, S, causal_offset, scale))
         with kernel_lock:
             memory = scratch(threads * backward_room.py_func(0, S, D).end // 4)
-            _backward(_views(*views), _starts(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
+            _backward(_views(*views), starts_of(key_start, B), address(logsumexp), numbers, memory, address(tasks), threads)
     else:
         for grad in grads:
             grad[...] = 0

@@ -12,7 +12,8 @@ takes them through the whole block:
 A few rows are as many as fit a block of matmul/block.py. The threads pack the four matrices once and share them. The gradients
 of the matrices sum over all texts, so they are four ordinary products at the end.
 
-With fewer texts than threads, some threads would have nothing to do. Then the operations run one after another.
+With fewer texts than threads, some threads would have nothing to do. Then the operations run one after another. So they do for
+a few rows with a cache: packing the matrices would take longer than the products.
 """
 
 import math
@@ -22,6 +23,7 @@ import numpy as np
 from numba import prange
 
 from kernels.attention.cpu import (
+    FEW_QUERIES,
     Head,
     NextHead,
     Problem,
@@ -31,17 +33,19 @@ from kernels.attention.cpu import (
     backward_room,
     forward_head,
     forward_room,
+    one_query,
+    starts_of,
 )
 from kernels.block import reference
 from kernels.block.reference import Operations, Parameters, Saved
-from kernels.buffers import write
+from kernels.buffers import has_rows, write
 from kernels.contract import follows, unchecked
 from kernels.gelu.cpu import FORMS, gelu_tanh_slope
 from kernels.launch import CACHE_GAP, address, inner, kernel, kernel_lock, scratch, share, threads_for
 from kernels.layernorm.cpu import Row, backward_row, forward_row, layernorm_backward, layernorm_forward
 from kernels.matmul.block import ROOM, TALLEST, Epilogue, Operand, Piece, block_product
-from kernels.matmul.cpu import linear_backward, linear_forward, matmul
-from kernels.simd import Rows, load, next_task, store
+from kernels.matmul.cpu import FEW_ROWS, linear_backward, linear_forward, matmul
+from kernels.simd import Rows, load, next_task, row_of, store
 from kernels.tile import COLUMNS, ROWS, packer
 
 MOST_ROWS = 256  # rows of a task, unless a single text is longer
@@ -57,8 +61,11 @@ _OPERATIONS = Operations(
 )
 _pack = packer(COLUMNS)
 
-# The sizes: B texts of T tokens, width C, H heads; `texts` texts are a task; the scale of attention, eps of the norms.
-Sizes = namedtuple("Sizes", "B T C H texts scale eps")
+# The sizes: B texts of T tokens, after `seen` tokens in the cache; width C, H heads; `texts` texts are a task; the scale of
+# attention, eps of the norms.
+Sizes = namedtuple("Sizes", "B T seen C H texts scale eps")
+# The cache: addresses of keys and values (0 for no cache), and the floats from one text, head and token to the next.
+Cache = namedtuple("Cache", "keys values text head token")
 # Addresses of arrays. The names are those of reference.py; d… are gradients.
 Forward = namedtuple("Forward", "x y normal_1 mean_1 rstd_1 qkv attended logsumexp middle normal_2 mean_2 rstd_2 z wide")
 Backward = namedtuple("Backward", "dy dz dmiddle dqkv dx")
@@ -166,7 +173,20 @@ def _head(a, text, h, sizes):
 @inner
 def _problem(sizes):
     """The attention of one text."""
-    return Problem(1, sizes.H, sizes.T, sizes.T, sizes.C // sizes.H, True, 0, sizes.scale)
+    return Problem(1, sizes.H, sizes.T, sizes.seen + sizes.T, sizes.C // sizes.H, True, sizes.seen, sizes.scale)
+
+
+@inner
+def _cached_head(a, cache, text, h, sizes, start):
+    """Head h of a text whose keys and values lie in the cache, to which its new ones are added."""
+    q, k, v = _heads_of(a.qkv, text, h, sizes)
+    D, place = sizes.C // sizes.H, 4 * (text * cache.text + h * cache.head)
+    keys, values = Rows(cache.keys + place, cache.token), Rows(cache.values + place, cache.token)
+    for t in range(sizes.T):
+        _copy(row_of(k, t), D, row_of(keys, sizes.seen + t))
+        _copy(row_of(v, t), D, row_of(values, sizes.seen + t))
+    y, logsumexp = _merged_head(a.attended, text, h, sizes), a.logsumexp + 4 * (text * sizes.H + h) * sizes.T
+    return Head(q, keys, values, y, logsumexp, min(sizes.seen + sizes.T, max(0, start)))
 
 
 @inner
@@ -176,7 +196,7 @@ def _nothing_ahead():
 
 
 @inner
-def _forward_texts(first, last, a, p, weights, sizes, room, ahead):
+def _forward_texts(first, last, a, p, cache, starts, weights, sizes, room, ahead):
     """The texts first…last − 1 through the whole block."""
     T, C = sizes.T, sizes.C
     begin, end = first * T, last * T
@@ -186,8 +206,14 @@ def _forward_texts(first, last, a, p, weights, sizes, room, ahead):
         _product(a.normal_1 + j, weights.qkv, rows, a.qkv + 3 * j, False, Epilogue(p.qkv_bias, 0, 0, 0), room.product)
     for text in range(first, last):
         for h in range(sizes.H):
-            space = forward_room(room.attention, T, C // sizes.H)
-            forward_head(_head(a, text, h, sizes), 0, T, _problem(sizes), space, ahead)
+            cached = cache.keys != 0
+            head = _cached_head(a, cache, text, h, sizes, starts[text]) if cached else _head(a, text, h, sizes)
+            if T <= FEW_QUERIES:
+                for t in range(T):
+                    one_query(head, t, _problem(sizes), room.attention)
+            else:
+                space = forward_room(room.attention, sizes.seen + T, C // sizes.H)
+                forward_head(head, 0, T, _problem(sizes), space, ahead)
     for row in range(begin, end, HEIGHT):
         rows, i, j = min(HEIGHT, end - row), 4 * row, 4 * row * C
         middle, normal, z, wide, y = a.middle + j, a.normal_2 + j, a.z + 4 * j, a.wide + 4 * j, a.y + j
@@ -200,14 +226,16 @@ def _forward_texts(first, last, a, p, weights, sizes, room, ahead):
 
 
 @kernel
-def _forward(arrays, parameters, numbers, packed, memory, room_floats, tasks, threads):
+def _forward(arrays, parameters, past, starts, numbers, packed, memory, room_floats, tasks, threads):
     """The block.
 
-    arrays, parameters, numbers: a Forward, the addresses of Parameters, Sizes; packed: four addresses of memory for the packed
-    matrices; memory: the address of room_floats floats for each thread; tasks: the address of a zeroed counter.
+    arrays, parameters, past, numbers: a Forward, the addresses of Parameters, Cache, Sizes; starts: (B,), each text's first
+    token after the padding, unused without a cache; packed: four addresses of memory for the packed matrices; memory: the
+    address of room_floats floats for each thread; tasks: the address of a zeroed counter.
     """
     a = Forward(*arrays)
     p = Parameters(*parameters)
+    cache = Cache(*past)
     sizes = Sizes(*numbers)
     for thread in prange(threads):
         _pack_shares(p, _weights(packed, sizes, True), True, thread, threads)
@@ -217,7 +245,7 @@ def _forward(arrays, parameters, numbers, packed, memory, room_floats, tasks, th
         task = next_task(tasks)
         while task * sizes.texts < sizes.B:
             first = task * sizes.texts
-            _forward_texts(first, min(sizes.B, first + sizes.texts), a, p, weights, sizes, room, ahead)
+            _forward_texts(first, min(sizes.B, first + sizes.texts), a, p, cache, starts, weights, sizes, room, ahead)
             task = next_task(tasks)
 
 
@@ -282,10 +310,10 @@ def _backward(arrays, gradients, parameters, numbers, packed, memory, room_float
             task = next_task(tasks)
 
 
-def _sizes(x: np.ndarray, n_head: int, eps: float, threads: int) -> Sizes:
+def _sizes(x: np.ndarray, seen: int, n_head: int, eps: float, threads: int) -> Sizes:
     B, T, C = x.shape
     texts = max(1, min(MOST_ROWS // T, B // (2 * threads)))
-    return Sizes(B, T, C, n_head, texts, np.float32(1 / math.sqrt(C // n_head)), np.float32(eps))
+    return Sizes(B, T, seen, C, n_head, texts, np.float32(1 / math.sqrt(C // n_head)), np.float32(eps))
 
 
 def _scratch(C: int, room_floats: int, threads: int) -> tuple[tuple[int, ...], int]:
@@ -296,24 +324,46 @@ def _scratch(C: int, room_floats: int, threads: int) -> tuple[tuple[int, ...], i
     return (start, second, third, fourth), rooms
 
 
+def _threads_for(x: np.ndarray) -> int:
+    return threads_for(12 * x.shape[-1] * x.size // 16)
+
+
 @follows(reference.block_forward)
 def block_forward(x, parameters, *, n_head, eps=1e-5):
     """See kernels/block/reference.py."""
-    B, T, C = x.shape
-    threads = threads_for(12 * C * x.size // 16)
-    if B < threads or not x.size:
+    if len(x) < _threads_for(x) or not x.size:
         return unchecked(reference.block_forward)(x, parameters, n_head=n_head, eps=eps, operations=_OPERATIONS)
+    return _run(x, parameters, n_head, eps, _NO_CACHE, np.empty(0, np.int64), 0)
+
+
+@follows(reference.block_with_cache)
+def block_with_cache(x, parameters, keys, values, *, n_head, seen, key_start=None, eps=1e-5):
+    """See kernels/block/reference.py."""
+    (B, T, _), in_place = x.shape, has_rows(keys) and has_rows(values) and keys.strides == values.strides
+    if B < _threads_for(x) or B * T <= FEW_ROWS or not x.size or not in_place:
+        settings: dict = dict(n_head=n_head, seen=seen, key_start=key_start, eps=eps, operations=_OPERATIONS)
+        return unchecked(reference.block_with_cache)(x, parameters, keys, values, **settings)
+    cache = Cache(address(keys), address(values), *(step // 4 for step in keys.strides[:3]))
+    return _run(x, parameters, n_head, eps, cache, starts_of(key_start, B), seen)[0]
+
+
+_NO_CACHE = Cache(0, 0, 0, 0, 0)
+
+
+def _run(x, parameters, n_head, eps, cache, starts, seen) -> tuple[np.ndarray, Saved]:
+    B, T, C = x.shape
+    threads = _threads_for(x)
     x, parameters = np.ascontiguousarray(x, np.float32), [np.ascontiguousarray(p, np.float32) for p in parameters]
     narrow, wide, row = (B, T, C), (B, T, 4 * C), (B, T)
     shapes = narrow, row, row, (B, T, 3 * C), narrow, (B, n_head, T), narrow, narrow, row, row, wide, wide
     y, saved = np.empty(narrow, np.float32), Saved(*(np.empty(shape, np.float32) for shape in shapes))
     tasks = np.zeros(1, np.int64)
-    sizes = _sizes(x, n_head, eps, threads)
-    room_floats = ROOM + forward_room.py_func(0, T, C // n_head).end // 4
+    sizes = _sizes(x, seen, n_head, eps, threads)
+    room_floats = ROOM + forward_room.py_func(0, seen + T, C // n_head).end // 4
     arrays, weights = tuple(map(address, (x, y, *saved))), tuple(map(address, parameters))
     with kernel_lock:
         packed, memory = _scratch(C, room_floats, threads)
-        _forward(arrays, weights, tuple(sizes), packed, memory, room_floats, address(tasks), threads)
+        _forward(arrays, weights, tuple(cache), starts, tuple(sizes), packed, memory, room_floats, address(tasks), threads)
     return y, saved
 
 
@@ -321,7 +371,7 @@ def block_forward(x, parameters, *, n_head, eps=1e-5):
 def block_backward(dy, x, parameters, saved, *, n_head, out=(None,) * 12, accumulate=False):
     """See kernels/block/reference.py."""
     B, T, C = x.shape
-    threads = threads_for(12 * C * x.size // 16)
+    threads = _threads_for(x)
     if B < threads or not x.size:
         settings: dict = dict(n_head=n_head, out=out, accumulate=accumulate, operations=_OPERATIONS)
         return unchecked(reference.block_backward)(dy, x, parameters, saved, **settings)
@@ -329,7 +379,7 @@ def block_backward(dy, x, parameters, saved, *, n_head, out=(None,) * 12, accumu
     s = Saved(*(np.ascontiguousarray(a, np.float32) for a in saved))
     dx, dmiddle, dqkv, dz = (np.empty((B, T, n * C), np.float32) for n in (1, 1, 3, 4))
     tasks = np.zeros(1, np.int64)
-    sizes = _sizes(x, n_head, 0.0, threads)
+    sizes = _sizes(x, 0, n_head, 0.0, threads)
     room_floats = ROOM + 5 * HEIGHT * C + sizes.texts * T * C + backward_room.py_func(0, T, C // n_head).end // 4
     sums = np.zeros((-(-B // sizes.texts), 13 * C + CACHE_GAP), np.float32)
     arrays, weights = (address(x), 0, *map(address, s)), tuple(map(address, parameters))

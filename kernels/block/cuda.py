@@ -14,3 +14,4 @@ _OPERATIONS = reference.Operations(
 
 block_forward = follows(reference.block_forward)(partial(unchecked(reference.block_forward), operations=_OPERATIONS))
 block_backward = follows(reference.block_backward)(partial(unchecked(reference.block_backward), operations=_OPERATIONS))
+block_with_cache = follows(reference.block_with_cache)(partial(unchecked(reference.block_with_cache), operations=_OPERATIONS))

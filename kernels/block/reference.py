@@ -4,12 +4,13 @@
     y      = middle + narrow(gelu(widen(norm_2(middle))))
 
 It equals the operations one after another, as chapter 5 writes them. Being one operation lets the fast kernel keep a few texts
-in a core's caches from the first norm to the last sum.
+in a core's caches from the first norm to the last sum. In text generation, block_with_cache takes the newest tokens alone.
 
 Source: the pre-norm block of GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", §2.3).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +95,21 @@ def split_heads(qkv: np.ndarray, n_head: int) -> tuple[np.ndarray, ...]:
     return tuple(parts[:, :, i].swapaxes(1, 2) for i in range(3))
 
 
+def _check_cache(arguments: Arguments) -> None:
+    _check_heads(arguments)
+    (_, T, C), (_, H, S, D), seen = arguments["x"].shape, arguments["keys"].shape, arguments["seen"]
+    if arguments["n_head"] != H or H * D != C:
+        raise ValueError(
+            f"block_with_cache: expected a cache of {arguments['n_head']} heads of width {C} / {arguments['n_head']}, "
+            f"got {H} of width {D}; make it for this model"
+        )
+    if isinstance(seen, bool) or not isinstance(seen, (int, np.integer)) or not 0 <= seen <= S - T:
+        raise ValueError(
+            f"block_with_cache: expected seen from 0 to {S - T}, the cache's {S} tokens less the {T} new ones, got {seen!r}; "
+            "make a longer cache"
+        )
+
+
 @contract(f"x: (B, T, C); parameters: {_PARAMETERS}", writes=(), also=_check_heads)
 def block_forward(
     x: np.ndarray, parameters: tuple, *, n_head: int, eps: float = 1e-5, operations: Operations = Operations()
@@ -110,11 +126,56 @@ def block_forward(
     Returns:
         y: (B, T, C), and the arrays that the backward pass needs.
     """
-    p = Parameters(*parameters)
+    attend = partial(operations.attention_forward, causal_offset=0)
+    return _block(x, Parameters(*parameters), n_head, eps, attend, operations)
+
+
+@contract(
+    f"x: (B, T, C); parameters: {_PARAMETERS}; keys, values: (B, H, S, D); key_start?: (B,) integers",
+    writes=("keys", "values"),
+    also=_check_cache,
+)
+def block_with_cache(
+    x: np.ndarray,
+    parameters: tuple,
+    keys: np.ndarray,
+    values: np.ndarray,
+    *,
+    n_head: int,
+    seen: int,
+    key_start: np.ndarray | None = None,
+    eps: float = 1e-5,
+    operations: Operations = Operations(),
+) -> np.ndarray:
+    """The block for the newest T tokens of each text, beside a cache of the keys and values of the tokens before them.
+
+    Args:
+        x: the residual stream of the new tokens, (B, T, C).
+        keys, values: the cache, (B, H, S, D) each, with room for S tokens; those of the new tokens are written to it.
+        seen: tokens in the cache so far; the new ones are seen … seen + T − 1.
+        key_start: each text's first token after padding on the left; no query sees the padding.
+        parameters, n_head, eps, operations: as in block_forward.
+
+    Returns:
+        y: (B, T, C).
+    """
+    end = seen + x.shape[1]
+
+    def attend(q, k, v):
+        keys[:, :, seen:end], values[:, :, seen:end] = k, v
+        return operations.attention_forward(q, keys[:, :, :end], values[:, :, :end], causal_offset=seen, key_start=key_start)
+
+    return _block(x, Parameters(*parameters), n_head, eps, attend, operations)[0]
+
+
+def _block(
+    x: np.ndarray, p: Parameters, n_head: int, eps: float, attend: Callable[..., Any], operations: Operations
+) -> tuple[np.ndarray, Saved]:
+    """The block with any attention.  attend: q, k, v of (B, H, T, D) each -> (B, H, T, D) and logsumexp (B, H, T)."""
     B, T, C = x.shape
     normal_1, mean_1, rstd_1 = operations.layernorm_forward(x, p.norm_1_weight, p.norm_1_bias, eps=eps)
     qkv, _ = operations.linear_forward(normal_1, p.qkv_weight, p.qkv_bias)  # (B, T, 3C)
-    y, logsumexp = operations.attention_forward(*split_heads(qkv, n_head), causal_offset=0)  # (B, H, T, D), (B, H, T)
+    y, logsumexp = attend(*split_heads(qkv, n_head))  # (B, H, T, D), (B, H, T)
     attended = y.swapaxes(1, 2).reshape(B, T, C)
     middle = x + operations.linear_forward(attended, p.merge_weight, p.merge_bias)[0]  # (B, T, C)
     normal_2, mean_2, rstd_2 = operations.layernorm_forward(middle, p.norm_2_weight, p.norm_2_bias, eps=eps)

@@ -16,10 +16,11 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
+from kernels.attention.cpu import attend
 from kernels.decode import reference
 from kernels.gelu.cpu import gelu_tanh
 from kernels.launch import address, as_flat, inner, kernel, threads_for
-from kernels.simd import add_rows, dot, dot_products, exp, four_dots, instruction, load, maximum, next_task, prefetch, store
+from kernels.simd import Rows, dot, dot_products, exp, four_dots, instruction, load, next_task, prefetch, store
 
 
 def naive_rows(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -122,33 +123,6 @@ def _rotate(x, cos, sin, D):
 
 
 @inner
-def _attend(q, k, v, S, D, scale, weights, y):
-    """Attention of one head.  q, y: (D,); k, v: (S, D); weights: memory for S numbers."""
-    s = 0
-    while s + 4 <= S:
-        dots = four_dots(q, k + 4 * s * D, D, D)
-        for i in range(4):
-            store(weights, s + i, dots[i] * scale)
-        s += 4
-    while s < S:
-        store(weights, s, dot(q, k + 4 * s * D, D) * scale)
-        s += 1
-    top = load(weights, 0)
-    for s in range(S):
-        top = maximum(top, load(weights, s))
-    total = _F(0.0)
-    for s in range(S):
-        e = exp(load(weights, s) - top)
-        store(weights, s, e)
-        total += e
-    for d in range(D):
-        store(y, d, _F(0.0))
-    add_rows(weights, v, D, S, D, y)
-    for d in range(D):
-        store(y, d, load(y, d) / total)
-
-
-@inner
 def _group(g, text, sizes):
     """Rotate and cache the new keys and values of group g, then compute its heads.  text: an Attention."""
     C, H, G, _, _, context = sizes
@@ -165,7 +139,9 @@ def _group(g, text, sizes):
         q = text.qkv + 4 * h * D
         if text.cos != 0:
             _rotate(q, text.cos, text.sin, D)
-        _attend(q, keys, values, text.length + 1, D, scale, text.scores + 4 * h * context, text.y + 4 * h * D)
+        attend(
+            q, Rows(keys, D), Rows(values, D), 0, text.length + 1, D, scale, text.scores + 4 * h * context, text.y + 4 * h * D
+        )
 
 
 @inner

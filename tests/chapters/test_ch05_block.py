@@ -5,6 +5,9 @@ import minigrad as mg
 import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch05_block import MLP, Block, Settings, gradient_lengths, main, stack_of
+from chapters.ch06_gpt import LayerCache
+from chapters.support.one_operation import layers_of, parameters_of
+from minigrad import decoding
 
 
 def randomised(module, seed=0):
@@ -42,7 +45,7 @@ def results(block, x, one_operation, monkeypatch):
             fused = F.transformer_block
             patch.setattr(F, "transformer_block", lambda *args: calls.append(1) or fused(*args))
         else:
-            patch.setattr("chapters.ch05_block.is_one_operation", lambda block, x: False)
+            patch.setattr("chapters.ch05_block.is_one_operation", lambda *_: False)
         x = x.detach().requires_grad_(True)
         y = block(x)
         (y * normal(*y.shape, seed=2)).sum().backward()
@@ -62,6 +65,47 @@ def test_one_operation_equals_the_operations_one_after_another(B, T, C, H, monke
     assert fused
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max(initial=0))
+
+
+@pytest.mark.parametrize("B, pieces", [(1, (5, 1, 1)), (3, (2, 4)), (40, (6, 1, 1, 3)), (0, (2, 1)), (70, (1, 1, 40))])
+@pytest.mark.parametrize("padded", [False, True])
+def test_with_a_cache_too(B, pieces, padded, monkeypatch):
+    block, x, start = randomised(Block(12, 3)), normal(B, sum(pieces), 12), None
+    if padded:
+        start = mg.from_numpy(np.random.default_rng(B).integers(0, pieces[0], B))
+
+    def pieces_of_text():
+        cache, first = LayerCache(sum(pieces) + 2), 0
+        with mg.no_grad():
+            for T in pieces:
+                yield block(x[:, first : first + T], cache, start).numpy()
+                first += T
+        yield from (cache.k.numpy(), cache.v.numpy())
+        assert cache.length == first
+
+    calls: list[int] = []
+    fused = decoding.block
+    monkeypatch.setattr(decoding, "block", lambda *args: calls.append(1) or fused(*args))
+    ours = list(pieces_of_text())
+    monkeypatch.setattr("chapters.ch05_block.is_one_operation", lambda *_: False)
+    expected = list(pieces_of_text())
+    assert len(calls) == len(pieces)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max(initial=0))
+
+
+def test_a_cache_holds_no_graph():
+    block, x = randomised(Block(8, 2)), normal(2, 3, 8)
+    y = block(x, LayerCache(4))  # operation by operation, with a graph
+    assert y.requires_grad
+    keys, values = (mg.zeros(2, 2, 4, 4) for _ in "kv")
+    parameters = parameters_of(layers_of(block))
+    with pytest.raises(RuntimeError, match="expected a call under no_grad"):
+        decoding.block(x, parameters, keys, values, 2, 0)
+    with mg.no_grad(), pytest.raises(ValueError, match="expected seen from 0 to 1, .* got 2"):
+        decoding.block(x, parameters, keys, values, 2, 2)
+    with mg.no_grad(), pytest.raises(ValueError, match="expected a cache of 2 heads of width 8 / 2, got 2 of width 3"):
+        decoding.block(x, parameters, mg.zeros(2, 2, 4, 3), mg.zeros(2, 2, 4, 3), 2, 0)
 
 
 def frozen(block):
