@@ -45,6 +45,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.np.ufunc import parallel
 
+from kernels.caches import second_level_cache
+
 _settings: Any = numba.config
 DISABLED = bool(_settings.DISABLE_JIT)
 if DISABLED:
@@ -140,7 +142,7 @@ def _digest(*values: Any) -> bytes:
 
 
 class _CacheFiles(IndexDataCacheFile):
-    """A file for each signature, processor and vector width: a checksum, a digest of the sources, and the machine code.
+    """A file for each signature, processor, vector width and cache: a checksum, a digest of the sources, and the machine code.
 
     This replaces Numba's files, which have no checksums. Numba keeps an index for each function, in which two processes that
     compile different signatures at once may swap their machine code.
@@ -148,7 +150,7 @@ class _CacheFiles(IndexDataCacheFile):
 
     def _path(self, key):
         signature, processor, *_ = key  # processor: its name and all features
-        wanted = _digest(signature, processor, os.environ.get("MINIGRAD_VECTOR_WIDTH", ""))
+        wanted = _digest(signature, processor, os.environ.get("MINIGRAD_VECTOR_WIDTH", ""), second_level_cache())
         return Path(self._data_path(self._data_name(int.from_bytes(wanted[:8], "big"))))
 
     def _sources(self, key):

@@ -12,6 +12,7 @@ from collections import namedtuple
 
 from numba import types
 
+from kernels.caches import second_level_cache
 from kernels.gelu.cpu import gelu, gelu_tanh
 from kernels.launch import inner
 from kernels.simd import WIDTH, load, prefetch_for_writing, store
@@ -20,7 +21,27 @@ from kernels.tile import COLUMNS, ROWS, VECTORS, add_row, copy_row, packer, pack
 _F = types.float32
 
 DEPTH = 512  # most columns of A in one step
-TALLEST = 96  # most rows of A in one block
+
+
+def tallest(cache: int) -> int:
+    """Most rows of A in one block, for a second-level cache of `cache` bytes.
+
+    A packed block of A must stay in that cache while all panels of B pass by. Low et al. give it the whole cache but for a
+    panel of B and a strip of C. Here it gets what a panel of B leaves of one half, because two threads of a core share the
+    cache, and data on their way to memory pass through it. The block has at most 96 rows: 192 were 1 % slower (Zen 4), since
+    fewer blocks are harder to share out. It has at least a tile of each width, 24 rows.
+
+    The first-level cache sets no bound here: as long as the second level delivers panels of B in time, a smaller DEPTH only
+    means more passes over C (256 was 3 % slower with a panel of 98 kB on Zen 4, and no faster with 32 kB on Zen 3).
+
+    Source: Low, Igual, Smith, Quintana-Ortí 2016, Analytical Modeling Is Enough for High-Performance BLIS
+    (doi:10.1145/2925987), §4.
+    """
+    room = cache // 2 - 4 * DEPTH * COLUMNS  # bytes
+    return min(96, max(24, room // (4 * DEPTH) // 24 * 24))
+
+
+TALLEST = tallest(second_level_cache())
 FEW_PANELS = 16  # most panels of B for which A is read in place
 ROOM = TALLEST * DEPTH + WIDTH + ROWS * COLUMNS + WIDTH  # floats of scratch memory for block_product: packed A, an edge tile
 

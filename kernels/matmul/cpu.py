@@ -33,7 +33,7 @@ def naive_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 #
 # 1. Register tile (kernels/tile.py): 8 rows by 3 vectors of C stay in registers while k runs (6 by 2 with AVX2).
 # 2. Blocks: K is cut into steps of at most 512 and the rows into blocks of at most 96. A packed piece of A, 197 kB, then stays
-#    in a core's second-level cache while all panels of B pass by.
+#    in a core's second-level cache while all panels of B pass by. If that cache is small, the blocks are lower (block.py).
 # 3. Packing: operands are copied, a piece at a time, into the tile's order. The four transpose forms differ only here. Where
 #    possible, packing is skipped or mixed with the multiply-adds (block.py).
 # 4. Threads: they pack B together, once. Then each draws blocks of rows of C until none is left.

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
-from kernels import launch, simd
+from kernels import caches, launch, simd
 from kernels.bench import climb
 from kernels.bench.__main__ import OPERATIONS
 from kernels.launch import inner
+from kernels.matmul.block import DEPTH, tallest
 from kernels.matmul.cpu import matmul
+from kernels.tile import COLUMNS, ROWS
 
 ROOT = Path(__file__).parents[2]
 GELU = "import numpy as np; from kernels.gelu.cpu import gelu_forward; print(gelu_forward(np.ones(3, np.float32)))"
@@ -86,6 +88,48 @@ for g, w in zip(fast.attention_backward(d, q, k, v, y, lse, causal_offset=0),
 """
     result = python(code, MINIGRAD_VECTOR_WIDTH=width, NUMBA_CACHE_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
+
+
+def test_blocks_fit_the_second_level_cache(tmp_path):
+    """A smaller cache, of another processor, gives lower blocks and kernels of their own in the disk cache."""
+    panel = 4 * DEPTH * COLUMNS  # bytes
+    for size in (256 << 10, 512 << 10, 1 << 20):
+        assert 24 <= tallest(size) <= 96 and tallest(size) % ROWS == 0
+        assert tallest(size) == 24 or 4 * DEPTH * tallest(size) + panel <= size // 2
+    assert tallest(1) == 24 and tallest(1 << 30) == 96
+    code = """
+import numpy as np
+from kernels.matmul import block, cpu, reference
+a, b = np.random.default_rng(0).standard_normal((2, 130, 600), np.float32)
+assert np.abs(cpu.matmul(a, b, transpose_b=True) - reference.matmul(a, b, transpose_b=True)).max() < 1e-3
+print(block.TALLEST)
+"""
+    first, *others = (
+        python(code, NUMBA_CACHE_DIR=str(tmp_path), MINIGRAD_L2_CACHE=size) for size in ("128K", "4M", "131072", str(4 << 20))
+    )
+    assert [result.stdout for result in (first, *others)] == ["24\n", "96\n"] * 2, first.stderr
+    assert ["compiling" in result.stderr for result in (first, *others)] == [True, True, False, False]
+
+
+def test_the_size_of_the_cache(tmp_path, monkeypatch):
+    for index, (level, size) in enumerate([("1", "32K"), ("2", "1280K"), ("3", "8192K")]):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        (folder / "level").write_text(level + "\n")
+        (folder / "size").write_text(size + "\n")
+    assert caches._linux(tmp_path) == 1280 << 10
+    (tmp_path / "index1" / "size").write_text("unknown\n")
+    assert caches._linux(tmp_path) == caches._linux(tmp_path / "nothing") == 0
+    monkeypatch.setattr(caches, "_SYSTEM", tmp_path)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("MINIGRAD_L2_CACHE", raising=False)
+    assert caches.second_level_cache.__wrapped__() == caches.DEFAULT
+    monkeypatch.setenv("MINIGRAD_L2_CACHE", "2M")
+    assert caches.second_level_cache.__wrapped__() == 2 << 20
+    for wrong in ("-1", "much", "0", "2G"):
+        monkeypatch.setenv("MINIGRAD_L2_CACHE", wrong)
+        with pytest.raises(ValueError, match=f"MINIGRAD_L2_CACHE: expected a size such as 512K or 2M, got '{wrong}'"):
+            caches.second_level_cache.__wrapped__()
 
 
 @inner
