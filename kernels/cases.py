@@ -166,12 +166,14 @@ def _attentions(draw: Draw, small: bool) -> Iterator[Case]:
 
 def _blocks(draw: Draw, small: bool) -> Iterator[Case]:
     normal, about = draw.normal, draw.about
-    shapes = [(1, 1, 1, 2), (3, about(5), 3, 4), (2, about(33), 2, 9)]
+    shapes = [(5, 1, 3, 4), (3, about(5), 3, 4), (2, about(33), 2, 9)]  # wide enough that no norm magnifies rounding
     if not small:
         shapes += [(5, about(130), 4, 24), (17, 40, 1, 8), (2, 300, 2, 8)]
     for B, T, H, D in shapes:
         C = H * D
-        matrices = [(normal(O, I) * 0.3, normal(O)) for O, I in ((3 * C, C), (C, C), (4 * C, C), (C, 4 * C))]
+        matrices = [
+            (normal(O, I) / np.float32(math.sqrt(I)), normal(O)) for O, I in ((3 * C, C), (C, C), (4 * C, C), (C, 4 * C))
+        ]
         norms = [(normal(C) + 1, normal(C)) for _ in range(2)]
         parameters = (*norms[0], *matrices[0], *matrices[1], *norms[1], *matrices[2], *matrices[3])
         x, dy = normal(B, T, C), normal(B, T, C)
