@@ -25,7 +25,8 @@ COSTS = {
         assistant=1750,
         reward=2170,
         rlhf=1450,
-        constitution=5170,
+        critic=3000,
+        constitution=2200,
         side_by_side=330,
     ),
     "quick": dict(
@@ -39,7 +40,8 @@ COSTS = {
         assistant=960,
         reward=490,
         rlhf=510,
-        constitution=2430,
+        critic=1450,
+        constitution=1150,
         side_by_side=145,
     ),
 }

@@ -40,7 +40,8 @@ STAGES = {
 # comes first. All other stages run alone, after the stages above them in STAGES.
 NEEDS: dict[str, tuple[str, ...]] = {
     "assistant": (),
-    "constitution": ("assistant",),
+    "critic": (),
+    "constitution": ("assistant", "critic"),
     "reward": ("assistant",),
     "rlhf": ("reward",),
     "sample": (),

@@ -108,10 +108,16 @@ def run_ppo(job: Job) -> dict[str, Any]:
     return assessment
 
 
+def train_critic(job: Job) -> dict[str, Any]:
+    """Teach a copy of the base model to judge and revise responses by a written principle: the constitution's critic."""
+    base, out = job.out / "pretrain", job.run("constitution").folder
+    return stage.Setup(base, base, out, job.second_plan.constitution, job.world, job.seed).critic()
+
+
 def apply_constitution(job: Job) -> dict[str, Any]:
-    """Tune the assistant by written principles: a critic revises its drafts, and the critic's preferences train it further."""
-    out = job.run("constitution").folder
-    return stage.constitution_stage(job.out / "assistant", out, job.second_plan.constitution, job.seed)
+    """Tune the assistant by written principles: the critic revises its drafts, then its preferences train it."""
+    out, plan = job.run("constitution").folder, job.second_plan.constitution
+    return stage.constitution_stage(job.out / "assistant", out, plan, job.seed, untrained_critic=job.out / "pretrain")
 
 
 # ── all models side by side ──────────────────────────────────────────────────────────────────────────────────────────
@@ -184,6 +190,7 @@ STAGES = {
     "assistant": make_assistant,
     "reward": learn_reward,
     "rlhf": run_ppo,
+    "critic": train_critic,
     "constitution": apply_constitution,
     "side_by_side": side_by_side,
 }

@@ -89,7 +89,7 @@ def test_a_finished_stage_is_skipped_and_a_missing_stage_runs_again(job, capsys)
     (job / "evaluate" / "result.json").unlink()
     run_job(job)
     output = capsys.readouterr().out
-    assert "[6/12] sft: already done" in output and "[7/12] evaluate: Ask the base model" in output
+    assert "[6/13] sft: already done" in output and "[7/13] evaluate: Ask the base model" in output
     assert (job / "sft" / "model.safetensors").stat().st_mtime_ns == trained
     assert (job / "report.html").read_bytes() == page
 
@@ -125,7 +125,7 @@ def test_a_job_interrupted_in_training_continues(job, tmp_path, monkeypatch):
 def test_parallel_stages_give_the_same_page_and_report_an_error(job, tmp_path, capfd):
     assert (run_job(tmp_path / "job", processes=2) / "report.html").read_bytes() == (job / "report.html").read_bytes()
     output = capfd.readouterr().out
-    assert "2 stages run at the same time" in output and "[8/12] assistant: Tune the base model" in output
+    assert "2 stages run at the same time" in output and "[8/13] assistant: Tune the base model" in output
     assert {json.loads(line)["stage"] for line in (tmp_path / "job" / "timing.jsonl").open()} == {*main_job.STAGES}
 
     for name in ("classify", "rlhf"):

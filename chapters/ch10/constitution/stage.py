@@ -102,8 +102,8 @@ PLANS = {
     "main": replace(FULL, cases=40),  # the full training; its reading is measured on less
     "quick": replace(  # after 200 steps a critic writes nonsense, and the assistant learns it
         FULL,
-        lessons=4200,
-        critic=replace(FULL.critic, steps=800),
+        lessons=5600,
+        critic=replace(FULL.critic, steps=1000, lr=3e-3, min_lr=1.5e-4),
         cases=20,
         drafts=100,
         supervised=replace(FULL.supervised, steps=60, lr=1.5e-3, muon_lr=7.5e-3, min_lr=7.5e-5),
@@ -120,22 +120,36 @@ class Setup:
     """The inputs of every phase."""
 
     assistant: Path  # folder of the SFT model
+    untrained_critic: Path  # folder of the model that becomes the critic
     out: Path
     plan: Plan
     world: World
     seed: int
 
-    def result(self, folder: Path, settings: dict, compute: Callable[["Setup", Run], dict]) -> dict:
+    def critic(self) -> dict:
+        """Step 0: the result of train_and_measure_critic, which depends on no constitution and not on the assistant."""
+        settings = {"lessons": self.plan.lessons, "critic": asdict(self.plan.critic), "cases": self.plan.cases}
+        return self.result(self.out / "critic", settings, train_and_measure_critic, self.untrained_critic)
+
+    def by_constitution(self, name: str, principles: Texts) -> dict:
+        """Steps 1 to 6: the result of train_and_measure, in a folder of this name."""
+        settings, compute = (
+            {"principles": principles, "plan": asdict(self.plan)},
+            partial(train_and_measure, principles=principles),
+        )
+        return self.result(self.out / name, settings, compute, self.assistant, self.untrained_critic)
+
+    def result(self, folder: Path, settings: dict, compute: Callable[["Setup", Run], dict], *models: Path) -> dict:
         """A folder's result.json: read if the same settings wrote it, else computed by compute(self, run) and written.
 
-        The settings include a checksum of the assistant's weights, so another model in its folder counts as a change. A
+        The settings include checksums of the models' weights, so another model in such a folder counts as a change. A
         stopped computation continues from the checkpoints below the folder if the same settings wrote them; checkpoints of
         other settings are moved aside.
         """
         run = Run(folder)
         path, begun = run / "result.json", run / "settings.json"
-        weights = zlib.crc32(model_file(self.assistant).read_bytes())
-        settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "assistant": weights}))
+        weights = [zlib.crc32(model_file(model).read_bytes()) for model in models]
+        settings = json.loads(json.dumps(settings | {"world": self.world.seed, "seed": self.seed, "weights": weights}))
         if path.exists():
             result = read_object(path)
             if result.get("settings") == settings:
@@ -156,7 +170,7 @@ def train_and_measure_critic(setup: Setup, run: Run) -> dict:
 
     Returns {"reading": {kind of held-out principle: result of measure_reading}, "writing": result of measure_critic}.
     """
-    (model, tokenizer), world, n = load_model(setup.assistant), setup.world, setup.plan.cases
+    (model, tokenizer), world, n = load_model(setup.untrained_critic), setup.world, setup.plan.cases
     train_critic(model, tokenizer, world, setup.plan.lessons, replace(setup.plan.critic, seed=setup.seed, resume=True), run)
     reading = {}
     for name, kind in HELD_OUT_KINDS.items():
@@ -278,7 +292,13 @@ def quality_shares(answers: Sequence[dict], constitutions: Iterable[Texts], phas
 
 
 def constitution_stage(
-    assistant: Path, out: Path, plan: Plan, seed: int = 0, constitution: Path | None = None, world: int | None = None
+    assistant: Path,
+    out: Path,
+    plan: Plan,
+    seed: int = 0,
+    constitution: Path | None = None,
+    world: int | None = None,
+    untrained_critic: Path | None = None,
 ) -> dict:
     """Run all steps by the default constitution, and by a second constitution if its file is given.
 
@@ -286,6 +306,7 @@ def constitution_stage(
 
     Args:
         assistant: folder of the SFT model.
+        untrained_critic: folder of the model that becomes the critic; the assistant if None.
         out: folder for the critic, for each constitution (supervised, reward, rl), the figures, page.html, and the
             last constitution's model.
         world: seed of the world that the assistant has learned; `seed` if None.
@@ -298,13 +319,10 @@ def constitution_stage(
         constitutions[folder_name(constitution)] = read_constitution(constitution)
     for line in (line for lines in constitutions.values() for line in lines if parse_principle(line) is None):
         print(f"{line!r} has a form that no lesson uses; the critic may misread it")
-    setup = Setup(Path(assistant), out, plan, World(seed if world is None else world), seed)
-    settings: dict[str, Any] = {"lessons": plan.lessons, "critic": asdict(plan.critic), "cases": plan.cases}
-    critic = setup.result(out / "critic", settings, train_and_measure_critic)
-    results = {}
-    for name, lines in constitutions.items():
-        settings = {"principles": lines, "plan": asdict(plan)}
-        results[name] = setup.result(out / name, settings, partial(train_and_measure, principles=lines))
+    assistant, world = Path(assistant), seed if world is None else world
+    setup = Setup(assistant, Path(untrained_critic or assistant), out, plan, World(world), seed)
+    critic = setup.critic()
+    results = {name: setup.by_constitution(name, lines) for name, lines in constitutions.items()}
     save_model(Run(out), *load_model(out / list(constitutions)[-1] / "rl"), "instruction")
     principles = list(constitutions.values())
     qualities = {"before": quality_shares(results["default"]["answers"], principles, "SFT")}
@@ -337,6 +355,7 @@ class Settings(OnDevice):
     """Tune an assistant by a constitution: the default, and yours beside it if you name its file."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model (from ch10/demonstrations)
+    untrained_critic: Path | None = None  # run folder of the model that becomes the critic; None: sft
     constitution: Path | None = None  # your own text file, one principle a line
     run: Path = Path("runs/constitution")  # output folder
     plan: Plan = field(default_factory=Plan)
@@ -346,7 +365,8 @@ class Settings(OnDevice):
 
 
 def main(settings: Settings) -> None:
-    result = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, settings.constitution, settings.world)
+    inputs = settings.constitution, settings.world, settings.untrained_critic
+    result = constitution_stage(settings.sft, settings.run, settings.plan, settings.seed, *inputs)
     for name, reading in result["reading"].items():
         low, high = reading["interval"]
         print(

@@ -44,7 +44,7 @@ from chapters.ch10.reward import Ranking
 from chapters.ch10.rlhf import PPOConfig
 from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run
-from chapters.world import Instruction
+from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.judge import Judge
 from chapters.world.requests import REQUESTS, mixed_tasks, requests
@@ -411,6 +411,20 @@ def test_the_stage_runs_by_two_constitutions_and_leaves_a_page(tmp_path, world, 
     save_model(Run(tmp_path / "sft"), make_gpt(1), assistant_tokenizer)
     assert run_stage(tmp_path / "sft", tmp_path / "out", tiny_plan, 0, mine) != result  # another assistant
     assert (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_the_critic_may_learn_from_another_model(tmp_path, make_gpt, assistant_tokenizer, tiny_plan):
+    """The main job's critic learns from the base model, beside the assistant, before the constitution's stage."""
+    base, sft, out = (tmp_path / name for name in ("base", "sft", "out"))
+    for folder, seed in ((base, 0), (sft, 1)):
+        save_model(Run(folder), make_gpt(seed), assistant_tokenizer)
+    critic = stage.Setup(base, base, out, tiny_plan, World(0), 0).critic()
+    written = (out / "critic" / "model.safetensors").read_bytes()
+    result = stage.constitution_stage(sft, out, tiny_plan, untrained_critic=base)
+    assert result["reading"] == critic["reading"]
+    assert (out / "critic" / "model.safetensors").read_bytes() == written
+    stage.constitution_stage(sft, out, tiny_plan)  # the critic learns from the assistant
+    assert (out / "critic" / "model.safetensors").read_bytes() != written
 
 
 def test_a_stopped_stage_continues_unless_a_principle_changed(tmp_path, monkeypatch, make_gpt, assistant_tokenizer, tiny_plan):

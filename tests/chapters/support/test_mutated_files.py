@@ -182,8 +182,9 @@ def result_in(folder):
 def constitution_result(folder):
     if not (folder / "model.safetensors").exists():
         model_in(folder)
-    setup = Setup(folder, folder, PLANS["quick"], World(0), seed=0)
-    return setup.result(folder / "critic", {"lessons": 1000}, lambda setup, run: {"reading": {"one": [0.81, 0.75]}, "n": 20})
+    setup = Setup(folder, folder, folder, PLANS["quick"], World(0), seed=0)
+    reading = {"reading": {"one": [0.81, 0.75]}, "n": 20}
+    return setup.result(folder / "critic", {"lessons": 1000}, lambda setup, run: reading, folder)
 
 
 def constitution_in(folder):
