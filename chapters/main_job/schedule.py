@@ -36,17 +36,17 @@ STAGES = {
     "evaluate": first_bend.evaluate,
     **second_bend.STAGES,
 }
-# The stages that share the processor, each with the stages that it needs. They start in this order, so the longest chain
-# comes first. All other stages run alone, after the stages above them in STAGES.
+# The stages that share the processor, each with the stages that it needs. They start in this order: long chains early, short
+# stages last, so that both processes end together. All other stages run alone, after the stages above them in STAGES.
 NEEDS: dict[str, tuple[str, ...]] = {
     "assistant": (),
     "critic": (),
     "constitution": ("assistant", "critic"),
+    "sft": (),
     "reward": ("assistant",),
     "rlhf": ("reward",),
-    "sample": (),
     "classify": (),
-    "sft": (),
+    "sample": (),
     "evaluate": ("sft",),
 }
 
