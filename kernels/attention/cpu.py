@@ -63,11 +63,12 @@ def naive_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -
 
 _F, _MINUS_INFINITY = types.float32, np.float32(-np.inf)
 
-ROWS = 8 if TILE_ROWS == 8 else 4  # keys or features in a tile: a number that divides KEYS and KEYS_BACKWARD
+ROWS = TILE_ROWS  # keys or features in a tile
 QUERIES = 2 * WIDTH  # queries in a panel: two vectors
 BLOCK = 2 * QUERIES  # queries in a block of the backward pass
-KEYS = 256  # keys in a block of the forward pass: 32 kB of scores with AVX-512
-KEYS_BACKWARD = 64  # keys in a block of the backward pass, which holds two blocks of scores
+STEP = math.lcm(ROWS, 4)  # the forward pass takes keys and features in tiles and in fours
+KEYS = 256 // STEP * STEP  # keys in a block of the forward pass: 32 kB of scores with AVX-512
+KEYS_BACKWARD = 64 // ROWS * ROWS  # keys in a block of the backward pass, which holds two blocks of scores
 PREFETCH_ROWS = 2  # rows of the next head to prefetch at a time
 FEW_QUERIES = 4  # up to this many queries read keys and values in place
 
@@ -87,7 +88,7 @@ ForwardRoom = namedtuple("ForwardRoom", "keys values Q P O top total rescale end
 
 @inner
 def forward_room(start, S, D):
-    S_padded, D_padded = -(-S // ROWS) * ROWS, -(-D // ROWS) * ROWS
+    S_padded, D_padded = -(-S // STEP) * STEP, -(-D // STEP) * STEP
     values = start + 4 * (S_padded * D + WIDTH)
     Q = values + 4 * (S_padded * D_padded + WIDTH)
     P = Q + 4 * D * QUERIES
@@ -202,16 +203,16 @@ def _softmax_step(P, keys, top, total, rescale):
 @inner
 def _forward_panel(head, first_query, n, problem, room, ahead):
     """Attention of n ≤ QUERIES queries of a head whose keys and values are packed."""
-    D, padded = problem.D, -(-problem.S // ROWS) * ROWS
+    D, padded = problem.D, -(-problem.S // STEP) * STEP
     _pack_queries(row_of(head.q, first_query), head.q.step, 1, n, D, D, room.Q)
     _scale(room.Q, D * QUERIES, problem.scale)
     _fill(room.top, QUERIES, _MINUS_INFINITY)
     _fill(room.total, QUERIES, _F(0.0))
     end = _visible_end(problem, first_query + n)
-    first = head.start // ROWS * ROWS
+    first = head.start // STEP * STEP
     _fill(room.O, -(-D // ROWS) * ROWS * QUERIES, _F(0.0))
     for k0 in range(first, end, KEYS):
-        keys = -(-(min(end, k0 + KEYS) - k0) // ROWS) * ROWS
+        keys = -(-(min(end, k0 + KEYS) - k0) // STEP) * STEP
         for j in range(0, keys, ROWS):
             _prefetch(ahead)
             _tile(room.keys + 4 * (k0 + j) * D, room.Q, room.P + 4 * j * QUERIES, D, QUERIES, False, 0)
@@ -238,7 +239,7 @@ def forward_head(head, t0, t1, problem, room, ahead):
     """Attention of the queries t0…t1 − 1 of a head."""
     S, D, end = problem.S, problem.D, _visible_end(problem, t1)
     _pack_rows(head.k.address, head.k.step, 1, end, D, D, room.keys)  # [panel][d][key]
-    _pack_features(head.v, end, -(-S // ROWS) * ROWS, D, room.values)
+    _pack_features(head.v, end, -(-S // STEP) * STEP, D, room.values)
     for t in range(t0, t1, QUERIES):
         _forward_panel(head, t, min(QUERIES, t1 - t), problem, room, ahead)
 
