@@ -23,16 +23,17 @@
              ch10.reward            accuracy beside the labeller's noise ceiling
              ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
              ch10.rloo              the same figures, without a value model
+             ch10.grpo              the share of right answers, which a program checks
              ch10.dpo               how far the policy moves for each beta
              ch10.best_of_n         the score as n grows, without training
-             ch10.frontier          all four methods in one figure: preference against KL
+             ch10.frontier          all five methods in one figure: preference against KL
              ch10.constitution      edit a principle, and see the model follow
              ch10.headlines         seven papers in miniature: what reproduces, and what does not
-             ch10.reflex            sums at once and step by step: accuracy by number of steps
+             ch10.reflex            a trail of notes, at once and stop by stop: accuracy by number of notes
              chat                   a conversation in the terminal with any of the models
 
 Read chapter 10 in this order. Fine-tuning: classify, sft, lora, exercises. Learning from preferences: demonstrations,
-reward, rollout, harness, ppo, rlhf, rloo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout`
+reward, rollout, harness, ppo, rlhf, rloo, grpo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout`
 samples responses, `harness` trains policies, `assess` compares two models, `figures` and
 `preference_figures` draw; these five, and ppo, have no command. ch10/__init__.py lists the results.
 

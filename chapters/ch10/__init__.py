@@ -1,7 +1,7 @@
 """Chapter 10: a pretrained model is fine-tuned twice, first to a task, then to a preference.
 
 Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The second begins with `demonstrations`, `reward`,
-`rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
+`rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `grpo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
 `constitution` and `headlines`. `reflex` closes Part I. `harness` trains policies and compares them with `assess`; `figures`
 and `preference_figures` draw.
 

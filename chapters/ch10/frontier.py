@@ -3,7 +3,7 @@
     python -m chapters.ch10.frontier       # from the main job's models, into runs/frontier
 
 A score alone says little, because every method pays for it with divergence from the SFT model. The figure plots the judge's
-score over KL: PPO and RLOO as lines over training, DPO as a dot for each β, best of n as a line over n. All methods start
+score over KL: PPO, RLOO and GRPO as lines over training, DPO as a dot for each β, best of n as a line over n. All methods start
 from the same model, learn from the same labeller and are measured on the same held-out tasks.
 
 Source of the picture: Gao, Schulman and Hilton 2022 (arXiv:2210.10760), figures 1 and 8.
@@ -18,6 +18,7 @@ from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import assessment_text
 from chapters.ch10.best_of_n import curve
 from chapters.ch10.dpo import train_dpo
+from chapters.ch10.grpo import GRPO, GRPOConfig
 from chapters.ch10.harness import Harness, Learner, LoopConfig
 from chapters.ch10.preference_figures import draw_frontier
 from chapters.ch10.reward import collect_rankings, load_scalar
@@ -29,16 +30,17 @@ from chapters.support.run_folder import Run
 
 @dataclass
 class Settings(OnDevice):
-    """Compare PPO, RLOO, DPO and best of n in one figure and a printed summary."""
+    """Compare PPO, RLOO, GRPO, DPO and best of n in one figure and a printed summary."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference
     reward: Path = Path("runs/main/reward")  # run folder of the reward model
     run: Path = Path("runs/frontier")  # folder for all results
     tasks: int = 4000  # training tasks to draw prompts from
     held_out: int = 200  # held-out tasks, about unseen entities
-    every: int = 10  # iterations between two assessments of PPO and RLOO
+    every: int = 10  # iterations between two assessments of PPO, RLOO and GRPO
     ppo: PPOConfig = field(default_factory=PPOConfig)
     rloo: RLOOConfig = field(default_factory=RLOOConfig)
+    grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(prompts=64, missing_end=-4.0))
     betas: tuple[float, ...] = (0.5, 0.1, 0.03)  # values of β for DPO
     comparisons: int = 2000  # training tasks for DPO, with four compared responses each
     dpo: TrainConfig = field(
@@ -54,6 +56,7 @@ QUICK = {
     **{"tasks": 200, "held_out": 32, "every": 2, "betas": (0.1,), "comparisons": 60, "ns": (1, 2, 4)},
     "ppo": PPOConfig(iterations=4, prompts=16),
     "rloo": RLOOConfig(iterations=4, prompts=16),
+    "grpo": GRPOConfig(iterations=4, prompts=16),
     "dpo": TrainConfig(steps=10, batch_size=16, lr=1e-4, warmup_steps=2, weight_decay=0.0),
 }
 
@@ -87,13 +90,15 @@ def main(settings: Settings) -> None:
     harness, points = Frontier(settings, reward_model), {}
     reference, tokenizer, judge = harness.reference, harness.tokenizer, harness.judge
     ppo, rloo = replace(settings.ppo, seed=settings.seed), replace(settings.rloo, seed=settings.seed)
-    dpo = replace(settings.dpo, seed=settings.seed)
+    grpo, dpo = replace(settings.grpo, seed=settings.seed), replace(settings.dpo, seed=settings.seed)
 
     policy = harness.policy()
     learner = PPO(policy, load_scalar(settings.reward), ppo, ptx_batches(ppo, judge.world, tokenizer, policy))
     points["PPO"] = harness.online("ppo", policy, ppo, learner)
     policy = harness.policy()
     points["RLOO"] = harness.online("rloo", policy, rloo, RLOO(policy, rloo), rloo.k)
+    policy = harness.policy()
+    points["GRPO"] = harness.online("grpo", policy, grpo, GRPO(policy, grpo), grpo.k)
 
     tasks = harness.tasks(settings.tasks)[: settings.comparisons]
     rankings = collect_rankings(reference, tokenizer, judge, tasks, 4, settings.seed)
@@ -106,7 +111,7 @@ def main(settings: Settings) -> None:
 
     run.write_scores(points)
     curves = {name: [(p["kl"], p["judge"], label(p)) for p in line] for name, line in points.items()}
-    for name in ("PPO", "RLOO", "DPO"):
+    for name in ("PPO", "RLOO", "GRPO", "DPO"):
         best = max(points[name], key=lambda p: p["judge"])
         print(assessment_text(points[name][-1] if name != "DPO" else best, name) + "\n")
     for p in points["best of n"]:

@@ -10,7 +10,14 @@ import numpy as np
 from chapters.ch10.figures import BLUE, DIM, GOLD, INK, PAPER, lay_out
 from chapters.support.figures import new_figure, save_figure
 
-METHODS = {"PPO": (BLUE, "o"), "RLOO": ("tab:green", "s"), "DPO": ("tab:red", "^"), "best of n": (GOLD, "D"), "SFT": (INK, "o")}
+METHODS = {
+    "PPO": (BLUE, "o"),
+    "RLOO": ("tab:green", "s"),
+    "GRPO": ("tab:purple", "v"),
+    "DPO": ("tab:red", "^"),
+    "best of n": (GOLD, "D"),
+    "SFT": (INK, "o"),
+}
 WATCHED = {  # key in metrics.jsonl: title of its panel
     "reward": "reward model's score",
     "judge": "simulated judge's score (of 8)",

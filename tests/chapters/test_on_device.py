@@ -18,6 +18,7 @@ from chapters.ch10.classify import train_classifier
 from chapters.ch10.constitution import critic as critic_lesson
 from chapters.ch10.constitution.stage import supervise
 from chapters.ch10.dpo import train_dpo
+from chapters.ch10.grpo import GRPO, GRPOConfig
 from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.lora import add_lora, merge_lora
 from chapters.ch10.reward import Ranking, ScalarModel, train_reward
@@ -94,7 +95,15 @@ def ppo(make_gpt, tokenizer, world, run):
 
 def rloo(make_gpt, tokenizer, world, run):
     policy, tasks = make_gpt(), [task for task in world.instructions("train", 4, seed=0) for _ in range(2)]
-    learner = RLOO(policy, RLOOConfig(prompts=8, k=2))
+    learn_twice(RLOO(policy, RLOOConfig(prompts=8, k=2)), policy, tokenizer, tasks, run)
+
+
+def grpo(make_gpt, tokenizer, world, run):
+    policy, tasks = make_gpt(), [task for task in world.instructions("train", 4, seed=0) for _ in range(2)]
+    learn_twice(GRPO(policy, GRPOConfig(prompts=8, k=2, steps=1)), policy, tokenizer, tasks, run)
+
+
+def learn_twice(learner, policy, tokenizer, tasks, run):
     rollouts = roll_out(policy, tokenizer, tasks, 4, mg.Generator(0))
     rewards = np.arange(8) % 3 / 2  # (B,)  siblings differ
     records = [learner.learn(rollouts, rewards, log_probs_of(policy, rollouts), 0.0, 1e-3) for _ in range(2)]
@@ -110,7 +119,7 @@ def constitution(make_gpt, tokenizer, world, run):
     supervise(make_gpt(), tokenizer, world, tasks, 4, TWO_STEPS, run)
 
 
-STAGES = [classify, sft, lora, reward, dpo, ppo, rloo, critic, constitution]
+STAGES = [classify, sft, lora, reward, dpo, ppo, rloo, grpo, critic, constitution]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
@@ -225,7 +234,7 @@ def test_the_counter_counts_each_copy():
 COMMANDS = [
     "ch07_train ch07_muon ch08_sample ch09.gpt2 ch09.smollm2 ch09.decode chat __main__ ch10.classify ch10.sft",
     "ch10.lora ch10.demonstrations ch10.reward ch10.rlhf ch10.constitution.stage ch10.reflex ch10.dpo ch10.rloo ch10.best_of_n",
-    "ch10.exercises ch10.frontier ch10.headlines.__main__",
+    "ch10.exercises ch10.frontier ch10.grpo ch10.headlines.__main__",
 ]
 
 

@@ -11,6 +11,7 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl, curve
 from chapters.ch10.dpo import DPOBatches, dpo_loss, loss_with, shared, train_dpo
+from chapters.ch10.grpo import GRPO, GRPOConfig, group_advantages, grpo_loss, kl_by_token, verified
 from chapters.ch10.harness import optimise, snapshot
 from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
 from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
@@ -134,6 +135,84 @@ def test_rloo_refuses_groups_that_do_not_divide_the_prompts():
     for k, prompts in ((1, 64), (3, 16)):
         with pytest.raises(ValueError, match="RLOOConfig: expected k >= 2"):
             RLOOConfig(k=k, prompts=prompts)
+
+
+# ── GRPO ──
+
+
+def test_advantages_of_a_group_have_mean_0_and_variance_1():
+    rewards = np.random.default_rng(0).normal(size=12)
+    groups = group_advantages(rewards, 4).reshape(3, 4)
+    np.testing.assert_allclose(groups.mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(groups.std(axis=1), 1, atol=1e-5)
+    expected = rewards.reshape(3, 4) - rewards.reshape(3, 4).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(group_advantages(rewards, 4, divide=False).reshape(3, 4), expected)
+    assert not group_advantages(np.ones(8), 4).any()  # a group that agrees teaches nothing
+
+
+@pytest.mark.parametrize("length", [None, 7])
+def test_grpos_loss_and_gradient_equal_pytorchs(length):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    mask = np.arange(6) < np.array([[6], [2], [4], [1]])  # (4, 6)
+    log_probs, old, reference = (rng.normal(-1, 0.4, (4, 6)) * mask for _ in range(3))
+    advantages = rng.normal(size=4)
+    ours = mg.tensor(log_probs, dtype=mg.float64, requires_grad=True)
+    constants = [mg.tensor(a, dtype=mg.float64) for a in (old, reference, advantages)]
+    loss = grpo_loss(ours, *constants, mask, 0.2, 0.3, length)
+    loss.backward()
+    theirs = torch.tensor(log_probs, requires_grad=True)
+    t_old, t_reference, t_advantages = (torch.tensor(a) for a in (old, reference, advantages))
+    ratio = torch.exp(theirs - t_old)
+    clipped = torch.clip(ratio, 0.8, 1.2)
+    kl = torch.exp(t_reference - theirs) - (t_reference - theirs) - 1
+    tokens = torch.minimum(ratio * t_advantages[:, None], clipped * t_advantages[:, None]) - 0.3 * kl
+    lengths = torch.tensor(mask.sum(axis=1) if length is None else np.full(4, length))
+    their_loss = -((tokens * torch.tensor(mask)).sum(dim=1) / lengths).mean()
+    their_loss.backward()
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=1e-6)
+    assert np.abs(ours.grad.numpy()).max() > 1e-2 and not ours.grad.numpy()[~mask].any()
+
+
+def test_the_kl_estimate_is_the_kl_on_average():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(5), 2)
+    sampled = rng.choice(5, 400_000, p=p)
+    estimate = kl_by_token(*(mg.tensor(np.log(d[sampled]), dtype=mg.float64) for d in (p, q))).numpy()
+    assert estimate.min() >= 0
+    assert estimate.mean() == pytest.approx((p * np.log(p / q)).sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("dr", [False, True])
+def test_grpo_learns_to_repeat_a_word(dr, make_gpt, assistant_tokenizer, tasks, tmp_path):
+    word = 7
+
+    def score(asked, rollouts):
+        rollouts.ended[:] = True
+        return np.array([response.count(word) for response in rollouts.responses], float)
+
+    config = GRPOConfig(iterations=25, prompts=24, k=4, max_new_tokens=8, lr=2e-2, warmup=1, kl_coefficient=0.0, dr=dr)
+    policy = make_gpt()
+    args = policy, make_gpt(), assistant_tokenizer, score, tasks, config, Run(tmp_path), GRPO(policy, config)
+    records = optimise(*args, repeat=config.k)
+    assert records[0]["reward"] < 1 and records[-1]["reward"] > 6
+    assert all(abs(record["first_ratio"] - 1) < 1e-4 for record in records[:-1])
+
+
+def test_a_response_is_verified_by_the_worlds_own_rule(assistant_tokenizer, world):
+    tasks = world.instructions("train", 20, 0)
+    texts = [text for task in tasks[:10] for text in (task.output, "That is not for me.")]
+    responses = [[*assistant_tokenizer.encode(text), assistant_tokenizer.eos_id] for text in texts]
+    rollouts = to_rollouts([[1]] * 20, responses, [True] * 20)
+    asked = [task for task in tasks[:10] for _ in range(2)]
+    assert verified(world, assistant_tokenizer)(asked, rollouts).tolist() == [1, 0] * 10
+
+
+def test_grpo_refuses_groups_that_do_not_divide_the_prompts():
+    for k, prompts in ((1, 64), (3, 16)):
+        with pytest.raises(ValueError, match="GRPOConfig: expected k >= 2"):
+            GRPOConfig(k=k, prompts=prompts)
 
 
 # ── best of n ──

@@ -9,9 +9,10 @@ import pytest
 import minigrad as mg
 from chapters.ch06_gpt import load_model, save_model
 from chapters.ch07_train import TrainConfig
-from chapters.ch10 import best_of_n, demonstrations, dpo, frontier, rlhf, rloo
+from chapters.ch10 import best_of_n, demonstrations, dpo, frontier, grpo, rlhf, rloo
 from chapters.ch10 import reward as reward_lesson
 from chapters.ch10.demonstrations import sharpen
+from chapters.ch10.grpo import GRPOConfig
 from chapters.ch10.harness import restore, snapshot
 from chapters.ch10.rlhf import PPOConfig
 from chapters.ch10.rloo import RLOOConfig
@@ -20,6 +21,7 @@ from chapters.support.run_folder import Run
 FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
 PPO = PPOConfig(iterations=2, prompts=4)
 RLOO = RLOOConfig(iterations=2, prompts=4, k=2)
+GRPO = GRPOConfig(iterations=2, prompts=4, k=2)
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +95,22 @@ def test_several_seeds_are_pooled(runs, assistant, reward, capsys):
         rlhf.main(rlhf.Settings(**settings, seeds=0))
 
 
+def test_grpo_from_start_to_scores(runs, assistant, capsys):
+    grpo.main(grpo.Settings(sft=assistant, run=runs / "grpo", tasks=12, held_out=6, training=GRPO))
+    scores = json.loads((runs / "grpo" / "scores.json").read_text())
+    assert scores["SFT model"]["kl"] == 0 and 0 <= scores["GRPO"]["right"] <= 1
+    assert (runs / "grpo" / "figures" / "watch.png").stat().st_size > 1000
+    assert "of held-out tasks right" in capsys.readouterr().out
+
+
 def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     settings = dict(sft=assistant, reward=reward, held_out=6)
     best_of_n.main(best_of_n.Settings(**settings, run=runs / "best", ns=(1, 2)))
     assert [point["n"] for point in json.loads((runs / "best" / "scores.json").read_text())] == [1, 2]
-    methods: dict[str, Any] = dict(ppo=PPO, rloo=RLOO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
+    methods: dict[str, Any] = dict(ppo=PPO, rloo=RLOO, grpo=GRPO, dpo=FEW, betas=(0.1,), comparisons=6, ns=(1, 2))
     frontier.main(frontier.Settings(**settings, **methods, run=runs / "frontier", tasks=12, every=1))
     result = json.loads((runs / "frontier" / "scores.json").read_text())
-    assert list(result) == ["PPO", "RLOO", "DPO", "best of n"]
+    assert list(result) == ["PPO", "RLOO", "GRPO", "DPO", "best of n"]
     assert result["PPO"][0]["wins"] == 0.5 and abs(result["PPO"][0]["kl"]) < 1e-6  # the SFT model itself
     assert (runs / "frontier" / "figures" / "frontier.png").stat().st_size > 1000
     assert "best of 2" in capsys.readouterr().out

@@ -46,6 +46,7 @@ MISTAKES = {
     "chapters.ch10.reward": [["--sft", ESC]],
     "chapters.ch10.rlhf": [["--sft", ESC], ["--reward", ESC]],
     "chapters.ch10.rloo": [["--reward", ESC]],
+    "chapters.ch10.grpo": [["--sft", ESC]],
     "chapters.ch10.dpo": [["--sft", ESC]],
     "chapters.ch10.best_of_n": [["--sft", ESC]],
     "chapters.ch10.frontier": [["--sft", ESC]],
