@@ -1,33 +1,36 @@
-"""Chapter 10, the reflex: one model answers the same sums at once, and with its steps written out.
+"""Chapter 10, the reflex: one model follows a trail of notes at once, and with every stop written out.
 
-    python -m chapters.ch10.reflex            # into runs/reflex; look at figures/reflex.png
+    python -m chapters.ch10.reflex               # into runs/reflex; look at figures/reflex.png
+    python -m chapters.ch10.reflex --controls    # more training and more layers, for the answers at once
 
-A forward pass runs through the same number of blocks whether the next token is easy or hard. Asked for the total at once,
-the model has one pass to find it. If it may write the running total after each step, it takes one step in a pass and reads
-the result back: the text is its scratch paper. One model learns both ways, from the same sums.
+A forward pass runs through the same number of blocks whether the next token is easy or hard. Ten houses, A to J, each hold a
+note that names another house. Start at one house and follow k notes: where are you? Each step waits for the step before, and
+the question is equally long for every k. At once, the model has one pass for all k steps. If it may write every stop, it takes
+one step in a pass and reads the result back: the text is its scratch paper. And if it writes a dot in place of each stop, it
+has as many passes, but nothing to read back.
 
-    7 + 4 - 3 + 9 ? 17                                   at once: one token, one pass
-    7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17          with the steps written out
+    A>F B>D C>A D>H E>B F>C … from C 4 ? D              at once: one token, one pass
+    A>F B>D C>A D>H E>B F>C … from C 4 : A F C D        every stop written out
+    A>F B>D C>A D>H E>B F>C … from C 4 ~ . . . D        dots in place of the stops
 
-The share of right answers to held-out sums of 1 to 6 steps (3 seeds, 200 sums for each length and seed):
+One model learns all three ways, from the same kind of notes: a random cycle through all ten houses, new in every example.
 
-    steps                 1      2      3      4      5      6
-    at once             80.7%  69.8%  48.7%  37.0%  26.2%  23.7%
-    steps written out   90.5%  82.2%  55.8%  39.3%  24.7%  17.7%
+Claims, fixed before the five models of seeds 0 to 4 were trained (the settings were chosen with seed 100), each with its
+criterion for the 95 % interval over their answers:
 
-Scratch paper helps up to three steps. At six it hurts, because one slip among six spoils the total. Nor is it necessary:
-with ten times the training, the model gets 99% right at once, at every length. One pass can add all numbers of a sum side
-by side, because no step has to wait for another. No held-out sum is a training question. But a longer training sum may begin
-with a held-out sum, and its answer then shows the held-out sum's total. This happens to all held-out sums of one or two steps,
-and to a third of the held-out sums of three steps.
+    every stop written out      the model can follow six notes          above 95 % for 1 to 6 notes
+    at once                     one pass does not reach two notes       below 25 % for 2 to 6 notes (chance is 11 %)
+    dots                        more passes alone do not help           below 25 % for 2 to 6 notes
 
-Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114), describes the effect.
+Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114); Sanford et al. 2024
+(arXiv:2402.09268), on following k pointers with few layers; Li et al. 2024 (arXiv:2402.12875), on what written steps add to a
+transformer; Pfau et al. 2024, "Let's Think Dot by Dot" (arXiv:2404.15758).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,166 +40,206 @@ from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import bootstrap_interval
-from chapters.ch10.figures import BLUE, DIM
-from chapters.support.batches import IGNORE_INDEX, RaggedBatches
+from chapters.ch10.figures import BLUE, DIM, GOLD
+from chapters.ch10.sft import response_loss
+from chapters.support.batches import IGNORE_INDEX, pad_right
 from chapters.support.command import OnDevice, at_least_one, command
 from chapters.support.figures import new_figure, save_figure
 from chapters.support.run_folder import Run
 from chapters.world.facts import is_held_out
 
-STEPS = (1, 2, 3, 4, 5, 6)  # additions and subtractions in a sum
-WAYS = {"at once": "?", "steps written out": ":"}  # {way to answer: the sign after a sum that asks for it}
-LARGEST = 20  # largest running total: small, so there are few different single steps, but many chains of steps
+HOUSES = "ABCDEFGHIJ"
+STEPS = (1, 2, 3, 4, 5, 6)  # notes to follow
+CHANCE = 1 / (len(HOUSES) - 1)  # fewer than ten steps never lead back to the first house
+WAYS = {"at once": "?", "every stop written out": ":", "dots in place of the stops": "~"}  # {way: the sign that asks for it}
 
 
-# ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def draw_sum(steps: int, split: str, rng: np.random.Generator) -> list[int]:
-    """A sum as its first number and the signed numbers after it: [7, 4, -3].
+class Trail(NamedTuple):
+    """A question: the note in each house, the first house, and the number of notes to follow."""
 
-    Every running total is from 0 to LARGEST. A fifth of all sums are "test" sums, which never occur in training.
-    """
+    notes: str
+    start: str
+    steps: int
+
+    def stops(self) -> str:
+        """The houses on the way, the last of which is the answer.
+
+        >>> Trail("BCDEFGHIJA", "C", 3).stops()
+        'DEF'
+        """
+        house, houses = self.start, ""
+        for _ in range(self.steps):
+            house = self.notes[HOUSES.index(house)]
+            houses += house
+        return houses
+
+
+def draw_trail(steps: int, split: str, rng: np.random.Generator) -> Trail:
+    """A random cycle through all houses and a random start. A fifth of all cycles are "test" cycles, never seen in training."""
     while True:
-        terms = [int(rng.integers(1, 10))]
-        while len(terms) <= steps:
-            term = int(rng.integers(1, 10)) * int(rng.choice([-1, 1]))
-            if 0 <= sum(terms) + term <= LARGEST:
-                terms.append(term)
-        if is_held_out(sum_text(terms)) == (split == "test"):
-            return terms
+        order = rng.permutation(len(HOUSES))  # the houses along the cycle
+        notes = np.empty(len(HOUSES), np.int64)
+        notes[order] = np.roll(order, -1)
+        text = "".join(HOUSES[i] for i in notes)
+        if is_held_out(text) == (split == "test"):
+            return Trail(text, HOUSES[rng.integers(len(HOUSES))], steps)
 
 
-def sum_text(terms: Sequence[int]) -> str:
-    """A sum as text.
+def question(trail: Trail, way: str) -> str:
+    """The question as text, equally long for every number of steps.
 
-    >>> sum_text([7, 4, -3])
-    '7 + 4 - 3'
+    >>> question(Trail("BCDEFGHIJA", "C", 3), "at once")[-18:]
+    ' I > J J > A C 3 ?'
     """
-    return f"{terms[0]}" + "".join(f" {'+' if term > 0 else '-'} {abs(term)}" for term in terms[1:])
+    notes = "".join(f" {house} > {note}" for house, note in zip(HOUSES, trail.notes, strict=True))
+    return f"{notes} {trail.start} {trail.steps} {WAYS[way]}"
 
 
-def question(terms: Sequence[int], way: str) -> str:
-    return f"{sum_text(terms)} {WAYS[way]}"
+def answer(trail: Trail, way: str) -> str:
+    """The right answer.
 
-
-def answer(terms: Sequence[int], way: str) -> str:
-    """The right answer: the total, or every step with its running total.
-
-    >>> answer([7, 4, -3], "at once")
-    ' 8'
-    >>> answer([7, 4, -3], "steps written out")
-    ' 7 + 4 = 11 - 3 = 8'
+    >>> [answer(Trail("BCDEFGHIJA", "C", 3), way) for way in WAYS]
+    [' F', ' D E F', ' . . F']
     """
-    if way == "at once":
-        return f" {sum(terms)}"
-    totals = list(accumulate(terms))[1:]
-    steps = [f"{sum_text([0, term])[1:]} = {total}" for term, total in zip(terms[1:], totals, strict=True)]
-    return f" {terms[0]}" + "".join(steps)
+    stops = trail.stops()
+    before = {"at once": "", "every stop written out": stops[:-1], "dots in place of the stops": "." * (trail.steps - 1)}[way]
+    return "".join(f" {sign}" for sign in before + stops[-1])
 
 
-def final_answer(text: str) -> int | None:
-    """The number at the end of a response; None if it ends in anything else."""
-    words = text.split()
-    return int(words[-1]) if words and words[-1].isdigit() else None
-
-
-def number_tokenizer() -> Tokenizer:
-    """A vocabulary with one token for every number up to LARGEST, so that an answer at once takes one pass."""
-    text = " ".join(f"{number} + - = ? :" for number in range(LARGEST + 1))
-    return Tokenizer.train(f"{text} " * 50, 512)
+def trail_tokenizer() -> Tokenizer:
+    """A vocabulary with one token for each house, number and sign."""
+    signs = [*HOUSES, *map(str, STEPS), *WAYS.values(), ">", "."]
+    return Tokenizer.train("".join(f" {sign}" for sign in signs) * 50, 512)
 
 
 # ── learning and measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def examples(n: int, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[list[list[int]], list[list[int]]]:
-    """(rows, labels) of n training sums, every length in turn, each with both answers: question masked, answer graded."""
-    rows, labels = [], []
-    for i in range(n):
-        terms = draw_sum(STEPS[i % len(STEPS)], "train", rng)
-        for way in WAYS:
-            prompt = tokenizer.encode(question(terms, way))
-            response = [*tokenizer.encode(answer(terms, way)), tokenizer.eos_id]
-            rows.append(prompt + response)
-            labels.append([IGNORE_INDEX] * (len(prompt) - 1) + response + [IGNORE_INDEX])
-    return rows, labels
+class TrailBatches:
+    """Batches for chapter 7's loop: questions masked, answers graded; every example has a new cycle, way and length."""
+
+    def __init__(self, tokenizer: Tokenizer, batch_size: int, seed: int, ways: Sequence[str] = tuple(WAYS)) -> None:
+        self.tokenizer, self.batch_size, self.seed, self.ways = tokenizer, batch_size, seed, ways
+        self.signature = f"trails, batch {batch_size}, seed {seed}, {', '.join(ways)}"
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        rng, encode = np.random.default_rng([self.seed, step]), self.tokenizer.encode
+        rows, labels = [], []
+        for _ in range(self.batch_size):
+            trail, way = draw_trail(int(rng.choice(STEPS)), "train", rng), self.ways[int(rng.integers(len(self.ways)))]
+            prompt, response = encode(question(trail, way)), [*encode(answer(trail, way)), self.tokenizer.eos_id]
+            rows.append(prompt + response[:-1])
+            labels.append([IGNORE_INDEX] * (len(prompt) - 1) + response)
+        return pad_right(rows, self.tokenizer.eos_id), pad_right(labels, IGNORE_INDEX)  # (B, T) each
 
 
-def verdicts(model: GPT, tokenizer: Tokenizer, sums: Sequence[Sequence[int]], way: str) -> list[float]:
-    """1.0 for each sum that the model answers correctly by greedy decoding, else 0.0."""
-    prompts = [tokenizer.encode(question(terms, way)) for terms in sums]
-    room = model.config.context - max(map(len, prompts))
-    outputs = generate(model, prompts, room, temperature=0, stop_ids=(tokenizer.eos_id,))
-    return [float(final_answer(tokenizer.decode(ids)) == sum(terms)) for ids, terms in zip(outputs, sums, strict=True)]
+def verdicts(model: GPT, tokenizer: Tokenizer, trails: Sequence[Trail], way: str) -> list[float]:
+    """1.0 for each trail whose last stop the model names, by greedy decoding, else 0.0."""
+    prompts = [tokenizer.encode(question(trail, way)) for trail in trails]
+    outputs = generate(model, prompts, max(STEPS) + 1, temperature=0, stop_ids=(tokenizer.eos_id,))
+    return [float(tokenizer.decode(ids)[-1:] == trail.stops()[-1]) for ids, trail in zip(outputs, trails, strict=True)]
 
 
 @dataclass
 class Settings(OnDevice):
-    """Teach a small model to answer sums both ways, and measure the accuracy of each way."""
+    """Teach a small model to follow notes in three ways, and measure the accuracy of each way."""
 
     run: Path = Path("runs/reflex")  # run folder for all output
-    sums: int = 20000  # sums to train on, each answered both ways
-    held_out: int = 200  # sums to test on, for each length and seed
-    model: GPTConfig = field(default_factory=lambda: GPTConfig(context=40, n_layer=3, n_head=4, d_model=64))
+    held_out: int = 200  # trails to test on, for each number of steps and seed
+    model: GPTConfig = field(default_factory=lambda: GPTConfig(context=48, n_layer=2, n_head=4, d_model=64, init_std=0.1))
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=2500, batch_size=32, lr=3e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
+            steps=1500, batch_size=64, lr=1.5e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
         )
     )
-    seeds: int = 3  # models to train, each with its own sums; the figure pools their answers
+    seeds: int = 5  # models to train, each on its own trails; the figure pools their answers
     seed: int = 0  # random seed of the first model
-    quick: bool = False  # one seed, fewer sums and steps
+    controls: bool = False  # also train 3 and 4 layers, and answers at once alone for ten times the steps, one seed each
+    quick: bool = False  # one seed, fewer trails and steps
 
 
 FAST = TrainConfig(steps=60, batch_size=32, lr=3e-3, warmup_steps=10)
-QUICK = {"seeds": 1, "sums": 1200, "held_out": 20, "training": FAST}
+QUICK = {"seeds": 1, "held_out": 20, "training": FAST}
 
 
-def learn(settings: Settings, seed: int, run: Run) -> tuple[GPT, Tokenizer]:
-    """Train a model to answer sums both ways."""
-    rng, tokenizer = np.random.default_rng(seed), number_tokenizer()
+def learn(settings: Settings, seed: int, run: Run, ways: Sequence[str] = tuple(WAYS)) -> tuple[GPT, Tokenizer]:
+    """Train a model to follow notes in these ways."""
+    tokenizer = trail_tokenizer()
     model = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(seed))
-    rows, labels = examples(settings.sums, tokenizer, rng)
     config = replace(settings.training, seed=seed)
-    train(model, RaggedBatches(rows, labels, config.batch_size, tokenizer.eos_id, seed), config, run)
+    train(model, TrailBatches(tokenizer, config.batch_size, seed, ways), config, run, loss_fn=response_loss)
     save_model(run, model, tokenizer)
     return model, tokenizer
 
 
-def draw_reflex(path: Path, results: dict[str, list[dict]]) -> Path:
-    """Accuracy over the number of steps.  results: {way: [{"accuracy", "interval"} for each number in STEPS]}."""
-    figure, axes = new_figure(5.6, 3.8)
-    for (way, points), colour in zip(results.items(), (DIM, BLUE), strict=True):
-        low, high = zip(*(point["interval"] for point in points), strict=True)
-        axes.plot(STEPS, [point["accuracy"] for point in points], "o-", color=colour, label=way)
-        axes.fill_between(STEPS, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="steps in the sum", ylabel="share of held-out sums right", ylim=(-0.03, 1.05), xticks=STEPS)
-    axes.set_title("the same model: answering at once, and with its steps written out", fontsize=10)
+def measure(model: GPT, tokenizer: Tokenizer, n: int, seed: int, ways: Sequence[str]) -> dict[str, list[list[float]]]:
+    """{way: the verdicts on n held-out trails for each number of steps}; all ways have the same trails."""
+    rng = np.random.default_rng([seed, 1])
+    trails = [[draw_trail(steps, "test", rng) for _ in range(n)] for steps in STEPS]
+    return {way: [verdicts(model, tokenizer, part, way) for part in trails] for way in ways}
+
+
+def pooled(measurements: Sequence[dict[str, list[list[float]]]]) -> dict[str, list[dict[str, Any]]]:
+    """{way: accuracy and 95 % interval for each number of steps} over the answers of all models."""
+    results = {}
+    for way in measurements[0]:
+        answers = [[v for measured in measurements for v in measured[way][i]] for i in range(len(STEPS))]
+        results[way] = [{"accuracy": float(np.mean(part)), "interval": bootstrap_interval(part)} for part in answers]
+    return results
+
+
+def run_controls(settings: Settings, run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Answers at once by deeper models, and by a model that learns nothing else, ten times as long."""
+    longer = replace(settings.training, steps=10 * settings.training.steps)
+    controls: dict[str, tuple[Settings, Sequence[str]]] = {
+        f"at once, {n} layers": (replace(settings, model=replace(settings.model, n_layer=n)), tuple(WAYS)) for n in (3, 4)
+    }
+    controls["at once, ten times the training"] = replace(settings, training=longer), ("at once",)
+    results = {}
+    for name, (changed, ways) in controls.items():
+        model, tokenizer = learn(changed, settings.seed, Run(run / name.replace(", ", "_").replace(" ", "_")), ways)
+        measured = measure(model, tokenizer, settings.held_out, settings.seed, ["at once"])
+        results[name] = pooled([measured])["at once"]
+    return results
+
+
+def draw_reflex(path: Path, results: dict[str, list[dict[str, Any]]]) -> Path:
+    """Accuracy over the number of steps, with 95 % intervals; controls are dashed."""
+    figure, axes = new_figure(6.2, 4.0)
+    colours = dict(zip(WAYS, (DIM, BLUE, GOLD), strict=True))
+    markers = iter("^vD")
+    for name, points in results.items():
+        accuracy = [point["accuracy"] for point in points]
+        if name in WAYS:
+            low, high = zip(*(point["interval"] for point in points), strict=True)
+            axes.plot(STEPS, accuracy, "o-", color=colours[name], label=name)
+            axes.fill_between(STEPS, low, high, color=colours[name], alpha=0.2, linewidth=0)
+        else:
+            axes.plot(STEPS, accuracy, f"{next(markers)}--", color=DIM, linewidth=0.8, markersize=4, label=name)
+    axes.axhline(CHANCE, color="black", linewidth=0.6, linestyle=":", label="chance, 1 of 9 houses")
+    axes.set(xlabel="notes to follow", ylabel="share of held-out trails right", ylim=(-0.03, 1.05), xticks=STEPS)
+    axes.set_title("the same model: answering at once, and with its stops written out", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 
 def main(settings: Settings) -> None:
-    at_least_one(settings, "seeds", "sums", "held_out")
-    run = Run(settings.run)
-    right: dict[str, dict[int, list[float]]] = {way: {steps: [] for steps in STEPS} for way in WAYS}
+    at_least_one(settings, "seeds", "held_out")
+    run, measurements = Run(settings.run), []
     for seed in range(settings.seed, settings.seed + settings.seeds):
         model, tokenizer = learn(settings, seed, Run(run / f"seed{seed}"))
-        rng = np.random.default_rng([seed, 1])
-        for steps in STEPS:
-            sums = [draw_sum(steps, "test", rng) for _ in range(settings.held_out)]
-            for way in WAYS:
-                right[way][steps] += verdicts(model, tokenizer, sums, way)
-    results = {
-        way: [{"accuracy": float(np.mean(v)), "interval": bootstrap_interval(v)} for v in by_steps.values()]
-        for way, by_steps in right.items()
-    }
+        measurements.append(measure(model, tokenizer, settings.held_out, seed, tuple(WAYS)))
+    results = pooled(measurements)
+    if settings.controls:
+        results |= run_controls(settings, run)
     run.write_scores(results)
-    print(f"{'steps':<20}" + "".join(f"{steps:>8}" for steps in STEPS))
-    for way, points in results.items():
-        print(f"{way:<20}" + "".join(f"{point['accuracy']:>8.1%}" for point in points))
+    print(f"{'notes to follow':<34}" + "".join(f"{steps:>8}" for steps in STEPS))
+    for name, points in results.items():
+        print(f"{name:<34}" + "".join(f"{point['accuracy']:>8.1%}" for point in points))
     print(f"figure: {draw_reflex(run / 'figures' / 'reflex.png', results)}")
 
 

@@ -1,7 +1,6 @@
-"""The reflex: sums at once and with the steps written out."""
+"""The reflex: trails of notes, answered at once, with every stop written out, and with dots."""
 
 import json
-from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -10,18 +9,17 @@ import minigrad as mg
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.reflex import (
-    LARGEST,
+    HOUSES,
     STEPS,
     WAYS,
     Settings,
+    Trail,
+    TrailBatches,
     answer,
-    draw_sum,
-    examples,
-    final_answer,
+    draw_trail,
     main,
-    number_tokenizer,
     question,
-    sum_text,
+    trail_tokenizer,
     verdicts,
 )
 from chapters.support.batches import IGNORE_INDEX
@@ -29,52 +27,74 @@ from chapters.world.facts import is_held_out
 
 
 @pytest.fixture(scope="module")
-def numbers_only():
-    return number_tokenizer()
+def tokenizer():
+    return trail_tokenizer()
 
 
-def test_a_sum_both_ways(numbers_only):
-    terms, ways = [7, 4, -3, 9], list(WAYS)
-    assert question(terms, ways[0]) + answer(terms, ways[0]) == "7 + 4 - 3 + 9 ? 17"
-    assert question(terms, ways[1]) + answer(terms, ways[1]) == "7 + 4 - 3 + 9 : 7 + 4 = 11 - 3 = 8 + 9 = 17"
-    assert [final_answer(text) for text in (" 17", " 8 + 9 = 17", " 8 +", "")] == [17, 17, None, None]
-    assert all(len(numbers_only.encode(f" {total}")) == 1 for total in range(LARGEST + 1))  # at once is one pass
-
-
-def test_no_sum_is_in_both_splits():
+def test_notes_form_one_cycle_and_no_cycle_is_in_both_splits():
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for steps in STEPS:
-            terms = draw_sum(steps, split, rng)
-            assert len(terms) == steps + 1 and all(1 <= abs(term) <= 9 for term in terms) and terms[0] > 0
-            assert all(0 <= total <= LARGEST for total in accumulate(terms))
-            assert is_held_out(sum_text(terms)) == (split == "test")
+            trail = draw_trail(steps, split, rng)
+            assert is_held_out(trail.notes) == (split == "test")
+            whole = trail._replace(steps=len(HOUSES)).stops()
+            assert sorted(whole) == list(HOUSES) and whole[-1] == trail.start
+            assert trail.stops() == whole[:steps]
 
 
-def test_every_sum_is_answered_both_ways_and_the_question_is_masked(numbers_only):
-    rows, labels = examples(12, numbers_only, np.random.default_rng(0))
-    assert len(rows) == 24
-    for row, label, other in zip(rows[::2], labels[::2], rows[1::2], strict=True):
-        text, with_steps = numbers_only.decode(row[:-1]), numbers_only.decode(other[:-1])
-        assert text.partition(" ?")[0] == with_steps.partition(" :")[0]
-        assert final_answer(text) == final_answer(with_steps)
-        assert set(label[:-3]) == {IGNORE_INDEX} and label[-3:-1] == row[-2:] and row[-1] == numbers_only.eos_id
+def test_starts_are_drawn_evenly():
+    rng = np.random.default_rng(0)
+    drawn = [draw_trail(1, "train", rng) for _ in range(2000)]
+    for houses in ([trail.start for trail in drawn], [trail.stops() for trail in drawn]):
+        counts = [houses.count(house) for house in HOUSES]
+        assert 140 < min(counts) and max(counts) < 260
 
 
-def test_final_answers_are_judged(numbers_only, monkeypatch):
-    sums = [[1, 2], [9, -4, 5]]
-    responses = iter([[" 3", " 10"], [" 3", " 5 + 5 = 11"]])
-    monkeypatch.setattr("chapters.ch10.reflex.generate", lambda *a, **k: [numbers_only.encode(t) for t in next(responses)])
-    gpt = GPT(GPTConfig(numbers_only.vocab_size, 64, 1, 1, 8), generator=mg.Generator(0))
-    assert [verdicts(gpt, numbers_only, sums, way) for way in WAYS] == [[1.0, 1.0], [1.0, 0.0]]
+def test_the_length_of_a_question_does_not_tell_the_number_of_steps(tokenizer):
+    trail = Trail("BCDEFGHIJA", "C", 1)
+    lengths = {len(tokenizer.encode(question(trail._replace(steps=steps), way))) for steps in STEPS for way in WAYS}
+    assert lengths == {3 * len(HOUSES) + 3}
+    assert all(len(tokenizer.encode(f" {house}")) == 1 for house in HOUSES)  # at once is one pass
+    for steps in STEPS:  # dots take as many passes as stops
+        _, stops, dots = (len(tokenizer.encode(answer(trail._replace(steps=steps), way))) for way in WAYS)
+        assert stops == dots == steps
 
 
-def test_the_command_writes_a_figure_and_scores(tmp_path, capsys):
-    model = GPTConfig(context=64, n_layer=1, n_head=2, d_model=16)
+def test_batches_mask_the_question_and_depend_on_the_step_alone(tokenizer):
+    batches = TrailBatches(tokenizer, 16, 0)
+    inputs, labels = batches.batch(3)
+    for again, expected in zip(batches.batch(3), (inputs, labels), strict=True):
+        np.testing.assert_array_equal(again, expected)
+    assert (batches.batch(4)[0] != inputs).any()
+    signs = set()
+    for row, label in zip(inputs, labels, strict=True):
+        graded = np.flatnonzero(label != IGNORE_INDEX)
+        prompt, response = tokenizer.decode(row[: graded[0] + 1]), tokenizer.decode(label[graded][:-1])
+        assert label[graded[-1]] == tokenizer.eos_id and (np.diff(graded) == 1).all()
+        notes, start, steps, sign = prompt[5:59:6] + prompt[59], prompt[-5], int(prompt[-3]), prompt[-1]
+        way = next(way for way, s in WAYS.items() if s == sign)
+        assert response == answer(Trail(notes, start, steps), way)
+        np.testing.assert_array_equal(row[graded[1:]], label[graded[:-1]])  # teacher forcing
+        signs.add(sign)
+    assert signs == set(WAYS.values())
+
+
+def test_the_last_stop_is_judged(tokenizer, monkeypatch):
+    trails = [Trail("BCDEFGHIJA", "C", 2), Trail("BCDEFGHIJA", "A", 1)]
+    responses = iter([[" E", " B"], [" D E", " C"], [" . D", ""]])
+    monkeypatch.setattr("chapters.ch10.reflex.generate", lambda *a, **k: [tokenizer.encode(t) for t in next(responses)])
+    gpt = GPT(GPTConfig(tokenizer.vocab_size, 48, 1, 1, 8), generator=mg.Generator(0))
+    assert [verdicts(gpt, tokenizer, trails, way) for way in WAYS] == [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("controls", [False, True])
+def test_the_command_writes_a_figure_and_scores(controls, tmp_path, capsys):
+    model = GPTConfig(context=48, n_layer=1, n_head=2, d_model=16)
     training = TrainConfig(steps=5, batch_size=8, warmup_steps=1)
-    main(Settings(run=tmp_path, sums=60, held_out=4, seeds=2, model=model, training=training))
+    main(Settings(run=tmp_path, held_out=4, seeds=2, model=model, training=training, controls=controls))
     results = json.loads((tmp_path / "scores.json").read_text())
-    assert list(results) == list(WAYS) and all(len(points) == len(STEPS) for points in results.values())
+    assert list(results)[:3] == list(WAYS) and len(results) == (6 if controls else 3)
     points = [point for points in results.values() for point in points]
+    assert len(points) == len(results) * len(STEPS)
     assert all(point["interval"][0] <= point["accuracy"] <= point["interval"][1] for point in points)
-    assert (tmp_path / "figures" / "reflex.png").stat().st_size > 1000 and "steps" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "reflex.png").stat().st_size > 1000 and "notes to follow" in capsys.readouterr().out
