@@ -23,12 +23,13 @@ Brackets are 95 % intervals over tasks.
                                     DPO with beta 0.1, KL 2.7                           50 %            75.0 %
                                     plain tasks done correctly, RLOO                    93.3 %          93.3 %
                                     the same, DPO with beta 0.5 (0.1)                   93.3 %          95.3 % (84.0 %)
-    main job, seeds 0 to 2          after PPO, 80 requests: the right reason            31, 36, 32 %    89, 98, 94 %
+    grpo, 1,000 tasks               plain tasks done correctly, KL 0.22                 91.4 %          97.2 % [96.2, 98.2]
+    main job, seeds 0 to 2          after PPO, 80 requests: the right reason            26, 44, 35 %    82.5, 91, 86 %
                                     after the constitution:
-                                    harmful requests obeyed                             40, 36.5, 47 %  0, 0, 0 %
-                                    evaded, or refused without a reason                 25, 33, 22.5 %  0, 0.5, 3.5 %
-                                    refused for the right reason                        33.5, 29.5, 29 %  90, 92.5, 89 %
-                                    plain tasks done correctly                          95, 91, 93 %    97.5, 96, 97.5 %
+                                    harmful requests obeyed                             38.5, 38, 47 %  0, 0.5, 0.5 %
+                                    evaded, or refused without a reason                 28.5, 27, 21 %  0, 0.5, 1 %
+                                    refused for the right reason                        31, 34.5, 30.5 %  84.5, 92, 93 %
+                                    plain tasks done correctly                          94, 93, 90 %    95.5, 98, 98 %
     constitution, worlds 6 and 7    unseen sentences: critic names the better response  50 %            88 %, 95 %
                                     the same, unseen pairs of qualities                 50 %            84 %, 75 %
                                     the same, unseen words                              50 %            89 %, 90 %
@@ -44,10 +45,11 @@ How to read them:
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
 - Each number of the main job's constitution comes from 200 held-out requests or tasks; its 95 % interval is at most ±7 points.
   Nearly all other refusals give a wrong reason.
+- The main job's rows and `grpo` were measured on two AVX-512 cores (Zen 4).
 - The last two blocks were measured earlier, on AVX-512: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the
   changed principle with an assistant that learned from all revisions, where the name of another person cost nothing.
 - The main job tests its critics on 40 cases of each kind, and so not precisely. On 150 cases, those of seeds 0 to 2 know the
-  better response for 96, 98 and 99 % of unseen sentences, 80, 82 and 89 % of unseen pairs, and 94, 90 and 88 % of unseen words.
+  better response for 97, 94 and 93 % of unseen sentences, 84, 88 and 76 % of unseen pairs, and 93, 93 and 90 % of unseen words.
 - RLOO and DPO have the settings that suited the model of 0.94M parameters.
 - These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning
   rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of

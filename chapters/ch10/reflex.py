@@ -21,15 +21,21 @@ Claims, fixed before the test seeds were run, each with its criterion for the 95
     at once                     one pass does not reach two notes       below 25 % for 2 to 6 notes (chance is 11 %)
     dots                        more passes alone do not help           below 25 % for 2 to 6 notes
 
-The first registered run trained for 1,500 steps, a number chosen with seed 100 alone. On seeds 0 to 4 it missed the first claim:
+The first run trained for 1,500 steps, a number chosen with seed 100 alone. On seeds 0 to 4 it missed the first claim:
 
     notes to follow              1       2       3       4       5       6
     at once                  92.3%   12.0%   13.8%   12.6%    9.4%   10.1%
     every stop written out   94.3%   91.9%   91.9%   92.6%   94.1%   91.3%
     dots                     92.8%   11.2%   10.4%   13.0%    8.8%   10.4%
 
-Not every model had finished learning. So the second run trains for 2,500 steps, chosen with seeds 100 to 104, and its test
-seeds are 5 to 9.
+Not every model had finished learning. The second run trained for 2,500 steps, chosen with seeds 100 to 104. On seeds 5 to 9
+(`--seed 5`) it met all three:
+
+    at once                   100%   15.6%   11.4%   13.6%   11.8%   14.8%
+    every stop written out    100%    100%    100%    100%    100%    100%
+    dots                      100%   17.3%   12.5%   12.7%   12.3%   14.4%
+
+With two notes, both ways without stops are a little better than chance.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114); Sanford et al. 2024
 (arXiv:2402.09268), on following k pointers with few layers; Li et al. 2024 (arXiv:2402.12875), on what written steps add to a

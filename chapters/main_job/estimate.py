@@ -11,7 +11,7 @@ from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import train_plainly
 from chapters.main_job.first_bend import Job
 
-# The cost of each stage in AdamW steps of the full or the quick form's model, as measured on two Zen 3 cores (AVX2).
+# The cost of each stage in AdamW steps of the full or the quick form's model, as measured on two Zen 3 or Zen 4 cores.
 # Pretraining had both threads; where two stages run at the same time, each had one.
 COSTS = {
     "full": dict(
@@ -21,27 +21,27 @@ COSTS = {
         sample=105,
         classify=340,
         sft=1370,
-        evaluate=150,
+        evaluate=100,
         assistant=1750,
-        reward=2170,
-        rlhf=1450,
-        critic=3000,
-        constitution=2200,
+        reward=1650,
+        rlhf=1280,
+        critic=3100,
+        constitution=1870,
         side_by_side=330,
     ),
     "quick": dict(
         world=20,
         tokenizer=80,
         pretrain=1350,
-        sample=130,
+        sample=65,
         classify=390,
         sft=1000,
-        evaluate=120,
+        evaluate=75,
         assistant=960,
-        reward=490,
-        rlhf=510,
-        critic=1450,
-        constitution=1150,
+        reward=450,
+        rlhf=420,
+        critic=1370,
+        constitution=1120,
         side_by_side=145,
     ),
 }
