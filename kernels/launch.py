@@ -142,7 +142,7 @@ def _digest(*values: Any) -> bytes:
 
 
 class _CacheFiles(IndexDataCacheFile):
-    """A file for each signature, processor, vector width and cache: a checksum, a digest of the sources, and the machine code.
+    """A file for each signature, processor, vector width and cache size: a checksum, a digest of the sources, the machine code.
 
     This replaces Numba's files, which have no checksums. Numba keeps an index for each function, in which two processes that
     compile different signatures at once may swap their machine code.

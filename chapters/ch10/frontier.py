@@ -56,7 +56,7 @@ QUICK = {
     **{"tasks": 200, "held_out": 32, "every": 2, "betas": (0.1,), "comparisons": 60, "ns": (1, 2, 4)},
     "ppo": PPOConfig(iterations=4, prompts=16),
     "rloo": RLOOConfig(iterations=4, prompts=16),
-    "grpo": GRPOConfig(iterations=4, prompts=16),
+    "grpo": GRPOConfig(iterations=4, prompts=16, missing_end=-4.0),
     "dpo": TrainConfig(steps=10, batch_size=16, lr=1e-4, warmup_steps=2, weight_decay=0.0),
 }
 

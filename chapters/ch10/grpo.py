@@ -1,10 +1,11 @@
 """Chapter 10, GRPO: PPO's clipped loss, with the group of responses to a prompt in place of a value model.
 
-    python -m chapters.ch10.grpo          # from the main job's assistant, into runs/grpo
-    python -m chapters.ch10.grpo --training.dr    # with the corrections of Dr. GRPO
+    python -m chapters.ch10.grpo                                     # from the main job's assistant, into runs/grpo
+    python -m chapters.ch10.grpo --training.dr --run runs/dr_grpo    # with the corrections of Dr. GRPO
 
 The reward need not be a model. Here a program checks each answer to a plain task and gives 1 point or none: a *verifiable*
-reward, which no policy can flatter. Look at figures/watch.png: the share of right answers rises, and KL stays small.
+reward. No learned model stands between the policy and the rule, so there is none to exploit. Look at figures/watch.png: the
+mean reward, which is the share of right answers, rises, and KL stays small.
 
 The formulas stand first, in the order in which training uses them. Shapes are those of ch10/ppo: a row is a prompt with its
 response, a column the choice of a token, and `mask` is True where the policy chose one. A prompt's k responses are adjacent.
@@ -85,7 +86,7 @@ def grpo_loss(
         log_probs, old_log_probs, reference_log_probs: (B, T); only log_probs has a gradient.
         advantages: (B,), one for all tokens of a response.
         mask: (B, T).
-        length: the longest response, for Dr. GRPO; None: each response's own length.
+        length: the limit on a response's tokens, for Dr. GRPO; None: each response's own length.
 
     Returns:
         A scalar.
@@ -150,8 +151,8 @@ class GRPO:
             record = dict(zip(("policy_loss", "entropy"), as_floats(loss, entropy), strict=True))
             records.append(record | ppo.ratio_statistics(log_probs.numpy(force=True), old, mask, config.clip))
         means = {name: float(np.mean([record[name] for record in records])) for name in records[0]}
-        undecided = float(np.ptp(final.reshape(-1, config.k), axis=1).astype(bool).mean())
-        return means | {"first_ratio": records[0]["ratio"], "kl_coefficient": config.kl_coefficient, "undecided": undecided}
+        mixed = float(np.ptp(final.reshape(-1, config.k), axis=1).astype(bool).mean())  # the other groups teach nothing
+        return means | {"first_ratio": records[0]["ratio"], "kl_coefficient": config.kl_coefficient, "mixed_groups": mixed}
 
 
 # ── a verifiable reward, and the command ─────────────────────────────────────────────────────────────────────────────

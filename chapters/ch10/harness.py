@@ -1,4 +1,4 @@
-"""Chapter 10: the training loop of PPO and RLOO, and the models, tasks and simulated judge that all methods share.
+"""Chapter 10: the training loop of PPO, RLOO and GRPO, and the models, tasks and simulated judge that all methods share.
 
 `optimise` trains a policy on its own rollouts. It samples, scores, logs and saves; a `Learner` such as ch10/rlhf's `PPO` or
 ch10/rloo's `RLOO` turns each batch of rollouts into optimizer steps. `Harness` holds the models, tasks and simulated judge of a

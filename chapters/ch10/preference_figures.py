@@ -19,10 +19,11 @@ METHODS = {
     "SFT": (INK, "o"),
 }
 WATCHED = {  # key in metrics.jsonl: title of its panel
-    "reward": "reward model's score",
+    "reward": "mean reward",
     "judge": "simulated judge's score (of 8)",
     "kl": "KL from SFT (nats per response)",
     "kl_coefficient": "KL coefficient β",
+    "mixed_groups": "share of groups with unequal rewards",
     "entropy": "entropy (nats per token)",
     "length": "length (tokens per response)",
     "approx_kl": "KL of the update (nats per token)",

@@ -9,16 +9,16 @@ the question is equally long for every k. At once, the model has one pass for al
 one step in a pass and reads the result back: the text is its scratch paper. And if it writes a dot in place of each stop, it
 has as many passes, but nothing to read back.
 
-    A>F B>D C>A D>H E>B F>C … from C 4 ? D              at once: one token, one pass
-    A>F B>D C>A D>H E>B F>C … from C 4 : A F C D        every stop written out
-    A>F B>D C>A D>H E>B F>C … from C 4 ~ . . . D        dots in place of the stops
+    A > F B > D C > A D > H E > B F > E … C 4 ? B              at once: one token, one pass
+    A > F B > D C > A D > H E > B F > E … C 4 : A F E B        every stop written out
+    A > F B > D C > A D > H E > B F > E … C 4 ~ . . . B        dots in place of the stops
 
 One model learns all three ways, from the same kind of notes: a random cycle through all ten houses, new in every example.
 
-Claims, fixed before the test seeds were run, each with its criterion for the 95 % interval over the answers of five models:
+Claims about models of two layers, fixed before the test seeds were run, each with its criterion for the 95 % interval:
 
     every stop written out      the model can follow six notes          above 95 % for 1 to 6 notes
-    at once                     one pass does not reach two notes       below 25 % for 2 to 6 notes (chance is 11 %)
+    at once                     one pass does not reach two notes       below 25 % for 2 to 6 notes
     dots                        more passes alone do not help           below 25 % for 2 to 6 notes
 
 The first run trained for 1,500 steps, a number chosen with seed 100 alone. On seeds 0 to 4 it missed the first claim:
@@ -35,7 +35,9 @@ Not every model had finished learning. The second run trained for 2,500 steps, c
     every stop written out    100%    100%    100%    100%    100%    100%
     dots                      100%   17.3%   12.5%   12.7%   12.3%   14.4%
 
-With two notes, both ways without stops are a little better than chance.
+The t-intervals over five models are at most ±4 points wide. Without stops, a model does no better than a reader who looks once:
+for 2 to 6 notes, the answer is neither the start, nor its note, nor the house whose note names the start. That leaves one of
+seven houses, 14.3 %.
 
 Sources: section 10.5 of the book; Nye et al. 2021, "Show Your Work" (arXiv:2112.00114); Sanford et al. 2024
 (arXiv:2402.09268), on following k pointers with few layers; Li et al. 2024 (arXiv:2402.12875), on what written steps add to a
@@ -54,7 +56,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
-from chapters.ch10.assess import bootstrap_interval
+from chapters.ch10.assess import bootstrap_interval, t_interval
 from chapters.ch10.figures import BLUE, DIM, GOLD
 from chapters.ch10.sft import response_loss
 from chapters.support.batches import IGNORE_INDEX, pad_right
@@ -65,7 +67,7 @@ from chapters.world.facts import is_held_out
 
 HOUSES = "ABCDEFGHIJ"
 STEPS = (1, 2, 3, 4, 5, 6)  # notes to follow
-CHANCE = 1 / (len(HOUSES) - 1)  # fewer than ten steps never lead back to the first house
+ONE_LOOK = 1 / (len(HOUSES) - 3)  # a guess that avoids the start, its note, and the house whose note names the start
 WAYS = {"at once": "?", "every stop written out": ":", "dots in place of the stops": "~"}  # {way: the sign that asks for it}
 
 
@@ -152,10 +154,10 @@ class TrailBatches:
 
 
 def verdicts(model: GPT, tokenizer: Tokenizer, trails: Sequence[Trail], way: str) -> list[float]:
-    """1.0 for each trail whose last stop the model names, by greedy decoding, else 0.0."""
+    """1.0 for each trail that the model answers right, in the form of this way, by greedy decoding, else 0.0."""
     prompts = [tokenizer.encode(question(trail, way)) for trail in trails]
     outputs = generate(model, prompts, max(STEPS) + 1, temperature=0, stop_ids=(tokenizer.eos_id,))
-    return [float(tokenizer.decode(ids)[-1:] == trail.stops()[-1]) for ids, trail in zip(outputs, trails, strict=True)]
+    return [float(tokenizer.decode(ids) == answer(trail, way)) for ids, trail in zip(outputs, trails, strict=True)]
 
 
 @dataclass
@@ -170,7 +172,7 @@ class Settings(OnDevice):
             steps=2500, batch_size=64, lr=1.5e-3, min_lr=1e-4, warmup_steps=50, weight_decay=0.0, beta2=0.99
         )
     )
-    seeds: int = 5  # models to train, each on its own trails; the figure pools their answers
+    seeds: int = 5  # models to train, each on its own trails; the figure shows their mean
     seed: int = 0  # random seed of the first model
     controls: bool = False  # also train 3 and 4 layers, and answers at once alone for ten times the steps, one seed each
     quick: bool = False  # one seed, fewer trails and steps
@@ -198,11 +200,15 @@ def measure(model: GPT, tokenizer: Tokenizer, n: int, seed: int, ways: Sequence[
 
 
 def pooled(measurements: Sequence[dict[str, list[list[float]]]]) -> dict[str, list[dict[str, Any]]]:
-    """{way: accuracy and 95 % interval for each number of steps} over the answers of all models."""
-    results = {}
+    """{way: mean accuracy and 95 % interval for each number of steps}: over models, or over the trails of a single model."""
+    results: dict[str, list[dict[str, Any]]] = {}
     for way in measurements[0]:
-        answers = [[v for measured in measurements for v in measured[way][i]] for i in range(len(STEPS))]
-        results[way] = [{"accuracy": float(np.mean(part)), "interval": bootstrap_interval(part)} for part in answers]
+        results[way] = []
+        for i in range(len(STEPS)):
+            verdicts_by_model = [measured[way][i] for measured in measurements]
+            means = [float(np.mean(part)) for part in verdicts_by_model]
+            low, high = t_interval(means) if len(means) > 1 else bootstrap_interval(verdicts_by_model[0])
+            results[way].append({"accuracy": float(np.mean(means)), "interval": [max(low, 0.0), min(high, 1.0)]})
     return results
 
 
@@ -234,7 +240,7 @@ def draw_reflex(path: Path, results: dict[str, list[dict[str, Any]]]) -> Path:
             axes.fill_between(STEPS, low, high, color=colours[name], alpha=0.2, linewidth=0)
         else:
             axes.plot(STEPS, accuracy, f"{next(markers)}--", color=DIM, linewidth=0.8, markersize=4, label=name)
-    axes.axhline(CHANCE, color="black", linewidth=0.6, linestyle=":", label="chance, 1 of 9 houses")
+    axes.axhline(ONE_LOOK, color="black", linewidth=0.6, linestyle=":", label="a guess after one look, 1 of 7 houses")
     axes.set(xlabel="notes to follow", ylabel="share of held-out trails right", ylim=(-0.03, 1.05), xticks=STEPS)
     axes.set_title("the same model: answering at once, and with its stops written out", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

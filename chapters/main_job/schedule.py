@@ -75,7 +75,9 @@ def missing_stages(job: Job) -> set[str]:
 
 def resumed_stages(job: Job) -> set[str]:
     """The missing stages that an earlier run has begun: it made their folder, or a folder of one of their models."""
-    return {name for name in missing_stages(job) if any(job.out.glob(f"{name}*"))}
+    begun = {name for name in missing_stages(job) if any(job.out.glob(f"{name}*"))}
+    # The critic works in the constitution's folder.
+    return begun if (job.out / "constitution" / "default").exists() else begun - {"constitution"}
 
 
 def report_time(

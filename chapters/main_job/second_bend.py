@@ -110,8 +110,9 @@ def run_ppo(job: Job) -> dict[str, Any]:
 
 def train_critic(job: Job) -> dict[str, Any]:
     """Teach a copy of the base model to judge and revise responses by a written principle: the constitution's critic."""
-    base, out = job.out / "pretrain", job.run("constitution").folder
-    return stage.Setup(base, base, out, job.second_plan.constitution, job.world, job.seed).critic()
+    job.run("critic")  # the folder shows that the stage has begun; the critic itself belongs to the constitution
+    base, out, plan = job.out / "pretrain", job.run("constitution").folder, job.second_plan.constitution
+    return stage.Setup(job.out / "assistant", base, out, plan, job.world, job.seed).critic()  # needs no assistant yet
 
 
 def apply_constitution(job: Job) -> dict[str, Any]:

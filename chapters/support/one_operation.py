@@ -1,4 +1,4 @@
-"""Chapter 5's block as one operation, F.transformer_block or with a cache decoding.block, where that is possible."""
+"""Chapter 5's block as one operation, where possible: F.transformer_block, or decoding.block with a cache."""
 
 from typing import Any
 
@@ -21,10 +21,12 @@ def is_one_operation(block: Any, x: mg.Tensor, past: Any = None, key_start: Any 
     """Whether as_one_operation gives the block's result for x (B, T, C).
 
     It does on the CPU, for GPT-2's layers in one dtype, without dropout, hooks, LoRA layers or frozen parameters (they are fine
-    under no_grad), and outside detect_anomaly. A cache needs no_grad, and padding needs a cache. The caller checks the types of
-    block.attn and block.mlp.
+    under no_grad), and outside detect_anomaly. A cache must have `buffers`, as chapter 6's LayerCache has, and needs no_grad;
+    padding needs a cache. The caller checks the types of block.attn and block.mlp.
     """
-    if mode.grad_enabled and past is not None or key_start is not None and past is None:
+    if past is None and key_start is not None:
+        return False
+    if past is not None and (mode.grad_enabled or not hasattr(past, "buffers")):
         return False
     attention, mlp, layers = block.attn, block.mlp, layers_of(block)
     if [type(layer) for layer in layers] != LAYERS:

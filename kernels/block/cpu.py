@@ -12,8 +12,8 @@ takes them through the whole block:
 A few rows are as many as fit a block of matmul/block.py. The threads pack the four matrices once and share them. The gradients
 of the matrices sum over all texts, so they are four ordinary products at the end.
 
-With fewer texts than threads, some threads would have nothing to do. Then the operations run one after another. So they do for
-a few rows with a cache: packing the matrices would take longer than the products.
+With fewer texts than threads, some threads would have nothing to do. Then the operations run one after another. The same
+holds for up to FEW_ROWS rows with a cache: packing the matrices would take longer than the products.
 """
 
 import math

@@ -54,6 +54,15 @@ def test_a_step_is_measured_and_leaves_the_jobs_random_numbers_alone(tmp_path):
     assert mg.default_generator.get_state() == before and not list(tmp_path.iterdir())
 
 
+def test_the_critics_files_do_not_begin_the_constitution(tmp_path):
+    job = first_bend.Job(tmp_path, 0, TINY, SECOND)
+    (tmp_path / "critic").mkdir()
+    (tmp_path / "constitution" / "critic").mkdir(parents=True)
+    assert schedule.resumed_stages(job) == {"critic"}
+    (tmp_path / "constitution" / "default").mkdir()
+    assert schedule.resumed_stages(job) == {"critic", "constitution"}
+
+
 def test_the_stages_report_the_time_that_is_left(tmp_path, monkeypatch, capsys):
     """Stages of no work, on a clock that advances seven seconds whenever it is read."""
     readings = iter(range(0, 10**6, 7))

@@ -127,16 +127,14 @@ class Setup:
     seed: int
 
     def critic(self) -> dict:
-        """Step 0: the result of train_and_measure_critic, which depends on no constitution and not on the assistant."""
+        """Step 0: the result of train_and_measure_critic, which needs no constitution."""
         settings = {"lessons": self.plan.lessons, "critic": asdict(self.plan.critic), "cases": self.plan.cases}
         return self.result(self.out / "critic", settings, train_and_measure_critic, self.untrained_critic)
 
     def by_constitution(self, name: str, principles: Texts) -> dict:
         """Steps 1 to 6: the result of train_and_measure, in a folder of this name."""
-        settings, compute = (
-            {"principles": principles, "plan": asdict(self.plan)},
-            partial(train_and_measure, principles=principles),
-        )
+        settings = {"principles": principles, "plan": asdict(self.plan)}
+        compute = partial(train_and_measure, principles=principles)
         return self.result(self.out / name, settings, compute, self.assistant, self.untrained_critic)
 
     def result(self, folder: Path, settings: dict, compute: Callable[["Setup", Run], dict], *models: Path) -> dict:
