@@ -40,7 +40,7 @@ class Settings(OnDevice):
     every: int = 10  # iterations between two assessments of PPO, RLOO and GRPO
     ppo: PPOConfig = field(default_factory=PPOConfig)
     rloo: RLOOConfig = field(default_factory=RLOOConfig)
-    grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(prompts=64, missing_end=-4.0))
+    grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(prompts=64, kl_coefficient=0.2, missing_end=-4.0))
     betas: tuple[float, ...] = (0.5, 0.1, 0.03)  # values of β for DPO
     comparisons: int = 2000  # training tasks for DPO, with four compared responses each
     dpo: TrainConfig = field(
@@ -56,7 +56,7 @@ QUICK = {
     **{"tasks": 200, "held_out": 32, "every": 2, "betas": (0.1,), "comparisons": 60, "ns": (1, 2, 4)},
     "ppo": PPOConfig(iterations=4, prompts=16),
     "rloo": RLOOConfig(iterations=4, prompts=16),
-    "grpo": GRPOConfig(iterations=4, prompts=16, missing_end=-4.0),
+    "grpo": GRPOConfig(iterations=4, prompts=16, kl_coefficient=0.2, missing_end=-4.0),
     "dpo": TrainConfig(steps=10, batch_size=16, lr=1e-4, warmup_steps=2, weight_decay=0.0),
 }
 
