@@ -17,12 +17,14 @@ Brackets are 95 % intervals over tasks.
                                     KL from the SFT model                               0               1.9 nats
                                     plain tasks done correctly                          92.4 %          95.0 %
                                     harmful requests obeyed                             38 %            2 %
-    frontier, 200 tasks             RLOO preferred to the SFT model, KL 1.1             50 %            69.0 % [65.0, 73.2]
-                                    best of 16 responses, KL 1.8                        50 %            85.2 %
-                                    DPO with beta 0.5, KL 1.0                           50 %            73.2 % [69.2, 77.0]
-                                    DPO with beta 0.1, KL 2.7                           50 %            75.0 %
-                                    plain tasks done correctly, RLOO                    93.3 %          93.3 %
-                                    the same, DPO with beta 0.5 (0.1)                   93.3 %          95.3 % (84.0 %)
+    frontier, 200 tasks             PPO preferred to the SFT model, KL 1.5              50 %            77.8 % [73.2, 81.8]
+                                    RLOO, KL 1.3                                        50 %            74.8 % [70.5, 78.8]
+                                    GRPO, KL 1.9                                        50 %            81.0 % [76.5, 85.2]
+                                    best of 16 responses, KL 1.8                        50 %            81.8 %
+                                    DPO with beta 0.5, KL 1.1                           50 %            73.0 % [69.0, 76.8]
+                                    DPO with beta 0.1, KL 2.7                           50 %            70.3 % [64.8, 75.2]
+                                    plain tasks done correctly, PPO (RLOO, GRPO)        96.0 %          92.0 % (91.3, 88.7 %)
+                                    the same, DPO with beta 0.5 (0.1)                   96.0 %          94.0 % (78.0 %)
     grpo, 1,000 tasks               plain tasks done correctly, KL 0.22                 91.4 %          97.2 % [96.2, 98.2]
     main job, seeds 0 to 2          after PPO, 80 requests: the right reason            26, 44, 35 %    82.5, 91, 86 %
                                     after the constitution:
@@ -45,7 +47,7 @@ How to read them:
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
 - Each number of the main job's constitution comes from 200 held-out requests or tasks; its 95 % interval is at most ±7 points.
   Nearly all other refusals give a wrong reason.
-- The main job's rows and `grpo` were measured on two AVX-512 cores (Zen 4).
+- The rows of the main job, `frontier` and `grpo` were measured on two AVX-512 cores (Zen 4).
 - The last two blocks were measured earlier, on AVX-512: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the
   changed principle with an assistant that learned from all revisions, where the name of another person cost nothing.
 - The main job tests its critics on 40 cases of each kind, and so not precisely. On 150 cases, those of seeds 0 to 2 know the
