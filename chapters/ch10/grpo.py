@@ -26,7 +26,7 @@ from chapters.ch06_gpt import GPT, load_model
 from chapters.ch07_train import as_floats
 from chapters.ch10 import harness, ppo
 from chapters.ch10.assess import bootstrap_interval, kl_between, sample_responses
-from chapters.ch10.harness import LoopConfig, optimizer_step, rl_optimizer
+from chapters.ch10.harness import GroupConfig, optimizer_step, rl_optimizer
 from chapters.ch10.rollout import Rollouts, score_targets
 from chapters.support.command import OnDevice, above, at_least_one, command
 from chapters.support.run_folder import Run
@@ -104,7 +104,7 @@ def grpo_loss(
 
 
 @dataclass
-class GRPOConfig(LoopConfig):
+class GRPOConfig(GroupConfig):
     """Settings of GRPO."""
 
     prompts: int = 128  # rollouts per batch
@@ -120,8 +120,6 @@ class GRPOConfig(LoopConfig):
         super().__post_init__()
         at_least_one(self, "steps")
         above(self, 0, "clip")
-        if self.k < 2 or self.prompts % self.k:
-            raise ValueError(f"GRPOConfig: expected k >= 2 that divides prompts={self.prompts}, got k={self.k}")
 
 
 class GRPO:

@@ -67,6 +67,19 @@ class LoopConfig:
         at_least(self, 0, "warmup", "grad_clip", "kl_coefficient")
 
 
+@dataclass
+class GroupConfig(LoopConfig):
+    """Settings of the methods that compare the responses to a prompt with each other."""
+
+    k: int = 4  # responses to each prompt
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 2 or self.prompts % self.k:
+            name = type(self).__name__
+            raise ValueError(f"{name}: expected k >= 2 that divides prompts={self.prompts}, got k={self.k}")
+
+
 def optimise(
     policy: GPT,
     reference: GPT,

@@ -19,7 +19,7 @@ import minigrad as mg
 from chapters.ch06_gpt import GPT
 from chapters.ch07_train import as_floats
 from chapters.ch10 import ppo
-from chapters.ch10.harness import Harness, LoopConfig, optimizer_step, rl_optimizer
+from chapters.ch10.harness import GroupConfig, Harness, optimizer_step, rl_optimizer
 from chapters.ch10.reward import load_scalar
 from chapters.ch10.rollout import Rollouts, score_targets, sequence_kl
 from chapters.support.command import OnDevice, at_least_one, command
@@ -42,16 +42,10 @@ def rloo_loss(log_probs: mg.Tensor, advantages: mg.Tensor) -> mg.Tensor:
 
 
 @dataclass
-class RLOOConfig(LoopConfig):
+class RLOOConfig(GroupConfig):
     """Settings of RLOO."""
 
-    k: int = 4  # responses to each prompt
     lr: float = 3e-4  # peak learning rate of the policy; one step per batch tolerates more than PPO's several
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 2 or self.prompts % self.k:
-            raise ValueError(f"RLOOConfig: expected k >= 2 that divides prompts={self.prompts}, got k={self.k}")
 
 
 class RLOO:

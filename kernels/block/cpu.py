@@ -66,6 +66,7 @@ _pack = packer(COLUMNS)
 Sizes = namedtuple("Sizes", "B T seen C H texts scale eps")
 # The cache: addresses of keys and values (0 for no cache), and the floats from one text, head and token to the next.
 Cache = namedtuple("Cache", "keys values text head token")
+_NO_CACHE = Cache(0, 0, 0, 0, 0)
 # Addresses of arrays. The names are those of reference.py; d… are gradients.
 Forward = namedtuple("Forward", "x y normal_1 mean_1 rstd_1 qkv attended logsumexp middle normal_2 mean_2 rstd_2 z wide")
 Backward = namedtuple("Backward", "dy dz dmiddle dqkv dx")
@@ -179,14 +180,13 @@ def _problem(sizes):
 @inner
 def _cached_head(a, cache, text, h, sizes, start):
     """Head h of a text whose keys and values lie in the cache, to which its new ones are added."""
-    q, k, v = _heads_of(a.qkv, text, h, sizes)
+    head = _head(a, text, h, sizes)
     D, place = sizes.C // sizes.H, 4 * (text * cache.text + h * cache.head)
     keys, values = Rows(cache.keys + place, cache.token), Rows(cache.values + place, cache.token)
     for t in range(sizes.T):
-        _copy(row_of(k, t), D, row_of(keys, sizes.seen + t))
-        _copy(row_of(v, t), D, row_of(values, sizes.seen + t))
-    y, logsumexp = _merged_head(a.attended, text, h, sizes), a.logsumexp + 4 * (text * sizes.H + h) * sizes.T
-    return Head(q, keys, values, y, logsumexp, min(sizes.seen + sizes.T, max(0, start)))
+        _copy(row_of(head.k, t), D, row_of(keys, sizes.seen + t))
+        _copy(row_of(head.v, t), D, row_of(values, sizes.seen + t))
+    return Head(head.q, keys, values, head.y, head.logsumexp, min(sizes.seen + sizes.T, max(0, start)))
 
 
 @inner
@@ -345,9 +345,6 @@ def block_with_cache(x, parameters, keys, values, *, n_head, seen, key_start=Non
         return unchecked(reference.block_with_cache)(x, parameters, keys, values, **settings)
     cache = Cache(address(keys), address(values), *(step // 4 for step in keys.strides[:3]))
     return _run(x, parameters, n_head, eps, cache, starts_of(key_start, B), seen)[0]
-
-
-_NO_CACHE = Cache(0, 0, 0, 0, 0)
 
 
 def _run(x, parameters, n_head, eps, cache, starts, seen) -> tuple[np.ndarray, Saved]:
