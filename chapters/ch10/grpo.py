@@ -137,11 +137,10 @@ class GRPO:
         config, mask, old = self.config, rollouts.mask, rollouts.old_log_probs
         advantages = group_advantages(final, config.k, divide=not config.dr)  # (B,)  step 1
         old_t, reference_t, advantages_t = (mg.as_tensor(a.astype(np.float32)) for a in (old, reference_log_probs, advantages))
-        length = config.max_new_tokens if config.dr else None
-        records = []
+        settings = mask, config.clip, config.kl_coefficient, config.max_new_tokens if config.dr else None
+        inputs, records = rollouts.action_inputs(), []  # (B, T − 1)
         for _ in range(config.steps):
-            log_probs, logits = score_targets(self.policy, rollouts.action_inputs(), rollouts.targets)  # (B, T − 1), (N, V)
-            settings = mask, config.clip, config.kl_coefficient, length
+            log_probs, logits = score_targets(self.policy, inputs, rollouts.targets)  # (B, T − 1), (N, V)
             loss = grpo_loss(log_probs, old_t, reference_t, advantages_t, *settings)  # steps 2 and 3
             with mg.no_grad():
                 entropy = ppo.entropy(logits)
