@@ -15,7 +15,7 @@ import numpy as np
 
 import kernels
 from minigrad.accumulate import GradientSums
-from minigrad.hooks import Hooks
+from minigrad.hooks import Hooks, WatchedLeaves
 from minigrad.modes import mode, no_grad
 from minigrad.writes import note_write, now, recorded_since, written_since
 
@@ -160,18 +160,21 @@ def walk_back(roots: Sequence[TensorBase], upstreams: Sequence[Any], sums: Gradi
         retain_graph: keep the operations' saved arrays.
     """
     with no_grad():
+        order = topological_order(roots)  # each node after all nodes that used its outputs
+        watched = WatchedLeaves(order)
         for root, upstream in zip(roots, upstreams):
             sums.add(source(root), upstream)
-        for node in topological_order(roots):  # each node after all nodes that used its outputs
-            output_grads = sums.pop(node)
-            if output_grads is None:
-                continue  # no gradient reached this node
-            for place, grad in zip(node.inputs, node.backward(output_grads, sums)):
-                if grad is not None:
-                    sums.add(place, grad)
-            if not retain_graph:
-                node.release()
+        for node in order:
+            inputs, output_grads = node.inputs, sums.pop(node)
+            if output_grads is not None:  # else no gradient reached this node
+                for place, grad in zip(inputs, node.backward(output_grads, sums)):
+                    if grad is not None:
+                        sums.add(place, grad)
+                if not retain_graph:
+                    node.release()
+            watched.passed(inputs)
         sums.finish()
+        watched.finish()
 
 
 def topological_order(roots: Sequence[TensorBase]) -> list["Node"]:

@@ -263,6 +263,17 @@ class Tensor(
             raise TypeError(f"register_hook: expected a function, got {type(hook).__name__}")
         return self._hooks().add(hook)
 
+    def register_post_accumulate_grad_hook(self, hook: Callable[["Tensor"], None]) -> RemovableHandle:
+        """Call hook(tensor) in every backward() as soon as this leaf's .grad is complete, while backward() goes on.
+
+        Returns a handle whose remove() removes the hook.
+        """
+        if self.edge is not None or not self.requires_grad:
+            raise RuntimeError("register_post_accumulate_grad_hook: expected a leaf that requires grad; others store no .grad")
+        if not callable(hook):
+            raise TypeError(f"register_post_accumulate_grad_hook: expected a function, got {type(hook).__name__}")
+        return self._hooks().add(hook, after=True)
+
     def _hooks(self) -> Hooks:
         if self.edge is None:
             self.hooks = self.hooks or Hooks(self)
