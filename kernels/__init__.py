@@ -54,7 +54,7 @@ OPERATIONS = {
     "gelu": ("gelu_forward", "gelu_backward"),
     "embedding": ("embedding_forward", "embedding_backward"),
     "dropout": ("dropout",),
-    "adamw": ("adamw_step", "global_norm", "scale_arrays"),
+    "adamw": ("adamw_step", "square_sums", "global_norm", "scale_arrays"),
 }
 _FOLDER = {function: folder for folder, functions in OPERATIONS.items() for function in functions}
 

@@ -119,6 +119,7 @@ def _elements(draw: Draw) -> Iterator[Case]:
         yield case("embedding_forward", normal(V, C), indices)
         yield case("embedding_backward", normal(*ids, C), indices, V)
     yield case("global_norm", [normal(3), normal(about(5000)), normal(4, 64)])
+    yield case("square_sums", [normal(3), normal(70_000), normal(4, 64), normal(0)])
     for B, H, T, half in [(1, 1, 1, 1), (2, 3, about(9), 16), (1, 2, about(70), about(20))]:
         x, angles = normal(B, T, H, 2 * half).swapaxes(1, 2), normal(T, half) * 3
         for inverse in (False, True):

@@ -13,8 +13,9 @@ import numpy as np
 from numba import prange, types
 
 from kernels.adamw import reference
+from kernels.adamw.reference import SPAN
 from kernels.arrays import Array, Arrays
-from kernels.contract import follows
+from kernels.contract import follows, unchecked
 from kernels.launch import address, exact, inner, kernel, threads_for
 from kernels.simd import load, next_task, store
 
@@ -32,7 +33,6 @@ def naive_adamw(param: Array, grad: Array, m: Array, v: Array, s: Settings) -> N
 
 
 _F = types.float32
-SPAN = 1 << 16  # numbers in a span: 256 kB of each array
 
 
 def _spans(*lists: Arrays) -> tuple[Array, Array, int]:
@@ -142,16 +142,22 @@ def adamw_step(params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arr
         _step(table, _settings(**settings), address(tasks), threads_for(4 * elements))
 
 
-@follows(reference.global_norm)
-def global_norm(arrays: Arrays) -> Array:
+@follows(reference.square_sums)
+def square_sums(arrays: Arrays) -> Array:
     """See kernels/adamw/reference.py."""
     arrays = [np.ascontiguousarray(a, np.float32) for a in arrays]
     if not arrays:
-        return np.sqrt(np.float64(0))
+        return np.zeros(0)
     table, tasks, elements = _spans(arrays)
-    sums = np.empty(len(table))  # added in the order of the spans, whichever thread computed each
+    sums = np.empty(len(table))  # in the order of the spans, whichever thread computed each
     _square_sums(table, sums, address(tasks), threads_for(elements))
-    return np.sqrt(sums.sum())
+    return sums
+
+
+@follows(reference.global_norm)
+def global_norm(arrays: Arrays) -> Array:
+    """See kernels/adamw/reference.py."""
+    return np.sqrt(unchecked(square_sums)(arrays).sum())
 
 
 @follows(reference.scale_arrays)

@@ -20,6 +20,7 @@ from kernels.gpu import Source, empty, f32, i32, i64
 SOURCE = Source(__file__)
 BLOCK = (256,)
 CHUNK = 4096  # elements of a block, as in cuda.cu
+PER_SPAN = reference.SPAN // CHUNK
 _tables: dict[tuple, tuple[Array, Array]] = {}  # addresses and lengths of arrays -> (table, blocks) on the device
 
 
@@ -75,17 +76,39 @@ def adamw_step(
         _copy_back(arrays, results)
 
 
+@follows(reference.square_sums)
+def square_sums(arrays: Arrays) -> Array:
+    """See reference.square_sums."""
+    if not arrays:
+        return np.zeros(0)
+    sums, _ = _chunk_sums(arrays)
+    chunks = [gpu.blocks_for(a.size, CHUNK) for a in arrays]
+    padded = [-(-n // PER_SPAN) * PER_SPAN for n in chunks]  # an array's last span may have fewer chunks
+    spans, at, start = array_module(sums).zeros(sum(padded), np.float64), 0, 0
+    for n, room in zip(chunks, padded):
+        spans[at : at + n] = sums[start : start + n]
+        at, start = at + room, start + n
+    return spans.reshape(-1, PER_SPAN).sum(axis=1)
+
+
 @follows(reference.global_norm)
 def global_norm(arrays: Arrays) -> Array:
     """See reference.global_norm. The zero-dimensional float64 result stays on the device; reading it waits for the GPU."""
     if not arrays:
         return np.zeros(())
+    sums, chunks = _chunk_sums(arrays)
+    norm = empty(sums, (), np.float64)
+    SOURCE.launch("root_of_sum", (1,), (1024,), sums, norm, i32(chunks))
+    return norm
+
+
+def _chunk_sums(arrays: Arrays) -> tuple[Array, int]:
+    """The sum of squares of each chunk, and the number of chunks."""
     arrays = list(map(gpu.contiguous, arrays))
     table, blocks = _table(arrays)
-    sums, norm = empty(table, max(1, len(blocks)), np.float64), empty(table, (), np.float64)
+    sums = empty(table, max(1, len(blocks)), np.float64)
     SOURCE.launch("square_sums", (len(blocks),), BLOCK, table, blocks, i32(len(arrays)), sums, reach=arrays)
-    SOURCE.launch("root_of_sum", (1,), (1024,), sums, norm, i32(len(blocks)))
-    return norm
+    return sums, len(blocks)
 
 
 @follows(reference.scale_arrays)

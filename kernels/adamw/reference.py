@@ -11,6 +11,8 @@ import numpy as np
 from kernels.arrays import Array, Arrays
 from kernels.contract import list_contract
 
+SPAN = 1 << 16  # numbers in a span: 256 kB of each float32 array
+
 
 @list_contract("params", "grads", "exp_avgs", "exp_avg_sqs", writes=("params", "exp_avgs", "exp_avg_sqs"))
 def adamw_step(
@@ -51,9 +53,19 @@ def adamw_step(
 
 
 @list_contract("arrays")
+def square_sums(arrays: Arrays) -> Array:
+    """The sum of squares of each span of at most SPAN numbers, the last one of an array being shorter, in float64.
+
+    Returns (spans,), in the order of the arrays. Processes that share the arrays of a model sum their spans in one order.
+    """
+    spans = [a.reshape(-1)[i : i + SPAN] for a in arrays for i in range(0, a.size, SPAN)]
+    return np.array([np.square(span, dtype=np.float64).sum() for span in spans])
+
+
+@list_contract("arrays")
 def global_norm(arrays: Arrays) -> Array:
     """√(Σ of all squares) over a list of arrays, summed in float64.  Returns a float64 array of no dimensions."""
-    return np.sqrt(np.sum([np.square(a, dtype=np.float64).sum() for a in arrays], dtype=np.float64))
+    return np.sqrt(np.sum(square_sums(arrays), dtype=np.float64))
 
 
 @list_contract("arrays", writes=("arrays",))
