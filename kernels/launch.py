@@ -38,7 +38,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numba
 import numba.extending
 import numpy as np
-from llvmlite.binding import Linkage, get_host_cpu_features
+from llvmlite.binding import Linkage, get_host_cpu_features, get_host_cpu_name
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
@@ -309,6 +309,11 @@ def get_num_threads() -> int:
     # numba.get_num_threads() starts the threads if necessary, under two locks. Once they run, its C library answers faster.
     library: Any = parallel
     return library._get_num_threads() if library._is_initialized else numba.get_num_threads()
+
+
+def cpu_name() -> str:
+    """The kind of processor that the kernels are compiled for, in LLVM's words, such as "znver4"."""
+    return _settings.CPU_NAME or get_host_cpu_name()
 
 
 def set_num_threads(threads: int) -> None:

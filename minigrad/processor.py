@@ -3,7 +3,7 @@
 `import minigrad` leaves this module out, because it imports Numba.
 """
 
-from kernels.launch import get_num_threads, set_num_threads
+from kernels.launch import cpu_name, get_num_threads, set_num_threads
 from kernels.precompile import precompile, without_interrupt
 
-__all__ = ["get_num_threads", "precompile", "set_num_threads", "without_interrupt"]
+__all__ = ["cpu_name", "get_num_threads", "precompile", "set_num_threads", "without_interrupt"]

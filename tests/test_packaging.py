@@ -26,7 +26,8 @@ def requirements() -> dict[str, str]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = [config["options"]["install_requires"], *config["options.extras_require"].values()]
-    return dict(line.split(">=") for line in "\n".join(lines).split())
+    requirements = [line.split(";")[0].strip() for line in "\n".join(lines).splitlines()]  # without the operating system
+    return dict(line.split(">=") for line in requirements if line)
 
 
 def python(code: str, *path: Path, cwd: Path) -> subprocess.CompletedProcess:

@@ -4,6 +4,7 @@
     python -m kernels.bench matmul --plot matmul.png
     python -m kernels.bench one_row         # one row times a matrix, as in text generation, in GB/s
     python -m kernels.bench bandwidth       # operations limited by memory, in GB/s
+    mpiexec -n 2 python -m kernels.bench collectives        # messages between processes: latency and bandwidth
 
 Whole models are measured by `python -m chapters.bench`.
 
