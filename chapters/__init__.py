@@ -8,9 +8,12 @@
     3        ch03_embeddings        without positions, abc and cba are the same to a model
     4        ch04_attention         which letter attends to which
     5        ch05_block             gradients by depth, with and without the residual path
+             ch05_tensor_parallel   a block on several ranks: the shares, and the bytes that they add up
     6        ch06_gpt               parameters by part; an initial loss of ln V; causality
     7        ch07_train             the loss curve; resume and compare the metrics
              ch07_muon              Muon beside AdamW: fewer steps to the same loss
+             ch07_ring              adding gradients in a ring: what each rank holds after each step, and the bytes it sends
+             ch07_scaling           time and memory of a step on 1 to 1,024 ranks, by the formulas
     8        ch08_sample            the same prompt at temperatures 0.2 and 1.5
     9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
              ch09.smollm2           `--verify`: a model of 2024 in the same class
