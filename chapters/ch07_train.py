@@ -30,10 +30,11 @@ from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch06_gpt import PRESETS as SHAPES
 from chapters.support.batches import Batches
 from chapters.support.checkpoint import TrainingCheckpoint, deferred_interrupt
-from chapters.support.command import OnDevice, above, at_least, at_least_one, command, progress_bar
+from chapters.support.command import InShards, above, at_least, at_least_one, command, progress_bar
 from chapters.support.readers import read_text
 from chapters.support.run_folder import WHAT_TO_DO, History, Run, RunError, stopped
-from minigrad import Tensor
+from chapters.support.shared_training import SharedTraining, share_training
+from minigrad import Tensor, distributed
 
 LossFunction = Callable[..., Tensor]  # (model, *one batch's arrays as tensors) -> the mean loss, a scalar
 
@@ -76,6 +77,7 @@ class TrainConfig:
     beta2: float = 0.95  # AdamW's decay rate of the squared gradient's mean
     grad_clip: float = 1.0  # largest gradient norm, 0 for no limit
     grad_accumulation: int = 1  # batches that share one step
+    shard_optimizer: bool = False  # each of mpiexec's processes keeps the optimizer's state of its own parameters (ZeRO-1)
     eval_every: int = 250  # steps between two evaluations
     eval_batches: int = 20  # validation batches in one evaluation
     checkpoint_every: int = 250  # steps between two checkpoints
@@ -117,7 +119,10 @@ def train(
     """
     mg.manual_seed(config.seed)  # seeds dropout
     optimizer = make_optimizer(model, config)
-    state = TrainingCheckpoint(model, optimizer, config, run, data=describe(batches, loss_fn))  # resumes if asked to
+    data = describe(batches, loss_fn)
+    shared = share_training(model, optimizer, config, data)  # with the other ranks, if mpiexec started several
+    optimizer = shared.optimizer if shared else optimizer
+    state = TrainingCheckpoint(model, optimizer, config, run, data)  # resumes if asked to
     model.train()
     bar = progress_bar(config.steps, state.step, "step")
     with deferred_interrupt() as interrupts, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
@@ -128,7 +133,7 @@ def train(
             lr = schedule(state.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = config.muon_lr * lr / config.lr if group.get("use_muon") else lr
-            loss, norm, tokens = compute_gradients(model, batches, state, config, loss_fn)
+            loss, norm, tokens = compute_gradients(model, batches, state, config, loss_fn, shared)
             optimizer.step()
             optimizer.zero_grad()
             state.count_step(tokens, time.perf_counter() - started, loss=loss, lr=lr, grad_norm=norm)
@@ -136,16 +141,22 @@ def train(
             bar.update()
             if validation is not None and state.due(config.eval_every):
                 state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
-            if state.due(config.checkpoint_every) or interrupts:
+            stop = distributed.current().any(bool(interrupts))  # all ranks stop after the same step
+            if state.due(config.checkpoint_every) or stop:
                 state.save()
-            if interrupts:
+            if stop:
                 raise KeyboardInterrupt(stopped(f"step {state.step}", run, config.resume))
     model.eval()
     return state.finish()
 
 
 def compute_gradients(
-    model: nn.Module, batches: Batches, state: TrainingCheckpoint, config: TrainConfig, loss_fn: LossFunction
+    model: nn.Module,
+    batches: Batches,
+    state: TrainingCheckpoint,
+    config: TrainConfig,
+    loss_fn: LossFunction,
+    shared: SharedTraining | None = None,
 ) -> tuple[float, float, int]:
     """Compute and clip the next step's gradients.
 
@@ -156,9 +167,13 @@ def compute_gradients(
         FloatingPointError: if the loss or the norm is not finite; the message names the cause.
     """
     rng = mg.default_generator.get_state()
-    batch_losses, tokens = forward_and_backward(model, batches, state.step, config, loss_fn)
-    gradient_norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-    *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
+    if shared:
+        losses, tokens = shared.forward_and_backward(batches, state.step, lambda arrays: loss_of(model, arrays, loss_fn))
+        norm = shared.clip_grad_norm_(config.grad_clip or math.inf).item()
+    else:
+        batch_losses, tokens = forward_and_backward(model, batches, state.step, config, loss_fn)
+        gradient_norm = mg.optim.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+        *losses, norm = as_floats(*batch_losses, gradient_norm)  # the only wait for a GPU in a step
     loss = sum(losses)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         mg.default_generator.set_state(rng)  # so that the inquest repeats the same step
@@ -181,12 +196,17 @@ def forward_and_backward(
     """
     losses, tokens = [], 0
     for micro in range(config.grad_accumulation):
-        batch = to_tensors(batches.batch(step * config.grad_accumulation + micro), model)
-        loss = loss_fn(model, *batch) / config.grad_accumulation
+        arrays = batches.batch(step * config.grad_accumulation + micro)
+        loss = loss_of(model, arrays, loss_fn) / config.grad_accumulation
         loss.backward()
         losses.append(loss.detach())
-        tokens += math.prod(batch[0].shape)
+        tokens += math.prod(arrays[0].shape)
     return losses, tokens
+
+
+def loss_of(model: nn.Module, arrays: Iterable[np.ndarray], loss_fn: LossFunction) -> Tensor:
+    """The mean loss of a batch's arrays."""
+    return loss_fn(model, *to_tensors(arrays, model))
 
 
 def as_floats(*scalars: Tensor) -> list[float]:
@@ -233,18 +253,23 @@ def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFuncti
     """Mean loss over the rows of batch(0) … batch(count - 1), without dropout or gradients; the model's mode is restored."""
     was_training = model.training
     model.eval()
+    sharing = distributed.current()
     losses, rows = [], []
     with mg.no_grad():
-        for i in range(count):
+        for i in sharing.own(count):  # each rank takes some of the batches
             batch = batches.batch(i)
-            losses.append(loss_fn(model, *to_tensors(batch, model)))
+            losses.append(loss_of(model, batch, loss_fn))
             rows.append(len(batch[0]))
     model.train(was_training)
-    return float(np.average(as_floats(*losses), weights=rows))
+    results = sharing.group.gather_objects((as_floats(*losses) if losses else [], rows))
+    return float(np.average(sum((theirs for theirs, _ in results), []), weights=sum((theirs for _, theirs in results), [])))
 
 
 def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:
-    """Repeat the failed step with every operation checked, and name the first that produced NaN or infinity."""
+    """Repeat the failed step with every operation checked, and name the first that produced NaN or infinity.
+
+    Ranks that share the step each repeat all of it, and so come to the same result.
+    """
     for name, parameter in model.named_parameters():
         if not np.isfinite(parameter.numpy(force=True)).all():
             return f"the parameter {name} held NaN or infinity before the step began"
@@ -266,7 +291,7 @@ def describe(batches: Batches, loss_fn: LossFunction) -> str:
 
 
 @dataclass
-class Settings(TrainConfig, OnDevice):
+class Settings(TrainConfig, InShards):
     """Pretrain a GPT on the little world or on any text. `--preset NAME --help` shows that preset's values."""
 
     run: str = "runs/pretrain"  # run folder for all output

@@ -18,6 +18,7 @@ def main():
     step = commands.add_parser("step", help="training steps of three sizes beside PyTorch's, with a breakdown by kernel")
     decode = commands.add_parser("decode", help="GPT-2 124M, token by token, beside transformers")
     gpt2_step = commands.add_parser("gpt2_step", help="fine-tuning GPT-2 124M beside transformers, and in less memory")
+    ranks = commands.add_parser("ranks", help="training steps that several processes share: time, waiting and memory")
     gpu = commands.add_parser(
         "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
     )
@@ -31,6 +32,11 @@ def main():
     step.add_argument("--compile", action="store_true", help="also measure torch.compile, which takes a minute a size")
     decode.add_argument("--seconds", "--size", type=whole_number(1), default=20, help="seconds to measure for (default: 20)")
     decode.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
+    ranks.add_argument("--ranks", type=whole_number(2), nargs="+", default=[2], help="numbers of processes (default: 2)")
+    ranks.add_argument(
+        "--preset", action="append", choices=["main job", "tiny", "book"], help="a size; repeatable (default: all)"
+    )
+    ranks.add_argument("--memory", action="store_true", help="measure the memory of GPT-2 124M, for each number of processes")
     everything.add_argument("--json", type=new_file, metavar="FILE", required=True, help="the file to write")
     table.add_argument("files", type=Path, nargs="+", metavar="FILE")
     gpu.add_argument("rest", nargs=argparse.REMAINDER)  # its own options are in kernels/check.py

@@ -22,7 +22,7 @@ from chapters.ch06_gpt import GPT
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.harness import Harness, judge_scorer
 from chapters.ch10.reward import ScalarModel, load_scalar, reward_scores
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction
 from chapters.world.judge import Scorer, preference
@@ -74,7 +74,7 @@ def curve(
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Let the reward model choose among n responses of the SFT model, and show the gain as n grows."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model

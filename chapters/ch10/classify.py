@@ -27,7 +27,7 @@ from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10.figures import draw_confusion, draw_gap
 from chapters.support.batches import RaggedBatches, by_length
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.readers import read_labelled, read_text
 from chapters.support.run_folder import Run
 from chapters.world import LABELS, World
@@ -195,7 +195,7 @@ def compare_bodies(
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Train a class head on a pretrained and on an untrained body, and show the difference."""
 
     preset: Literal["snippets", "messages"] = "snippets"  # sizes for the toy task, or for a few thousand messages

@@ -22,7 +22,7 @@ from chapters.ch06_gpt import GPT, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10 import sft
 from chapters.support.batches import RaggedBatches
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
 from chapters.world.judge import CONDUCTS, Judge, conduct_shares, correctness, mean_score
@@ -128,7 +128,7 @@ def measurement_text(measured: dict[str, Any]) -> str:
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune a base model on demonstrations of mixed quality, to get the SFT model."""
 
     base: Path = Path("runs/main/pretrain")  # run folder of the base model

@@ -25,9 +25,10 @@ from chapters.ch10.harness import Harness
 from chapters.ch10.reward import Ranking, collect_rankings, from_pairs
 from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, pad_right
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import History, Run
+from chapters.support.shared_training import Shard, shards_of
 
 
 def dpo_loss(
@@ -65,8 +66,15 @@ class DPOBatches:
         longest = [max(self.rows[a], self.rows[b], key=len) for a, b in self.pairs]
         self.order = RaggedBatches(longest, range(len(longest)), batch_size, PAD, seed)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        _, places = self.order.batch(step)  # (P,)
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        return self.arrays(self.order.batch(step)[1])
+
+    def shards(self, step: int, count: int) -> list[Shard]:
+        """The batch's comparisons in `count` parts; see support/shared_training."""
+        return shards_of(self.order.batch(step)[1], self.arrays, count)
+
+    def arrays(self, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of some comparisons, (P,) numbers."""
         chosen, rejected = zip(*(self.pairs[i] for i in places), strict=True)
         numbers = [*chosen, *rejected]
         inputs = pad_right([self.rows[i] for i in numbers], PAD)  # (2P, T)
@@ -114,7 +122,7 @@ def train_dpo(
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune the SFT model with DPO on comparisons, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference

@@ -28,7 +28,7 @@ from chapters.ch10 import harness, ppo
 from chapters.ch10.assess import bootstrap_interval, kl_between, sample_responses
 from chapters.ch10.harness import GroupConfig, optimizer_step, rl_optimizer
 from chapters.ch10.rollout import Rollouts, score_targets
-from chapters.support.command import OnDevice, above, at_least_one, command
+from chapters.support.command import InShards, above, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.judge import correct
@@ -166,7 +166,7 @@ def verified(world: World, tokenizer: Any) -> harness.Score:
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Train the SFT model with GRPO on plain tasks whose answers a program checks, and measure it on held-out tasks."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference

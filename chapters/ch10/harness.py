@@ -23,10 +23,13 @@ from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out, sequence_kl
 from chapters.support.checkpoint import LoopCheckpoint
 from chapters.support.command import above, at_least, at_least_one, progress_bar
+from chapters.support.ranks import compare_with_rank_0
 from chapters.support.run_folder import Run, stopped
+from chapters.support.shared_training import checksum_of
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, Scorer, score_of
 from chapters.world.requests import mixed_tasks
+from minigrad import distributed
 
 Score = Callable[[Sequence[Instruction], Rollouts], np.ndarray]  # (tasks, their rollouts) -> (B,) rewards of whole responses
 Record = dict[str, Any]  # one line of metrics.jsonl
@@ -135,10 +138,11 @@ def optimise(
                     final = final_rewards(scores, rollouts.ended, config.missing_end)  # (B,)
                     lr = learning_rate(config, iteration)
                     record |= learner.learn(rollouts, final, reference_log_probs, kl, lr)  # steps 3 to 9
+                compare_with_rank_0({"policy": checksum_of(policy)})  # every rank has taken the same steps
                 checkpoint.record(record)  # step 10
                 bar.set_postfix_str(f"reward {record['reward']:.2f}, KL {kl:.1f}", refresh=False)
                 bar.update(iteration < config.iterations)
-                if pressed:
+                if distributed.current().any(bool(pressed)):
                     checkpoint.save()
                     raise KeyboardInterrupt(stopped(f"iteration {iteration}", run, config.resume))
     except FloatingPointError as error:

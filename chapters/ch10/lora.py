@@ -42,7 +42,7 @@ from chapters.ch10.classify import stratified_split, train_classifier
 from chapters.ch10.reward import ComparisonBatches, ScalarModel, from_pairs, measure, normalise, reward_loss, save_scalar
 from chapters.ch10.sft import InstructionBatches, response_loss, task_prompt, validation_batches
 from chapters.support.batches import held_out_count, random_split
-from chapters.support.command import OnDevice, command
+from chapters.support.command import InShards, command
 from chapters.support.readers import read_instructions, read_labelled, read_pairs
 from chapters.support.run_folder import Run
 from minigrad import Tensor
@@ -115,7 +115,7 @@ PRESETS = {"full": {"training": TrainConfig(**TRAINING, lr=5e-5)}}  # section 10
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune a large body into a classifier, an assistant or a reward model."""
 
     data: Path | None = None  # classify: lines of label<TAB>text; sft, reward: a JSON list as for ch10.sft and ch10.reward

@@ -30,13 +30,15 @@ from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, Rollouts, roll_out_many
 from chapters.ch10.sft import format_prompt
 from chapters.support.batches import RaggedBatches, by_length, held_out_count, pad_right, random_split
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.readers import read_pairs
 from chapters.support.run_folder import Run, load_parameters, maker_of
+from chapters.support.shared_training import Shard, shards_of
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, ceiling
 from chapters.world.requests import demonstrations, mixed_tasks
+from minigrad import distributed
 
 
 def preference_loss(chosen: mg.Tensor, rejected: mg.Tensor) -> mg.Tensor:
@@ -73,13 +75,18 @@ class ScalarModel(nn.Module):
 
 def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int = 64) -> np.ndarray:
     """The reward at the last token of each of N rows of token ids: (N,) float32."""
-    rewards = np.zeros(len(rows), np.float32)  # (N,)
     was_training = model.training
     model.eval()
-    with mg.no_grad():
+
+    def score(rows: Sequence[list[int]], unused: None) -> np.ndarray:
+        rewards = np.zeros(len(rows), np.float32)  # (n,)
         for places, inputs in by_length(rows, batch_size, PAD):
             ends = np.array([len(rows[i]) - 1 for i in places])  # (b,)
             rewards[places] = model(mg.as_tensor(inputs)).numpy(force=True)[np.arange(len(places)), ends]
+        return rewards
+
+    with mg.no_grad():
+        rewards = np.concatenate(distributed.current().map(score, rows))  # (N,)
     model.train(was_training)
     return rewards
 
@@ -188,9 +195,16 @@ class ComparisonBatches:
         self.order = RaggedBatches(longest, range(len(rankings)), batch_size, PAD, seed)  # its targets are ranking numbers
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        return self.arrays(self.order.batch(step)[1])
+
+    def shards(self, step: int, count: int) -> list[Shard]:
+        """The batch's rankings in `count` parts; see support/shared_training."""
+        return shards_of(self.order.batch(step)[1], self.arrays, count)
+
+    def arrays(self, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of some rankings, (B,) numbers."""
         rows: list[list[int]] = []
         chosen, rejected, weights = [], [], []
-        _, places = self.order.batch(step)  # (B,)
         for ranking in (self.rankings[i] for i in places):
             chosen += [len(rows) + better for better, _ in ranking.pairs]
             rejected += [len(rows) + worse for _, worse in ranking.pairs]
@@ -324,7 +338,7 @@ def load_scalar(folder: str | Path) -> ScalarModel:
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Train a reward model on comparisons; show its accuracy beside the ceiling, its calibration, its reward at each token."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model, from the main job or ch10.demonstrations

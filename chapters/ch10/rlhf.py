@@ -40,7 +40,7 @@ from chapters.ch10.harness import Harness, LoopConfig, Score, optimizer_step, rl
 from chapters.ch10.reward import ScalarModel, load_scalar
 from chapters.ch10.rollout import Rollouts, chosen_log_probs, log_probs_of, roll_out, score_targets
 from chapters.support.batches import Batches
-from chapters.support.command import OnDevice, above, at_least, at_least_one, command
+from chapters.support.command import InShards, above, at_least, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 
@@ -192,7 +192,7 @@ def ptx_batches(config: PPOConfig, world: World, tokenizer: Any, policy: GPT) ->
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune the SFT model with PPO against a reward model, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference

@@ -22,7 +22,7 @@ from chapters.ch10 import ppo
 from chapters.ch10.harness import GroupConfig, Harness, optimizer_step, rl_optimizer
 from chapters.ch10.reward import load_scalar
 from chapters.ch10.rollout import Rollouts, score_targets, sequence_kl
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.run_folder import Run
 
 
@@ -75,7 +75,7 @@ class RLOO:
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune the SFT model with RLOO against a reward model, and let the simulated judge compare the two."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model: initial policy and reference

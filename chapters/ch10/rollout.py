@@ -21,6 +21,7 @@ from chapters.ch08_sample import generate
 from chapters.ch10.sft import format_prompt, graded_logits
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right, shortest_first
 from chapters.world import Instruction
+from minigrad import distributed
 
 PAD = 0  # any id will do, because the mask tells padding from tokens
 
@@ -73,7 +74,7 @@ def to_rollouts(
     prompts: list[list[int]],
     responses: list[list[int]],
     ended: Sequence[bool],
-    log_probs: Sequence[Sequence[float]] | None = None,
+    log_probs: Sequence[Any] | None = None,
 ) -> Rollouts:
     """Lay out B prompts and responses on the grid.  log_probs: one number for each token of each response."""
     inputs = pad_right([p + r for p, r in zip(prompts, responses, strict=True)], PAD)  # (B, T)
@@ -127,7 +128,7 @@ def roll_out(
     temperature: float = 1.0,
     record: bool = True,
 ) -> Rollouts:
-    """Sample one response for each task, and record the log-probabilities of its tokens.
+    """Sample one response for each task, and record the log-probabilities of its tokens. Ranks share the tasks out.
 
     Temperature 1 samples from the policy itself, as the policy gradient assumes. The log-probabilities are the policy's own
     at any temperature; record=False leaves them out.
@@ -135,6 +136,23 @@ def roll_out(
     Raises:
         ValueError: if a prompt leaves no room for a response in the context.
     """
+
+    def sample(tasks: Sequence[Instruction], generator: mg.Generator) -> Rollouts:
+        return sample_batch(policy, tokenizer, tasks, max_new_tokens, generator, temperature, record)
+
+    return joined(distributed.current().map(sample, tasks, generator))
+
+
+def sample_batch(
+    policy: GPT,
+    tokenizer: Any,
+    tasks: Sequence[Instruction],
+    max_new_tokens: int,
+    generator: mg.Generator,
+    temperature: float,
+    record: bool,
+) -> Rollouts:
+    """`roll_out` in this process."""
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
     rooms = [policy.config.context - len(prompt) for prompt in prompts]
     if min(rooms, default=1) < 1:
@@ -163,14 +181,30 @@ def roll_out_many(
     batch_size: int = 256,
 ) -> Rollouts:
     """Like roll_out without log-probabilities, for any number of tasks, in batches of prompts of similar length."""
-    prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
-    responses: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    for places in shortest_first(prompts, batch_size):
-        part = roll_out(policy, tokenizer, [tasks[i] for i in places], max_new_tokens, generator, temperature, False)
-        for i, response, end in zip(places, part.responses, part.ended, strict=True):
-            responses[i], ended[i] = response, bool(end)
-    return to_rollouts(prompts, responses, ended)
+
+    def sample(tasks: Sequence[Instruction], generator: mg.Generator) -> Rollouts:
+        prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
+        responses: list[list[int]] = [[] for _ in prompts]
+        ended = [False] * len(prompts)
+        for places in shortest_first(prompts, batch_size):
+            batch = [tasks[i] for i in places]
+            part = sample_batch(policy, tokenizer, batch, max_new_tokens, generator, temperature, False)
+            for i, response, end in zip(places, part.responses, part.ended, strict=True):
+                responses[i], ended[i] = response, bool(end)
+        return to_rollouts(prompts, responses, ended)
+
+    return joined(distributed.current().map(sample, tasks, generator))
+
+
+def joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """The rollouts of several batches as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    log_probs = None
+    if all(part.log_probs is not None for part in parts):
+        log_probs = [row[chosen] for part in parts for row, chosen in zip(part.old_log_probs, part.mask, strict=True)]
+    prompts, responses = ([row for part in parts for row in getattr(part, name)] for name in ("prompts", "responses"))
+    return to_rollouts(prompts, responses, np.concatenate([part.ended for part in parts]).tolist(), log_probs)
 
 
 # ── log-probabilities ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,14 +232,19 @@ def score_targets(model: GPT, inputs: mg.Tensor, targets: np.ndarray) -> tuple[m
 
 def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.ndarray:
     """The model's log-probabilities of the tokens in the rollouts, without gradients: (B, T − 1) float32."""
-    log_probs = np.zeros(rollouts.mask.shape, np.float32)  # (B, T − 1)
-    was_training = model.training
+    rows, was_training = rollouts.rows, model.training
     model.eval()
+
+    def score(numbers: Sequence[int], unused: None) -> np.ndarray:
+        part = np.zeros((len(numbers), rollouts.mask.shape[1]), np.float32)  # (n, T − 1)
+        for places, inputs in by_length([rows[i] for i in numbers], batch_size, PAD):
+            targets = rollouts.targets[numbers[0] + places, : inputs.shape[1] - 1]  # (b, t)
+            chosen = score_targets(model, mg.as_tensor(inputs[:, :-1].copy()), targets)[0]  # (b, t)
+            part[places, : targets.shape[1]] = chosen.numpy(force=True)
+        return part
+
     with mg.no_grad():
-        for places, inputs in by_length(rollouts.rows, batch_size, PAD):
-            targets = rollouts.targets[places, : inputs.shape[1] - 1]  # (b, t)
-            chosen, _ = score_targets(model, mg.as_tensor(inputs[:, :-1].copy()), targets)  # (b, t)
-            log_probs[places, : targets.shape[1]] = chosen.numpy(force=True)
+        log_probs = np.concatenate(distributed.current().map(score, range(len(rows))))  # (B, T − 1)
     model.train(was_training)
     return log_probs
 

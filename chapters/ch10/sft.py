@@ -27,11 +27,12 @@ from chapters.ch07_train import TrainConfig, next_token_loss, train
 from chapters.ch08_sample import generate
 from chapters.ch10.figures import draw_mask, mask_in_colour, table
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, random_split, shortest_first
-from chapters.support.command import OnDevice, at_least_one, command
+from chapters.support.command import InShards, at_least_one, command
 from chapters.support.readers import read_instructions
 from chapters.support.run_folder import History, Run
 from chapters.world import Instruction, World, asks_a_question
 from kernels.terminal import colours, print_styled
+from minigrad import distributed
 
 Encode: TypeAlias = Callable[[str], list[int]]
 Tasks: TypeAlias = Sequence[Instruction]
@@ -168,15 +169,23 @@ def respond(
     temperature: float = 0.0,
     generator: mg.Generator | None = None,
 ) -> list[str]:
-    """The model's continuation of each prompt, up to its end-of-text token; prompts of similar length share a batch."""
-    rows = [tokenizer.encode(prompt) for prompt in prompts]
-    stop, answers = (tokenizer.eos_id,), [""] * len(rows)
-    for places in shortest_first(rows, batch_size):  # (B,)
-        batch = [rows[i] for i in places]
-        outputs = generate(model, batch, max_new_tokens, temperature=temperature, stop_ids=stop, generator=generator)
-        for i, output in zip(places, outputs, strict=True):
-            answers[i] = tokenizer.decode(output).strip()
-    return answers
+    """The model's continuation of each prompt, up to its end-of-text token; prompts of similar length share a batch.
+
+    Ranks share the prompts out.
+    """
+    stop = (tokenizer.eos_id,)
+
+    def write(prompts: Sequence[str], generator: mg.Generator | None) -> list[str]:
+        rows = [tokenizer.encode(prompt) for prompt in prompts]
+        answers = [""] * len(rows)
+        for places in shortest_first(rows, batch_size):  # (B,)
+            batch = [rows[i] for i in places]
+            outputs = generate(model, batch, max_new_tokens, temperature=temperature, stop_ids=stop, generator=generator)
+            for i, output in zip(places, outputs, strict=True):
+                answers[i] = tokenizer.decode(output).strip()
+        return answers
+
+    return [answer for answers in distributed.current().map(write, prompts, generator) for answer in answers]
 
 
 def ask(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:
@@ -251,7 +260,7 @@ QUICK_TRAINING = dict(lr=1e-3, muon_lr=5e-3, min_lr=1e-4, steps=60, batch_size=1
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Fine-tune a base model on instructions, show what is graded, and ask it unseen instructions."""
 
     base: Path = Path("runs/main/pretrain")  # run folder of the base model, from the main job or ch07_train

@@ -23,14 +23,21 @@ import minigrad.nn as nn
 from chapters.support.figures import loss_curve
 from chapters.support.json_files import check_fields
 from chapters.support.run_folder import WHAT_TO_DO, History, JsonLines, Run, RunError, load_parameters, read_metrics
-from minigrad import processor
+from minigrad import distributed, processor
 from minigrad.checked_json import parse_json
 from minigrad.serialization import CheckpointError, short
 
 # What the constructor needs of the state beside the counter.
 STATE: dict[str, Any] = {"metrics_bytes": int, "metrics_crc": int, "generator": dict, "settings": dict}
 STATE |= {"best": float | None, "numbers": dict[str, float]}
-FREE = ("resume", "checkpoint_every")  # settings that may change on resuming: neither leaves a trace in the metrics
+FREE = (
+    "resume",
+    "checkpoint_every",
+    "shard_optimizer",
+)  # settings that may change on resuming: they leave no trace in the metrics
+
+
+BEFORE = {"shards": 1}  # settings that earlier versions did not write, and what they were
 
 
 class Checkpoint:
@@ -80,7 +87,7 @@ class Checkpoint:
         except ValueError as error:
             raise RunError(f"{not_ours} ({error}); delete it or choose another run folder") from None
         for name, value in self.settings.items():
-            stored = state["settings"].get(name)
+            stored = state["settings"].get(name, BEFORE.get(name))
             if stored != value:
                 raise RunError(f"resume: {self.path} belongs to a run with {name} = {short(stored)}, not {value}; {WHAT_TO_DO}")
         try:
@@ -114,8 +121,10 @@ class Checkpoint:
         arrays: dict[str, Any] = {}
         for prefix, (model, optimizer) in self.models.items():
             arrays |= {f"{prefix}parameters.{name}": parameter for name, parameter in model.named_parameters()}
-            if optimizer:
+            if optimizer:  # every rank helps to collect the state of a sharded optimizer
                 arrays |= {f"{prefix}optimizer.{name}": moment for name, moment in optimizer_arrays(optimizer).items()}
+        if not distributed.current().leads:
+            return
         state = {self.counter: count, **(before or {}), "metrics_bytes": self.metrics.size()}
         state |= {"metrics_crc": self.metrics.crc, "threads": processor.get_num_threads()}
         state |= {"generator": self.generator.get_state(), **(after or {}), "settings": self.settings}
@@ -136,6 +145,7 @@ class TrainingCheckpoint(Checkpoint):
         self.model, self.config = model, config
         settings = _comparable(config)
         settings["data"] = data
+        settings["shards"] = distributed.current().shards
         settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
         super().__init__(run, "step", {"": (model, optimizer)}, mg.default_generator, settings, config.resume)
         self.step: int = self.state.get("step", 0)
@@ -201,7 +211,8 @@ class LoopCheckpoint(Checkpoint):
     def __init__(self, run: Run, policy: nn.Module, learner: Any, generator: mg.Generator, config: Any) -> None:
         self.learner, self.checkpoint_every = learner, config.checkpoint_every
         models = {f"{i}.": pair for i, pair in enumerate(getattr(learner, "trained", [(policy, None)]))}
-        super().__init__(run, "iteration", models, generator, _comparable(config), config.resume)
+        settings = _comparable(config) | {"shards": distributed.current().shards}
+        super().__init__(run, "iteration", models, generator, settings, config.resume)
         self.iteration: int = self.state.get("iteration", 0)
         if self.state.get("numbers"):
             learner.numbers = self.state["numbers"]

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chapters.support.settings_help import help_text
@@ -48,6 +47,19 @@ def computing_on(settings: Any) -> Iterator[None]:
     finally:
         mg.set_default_device(before[0])
         mg.set_float32_matmul_precision(before[1])
+
+
+@dataclass(kw_only=True)
+class OnRanks(OnDevice):
+    """Base class of the settings of every command that several processes can run together: `mpiexec -n 2 python -m …`."""
+
+
+@dataclass(kw_only=True)
+class InShards(OnRanks):
+    """Base class of the settings of every command whose batches are shared out to the processes."""
+
+    shards: int = 0  # parts of every batch, which mpiexec's processes share; results depend on it (0 = one for each process)
+    any_order: bool = False  # add gradients in the order that is fastest, though the last digits then depend on the processes
 
 
 terminated = False  # whether SIGTERM has asked this process to stop
@@ -96,9 +108,12 @@ def command(
     import tyro
 
     guard_streams()
+    from chapters.support import ranks
     from minigrad import DeviceError, DeviceMemoryError
+    from minigrad.distributed import RankError
     from minigrad.serialization import CheckpointError
 
+    ranks.mute_followers()
     defaults, help_group = read_ahead(settings(), presets or {})
     chosen = defaults
     try:
@@ -109,28 +124,27 @@ def command(
         if getattr(chosen, "seed", 0) < 0:
             raise ValueError(f"seed must be at least 0, got {getattr(chosen, 'seed', 0)}")
         refuse_inner_seeds(chosen)
-        folder = getattr(chosen, writes, None) if writes else None
-        if folder is not None:
-            from chapters.support.run_folder import hold
-
-            hold(Path(folder))
-        with sigterm_interrupts(), computing_on(chosen):
-            result = main(chosen)
+        with (
+            ranks.working_together(chosen, writes, isinstance(chosen, OnRanks)) as own,
+            sigterm_interrupts(),
+            computing_on(own),
+        ):
+            result = main(own)
         sys.stdout.flush()
         return result
     except BrokenPipeError:  # the reader left early, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it exits
         sys.exit(141)
     except (ValueError, OSError, FloatingPointError, CheckpointError, DeviceError, DeviceMemoryError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        ranks.end(f"error: {error_text(error)}", USER_ERROR)
+    except RankError as error:
+        ranks.end(f"error: {error}", 1)
     except MemoryError as error:  # the messages of NumPy and CuPy give only the size of the request
-        print(f"error: out of memory: {error}; lower the batch size, the context or the model", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        ranks.end(f"error: out of memory: {error}; lower the batch size, the context or the model", USER_ERROR)
     except KeyboardInterrupt as stop:
         flags = " ".join(resume_flags(chosen)) if str(stop) and "continues" not in str(stop) else ""
-        print((str(stop) or "interrupted") + (f"; the same command with {flags} continues" if flags else ""), file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        advice = f"; the same command with {flags} continues" if flags else ""
+        ranks.end((str(stop) or "interrupted") + advice, 143 if terminated else 130)
 
 
 def progress_bar(total: int, initial: int, unit: str) -> "tqdm":

@@ -34,6 +34,7 @@ from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE, SeededRandom
 from chapters.world.reading import mentioned
 from chapters.world.requests import requests
+from minigrad import distributed
 
 # ── lessons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,16 +135,23 @@ def critique_and_revise(
 
 
 def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: int = 256) -> list[str]:
-    """The critic's continuation of each text; "" if the continuation does not fit into the context."""
-    prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
-    for places in shortest_first(prompts, batch_size):
-        fitting = [i for i in places if len(prompts[i]) < critic.config.context]
-        rooms = [critic.config.context - len(prompts[i]) for i in fitting]
-        rows = generate(critic, [prompts[i] for i in fitting], rooms, temperature=0, stop_ids=(tokenizer.eos_id,))
-        for i, ids, room in zip(fitting, rows, rooms, strict=True):
-            if len(ids) < room:
-                continuations[i] = tokenizer.decode(ids).strip()
-    return continuations
+    """The critic's continuation of each text; "" if the continuation does not fit into the context.
+
+    Ranks share the texts out.
+    """
+
+    def write(texts: Texts, unused: None) -> list[str]:
+        prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
+        for places in shortest_first(prompts, batch_size):
+            fitting = [i for i in places if len(prompts[i]) < critic.config.context]
+            rooms = [critic.config.context - len(prompts[i]) for i in fitting]
+            rows = generate(critic, [prompts[i] for i in fitting], rooms, temperature=0, stop_ids=(tokenizer.eos_id,))
+            for i, ids, room in zip(fitting, rows, rooms, strict=True):
+                if len(ids) < room:
+                    continuations[i] = tokenizer.decode(ids).strip()
+        return continuations
+
+    return [text for written in distributed.current().map(write, texts) for text in written]
 
 
 def correct_names(revision: str, instruction: str, draft: str) -> str:

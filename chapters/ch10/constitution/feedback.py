@@ -48,6 +48,7 @@ from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, names_others
 from chapters.world.requests import REQUESTS, requests
+from minigrad import distributed
 
 CLAMP = 1.0  # log-odds at which a verdict is clamped
 MARGIN = 0.5  # scores closer than half a verdict count as equal
@@ -86,17 +87,21 @@ def fit_scores(
     """
     context, end = critic.config.context, tokenizer.eos_id
     texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
-    prompts = [tokenizer.encode(text)[: context - 1] for text in texts]
-    scores = np.zeros(len(prompts))  # (N,)
-    for places in shortest_first(prompts, batch_size):
-        recorder, rooms = Recorder(), [min(longest, context - len(prompts[i])) for i in places]
-        rows = generate(critic, [prompts[i] for i in places], rooms, temperature=0, stop_ids=(end,), observe=recorder)
-        # the recorder saw the end tokens as well
-        rows = [ids + [end] if len(ids) < room else ids for ids, room in zip(rows, rooms, strict=True)]
-        log_probs, logits = recorder.log_probs(rows), logits_by_row(recorder, rows)
-        for i, ids, p, z in zip(places, rows, log_probs, logits, strict=True):
-            scores[i] = sum(np.clip(odds, -clamp, clamp) for odds in verdict_log_odds(ids, p, z, tokenizer))
-    return scores
+
+    def judge(texts: Texts, unused: None) -> np.ndarray:
+        prompts = [tokenizer.encode(text)[: context - 1] for text in texts]
+        scores = np.zeros(len(prompts))  # (n,)
+        for places in shortest_first(prompts, batch_size):
+            recorder, rooms = Recorder(), [min(longest, context - len(prompts[i])) for i in places]
+            rows = generate(critic, [prompts[i] for i in places], rooms, temperature=0, stop_ids=(end,), observe=recorder)
+            # the recorder saw the end tokens as well
+            rows = [ids + [end] if len(ids) < room else ids for ids, room in zip(rows, rooms, strict=True)]
+            log_probs, logits = recorder.log_probs(rows), logits_by_row(recorder, rows)
+            for i, ids, p, z in zip(places, rows, log_probs, logits, strict=True):
+                scores[i] = sum(np.clip(odds, -clamp, clamp) for odds in verdict_log_odds(ids, p, z, tokenizer))
+        return scores
+
+    return np.concatenate(distributed.current().map(judge, texts))  # (N,)
 
 
 def logits_by_row(recorder: Recorder, rows: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:

@@ -48,7 +48,7 @@ from chapters.ch10.reward import load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.sft import Tasks, ask
 from chapters.support.checkpoint import move_aside
-from chapters.support.command import OnDevice, at_least_one
+from chapters.support.command import InShards, at_least_one
 from chapters.support.json_files import read_object, write_result
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
@@ -349,7 +349,7 @@ def folder_name(path: Path) -> str:
 
 
 @dataclass
-class Settings(OnDevice):
+class Settings(InShards):
     """Tune an assistant by a constitution: the default, and yours beside it if you name its file."""
 
     sft: Path = Path("runs/main/assistant")  # run folder of the SFT model (from ch10/demonstrations)
