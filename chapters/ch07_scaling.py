@@ -93,7 +93,14 @@ class Step(NamedTuple):
 
 
 def predict_step(
-    config: GPTConfig, machine: Machine, ranks: int, tokens: float, *, overlap: float = 0.0, utilization: float = 0.7
+    config: GPTConfig,
+    machine: Machine,
+    ranks: int,
+    tokens: float,
+    *,
+    overlap: float = 0.0,
+    utilization: float = 0.7,
+    messages: float = 0,
 ) -> Step:
     """The time of a training step on equal ranks.
 
@@ -106,6 +113,7 @@ def predict_step(
             0.5 for the reduce_scatter of the gradients, 1 for a whole all_reduce.
         utilization: share of `machine.flops` that forward pass, backward pass and optimizer reach together. In
             chapters/bench/__init__.py matrix products take 63 to 85 % of a step.
+        messages: further messages of a step that every rank waits for, too short for more than the latency, such as losses.
 
     >>> step = predict_step(SHAPES["GPT-2"], MACHINES["ethernet"], ranks=4, tokens=8192)
     >>> f"{step.compute:.1f} s + {step.communication:.1f} s, efficiency {step.efficiency:.0%}"
@@ -115,7 +123,7 @@ def predict_step(
     gradient_bytes = 4 * parameter_count(config)
     communication = ring_seconds(gradient_bytes, [Link(machine.latency, machine.bandwidth)] * ranks)
     hidden = min(overlap * communication, compute * 2 / 3)
-    return Step(compute, communication, communication - hidden)
+    return Step(compute, communication, communication - hidden + (messages * machine.latency if ranks > 1 else 0))
 
 
 def ranks_that_wait(predict: Callable[[int], Step], most: int) -> int | None:

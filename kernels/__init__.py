@@ -24,6 +24,8 @@ Every set keeps the same contract, so any set can replace another:
 - `out=` names a buffer (or a tuple of buffers) for the result, and is returned. Without it the result is a new array.
 - `accumulate=True` adds to `out` instead of overwriting it, for gradients that arrive in parts.
 - Sizes of zero are allowed wherever NumPy allows them.
+
+kernels/collectives is the exception: its operations belong to a group of processes and not to an array's device.
 """
 
 import threading

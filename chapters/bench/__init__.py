@@ -3,6 +3,7 @@
     python -m chapters.bench step           # training steps of tiny, book and gpt2 size, with a breakdown by kernel
     python -m chapters.bench decode         # GPT-2 124M writes text, token by token
     python -m chapters.bench gpt2_step      # fine-tuning GPT-2 124M: time and memory
+    python -m chapters.bench ranks          # training steps that several processes share: time, waiting and memory
     python -m chapters.bench gpu --device cuda --out check      # check and time everything on a GPU
     python -m chapters.bench all --json FILE    # every comparison of the table below, in up to 15 minutes
     python -m chapters.bench table FILE …       # print the table of such files, one for each processor

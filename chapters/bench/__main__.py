@@ -33,9 +33,7 @@ def main():
     decode.add_argument("--seconds", "--size", type=whole_number(1), default=20, help="seconds to measure for (default: 20)")
     decode.add_argument("--plot", type=new_file, metavar="FILE", help="draw the figures to this file")
     ranks.add_argument("--ranks", type=whole_number(2), nargs="+", default=[2], help="numbers of processes (default: 2)")
-    ranks.add_argument(
-        "--preset", action="append", choices=["main job", "tiny", "book"], help="a size; repeatable (default: all)"
-    )
+    ranks.add_argument("--preset", action="append", choices=["main job", "tiny", "book"], help="a model; repeatable")
     ranks.add_argument("--memory", action="store_true", help="measure the memory of GPT-2 124M, for each number of processes")
     everything.add_argument("--json", type=new_file, metavar="FILE", required=True, help="the file to write")
     table.add_argument("files", type=Path, nargs="+", metavar="FILE")

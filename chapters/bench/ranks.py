@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ from minigrad import distributed
 ROUNDS = 5  # of turns; the table shows medians
 STEPS = {"main job": 60, "tiny": 30, "book": 5, "llmc": 2}  # in a turn
 WARM_UP = 2  # steps before the clock starts
+NOTES = 1  # small messages of a step: its losses
 
 
 def shape_and_batch(size: str) -> tuple[GPTConfig, int]:
@@ -47,9 +49,13 @@ def shape_and_batch(size: str) -> tuple[GPTConfig, int]:
     return config, rows
 
 
-def train(size: str, shard_optimizer: bool) -> None:
-    """Train in this process, and with the others that mpiexec has started; rank 0 prints its measurements as JSON."""
-    shape, rows = shape_and_batch(size)
+def train(size: str, shard_optimizer: bool, rows: int | None) -> None:
+    """Train in this process, and with the others that mpiexec has started; rank 0 prints its measurements as JSON.
+
+    rows: of the whole batch; None: the size's own.
+    """
+    shape, usual_rows = shape_and_batch(size)
+    rows = rows or usual_rows
     tokens = np.random.default_rng(0).integers(0, shape.vocab_size, 100_000)
     with distributed.sharing(distributed.join()) as sharing:
         model = GPT(shape, generator=mg.Generator(0))
@@ -74,15 +80,30 @@ def train(size: str, shard_optimizer: bool) -> None:
         print(json.dumps({"seconds": float(np.median(timed)), "waiting": waited / sum(timed), "bytes": peaks}), flush=True)
 
 
-def measure(ranks: int, threads: int, size: str, shard_optimizer: bool = False) -> dict[str, Any]:
-    """The measurements of one job with this many processes and threads in each."""
-    program = f"from chapters.bench.ranks import train; train({size!r}, {shard_optimizer})"
-    beside_python = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if beside_python is None:
-        fail("bench ranks: expected mpiexec, which is missing; install it with pip install -e '.[mpi]'")
+def mpiexec() -> str:
+    """The path of mpiexec, beside this Python or elsewhere."""
+    path = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    return path or fail("bench ranks: expected mpiexec, which is missing; install it with pip install -e '.[mpi]'")
+
+
+def measure(
+    ranks: int,
+    threads: int,
+    size: str,
+    shard_optimizer: bool = False,
+    rows: int | None = None,
+    start: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The measurements of one job with this many processes and threads in each.
+
+    start: how mpiexec begins, with its options; by default all processes run on this machine.
+    """
+    program = f"from chapters.bench.ranks import train; train({size!r}, {shard_optimizer}, {rows})"
     environment = os.environ | {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}
-    start = [beside_python, "-n", str(ranks)] if ranks > 1 else []
-    done = subprocess.run([*start, sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    several = [*(start or [mpiexec()]), "-n", str(ranks)] if ranks > 1 else []
+    # mpiexec hands standard input on, and so reads all of it.
+    pipes: dict[str, Any] = dict(stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run([*several, sys.executable, "-c", program], env=environment, **pipes)
     if done.returncode:
         fail(f"bench ranks: a job of {ranks} processes failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -101,18 +122,17 @@ def run(options: Namespace) -> None:
         alone, together = (float(np.median([turn[i]["seconds"] for turn in turns])) for i in (0, 1))
         ratio = float(np.median([b["seconds"] / a["seconds"] for a, b in turns]))
         waiting = float(np.median([b["waiting"] for _, b in turns]))
-        print(
-            f"  {size:<9} {1e3 * together:8.1f} ms, {1e3 * alone:8.1f} ms alone: {ratio:.2f} of its time; {waiting:4.0%} waiting"
-        )
+        milliseconds = f"{1e3 * together:8.1f} ms, {1e3 * alone:8.1f} ms alone"
+        print(f"  {size:<9} {milliseconds}: {ratio:.2f} of its time; {waiting:4.0%} waiting")
 
 
 def print_memory(numbers: list[int]) -> None:
-    """Print the peak memory of each process of a step of GPT-2's 124M, and what theory says of the optimizer's state."""
+    """Print the peak memory of each process in a step of GPT-2 124M with a row for each, and what sharding can save at most."""
     shape, _ = shape_and_batch("llmc")
     moments = 8 * GPT(shape, generator=mg.Generator(0)).num_parameters()
     print(f"GPT-2, 124M: peak memory of each process in MB; AdamW's moments are {moments / 1e6:,.0f} MB")
     for ranks in numbers:
-        whole, sharded = (measure(ranks, 1, "llmc", flag)["bytes"] for flag in (False, True))
+        whole, sharded = (measure(ranks, 1, "llmc", flag, rows=ranks)["bytes"] for flag in (False, True))
         saved = float(np.mean(whole) - np.mean(sharded))
         each = ", ".join(f"{b / 1e6:,.0f}" for b in sharded)
         theory = moments * (1 - 1 / ranks)

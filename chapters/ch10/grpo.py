@@ -23,10 +23,9 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import GPT, load_model
-from chapters.ch07_train import as_floats
 from chapters.ch10 import harness, ppo
 from chapters.ch10.assess import bootstrap_interval, kl_between, sample_responses
-from chapters.ch10.harness import GroupConfig, optimizer_step, rl_optimizer
+from chapters.ch10.harness import GroupConfig, Parts, optimizer_step, rl_optimizer
 from chapters.ch10.rollout import Rollouts, score_targets
 from chapters.support.command import InShards, above, at_least_one, command
 from chapters.support.run_folder import Run
@@ -136,17 +135,25 @@ class GRPO:
         """Take config.steps optimizer steps on one batch of rollouts."""
         config, mask, old = self.config, rollouts.mask, rollouts.old_log_probs
         advantages = group_advantages(final, config.k, divide=not config.dr)  # (B,)  step 1
-        old_t, reference_t, advantages_t = (mg.as_tensor(a.astype(np.float32)) for a in (old, reference_log_probs, advantages))
-        settings = mask, config.clip, config.kl_coefficient, config.max_new_tokens if config.dr else None
-        inputs, records = rollouts.action_inputs(), []  # (B, T − 1)
-        for _ in range(config.steps):
-            log_probs, logits = score_targets(self.policy, inputs, rollouts.targets)  # (B, T − 1), (N, V)
-            loss = grpo_loss(log_probs, old_t, reference_t, advantages_t, *settings)  # steps 2 and 3
+        arrays = [array.astype(np.float32) for array in (old, reference_log_probs, advantages)]
+        settings = config.clip, config.kl_coefficient, config.max_new_tokens if config.dr else None
+
+        def parts_of(rows: np.ndarray) -> Parts:
+            """The part of b rows in the loss, a mean over all responses, and in the diagnostics, means over all tokens."""
+            log_probs, logits = score_targets(self.policy, rollouts.action_inputs(rows), rollouts.targets[rows])
+            old_t, reference_t, advantages_t = (mg.as_tensor(array[rows]) for array in arrays)
+            loss = grpo_loss(log_probs, old_t, reference_t, advantages_t, mask[rows], *settings)  # steps 2 and 3
             with mg.no_grad():
                 entropy = ppo.entropy(logits)
-            optimizer_step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
-            record = dict(zip(("policy_loss", "entropy"), as_floats(loss, entropy), strict=True))
-            records.append(record | ppo.ratio_statistics(log_probs.numpy(force=True), old, mask, config.clip))
+            diagnostics = {"entropy": entropy.item()}
+            diagnostics |= ppo.ratio_statistics(log_probs.numpy(force=True), old[rows], mask[rows], config.clip)
+            share = mask[rows].sum() / mask.sum()
+            return loss * (len(rows) / len(final)), {name: share * value for name, value in diagnostics.items()}
+
+        rows, records = np.arange(len(final)), []
+        for _ in range(config.steps):
+            loss, diagnostics = optimizer_step(self.policy, self.optimizer, [rows], parts_of, lr, config.grad_clip)
+            records.append({"policy_loss": loss} | diagnostics)
         means = {name: float(np.mean([record[name] for record in records])) for name in records[0]}
         mixed = float(np.ptp(final.reshape(-1, config.k), axis=1).astype(bool).mean())  # the other groups teach nothing
         return means | {"first_ratio": records[0]["ratio"], "kl_coefficient": config.kl_coefficient, "mixed_groups": mixed}

@@ -6,7 +6,8 @@ command, so every method starts from the same SFT model and is measured on the s
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import minigrad as mg
 import minigrad.nn as nn
 from chapters.ch06_gpt import GPT, load_model, save_model
-from chapters.ch07_train import TrainConfig, as_floats, deferred_interrupt, make_optimizer
+from chapters.ch07_train import TrainConfig, deferred_interrupt, make_optimizer
 from chapters.ch10.assess import assess, assessment_text, sample_responses
 from chapters.ch10.ppo import final_rewards
 from chapters.ch10.preference_figures import draw_path, draw_watch
@@ -25,14 +26,16 @@ from chapters.support.checkpoint import LoopCheckpoint
 from chapters.support.command import above, at_least, at_least_one, progress_bar
 from chapters.support.ranks import compare_with_rank_0
 from chapters.support.run_folder import Run, stopped
-from chapters.support.shared_training import checksum_of
+from chapters.support.shared_training import check_enough, checksum_of
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, Scorer, score_of
 from chapters.world.requests import mixed_tasks
 from minigrad import distributed
+from minigrad.distributed.gradients import GradientExchange
 
 Score = Callable[[Sequence[Instruction], Rollouts], np.ndarray]  # (tasks, their rollouts) -> (B,) rewards of whole responses
 Record = dict[str, Any]  # one line of metrics.jsonl
+Parts = tuple[mg.Tensor, dict[str, float]]  # a shard's part of a mean loss, and of each diagnostic
 
 
 class Learner(Protocol):
@@ -210,17 +213,47 @@ def rl_optimizer(model: nn.Module) -> mg.optim.AdamW:
 
 
 def optimizer_step(
-    optimizer: mg.optim.AdamW, parameters: Iterable[mg.Tensor], loss: mg.Tensor, lr: float, grad_clip: float
-) -> None:
-    """One backward pass and one optimizer step; raises FloatingPointError if loss or gradients are not finite."""
-    loss.backward()
-    loss_value, norm = as_floats(loss, mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf))
-    finite(loss_value, "loss")
+    model: nn.Module,
+    optimizer: mg.optim.AdamW,
+    batch: Sequence[np.ndarray],
+    parts_of: Callable[..., Parts],
+    lr: float,
+    grad_clip: float,
+) -> tuple[float, dict[str, float]]:
+    """One optimizer step. Ranks share the batch's shards out; each shard has a backward pass of its own.
+
+    Args:
+        batch: arrays, which are cut into shards along their first axis.
+        parts_of: maps a shard's arrays to its parts of the batch's mean loss and diagnostics. The parts of all shards add up.
+
+    Returns:
+        The mean loss and the diagnostics of the whole batch.
+
+    Raises:
+        FloatingPointError: if loss or gradients are not finite.
+        RankError: if an array has fewer rows than there are shards.
+    """
+    sharing = distributed.current()
+    check_enough(min(map(len, batch)), sharing.shards)
+    shards = list(zip(*(np.array_split(array, sharing.shards) for array in batch)))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    own_parts = []
+    with closing(GradientExchange(parameters, sharing, sharing.shards)) as exchange:
+        for i, shard in enumerate(exchange.own_terms):
+            with exchange.collect(i):
+                loss, diagnostics = parts_of(*shards[shard])
+                loss.backward()
+            own_parts.append((loss.item(), diagnostics))
+        parts = [part for theirs in exchange.finish(own_parts) for part in theirs]
+    norm = mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf).item()
+    mean_loss = sum(loss for loss, _ in parts)
+    finite(mean_loss, "loss")
     finite(norm, "gradients")
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad()
+    return mean_loss, {name: sum(part[name] for _, part in parts) for name in parts[0][1]}
 
 
 def reward_scorer(reward_model: ScalarModel) -> Score:

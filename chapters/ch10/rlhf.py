@@ -36,13 +36,14 @@ from chapters.ch07_train import as_floats, next_token_loss, to_tensors
 from chapters.ch10 import ppo
 from chapters.ch10.assess import pooled_assessment_text
 from chapters.ch10.demonstrations import pretraining_batches
-from chapters.ch10.harness import Harness, LoopConfig, Score, optimizer_step, rl_optimizer
+from chapters.ch10.harness import Harness, LoopConfig, Parts, Score, optimizer_step, rl_optimizer
 from chapters.ch10.reward import ScalarModel, load_scalar
 from chapters.ch10.rollout import Rollouts, chosen_log_probs, log_probs_of, roll_out, score_targets
 from chapters.support.batches import Batches
 from chapters.support.command import InShards, above, at_least, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
+from minigrad import distributed
 
 # ── the plainest loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,10 +134,9 @@ class PPO:
     ) -> dict[str, float]:
         config, mask, old, beta = self.config, rollouts.mask, rollouts.old_log_probs, self.numbers["kl_coefficient"]
         rewards = ppo.token_rewards(final, old, reference_log_probs, mask, rollouts.last, beta)  # (B, T − 1)  step 3
-        with mg.no_grad():
-            values = self.value_model(rollouts.action_inputs()).numpy(force=True) * mask  # (B, T − 1)  step 4
+        values = self.predicted_values(rollouts) * mask  # (B, T − 1)  step 4
         advantages, returns = ppo.gae(rewards, values, mask, config.gamma, config.lam)  # (B, T − 1) each
-        arrays = old, ppo.whiten(advantages, mask), values, returns  # step 5
+        arrays = [array.astype(np.float32) for array in (old, ppo.whiten(advantages, mask), values, returns)]  # step 5
 
         steps = [self.step(rollouts, rows, arrays, lr) for rows in self.minibatches(len(final))]  # steps 6 to 8
         record = {"explained_variance": ppo.explained_variance(values, returns, mask)}
@@ -147,34 +147,62 @@ class PPO:
             self.numbers["kl_coefficient"] = adapted
         return record
 
+    def predicted_values(self, rollouts: Rollouts) -> np.ndarray:
+        """The value model's output at each token, without gradients: (B, T − 1). Ranks share the rollouts out."""
+
+        def predict(rows: Sequence[int], unused: None) -> np.ndarray:
+            return self.value_model(rollouts.action_inputs(rows)).numpy(force=True)
+
+        with mg.no_grad():
+            return np.concatenate(distributed.current().map(predict, range(len(rollouts.mask))))
+
     def step(self, rollouts: Rollouts, rows: np.ndarray, arrays: Sequence[np.ndarray], lr: float) -> dict[str, float]:
-        """One optimizer step of the policy and one of the value model on b rows of the rollouts; returns diagnostics.
+        """One optimizer step of the policy and one of the value model on some rows of the rollouts; returns diagnostics.
 
         arrays: old log-probabilities, advantages, old values and returns, (B, T − 1) each.
         """
-        config, mask, inputs = self.config, rollouts.mask[rows], rollouts.action_inputs(rows)
-        tensors = (mg.as_tensor(array[rows].astype(np.float32)) for array in arrays)
-        old, advantages, old_values, returns = tensors  # (b, T − 1) each
-        log_probs, logits = score_targets(self.policy, inputs, rollouts.targets[rows])  # (b, T − 1), (N, V)
-        loss = policy_loss = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
-        if config.entropy_coefficient:
-            entropy = ppo.entropy(logits)  # step 8
-            loss = loss - config.entropy_coefficient * entropy
-        else:
-            with mg.no_grad():  # a diagnostic only
-                entropy = ppo.entropy(logits)
+        config, batch = self.config, [rows]
         if config.ptx_coefficient and self.pretraining is not None:
-            pages = to_tensors(self.pretraining.batch(self.numbers["steps"]), self.policy)
-            loss = loss + config.ptx_coefficient * next_token_loss(self.policy, *pages)
-        optimizer_step(self.optimizers[0], self.policy.parameters(), loss, lr, config.grad_clip)
+            batch += self.pretraining.batch(self.numbers["steps"])  # inputs and targets
 
-        values = self.value_model(inputs)  # (b, T − 1)
-        value_loss = ppo.value_loss(values, old_values, returns, mask, config.value_clip)  # step 7
+        def share(part: np.ndarray) -> float:
+            """The part's share of all tokens that the policy chose in these rows."""
+            return np.count_nonzero(rollouts.mask[part]) / np.count_nonzero(rollouts.mask[rows])
+
+        def policy_parts(part: np.ndarray, *pages: np.ndarray) -> Parts:
+            """The part of b rows, and of some pretraining pages, in the policy's mean loss and in the diagnostics."""
+            mask, inputs = rollouts.mask[part], rollouts.action_inputs(part)  # (b, T − 1) each
+            old, advantages, _, _ = (mg.as_tensor(array[part]) for array in arrays)  # (b, T − 1) each
+            log_probs, logits = score_targets(self.policy, inputs, rollouts.targets[part])  # (b, T − 1), (N, V)
+            loss = policy_loss = ppo.policy_loss(log_probs, old, advantages, mask, config.clip)  # step 6
+            if config.entropy_coefficient:
+                entropy = ppo.entropy(logits)  # step 8
+                loss = loss - config.entropy_coefficient * entropy
+            else:
+                with mg.no_grad():  # a diagnostic only
+                    entropy = ppo.entropy(logits)
+            loss = share(part) * loss
+            if pages:
+                share_of_pages = len(pages[0]) / len(batch[1])
+                page_loss = next_token_loss(self.policy, *to_tensors(pages, self.policy))
+                loss = loss + config.ptx_coefficient * share_of_pages * page_loss
+            diagnostics = dict(zip(("policy_loss", "entropy"), as_floats(policy_loss, entropy), strict=True))
+            diagnostics |= ppo.ratio_statistics(log_probs.numpy(force=True), arrays[0][part], mask, config.clip)
+            return loss, {name: share(part) * value for name, value in diagnostics.items()}
+
+        def value_parts(part: np.ndarray) -> Parts:
+            """The part of b rows in the value model's mean loss."""
+            _, _, old_values, returns = (mg.as_tensor(array[part]) for array in arrays)  # (b, T − 1) each
+            values = self.value_model(rollouts.action_inputs(part))  # (b, T − 1)
+            loss = ppo.value_loss(values, old_values, returns, rollouts.mask[part], config.value_clip)  # step 7
+            return share(part) * loss, {}
+
+        policy_optimizer, value_optimizer = self.optimizers
+        _, diagnostics = optimizer_step(self.policy, policy_optimizer, batch, policy_parts, lr, config.grad_clip)
         value_lr = config.value_lr * lr / config.lr  # on the policy's schedule
-        optimizer_step(self.optimizers[1], self.value_model.parameters(), value_loss, value_lr, config.grad_clip)
+        value_loss, _ = optimizer_step(self.value_model, value_optimizer, [rows], value_parts, value_lr, config.grad_clip)
         self.numbers["steps"] += 1
-        losses = zip(("policy_loss", "value_loss", "entropy"), as_floats(policy_loss, value_loss, entropy), strict=True)
-        return dict(losses) | ppo.ratio_statistics(log_probs.numpy(force=True), arrays[0][rows], mask, config.clip)
+        return {"policy_loss": diagnostics["policy_loss"], "value_loss": value_loss} | diagnostics
 
     def minibatches(self, B: int) -> Iterator[np.ndarray]:
         """The row numbers of every step: each epoch visits all rows once, in a new order."""

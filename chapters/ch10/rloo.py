@@ -17,9 +17,8 @@ import numpy as np
 
 import minigrad as mg
 from chapters.ch06_gpt import GPT
-from chapters.ch07_train import as_floats
 from chapters.ch10 import ppo
-from chapters.ch10.harness import GroupConfig, Harness, optimizer_step, rl_optimizer
+from chapters.ch10.harness import GroupConfig, Harness, Parts, optimizer_step, rl_optimizer
 from chapters.ch10.reward import load_scalar
 from chapters.ch10.rollout import Rollouts, score_targets, sequence_kl
 from chapters.support.command import InShards, at_least_one, command
@@ -60,18 +59,24 @@ class RLOO:
         self, rollouts: Rollouts, final: np.ndarray, reference_log_probs: np.ndarray, kl: float, lr: float
     ) -> dict[str, float]:
         """Take one step. A response's reward includes its KL penalty: final − β Σ (log π − log π_ref)."""
-        config, old = self.config, rollouts.old_log_probs
-        penalty = sequence_kl(old, reference_log_probs, rollouts.mask)  # (B,)
+        config, mask, old = self.config, rollouts.mask, rollouts.old_log_probs
+        penalty = sequence_kl(old, reference_log_probs, mask)  # (B,)
         advantages = leave_one_out(final - config.kl_coefficient * penalty, config.k)  # (B,)
         advantages /= advantages.std() + 1e-8  # so the scale of the rewards does not change the step
-        log_probs, logits = score_targets(self.policy, rollouts.action_inputs(), rollouts.targets)  # (B, T − 1), (N, V)
-        loss = rloo_loss(log_probs, mg.as_tensor(advantages.astype(np.float32)))
-        with mg.no_grad():
-            entropy = ppo.entropy(logits)
-        optimizer_step(self.optimizer, self.policy.parameters(), loss, lr, config.grad_clip)
-        ratio = float(np.exp(log_probs.numpy(force=True) - old)[rollouts.mask].mean())
-        record = dict(zip(("policy_loss", "entropy"), as_floats(loss, entropy), strict=True))
-        return record | {"first_ratio": ratio, "kl_coefficient": config.kl_coefficient}
+
+        def parts_of(rows: np.ndarray) -> Parts:
+            """The part of b rows in the loss, a mean over all responses, and in the diagnostics, means over all tokens."""
+            log_probs, logits = score_targets(self.policy, rollouts.action_inputs(rows), rollouts.targets[rows])
+            loss = rloo_loss(log_probs, mg.as_tensor(advantages[rows].astype(np.float32)))
+            with mg.no_grad():
+                entropy = ppo.entropy(logits)
+            ratio = np.exp(log_probs.numpy(force=True) - old[rows])[mask[rows]].mean()
+            share = mask[rows].sum() / mask.sum()
+            return loss * (len(rows) / len(final)), {"entropy": share * entropy.item(), "first_ratio": share * ratio}
+
+        rows = np.arange(len(final))
+        loss, diagnostics = optimizer_step(self.policy, self.optimizer, [rows], parts_of, lr, config.grad_clip)
+        return {"policy_loss": loss} | diagnostics | {"kl_coefficient": config.kl_coefficient}
 
 
 @dataclass

@@ -61,8 +61,8 @@ class Group:
         """Overwrite the array on every rank with the array of rank `root`, and return it."""
         raise NotImplementedError
 
-    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
-        """Fill the array on every rank: part r, array[bounds[r]:bounds[r + 1]], with rank r's own part r. Returns the array.
+    def start_all_gather(self, array: Array, bounds: Sequence[int]) -> Pending:
+        """Begin an all_gather; the caller must leave the array alone before wait() has returned it.
 
         bounds: (size + 1,) places, from 0 to the array's length. A part may be empty.
         """
@@ -90,6 +90,10 @@ class Group:
         raise NotImplementedError
 
     # ── made of the others ──
+
+    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
+        """Fill the array on every rank: part r, array[bounds[r]:bounds[r + 1]], with rank r's own part r. Returns the array."""
+        return self.start_all_gather(array, bounds).wait()
 
     def reduce_scatter(
         self, terms: Arrays, bounds: Sequence[int], counts: Sequence[int] | None = None, in_order: bool = True
@@ -159,9 +163,9 @@ class Alone(Group):
     def broadcast(self, array: Array, root: int = 0) -> Array:
         return array
 
-    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
+    def start_all_gather(self, array: Array, bounds: Sequence[int]) -> Pending:
         check_bounds("all_gather", len(array), bounds, 1)
-        return array
+        return Done(array)
 
     def start_reduce_scatter(
         self, terms: Arrays, bounds: Sequence[int], counts: Sequence[int] | None = None, in_order: bool = True

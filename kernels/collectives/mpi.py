@@ -12,6 +12,7 @@ for.
 """
 
 import os
+import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from kernels.arrays import Array, Arrays
 from kernels.collectives import Group, Pending, check_bounds, check_flat, check_terms, sum_in_order
 
 PATIENCE = 0.05  # seconds in which a waiting rank polls without pause, which takes any exchange of some 100 MB to its end
+LETTER = 1024  # bytes
 NAP = 50e-6  # seconds that it sleeps between polls afterwards
 yield_core = getattr(os, "sched_yield", lambda: None)  # lets another rank have the core, where the system can do that
 
@@ -30,7 +32,7 @@ yield_core = getattr(os, "sched_yield", lambda: None)  # lets another rank have 
 class Exchange(Pending):
     """MPI's requests, and the numbers that they bring."""
 
-    def __init__(self, requests: list[Any], terms: Arrays, sent: Arrays):
+    def __init__(self, requests: list[Any], terms: Arrays, sent: Arrays = ()):
         self.requests, self.terms, self.sent = requests, terms, sent  # `sent` must outlive the requests
 
     def poll(self) -> bool:
@@ -72,8 +74,20 @@ class ProcessGroup(Group):
         wait_for([self.comm.Ibarrier()])
 
     def gather_objects(self, value: Any) -> list[Any]:
-        self.barrier()  # asleep, if another rank is late; then mpi4py's blocking call takes no time
-        return self.comm.allgather(value)
+        # One message if all values are short: LETTER bytes from each rank, which begin with the number of bytes in all.
+        content = np.frombuffer(pickle.dumps(value), np.uint8)
+        letters = np.zeros((self.size, LETTER), np.uint8)
+        mine = np.concatenate([np.frombuffer(len(content).to_bytes(8, "little"), np.uint8), content])[:LETTER]
+        letters[self.rank, : len(mine)] = mine
+        self.all_gather(letters.reshape(-1), [LETTER * r for r in range(self.size + 1)])
+        lengths = [int.from_bytes(letter[:8].tobytes(), "little") for letter in letters]
+        if max(lengths) <= LETTER - 8:
+            return [pickle.loads(letter[8 : 8 + n].tobytes()) for letter, n in zip(letters, lengths)]
+        ends = np.cumsum([0, *lengths]).tolist()
+        contents = np.empty(ends[-1], np.uint8)
+        contents[ends[self.rank] : ends[self.rank + 1]] = content
+        self.all_gather(contents, ends)
+        return [pickle.loads(contents[low:high].tobytes()) for low, high in zip(ends, ends[1:])]
 
     def abort(self, status: int) -> None:
         self.comm.Abort(status)
@@ -83,13 +97,12 @@ class ProcessGroup(Group):
         wait_for([self.comm.Ibcast(array, root)])
         return array
 
-    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
+    def start_all_gather(self, array: Array, bounds: Sequence[int]) -> Pending:
         check_flat("all_gather", array)
         check_bounds("all_gather", len(array), bounds, self.size)
         lengths = np.diff(bounds)
         kind = MPI.Datatype.fromcode(array.dtype.char)
-        wait_for([self.comm.Iallgatherv(MPI.IN_PLACE, [array, lengths, list(bounds[:-1]), kind])])
-        return array
+        return Exchange([self.comm.Iallgatherv(MPI.IN_PLACE, [array, lengths, list(bounds[:-1]), kind])], [array])
 
     def start_reduce_scatter(
         self, terms: Arrays, bounds: Sequence[int], counts: Sequence[int] | None = None, in_order: bool = True

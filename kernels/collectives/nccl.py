@@ -73,13 +73,13 @@ class DeviceGroup(Group):
         self._broadcast(array, root)
         return array
 
-    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
+    def start_all_gather(self, array: Array, bounds: Sequence[int]) -> Pending:
         check_flat("all_gather", array)
         check_bounds("all_gather", len(array), bounds, self.size)
         with self._together():
             for r, part in enumerate(cut(array, bounds)):
                 self._broadcast(part, r)
-        return array
+        return Queued(array, self.cuda.get_current_stream().record())
 
     def start_reduce_scatter(
         self, terms: Arrays, bounds: Sequence[int], counts: Sequence[int] | None = None, in_order: bool = True

@@ -47,7 +47,7 @@ class ThreadGroup(Group):
         self.barrier()  # the root may change its array only when all have read it
         return array
 
-    def all_gather(self, array: Array, bounds: Sequence[int]) -> Array:
+    def start_all_gather(self, array: Array, bounds: Sequence[int]) -> Pending:
         check_flat("all_gather", array)
         check_bounds("all_gather", len(array), bounds, self.size)
         for r, theirs in enumerate(self.gather_objects(array)):
@@ -55,7 +55,7 @@ class ThreadGroup(Group):
                 part = slice(bounds[r], bounds[r + 1])
                 array[part] = theirs[part]
         self.barrier()
-        return array
+        return Done(array)
 
     def start_reduce_scatter(
         self, terms: Arrays, bounds: Sequence[int], counts: Sequence[int] | None = None, in_order: bool = True

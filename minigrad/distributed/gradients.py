@@ -167,9 +167,10 @@ class GradientExchange:
             assert bucket.pending is not None
             total, own = bucket.terms[0], slice(*bounds[self.group.rank : self.group.rank + 2])
             total[own] = bucket.pending.wait()
+            bucket.pending = self.group.start_all_gather(total, bounds) if self.every_rank_needs_all else None
+        for bucket in self.buckets:
+            total = bucket.pending.wait() if bucket.pending else bucket.terms[0]
             bucket.pending = None
-            if self.every_rank_needs_all:
-                self.group.all_gather(total, bounds)
             for p, place in zip(bucket.parameters, bucket.places):
                 p.grad = Tensor(total[place].reshape(p.shape)) if next(used) else None
         self.seconds_waited += time.perf_counter() - start
@@ -177,12 +178,14 @@ class GradientExchange:
 
     def gather_parameters(self) -> None:
         """Give every rank the parameters that the others have changed: each sends the numbers that are its own."""
-        rank = self.group.rank
+        rank, pending = self.group.rank, []
         for bucket, bounds in zip(self.buckets, self.bounds):
             flat = bucket.terms[0]
             for p, inside, place in bucket.overlaps(*bounds[rank : rank + 2]):
                 flat[place] = p.array.reshape(-1)[inside]
-            self.group.all_gather(flat, bounds)
+            pending.append(self.group.start_all_gather(flat, bounds))
+        for bucket, exchange in zip(self.buckets, pending):
+            flat = exchange.wait()
             for p, place in zip(bucket.parameters, bucket.places):
                 p.array[...] = flat[place].reshape(p.shape)
                 p.changed()

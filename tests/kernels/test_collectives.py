@@ -83,6 +83,8 @@ def every_operation(group, asarray=np.asarray):
         results[f"all_reduce {dtype}"] = group.all_reduce(asarray(numbers(dtype, group.rank)))
         results[f"broadcast, empty {dtype}"] = group.broadcast(asarray(np.zeros(0, dtype)))
     group.barrier()
+    texts = group.gather_objects("x" * 3000 * (group.rank + 1))  # too long for a message of fixed size
+    results["long_objects"] = np.array([len(text) for text in texts])
     results["gather_objects"] = np.array([f"{value}" for value in group.gather_objects({"rank": group.rank})])
     return {name: array if isinstance(array, np.ndarray) else array.get() for name, array in results.items()}
 
@@ -128,6 +130,7 @@ def test_threads_against_closed_forms(size):
             assert results[r][f"broadcast {dtype}"].tobytes() == numbers(dtype, size - 1).tobytes()
             assert results[r][f"all_reduce {dtype}"].tobytes() == sum_of_firsts.tobytes()
             assert results[r][f"terms afterwards {dtype}"].tobytes() == numbers(dtype, r, 0).tobytes()
+    assert all(list(result["long_objects"]) == [3000 * (r + 1) for r in range(size)] for result in results)
     assert all(list(result["gather_objects"]) == [f"{{'rank': {r}}}" for r in range(size)] for result in results)
 
 
