@@ -15,6 +15,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -125,7 +126,8 @@ def train(
     state = TrainingCheckpoint(model, optimizer, config, run, data)  # resumes if asked to
     model.train()
     bar = progress_bar(config.steps, state.step, "step")
-    with deferred_interrupt() as interrupts, np.errstate(all="ignore"), bar:  # the loop checks for NaN and infinity itself
+    quiet = np.errstate(all="ignore")  # the loop checks for NaN and infinity itself
+    with deferred_interrupt() as interrupts, quiet, bar, shared or nullcontext():
         if state.step == 0 and validation is not None:
             state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
         while state.step < config.steps:
@@ -141,7 +143,7 @@ def train(
             bar.update()
             if validation is not None and state.due(config.eval_every):
                 state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
-            stop = distributed.current().any(bool(interrupts))  # all ranks stop after the same step
+            stop = distributed.current().true_on_any(bool(interrupts))  # all ranks stop after the same step
             if state.due(config.checkpoint_every) or stop:
                 state.save()
             if stop:
@@ -268,7 +270,7 @@ def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFuncti
 def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:
     """Repeat the failed step with every operation checked, and name the first that produced NaN or infinity.
 
-    Ranks that share the step each repeat all of it, and so come to the same result.
+    Ranks that share the step each repeat it as a whole, with other dropout masks, and so come to the same result.
     """
     for name, parameter in model.named_parameters():
         if not np.isfinite(parameter.numpy(force=True)).all():
@@ -312,6 +314,7 @@ class Settings(TrainConfig, InShards):
     lr: float = 1e-3  # peak learning rate; small models tolerate more than the book's 3e-4
 
 
+ON_RANKS = ("shards", "any_order", "shard_optimizer")  # the checkpoint compares the number of shards
 NANOGPT: dict[str, Any] = dict(tokenizer="characters", context=64, batch_size=12, steps=2000, warmup_steps=100, beta2=0.99)
 QUICK: dict[str, Any] = dict(steps=60, batch_size=8, warmup_steps=5, eval_every=30, eval_batches=4, checkpoint_every=30)
 PRESETS: dict[str, dict[str, Any]] = {
@@ -361,7 +364,7 @@ def pretrain(settings: Settings) -> tuple[GPT, Tokenizer, History]:
     """Tokenize, build the model, train it, measure the loss on every validation token once, and save."""
     run = Run(settings.run)
     if settings.resume:
-        run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device"))
+        run.must_match(command=settings, free=("resume", "run", "checkpoint_every", "device", *ON_RANKS))
     tokenizer, train_tokens, validation_tokens = prepare(settings, run)
     shape = {name: getattr(settings, name) for name in ("context", "n_layer", "n_head", "d_model", "dropout", "bias")}
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **shape), mg.Generator(settings.seed))

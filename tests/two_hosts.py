@@ -132,11 +132,12 @@ def compare(size: str, link: Machine, start: list[str]) -> None:
     together = [ranks.measure(2, 1, size, start=start) for _ in range(3)]
     sent = (bytes_sent(0) - before) / 3 / (ranks.STEPS[size] + ranks.WARM_UP)
     measured = statistics.median(result["seconds"] for result in together)
+    at_the_end = statistics.median(ranks.measure(2, 1, size, overlap=False, start=start)["seconds"] for _ in range(3))
     predicted = predicted_seconds(config, link, alone)
     formula = 4 * parameter_count(config)  # 2(N − 1)/N · n for two ranks
     print(
         f"{size:<9} {1e3 * alone:6.0f} ms alone with half the batch; {1e3 * predicted:6.0f} ms predicted, "
-        f"{1e3 * measured:6.0f} ms measured ({measured / predicted - 1:+.0%}); "
+        f"{1e3 * measured:6.0f} ms measured ({measured / predicted - 1:+.0%}), {1e3 * at_the_end:6.0f} ms without overlap; "
         f"{sent / 1e6:.2f} MB sent a step, {formula / 1e6:.2f} MB by the formula",
         flush=True,
     )

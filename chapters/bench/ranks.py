@@ -32,8 +32,9 @@ from chapters.support.shared_training import share_training
 from kernels.bench.limits import machine
 from kernels.terminal import fail
 from minigrad import distributed
+from minigrad.distributed import gradients
 
-ROUNDS = 5  # of turns; the table shows medians
+ROUNDS = 5  # turns of each job; the table shows medians
 STEPS = {"main job": 60, "tiny": 30, "book": 5, "llmc": 2}  # in a turn
 WARM_UP = 2  # steps before the clock starts
 NOTES = 1  # small messages of a step: its losses
@@ -49,13 +50,16 @@ def shape_and_batch(size: str) -> tuple[GPTConfig, int]:
     return config, rows
 
 
-def train(size: str, shard_optimizer: bool, rows: int | None) -> None:
+def train(size: str, shard_optimizer: bool, rows: int | None, overlap: bool) -> None:
     """Train in this process, and with the others that mpiexec has started; rank 0 prints its measurements as JSON.
 
-    rows: of the whole batch; None: the size's own.
+    Args:
+        rows: rows of the whole batch; None: the size's own.
+        overlap: whether gradients travel during the backward pass. Without, a single bucket holds all of them.
     """
     shape, usual_rows = shape_and_batch(size)
     rows = rows or usual_rows
+    gradients.BUCKET = gradients.BUCKET if overlap else sys.maxsize
     tokens = np.random.default_rng(0).integers(0, shape.vocab_size, 100_000)
     with distributed.sharing(distributed.join()) as sharing:
         model = GPT(shape, generator=mg.Generator(0))
@@ -92,18 +96,23 @@ def measure(
     size: str,
     shard_optimizer: bool = False,
     rows: int | None = None,
+    overlap: bool = True,
     start: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The measurements of one job with this many processes and threads in each.
 
     start: how mpiexec begins, with its options; by default all processes run on this machine.
     """
-    program = f"from chapters.bench.ranks import train; train({size!r}, {shard_optimizer}, {rows})"
+    program = f"from chapters.bench.ranks import train; train({size!r}, {shard_optimizer}, {rows}, {overlap})"
     environment = os.environ | {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}
     several = [*(start or [mpiexec()]), "-n", str(ranks)] if ranks > 1 else []
     # mpiexec hands standard input on, and so reads all of it.
     pipes: dict[str, Any] = dict(stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    done = subprocess.run([*several, sys.executable, "-c", program], env=environment, **pipes)
+    done = subprocess.run(
+        [*several, sys.executable, "-m", "mpi4py", "-c", program] if several else [sys.executable, "-c", program],
+        env=environment,
+        **pipes,
+    )
     if done.returncode:
         fail(f"bench ranks: a job of {ranks} processes failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

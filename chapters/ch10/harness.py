@@ -141,11 +141,12 @@ def optimise(
                     final = final_rewards(scores, rollouts.ended, config.missing_end)  # (B,)
                     lr = learning_rate(config, iteration)
                     record |= learner.learn(rollouts, final, reference_log_probs, kl, lr)  # steps 3 to 9
-                compare_with_rank_0({"policy": checksum_of(policy)})  # every rank has taken the same steps
+                if distributed.current().group.size > 1:  # every rank must have taken the same steps
+                    compare_with_rank_0({"policy": checksum_of(policy)})
                 checkpoint.record(record)  # step 10
                 bar.set_postfix_str(f"reward {record['reward']:.2f}, KL {kl:.1f}", refresh=False)
                 bar.update(iteration < config.iterations)
-                if distributed.current().any(bool(pressed)):
+                if distributed.current().true_on_any(bool(pressed)):
                     checkpoint.save()
                     raise KeyboardInterrupt(stopped(f"iteration {iteration}", run, config.resume))
     except FloatingPointError as error:
@@ -234,17 +235,13 @@ def optimizer_step(
         RankError: if an array has fewer rows than there are shards.
     """
     sharing = distributed.current()
-    check_enough(min(map(len, batch)), sharing.shards)
-    shards = list(zip(*(np.array_split(array, sharing.shards) for array in batch)))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    own_parts = []
-    with closing(GradientExchange(parameters, sharing, sharing.shards)) as exchange:
-        for i, shard in enumerate(exchange.own_terms):
-            with exchange.collect(i):
-                loss, diagnostics = parts_of(*shards[shard])
-                loss.backward()
-            own_parts.append((loss.item(), diagnostics))
-        parts = [part for theirs in exchange.finish(own_parts) for part in theirs]
+    if sharing.shards == 1:
+        loss, diagnostics = parts_of(*batch)
+        loss.backward()
+        parts = [(loss.item(), diagnostics)]
+    else:
+        parts = gradients_in_shards(parameters, batch, parts_of)
     norm = mg.optim.clip_grad_norm_(parameters, grad_clip or math.inf).item()
     mean_loss = sum(loss for loss, _ in parts)
     finite(mean_loss, "loss")
@@ -254,6 +251,23 @@ def optimizer_step(
     optimizer.step()
     optimizer.zero_grad()
     return mean_loss, {name: sum(part[name] for _, part in parts) for name in parts[0][1]}
+
+
+def gradients_in_shards(
+    parameters: Sequence[mg.Tensor], batch: Sequence[np.ndarray], parts_of: Callable[..., Parts]
+) -> list[tuple[float, dict[str, float]]]:
+    """Compute the gradients of all shards of a batch with the other ranks; returns each shard's loss and diagnostics."""
+    sharing = distributed.current()
+    check_enough(min(map(len, batch)), sharing.shards)
+    shards = list(zip(*(np.array_split(array, sharing.shards) for array in batch)))
+    computed = []
+    with closing(GradientExchange(parameters, sharing, sharing.shards)) as exchange:
+        for i, shard in enumerate(exchange.own_terms):
+            with exchange.collect(i):
+                loss, diagnostics = parts_of(*shards[shard])
+                loss.backward()
+            computed.append((loss.item(), diagnostics))
+        return [part for parts in exchange.finish(computed) for part in parts]
 
 
 def reward_scorer(reward_model: ScalarModel) -> Score:

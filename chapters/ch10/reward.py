@@ -78,7 +78,7 @@ def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int
     was_training = model.training
     model.eval()
 
-    def score(rows: Sequence[list[int]], unused: None) -> np.ndarray:
+    def score(rows: Sequence[list[int]]) -> np.ndarray:
         rewards = np.zeros(len(rows), np.float32)  # (n,)
         for places, inputs in by_length(rows, batch_size, PAD):
             ends = np.array([len(rows[i]) - 1 for i in places])  # (b,)
@@ -86,7 +86,7 @@ def reward_scores(model: ScalarModel, rows: Sequence[list[int]], batch_size: int
         return rewards
 
     with mg.no_grad():
-        rewards = np.concatenate(distributed.current().map(score, rows))  # (N,)
+        rewards = np.concatenate(distributed.current().map_shards(score, rows))  # (N,)
     model.train(was_training)
     return rewards
 

@@ -150,11 +150,11 @@ class PPO:
     def predicted_values(self, rollouts: Rollouts) -> np.ndarray:
         """The value model's output at each token, without gradients: (B, T − 1). Ranks share the rollouts out."""
 
-        def predict(rows: Sequence[int], unused: None) -> np.ndarray:
+        def predict(rows: Sequence[int]) -> np.ndarray:
             return self.value_model(rollouts.action_inputs(rows)).numpy(force=True)
 
         with mg.no_grad():
-            return np.concatenate(distributed.current().map(predict, range(len(rollouts.mask))))
+            return np.concatenate(distributed.current().map_shards(predict, range(len(rollouts.mask))))
 
     def step(self, rollouts: Rollouts, rows: np.ndarray, arrays: Sequence[np.ndarray], lr: float) -> dict[str, float]:
         """One optimizer step of the policy and one of the value model on some rows of the rollouts; returns diagnostics.

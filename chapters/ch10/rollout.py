@@ -140,7 +140,7 @@ def roll_out(
     def sample(tasks: Sequence[Instruction], generator: mg.Generator) -> Rollouts:
         return sample_batch(policy, tokenizer, tasks, max_new_tokens, generator, temperature, record)
 
-    return joined(distributed.current().map(sample, tasks, generator))
+    return joined(distributed.current().map_shards(sample, tasks, generator))
 
 
 def sample_batch(
@@ -193,7 +193,7 @@ def roll_out_many(
                 responses[i], ended[i] = response, bool(end)
         return to_rollouts(prompts, responses, ended)
 
-    return joined(distributed.current().map(sample, tasks, generator))
+    return joined(distributed.current().map_shards(sample, tasks, generator))
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
@@ -235,7 +235,7 @@ def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.nda
     rows, was_training = rollouts.rows, model.training
     model.eval()
 
-    def score(numbers: Sequence[int], unused: None) -> np.ndarray:
+    def score(numbers: Sequence[int]) -> np.ndarray:
         part = np.zeros((len(numbers), rollouts.mask.shape[1]), np.float32)  # (n, T − 1)
         for places, inputs in by_length([rows[i] for i in numbers], batch_size, PAD):
             targets = rollouts.targets[numbers[0] + places, : inputs.shape[1] - 1]  # (b, t)
@@ -244,7 +244,7 @@ def log_probs_of(model: GPT, rollouts: Rollouts, batch_size: int = 64) -> np.nda
         return part
 
     with mg.no_grad():
-        log_probs = np.concatenate(distributed.current().map(score, range(len(rows))))  # (B, T − 1)
+        log_probs = np.concatenate(distributed.current().map_shards(score, range(len(rows))))  # (B, T − 1)
     model.train(was_training)
     return log_probs
 

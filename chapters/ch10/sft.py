@@ -175,7 +175,7 @@ def respond(
     """
     stop = (tokenizer.eos_id,)
 
-    def write(prompts: Sequence[str], generator: mg.Generator | None) -> list[str]:
+    def write(prompts: Sequence[str], generator: mg.Generator | None = None) -> list[str]:
         rows = [tokenizer.encode(prompt) for prompt in prompts]
         answers = [""] * len(rows)
         for places in shortest_first(rows, batch_size):  # (B,)
@@ -185,7 +185,7 @@ def respond(
                 answers[i] = tokenizer.decode(output).strip()
         return answers
 
-    return [answer for answers in distributed.current().map(write, prompts, generator) for answer in answers]
+    return [answer for answers in distributed.current().map_shards(write, prompts, generator) for answer in answers]
 
 
 def ask(model: GPT, tokenizer: Tokenizer, tasks: Tasks, **sampling: Any) -> list[str]:

@@ -30,14 +30,8 @@ from minigrad.serialization import CheckpointError, short
 # What the constructor needs of the state beside the counter.
 STATE: dict[str, Any] = {"metrics_bytes": int, "metrics_crc": int, "generator": dict, "settings": dict}
 STATE |= {"best": float | None, "numbers": dict[str, float]}
-FREE = (
-    "resume",
-    "checkpoint_every",
-    "shard_optimizer",
-)  # settings that may change on resuming: they leave no trace in the metrics
-
-
-BEFORE = {"shards": 1}  # settings that earlier versions did not write, and what they were
+FREE = ("resume", "checkpoint_every", "shard_optimizer")  # may change on resuming, since they leave no trace in the metrics
+DEFAULTS_OF_OLD_CHECKPOINTS = {"shards": 1}  # settings that earlier versions did not write, and what they were
 
 
 class Checkpoint:
@@ -87,7 +81,7 @@ class Checkpoint:
         except ValueError as error:
             raise RunError(f"{not_ours} ({error}); delete it or choose another run folder") from None
         for name, value in self.settings.items():
-            stored = state["settings"].get(name, BEFORE.get(name))
+            stored = state["settings"].get(name, DEFAULTS_OF_OLD_CHECKPOINTS.get(name))
             if stored != value:
                 raise RunError(f"resume: {self.path} belongs to a run with {name} = {short(stored)}, not {value}; {WHAT_TO_DO}")
         try:

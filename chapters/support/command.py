@@ -91,8 +91,9 @@ def command(
     """Parse the command line into a settings dataclass and call main with it.
 
     An error that a user can cause (a bad value, a missing file, a full disk, a loss that became NaN) ends the program
-    with one line and exit status 2, which is also the status of bad usage: all of the project's commands share it. Any
-    other exception is a bug and keeps its traceback. Ctrl-C ends a command with status 130, SIGTERM with 143; both save
+    with one line and exit status 2, which is also the status of bad usage: all of the project's commands share it.
+    Processes of mpiexec that cannot work together end with one line and status 1. Any other exception is a bug and keeps
+    its traceback. Ctrl-C ends a command with status 130, SIGTERM with 143; both save
     first, where the command can resume. Control characters in any output are shown, not obeyed.
 
     Args:

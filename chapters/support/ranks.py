@@ -10,6 +10,7 @@ at the start. A rank that fails ends them all.
 import atexit
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from chapters.support.run_folder import hold
 from kernels.collectives import Alone, Group
 from minigrad import __version__, distributed
 from minigrad.distributed import RankError
-from minigrad.serialization import short
+from minigrad.serialization import short, write_atomically
 
 PATIENCE = 2.0  # seconds that a failing rank waits, because rank 0 may be about to report the same error
 errors: Any = sys.stderr  # where a rank reports the error that ends it
@@ -65,7 +66,7 @@ def working_together(settings: Any, writes: str | None, on_ranks: bool) -> Itera
         hold_folder(settings, writes)
         yield settings
         return
-    group = distributed.join(settings.device)
+    group = distributed.join()
     if settings.device == "emulator" and group.size > 1:
         raise RankError("mpiexec: the emulator runs in one process; start the command without mpiexec, or with --device cpu")
     scratch = Path()
@@ -73,11 +74,14 @@ def working_together(settings: Any, writes: str | None, on_ranks: bool) -> Itera
         scratch = Path(tempfile.mkdtemp(prefix="minigrad-rank-"))
         start_watcher(scratch)
         sys.excepthook = end_with_traceback
+        share_threads()
+        compare_with_rank_0(facts(settings))
+        if settings.device == "cuda":
+            group = distributed.on_gpus(group)
     shards, any_order = getattr(settings, "shards", 0), getattr(settings, "any_order", False)
+    if shards < 0:
+        raise ValueError(f"shards must be at least 0, got {shards}")
     with distributed.sharing(group, shards, not any_order):
-        if group.size > 1:
-            share_threads()
-            compare_with_rank_0(facts(settings))
         folder = hold_folder(settings, writes)
         if folder is not None and writes is not None and group.size > 1:
             check_that_all_see(folder)
@@ -99,12 +103,18 @@ def hold_folder(settings: Any, writes: str | None) -> Path | None:
 
 
 def share_threads() -> None:
-    """Divide this machine's cores among its ranks, unless NUMBA_NUM_THREADS says how many threads a rank has."""
+    """Give each rank an equal part of the cores that it shares with other ranks, and all ranks equally many threads.
+
+    NUMBA_NUM_THREADS takes precedence. A launcher that binds ranks to cores of their own has divided them already.
+    """
     from minigrad import processor
 
-    hosts = group.gather_objects(platform.node())
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    places = group.gather_objects((platform.node(), cores))
+    threads = max(1, processor.get_num_threads() // places.count((platform.node(), cores)))
+    fewest = min(group.gather_objects(threads))
     if "NUMBA_NUM_THREADS" not in os.environ:
-        processor.set_num_threads(max(1, processor.get_num_threads() // hosts.count(platform.node())))
+        processor.set_num_threads(fewest)
 
 
 def facts(settings: Any) -> dict[str, Any]:
@@ -136,18 +146,22 @@ def compare_with_rank_0(values: dict[str, Any]) -> None:
         for name, value in everything[0].items():
             if theirs.get(name) != value:
                 raise RankError(
-                    f"rank {rank} has {name} = {short(theirs.get(name))}, and rank 0 has {short(value)}; "
+                    f"mpiexec: expected {name} = {short(value)} on rank {rank} as on rank 0, got {short(theirs.get(name))}; "
                     "start all ranks with the same command, code and data, on processors of one kind"
                 )
 
 
 def check_that_all_see(folder: Path) -> None:
     """Raise RankError on every rank if one does not see the run folder that rank 0 holds."""
-    lock = folder / ".lock"
-    mark = group.gather_objects(lock.read_text() if group.rank == 0 else None)[0]
-    sees = lock.exists() and lock.read_text() == mark
-    for rank, (host, theirs) in enumerate(group.gather_objects((platform.node(), sees))):
-        if not theirs:
+    path, mark = folder / ".seen-by-all-ranks", secrets.token_bytes(16)
+    if group.rank == 0:
+        write_atomically(path, mark)  # on disk, so that other machines see it
+    mark = group.gather_objects(mark)[0]
+    answers = group.gather_objects((platform.node(), path.exists() and path.read_bytes() == mark))
+    if group.rank == 0:
+        path.unlink(missing_ok=True)
+    for rank, (host, sees) in enumerate(answers):
+        if not sees:
             raise RankError(
                 f"run folder: rank {rank} on {host} does not see {folder.absolute()}, which rank 0 writes; choose a folder "
                 "that all machines share"
@@ -165,7 +179,7 @@ def shadow_of(folder: Path, scratch: Path) -> Path:
         os.symlink(os.path.abspath(source), target) if large else shutil.copyfile(source, target)
 
     ignored = shutil.ignore_patterns(".lock", "figures")
-    return shutil.copytree(folder, scratch / folder.name, copy_function=link_or_copy, ignore=ignored)
+    return shutil.copytree(folder, scratch / folder.resolve().name, copy_function=link_or_copy, ignore=ignored)
 
 
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -49,13 +49,13 @@ def check_enough(size: int, count: int) -> None:
     """Raise RankError if a batch of this size cannot fill `count` shards."""
     if size < count:
         raise distributed.RankError(
-            f"shards: expected at least one row for each of {count} shards, got a batch of {size}; raise the batch size "
+            f"shards: expected at least one row for each of {count} shards, got a batch of {size}; give fewer shards, "
             "or start fewer processes"
         )
 
 
 class SharedTraining:
-    """Computes the gradients of chapter 7's steps together with the other ranks.
+    """Computes the gradients of chapter 7's steps together with the other ranks, inside a with block.
 
     optimizer: the whole optimizer.  config: a TrainConfig.
 
@@ -99,6 +99,12 @@ class SharedTraining:
         mg.default_generator.set_state(random_state)
         notes = self.exchange.finish((losses, tokens))
         return [loss for theirs, _ in notes for loss in theirs], sum(n for _, n in notes)
+
+    def __enter__(self) -> "SharedTraining":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.exchange.close()
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip the gradients' common norm; returns the norm before it."""

@@ -23,9 +23,11 @@ from mpi4py import MPI
 from kernels.arrays import Array, Arrays
 from kernels.collectives import Group, Pending, check_bounds, check_flat, check_terms, sum_in_order
 
-PATIENCE = 0.05  # seconds in which a waiting rank polls without pause, which takes any exchange of some 100 MB to its end
-LETTER = 1024  # bytes
-NAP = 50e-6  # seconds that it sleeps between polls afterwards
+POLLING_SECONDS = (
+    0.05  # seconds in which a waiting rank polls without pause, which takes any exchange of some 100 MB to its end
+)
+SHORT_MESSAGE = 1024  # bytes
+SLEEP_SECONDS = 50e-6  # seconds that it sleeps between polls afterwards
 yield_core = getattr(os, "sched_yield", lambda: None)  # lets another rank have the core, where the system can do that
 
 
@@ -51,10 +53,10 @@ def wait_for(requests: Sequence[Any]) -> None:
     """
     begin = time.perf_counter()
     while not MPI.Request.Testall(requests):
-        if time.perf_counter() - begin < PATIENCE:
+        if time.perf_counter() - begin < POLLING_SECONDS:
             yield_core()
         else:
-            time.sleep(NAP)
+            time.sleep(SLEEP_SECONDS)
 
 
 class ProcessGroup(Group):
@@ -74,15 +76,15 @@ class ProcessGroup(Group):
         wait_for([self.comm.Ibarrier()])
 
     def gather_objects(self, value: Any) -> list[Any]:
-        # One message if all values are short: LETTER bytes from each rank, which begin with the number of bytes in all.
+        # One message if all values are short: SHORT_MESSAGE bytes from each rank, which begin with the number of bytes in all.
         content = np.frombuffer(pickle.dumps(value), np.uint8)
-        letters = np.zeros((self.size, LETTER), np.uint8)
-        mine = np.concatenate([np.frombuffer(len(content).to_bytes(8, "little"), np.uint8), content])[:LETTER]
-        letters[self.rank, : len(mine)] = mine
-        self.all_gather(letters.reshape(-1), [LETTER * r for r in range(self.size + 1)])
-        lengths = [int.from_bytes(letter[:8].tobytes(), "little") for letter in letters]
-        if max(lengths) <= LETTER - 8:
-            return [pickle.loads(letter[8 : 8 + n].tobytes()) for letter, n in zip(letters, lengths)]
+        messages = np.zeros((self.size, SHORT_MESSAGE), np.uint8)
+        mine = np.concatenate([np.frombuffer(len(content).to_bytes(8, "little"), np.uint8), content])[:SHORT_MESSAGE]
+        messages[self.rank, : len(mine)] = mine
+        self.all_gather(messages.reshape(-1), [SHORT_MESSAGE * r for r in range(self.size + 1)])
+        lengths = [int.from_bytes(message[:8].tobytes(), "little") for message in messages]
+        if max(lengths) <= SHORT_MESSAGE - 8:
+            return [pickle.loads(message[8 : 8 + n].tobytes()) for message, n in zip(messages, lengths)]
         ends = np.cumsum([0, *lengths]).tolist()
         contents = np.empty(ends[-1], np.uint8)
         contents[ends[self.rank] : ends[self.rank + 1]] = content

@@ -159,13 +159,19 @@ def cut(array: Array, bounds: Sequence[int]) -> list[Array]:
 
 
 def use_own_gpu(local_rank: int, cuda: Any) -> None:
-    """Make a rank's GPU the current device. The ranks of a machine take its GPUs in turn; NCCL refuses two ranks on one GPU.
+    """Make a rank's GPU the current device.
 
     Args:
         local_rank: the rank's number among those of its machine.
         cuda: the module cupy.cuda.
+
+    Raises:
+        DeviceError: if the machine has fewer GPUs than ranks; NCCL refuses two ranks on one GPU.
     """
-    cuda.Device(local_rank % cuda.runtime.getDeviceCount()).use()
+    gpus = cuda.runtime.getDeviceCount()
+    if local_rank >= gpus:
+        raise DeviceError(f"mpiexec: expected a GPU for each process, got more than {gpus} on a machine of {gpus}; start fewer")
+    cuda.Device(local_rank).use()
 
 
 def cuda_with_nccl() -> Any:

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 # ── who takes part ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 # What mpiexec tells the processes that it starts: their rank, and how many there are.
-LAUNCHERS = {"PMI_RANK": "PMI_SIZE", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE", "PMIX_RANK": "PMIX_SIZE"}
+LAUNCHERS = {"PMI_RANK": "PMI_SIZE", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE", "PMIX_RANK": "SLURM_NTASKS"}
 
 
 class RankError(RuntimeError):
@@ -35,7 +35,7 @@ class RankError(RuntimeError):
 
 def launched() -> bool:
     """Whether mpiexec has started this process as one of several."""
-    return any(rank in os.environ and os.environ.get(size) != "1" for rank, size in LAUNCHERS.items())
+    return any(rank in os.environ and os.environ.get(size, "1") != "1" for rank, size in LAUNCHERS.items())
 
 
 def launched_rank() -> int:
@@ -43,10 +43,8 @@ def launched_rank() -> int:
     return next((int(os.environ[rank]) for rank in LAUNCHERS if rank in os.environ), 0)
 
 
-def join(device: str = "cpu") -> Group:
+def join() -> Group:
     """The group of the processes that one mpiexec has started; without mpiexec, a group of this process alone.
-
-    device: where the arrays are; on "cuda", NCCL carries them.
 
     Raises:
         RankError: if mpi4py or its MPI library is missing.
@@ -62,9 +60,15 @@ def join(device: str = "cpu") -> Group:
         raise RankError(f"mpiexec: mpi4py found no MPI library ({str(error).splitlines()[0]}); {advice}") from None
     from kernels.collectives.mpi import ProcessGroup
 
-    processes = ProcessGroup(MPI.COMM_WORLD)
-    if device != "cuda":
-        return processes
+    return ProcessGroup(MPI.COMM_WORLD)
+
+
+def on_gpus(processes: Group) -> Group:
+    """The group of the same ranks whose arrays are on GPUs, one for each rank; NCCL carries them.
+
+    Raises:
+        DeviceError: if this rank's machine lacks CuPy, NCCL or a GPU for the rank.
+    """
     from kernels.collectives.nccl import DeviceGroup
 
     return DeviceGroup(processes)
@@ -86,23 +90,24 @@ class Sharing(NamedTuple):
         """The numbers, from 0 to n − 1, of the things that this rank takes."""
         return range(*equal_parts(n, self.group.size)[self.group.rank : self.group.rank + 2])
 
-    def any(self, value: bool) -> bool:
+    def true_on_any(self, value: bool) -> bool:
         """Whether the value is true on any rank."""
         return any(self.group.gather_objects(value)) if self.group.size > 1 else value
 
-    def map(self, function: Callable[..., Result], items: Sequence[Item], generator: Any = None) -> list[Result]:
-        """[function(shard, generator) for every shard of the items], in order, of which each rank computes its own.
+    def map_shards(self, function: Callable[..., Result], items: Sequence[Item], generator: Any = None) -> list[Result]:
+        """[function(shard) for every shard of the items], in order; the ranks share the calls out.
 
-        generator: gives each shard a Generator of its own, so that its numbers do not depend on the ranks. With one shard the
-            function gets this generator itself.
+        generator: if there is one, the calls are function(shard, generator), and each shard gets a Generator of its own, so
+            that its numbers do not depend on the ranks. With one shard the function gets this generator itself.
         """
         if self.shards == 1:
-            return [function(items, generator)]
+            return [function(items) if generator is None else function(items, generator)]
         bounds = equal_parts(len(items), min(self.shards, max(1, len(items))))
-        shards = [items[low:high] for low, high in zip(bounds, bounds[1:])]
-        generators = [None if generator is None else Generator(generator.draw_seed()) for _ in shards]
-        own = [function(shards[i], generators[i]) for i in self.own(len(shards))]
-        return [result for results in self.group.gather_objects(own) for result in results]
+        calls: list[tuple] = [(items[low:high],) for low, high in zip(bounds, bounds[1:])]
+        if generator is not None:
+            calls = [(shard, Generator(generator.draw_seed())) for (shard,) in calls]
+        computed = [function(*calls[i]) for i in self.own(len(calls))]
+        return [result for results in self.group.gather_objects(computed) for result in results]
 
 
 _current = Sharing()
@@ -121,7 +126,8 @@ def sharing(group: Group, shards: int = 0, in_order: bool = True) -> Iterator[Sh
     """
     global _current
     if shards and shards < group.size:
-        raise RankError(f"shards: expected at least one for each of {group.size} processes, got {shards}")
+        advice = f"give {group.size} or more, or 0 for one each"
+        raise RankError(f"shards: expected at least one for each of {group.size} processes, got {shards}; {advice}")
     before, _current = _current, Sharing(group, shards or group.size, in_order)
     try:
         yield _current

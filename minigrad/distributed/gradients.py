@@ -2,7 +2,8 @@
 
 A rank does not wait for its whole backward pass before it sends. The pass begins at the last layer, so the gradients of the
 last layer are complete first, and they can travel while the pass goes on towards the first layer. Small messages waste time on
-their way, so the gradients of several parameters share a *bucket*, which leaves when it is full.
+their way, so the gradients of several parameters share a *bucket*, which leaves when it is full. (NCCL's exchanges wait in the
+same queue as the backward pass's kernels, so on GPUs nothing overlaps yet.)
 
 Source: Li et al. 2020, PyTorch Distributed (arXiv:2006.15704), section 3.2.
 """
@@ -128,18 +129,23 @@ class GradientExchange:
         if self.term is None:
             return
         bucket, j = self.where[id(p)]
-        self._write(bucket, j, p.grad.array)
+        if bucket.pending is not None:
+            raise RuntimeError(
+                f"collect: expected one complete gradient for each parameter, got another of shape {p.shape} after its bucket "
+                "had left; run one backward pass, in which no two checkpoints share a parameter"
+            )
+        self._write(bucket, j, p.grad.array, again=j not in bucket.missing)
         p.grad = None
         self.used.add(id(p))
         bucket.missing.discard(j)
         if self.term == len(self.own_terms) - 1:
             self._start_full_buckets()
 
-    def _write(self, bucket: Bucket, j: int, gradient: Any) -> None:
-        """Write the gradient of parameter j, or add it to the terms before."""
+    def _write(self, bucket: Bucket, j: int, gradient: Any, again: bool = False) -> None:
+        """Write the gradient of parameter j; add it to the terms before, or to an earlier part of the same term if `again`."""
         term, sums_up = self.term or 0, len(bucket.terms) == 1
         place = bucket.terms[0 if sums_up else term][bucket.places[j]].reshape(bucket.parameters[j].shape)
-        if sums_up and term:
+        if again or sums_up and term:
             place += gradient
         else:
             place[...] = gradient
@@ -187,6 +193,7 @@ class GradientExchange:
         for bucket, exchange in zip(self.buckets, pending):
             flat = exchange.wait()
             for p, place in zip(bucket.parameters, bucket.places):
+                p.grad = None  # it was a view of `flat`
                 p.array[...] = flat[place].reshape(p.shape)
                 p.changed()
 

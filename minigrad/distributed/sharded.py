@@ -98,13 +98,16 @@ class ShardedOptimizer:
     # ── the state, which a checkpoint stores whole ──
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole optimizer's state_dict(), the same with any number of ranks; every rank must call it."""
+        """The whole optimizer's state_dict(), the same with any number of ranks, on rank 0; the other ranks get no "state".
+
+        Every rank must call it. Only rank 0 needs the memory of the whole state.
+        """
         state, own_groups = {}, self.optimizer.state_dict()["param_groups"]
         numbered = [p for params in self.whole for p in params]
         for i, p in enumerate(numbered):
             mine = self.optimizer.state.get(id(self.own[id(p)][0])) if id(p) in self.own else None
-            parts = [theirs for theirs in self.group.gather_objects(mine) if theirs]
-            if parts:
+            parts = [part for part in self.group.gather_objects(mine) if part]
+            if parts and self.group.rank == 0:
                 state[i] = {name: _joined([part[name] for part in parts], p.shape) for name in parts[0]}
         numbers = iter(range(len(numbered)))
         groups = [{**group, "params": [next(numbers) for _ in params]} for group, params in zip(own_groups, self.whole)]

@@ -474,13 +474,15 @@ def test_a_pending_exchange_is_done_once_its_event_is():
     assert reference.run(2, ask_twice) == [(False, True, [2.0], [2.0]), (False, True, [2.0] * 3, [2.0] * 3)]
 
 
-def test_the_ranks_of_a_machine_take_its_gpus_in_turn():
+def test_each_rank_of_a_machine_takes_a_gpu_of_its_own():
     def number_of_gpu(threads):
         device_group(threads, cuda)
         return cuda.used.number
 
     cuda = Cuda(Nccl(), gpus=2)
-    assert reference.run(4, number_of_gpu) == [0, 1, 0, 1]
+    assert reference.run(2, number_of_gpu) == [0, 1]
+    with pytest.raises(DeviceError, match="expected a GPU for each process, got more than 2 on a machine of 2; start fewer"):
+        reference.run(3, number_of_gpu)
 
 
 def test_nccl_refuses_a_dtype_by_name():

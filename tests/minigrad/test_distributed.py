@@ -84,7 +84,8 @@ def test_any_number_of_ranks_sharded_or_not_computes_the_same_bytes(muon):
     for size in (1, 2, 3, 4):  # with three ranks, the first has two terms
         for sharded in (False, True):
             results = run(size, lambda group: train(group, sharded, muon))  # noqa: B023
-            assert all(content(result) == once for result in results), (size, sharded)
+            assert content(results[0]) == once, (size, sharded)
+            assert all(content((*result[:2], {}))[:2] == once[:2] for result in results), (size, sharded)
 
 
 def test_the_sum_is_the_gradient_of_the_mean_loss():
@@ -130,8 +131,8 @@ def test_a_sharded_state_continues_on_another_number_of_ranks_or_whole():
     for first, second, sharded in ((3, 2, True), (2, 1, False), (1, 4, True)):
         begun = run(first, lambda group: train(group, True, True, steps=1))[0]
         ended = run(second, lambda group: train(group, sharded, True, steps=range(1, STEPS), state=begun))  # noqa: B023
-        for result in ended:
-            assert content((result[0], begun[1] + result[1], result[2])) == whole, (first, second)
+        assert content((ended[0][0], begun[1] + ended[0][1], ended[0][2])) == whole, (first, second)
+        assert all(content((*result[:2], {}))[0] == whole[0] for result in ended)
 
 
 def test_each_rank_keeps_its_share_of_the_optimizers_state():
@@ -182,7 +183,7 @@ def test_gradients_leave_while_the_backward_pass_still_runs():
 def test_shards_draw_their_own_numbers_whoever_computes_them():
     def sample(group):
         with_shards = Sharing(group, 4)
-        return with_shards.map(lambda items, rng: (items, rng.numpy.random(2).tolist()), range(10), mg.Generator(5))
+        return with_shards.map_shards(lambda items, rng: (items, rng.numpy.random(2).tolist()), range(10), mg.Generator(5))
 
     once = run(1, sample)[0]
     assert [list(items) for items, _ in once] == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
@@ -192,8 +193,8 @@ def test_shards_draw_their_own_numbers_whoever_computes_them():
 
 def test_one_shard_uses_the_generator_itself_and_no_items_make_one_shard():
     generator = mg.Generator(5)
-    assert Sharing().map(lambda items, rng: (items, rng), [1, 2], generator) == [([1, 2], generator)]
-    assert Sharing(Alone(), 3).map(lambda items, rng: items, []) == [[]]
+    assert Sharing().map_shards(lambda items, rng: (items, rng), [1, 2], generator) == [([1, 2], generator)]
+    assert Sharing(Alone(), 3).map_shards(lambda items: items, []) == [[]]
 
 
 def test_fewer_shards_than_ranks_are_refused():
@@ -201,7 +202,7 @@ def test_fewer_shards_than_ranks_are_refused():
         with distributed.sharing(group, 1):
             pass
 
-    with pytest.raises(RankError, match="shards: expected at least one for each of 2 processes, got 1"):
+    with pytest.raises(RankError, match="shards: expected at least one for each of 2 processes, got 1; give 2 or more"):
         run(2, share)
     assert distributed.current() == Sharing(distributed.current().group, 1)
 
@@ -220,6 +221,29 @@ def test_mpiexec_without_mpi4py_is_one_sentence(monkeypatch):
     assert distributed.launched_rank() == 1
     with pytest.raises(RankError, match="expected the package mpi4py, and it is missing; install both with pip install"):
         distributed.join()
+
+
+def test_a_gradient_in_two_parts_is_whole_or_refused():
+    def gradient(*others):
+        w = mg.tensor([[2.0]], requires_grad=True)
+        exchange = GradientExchange([*others, w], Sharing(Alone(), 1), 1)
+        with exchange.collect(0):
+            (w * 3).sum().backward()
+            (w * 5).sum().backward()
+        exchange.finish()
+        return w.grad.item()
+
+    assert gradient(mg.zeros(1, requires_grad=True)) == 8  # the bucket waits for another parameter
+    with pytest.raises(RuntimeError, match="expected one complete gradient for each parameter, got another of shape"):
+        gradient()  # the bucket has left
+
+
+def test_a_closed_exchange_leaves_the_parameters_alone():
+    weights = parameters()
+    exchange = GradientExchange(weights, Sharing(), 1)
+    exchange.close()
+    loss_of(weights, 0, 0).backward()
+    assert weights[0].grad is not None and not any(w.hooks.after for w in weights)
 
 
 # ── the hook behind it ──

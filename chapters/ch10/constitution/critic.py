@@ -140,7 +140,7 @@ def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: 
     Ranks share the texts out.
     """
 
-    def write(texts: Texts, unused: None) -> list[str]:
+    def write(texts: Texts) -> list[str]:
         prompts, continuations = [tokenizer.encode(text) for text in texts], [""] * len(texts)
         for places in shortest_first(prompts, batch_size):
             fitting = [i for i in places if len(prompts[i]) < critic.config.context]
@@ -151,7 +151,7 @@ def write_greedily(critic: GPT, tokenizer: Tokenizer, texts: Texts, batch_size: 
                     continuations[i] = tokenizer.decode(ids).strip()
         return continuations
 
-    return [text for written in distributed.current().map(write, texts) for text in written]
+    return [text for written in distributed.current().map_shards(write, texts) for text in written]
 
 
 def correct_names(revision: str, instruction: str, draft: str) -> str:

@@ -88,7 +88,7 @@ def fit_scores(
     context, end = critic.config.context, tokenizer.eos_id
     texts = [critique_prompt(t.instruction, r, p) for t, r, p in zip(tasks, responses, principles, strict=True)]
 
-    def judge(texts: Texts, unused: None) -> np.ndarray:
+    def judge(texts: Texts) -> np.ndarray:
         prompts = [tokenizer.encode(text)[: context - 1] for text in texts]
         scores = np.zeros(len(prompts))  # (n,)
         for places in shortest_first(prompts, batch_size):
@@ -101,7 +101,7 @@ def fit_scores(
                 scores[i] = sum(np.clip(odds, -clamp, clamp) for odds in verdict_log_odds(ids, p, z, tokenizer))
         return scores
 
-    return np.concatenate(distributed.current().map(judge, texts))  # (N,)
+    return np.concatenate(distributed.current().map_shards(judge, texts))  # (N,)
 
 
 def logits_by_row(recorder: Recorder, rows: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:

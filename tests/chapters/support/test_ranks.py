@@ -170,6 +170,24 @@ def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_resumes_it(folde
     assert results(folder / "killed") == results(folder / "long")
 
 
+def test_a_run_without_shards_resumes_with_the_number_of_its_processes(folder):
+    run, by_default = ["--run", "default"], [*PRETRAIN, "--shards", "0"]
+    call(folder, *command(2, *by_default, *run))
+    before = results(folder / "default")
+    message = refusal(folder, sys.executable, "-m", *by_default, *run, "--resume", status=2)
+    assert "belongs to a run with shards = 2, not 1" in message
+    call(folder, sys.executable, "-m", *PRETRAIN, "--shards", "2", "--shard-optimizer", *run, "--resume")
+    assert results(folder / "default") == before
+
+
+def test_the_run_folder_may_be_the_present_one(folder):
+    here = folder / "here"
+    here.mkdir()
+    (here / "text.txt").write_text((folder / "text.txt").read_text())
+    call(here, *command(2, *PRETRAIN, "--run", "."))
+    assert (here / "model.safetensors").exists()
+
+
 def test_a_bug_on_one_rank_ends_all_ranks(folder):
     program = "import os, runpy, sys\nfrom chapters import ch07_train\n"
     program += "def fail(*_):\n    raise KeyError('a bug') if os.environ.get('PMI_RANK', '1') == '1' else None\n"
@@ -194,9 +212,9 @@ def test_ranks_with_other_settings_are_named(folder):
     first, second = command(1, *PRETRAIN, "--run", "differ"), command(1, *PRETRAIN, "--seed", "1", "--run", "differ")
     message = refusal(folder, *first, ":", *second[1:])
     assert message.startswith(
-        "error: rank 1 has seed = 1, and rank 0 has 0; start all ranks with the same command, code and data"
+        "error: mpiexec: expected seed = 0 on rank 1 as on rank 0, got 1; start all ranks with the same command"
     )
-    assert "threads = 2, and rank 0 has 1" in refusal(
+    assert "expected threads = 1 on rank 1 as on rank 0, got 2" in refusal(
         folder, *first, ":", "-n", "1", "env", "NUMBA_NUM_THREADS=2", *second[3:-4], "--run", "differ"
     )
 
@@ -208,14 +226,14 @@ def test_ranks_with_other_data_are_named(folder):
     run = ["--run", str(folder / "other_data")]
     second = ["-n", "1", "-wdir", str(other), sys.executable, "-m", *PRETRAIN, *run]
     message = refusal(folder, *command(1, *PRETRAIN, *run), ":", *second)
-    assert message.startswith("error: rank 1 has data = ")
+    assert message.startswith("error: mpiexec: expected data = ")
 
 
 def test_a_batch_smaller_than_the_number_of_ranks_is_refused(folder):
     few = ["--batch-size", "1", "--shards", "0", "--run", "few"]
     assert "expected at least one row for each of 2 shards, got a batch of 1" in refusal(folder, *command(2, *PRETRAIN, *few))
     message = refusal(folder, *command(2, *PRETRAIN, "--shards", "1", "--run", "few"))
-    assert message == "error: shards: expected at least one for each of 2 processes, got 1"
+    assert message == "error: shards: expected at least one for each of 2 processes, got 1; give 2 or more, or 0 for one each"
 
 
 def test_a_run_folder_that_a_rank_does_not_see_is_refused(folder):
