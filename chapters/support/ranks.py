@@ -160,6 +160,7 @@ def check_that_all_see(folder: Path) -> None:
     answers = group.gather_objects((platform.node(), path.exists() and path.read_bytes() == mark))
     if group.rank == 0:
         path.unlink(missing_ok=True)
+    group.barrier()
     for rank, (host, sees) in enumerate(answers):
         if not sees:
             raise RankError(
@@ -178,7 +179,7 @@ def shadow_of(folder: Path, scratch: Path) -> Path:
         large = source.endswith((".safetensors", ".bin"))
         os.symlink(os.path.abspath(source), target) if large else shutil.copyfile(source, target)
 
-    ignored = shutil.ignore_patterns(".lock", "figures")
+    ignored = shutil.ignore_patterns(".*", "figures")  # no lock, and nothing that rank 0 removes now
     return shutil.copytree(folder, scratch / folder.resolve().name, copy_function=link_or_copy, ignore=ignored)
 
 
