@@ -1,5 +1,8 @@
 """Data parallelism between threads: any number of ranks must compute the same bytes."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -217,10 +220,33 @@ def test_without_mpiexec_a_process_is_alone(monkeypatch):
 def test_mpiexec_without_mpi4py_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PMI_RANK", "1")
     monkeypatch.setenv("PMI_SIZE", "2")
-    monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
     assert distributed.launched_rank() == 1
     with pytest.raises(RankError, match="expected the package mpi4py, and it is missing; install both with pip install"):
         distributed.join()
+
+
+def test_mpi4py_without_a_library_is_one_sentence(monkeypatch):
+    class WithoutLibrary(types.ModuleType):
+        def __getattr__(self, name):  # what mpi4py's wheels do
+            raise RuntimeError("cannot load MPI library\nlibmpi.so.12: cannot open shared object file")
+
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", WithoutLibrary("mpi4py"))
+    with pytest.raises(
+        RankError, match=r"mpi4py found no MPI library \(cannot load MPI library\); install both with pip install"
+    ):
+        distributed.join()
+
+
+def test_a_single_task_of_a_scheduler_is_alone(monkeypatch):
+    for name in {*distributed.LAUNCHERS, *distributed.LAUNCHERS.values()}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PMIX_RANK", "0")
+    assert not distributed.launched()
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert distributed.launched()
 
 
 def test_a_gradient_in_two_parts_is_whole_or_refused():
