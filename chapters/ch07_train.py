@@ -263,8 +263,9 @@ def evaluate(model: nn.Module, batches: Batches, count: int, loss_fn: LossFuncti
             losses.append(loss_of(model, batch, loss_fn))
             rows.append(len(batch[0]))
     model.train(was_training)
-    results = sharing.group.gather_objects((as_floats(*losses) if losses else [], rows))
-    return float(np.average(sum((theirs for theirs, _ in results), []), weights=sum((theirs for _, theirs in results), [])))
+    of_every_rank = sharing.group.gather_objects(list(zip(as_floats(*losses) if losses else [], rows)))
+    values, weights = zip(*(pair for pairs in of_every_rank for pair in pairs))
+    return float(np.average(values, weights=weights))
 
 
 def inquest(model: nn.Module, batches: Batches, step: int, config: TrainConfig, loss_fn: LossFunction) -> str:

@@ -9,7 +9,6 @@ talks TCP over it, as between two machines; UCX_TLS forbids the shared memory th
 
 import argparse
 import fcntl
-import json
 import os
 import statistics
 import struct
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from chapters.bench import ranks
 from chapters.ch06_gpt import GPTConfig
-from chapters.ch07_scaling import Machine, parameter_count, predict_step
+from chapters.ch07_scaling import Machine, parameter_count, predict_step, read_machine
 
 ROOT = Path(__file__).parents[1]
 HOSTS = ("10.77.0.1", "10.77.0.2")
@@ -88,20 +87,11 @@ def two_hosts(gigabits: float, milliseconds: float):
                 'exec ip netns exec $n unshare --uts sh -c "echo $n > /proc/sys/kernel/hostname; $*"\n'
             )
             enter.chmod(0o755)
-            start = ["ip", "netns", "exec", namespace(0), ranks.mpiexec(), "-launcher", "rsh", "-launcher-exec", str(enter)]
-            yield [
-                *start,
-                "-hosts",
-                ",".join(HOSTS),
-                "-ppn",
-                "1",
-                "-genv",
-                "UCX_TLS",
-                "tcp,self",
-                "-genv",
-                "UCX_RNDV_THRESH",
-                "1g",
-            ]
+            launcher = ["-launcher", "rsh", "-launcher-exec", str(enter)]
+            hosts = ["-hosts", ",".join(HOSTS), "-ppn", "1"]
+            # Large messages would first ask for permission, which costs two more latencies.
+            network = ["-genv", "UCX_TLS", "tcp,self", "-genv", "UCX_RNDV_THRESH", "1g"]
+            yield ["ip", "netns", "exec", namespace(0), ranks.mpiexec(), *launcher, *hosts, *network]
         finally:
             for i in (0, 1):
                 subprocess.run(["ip", "netns", "del", namespace(i)], check=False)
@@ -120,8 +110,7 @@ def measured_link(start: list[str]) -> Machine:
         file = Path(folder) / "machine.json"
         program = [sys.executable, "-m", "kernels.bench", "collectives", "--threads", "1", "--json", str(file)]
         subprocess.run([*start, "-n", "2", *program], cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
-        record = json.loads(file.read_text())
-    return Machine(record["alpha_s"], 1 / record["beta_s_per_byte"], record["flops_per_s"])
+        return read_machine(file)
 
 
 def compare(size: str, link: Machine, start: list[str]) -> None:

@@ -105,14 +105,12 @@ def measure(
     """
     program = f"from chapters.bench.ranks import train; train({size!r}, {shard_optimizer}, {rows}, {overlap})"
     environment = os.environ | {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}
-    several = [*(start or [mpiexec()]), "-n", str(ranks)] if ranks > 1 else []
+    command = [sys.executable, "-c", program]
+    if ranks > 1:  # -m mpi4py: an error on one rank ends all
+        command = [*(start or [mpiexec()]), "-n", str(ranks), sys.executable, "-m", "mpi4py", "-c", program]
     # mpiexec hands standard input on, and so reads all of it.
     pipes: dict[str, Any] = dict(stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    done = subprocess.run(
-        [*several, sys.executable, "-m", "mpi4py", "-c", program] if several else [sys.executable, "-c", program],
-        env=environment,
-        **pipes,
-    )
+    done = subprocess.run(command, env=environment, **pipes)
     if done.returncode:
         fail(f"bench ranks: a job of {ranks} processes failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -147,7 +147,7 @@ class GRPO:
                 entropy = ppo.entropy(logits)
             diagnostics = {"entropy": entropy.item()}
             diagnostics |= ppo.ratio_statistics(log_probs.numpy(force=True), old[rows], mask[rows], config.clip)
-            share = mask[rows].sum() / mask.sum()
+            share = rollouts.token_share(rows)
             return loss * (len(rows) / len(final)), {name: share * value for name, value in diagnostics.items()}
 
         rows, records = np.arange(len(final)), []

@@ -165,10 +165,6 @@ class PPO:
         if config.ptx_coefficient and self.pretraining is not None:
             batch += self.pretraining.batch(self.numbers["steps"])  # inputs and targets
 
-        def share(part: np.ndarray) -> float:
-            """The part's share of all tokens that the policy chose in these rows."""
-            return np.count_nonzero(rollouts.mask[part]) / np.count_nonzero(rollouts.mask[rows])
-
         def policy_parts(part: np.ndarray, *pages: np.ndarray) -> Parts:
             """The part of b rows, and of some pretraining pages, in the policy's mean loss and in the diagnostics."""
             mask, inputs = rollouts.mask[part], rollouts.action_inputs(part)  # (b, T − 1) each
@@ -181,21 +177,21 @@ class PPO:
             else:
                 with mg.no_grad():  # a diagnostic only
                     entropy = ppo.entropy(logits)
-            loss = share(part) * loss
+            loss = rollouts.token_share(part, rows) * loss
             if pages:
                 share_of_pages = len(pages[0]) / len(batch[1])
                 page_loss = next_token_loss(self.policy, *to_tensors(pages, self.policy))
                 loss = loss + config.ptx_coefficient * share_of_pages * page_loss
             diagnostics = dict(zip(("policy_loss", "entropy"), as_floats(policy_loss, entropy), strict=True))
             diagnostics |= ppo.ratio_statistics(log_probs.numpy(force=True), arrays[0][part], mask, config.clip)
-            return loss, {name: share(part) * value for name, value in diagnostics.items()}
+            return loss, {name: rollouts.token_share(part, rows) * value for name, value in diagnostics.items()}
 
         def value_parts(part: np.ndarray) -> Parts:
             """The part of b rows in the value model's mean loss."""
             _, _, old_values, returns = (mg.as_tensor(array[part]) for array in arrays)  # (b, T − 1) each
             values = self.value_model(rollouts.action_inputs(part))  # (b, T − 1)
             loss = ppo.value_loss(values, old_values, returns, rollouts.mask[part], config.value_clip)  # step 7
-            return share(part) * loss, {}
+            return rollouts.token_share(part, rows) * loss, {}
 
         policy_optimizer, value_optimizer = self.optimizers
         _, diagnostics = optimizer_step(self.policy, policy_optimizer, batch, policy_parts, lr, config.grad_clip)

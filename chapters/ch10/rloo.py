@@ -71,7 +71,7 @@ class RLOO:
             with mg.no_grad():
                 entropy = ppo.entropy(logits)
             ratio = np.exp(log_probs.numpy(force=True) - old[rows])[mask[rows]].mean()
-            share = mask[rows].sum() / mask.sum()
+            share = rollouts.token_share(rows)
             return loss * (len(rows) / len(final)), {"entropy": share * entropy.item(), "first_ratio": share * ratio}
 
         rows = np.arange(len(final))

@@ -60,6 +60,10 @@ class Rollouts:
         """(B,) int64: tokens in each response, the end-of-text token included."""
         return self.mask.sum(axis=1)
 
+    def token_share(self, part: np.ndarray, rows: Any = slice(None)) -> float:
+        """The share of some rows in all tokens that the policy chose in `rows`."""
+        return np.count_nonzero(self.mask[part]) / np.count_nonzero(self.mask[rows])
+
     def action_inputs(self, rows: Any = slice(None)) -> mg.Tensor:
         """The inputs of some rows without the last column, after which the policy chooses nothing: (b, T − 1)."""
         return mg.as_tensor(np.ascontiguousarray(self.inputs[rows, :-1]))

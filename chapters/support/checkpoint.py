@@ -62,6 +62,7 @@ class Checkpoint:
     ) -> None:
         self.run, self.counter, self.models, self.generator = run, counter, models, generator
         self.path = run / "checkpoint.safetensors"
+        settings = settings | {"shards": distributed.current().shards}
         self.settings = json.loads(json.dumps(settings))  # as the file will have them: tuples become lists
         self.state: dict[str, Any] = {}
         if self.path.exists() and resume:
@@ -139,7 +140,6 @@ class TrainingCheckpoint(Checkpoint):
         self.model, self.config = model, config
         settings = _comparable(config)
         settings["data"] = data
-        settings["shards"] = distributed.current().shards
         settings["parameters"] = {name: list(p.shape) for name, p in model.named_parameters()}
         super().__init__(run, "step", {"": (model, optimizer)}, mg.default_generator, settings, config.resume)
         self.step: int = self.state.get("step", 0)
@@ -205,8 +205,7 @@ class LoopCheckpoint(Checkpoint):
     def __init__(self, run: Run, policy: nn.Module, learner: Any, generator: mg.Generator, config: Any) -> None:
         self.learner, self.checkpoint_every = learner, config.checkpoint_every
         models = {f"{i}.": pair for i, pair in enumerate(getattr(learner, "trained", [(policy, None)]))}
-        settings = _comparable(config) | {"shards": distributed.current().shards}
-        super().__init__(run, "iteration", models, generator, settings, config.resume)
+        super().__init__(run, "iteration", models, generator, _comparable(config), config.resume)
         self.iteration: int = self.state.get("iteration", 0)
         if self.state.get("numbers"):
             learner.numbers = self.state["numbers"]

@@ -86,9 +86,12 @@ class SharedTraining:
         """
         seed, losses, tokens = mg.default_generator.draw_seed(), [], 0
         random_state = mg.default_generator.get_state()
+        latest, shards = -1, list[Shard]()  # the number of the latest batch, and its shards
         for i, term in enumerate(self.exchange.own_terms):
             micro, shard = divmod(term, self.sharing.shards)
-            arrays, weight = cut_into_shards(batches, step * self.accumulation + micro, self.sharing.shards)[shard]
+            if micro != latest:
+                latest, shards = micro, cut_into_shards(batches, step * self.accumulation + micro, self.sharing.shards)
+            arrays, weight = shards[shard]
             mg.manual_seed(seed + term)  # dropout depends on the shard and not on the rank
             with self.exchange.collect(i):
                 loss = loss_of(arrays) * (weight / self.accumulation)

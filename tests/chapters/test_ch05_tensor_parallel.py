@@ -1,6 +1,5 @@
 import math
 import re
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +15,7 @@ from chapters.ch05_block import Block
 from chapters.ch05_tensor_parallel import ParallelBlock, largest_difference, main, measure, mlp_by_hand, results_of, share
 from kernels.collectives import Alone
 from kernels.collectives.reference import run
+from tests.mpi import mpiexec
 
 ROOT = Path(__file__).parents[2]
 STEP = 1e-5  # of central differences
@@ -232,11 +232,7 @@ def test_the_lesson_runs(capsys):
 
 
 def test_the_lesson_runs_in_two_processes():
-    pytest.importorskip("mpi4py")
-    mpiexec = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("there is no mpiexec: pip install -e '.[mpi]'")
-    command = [mpiexec, "-n", "2", sys.executable, "-m", "chapters.ch05_tensor_parallel", "--d-model", "16"]
+    command = [mpiexec(), "-n", "2", sys.executable, "-m", "chapters.ch05_tensor_parallel", "--d-model", "16"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(differences_in(done.stdout)) == 15 and max(differences_in(done.stdout)) < 5e-6

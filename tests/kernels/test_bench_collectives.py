@@ -3,7 +3,6 @@
 import builtins
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from kernels.bench import collectives
 from kernels.collectives.reference import run
+from tests.mpi import OPEN_MPI, mpiexec
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "kernels.bench", "collectives"]
@@ -25,14 +25,8 @@ def needs_mpi4py():
 
 
 def test_two_processes_measure_and_rank_0_prints_and_writes(tmp_path):
-    needs_mpi4py()
-    mpiexec = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("mpiexec is not installed: pip install -e '.[mpi]'")
-    path = tmp_path / "machine.json"
-    environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    environment |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-    command = [mpiexec, "-n", "2", *COMMAND, "--size", "4", "--threads", "1", "--json", str(path)]
+    path, environment = tmp_path / "machine.json", os.environ | OPEN_MPI
+    command = [mpiexec(), "-n", "2", *COMMAND, "--size", "4", "--threads", "1", "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("latency α of a message") == 1  # one rank prints

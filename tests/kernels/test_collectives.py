@@ -6,12 +6,10 @@
 import ctypes
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +19,7 @@ import pytest
 from kernels.arrays import DeviceError
 from kernels.collectives import Alone, equal_parts, nccl, reference
 from kernels.emulator import memory
+from tests.mpi import OPEN_MPI, mpiexec
 
 ROOT = Path(__file__).parents[2]
 N = 101
@@ -247,23 +246,16 @@ def test_abort_ends_the_others_with_its_status(on_devices):
 
 
 # ── processes: MPI ───────────────────────────────────────────────────────────────────────────────────────────────────
-def mpiexec(size, *command):
+def in_processes(size, *command):
     """Run a Python command in `size` processes; skips the test where MPI is missing."""
-    if find_spec("mpi4py") is None:
-        pytest.skip("mpi4py is not installed: pip install -e '.[mpi]'")
-    launcher = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
-    if launcher is None:
-        pytest.skip("mpiexec is not installed: pip install -e '.[mpi]'")
-    open_mpi = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    more_ranks_than_cores = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | open_mpi | more_ranks_than_cores
-    whole = [launcher, "-n", str(size), sys.executable, "-m", "mpi4py", *map(str, command)]  # -m mpi4py: an error ends all
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | OPEN_MPI
+    whole = [mpiexec(), "-n", str(size), sys.executable, "-m", "mpi4py", *map(str, command)]  # -m mpi4py: an error ends all
     return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_processes_against_threads(size, tmp_path):
-    done = mpiexec(size, __file__, tmp_path)
+    done = in_processes(size, __file__, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     files = sorted(tmp_path.iterdir())
     assert len(files) == size, "mpiexec and mpi4py belong to different MPI libraries"
@@ -277,13 +269,13 @@ def test_processes_against_threads(size, tmp_path):
 
 def test_an_error_in_one_process_ends_the_others():
     code = "from mpi4py import MPI\nif MPI.COMM_WORLD.Get_rank() == 1: raise KeyError('rank 1')\nMPI.COMM_WORLD.Barrier()"
-    done = mpiexec(2, "-c", code)
+    done = in_processes(2, "-c", code)
     assert done.returncode != 0 and "KeyError: 'rank 1'" in done.stderr
     code = (
         "from mpi4py import MPI\nfrom kernels.collectives.mpi import ProcessGroup\n"
         "group = ProcessGroup(MPI.COMM_WORLD)\ngroup.abort(3) if group.rank == 1 else group.barrier()"
     )
-    assert mpiexec(2, "-c", code).returncode == 3
+    assert in_processes(2, "-c", code).returncode == 3
 
 
 # ── devices: NCCL ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.kill_cycles import prepare
+from tests.mpi import mpiexec
 
 ROOT = Path(__file__).parents[3]
-pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install -e '.[mpi]'", exc_type=ImportError)
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="mpiexec is not installed: pip install -e '.[mpi]'")
+MPIEXEC = mpiexec()
 
 TRAINING = "--quick --steps 12 --batch-size 8 --checkpoint-every 4 --eval-every 6 --dropout 0.1 --shards 4".split()
 SMALL = "--n-layer 1 --d-model 16 --context 16 --tokenizer characters --data text.txt".split()
