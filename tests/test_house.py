@@ -35,8 +35,12 @@ STOREYS = [
     "chapters.ch09",
     "chapters.ch10",
     "chapters.chat",
+    "chapters.interactive",
     "chapters.main_job",
     "chapters.bench",
+    "chapters.workbook",
+    "chapters.notebooks",
+    "chapters.site",
     "chapters.__main__",
 ]
 

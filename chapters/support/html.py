@@ -4,55 +4,13 @@ A page is one file with its figures inside, so it opens anywhere. Every function
 """
 
 import base64
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-STYLE = """
-:root { --paper: #fbf8f1; --card: #fff; --ink: #2b2925; --soft: #7a7466; --line: #e6dfd0; --gold: #b57c00;
-  --blue: #2a5bff; --sans: system-ui, "Segoe UI", Roboto, sans-serif;
-  --mono: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
-* { box-sizing: border-box }
-html { scroll-behavior: smooth }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 17px/1.6 Georgia, "Iowan Old Style", serif }
-header, main, footer { max-width: 1060px; margin: 0 auto; padding: 0 28px }
-header { padding-top: 64px }
-h1 { font-size: 44px; line-height: 1.1; margin: 0 0 10px; letter-spacing: -.01em }
-header p { color: var(--soft); font-size: 20px; margin: 0 0 28px; max-width: 40em }
-nav { border: solid var(--line); border-width: 1px 0; padding: 10px 0; font: 14px/1.8 var(--sans) }
-nav a { color: var(--blue); text-decoration: none; margin-right: 22px; display: inline-block }
-nav a:hover { text-decoration: underline }
-h2 { font-size: 28px; line-height: 1.25; margin: 64px 0 6px }
-h2 small { color: var(--gold); font: 600 13px/2 var(--sans); display: block; letter-spacing: .12em;
-  text-transform: uppercase }
-p { max-width: 44em }
-.note { color: var(--soft); margin: 0 }
-.question { font-weight: bold; margin: 30px 0 0 }
-table { border-collapse: separate; border-spacing: 0; width: 100%; margin: 18px 0; background: var(--card);
-  border: 1px solid var(--line); border-radius: 10px; overflow: hidden; font: 15px/1.45 var(--sans) }
-th, td { padding: 9px 14px; text-align: left; vertical-align: top; border-top: 1px solid var(--line);
-  white-space: pre-wrap }
-thead th, table > tbody:first-child tr:first-child td { border-top: 0 }
-thead th { background: #f3ede0; color: var(--soft); font-size: 13px }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; font-weight: 600; white-space: nowrap }
-figure { margin: 22px 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px;
-  text-align: center }
-figure img { max-width: 100%; height: auto }
-figcaption { color: var(--soft); font: 14px/1.5 var(--sans); margin-top: 8px }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 18px; align-items: start }
-.figures figure { margin: 8px 0 }
-.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 14px; margin: 10px 0 26px }
-.side { background: var(--card); border: 1px solid var(--line); border-top-width: 4px; border-radius: 10px;
-  padding: 12px 14px }
-.side.good { border-top-color: #3f9a5b }
-.side.bad { border-top-color: #cf6b5e }
-.side b { font: 600 12px/1.4 var(--sans); color: var(--soft); display: block; margin-bottom: 6px }
-summary { cursor: pointer; color: var(--blue); font: 15px/1.5 var(--sans); margin: 26px 0 }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.5 var(--mono) }
-code { font: .88em var(--mono); background: #f0eadc; padding: 1px 5px; border-radius: 4px }
-footer { color: var(--soft); font: 14px/1.6 var(--sans); padding: 56px 28px 64px }
-@media print { nav { display: none } section { break-inside: avoid-page } }
-"""
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 def figure(path: str | Path, caption: str) -> str:
@@ -120,6 +78,15 @@ def paragraph(text: str, css: str = "") -> str:
     pieces = escape(text).split("`")
     pieces[1::2] = [f"<code>{piece}</code>" for piece in pieces[1::2]]
     return (f'<p class="{css}">' if css else "<p>") + "".join(pieces) + "</p>"
+
+
+def json_script(element: str, data: Any) -> str:
+    """Data for a page's JavaScript: `JSON.parse(document.getElementById(element).textContent)`.
+
+    No text in the data can end the element or begin a comment, because every "<" is written as an escape.
+    """
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{escape(element, quote=True)}">{text}</script>'
 
 
 def folded(title: str, *parts: str) -> str:
