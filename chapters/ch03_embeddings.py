@@ -7,7 +7,7 @@
 At first the rows are random numbers. Training to predict the next token moves the rows of interchangeable tokens towards
 each other, so letters that are followed by similar letters end up close together.
 
-    python -m chapters.ch03_embeddings         # learns vectors of letters and draws runs/ch03/figures/letters.png
+    python -m chapters.ch03_embeddings         # learns vectors of letters and draws runs/ch03/figures/letters.svg
 
 Look at the nearest letters that it prints (vowels find vowels), and at the figure.
 """
@@ -195,7 +195,7 @@ def main(settings: Settings) -> None:
         row = similarity[letters.index(letter)]
         nearest = [letters[i] for i in np.argsort(-row) if letters[i] != letter][:4]
         print(f"   nearest to {letter}: {' '.join(nearest)}")
-    print(f"figure: {draw(chosen, letters, settings.run / 'figures' / 'letters.png')}")
+    print(f"figure: {draw(chosen, letters, settings.run / 'figures' / 'letters.svg')}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ and the output of the position is the weighted mean of the values.
     weights = softmax(q @ k.T / √D, with -∞ for keys in the future)     # (T, T)
     output = weights @ v                                                # (T, D)
 
-    python -m chapters.ch04_attention          # checks this against the engine, draws runs/ch04/figures/attention.png
+    python -m chapters.ch04_attention          # checks this against the engine, draws runs/ch04/figures/attention.svg
 
 Look at the figure: a head built by hand, in which each letter attends to itself and its earlier occurrences.
 
@@ -209,7 +209,7 @@ def main(settings: Settings) -> None:
     rows, future = weights.numpy().sum(axis=1), np.triu(weights.numpy(), k=1)
     print(f"each row of weights sums to {rows.min():.6f}..{rows.max():.6f}; the largest weight in the future is {future.max()}")
 
-    title, path = "built by hand: attend to the same letter", settings.run / "figures" / "attention.png"
+    title, path = "built by hand: attend to the same letter", settings.run / "figures" / "attention.svg"
     print(f"figure: {draw_heads([same_letter_head(settings.text)], list(settings.text), [title], path)}")
 
 

@@ -8,7 +8,7 @@ Both add their result to the residual stream x, the vectors that run through the
 So a gradient reaches the first block along additions alone. The norms stand in front of the two halves (pre-norm), not
 on the stream, where they would rescale it.
 
-    python -m chapters.ch05_block              # measures this, and draws runs/ch05/figures/depth.png
+    python -m chapters.ch05_block              # measures this, and draws runs/ch05/figures/depth.svg
 
 Look at the figure: without the additions the gradient shrinks by orders of magnitude on its way to the first block.
 
@@ -179,7 +179,7 @@ def main(settings: Settings) -> None:
         with mg.no_grad():
             y = run_stack(stack_of(depth, settings.d_model, mg.Generator(settings.seed), scale), x)  # (B, T, C)
         print(f"weights into the stream {name}: the stream's std grows from {x.numpy().std():.2f} to {y.numpy().std():.2f}")
-    print(f"figure: {draw(lengths[True], lengths[False], settings.run / 'figures' / 'depth.png')}")
+    print(f"figure: {draw(lengths[True], lengths[False], settings.run / 'figures' / 'depth.svg')}")
 
 
 if __name__ == "__main__":

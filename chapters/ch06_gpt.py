@@ -411,7 +411,7 @@ def draw_trained_heads(folder: Path, text: str, layer: int, path: Path) -> Path:
 
 def main(settings: Settings) -> None:
     if settings.model:
-        path = settings.run / "figures" / "attention.png"
+        path = settings.run / "figures" / "attention.svg"
         print(f"figure: {draw_trained_heads(settings.model, settings.text, settings.layer, path)}")
         return
     changes = {} if settings.vocab_size is None else {"vocab_size": settings.vocab_size}

@@ -1,6 +1,6 @@
 """Chapter 7, a second optimizer: Muon needs fewer steps than AdamW to reach the same loss.
 
-    python -m chapters.ch07_muon              # trains a GPT twice, and draws runs/ch07_muon/figures/optimizers.png
+    python -m chapters.ch07_muon              # trains a GPT twice, and draws runs/ch07_muon/figures/optimizers.svg
 
 A gradient of a weight matrix has few large singular values and many small ones. A step along the gradient therefore moves the
 matrix in few directions. Muon replaces the gradient U Σ Vᵀ (a singular value decomposition) by U Vᵀ, so that every direction
@@ -114,7 +114,7 @@ def main(settings: Settings) -> None:
     speeds = {name: history.tokens_per_second for name, history in histories.items()}
     if all(map(math.isfinite, speeds.values())):
         print(f"a step with Muon takes {speeds['AdamW'] / speeds['Muon']:.2f} times as long")
-    print(f"figure: {draw(histories, run / 'figures' / 'optimizers.png')}")
+    print(f"figure: {draw(histories, run / 'figures' / 'optimizers.svg')}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Chapter 7, beyond one machine: processes in a ring add up their arrays, and each of them sends equally little.
 
-    python -m chapters.ch07_ring              # prints every step, and draws runs/ch07_ring/figures/bytes.png
+    python -m chapters.ch07_ring              # prints every step, and draws runs/ch07_ring/figures/bytes.svg
 
 In data-parallel training, each of N processes (*ranks*) computes the gradient of its own rows, and every rank needs the sum of
 all gradients: an all_reduce. The plainest way is `all_reduce_at_root`. Every rank sends its array to rank 0, which adds up the
@@ -240,7 +240,7 @@ def main(settings: Settings) -> None:
     rng = np.random.default_rng(settings.seed)
     compare([rng.standard_normal(settings.numbers, np.float32) for _ in range(settings.ranks)])
     show_times(4 * settings.numbers, Link(settings.latency, settings.bandwidth), settings.ranks)
-    print(f"figure: {draw(settings.run / 'figures' / 'bytes.png')}")
+    print(f"figure: {draw(settings.run / 'figures' / 'bytes.svg')}")
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def main(settings: Settings) -> None:
     print(f"matrix products at {flops} GFLOP/s on each rank, training at {settings.utilization:.0%} of that")
     for name, config in SHAPES.items():
         show(settings, name, config)
-    print(f"\nfigure: {draw(settings, settings.run / 'figures' / 'efficiency.png')}")
+    print(f"\nfigure: {draw(settings, settings.run / 'figures' / 'efficiency.svg')}")
 
 
 if __name__ == "__main__":

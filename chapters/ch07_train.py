@@ -5,7 +5,7 @@
 
 `train_plainly` is the whole idea: batch, loss, backward, step. `train` is the loop that every later chapter uses, with
 other batches, another learning rate or another loss. Look at the first loss, which is near ln V, the loss of a uniform
-guess over V tokens; and at figures/loss.png, where training and validation loss fall together or drift apart.
+guess over V tokens; and at figures/loss.svg, where training and validation loss fall together or drift apart.
 
 Sources: AdamW is Loshchilov and Hutter 2017 (arXiv:1711.05101); its betas, the clipping and the cosine schedule
 follow Brown et al. 2020 (arXiv:2005.14165), appendix B.
@@ -105,6 +105,7 @@ def train(
     loss_fn: LossFunction = next_token_loss,
     validation: Batches | None = None,
     log: Callable[[str], None] = tqdm.write,
+    observe: Callable[[int], None] | None = None,
 ) -> History:
     """Train `model` in place: the loop of `train_plainly`, made fit for long runs.
 
@@ -112,6 +113,10 @@ def train(
     resumes exactly, and a search for the first operation that produced NaN or infinity. Metrics, checkpoint and loss
     curve go into `run`. The same seed, data and machine give the same bytes in metrics.jsonl, however often a run is
     killed and resumed.
+
+    Args:
+        observe: called with the number of finished steps before the first step and at every checkpoint. A resumed run
+            repeats some calls.
 
     Raises:
         FloatingPointError: if the loss or the gradient norm is no longer finite; the last checkpoint stays.
@@ -130,6 +135,8 @@ def train(
     with deferred_interrupt() as interrupts, quiet, bar, shared or nullcontext():
         if state.step == 0 and validation is not None:
             state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+        if state.step == 0 and observe is not None:
+            observe(0)
         while state.step < config.steps:
             started = time.perf_counter()
             lr = schedule(state.step, config)
@@ -143,6 +150,8 @@ def train(
             bar.update()
             if validation is not None and state.due(config.eval_every):
                 state.validated(evaluate(model, validation, config.eval_batches, loss_fn), log)
+            if observe is not None and state.due(config.checkpoint_every):
+                observe(state.step)
             stop = distributed.current().true_on_any(bool(interrupts))  # all ranks stop after the same step
             if state.due(config.checkpoint_every) or stop:
                 state.save()

@@ -17,12 +17,16 @@ USER_ERROR = 2  # exit status of every command for bad usage, a bad value or a b
 # ESC becomes ␛ and NUL ␀, from Unicode's block of control pictures. Newlines and tabs stay.
 PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
 C1_CONTROLS = range(0x80, 0xA0)  # U+009B alone begins a sequence, like ESC [
-DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder a line: Trojan Source, CVE-2021-42574
-SHOWN = PICTURES | {code: f"\\u{code:04x}" for code in (*C1_CONTROLS, *DIRECTIONS)}
+# They reorder a line: Trojan Source, CVE-2021-42574.
+DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+NO_CHARACTERS = (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)  # UTF-8 cannot encode a surrogate, and XML refuses all of these
+SHOWN = PICTURES | {code: f"\\u{code:04x}" for code in (*C1_CONTROLS, *DIRECTIONS, *NO_CHARACTERS)}
 
 
 def visible(text: str) -> str:
     """The text with every character that a terminal would obey, except newline and tab, as a visible character.
+
+    The same holds for characters that reorder a line, and for those that no file or page can hold.
 
     >>> visible("\\x1b[31mred\\x07 \\u202eabc")
     '␛[31mred␇ \\\\u202eabc'

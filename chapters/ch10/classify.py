@@ -5,7 +5,7 @@
 
 A body that has learned to continue text has already learned to read it. So keep the body, and replace the head over V
 tokens by a head over a few labels (`GPTClassifier`). The command trains the same head twice, on a pretrained and on an
-untrained body. Look at figures/gap.png: the gap between the two accuracies is the value of pretraining.
+untrained body. Look at figures/gap.svg: the gap between the two accuracies is the value of pretraining.
 
 Sources: section 10.2 of the book; reading the last position is Radford et al. 2018, "Improving Language Understanding by
 Generative Pre-Training", section 3.2.
@@ -283,8 +283,8 @@ def show(results: dict[str, dict[str, Any]], figures: Path) -> None:
     pretrained = results["pretrained body"]
     if pretrained["cropped"]:
         print(f"{pretrained['cropped']} texts were longer than the context and were cropped to their last tokens")
-    draw_confusion(figures / "confusion.png", pretrained)
-    draw_gap(figures / "gap.png", {name: result["accuracy"] for name, result in results.items()}, "held-out accuracy")
+    draw_confusion(figures / "confusion.svg", pretrained)
+    draw_gap(figures / "gap.svg", {name: result["accuracy"] for name, result in results.items()}, "held-out accuracy")
     print(f"figures: {figures}")
 
 

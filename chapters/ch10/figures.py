@@ -9,9 +9,10 @@ import numpy as np
 from chapters.support.batches import IGNORE_INDEX
 from chapters.support.figures import new_figure, running_mean, save_figure
 
-PAPER, INK, DIM, GOLD, BLUE = "#fbf8f1", "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
+INK, DIM, GOLD, BLUE = "#2b2925", "#a9a497", "#f2bf4b", "#2a5bff"
+ON_LIGHT = "#1f1d1a"  # text on a light colour; unlike INK, it stays dark in a page's dark form
 MASKED, GRADED, SEAM = "masked", "graded", "seam"
-FILLS = {MASKED: ("#ebe7dc", "#8b8678"), GRADED: (GOLD, INK), SEAM: (BLUE, "white")}  # box colour, text colour
+FILLS = {MASKED: ("#ebe7dc", "#6b675b"), GRADED: (GOLD, ON_LIGHT), SEAM: (BLUE, "white")}  # box colour, text colour
 TERMINAL_STYLES = {MASKED: "\x1b[38;5;245m", GRADED: "\x1b[30;48;5;221m", SEAM: "\x1b[97;48;5;27m"}  # ANSI colours
 SHARES = {"ticks": [0, 0.25, 0.5, 0.75, 1], "labels": ["0", "25%", "50%", "75%", "100%"]}
 
@@ -100,7 +101,6 @@ def draw_mask(path: Path, input_ids: Sequence[int], labels: Sequence[int], token
         boxes = [box._replace(row=box.row + 0.5 * (i > kinds.index(SEAM))) for i, box in enumerate(boxes)]
         height += 0.5
     figure, axes = new_figure(10.4, 0.4 * height + 1.35)
-    figure.set_facecolor(PAPER)
     axes.set(xlim=(-1, width + 1), ylim=(height + 1.7, -1.6))
     axes.axis("off")
     title = "The prompt is masked, the answer is graded" if MASKED in kinds[:-1] else "Nothing is masked"
@@ -148,9 +148,9 @@ def draw_confusion(path: Path, result: Mapping[str, Any]) -> Path:
     confusion = np.array(result["confusion"])  # (C, C)
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # (C, C)
     figure, axes = new_figure(5.2, 4.4)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="none")
     for i, j in np.ndindex(*confusion.shape):
-        colour = "white" if share[i, j] > 0.5 else INK
+        colour = "white" if share[i, j] > 0.5 else ON_LIGHT
         axes.text(j, i, f"{confusion[i, j]}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=10, color=colour)
     names = [str(label).replace(" ", "\n") for label in result["labels"]]
     axes.set_xticks(range(len(names)), names)
@@ -216,9 +216,8 @@ def draw_attention(path: Path, weights: np.ndarray, tokens: Sequence[str]) -> Pa
     for place in axes.flat[H:]:
         place.axis("off")
     for h, place in enumerate(axes.flat[:H]):
-        image = place.imshow(
-            weights[h], cmap="magma", norm=PowerNorm(0.5, 0, 1)
-        )  # colour by √weight, so that small weights show
+        colours = PowerNorm(0.5, 0, 1)  # by √weight, so that small weights show
+        image = place.imshow(weights[h], cmap="magma", norm=colours, interpolation="none")
         place.set_title(f"head {h + 1}", fontsize=11)
         place.set_xticks(range(T), tokens, rotation=90, fontsize=8, family="DejaVu Sans Mono")
         place.set_yticks(range(T), tokens, fontsize=8, family="DejaVu Sans Mono")

@@ -116,7 +116,7 @@ def main(settings: Settings) -> None:
         print(assessment_text(points[name][-1] if name != "DPO" else best, name) + "\n")
     for p in points["best of n"]:
         print(f"best of {p['n']}: judge {p['judge']:.3f}, KL {p['kl']:.2f}, preferred {p['wins']:.1%}")
-    print(f"figure: {draw_frontier(run / 'figures' / 'frontier.png', curves)}")
+    print(f"figure: {draw_frontier(run / 'figures' / 'frontier.svg', curves)}")
 
 
 def label(point: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@
     python -m chapters.ch10.grpo --training.dr --run runs/dr_grpo    # with the corrections of Dr. GRPO
 
 The reward need not be a model. Here a program checks each answer to a plain task and gives 1 point or none: a *verifiable*
-reward. No learned model stands between the policy and the rule, so there is none to exploit. Look at figures/watch.png: the
+reward. No learned model stands between the policy and the rule, so there is none to exploit. Look at figures/watch.svg: the
 mean reward, which is the share of right answers, rises, and KL stays small.
 
 The formulas stand first, in the order in which training uses them. Shapes are those of ch10/ppo: a row is a prompt with its

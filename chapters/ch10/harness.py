@@ -157,9 +157,9 @@ def optimise(
     finally:
         save_model(run, policy, tokenizer, "instruction")
         checkpoint.close()
-    draw_watch(run / "figures" / "watch.png", records, run.folder.name)
+    draw_watch(run / "figures" / "watch.svg", records, run.folder.name)
     if judge is not None:
-        draw_path(run / "figures" / "path.png", records)
+        draw_path(run / "figures" / "path.svg", records)
     return records
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chapters.ch10.figures import BLUE, DIM, GOLD, INK, PAPER, lay_out
+from chapters.ch10.figures import BLUE, DIM, GOLD, INK, ON_LIGHT, lay_out
 from chapters.support.figures import new_figure, save_figure
 
 METHODS = {
@@ -61,7 +61,6 @@ def draw_token_scores(path: Path, responses: Sequence[tuple[list[bytes], np.ndar
     colour, width = matplotlib.colormaps["RdYlBu"], 78  # characters
     blocks = [lay_out(pieces, width) for pieces, _ in responses]
     figure, axes = new_figure(10.4, 0.34 * (sum(rows + 0.5 for _, rows in blocks) + len(blocks)) + 1.5)
-    figure.set_facecolor(PAPER)
     top = 0.6
     text_style: dict[str, Any] = dict(fontsize=10, va="center", parse_math=False)
     for number, ((boxes, rows), (_, rewards)) in enumerate(zip(blocks, responses, strict=True)):
@@ -70,7 +69,7 @@ def draw_token_scores(path: Path, responses: Sequence[tuple[list[bytes], np.ndar
             axes.text(0, top - 1, titles[number // 2], color=INK, alpha=0.7, **text_style)
         for (row, column, text), reward in zip(boxes, rewards, strict=True):
             box = dict(boxstyle="round,pad=0.15", linewidth=0, facecolor=colour(0.5 + 0.5 * reward / limit))
-            ink = "white" if abs(reward) > 0.7 * limit else INK  # both ends of the scale are dark
+            ink = "white" if abs(reward) > 0.7 * limit else ON_LIGHT  # both ends of the scale are dark
             axes.text(column + 0.2, top + row, text, family="DejaVu Sans Mono", color=ink, bbox=box, **text_style)
         verdict = f"{'preferred' if preferred else 'rejected'}: {rewards[-1]:+.2f}"
         axes.text(width + 1, top + rows - 1, verdict, color=INK, **text_style)

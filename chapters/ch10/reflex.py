@@ -1,6 +1,6 @@
 """Chapter 10, the reflex: one model follows a trail of notes at once, and with every stop written out.
 
-    python -m chapters.ch10.reflex               # into runs/reflex; look at figures/reflex.png
+    python -m chapters.ch10.reflex               # into runs/reflex; look at figures/reflex.svg
     python -m chapters.ch10.reflex --controls    # more training and more layers, for the answers at once
 
 A forward pass runs through the same number of blocks whether the next token is easy or hard. Ten houses, A to J, each hold a
@@ -269,7 +269,7 @@ def main(settings: Settings) -> None:
     print(f"{'notes to follow':<34}" + "".join(f"{steps:>8}" for steps in STEPS))
     for name, points in results.items():
         print(f"{name:<34}" + "".join(f"{point['accuracy']:>8.1%}" for point in points))
-    print(f"figure: {draw_reflex(run / 'figures' / 'reflex.png', results)}")
+    print(f"figure: {draw_reflex(run / 'figures' / 'reflex.svg', results)}")
 
 
 if __name__ == "__main__":

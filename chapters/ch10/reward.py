@@ -304,7 +304,7 @@ def show_token_scores(model: ScalarModel, tokenizer: Any, rankings: Sequence[Ran
             with mg.no_grad():
                 rewards = model(mg.as_tensor(np.array([row]))).numpy(force=True)[0]  # (T,)
             responses.append((tokenizer.pieces(row[start:]), rewards[start:]))
-    return draw_token_scores(run / "figures" / "tokens.png", responses, titles)
+    return draw_token_scores(run / "figures" / "tokens.svg", responses, titles)
 
 
 def response_start(row: list[int], tokenizer: Any) -> int:
@@ -388,7 +388,7 @@ def main(settings: Settings) -> None:
         print(f"{result['expected accuracy']:.2%} expected, {result['share of the ceiling']:.1%} of the ceiling", end=" ")
         print(f"that the simulated labeller's noise sets at {result['ceiling']:.2%}", end="; ")
     print(f"calibration error {result['calibration error']:.3f}")
-    draw_calibration(run / "figures" / "calibration.png", result)
+    draw_calibration(run / "figures" / "calibration.svg", result)
     print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")
 
 

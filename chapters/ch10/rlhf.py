@@ -15,7 +15,7 @@ and steps 9 and 10.
   6–8   The losses are the clipped policy loss, the value loss and the entropy bonus. `PPO` takes several optimizer steps on
         the same rollouts.
      9  The KL coefficient adapts.
-    10  The diagnostics go into metrics.jsonl and figures/watch.png.
+    10  The diagnostics go into metrics.jsonl and figures/watch.svg.
 
 When you run it, watch the reward and the judge's score against KL. A reward that rises while the judge's score falls means that
 the policy exploits the reward model's errors. The first ratio of every iteration must be 1.

@@ -6,7 +6,7 @@
 An assistant is a base model trained on instructions followed by answers, and graded on the answers alone. The prompt is
 masked up to its seam: the last prompt position is graded, because it predicts the first token of the answer
 (`build_example`). The batches are new, and so is a shortcut in the loss, `response_loss`; `train` comes from chapter 7. Look
-at figures/mask.png, and at the table of ids and labels that the command prints before training.
+at figures/mask.svg, and at the table of ids and labels that the command prints before training.
 
 Sources: section 10.3 of the book; the template and the file format are Alpaca's (Taori et al. 2023,
 github.com/tatsu-lab/stanford_alpaca); the term instruction tuning is from Wei et al. 2021 (arXiv:2109.01652).
@@ -307,7 +307,7 @@ def show_example(task: Instruction, tokenizer: Tokenizer, run: Run) -> None:
     input_ids, labels = build_example(task.instruction, task.output, tokenizer.encode, task.input, tokenizer.eos_id)
     print_styled(mask_in_colour(input_ids, labels, tokenizer, colour=colours()) + "\n")
     print(table(input_ids, labels, tokenizer) + "\n")
-    print(f"picture: {draw_mask(run / 'figures' / 'mask.png', input_ids, labels, tokenizer)}")
+    print(f"picture: {draw_mask(run / 'figures' / 'mask.svg', input_ids, labels, tokenizer)}")
 
 
 def report(world: World, model: GPT, tokenizer: Tokenizer, held_out: Tasks, run: Run, judged: bool) -> None:

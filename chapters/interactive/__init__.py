@@ -43,6 +43,7 @@ class Interactive:
 
 
 def scripts() -> str:
-    """What all parts share: functions that make elements, and a style sheet."""
+    """What all parts share: functions that make elements, the tokenizer, charts, and a style sheet."""
     style = (FOLDER / "interactive.css").read_text(encoding="utf-8")
-    return f"<style>\n{style}</style><script>\n{(FOLDER / 'common.js').read_text(encoding='utf-8')}</script>"
+    code = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("common.js", "bpe.js", "chart.js"))
+    return f"<style>\n{style}</style><script>\n{code}</script>"

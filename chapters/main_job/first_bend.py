@@ -17,6 +17,7 @@ from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch08_sample import generate
 from chapters.ch10 import classify, figures, sft
+from chapters.support.generations import record_generations
 from chapters.support.readers import read_text
 from chapters.support.run_folder import History, Run
 from chapters.world import LABELS, Instruction, World
@@ -131,6 +132,10 @@ def make_tokens(job: Job) -> dict[str, Any]:
 # ── chapters 6 to 8: the base model ──────────────────────────────────────────────────────────────────────────────────
 
 
+# A fact about a person, a list to be copied backwards, a difference: the beginnings that a model in training continues.
+BEGINNINGS = ("Here is Lara.", "The list is lemon, dog, bucket. Backwards the list is", "Look at 9 - 4. What is left is")
+
+
 def pretrain(job: Job) -> dict[str, Any]:
     """Train chapter 6's GPT with chapter 7's loop to continue the world's documents."""
     tokenizer = Tokenizer.load(job.out / "tokenizer" / "tokenizer.tiktoken")
@@ -140,7 +145,12 @@ def pretrain(job: Job) -> dict[str, Any]:
     context, run = gpt.config.context, job.run("pretrain")
     batches = NextTokenBatches(train_tokens, context, config.batch_size, job.seed)
     validation = EveryTokenOnce(validation_tokens, context, config.batch_size)
-    history = train(gpt, batches, config, run, validation=validation)
+
+    def write(step: int) -> None:
+        texts = sft.respond(gpt, tokenizer, BEGINNINGS, max_new_tokens=24, generator=mg.Generator(job.seed))
+        record_generations(run, step, dict(zip(BEGINNINGS, texts, strict=True)))
+
+    history = train(gpt, batches, config, run, validation=validation, observe=write)
     save_model(run, gpt, tokenizer)
     return {
         "parameters": sum(parameter.array.size for parameter in gpt.parameters()),
@@ -161,7 +171,7 @@ def sample(job: Job) -> dict[str, Any]:
     document = read_text(job.out / "world" / "documents.txt").split(END_OF_TEXT)[0]
     ids, layer = tokenizer.encode(document)[:26], model.config.n_layer // 2
     tokens = [figures.printable(piece) for piece in tokenizer.pieces(ids)]
-    figures.draw_attention(run / "figures" / "attention.png", attention_maps(model, ids, layer), tokens)
+    figures.draw_attention(run / "figures" / "attention.svg", attention_maps(model, ids, layer), tokens)
     return {"unasked": unasked, "layer": layer + 1}
 
 
@@ -177,9 +187,9 @@ def train_classifiers(job: Job) -> dict[str, Any]:
     folders = job.out / "classify_untrained", job.out / "classify_pretrained"
     results: dict[str, Any] = classify.compare_bodies(body, train_set, test_set, LABELS, config, folders)
     folder = job.run("classify") / "figures"
-    figures.draw_confusion(folder / "confusion.png", results["pretrained body"])
+    figures.draw_confusion(folder / "confusion.svg", results["pretrained body"])
     accuracy = {"guessing": 1 / 3, **{name: result["accuracy"] for name, result in results.items()}}
-    figures.draw_gap(folder / "gap.png", accuracy, "where does the snippet end?")
+    figures.draw_gap(folder / "gap.svg", accuracy, "where does the snippet end?")
     return {**results, "examples": [list(example) for example in test_set[:3]]}
 
 
@@ -197,10 +207,10 @@ def fine_tune(job: Job) -> dict[str, Any]:
     run = job.run("sft")
     example = min((i for i in instructions[:200] if not i.input), key=lambda i: abs(len(i.output) - 60))
     input_ids, labels = sft.build_example(example.instruction, example.output, tokenizer.encode, eos_id=tokenizer.eos_id)
-    figures.draw_mask(run / "figures" / "mask.png", input_ids, labels, tokenizer)
+    figures.draw_mask(run / "figures" / "mask.svg", input_ids, labels, tokenizer)
     (run / "mask.txt").write_text(figures.table(input_ids, labels, tokenizer) + "\n", encoding="utf-8")
     curves = {"masked": History.read(run), "not masked": History.read(job.run("sft_unmasked"))}
-    figures.draw_curves(run / "figures" / "curves.png", curves, "instruction tuning")
+    figures.draw_curves(run / "figures" / "curves.svg", curves, "instruction tuning")
     return {"instructions": len(instructions), **results}
 
 
@@ -227,7 +237,7 @@ def evaluate(job: Job) -> dict[str, Any]:
                 results[name]["questions"] = sft.questions_answered_by_questions(tasks, texts)
         results[name]["boilerplate"], continuations = sft.boilerplate_rate(model, tokenizer, plan.samples, job.seed)
         results[name]["after a bare header"] = continuations[:2]
-    figures.draw_families(job.run("evaluate") / "figures" / "families.png", by_family(results))
+    figures.draw_families(job.run("evaluate") / "figures" / "families.svg", by_family(results))
     return {"models": results, "shown": side_by_side(world, tests, responses)}
 
 

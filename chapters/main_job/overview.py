@@ -1,6 +1,6 @@
 """The main job in one picture, as in the README: pretraining, instruction tuning, and learning from preference.
 
-python -m chapters.main_job.overview --out runs/main      # writes runs/main/figures/overview.png
+python -m chapters.main_job.overview --out runs/main      # writes runs/main/figures/overview.svg
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def draw_overview(out: Path) -> Path:
     conduct.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=8)
     for axes in (loss, accepted, conduct):
         axes.spines[["top", "right"]].set_visible(False)
-    return save_figure(figure, out / "figures" / "overview.png")
+    return save_figure(figure, out / "figures" / "overview.svg")
 
 
 @dataclass

@@ -1,15 +1,21 @@
-"""The main job's summary and page of results, made from the stages' results and figures alone.
+"""The main job's summary and page of results, made from the stages' results, figures and models alone.
 
-The page contains no date and no duration, so the same seed gives the same bytes.
+The page is one file that asks no host for anything. It contains no date and no duration, so the same seed gives the same
+bytes.
 """
 
 from pathlib import Path
 from typing import Any
 
+from chapters import interactive
+from chapters.interactive.attention import ATTENTION
+from chapters.interactive.mask import MASK
+from chapters.interactive.training import TRAINING
 from chapters.main_job import second_report
 from chapters.main_job.first_bend import Job
 from chapters.support import html
 from chapters.support.run_folder import Run
+from minigrad.serialization import write_atomically
 
 MODELS = {"base": "base model", "sft": "after instruction tuning", "sft_unmasked": "tuned without the mask"}
 SUBTITLE = (
@@ -70,12 +76,11 @@ def base_model(job: Job) -> list[str]:
         f"Attention weights of block {samples['layer']}, one map per head. Each row is a token; bright columns are the earlier "
         "tokens that it attends to. The text is a page of the world."
     )
+    loss = "Pretraining: training loss, and validation loss on held-out pages."
     return [
         html.paragraph(text),
-        html.figure(
-            job.out / "pretrain/figures/loss.png", "Pretraining: training loss, and validation loss on held-out pages."
-        ),
-        html.figure(job.out / "sample/figures/attention.png", maps),
+        second_report.part(job, TRAINING, html.figure(job.out / "pretrain/figures/loss.svg", loss)),
+        second_report.part(job, ATTENTION, html.figure(job.out / "sample/figures/attention.svg", maps)),
         html.paragraph("Four pages sampled without a prompt, at temperature 0.8:"),
         html.side_by_side([(f"page {i}", page, None) for i, page in enumerate(samples["unasked"], 1)]),
     ]
@@ -92,26 +97,25 @@ def class_head(job: Job) -> list[str]:
         html.paragraph(text),
         html.table(["", "accuracy", "F1, mean over labels"], [[name, r["accuracy"], r["f1"]] for name, r in bodies.items()]),
         html.figures(
-            (job.out / "classify/figures/gap.png", "The value of the pretrained body."),
-            (job.out / "classify/figures/confusion.png", "Pretrained body: true label against predicted label."),
+            (job.out / "classify/figures/gap.svg", "The value of the pretrained body."),
+            (job.out / "classify/figures/confusion.svg", "Pretrained body: true label against predicted label."),
         ),
     ]
 
 
 def mask(job: Job) -> list[str]:
-    text = (
-        "This is one training example as the loss sees it. The colour of a token says whether the loss grades the model's "
-        "prediction there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first "
-        "token of the answer."
+    example = (
+        "One training example as the loss sees it. The colour of a token says whether the loss grades the model's prediction "
+        "there. The blue seam, the last token of the prompt, is graded on purpose: its prediction is the first token of the "
+        "answer."
     )
     curves = (
         "Chapter 7's loop, once with the mask and once without. The lines average over different tokens and cannot be "
         "compared. The dots can: they grade only the answers to held-out instructions."
     )
     return [
-        html.paragraph(text),
-        html.figure(job.out / "sft/figures/mask.png", "An instruction and its response in Alpaca's template."),
-        html.figure(job.out / "sft/figures/curves.png", curves),
+        second_report.part(job, MASK, html.figure(job.out / "sft/figures/mask.svg", example)),
+        html.figure(job.out / "sft/figures/curves.svg", curves),
     ]
 
 
@@ -142,7 +146,7 @@ def families(job: Job) -> list[str]:
         shares = {name: models[name][split]["families"] for name in MODELS}
         rows += [[family + note, *(shares[name][family] for name in MODELS)] for family in shares["sft"]]
     return [
-        html.figure(job.out / "evaluate/figures/families.png", "Share of held-out instructions accepted."),
+        html.figure(job.out / "evaluate/figures/families.svg", "Share of held-out instructions accepted."),
         html.table(["kind of task", *MODELS.values()], rows),
     ]
 
@@ -166,7 +170,7 @@ SECTIONS = {  # anchor: (menu title, line above the title, title, function)
     "results": ("Results", "Measurements", "Results", results),
     "base": ("The base model", "Chapters 1 to 8", "The base model continues", base_model),
     "head": ("A new head", "Section 10.2 · exercise 3", "The same body, a new head", class_head),
-    "mask": ("The mask", "Section 10.3", "Only the response counts", mask),
+    "prompt_mask": ("The mask", "Section 10.3", "Only the response counts", mask),
     "answers": ("Side by side", "The bend", "One instruction, three models", answers),
     "families": ("Task by task", "Held-out instructions", "Task by task", families),
     "exercise": ("Exercise 2", "Exercise 2", "Mask against no mask", exercise),
@@ -175,14 +179,15 @@ SECTIONS = {  # anchor: (menu title, line above the title, title, function)
 
 
 def write_report(job: Job) -> Path:
-    """Write the page of results, report.html, with every figure inside it."""
+    """Write the page of results, report.html, with every figure, model output and script inside it."""
     sections = {
         anchor: (menu, html.section(anchor, small, title, *pieces(job)))
         for anchor, (menu, small, title, pieces) in SECTIONS.items()
     }
     command = f"python -m chapters --seed {job.seed}" + (" --quick" if job.quick else "")
     subtitle = SUBTITLE + (QUICK if job.quick else "")
-    text = html.page("From raw text to an assistant", subtitle, sections, FOOTER.format(command=command))
+    footer = FOOTER.format(command=command)
+    text = html.page("From raw text to an assistant", subtitle, sections, footer, head=interactive.scripts())
     path = Run(job.out) / "report.html"
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode())
     return path

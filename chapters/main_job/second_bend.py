@@ -16,6 +16,7 @@ from chapters.ch10.constitution import stage
 from chapters.ch10.preference_figures import draw_calibration
 from chapters.ch10.rollout import Rollouts, log_probs_of, sequence_kl, to_rollouts
 from chapters.main_job.first_bend import Job, first_line
+from chapters.support.generations import record_generations
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, closer_conduct, correct, mean_score
 from chapters.world.requests import REQUESTS, mixed_tasks
@@ -85,7 +86,7 @@ def learn_reward(job: Job) -> dict[str, Any]:
     demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, gpt.config.context, job.seed)
     model = reward.train_reward(gpt, rankings, demonstrated, job.config(plan.reward), run)
     scores = reward.measure(model, tests)
-    draw_calibration(run / "figures" / "calibration.png", scores)
+    draw_calibration(run / "figures" / "calibration.svg", scores)
     reward.show_token_scores(model, tokenizer, tests, run)
     return {"comparisons learned from": sum(len(ranking.pairs) for ranking in rankings), **scores}
 
@@ -98,9 +99,15 @@ def run_ppo(job: Job) -> dict[str, Any]:
     config = replace(job.second_plan.ppo, seed=job.seed, resume=True)
     tasks = mixed_tasks(job.world, "train", job.second_plan.tasks, job.seed)
     learner = rlhf.PPO(policy, value_model, config, rlhf.ptx_batches(config, job.world, tokenizer, policy))
-    score = harness.reward_scorer(reward_model)
-    harness.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge)
-    tests = held_out_tasks(job)
+    score, tests = harness.reward_scorer(reward_model), held_out_tasks(job)
+    examples = one_of_each_family(tests)[:6]
+
+    def answer(iteration: int) -> None:
+        texts = sft.ask(policy, tokenizer, examples, generator=mg.Generator(job.seed))
+        questions = (f"{task.instruction} {task.input}".strip() for task in examples)
+        record_generations(run, iteration, dict(zip(questions, texts, strict=True)))
+
+    harness.optimise(policy, reference, tokenizer, score, tasks, config, run, learner, judge, observe=answer)
     before, after = (sample_responses(model, tokenizer, tests, job.seed) for model in (reference, policy))
     assessment = assess(judge, tests, after, before, tokenizer, reference, policy, reward_model)
     run.write_scores(assessment)

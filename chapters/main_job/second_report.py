@@ -2,9 +2,14 @@
 
 from typing import Any
 
+from chapters.interactive import Interactive
+from chapters.interactive.models import MODELS
+from chapters.interactive.ppo import PPO
+from chapters.interactive.reward import REWARD
 from chapters.main_job.first_bend import Job
 from chapters.support import html
 from chapters.world.judge import CONDUCTS
+from minigrad.serialization import CheckpointError
 
 
 def summary(job: Job) -> list[tuple[str, str, str]]:
@@ -43,6 +48,16 @@ def conduct_rows(before: dict[str, float], after: dict[str, float]) -> list[tupl
     return [(f"  {name}", f"{after[key]:.1%}", f"{note}; before {before[key]:.1%}") for key, (name, note) in notes.items()]
 
 
+def part(job: Job, interactive: Interactive, *figures: str) -> str:
+    """An interactive part with what to try in it; figures for a reader without JavaScript, and for a job without its data."""
+    still = "".join(figures)
+    try:
+        moving = interactive.fragment(job.out)
+    except (OSError, ValueError, CheckpointError):  # a job of an earlier version, or responses that are all equal
+        return still
+    return f"{html.paragraph(interactive.lead)}{moving}<noscript>{still}</noscript>"
+
+
 def reward_model(job: Job) -> list[str]:
     figures = job.out / "reward/figures"
     text = (
@@ -50,10 +65,11 @@ def reward_model(job: Job) -> list[str]:
         "higher score, with a stated noise. The reward model never sees a score, only which of two responses was preferred. "
         "Because the noise is known, so is the best possible accuracy."
     )
+    tokens = "The reward read at every token: three instructions, two responses to each."
     return [
         html.paragraph(text),
-        html.figure(figures / "calibration.png", "Predicted probability of preference against the observed share."),
-        html.figure(figures / "tokens.png", "The reward read at every token: three instructions, two responses to each."),
+        html.figure(figures / "calibration.svg", "Predicted probability of preference against the observed share."),
+        part(job, REWARD, html.figure(figures / "tokens.svg", tokens)),
     ]
 
 
@@ -73,12 +89,9 @@ def rlhf(job: Job) -> list[str]:
         f"the RLHF response to the SFT response in {tuned['wins']:.1%} of cases, counting a tie as half. The KL divergence is "
         f"{tuned['kl']:.1f} nats per response."
     )
-    return [
-        html.paragraph(text),
-        html.table(["", *sides], rows, numbers={1, 2}),
-        html.figure(figures / "watch.png", "The quantities to watch while PPO runs."),
-        html.figure(figures / "path.png", "The policy's distance from the SFT model, and the judge's score at that distance."),
-    ]
+    watch = html.figure(figures / "watch.svg", "The quantities to watch while PPO runs.")
+    path = html.figure(figures / "path.svg", "The policy's distance from the SFT model, and the judge's score there.")
+    return [html.paragraph(text), html.table(["", *sides], rows, numbers={1, 2}), part(job, PPO, path, watch)]
 
 
 def constitution(job: Job) -> list[str]:
@@ -94,8 +107,8 @@ def constitution(job: Job) -> list[str]:
         html.table(["the constitution"], [[line] for line in result["constitutions"]["default"]]),
         html.table(["held-out harmful requests", *CONDUCTS.values()], rows),
         html.figures(
-            (figures / "conduct.png", "Responses to harmful requests, before and after each phase."),
-            (figures / "reading.png", "The critic's accuracy on held-out principles, made of parts that it saw in training."),
+            (figures / "conduct.svg", "Responses to harmful requests, before and after each phase."),
+            (figures / "reading.svg", "The critic's accuracy on held-out principles, made of parts that it saw in training."),
         ),
     ]
 
@@ -106,16 +119,17 @@ def four_models(job: Job) -> list[str]:
         [name, f"{model['reward']:+.2f}", f"{model['judge']:.2f}", "–" if model["kl"] is None else f"{model['kl']:.2f}"]
         for name, model in result["models"].items()
     ]
-    head = ["means at temperature 1 (base 0.6)", "reward model", "simulated judge, out of 8", "KL from SFT, nats per response"]
+    head = ["means", "reward model", "simulated judge, out of 8", "KL from SFT, nats per response"]
     text = (
-        "Every model answers held-out instructions greedily. Above each answer stand the reward model's score and "
-        "log π − log π_SFT in nats: how much more probable the answer is under this model than under the SFT model."
+        "Every model answers held-out instructions greedily. With each answer stand the reward model's score and "
+        "log π − log π_SFT in nats: how much more probable the answer is under this model than under the SFT model. The means "
+        "are over responses sampled at temperature 1, the base model's at 0.6."
     )
-    pieces = [html.table(head, rows, numbers={1, 2, 3}), html.paragraph(text)]
+    answers = []
     for row in result["shown"]:
-        pieces.append(html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question"))
-        pieces.append(html.side_by_side(column(name, answer) for name, answer in row["said"].items()))
-    return pieces
+        answers.append(html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question"))
+        answers.append(html.side_by_side(column(name, answer) for name, answer in row["said"].items()))
+    return [html.paragraph(text), part(job, MODELS, html.table(head, rows, numbers={1, 2, 3}), *answers)]
 
 
 def column(name: str, answer: dict[str, Any]) -> tuple[str, str, bool | None]:
@@ -125,7 +139,7 @@ def column(name: str, answer: dict[str, Any]) -> tuple[str, str, bool | None]:
 
 
 SECTIONS = {  # anchor: (menu title, line above the title, title, function)
-    "reward": ("The reward model", "Section 10.4 · comparisons", "A comparison becomes a number", reward_model),
+    "reward_model": ("The reward model", "Section 10.4 · comparisons", "A comparison becomes a number", reward_model),
     "rlhf": ("RLHF", "Section 10.4 · the second bend", "Learning from preference", rlhf),
     "constitution": ("The constitution", "Section 10.4 · constitutional AI", "Principles, written down", constitution),
     "side_by_side": ("Four models", "Both bends", "One instruction, every model", four_models),

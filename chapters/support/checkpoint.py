@@ -189,9 +189,9 @@ class TrainingCheckpoint(Checkpoint):
         history = History.read(self.run)
         history.tokens_per_second = self.tokens / self.seconds if self.tokens else float("nan")
         try:
-            loss_curve(history, self.run / "figures" / "loss.png", title=f"{self.run.folder.name}: loss")
+            loss_curve(history, self.run / "figures" / "loss.svg", title=f"{self.run.folder.name}: loss")
         except Exception as error:  # the caller saves the model next, and a picture must not cost it
-            print(f"figure: loss.png is missing ({error}); its numbers are in {self.metrics.path}", file=sys.stderr)
+            print(f"figure: loss.svg is missing ({error}); its numbers are in {self.metrics.path}", file=sys.stderr)
         return history
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -149,10 +150,19 @@ def command(
 
 
 def progress_bar(total: int, initial: int, unit: str) -> "tqdm":
-    """A bar on standard error, where that is a terminal."""
-    from tqdm import tqdm
+    """A bar on standard error, where that is a terminal; in a notebook, a bar below the cell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets, a notebook shows a bar of text
+        from tqdm.auto import tqdm
+    disable = False if in_notebook() else None
+    return tqdm(total=total, initial=initial, unit=unit, disable=disable, file=unguarded(sys.stderr))
 
-    return tqdm(total=total, initial=initial, unit=unit, disable=None, file=unguarded(sys.stderr))
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def resume_flags(settings: Any, prefix: str = "--") -> Iterator[str]:
@@ -189,7 +199,7 @@ def read_ahead(settings: Any, presets: dict[str, dict[str, Any]]) -> tuple[Any, 
 
 
 def error_text(error: Exception) -> str:
-    """An error's message; "[Errno 13] Permission denied: 'a.png'" becomes "Permission denied: a.png"."""
+    """An error's message; "[Errno 13] Permission denied: 'a.svg'" becomes "Permission denied: a.svg"."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     where = f": {error.filename}" if error.filename else ""

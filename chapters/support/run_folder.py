@@ -2,11 +2,12 @@
 
 config.json               every setting
 metrics.jsonl             a line for each step and each evaluation, without times: equal runs write equal bytes
+generations.jsonl         what the model wrote at each checkpoint of a main job (see generations.py)
 timing.jsonl              tokens and seconds so far, a line for each checkpoint
 checkpoint.safetensors    everything that resuming needs, in one file (see checkpoint.py)
 model.safetensors         the trained parameters and the model's shape
 tokenizer.tiktoken        the vocabulary (and tokenizer.tiktoken.json)
-figures/*.png, samples.txt
+figures/*.svg, samples.txt
 """
 
 import atexit

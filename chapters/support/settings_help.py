@@ -25,6 +25,7 @@ class Setting(NamedTuple):
     type: Any
     comment: str
     default: Any
+    positional: bool = False  # given without a flag
 
     @property
     def is_group(self) -> bool:
@@ -73,7 +74,9 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def flag(prefix: str, setting: Setting) -> str:
-    """A setting's flag and type: "--steps INT", "--[no-]resume"."""
+    """A setting's flag and type: "--steps INT", "--[no-]resume"; its name and type if it is positional."""
+    if setting.positional:
+        return f"{setting.name} {type_name(setting.type)}"
     if setting.type is bool:
         return f"{prefix}[no-]{setting.name}"
     return f"{prefix}{setting.name} {type_name(setting.type)}"
@@ -109,7 +112,7 @@ def list_settings(settings: Any) -> Iterator[Setting]:
         for name, value in settings.items():
             yield Setting(str(name).replace("_", "-"), type(value), "", value)
         return
-    hints = get_type_hints(type(settings))
+    hints, marked = get_type_hints(type(settings)), get_type_hints(type(settings), include_extras=True)
     comments: dict[str, str] = {}
     for base in type(settings).__mro__:
         if is_dataclass(base):
@@ -118,7 +121,8 @@ def list_settings(settings: Any) -> Iterator[Setting]:
     names = {field.name for field in fields(settings) if field.init}
     for name, comment in comments.items():
         if name in names:
-            yield Setting(name.replace("_", "-"), hints[name], comment, getattr(settings, name))
+            positional = hints[name] != marked[name]  # tyro.conf.Positional is the only annotation in use
+            yield Setting(name.replace("_", "-"), hints[name], comment, getattr(settings, name), positional)
 
 
 def field_comments(cls: type) -> dict[str, str]:

@@ -1,44 +1,14 @@
 """Fixtures for pages in headless Chromium, driven by Playwright. Without Chromium these tests are skipped."""
 
-import os
 import shutil
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.tiny_job import SECOND, TINY
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 860}  # CSS pixels
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> Path:
-    """The folder of a main job in miniature; the first process that needs it makes it, and the others wait."""
-    import chapters.__main__ as main_job
-    from chapters.main_job import first_bend, second_bend
-
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "tiny_run"
-    try:
-        folder.with_suffix(".begun").mkdir()
-    except FileExistsError:
-        deadline = time.monotonic() + 240
-        while not (folder / "report.html").exists():
-            assert time.monotonic() < deadline, "the other process made no run"
-            time.sleep(0.2)
-        return folder
-    before = first_bend.PLANS, second_bend.PLANS
-    first_bend.PLANS, second_bend.PLANS = {"full": TINY, "quick": replace(TINY, snippets=9)}, {"full": SECOND, "quick": SECOND}
-    try:
-        main_job.main(main_job.Settings(out=folder, processes=1))
-    finally:
-        first_bend.PLANS, second_bend.PLANS = before
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -41,4 +41,4 @@ def test_the_lesson_runs(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "without the table of positions, differ by 0.00" in printed
     assert "with the table of positions, differ by 0.00" not in printed.replace("without", "")
-    assert (tmp_path / "figures" / "letters.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "letters.svg").stat().st_size > 1000

@@ -105,4 +105,4 @@ def test_width_that_does_not_divide_is_refused():
 def test_the_lesson_runs(tmp_path, capsys):
     main(Settings(run=tmp_path, text="a rose is a rose"))
     assert "the largest weight in the future is 0.0" in capsys.readouterr().out
-    assert (tmp_path / "figures" / "attention.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "attention.svg").stat().st_size > 1000

@@ -192,6 +192,6 @@ def test_the_residual_stream_carries_the_gradient():
 def test_the_lesson_runs(tmp_path, capsys):
     main(Settings(run=tmp_path, quick=True, d_model=16))
     assert "residual stream" in capsys.readouterr().out
-    assert (tmp_path / "figures" / "depth.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "depth.svg").stat().st_size > 1000
     with pytest.raises(ValueError, match="at least 1"):
         main(Settings(run=tmp_path, depth=0))

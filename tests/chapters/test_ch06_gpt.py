@@ -164,7 +164,7 @@ def test_the_heads_of_a_trained_model_are_drawn(tmp_path, capsys):
     tokenizer = Tokenizer.characters("a rose is")
     save_model(Run(tmp_path / "model"), small_gpt(vocab_size=tokenizer.vocab_size, context=20), tokenizer)
     main(Settings(model=tmp_path / "model", run=tmp_path, layer=1, text="a rose is a rose is a rose"))
-    figure = tmp_path / "figures" / "attention.png"
+    figure = tmp_path / "figures" / "attention.svg"
     assert capsys.readouterr().out == f"figure: {figure}\n"
     assert figure.stat().st_size > 1000
     with pytest.raises(ValueError, match="expected a layer from 0 to 1, got 2"):

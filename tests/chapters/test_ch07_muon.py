@@ -18,7 +18,7 @@ def test_the_command_trains_twice_and_compares(tmp_path, capsys):
     main(Settings(steps=3, run=tmp_path, quick=True, seed=1))
     printed = capsys.readouterr().out
     assert "singular values of the gradient of a matrix (512, 128)" in printed and "AdamW's loss after 30 steps" in printed
-    assert (tmp_path / "figures" / "optimizers.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "optimizers.svg").stat().st_size > 1000
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("adamw", "muon")
@@ -33,4 +33,4 @@ def test_first_step_below(level, step):
 
 def test_both_curves_are_drawn(tmp_path):
     curves = {name: History(steps=[1, 2], losses=[2.0, 1.0]) for name in ("AdamW", "Muon")}
-    assert draw(curves, tmp_path / "figure.png").exists()
+    assert draw(curves, tmp_path / "figure.svg").exists()

@@ -105,7 +105,7 @@ def test_the_command_prints_steps_bytes_and_times(tmp_path, capsys):
     assert "in a ring      4      1.60    1.60    1.60   2(N − 1)/N · n = 1.60" in printed
     assert "at rank 0      4      2.40    1.20    1.20   (N − 1) n at rank 0 = 2.40" in printed
     assert "in order     0% of the sums differ, by up to 0.0e+00" in printed
-    assert (tmp_path / "figures" / "bytes.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "bytes.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("wrong", [dict(ranks=1), dict(ranks=9), dict(numbers=3), dict(latency=-1.0), dict(bandwidth=0.0)])

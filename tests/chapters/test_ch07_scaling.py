@@ -122,4 +122,4 @@ def test_the_command_prints_and_draws(tmp_path, capsys):
     assert "GPT-2: 124M parameters" in printed and "7B: 6,667M parameters" in printed
     assert "weak scaling, up to 1,024 ranks: a step waits longer than it computes from 5 ranks on" in printed
     assert printed.count("less than a sequence a rank") == 1 + 1 + 3  # 512, 512 and 128 sequences in the batch
-    assert (tmp_path / "figures" / "efficiency.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "efficiency.svg").stat().st_size > 1000

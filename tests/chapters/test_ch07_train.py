@@ -105,7 +105,7 @@ def test_the_files_of_a_run(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["training"]["steps"] == 12
     clock = [json.loads(line)["step"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
     assert clock == [5, 10, 12]
-    assert (tmp_path / "figures" / "loss.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "loss.svg").stat().st_size > 1000
     assert history.tokens_per_second > 0
 
 
@@ -116,7 +116,7 @@ def test_a_loss_curve_that_cannot_be_drawn_does_not_cost_the_model(tmp_path, mon
     monkeypatch.setattr("chapters.support.checkpoint.loss_curve", fail)
     _, history, _ = run_it(tmp_path)  # the caller saves the model after it
     assert history.steps == list(range(1, 13))
-    assert "loss.png is missing (no font)" in capsys.readouterr().err
+    assert "loss.svg is missing (no font)" in capsys.readouterr().err
 
 
 def test_only_matrices_decay():

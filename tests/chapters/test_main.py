@@ -2,6 +2,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,14 @@ from pathlib import Path
 import pytest
 
 import chapters.__main__ as main_job
+from chapters import interactive
+from chapters.interactive.attention import ATTENTION
+from chapters.interactive.mask import MASK
+from chapters.interactive.models import MODELS
+from chapters.interactive.ppo import PPO
+from chapters.interactive.reward import REWARD
+from chapters.interactive.training import TRAINING
 from chapters.main_job import first_bend, schedule, second_bend
-from chapters.support import html
 from chapters.support.run_folder import RunError
 from kernels import precompile
 from minigrad import processor
@@ -38,8 +45,9 @@ def run_job(folder, processes=1, **settings):
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    return run_job(tmp_path_factory.mktemp("job") / "one")
+def job(tiny_run, tmp_path_factory):
+    """A copy of the finished job: some tests change it."""
+    return shutil.copytree(tiny_run, tmp_path_factory.mktemp("job") / "one")
 
 
 def test_every_stage_writes_its_folder_and_the_page_has_every_figure(job):
@@ -51,9 +59,32 @@ def test_every_stage_writes_its_folder_and_the_page_has_every_figure(job):
     page = (job / "report.html").read_text(encoding="utf-8")
     images = re.findall(r'<img alt="[^"]*" src="([^"]*)"', page)
     assert len(images) == page.count("<img") == 13
-    assert all(image.startswith("data:image/png;base64,iVBOR") for image in images)
-    links = re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
-    assert not links and "<script" not in page and "<link" not in page, "self-contained"
+    assert all(image.startswith("data:image/svg+xml;base64,") for image in images)
+
+
+def test_the_page_holds_its_parts_and_needs_nothing_else(job):
+    """No address but data and anchors; the scripts are ours, and what a model wrote stands in blocks that are no scripts."""
+    page = (job / "report.html").read_text(encoding="utf-8")
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/svg\+xml;base64,|#)", page) and "<link" not in page
+    parts = [ATTENTION, MASK, MODELS, PPO, REWARD, TRAINING]
+    blocks = dict(re.findall(r'<script type="application/json" id="(\w+)-data">(.*?)</script>', page))
+    assert sorted(blocks) == sorted(part.name for part in parts) and all(map(json.loads, blocks.values()))
+    ours = [part.fragment(job).split('<script type="module">')[1].removesuffix("</script>") for part in parts]
+    scripts = re.findall(r"<script(?: type=\"module\")?>(.*?)</script>", page, re.S)
+    assert f"<script>{scripts[0]}</script>" in interactive.scripts() and sorted(scripts[1:]) == sorted(ours)
+    assert "<script" not in re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.S)
+    assert (job / "report.html").stat().st_size < 3e6
+
+
+def test_a_part_without_its_data_gives_way_to_the_figure(job, tmp_path):
+    older = shutil.copytree(job, tmp_path / "job")
+    (older / "pretrain" / "generations.jsonl").unlink()
+    page = (run_job(older) / "report.html").read_text(encoding="utf-8")
+    assert 'id="training-data"' not in page and 'id="mask-data"' in page
+    assert page.count('src="data:image/svg+xml;base64,') == 13
+    (older / "pretrain" / "figures" / "loss.svg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"page: expected a figure, got no .*loss\.svg; delete result.json"):
+        run_job(older)
 
 
 def test_all_models_answer_the_same_instructions_with_reward_and_distance_from_sft(job):
@@ -231,31 +262,6 @@ def test_list_names_the_stages_and_trains_nothing():
     process = subprocess.run([sys.executable, "-m", "chapters", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert process.returncode == 0, process.stderr
     assert [line.split()[0] for line in process.stdout.splitlines()] == [*main_job.STAGES, "report"]
-
-
-# ── the page's pieces ──
-
-
-def test_generated_text_cannot_break_the_page():
-    script = "<script>alert('&')</script>"
-    for piece in (
-        html.paragraph(script),
-        html.table([script], [[script, 0.5]]),
-        html.side_by_side([(script, script, None)]),
-        html.section("a", script, script),
-    ):
-        assert "<script>" not in piece and "&lt;script&gt;" in piece
-
-
-def test_values_are_formatted_for_readers():
-    assert [html.shown(value) for value in (0.123456, 1234567, None)] == ["12.3%", "1,234,567", "–"]
-    assert html.paragraph("see `this`") == "<p>see <code>this</code></p>"
-
-
-def test_verdicts_are_marked():
-    boxes = html.side_by_side([("a", "x", True), ("b", "", False), ("c", "z", None)])
-    assert boxes.count("side good") == boxes.count("side bad") == 1
-    assert "a · accepted" in boxes and "b · not accepted" in boxes and "(nothing)" in boxes
 
 
 POOL = """

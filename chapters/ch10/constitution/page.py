@@ -136,8 +136,8 @@ def change_section(results: Mapping[str, dict], qualities: Mapping[str, Mapping[
         "What changed",
         html.table(head, rows),
         html.figures(
-            (figures / "conduct.png", "How each model meets held-out harmful requests."),
-            (figures / "qualities.png", "Qualities of the responses to these requests."),
+            (figures / "conduct.svg", "How each model meets held-out harmful requests."),
+            (figures / "qualities.svg", "Qualities of the responses to these requests."),
         ),
         html.table(["a response …", *qualities], shares),
     )
@@ -169,5 +169,5 @@ def reading_section(reading: Mapping[str, Mapping], figures: Path) -> str:
         "contain the parts. When a principle is turned round from prefer to avoid, the other answer is right; most of the "
         "turned sentences and pairs are in the lessons."
     )
-    figure = html.figure(figures / "reading.png", "The critic on held-out principles.")
+    figure = html.figure(figures / "reading.svg", "The critic on held-out principles.")
     return html.section("reading", "AI feedback", "Does the critic read?", html.paragraph(text), html.table(head, rows), figure)

@@ -328,9 +328,9 @@ def constitution_stage(
     conduct = {"before": results["default"]["conduct"]["SFT"]}
     for name, result in results.items():
         conduct |= {f"{phase}, {name}": result["conduct"][phase] for phase in ("supervised", "RL")}
-    draw_reading(out / "figures" / "reading.png", critic["reading"])
-    draw_conduct(out / "figures" / "conduct.png", conduct)
-    draw_qualities(out / "figures" / "qualities.png", qualities)
+    draw_reading(out / "figures" / "reading.svg", critic["reading"])
+    draw_conduct(out / "figures" / "conduct.svg", conduct)
+    draw_qualities(out / "figures" / "qualities.svg", qualities)
     write_page(out / "page.html", constitutions, results, critic["reading"], qualities)
     return {
         "constitutions": constitutions,

@@ -8,7 +8,7 @@ measured, measures the same with our models, our little world and our simulated 
 Nothing is tuned on the held-out tasks, and a row that fails its criterion says so. A row shows a direction and never a size:
 most of the papers' language models have over a thousand times as many parameters as ours, and our judge is a page of rules.
 
-Look at runs/headlines/table.md and figures/headlines.png. The run takes an estimated 40 minutes of processor time. It saves
+Look at runs/headlines/table.md and figures/headlines.svg. The run takes an estimated 40 minutes of processor time. It saves
 the models that rows share, every result and every row as soon as it is finished, so the same command continues an
 interrupted run.
 """
@@ -45,7 +45,7 @@ def main(settings: Settings) -> None:
     rows = {name: finished_row(experiment, name) for name in settings.only}
     text = table(rows)
     write_atomically(experiment.run / "table.md", text.encode())
-    print(f"\n{text}\nfigure: {draw(experiment.run / 'figures' / 'headlines.png', rows)}")
+    print(f"\n{text}\nfigure: {draw(experiment.run / 'figures' / 'headlines.svg', rows)}")
 
 
 def finished_row(experiment: Experiment, name: str) -> Headline:

@@ -254,8 +254,8 @@ def test_the_command_on_a_file(tmp_path, capsys, monkeypatch):
     assert "pretrained body" in output and "untrained body" in output
     for name in ("body/model.safetensors", "pretrained/scores.json", "untrained/scores.json"):
         assert (run / name).is_file()
-    for name in ("confusion.png", "gap.png"):
-        assert (run / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("confusion.svg", "gap.svg"):
+        assert (run / "figures" / name).read_bytes().startswith(b"<?xml")
 
 
 def test_the_worlds_snippets_have_all_three_labels():

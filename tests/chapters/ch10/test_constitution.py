@@ -402,7 +402,7 @@ def test_the_stage_runs_by_two_constitutions_and_leaves_a_page(tmp_path, world, 
     assert {"speaks of salt", "rude"} <= set(result["qualities"]["mine"])
     assert json.loads(json.dumps(result)) == result
     page = (tmp_path / "out" / "page.html").read_text()
-    assert "Prefer the response that speaks of salt." in page and page.count("data:image/png") == 3
+    assert "Prefer the response that speaks of salt." in page and page.count("data:image/svg") == 3
     assert all((tmp_path / "out" / name / "rl" / "model.safetensors").exists() for name in ("default", "mine"))
 
     before = (tmp_path / "out" / "critic" / "model.safetensors").stat().st_mtime_ns

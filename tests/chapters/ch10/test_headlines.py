@@ -21,7 +21,7 @@ from chapters.world.families import FAMILIES
 from chapters.world.requests import mixed_tasks
 
 FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
-RESULTS = (*(f"{name}.json" for name in ROWS), "table.md", "figures/headlines.png")
+RESULTS = (*(f"{name}.json" for name in ROWS), "table.md", "figures/headlines.svg")
 
 
 @pytest.fixture(scope="module")

@@ -97,4 +97,4 @@ def test_the_command_writes_a_figure_and_scores(controls, tmp_path, capsys):
     points = [point for points in results.values() for point in points]
     assert len(points) == len(results) * len(STEPS)
     assert all(point["interval"][0] <= point["accuracy"] <= point["interval"][1] for point in points)
-    assert (tmp_path / "figures" / "reflex.png").stat().st_size > 1000 and "notes to follow" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "reflex.svg").stat().st_size > 1000 and "notes to follow" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_two_equal_runs_log_the_same_bytes(make_gpt, assistant_tokenizer, world,
         reward = reward_scorer(ScalarModel(make_gpt(2), mg.Generator(0)))
         records = optimise(policy, reference, assistant_tokenizer, reward, tasks, config, run, learner, Judge(world))
         logs.append((run / "metrics.jsonl").read_bytes())
-        assert (run / "figures" / "watch.png").stat().st_size > 1000
+        assert (run / "figures" / "watch.svg").stat().st_size > 1000
     assert logs[0] == logs[1]
     assert [json.loads(line) for line in logs[0].splitlines()] == records and len(records) == 4
     watched = "kl ratio clip_fraction approx_kl entropy explained_variance reward judge length kl_coefficient"

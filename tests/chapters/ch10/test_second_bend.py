@@ -51,7 +51,7 @@ def reward(runs, assistant, capsys):
 
 
 def test_two_equal_reward_commands_write_the_same_bytes(runs, reward):
-    for name in ("scores.json", "metrics.jsonl", "reward.safetensors", "figures/calibration.png", "figures/tokens.png"):
+    for name in ("scores.json", "metrics.jsonl", "reward.safetensors", "figures/calibration.svg", "figures/tokens.svg"):
         assert (reward / name).read_bytes() == (runs / "again" / name).read_bytes(), name
     result = json.loads((reward / "scores.json").read_text())
     assert 0.5 <= result["ceiling"] <= 1 and result["comparisons"] > 0
@@ -99,7 +99,7 @@ def test_grpo_from_start_to_scores(runs, assistant, capsys):
     grpo.main(grpo.Settings(sft=assistant, run=runs / "grpo", tasks=12, held_out=6, training=GRPO))
     scores = json.loads((runs / "grpo" / "scores.json").read_text())
     assert scores["SFT model"]["kl"] == 0 and 0 <= scores["GRPO"]["right"] <= 1
-    assert (runs / "grpo" / "figures" / "watch.png").stat().st_size > 1000
+    assert (runs / "grpo" / "figures" / "watch.svg").stat().st_size > 1000
     assert "of held-out tasks right" in capsys.readouterr().out
 
 
@@ -112,7 +112,7 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     result = json.loads((runs / "frontier" / "scores.json").read_text())
     assert list(result) == ["PPO", "RLOO", "GRPO", "DPO", "best of n"]
     assert result["PPO"][0]["wins"] == 0.5 and abs(result["PPO"][0]["kl"]) < 1e-6  # the SFT model itself
-    assert (runs / "frontier" / "figures" / "frontier.png").stat().st_size > 1000
+    assert (runs / "frontier" / "figures" / "frontier.svg").stat().st_size > 1000
     assert "best of 2" in capsys.readouterr().out
 
 

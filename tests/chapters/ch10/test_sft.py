@@ -334,8 +334,8 @@ def test_the_mask_with_and_without_colour(tokenizer):
 def test_the_mask_as_a_figure(tmp_path, tokenizer, mask_prompt):
     task = TASKS[2]
     input_ids, labels = build_example(task.instruction, "$x^2$ " + task.output, tokenizer.encode, task.input, 0, mask_prompt)
-    path = draw_mask(tmp_path / "mask.png", input_ids, labels, tokenizer)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    path = draw_mask(tmp_path / "mask.svg", input_ids, labels, tokenizer)
+    assert path.read_bytes().startswith(b"<?xml")
 
 
 def test_the_layout_wraps_and_keeps_line_ends():
@@ -364,7 +364,7 @@ def test_the_command_end_to_end(tmp_path, capsys, tokenizer, from_file):
     output = capsys.readouterr().out
     assert "### Response:[↵]" in output and "← the seam" in output
     assert ("held-out instructions accepted" in output) == (not from_file)
-    for name in ("model.safetensors", "metrics.jsonl", "samples.txt", "figures/mask.png"):
+    for name in ("model.safetensors", "metrics.jsonl", "samples.txt", "figures/mask.svg"):
         assert (tmp_path / "run" / name).is_file()
 
 

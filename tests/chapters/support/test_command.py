@@ -192,12 +192,13 @@ COMMANDS = sorted(
 # Commands without a folder of their own. Sampling appends to the samples of a model that may still be in training.
 WITHOUT_FOLDER = {"chapters.ch01_tokenizer", "chapters.ch02_dataset", "chapters.ch08_sample", "chapters.ch09.decode"}
 WITHOUT_FOLDER |= {"chapters.chat", "chapters.ch05_tensor_parallel"}
+FOLDER_FLAGS = {"chapters": "--out", "chapters.main_job.overview": "--out", "chapters.notebooks": "--folder"}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy warns that the module is imported already
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in WITHOUT_FOLDER])
 def test_every_command_refuses_a_folder_in_use(name, tmp_path, monkeypatch, capsys):
-    flag = "--out" if name in ("chapters", "chapters.main_job.overview") else "--run"
+    flag = FOLDER_FLAGS.get(name, "--run")
     with open(tmp_path / ".lock", "w+") as lock:
         lock_file(lock)
         lock.write("process 12345")

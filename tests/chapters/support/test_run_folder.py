@@ -126,12 +126,12 @@ def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line, message):
 
 
 def test_dollar_signs_do_not_begin_a_formula(tmp_path):
-    assert loss_curve(History([1, 2], [2.5, 2.0]), tmp_path / "loss.png", title="$100 to $5^").stat().st_size > 0
+    assert loss_curve(History([1, 2], [2.5, 2.0]), tmp_path / "loss.svg", title="$100 to $5^").stat().st_size > 0
     figure, axes = new_figure()
     axes.bar(["$x^", "$y_{"], [1, 2], label="$a^ b$")
     axes.legend(title="$\\frac$")
     axes.set(ylabel="$_$ in $^", yscale="log")
-    assert save_figure(figure, tmp_path / "bars.png").stat().st_size > 0
+    assert save_figure(figure, tmp_path / "bars.svg").stat().st_size > 0
     powers = [text for text in axes.get_yticklabels() if "10" in text.get_text()]
     assert powers and all(text.get_parse_math() for text in powers)
 
