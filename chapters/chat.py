@@ -21,7 +21,7 @@ import minigrad as mg
 from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch09.decoder import Decoder
 from chapters.ch09.load import form_of, load
-from chapters.ch09.smollm2 import chat_ids
+from chapters.ch09.smollm2 import SYSTEM, chat_ids
 from chapters.support.command import OnDevice, command
 
 DESCRIPTIONS = {
@@ -44,6 +44,7 @@ class Conversation:
     def __init__(self, tokenizer: Tokenizer, form: str, tuned_on: str | None = None, room: int | None = None) -> None:
         self.tokenizer, self.room = tokenizer, room
         self.turns: list[tuple[str, str]] = []
+        self.system = SYSTEM  # the message before the turns, in the form turns
         self.crop_notice = ""
         marks_turns = "<|im_start|>" in getattr(tokenizer, "special_tokens", ())
         if form == "auto":
@@ -74,7 +75,7 @@ class Conversation:
     def layout(self) -> list[int]:
         """The tokens of the whole conversation, or of the last question alone if the model was not tuned on turns."""
         if self.form == "turns":
-            return chat_ids(self.tokenizer, self.turns)
+            return chat_ids(self.tokenizer, self.turns, self.system)
         text = self.turns[-1][1]
         if self.form == "instruction":
             from chapters.ch10.sft import format_prompt

@@ -35,6 +35,7 @@ STOREYS = [
     "chapters.ch09",
     "chapters.ch10",
     "chapters.chat",
+    "chapters.ch09.serve",  # answers as `chat` does, and with chapter 10's reward
     "chapters.interactive",
     "chapters.main_job",
     "chapters.bench",

@@ -102,7 +102,7 @@ def test_an_installed_lesson_is_a_module_of_minigrad(site, tmp_path):
 
 
 def test_an_installation_has_the_data_files(site):
-    for suffix in ("cu", "cuh", "h", "cpp", "inc", "txt"):
+    for suffix in ("cu", "cuh", "h", "cpp", "inc", "txt", "css", "js", "html", "svg"):
         ours = [path.name for floor in FLOORS for path in (ROOT / floor).rglob(f"*.{suffix}")]
         assert ours and sorted(ours) == sorted(path.name for path in (site / "minigrad").rglob(f"*.{suffix}")), suffix
 
