@@ -33,6 +33,7 @@ MISTAKES = {
     "chapters": [["--processes", "0"], ["--out", "/proc/none"], [f"--{ESC}"]],
     "chapters.main_job.overview": [["--out", ESC]],
     "chapters.notebooks": [["--only", ESC], ["--folder", "/proc/none"]],
+    "chapters.site": [["--port", "-1"], ["--out", "/proc/none"], [f"--{ESC}"]],
     "chapters.ch01_tokenizer": [["--text", ESC], ["--quick", "--vocab-size", "3"]],
     "chapters.ch02_dataset": [[f"--{ESC}"]],
     "chapters.ch03_embeddings": [[f"--{ESC}"]],
