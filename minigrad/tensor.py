@@ -25,6 +25,7 @@ from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
 from minigrad.ops.sorting import SortingMethods
+from minigrad.pictures import tensor_html
 from minigrad.random import default_generator
 
 __all__ = ["Tensor", "bool_", "detect_anomaly", "enable_grad", "float16", "float32", "float64", "int32", "int64"]
@@ -103,6 +104,9 @@ class Tensor(
         elif self.requires_grad:
             parts.append("requires_grad=True")
         return f"tensor({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:  # what notebooks show
+        return tensor_html(self)
 
     if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
 

@@ -226,7 +226,7 @@ class Cycles:
 
     def __init__(self, folder: Path, names: list[str], seed: int = 0) -> None:
         self.folder, self.names, self.random = folder, names, random.Random(seed)
-        loss_curve(History([1], [1.0]), folder / "loss.png")  # loads Matplotlib once for all runs
+        loss_curve(History([1], [1.0]), folder / "loss.svg")  # loads Matplotlib once for all runs
         gc.freeze()
         self.must_end(run_forked(lambda: prepare(folder), folder / "preparation"), folder / "preparation")
         self.expected: dict[str, dict[str, bytes]] = {}

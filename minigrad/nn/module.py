@@ -7,6 +7,7 @@ import numpy as np
 import kernels
 from minigrad.hooks import RemovableHandle
 from minigrad.optim import zero_grads
+from minigrad.pictures import module_html
 from minigrad.tensor import Tensor
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -402,6 +403,9 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+    def _repr_html_(self) -> str:  # what notebooks show
+        return module_html(self)
 
 
 def _dotted(prefix: str, name: str) -> str:
