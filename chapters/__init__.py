@@ -18,6 +18,7 @@
     9        ch09.gpt2              `--verify`: OpenAI's weights, every layer beside transformers
              ch09.smollm2           `--verify`: a model of 2024 in the same class
              ch09.decode            tokens per second, in float32 and int8 (decoder.py, weights.py and load.py do the work)
+             ch09.serve             each token's probability and alternatives, in the browser
     10       ch10.classify          a class head on the trained body, and the same head on an untrained one
              ch10.sft               instruction tuning: the prompt mask and its seam
              ch10.lora              low rank: how few parameters are trained
@@ -44,10 +45,15 @@ The other folders:
 
     support/    plumbing: command lines, run folders, checkpoints, batches, readers of a user's files, figures, HTML
     world/      the project's own data, generated from a seed: facts, pages, tasks, and the simulated judge
+    interactive/  parts of pages to play with, fed by a run folder: tokenizer, attention, sampler, mask, rewards, PPO
     main_job/   `python -m chapters`: its stages, their schedule, and the report page
     bench/      `python -m chapters.bench NAME`: whole models timed beside PyTorch and transformers
+    workbook/   `python -m chapters.workbook`: functions of the project with their bodies taken out, and a grader
+    notebooks   `python -m chapters.notebooks`: a Jupyter notebook for each lesson
+    site/       `python -m chapters.site`: every lesson and kernel as a page, prose beside code
 
-A file imports only what comes before it: world, support, chapters 1 to 10, chat, main_job and bench.
+A file imports only what comes before it: world, support, chapters 1 to 10, chat, ch09.serve (which answers as chat does),
+interactive, main_job, bench, workbook, notebooks and site.
 """
 
 import sys
