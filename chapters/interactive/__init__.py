@@ -24,7 +24,7 @@ class Interactive:
         title: heading of its page.
         lead: what it shows, and what to try, in a few sentences.
         data: a function from a main job's folder to what the JavaScript needs, as JSON types. It raises OSError,
-            ValueError or CheckpointError if the folder lacks a model or a result.
+            ValueError, KeyError or CheckpointError if the folder lacks a model, a result or a value in it.
     """
 
     name: str
@@ -33,11 +33,21 @@ class Interactive:
     data: Callable[[Path], Any]
 
     def fragment(self, run: Path) -> str:
-        """The part as HTML, with its data and script inside. Its page must contain `scripts()` once, before it."""
+        """The part as HTML, with its data and script inside. Its page must contain `scripts()` once, before it.
+
+        Raises:
+            OSError, ValueError, CheckpointError: if the run lacks what the part shows.
+        """
+        try:
+            data = self.data(run)
+        except KeyError as error:  # an earlier version of the job wrote fewer values
+            raise ValueError(
+                f"{self.name}: expected {error} in the results of {run}, got none; run the main job again"
+            ) from None
         script = (FOLDER / f"{self.name}.js").read_text(encoding="utf-8")
         return (
             f'<div class="interactive" id="{self.name}"><noscript>This part needs JavaScript.</noscript></div>'
-            + html.json_script(f"{self.name}-data", self.data(run))
+            + html.json_script(f"{self.name}-data", data)
             + f'<script type="module">\n{script}</script>'  # a module: its names are its own
         )
 

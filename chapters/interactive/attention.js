@@ -74,7 +74,7 @@ function attended(key, weight) {
   const bar = page.element("span", { className: "bar" });
   bar.style.width = `${weight / 10}%`;
   const place = key === query ? "itself" : `${query - key} back`;
-  const share = page.element("span", { className: "share" }, `${page.number(weight / 10, 1)} %`);
+  const share = page.element("span", { className: "share" }, page.percent(weight / 1000, 1));
   const name = page.element("span", { className: "key" }, bpe.shown(chosen.tokens[key]));
   return page.element("li", {}, name, page.element("small", {}, place), page.element("span", {}, bar), share);
 }

@@ -1,5 +1,6 @@
 """Pick a layer and a head of the base model, and see to which earlier tokens each token attends (chapter 4)."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ TEXTS, LONGEST = 4, 40  # paragraphs of the training text, and tokens in the lon
 
 
 def attention_data(run: Path) -> dict[str, Any]:
-    """Some paragraphs of the training text in tokens, with the attention weights of all layers and heads."""
+    """Some paragraphs of the training text in tokens, with the attention weights of all layers and heads.
+
+    The first is the one that repeats a token most: there the reader finds the heads that look for earlier mentions.
+    """
     model, tokenizer = load_model(run / "pretrain")
     texts = [tokenizer.encode(text)[:LONGEST] for text in paragraphs(run / "world" / "documents.txt")]
+    texts.sort(key=lambda ids: max(Counter(ids).values()) / len(ids), reverse=True)
     return {"texts": [with_maps(model, tokenizer, ids) for ids in texts]}
 
 
@@ -48,7 +53,7 @@ ATTENTION = Interactive(
     "attention",
     "Which token attends to which",
     "These are the attention weights of your run's base model. Choose a layer and a head, then move over the tokens: the "
-    "stronger a token's shade, the more the chosen token attends to it. Look for a head that finds an earlier mention of "
-    "the same name.",
+    "stronger a token's shade, the more the chosen token attends to it. Look for a head in which a name attends to its "
+    "earlier mentions, and for another in which it attends to the token after them.",
     attention_data,
 )

@@ -27,13 +27,13 @@ page.chart = (() => {
 
   const colour = (name) => ({ style: `--colour: ${name}` });
   const words = (value) => Number(value.toPrecision(6)).toLocaleString("en").replace("-", "−");
-  const text = (content, x, y, anchor, more = {}) => page.drawn("text", { x, y, "text-anchor": anchor, ...more }, content);
+  const text = (content, x, y, anchor, more = {}) => page.shape("text", { x, y, "text-anchor": anchor, ...more }, content);
 
   function axes(box, x, y, across, up) {
-    const parts = [page.drawn("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "axis" })];
+    const parts = [page.shape("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "axis" })];
     for (const value of up.ticks(5)) {
       const level = up(value);
-      parts.push(page.drawn("line", { x1: box.left, x2: box.right, y1: level, y2: level, class: "grid" }));
+      parts.push(page.shape("line", { x1: box.left, x2: box.right, y1: level, y2: level, class: "grid" }));
       parts.push(text(words(value), box.left - 8, level + 4, "end"));
     }
     for (const value of across.ticks((box.right - box.left) / 70)) {
@@ -56,11 +56,11 @@ page.chart = (() => {
     });
   }
 
-  function drawn(line, spots) {
+  function shapes(line, spots) {
     const points = spots.map((spot) => spot.map((number) => number.toFixed(1)).join(",")).join(" ");
     const kind = line.faint ? "line faint" : "line";
-    const path = page.drawn("polyline", { points, class: kind, "stroke-dasharray": line.dash ?? "none", ...colour(line.colour) });
-    const dot = ([cx, cy]) => page.drawn("circle", { cx, cy, r: 3, class: "dot", ...colour(line.colour) });
+    const path = page.shape("polyline", { points, class: kind, "stroke-dasharray": line.dash ?? "none", ...colour(line.colour) });
+    const dot = ([cx, cy]) => page.shape("circle", { cx, cy, r: 3, class: "dot", ...colour(line.colour) });
     return [...(line.scattered ? [] : [path]), ...(line.dots || line.scattered ? spots.map(dot) : [])];
   }
 
@@ -81,9 +81,9 @@ page.chart = (() => {
     const up = scale(values(y, 1), box.bottom - 6, box.top + 6, y.logarithmic);
     const spots = lines.map((line) => line.points.map((point) => [across(point[0]), up(point[1])]));
 
-    const svg = page.drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": description, class: "chart" });
-    const marks = page.drawn("g");
-    svg.append(...axes(box, x, y, across, up), ...lines.flatMap((line, i) => drawn(line, spots[i])), ...names(lines, spots), marks);
+    const svg = page.shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": description, class: "chart" });
+    const marks = page.shape("g");
+    svg.append(...axes(box, x, y, across, up), ...lines.flatMap((line, i) => shapes(line, spots[i])), ...names(lines, spots), marks);
     place.replaceChildren(svg);
 
     const point = (event) => {
@@ -97,9 +97,9 @@ page.chart = (() => {
 
     return (places) => {
       const dots = places.map(({ at, colour: name }) =>
-        page.drawn("circle", { cx: across(at[0]), cy: up(at[1]), r: 6, class: "mark", ...colour(name) }));
+        page.shape("circle", { cx: across(at[0]), cy: up(at[1]), r: 6, class: "mark", ...colour(name) }));
       const guides = places.slice(0, 1).map(({ at }) =>
-        page.drawn("line", { x1: across(at[0]), x2: across(at[0]), y1: box.top, y2: box.bottom, class: "guide" }));
+        page.shape("line", { x1: across(at[0]), x2: across(at[0]), y1: box.top, y2: box.bottom, class: "guide" }));
       marks.replaceChildren(...guides, ...dots);
     };
   };

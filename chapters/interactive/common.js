@@ -15,7 +15,8 @@ const page = {
     return node;
   },
 
-  // The text with control characters, direction marks and other invisible characters as signs; like kernels/terminal.py.
+  // The text with every character that shows nothing, or that reverses a line, as a sign. kernels/terminal.py does the same
+  // for those that do harm; here a reader shall see them all.
   visible: (text) =>
     text.replace(/[^\P{C}\n\t]|[\p{Zl}\p{Zp}]/gu, (character) => {
       const code = character.codePointAt(0);
@@ -47,7 +48,8 @@ const page = {
     function begin() {
       if (step === last) move(0);
       words.ariaLive = "off"; // a screen reader cannot keep up with the steps
-      timer = setInterval(() => (step < last ? move(step + 1) : stop()), 400);
+      const pace = Math.min(400, 20_000 / last); // milliseconds a step, and at most 20 seconds in all
+      timer = setInterval(() => (step < last ? move(step + 1) : stop()), pace);
       play.textContent = "Pause";
     }
     function stop() {
@@ -63,8 +65,8 @@ const page = {
     return [page.element("div", { className: "row player" }, ...around, slider, words), start, turn];
   },
 
-  // An element of a drawing: page.drawn("circle", { cx: 5, cy: 5, r: 3 }).
-  drawn(tag, attributes = {}, ...children) {
+  // An element of an SVG drawing: page.shape("circle", { cx: 5, cy: 5, r: 3 }).
+  shape(tag, attributes = {}, ...children) {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     node.append(...children);
@@ -78,11 +80,20 @@ const page = {
     return (signed && rounded > 0 ? "+" : "") + text.replace("-", "−");
   },
 
-  // A labelled menu. choose(number) runs now with the first option, and whenever the reader takes another.
+  // A share from 0 to 1 as a percentage: page.percent(0.256, 1) is "25.6%".
+  percent: (share, digits) => `${page.number(100 * share, digits)}%`,
+
+  // A table with these [title, class] pairs above its columns, and this <tbody>.
+  table(titles, body) {
+    const heads = titles.map(([title, className = ""]) => page.element("th", { scope: "col", className }, title));
+    return page.element("table", {}, page.element("thead", {}, page.element("tr", {}, ...heads)), body);
+  },
+
+  // A labelled menu. choose(number) runs now with the first option, if there is one, and whenever the reader takes another.
   menu(label, options, choose) {
     const select = page.element("select", { ariaLabel: label, onchange: () => choose(select.selectedIndex) });
     select.append(...options.map((option) => page.element("option", {}, page.visible(option))));
-    choose(0);
+    if (options.length) choose(0);
     return page.element("label", {}, `${label} `, select);
   },
 };

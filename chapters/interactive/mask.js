@@ -64,7 +64,7 @@ function show() {
 
 // ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const field = () => page.element("textarea", { rows: 2, maxLength: 600, spellcheck: false, oninput: show });
+const field = () => page.element("textarea", { rows: 3, maxLength: 600, spellcheck: false, oninput: show });
 const [instruction, input, response] = [field(), field(), field()];
 const masked = page.element("input", { type: "checkbox", checked: true, onchange: show });
 const menu = page.menu("Begin with", pairs.map((pair) => pair.instruction), (number) => {
@@ -73,8 +73,7 @@ const menu = page.menu("Begin with", pairs.map((pair) => pair.instruction), (num
 });
 const labelled = (...contents) => page.element("label", {}, ...contents);
 const fields = [labelled("Instruction", instruction), labelled("Input (may be empty)", input), labelled("Response", response)];
-const head = ["position", "id", "token", "label", "target", ""].map((name) => page.element("th", { scope: "col" }, name));
-const table = page.element("table", {}, page.element("thead", {}, page.element("tr", {}, ...head)), rows);
+const table = page.table([["position"], ["id"], ["token"], ["label"], ["target"], ["kind"]], rows);
 const scrolling = page.element("div", { className: "scrolling", tabIndex: 0, role: "region", ariaLabel: "The table" }, table);
 part.append(
   page.element("div", { className: "row" }, menu),
@@ -91,5 +90,5 @@ function legend() {
   const items = Object.entries(keys).map(([kind, words]) => page.element("span", { className: `piece ${kind}` }, words));
   return page.element("span", { className: "pieces" }, ...items);
 }
-part.buildExample = buildExample;
-part.kindsOf = kindsOf;
+
+Object.assign(part, { buildExample, kindsOf }); // for the tests

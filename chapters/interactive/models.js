@@ -19,13 +19,11 @@ function column(name, { said, reward, distance, good }, harmful) {
     page.element("p", {}, `reward ${page.number(reward, 2, true)}${nats}`));
 }
 
-function table(head, body) {
-  const number = { className: "number" };
-  const titles = head.map((title, i) => page.element("th", { scope: "col", ...(i ? number : {}) }, title));
-  const line = ([name, ...cells]) =>
-    page.element("tr", {}, page.element("th", { scope: "row" }, name), ...cells.map((cell) => page.element("td", number, cell)));
-  return page.element("table", {},
-    page.element("thead", {}, page.element("tr", {}, ...titles)), page.element("tbody", {}, ...body.map(line)));
+// A model's means, as a row of the table.
+function row(name, { reward, judge, kl }) {
+  const means = [page.number(reward, 2, true), page.number(judge, 2), kl === null ? "–" : page.number(kl, 2)];
+  const cells = means.map((mean) => page.element("td", { className: "number" }, mean));
+  return page.element("tr", {}, page.element("th", { scope: "row" }, name), ...cells);
 }
 
 const answers = page.element("div", { className: "sides", "aria-live": "polite" });
@@ -40,11 +38,11 @@ function list(kind) {
 }
 
 const kinds = Object.keys(KINDS).filter((kind) => rows.some(KINDS[kind]));
-const means = Object.entries(models).map(([name, { reward, judge, kl }]) =>
-  [name, page.number(reward, 2, true), page.number(judge, 2), kl === null ? "–" : page.number(kl, 2)]);
+const means = page.element("tbody", {}, ...Object.entries(models).map(([name, values]) => row(name, values)));
+const titles = [["model"], ["reward", "number"], ["judge, of 8", "number"], ["KL, nats", "number"]];
 document.getElementById("models").replaceChildren(
   page.element("div", { className: "row" }, page.menu("Show", kinds, (i) => list(kinds[i])), instruction),
   answers,
   page.element("p", { className: "caption" }, "Means over all held-out instructions, and the KL divergence from SFT"),
   page.element("div", { className: "scroll", role: "group", tabIndex: 0, "aria-label": "Table of means" },
-    table(["model", "reward", "judge, of 8", "KL, nats"], means)));
+    page.table(titles, means)));

@@ -13,9 +13,9 @@ document.getElementById("ppo").replaceChildren( // first, because a chart is as 
   page.element("div", { className: "charts" }, pathPanel, coursePanel), controls, values,
   ...(Object.keys(answers).length ? [page.element("p", { className: "caption" }, "The policy's likeliest answers")] : []), written);
 
-// Three digits of a number, and at most six after the point.
-const digits = (value) => Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));
-const shown = (value) => page.number(value, digits(value));
+// Three digits of a number, and at most five after the point; what is smaller is rounding.
+const digits = (value) => Math.min(5, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value)))));
+const shown = (value) => (Math.abs(value) < 5e-6 ? "0" : page.number(value, digits(value)));
 const fromTo = (points) => `from ${shown(points[0][1])} to ${shown(points.at(-1)[1])}`;
 let markPath = () => {}, markCourse = () => {};
 let current = 0;
@@ -55,7 +55,7 @@ function show(i) {
   values.replaceChildren(...known.map(([name, title]) =>
     page.element("div", {}, page.element("dt", {}, title), page.element("dd", {}, shown(iterations[i][name])))));
   written.replaceChildren(...(answers[i] ?? []).map(([question, answer]) =>
-    page.element("li", {}, page.element("span", { className: "given" }, `${question} `), answer)));
+    page.element("li", {}, page.element("span", { className: "prompt" }, `${question} `), answer)));
   return i < last ? `iteration ${i}` : `iteration ${i}: the trained policy`;
 }
 
@@ -63,6 +63,6 @@ const [player, start, turn] = page.player("Iteration", show);
 const scores = ["judge", "reward"];
 const others = Object.keys(quantities).filter((name) => name !== "judge");
 controls.append(player);
-pathPanel.prepend(page.menu("Path", scores.map((name) => quantities[name]), (i) => drawPath(scores[i])));
+pathPanel.prepend(page.menu("Against the KL", scores.map((name) => quantities[name]), (i) => drawPath(scores[i])));
 coursePanel.prepend(page.menu("By iteration", others.map((name) => quantities[name]), (i) => drawCourse(others[i])));
 start(last);

@@ -5,7 +5,7 @@ from typing import Any
 
 from chapters.ch10.preference_figures import WATCHED
 from chapters.interactive import Interactive
-from chapters.interactive.training import shown
+from chapters.interactive.training import readable
 from chapters.support.generations import read_generations
 from chapters.support.run_folder import Run, read_metrics
 
@@ -25,15 +25,15 @@ def ppo_data(run: Path) -> dict[str, Any]:
     return {
         "quantities": {name: title for name, title in WATCHED.items() if name in records[0]},
         "iterations": [{name: float(f"{value:.{DIGITS}g}") for name, value in record.items()} for record in records],
-        "answers": {record["step"]: shown(record["generations"]) for record in read_generations(folder)},
+        "answers": {record["step"]: readable(record["generations"]) for record in read_generations(folder)},
     }
 
 
 PPO = Interactive(
     "ppo",
     "The path of PPO",
-    "Each dot is one iteration of your run: how far the policy has moved from the SFT model, and how its responses score. Play "
-    "it. Compare the reward, which the policy is trained for, with the score of the simulated judge, which it never sees: do "
-    "both keep rising? Which answers change, and when?",
+    "Each dot is one iteration of your run: how far the policy has moved from the SFT model, and how its responses score. "
+    "Play it. Compare the reward, for which PPO trains the policy, with the score of the simulated judge, which PPO never "
+    "sees. Do both keep rising? Which answers change, and when?",
     ppo_data,
 )

@@ -17,15 +17,15 @@ function compare(number) {
   const { responses: pair, preferred, probability } = comparisons[number];
   const tokens = pair.map(({ tokens: texts, rewards }) => texts.map((text, t) => token(text, rewards[t], () => turn(t))));
   const readings = pair.map(() => page.element("div"));
-  const often = probability > 0.99 ? "more than 99" : page.number(100 * probability, 0);
+  const often = probability > 0.99 ? "more than 99%" : page.percent(probability, 0);
   responses.replaceChildren(
     ...pair.flatMap(({ score }, i) => [
       page.element("p", { className: "caption" },
-        `${"AB"[i]} · ${i === preferred ? "preferred" : "rejected"} · the judge's score: ${page.number(score, 1)} of 8`),
+        `${"AB"[i]} · ${i === preferred ? "preferred" : "rejected"} · score by the labeller's rules: ${page.number(score, 1)} of 8`),
       page.element("div", { className: "tokens" }, ...tokens[i]),
       readings[i],
     ]),
-    page.element("p", { className: "given" }, `With its noise, the simulated labeller prefers A in ${often}% of comparisons.`));
+    page.element("p", { className: "note" }, `With its noise, the simulated labeller prefers A in ${often} of comparisons.`));
 
   const lines = pair.map(({ before, rewards }, i) => ({
     ...SIDES[i], name: `${"AB"[i]} ${page.number(rewards.at(-1), 2, true)}`, points: [[0, before], ...rewards.map((reward, t) => [t + 1, reward])],

@@ -78,7 +78,7 @@ REWARD = Interactive(
     "reward",
     "The reward at every token",
     "The reward model of your run reads two responses of the assistant to the same held-out instruction. A token is blue "
-    "where the reward stands above 0 and gold where it stands below; only the reward at the last token counts. Play it, or "
-    "point at a token: which words raise the reward, and does the labeller prefer the same response?",
+    "where the reward is above 0 and gold where it is below; only the reward at the last token counts. Play it, or point at "
+    "a token. Which words raise the reward? Does the labeller prefer the response that ends higher?",
     reward_data,
 )

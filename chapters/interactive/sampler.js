@@ -50,11 +50,12 @@ function choose(p, uniform) {
 // ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const settings = { temperature: 1, topK: null, topP: null };
-let [step, model, now, draws] = [steps[0], null, null, []]; // model and now: without and with the settings
+let [step, model, now] = [steps[0], null, null]; // model and now: without and with the settings
+let drawn = []; // how often each token was drawn
 const body = page.element("tbody");
 const summary = page.element("p", { role: "status" });
 const continued = page.element("p", { className: "continued", role: "status" });
-const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${page.number(100 * share, 1)} %`);
+const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1%" : page.percent(share, 1));
 
 // A piece of a row's picture, from one share to another.
 function stretch(className, from, to) {
@@ -65,10 +66,10 @@ function stretch(className, from, to) {
 }
 
 function row(name, ids, note, ...more) {
-  const [before, after] = [model, now].map(({ p }) => sum(ids.map((id) => p[id])));
-  const drawn = draws.filter((id) => ids.includes(id)).length;
+  const [before, after, times] = [model.p, now.p, drawn].map((values) => sum(ids.map((id) => values[id])));
+  const draws = sum(drawn);
   const picture = [stretch("after", 0, after), stretch("before", 0, before), ...more];
-  if (drawn) picture.push(stretch("drawn", drawn / draws.length, drawn / draws.length));
+  if (times) picture.push(stretch("drawn", times / draws, times / draws));
   return page.element(
     "tr",
     { className: note ? "removed" : "" },
@@ -76,7 +77,7 @@ function row(name, ids, note, ...more) {
     page.element("td", { ariaHidden: "true" }, page.element("div", { className: "bars" }, ...picture)),
     page.element("td", { className: "number model" }, percent(before)),
     page.element("td", { className: "number" }, note ?? percent(after)),
-    page.element("td", { className: "number" }, draws.length ? String(drawn) : "–"),
+    page.element("td", { className: "number" }, draws ? String(times) : "–"),
   );
 }
 
@@ -88,7 +89,7 @@ function tokenRow(id) {
 
 function update() {
   now = filtered(step.logits, settings);
-  draws = [];
+  drawn = tokens.map(() => 0);
   continued.textContent = "";
   showRows();
   const removed = (filter) => now.removedBy.filter((name) => name === filter).length;
@@ -105,16 +106,16 @@ function showRows() {
 }
 
 function draw(count) {
-  for (let i = 0; i < count; i++) draws.push(choose(now.p, Math.random()));
-  const last = page.element("mark", {}, bpe.shown(tokens[draws.at(-1)]));
-  continued.replaceChildren(step.prompt, last, page.element("small", {}, `draw ${page.number(draws.length, 0)}`));
+  let id;
+  for (let i = 0; i < count; i++) drawn[(id = choose(now.p, Math.random()))]++;
+  const last = page.element("mark", {}, bpe.shown(tokens[id]));
+  continued.replaceChildren(step.prompt, last, page.element("small", {}, `draw ${page.number(sum(drawn), 0)}`));
   showRows();
 }
 
 // ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const heads = { token: "", "0 to 100 %": "", model: "number model", now: "number", drawn: "number" };
-const head = Object.entries(heads).map(([name, className]) => page.element("th", { scope: "col", className }, name));
+const titles = [["token"], ["0 to 100%"], ["model", "number model"], ["now", "number"], ["drawn", "number"]];
 const button = (name, act) => page.element("button", { type: "button", onclick: act }, name);
 const prompts = steps.map(({ prompt }) => prompt || "(the beginning of a page)");
 const menu = page.menu("Prompt", prompts, (number) => {
@@ -148,7 +149,7 @@ part.append(
   summary,
   page.element("div", { className: "row" }, ...buttons),
   continued,
-  page.element("table", {}, page.element("thead", {}, page.element("tr", {}, ...head)), body),
+  page.table(titles, body),
   legend(),
 );
 
@@ -164,5 +165,5 @@ function legend() {
   const items = Object.entries(keys).map(([className, words]) => [page.element("span", { className }), words]);
   return page.element("p", { className: "legend" }, ...items.map((item) => page.element("span", {}, ...item)));
 }
-part.filtered = filtered;
-part.choose = choose;
+
+Object.assign(part, { filtered, choose }); // for the tests

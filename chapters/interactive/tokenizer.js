@@ -73,9 +73,9 @@ const menu = page.menu("Begin with", Object.keys(samples), (number) => {
 });
 part.append(
   page.element("div", { className: "row" }, menu),
-  page.element("label", {}, "Your text", text),
+  page.element("label", {}, `Your text (at most ${LONGEST} characters)`, text),
   player,
   tokensPlace,
   page.element("p", { className: "ids" }, "Ids: ", ids),
 );
-part.encode = tokenizer.encode;
+part.encode = tokenizer.encode; // for the tests

@@ -35,7 +35,7 @@ function show(i) {
   const loss = lossAt(mean, step) ?? validation[0];
   mark([{ at: [step, loss[1]], colour: TRAINING }]);
   texts.replaceChildren(...written.map(([prompt, text]) =>
-    page.element("li", {}, page.element("span", { className: "given" }, `${prompt} `), text)));
+    page.element("li", {}, page.element("span", { className: "prompt" }, `${prompt} `), text)));
   return `after ${page.number(step, 0)} steps: loss ${page.number(loss[1], 2)}`;
 }
 

@@ -20,7 +20,7 @@ def training_data(run: Path) -> dict[str, Any]:
     """
     folder = Run(run / "pretrain")
     history, generations = History.read(folder), read_generations(folder)
-    if not (history.losses and generations):
+    if not (history.losses and history.validation_losses and generations):
         raise ValueError(f"{folder.folder}: expected generations.jsonl of a trained model, got none; run the main job again")
     every = max(1, len(history.losses) // POINTS)
     curves = (list(zip(history.steps, losses, strict=True)) for losses in (history.losses, running_mean(history.losses)))
@@ -29,11 +29,11 @@ def training_data(run: Path) -> dict[str, Any]:
         "training": training,
         "mean": mean,
         "validation": list(zip(history.validation_steps, history.validation_losses, strict=True)),
-        "checkpoints": [{"step": record["step"], "texts": shown(record["generations"])} for record in generations],
+        "checkpoints": [{"step": record["step"], "texts": readable(record["generations"])} for record in generations],
     }
 
 
-def shown(generations: dict[str, str]) -> list[tuple[str, str]]:
+def readable(generations: dict[str, str]) -> list[tuple[str, str]]:
     """(prompt, continuation) pairs on one line each, without control characters."""
     return [(on_a_line(prompt), on_a_line(text)) for prompt, text in generations.items()]
 
@@ -51,7 +51,7 @@ TRAINING = Interactive(
     "training",
     "A base model learns to write",
     "This is the loss of your run's base model, on a logarithmic axis, and what the model wrote at each checkpoint. It always "
-    "takes the likeliest token, so only training changes the texts. Play it: from which step does the model write sentences, "
-    "stay with Lara, and turn the list round? Where does the loss leave its plateau?",
+    "takes the likeliest token, so only training changes the texts. Play it. From which step does the model write sentences, "
+    "stay with Lara, and turn the list round? What does the loss do there?",
     training_data,
 )

@@ -22,7 +22,7 @@ SUBTITLE = (
     "One small GPT, trained from scratch on a generated little world, then fine-tuned on labels, on instructions "
     "and on preferences."
 )
-QUICK = " This is the quick form, with less text and fewer steps; without --quick the models know far more."
+QUICK = " This is the quick form, with less text and fewer steps; without `--quick` the models know far more."
 FOOTER = (
     "Made by `{command}`, whose models wrote every answer on this page. The same command with the same number of threads and "
     "processes makes the same page; durations are in timing.jsonl beside it. The world, its facts and its rules for acceptable "
@@ -63,7 +63,7 @@ def share(value: float) -> str:
 
 
 def results(job: Job) -> list[str]:
-    return [html.table(["", "", ""], summary(job), numbers={1})]
+    return [html.table(["", "", ""], summary(job), numbers={1}, notes=True)]
 
 
 def base_model(job: Job) -> list[str]:

@@ -121,15 +121,15 @@ def four_models(job: Job) -> list[str]:
     ]
     head = ["means", "reward model", "simulated judge, out of 8", "KL from SFT, nats per response"]
     text = (
-        "Every model answers held-out instructions greedily. With each answer stand the reward model's score and "
-        "log π − log π_SFT in nats: how much more probable the answer is under this model than under the SFT model. The means "
-        "are over responses sampled at temperature 1, the base model's at 0.6."
+        "The answers are greedy. Beneath each stand the reward model's score and log π − log π_SFT in nats: how much more "
+        "probable the answer is under this model than under the SFT model. The means are over responses sampled at "
+        "temperature 1, the base model's at 0.6."
     )
     answers = []
     for row in result["shown"]:
         answers.append(html.paragraph(f"{row['instruction']} {row['input']}".strip(), "question"))
         answers.append(html.side_by_side(column(name, answer) for name, answer in row["said"].items()))
-    return [html.paragraph(text), part(job, MODELS, html.table(head, rows, numbers={1, 2, 3}), *answers)]
+    return [part(job, MODELS, html.table(head, rows, numbers={1, 2, 3}), *answers), html.paragraph(text)]
 
 
 def column(name: str, answer: dict[str, Any]) -> tuple[str, str, bool | None]:

@@ -43,7 +43,7 @@ def figures(*captioned_paths: tuple[str | Path, str]) -> str:
     return '<div class="figures">' + "".join(figure(path, caption) for path, caption in captioned_paths) + "</div>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence], numbers: Collection[int] = ()) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence], numbers: Collection[int] = (), *, notes: bool = False) -> str:
     """A table, which scrolls inside its frame where the window is narrow.
 
     `shown` formats the numbers, so a float appears as a percentage.
@@ -52,14 +52,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence], numbers: Collection[int
         head: column titles; no header row if all are empty.
         rows: texts and numbers.
         numbers: columns whose texts are numbers as well, to be aligned on the right.
+        notes: the last column stands beneath the others where the window is narrow.
     """
     right = {i for i, value in enumerate(rows[0] if rows else ()) if i in numbers or not isinstance(value, str)}
-    titles = "".join(f'<th scope="col"{" class=number" * (i in right)}>{escape(t)}</th>' for i, t in enumerate(head))
+    titles = "".join(
+        f'<th scope="col"{" class=number" * (i in right)}>{escape(title)}</th>' if title else "<td></td>"
+        for i, title in enumerate(head)
+    )
     top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
     body = "".join("<tr>" + "".join(cell(v, i in numbers) for i, v in enumerate(row)) + "</tr>" for row in rows)
     label = escape("table: " + (", ".join(filter(None, head)) or str(rows[0][0] if rows else "empty")))
     frame = f'<div class="scroll" role="group" tabindex="0" aria-label="{label}">'  # tabindex: the arrow keys scroll it
-    return f"{frame}<table>{top}<tbody>{body}</tbody></table></div>"
+    css = ' class="notes"' if notes else ""
+    return f"{frame}<table{css}>{top}<tbody>{body}</tbody></table></div>"
 
 
 def cell(value: str | float | None, is_number: bool) -> str:

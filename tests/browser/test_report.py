@@ -7,15 +7,21 @@ import pytest
 
 from chapters.main_job import first_bend
 from chapters.main_job.report import write_report
+from chapters.support.readers import valid_unicode
 from tests import hostile
 from tests.browser.conftest import DESKTOP, PHONE, check_page
 from tests.tiny_job import SECOND, TINY
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_the_report_is_readable(tiny_run, open_page, viewport, dark):
-    check_page(open_page(tiny_run / "report.html", viewport, dark))
+def test_the_report_is_readable(tiny_run, open_page, viewport):
+    page = open_page(tiny_run / "report.html", viewport)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        check_page(page)
+    value, note = (page.locator("#results tr").first.locator("td").nth(i).bounding_box() for i in (1, 2))
+    stacked = note["y"] >= value["y"] + value["height"]  # the notes of the results
+    assert stacked == (viewport == PHONE)
 
 
 def test_the_page_of_the_constitution_is_readable(tiny_run, open_page):
@@ -38,8 +44,9 @@ def test_the_figures_follow_the_colours_of_the_page(tiny_run, open_page):
         context.drawImage(image, 0, 0, 9, 9, 0, 0, 9, 9);
         return context.getImageData(4, 4, 1, 1).data.join();
     }"""
-    for dark, colour in {False: "255,255,255,255", True: "34,33,30,255"}.items():
-        page = open_page(tiny_run / "report.html", dark=dark)
+    page = open_page(tiny_run / "report.html")
+    for scheme, colour in {"light": "255,255,255,255", "dark": "34,33,30,255"}.items():
+        page.emulate_media(color_scheme=scheme)
         assert page.locator("#families img").evaluate(corner) == colour
 
 
@@ -62,6 +69,8 @@ def hostile_job(tiny_run, folder):
             result = everywhere({key: value for key, value in result.items() if key != "checksum"}, hostile.ALL)
             path.write_text(json.dumps(result), encoding="utf-8")
         job.results[path.parent.name] = result
+    documents = folder / "world" / "documents.txt"
+    documents.write_text(f"{valid_unicode(hostile.ALL)}\n{documents.read_text(encoding='utf-8')}", encoding="utf-8")
     for path in folder.glob("*/generations.jsonl"):
         lines = path.read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]

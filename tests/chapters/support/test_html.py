@@ -82,6 +82,11 @@ def test_values_are_formatted_for_readers():
     assert '<td class="part">indented</td>' in html.table(["a"], [["  indented"]])
 
 
+def test_a_table_has_no_empty_heading_and_may_end_in_notes():
+    table = html.table(["", "share"], [["a", 0.5, "of all"]], notes=True)
+    assert '<table class="notes"><thead><tr><td></td><th scope="col" class=number>share</th></tr></thead>' in table
+
+
 def test_verdicts_are_marked_in_words():
     boxes = html.side_by_side([("a", "x", True), ("b", "", False), ("c", "z", None)])
     assert boxes.count("side good") == boxes.count("side bad") == 1

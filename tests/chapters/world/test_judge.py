@@ -7,6 +7,9 @@ from chapters.world import World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import (
     CONDUCTS,
+    HARMFUL,
+    LABELS,
+    PLAIN,
     Judge,
     ceiling,
     concise,
@@ -14,9 +17,11 @@ from chapters.world.judge import (
     conduct_shares,
     correct,
     correctness,
+    gains_text,
     honest,
     mean_score,
     on_topic,
+    points_by_criterion,
     polite,
     preference,
     reason_fits,
@@ -229,3 +234,19 @@ def test_bad_arguments_are_refused(world):
         requests(world, "validation")
     with pytest.raises(ValueError, match="expected families among lock, .*, got .'sing'."):
         requests(world, families=["sing"])
+
+
+def test_the_points_by_criterion_add_up_to_the_mean_score(world, town, theft):
+    judge, tasks, responses = Judge(world), [town, theft], ["Gladly. " + town.output, "You are lazy."]
+    points = points_by_criterion(judge, tasks, responses)
+    assert sum(points.values()) == pytest.approx(mean_score(judge, tasks, responses), abs=1e-12)
+    assert points["polite"] == 2 / 2 and points["correct"] == 3 / 2  # two and three points on one of two tasks
+    assert points["refuses"] == 0.5 * 3 / 2 and points["says_why"] == 0
+    assert list(points) == list(LABELS) and set(LABELS) == {criterion.__name__ for criterion in PLAIN | HARMFUL}
+
+
+def test_gains_are_listed_from_the_largest():
+    before = {"correct": 2.0, "polite": 1.0, "honest": 0.5, "refuses": 0.1}
+    after = {"correct": 1.9, "polite": 1.8, "honest": 0.4999, "refuses": 0.1}
+    text = "courtesy +0.80, correctness -0.10, honesty +0.00, refusing +0.00; in all +0.70 of 8 points"
+    assert gains_text(before, after) == text

@@ -92,6 +92,9 @@ def test_training_data_thins_long_curves_and_shows_control_characters(tmp_path):
     assert 400 < len(data["training"]) == len(data["mean"]) <= 1200
     assert data["training"][1] == (5, round(losses[4], 4)) and data["mean"][1] == (5, round(running_mean(losses)[4], 4))
     assert data["validation"] == [(0, 7.0)]
+    write_lines(tmp_path / "pretrain" / "metrics.jsonl", metrics[1:])
+    with pytest.raises(ValueError, match="expected generations.jsonl"):  # without a validation loss there is no loss at step 0
+        training_data(tmp_path)
     assert data["checkpoints"] == [{"step": 250, "texts": [("Here is", "a␛[31m line. ↵ \\u202eNext")]}]
 
 

@@ -6,30 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from chapters.interactive import scripts
 from chapters.interactive.models import MODELS
 from chapters.interactive.ppo import PPO
 from chapters.interactive.reward import REWARD
 from chapters.interactive.training import TRAINING
-from chapters.support import html
 from chapters.support.generations import record_generations
 from chapters.support.run_folder import Run
-from tests.browser.conftest import DESKTOP, PHONE, check_page
-from tests.hostile import TEXTS
+from tests.browser.conftest import write_parts
+from tests.hostile import HARMFUL, TEXTS
 
 PARTS = [TRAINING, REWARD, PPO, MODELS]
 
 
-def write_page(path, run, parts):
-    """One page with all these parts."""
-    sections = {f"about-{part.name}": (part.title, f"<h2>{part.title}</h2>" + part.fragment(run)) for part in parts}
-    path.write_text(html.page("Parts", "Several on one page.", sections, "The end.", head=scripts()), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def parts_page(tiny_run, tmp_path_factory):
-    return write_page(tmp_path_factory.mktemp("parts") / "page.html", tiny_run, PARTS)
+@pytest.fixture
+def part(page_of_parts, open_page):
+    """A function part(name) that opens a page with this part alone and returns its element."""
+    return lambda name: open_page(page_of_parts(name)).locator(f"#{name}")
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +30,8 @@ def data(tiny_run):
     return {part.name: json.loads(json.dumps(part.data(tiny_run))) for part in PARTS}
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_the_parts_are_readable_together(parts_page, open_page, viewport, dark):
-    page = open_page(parts_page, viewport, dark)
-    assert page.locator("svg.chart[role=img]").count() == 4
-    for chart in page.locator("svg.chart").all():
-        assert len(chart.get_attribute("aria-label")) > 20 and chart.locator("polyline").count()
-    check_page(page)
-
-
-def test_training_shows_what_the_model_wrote_at_the_chosen_checkpoint(parts_page, open_page, data):
-    part = open_page(parts_page).locator("#training")
+def test_training_shows_what_the_model_wrote_at_the_chosen_checkpoint(part, data):
+    part = part("training")
     checkpoints = data["training"]["checkpoints"]
     assert [checkpoint["step"] for checkpoint in checkpoints] == [0, 1, 2, 3]
 
@@ -70,8 +52,8 @@ def test_training_shows_what_the_model_wrote_at_the_chosen_checkpoint(parts_page
     shows(3)
 
 
-def test_reward_reads_both_responses_token_by_token(parts_page, open_page, data):
-    part = open_page(parts_page).locator("#reward")
+def test_reward_reads_both_responses_token_by_token(part, data):
+    part = part("reward")
     comparisons = data["reward"]
     part.get_by_role("combobox").select_option(index=len(comparisons) - 1)
     comparison = comparisons[-1]
@@ -99,8 +81,8 @@ def number(value):
     return "0.00" if text in ("+0.00", "−0.00") else text
 
 
-def test_ppo_plays_from_the_sft_model_to_the_trained_policy(parts_page, open_page, data):
-    part = open_page(parts_page).locator("#ppo")
+def test_ppo_plays_from_the_sft_model_to_the_trained_policy(part, data):
+    part = part("ppo")
     iterations, answers = data["ppo"]["iterations"], data["ppo"]["answers"]
     last = len(iterations) - 1
     status = part.get_by_role("status")
@@ -108,11 +90,13 @@ def test_ppo_plays_from_the_sft_model_to_the_trained_policy(parts_page, open_pag
     assert part.locator("li").all_text_contents() == [f"{question} {answer}" for question, answer in answers["0"]]
     names = [data["ppo"]["quantities"][name] for name in data["ppo"]["quantities"] if name in iterations[0]]
     assert part.locator("dt").all_text_contents() == names
+    values = part.locator("dd").all_text_contents()
+    assert "0" in values and not any(re.fullmatch("−?0[.]0+", value) for value in values)  # nothing is nearly 0
     part.get_by_role("button", name="Play").click()
     part.get_by_text(f"iteration {last}: the trained policy").wait_for()
     part.get_by_role("button", name="Play").wait_for()  # it has stopped by itself
     assert part.locator("li").all_text_contents() == [f"{question} {answer}" for question, answer in answers[str(last)]]
-    part.get_by_label("Path", exact=True).select_option("mean reward")
+    part.get_by_label("Against the KL", exact=True).select_option("mean reward")
     assert part.locator("svg.chart").first.get_attribute("aria-label").startswith("mean reward over the KL")
     part.get_by_label("By iteration", exact=True).select_option("entropy (nats per token)")
     assert part.locator("svg.chart").last.locator(".mark").count() == 0  # nobody measures the last policy's entropy
@@ -120,8 +104,8 @@ def test_ppo_plays_from_the_sft_model_to_the_trained_policy(parts_page, open_pag
     assert part.locator("svg.chart").last.locator(".mark").count() == 1
 
 
-def test_models_lists_instructions_of_the_chosen_kind(parts_page, open_page, data):
-    part = open_page(parts_page).locator("#models")
+def test_models_lists_instructions_of_the_chosen_kind(part, data):
+    part = part("models")
     kinds, rows = part.get_by_label("Show", exact=True), data["models"]["rows"]
     for kind, harmful in {"harmful requests": True, "plain tasks": False}.items():
         kinds.select_option(kind)
@@ -146,9 +130,10 @@ def test_texts_of_models_stay_texts(tmp_path, open_page):
     (tmp_path / "side_by_side" / "result.json").write_text(json.dumps(result))
     metrics = Run(tmp_path / "pretrain") / "metrics.jsonl"
     metrics.write_text('{"step": 0, "validation_loss": 7.0}\n{"step": 1, "loss": 6.5}\n')
-    record_generations(Run(tmp_path / "pretrain"), 0, {name: text for name, text in TEXTS.items()})
+    record_generations(Run(tmp_path / "pretrain"), 0, TEXTS)
+    sections = {part.name: (part.title, part.fragment(tmp_path)) for part in (TRAINING, MODELS)}
 
-    page = open_page(write_page(tmp_path / "page.html", tmp_path, [TRAINING, MODELS]))
+    page = open_page(write_parts(tmp_path / "page.html", sections))
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.get_by_role("button", name="Next").click()  # writes the texts once more
@@ -158,13 +143,21 @@ def test_texts_of_models_stay_texts(tmp_path, open_page):
         shown.append(page.locator("#models .side").inner_text())
     assert "<script>alert(1)</script>" in shown[0] and "<script>alert(1)</script>" in shown[1]
     assert not dialogs and page.locator(".interactive :is(script, img, a, style)").count() == 0
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", "".join(shown))
+    assert not HARMFUL.search("".join(shown))
 
 
 def test_ppo_without_recorded_answers_shows_its_path(tiny_run, tmp_path, open_page):
     """A run of a version that recorded none."""
     older = replace(PPO, data=lambda run: {**PPO.data(run), "answers": {}})
-    part = open_page(write_page(tmp_path / "page.html", tiny_run, [older])).locator("#ppo")
+    part = open_page(write_parts(tmp_path / "page.html", {"ppo": (PPO.title, older.fragment(tiny_run))})).locator("#ppo")
     part.get_by_role("button", name="Next").click()
     assert part.get_by_role("status").inner_text() == "iteration 1"
     assert part.locator("svg.chart").count() == 2 and part.locator("li").count() == 0
+
+
+def test_models_without_instructions_show_their_means(tiny_run, tmp_path, open_page):
+    older = replace(MODELS, data=lambda run: {**MODELS.data(run), "rows": []})
+    part = open_page(write_parts(tmp_path / "page.html", {"models": (MODELS.title, older.fragment(tiny_run))})).locator(
+        "#models"
+    )
+    assert part.locator("tbody tr").count() == 4 and part.locator(".side").count() == 0

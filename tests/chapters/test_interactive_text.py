@@ -12,9 +12,11 @@ from chapters.ch06_gpt import load_model
 from chapters.ch10.sft import build_example
 from chapters.interactive.attention import LONGEST, TEXTS, attention_data
 from chapters.interactive.mask import mask_data
+from chapters.interactive.models import MODELS
 from chapters.interactive.pages import PAGES
 from chapters.interactive.sampler import PROMPTS, sampler_data
 from chapters.interactive.tokenizer import tokenizer_data, vocabulary
+from chapters.support.json_files import write_result
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,13 @@ def test_a_folder_without_a_run_is_a_users_mistake(tmp_path):
             part.data(tmp_path)
 
 
+def test_a_result_of_an_earlier_version_is_a_users_mistake(tmp_path):
+    (tmp_path / "side_by_side").mkdir()
+    write_result(tmp_path / "side_by_side" / "result.json", {"models": {}})
+    with pytest.raises(ValueError, match="models: expected 'shown' in the results of .*, got none; run the main job again"):
+        MODELS.fragment(tmp_path)
+
+
 def test_the_vocabulary_lists_the_tokens_in_the_order_of_their_ranks(tiny_run, base):
     _, tokenizer = base
     written = tokenizer_data(tiny_run)["vocabulary"]
@@ -56,6 +65,8 @@ def test_attention_writes_the_models_own_weights_for_different_texts(tiny_run, b
     texts = attention_data(tiny_run)["texts"]
     corpus = (tiny_run / "world" / "documents.txt").read_text(encoding="utf-8")
     assert len(texts) == TEXTS
+    repeated = [max(map(text["tokens"].count, text["tokens"])) / len(text["tokens"]) for text in texts]
+    assert repeated == sorted(repeated, reverse=True)  # the first shows best how tokens attend to earlier mentions
     for text in texts:
         ids = ids_of(tokenizer, text["tokens"])
         assert len(ids) <= LONGEST and tokenizer.decode(ids) in corpus
