@@ -7,6 +7,7 @@ infinity), and a thousand brackets inside each other (a later step then exceeds 
 import json
 import math
 import zlib
+from collections import Counter
 from typing import Any
 
 MOST_LEVELS = 32  # lists and objects inside each other; our own files need seven
@@ -40,8 +41,7 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these (name, value) pairs.  Raises ValueError if a name occurs twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for i, name in enumerate(names) if name in names[:i])
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the name {repeated[:40]!r} occurs twice")
     return value
 

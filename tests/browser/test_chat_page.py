@@ -145,10 +145,16 @@ def test_an_answer_its_alternatives_and_a_branch(address, open_page):
     # the first answer is still there
     page.get_by_label("Earlier answer").click()
     assert page.locator(".branches").text_content() == "‹1/2›" and body.text_content() == text_of(tokens)
+    page.get_by_label("Earlier answer").click()
+    assert page.locator(".branches").text_content() == "‹2/2›"  # around
+    assert page.locator("#status").text_content() == f"Answer 2 of 2: {body.text_content()}"
 
 
 def test_the_keyboard_reaches_every_token_and_its_alternatives(address, open_page):
     page = open_page(address)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # skips the settings
+    assert page.evaluate("document.activeElement.id") == "question"
     choose_models(page, "answers", max_tokens=20)
     ask(page, "Who is Lara?")
     finish(page)
@@ -170,6 +176,12 @@ def test_the_keyboard_reaches_every_token_and_its_alternatives(address, open_pag
     page.keyboard.press("Enter")  # the likeliest alternative
     page.locator(".branches", has_text="2/2").wait_for()
     assert page.locator(".unit").first.get_attribute("class") == "unit chosen"
+    assert focused() == 0 and card.is_hidden()  # where the new answer begins
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("button", name="Write again from here").focus()
+    page.keyboard.press("Enter")
+    page.locator(".branches", has_text="3/3").wait_for()
+    assert page.evaluate("document.activeElement.className") == "tokens"  # nothing was kept of the answer before
 
 
 def test_stop_frees_the_server_and_keeps_what_was_written(address, models, open_page, monkeypatch):
@@ -255,7 +267,7 @@ def test_texts_stay_texts(address, open_page):
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     choose_models(page, "talks")
-    elements = "document.querySelectorAll('main script, img, svg, [onload], [onerror], a').length"
+    elements = "document.querySelectorAll('main script, img, svg, [onload], [onerror], a:not(.skip)').length"
     body = events(
         *hostile.ALL.splitlines(keepends=True), "\n", b"caf\xc3", b"\xa9 \xf0\x9f", b"\x98", b"\x80", b"\xff!", b"\xe2\x82"
     )
@@ -279,9 +291,12 @@ def test_the_end_of_an_answer_can_be_chosen(address, models, open_page, monkeypa
     monkeypatch.setattr(models["talks"], "stop_ids", {0})
     page = open_page(address)
     choose_models(page, "talks")
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=events("<|im_end|>", "Yes", ", indeed")))
+    body = events("<|im_end|>", "Yes", ", indeed")
+    page.route("**/v1/chat/completions", lambda route: (time.sleep(0.3), route.fulfill(body=body)))  # all tokens at once
     ask(page, "Ready?")
     finish(page)
+    rate, unit = page.locator(".counts").text_content().split("·")[1].split()
+    assert unit == "tokens/s" and float(rate) <= 10  # 3 tokens in 0.3 seconds or more
     page.unroute_all()
     page.route("**/v1/chat/completions", lambda route: route.abort())  # nothing is asked again
     page.locator(".unit", has_text=", indeed").click()

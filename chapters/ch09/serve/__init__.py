@@ -16,7 +16,8 @@ replies.py       replies, whole or as a stream of events
 app.py           addresses, limits, and which sites may ask
 page/            the page
 
-What to look at: ask in two windows at once. Both answers come nearly as fast as one of them alone.
+What to look at: ask in two windows at once. With SmolLM2 on two cores, two answers at once take about a third longer than one
+of them alone; one after the other, they would take twice as long. The weights are read once, but the arithmetic doubles.
 
 What is promised: a text depends on its request alone. With a `seed`, the same request gives the same text, whatever else is in
 the batch, because every sum of a step runs in the same order for each text (on the CPU, with one number of threads, on one

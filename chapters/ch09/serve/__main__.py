@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chapters.ch09.serve.models import READS, Reward, ServedModel, load_served
 from chapters.ch09.serve.scheduler import Scheduler
 from chapters.support.command import OnDevice, at_least, at_least_one, command
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
 
 
@@ -47,7 +48,7 @@ def main(settings: Settings) -> None:
         print(f"page: {address}/   endpoint: {address}/v1   Ctrl-C stops", flush=True)
         if not is_loopback(settings.host):
             print(f"{settings.host}: every computer that reaches this one may ask; there is no password and no encryption")
-        run(app, listener)
+        make_server(app, scheduler).run(sockets=[listener])
 
 
 def check_installed(*packages: str) -> None:
@@ -60,7 +61,8 @@ def check_installed(*packages: str) -> None:
 def load_models(settings: Settings) -> dict[str, ServedModel]:
     """The models by name, each with its reward model if there is one that fits."""
     reward = Reward(settings.reward) if settings.reward else None
-    models = {name: load_served(name, settings.batch, settings.context, settings.int8) for name in settings.model}
+    names = dict.fromkeys(settings.model)  # each once
+    models = {name: load_served(name, settings.batch, settings.context, settings.int8) for name in names}
     for model in models.values():
         model.reward = reward if reward and reward.fits(model) else None
     if reward and all(model.reward is None for model in models.values()):
@@ -97,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]  # without the address again
         raise ValueError(f"cannot listen at {host}, port {port} ({reason}); choose another with --port or --host") from None
 
 
@@ -106,14 +108,19 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: "Starlette", listener: socket.socket) -> None:
-    """Serve until Ctrl-C; unfinished answers then end within a second."""
+def make_server(app: "Starlette", scheduler: Scheduler) -> "uvicorn.Server":
+    """A server that runs until Ctrl-C, which ends unfinished answers, too."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, *signal: Any) -> None:
+            scheduler.stop()  # else uvicorn would wait for the answers
+            super().handle_exit(*signal)
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=1
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return Server(config)
 
 
 if __name__ == "__main__":

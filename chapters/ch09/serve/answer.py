@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import minigrad as mg
 from chapters.ch09.serve.openai_api import ApiError, Request
-from chapters.ch09.serve.scheduler import Delta, QueueFull, Scheduler, Text
+from chapters.ch09.serve.scheduler import Delta, Scheduler, Stopped, Text
 from chapters.ch09.serve.transcript import Transcript
 
 
@@ -15,7 +15,7 @@ class Answer:
     """A request's texts, waiting or being written.
 
     Raises:
-        ApiError: if the queue is full.
+        QueueFull: if not all of them fit into the queue.
     """
 
     def __init__(self, request: Request, scheduler: Scheduler) -> None:
@@ -29,10 +29,7 @@ class Answer:
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
         seed = secrets.randbits(63) if request.seed is None else request.seed
         self.texts = [self._text(prompt, seed + i, deliver_to(i)) for i, prompt in enumerate(prompts)]
-        try:
-            scheduler.submit(request.model.batch, self.texts)
-        except QueueFull as error:
-            raise ApiError(429, str(error), code="queue_full") from None
+        scheduler.submit(request.model.batch, self.texts)
 
     def _text(self, prompt: list[int], seed: int, deliver: Callable[[Delta | Exception], object]) -> Text:
         request, model = self.request, self.request.model
@@ -50,10 +47,12 @@ class Answer:
         )
 
     async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
-        """What each text gains, as it comes. Raises ApiError if the model failed."""
+        """What each text gains, as it comes. Raises ApiError if the model failed, or Stopped."""
         unfinished = len(self.texts)
         while unfinished:
             index, item = await self.news.get()
+            if isinstance(item, Stopped):
+                raise item
             if isinstance(item, Exception):
                 raise ApiError(500, f"the model failed: {item}") from item
             self.first = self.first or time.perf_counter() - self.begin
@@ -73,6 +72,5 @@ class Answer:
         """For the log: tokens and seconds, but nothing of the text."""
         seconds = time.perf_counter() - self.begin
         read, written = sum(map(len, self.request.prompts)), sum(self.new_tokens)
-        return (
-            f"{self.request.model.name}: {read} tokens read, {written} written, {seconds:.1f} s, first after {self.first:.2f} s"
-        )
+        first = f", first after {self.first:.2f} s" if written else ""
+        return f"{self.request.model.name}: {read} tokens read, {written} written, {seconds:.1f} s{first}"

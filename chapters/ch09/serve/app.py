@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -20,14 +20,17 @@ from starlette.types import Receive, Scope, Send
 from chapters.ch09.serve.answer import Answer
 from chapters.ch09.serve.gate import Gate, JsonResponse, refusal
 from chapters.ch09.serve.models import ServedModel
-from chapters.ch09.serve.openai_api import ApiError, read_request, read_reward_request
+from chapters.ch09.serve.openai_api import ApiError, find_model, read_request, read_reward_request
 from chapters.ch09.serve.replies import Reply, event
-from chapters.ch09.serve.scheduler import Delta, Scheduler
+from chapters.ch09.serve.scheduler import Delta, QueueFull, Scheduler, Stopped
 from minigrad.checked_json import parse_json
+from minigrad.serialization import short
 
+T = TypeVar("T")
 PAGE = Path(__file__).with_name("page")
 STYLE = Path(__file__).parents[2] / "support" / "style.css"
 MOST_BODY = 1 << 20  # bytes of a request
+MOST_SECONDS = 30  # until a request is whole
 MOST_DISCARDED = 64 << 20  # bytes of a longer request that are taken in and thrown away before the refusal
 
 
@@ -38,7 +41,7 @@ class EventStream(StreamingResponse):
     """An answer as server-sent events. It frees the answer's places however it ends, and at once if the reader leaves."""
 
     def __init__(self, answer: Answer, scope: Scope) -> None:
-        super().__init__(self._events(answer), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        super().__init__(self._events(answer), media_type="text/event-stream")
         self.answer, self.note = answer, scope.setdefault("note", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,9 +63,11 @@ class EventStream(StreamingResponse):
                 yield text
         except ApiError as error:
             yield event(error.body())
+        except Stopped as error:
+            yield event(ApiError(503, str(error)).body())
 
 
-async def whole(answer: Answer, http: HttpRequest) -> Response:
+async def whole_answer(answer: Answer, http: HttpRequest) -> Response:
     """The answer in one piece; the places become free at once if the reader leaves."""
     texts: list[list[Delta]] = [[] for _ in answer.texts]
 
@@ -76,7 +81,7 @@ async def whole(answer: Answer, http: HttpRequest) -> Response:
         if not collecting.done():
             return Response(status_code=499)  # nobody reads it
         collecting.result()  # raises ApiError if the model failed
-        return JsonResponse(Reply(answer.request).whole(texts, answer.new_tokens))
+        return await run_in_threadpool(lambda: JsonResponse(Reply(answer.request).whole(texts, answer.new_tokens)))
     finally:
         for task in (collecting, leaving, answer):
             task.cancel()
@@ -92,10 +97,19 @@ async def gone(http: HttpRequest) -> None:
 # ── requests on their way in ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def read_body(http: HttpRequest) -> dict[str, Any]:
-    """The JSON object of a request.  Raises ApiError."""
+async def read(http: HttpRequest, reader: Callable[..., T], *arguments: Any) -> T:
+    """What `reader` makes of a request's JSON object, in another thread, since a long request takes a moment."""
     if http.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "Content-Type: expected application/json, got another; send -H 'Content-Type: application/json'")
+    try:
+        body = await asyncio.wait_for(read_body(http), MOST_SECONDS)
+    except asyncio.TimeoutError:
+        raise ApiError(408, f"request: expected all of it within {MOST_SECONDS} s, got a part; send it faster") from None
+    return await run_in_threadpool(lambda: reader(parse_object(body), *arguments))
+
+
+async def read_body(http: HttpRequest) -> bytes:
+    """The bytes of a request.  Raises ApiError if there are too many."""
     body, size = bytearray(), 0
     async for piece in http.stream():
         size += len(piece)
@@ -106,8 +120,13 @@ async def read_body(http: HttpRequest) -> dict[str, Any]:
     if size > MOST_BODY:
         message = f"request: expected at most {MOST_BODY:,} bytes, got more; shorten it"
         raise ApiError(413, message, code="request_too_large")
+    return bytes(body)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes.  Raises ApiError."""
     try:
-        value = parse_json(bytes(body))
+        value = parse_json(body)
     except ValueError as error:
         raise ApiError(400, f"request: expected JSON, got text that is not ({error}); correct it") from None
     if not isinstance(value, dict):
@@ -136,16 +155,12 @@ def make_app(
         return JsonResponse({"object": "list", "data": [model.describe() for model in models.values()]})
 
     async def one_model(http: HttpRequest) -> Response:
-        name = http.path_params["name"]
-        if name not in models:
-            raise ApiError(404, f"model: expected one of {', '.join(models)}, got another", "model", "model_not_found")
-        return JsonResponse(models[name].describe())
+        return JsonResponse(find_model(http.path_params["name"], models).describe())
 
     async def texts(http: HttpRequest, chat: bool) -> Response:
-        body = await read_body(http)
-        request = await run_in_threadpool(read_request, body, models, chat, most_texts)  # long prompts take a moment to encode
+        request = await read(http, read_request, models, chat, most_texts)
         answer = Answer(request, scheduler)
-        return EventStream(answer, http.scope) if request.stream else await whole(answer, http)
+        return EventStream(answer, http.scope) if request.stream else await whole_answer(answer, http)
 
     async def completions(http: HttpRequest) -> Response:
         return await texts(http, chat=False)
@@ -154,7 +169,7 @@ def make_app(
         return await texts(http, chat=True)
 
     async def reward(http: HttpRequest) -> Response:
-        model, prompt, response = await run_in_threadpool(read_reward_request, await read_body(http), models)
+        model, prompt, response = await read(http, read_reward_request, models)
         judge = model.reward
         assert judge is not None
         score = scheduler.call(lambda: judge.score(model.tokenizer, prompt, response))
@@ -196,8 +211,17 @@ async def on_api_error(http: HttpRequest, error: Exception) -> Response:
 async def on_http_error(http: HttpRequest, error: Exception) -> Response:
     """An unknown address, or a known one with another method."""
     assert isinstance(error, HTTPException)
-    advice = "see GET /v1/models, POST /v1/completions and POST /v1/chat/completions"
-    return refusal(ApiError(error.status_code, f"{http.method}: {error.detail}; {advice}"))
+    expected = "GET /v1/models, POST /v1/completions or POST /v1/chat/completions"
+    message = f"address: expected {expected}, got {http.method} {short(http.scope['path'])}"
+    return refusal(ApiError(error.status_code, message), error.headers)
+
+
+async def on_full_queue(http: HttpRequest, error: Exception) -> Response:
+    return refusal(ApiError(429, str(error), code="queue_full"))
+
+
+async def on_stopped(http: HttpRequest, error: Exception) -> Response:
+    return refusal(ApiError(503, str(error)))
 
 
 async def on_failure(http: HttpRequest, error: Exception) -> Response:
@@ -213,6 +237,8 @@ async def on_leaving(http: HttpRequest, error: Exception) -> Response:
 HANDLERS: Mapping[Any, Any] = {
     ApiError: on_api_error,
     HTTPException: on_http_error,
+    QueueFull: on_full_queue,
+    Stopped: on_stopped,
     ClientDisconnect: on_leaving,
     Exception: on_failure,
 }

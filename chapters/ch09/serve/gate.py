@@ -1,7 +1,7 @@
 """The gate before all addresses: who may ask, the security headers, and the log."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ HEADERS = {
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # the browser asks whether its copy of the page is still the newest
 }
 
 
@@ -28,9 +29,9 @@ class JsonResponse(Response):
         return to_json(content)
 
 
-def refusal(error: ApiError) -> Response:
-    headers = {"connection": "close"} if error.status == 413 else {}
-    return JsonResponse(error.body(), error.status, headers)
+def refusal(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    unread = {"connection": "close"} if error.status in (408, 413) else {}  # the rest of the request is still on its way
+    return JsonResponse(error.body(), error.status, {**(headers or {}), **unread})
 
 
 class Gate:
@@ -75,11 +76,11 @@ class Gate:
                 self.log(" ".join([line, *note]))
 
     def _refusal(self, headers: Headers) -> Response | None:
-        host = headers.get("host", "")
+        host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts is not None and name_of(host) not in self.hosts:
             names = " or ".join(sorted(self.hosts))
             return refusal(ApiError(403, f"Host: expected {names}, got another name; use http://127.0.0.1"))
-        if "origin" in headers and urlsplit(headers["origin"]).netloc != host:
+        if origin not in (None, f"http://{host}", f"https://{host}"):
             return refusal(ApiError(403, "Origin: expected this server's own page, got another site; use a program instead"))
         return None
 

@@ -28,8 +28,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
+    "include_obfuscation": (False,),
 }
 MOST_STOP_CHARACTERS = 200  # of a stop string
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}  # OpenAI renamed "system"
 
 
 class ApiError(Exception):
@@ -81,7 +83,7 @@ class Fields:
             raise ApiError(400, f"{name}: expected {expected}, got {short(value)}", name)
         return value
 
-    def whole(self, name: str, low: int, high: int, default: int | None = None) -> Any:
+    def integer(self, name: str, low: int, high: int, default: int | None = None) -> Any:
         return self.take(
             name, f"a whole number from {low:,} to {high:,}", lambda v: type(v) is int and low <= v <= high, default
         )
@@ -115,21 +117,22 @@ def read_request(body: Mapping[str, Any], models: Mapping[str, ServedModel], cha
     room = model.batch.room
     prefix = fields.take("prefix_tokens", "a list of token ids", lambda v: are_ids(v, model), []) if chat else []
     prompts = [read_messages(fields, model) + prefix] if chat else read_prompts(fields, model)
-    fields.take("user", "a string", lambda v: isinstance(v, str))  # an abuse monitor's; there is none here
+    for name in ("user", "safety_identifier", "prompt_cache_key"):  # for OpenAI's own books; no text depends on them
+        fields.take(name, "a string", lambda v: isinstance(v, str))
     stream = fields.truth("stream")
     request = Request(
         model=model,
         prompts=prompts,
-        n=fields.whole("n", 1, most_texts, 1),
+        n=fields.integer("n", 1, most_texts, 1),
         max_new_tokens=read_max_tokens(fields, room, chat),
         sampling={
             "temperature": fields.number("temperature", 0, 2, 1.0),
             "top_p": read_top_p(fields),
-            "top_k": fields.whole("top_k", 1, 1 << 31),
+            "top_k": fields.integer("top_k", 1, 1 << 31),
         },
-        seed=fields.whole("seed", -(1 << 63), (1 << 63) - 1),
+        seed=fields.integer("seed", -(1 << 63), (1 << 63) - 1),
         stop=read_stop(fields),
-        alternatives=read_alternatives(fields) if chat else fields.whole("logprobs", 0, 5),
+        alternatives=read_alternatives(fields) if chat else fields.integer("logprobs", 0, 5),
         prefix=prefix,
         stream=stream,
         stream_usage=read_stream_usage(fields, stream),
@@ -140,13 +143,9 @@ def read_request(body: Mapping[str, Any], models: Mapping[str, ServedModel], cha
         raise ApiError(400, f"prompt: expected at most {most_texts} texts a request, got {request.texts}; ask several times")
     longest = max(map(len, prompts))
     if longest >= room:
-        raise ApiError(
-            400,
-            f"{'messages' if chat else 'prompt'}: expected fewer tokens than the context of {room:,}, got {longest:,}; "
-            "shorten the text",
-            "messages" if chat else "prompt",
-            "context_length_exceeded",
-        )
+        field = "messages" if chat else "prompt"
+        message = f"{field}: expected fewer tokens than the context of {room:,}, got {longest:,}; shorten the text"
+        raise ApiError(400, message, field, "context_length_exceeded")
     return request
 
 
@@ -154,6 +153,11 @@ def read_model(fields: Fields, models: Mapping[str, ServedModel]) -> ServedModel
     name = fields.take("model", "a string", lambda v: isinstance(v, str))
     if name is None:
         raise ApiError(400, f"model: expected one of {', '.join(models)}, got none", "model")
+    return find_model(name, models)
+
+
+def find_model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
+    """The model with this name.  Raises ApiError."""
     if name not in models:
         raise ApiError(404, f"model: expected one of {', '.join(models)}, got {short(name)}", "model", "model_not_found")
     return models[name]
@@ -161,8 +165,8 @@ def read_model(fields: Fields, models: Mapping[str, ServedModel]) -> ServedModel
 
 def read_max_tokens(fields: Fields, room: int, chat: bool) -> int | None:
     """The largest number of new tokens. Without it, chat goes on until the context is full, and a completion ends at 16."""
-    newer = fields.whole("max_completion_tokens", 1, room) if chat else None
-    older = fields.whole("max_tokens", 1, room, None if chat else 16)
+    newer = fields.integer("max_completion_tokens", 1, room) if chat else None
+    older = fields.integer("max_tokens", 1, room, None if chat else 16)
     if newer is not None and older is not None:
         raise ApiError(400, "max_tokens: expected max_tokens or max_completion_tokens, got both; leave one out", "max_tokens")
     return newer or older
@@ -189,7 +193,7 @@ def read_stop(fields: Fields) -> list[str]:
 
 def read_alternatives(fields: Fields) -> int | None:
     """Chat's `logprobs` and `top_logprobs`."""
-    wanted, most = fields.truth("logprobs"), fields.whole("top_logprobs", 0, 20)
+    wanted, most = fields.truth("logprobs"), fields.integer("top_logprobs", 0, 20)
     if most is not None and not wanted:
         raise ApiError(400, "top_logprobs: expected logprobs to be true, got false; set it, or leave this out", "top_logprobs")
     return (most or 0) if wanted else None
@@ -253,12 +257,12 @@ def read_turns(fields: Fields) -> list[tuple[str, str]]:
         if not isinstance(message, dict):
             raise ApiError(400, f"{where}: expected an object with role and content, got {short(message)}", "messages")
         inner = Fields({name: value for name, value in message.items() if value != []})
-        role = inner.take("role", "system, user or assistant", ("system", "user", "assistant").__contains__)
+        role = inner.take("role", "system, user or assistant", ROLES.__contains__)
         content = inner.take("content", "a string, or a list of parts of the type text", is_content)
         inner.refuse_rest(f"{where}.")
         if role is None or content is None:
             raise ApiError(400, f"{where}: expected role and content, got {'no content' if role else 'no role'}", "messages")
-        turns.append((role, content if isinstance(content, str) else "".join(part["text"] for part in content)))
+        turns.append((ROLES[role], content if isinstance(content, str) else "".join(part["text"] for part in content)))
     return turns
 
 

@@ -97,9 +97,13 @@ class Reply:
         return {
             "tokens": [self._name(token.id) for token, _ in tokens],
             "token_logprobs": [finite(token.logprob) for token, _ in tokens],
-            "top_logprobs": [{self._name(i): finite(logprob) for i, logprob in token.alternatives} for token, _ in tokens],
+            "top_logprobs": [self._likeliest(token) for token, _ in tokens],
             "text_offset": [offset for _, offset in tokens],
         }
+
+    def _likeliest(self, token: Scored) -> dict[str, float]:
+        """The likeliest tokens, and the one that was written."""
+        return {self._name(i): finite(logprob) for i, logprob in [*token.alternatives, (token.id, token.logprob)]}
 
     def _name(self, token: int) -> str:
         """A token's text; "bytes:\\xe6\\x97" for a part of a character, so that two tokens never share a name by mistake."""

@@ -1,10 +1,14 @@
 """Continuous batching: texts join and leave a model's batch between two steps.
 
-One thread computes for all models. It goes from model to model, and for each of them it
+A batch has a fixed number of places, each with a cache for the keys and values of one text. One thread computes for all
+models. It goes from model to model, and for each of them it
 
-1. gives the places of texts that nobody waits for any more to waiting texts,
-2. reads a piece of one prompt, so that a long prompt delays the others by no more than a piece,
-3. adds a token to every text of the batch, with a single reading of the weights.
+1. takes away the places of texts that nobody waits for any more, and gives a free place to the first waiting text (`admit`),
+2. reads a piece of that text's prompt, so that a long prompt delays the others by no more than a piece (`advance`),
+3. adds a token to every text of the batch, with a single reading of the weights (`advance`). Finished texts leave.
+
+A free place keeps its cache. If the next prompt begins like the last one, as in the next turn of a conversation, only the
+rest is read.
 
 Sources: Yu et al. 2022, Orca, section 3 (scheduling step by step); Agrawal et al. 2023 (arXiv:2308.16369; prompts in pieces).
 """
@@ -28,7 +32,11 @@ PIECE = 128  # tokens of a prompt that are read between two steps
 
 
 class QueueFull(RuntimeError):
-    """More texts would wait than the queue holds."""
+    """More texts or calls would wait than the queue holds."""
+
+
+class Stopped(RuntimeError):
+    """The server ends before the text does."""
 
 
 class Scored(NamedTuple):
@@ -171,6 +179,13 @@ class Batch:
             self.leave(text)
             text.deliver(error)
 
+    def close(self, error: Exception) -> None:
+        """End every text, waiting ones too."""
+        self.fail(error)
+        for text in self.waiting:
+            text.deliver(error)
+        self.waiting.clear()
+
 
 def scored(logits: np.ndarray, token: int, alternatives: int | None) -> Scored:
     """A token with its log-probability and the likeliest alternatives, none if `alternatives` is None.  logits: (V,)"""
@@ -189,7 +204,7 @@ class Scheduler:
 
     Args:
         batches: one for each model.
-        queue: largest number of texts that wait for a place, for each model.
+        queue: largest number of texts that wait for a place, for each model; and of waiting calls.
     """
 
     def __init__(self, batches: Sequence[Batch], queue: int = 32) -> None:
@@ -204,14 +219,19 @@ class Scheduler:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self.thread.join()
+
+    def stop(self) -> None:
+        """Let every unfinished text and call end with Stopped, and then the thread."""
         with self.changed:
             self.stopping = True
             self.changed.notify()
-        self.thread.join()
 
     def submit(self, batch: Batch, texts: Sequence[Text]) -> None:
-        """Let texts wait for a place in a batch.  Raises QueueFull, and none waits, if not all of them fit."""
+        """Let texts wait for a place in a batch.  Raises QueueFull if not all of them fit, and then none waits; or Stopped."""
         with self.changed:
+            self._refuse_if_stopping()
             waiting = sum(not text.cancelled for text in batch.waiting)
             if waiting + len(texts) > self.queue:
                 raise QueueFull(
@@ -221,23 +241,34 @@ class Scheduler:
             self.changed.notify()
 
     def call(self, function: Callable[[], Any]) -> Future:
-        """Let the scheduler's thread call a function between two steps."""
+        """Let the scheduler's thread call a function between two steps.  Raises QueueFull if too many wait, or Stopped."""
         future: Future = Future()
         with self.changed:
+            self._refuse_if_stopping()
+            if len(self.calls) >= self.queue:
+                raise QueueFull(f"queue: expected fewer than {self.queue} calls, got {len(self.calls)}; ask again later")
             self.calls.append((function, future))
             self.changed.notify()
         return future
 
+    def _refuse_if_stopping(self) -> None:
+        if self.stopping:
+            raise Stopped("the server is about to end; ask it again when it runs")
+
     def _run(self) -> None:
         for call in self._turns():
             if call is not None:
-                answer(*call)
+                fulfil(*call)
             for batch in self.batches:
                 try:
                     batch.advance()
                 except Exception as error:  # such as weights with NaN, or too little memory; the server goes on
                     traceback.print_exception(error)
                     batch.fail(error)
+        for batch in self.batches:
+            batch.close(Stopped("the server ended"))
+        for _, future in self.calls:
+            fulfil(self._refuse_if_stopping, future)
 
     def _turns(self) -> Iterator[tuple[Callable[[], Any], Future] | None]:
         """For each round, a function to call or None. Waits while there is nothing to do, and ends when the server stops."""
@@ -252,7 +283,7 @@ class Scheduler:
             yield call
 
 
-def answer(function: Callable[[], Any], future: Future) -> None:
+def fulfil(function: Callable[[], Any], future: Future) -> None:
     """Call a function and put its result or its exception into the future."""
     if not future.set_running_or_notify_cancel():
         return

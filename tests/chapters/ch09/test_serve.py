@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT, GPTConfig, save_model
 from chapters.ch09.decoder import Decoder
 from chapters.ch09.serve import __main__ as command
+from chapters.ch09.serve import app
 from chapters.ch09.serve import scheduler as scheduling
 from chapters.ch09.serve.scheduler import PIECE, Batch, Scheduler, Text
 from chapters.ch09.serve.transcript import Transcript
@@ -48,12 +50,12 @@ def server(tmp_path_factory, assistant_tokenizer):
     save_model(Run(folder / "talker"), tiny_gpt(V + 2, 2), Tokenizer(tokenizer.ranks, special_tokens=turns))
     save_scalar(Run(folder / "reward"), ScalarModel(tiny_gpt(V, 3), mg.Generator(3)))
     names = [str(folder / name) for name in ("assistant", "base", "talker")]
-    settings = command.Settings(model=tuple(names), reward=folder / "reward", port=0)
+    settings = command.Settings(model=(*names, names[0]), reward=folder / "reward", port=0)  # a name twice: one model
     models, log = command.load_models(settings), []
     scheduler = Scheduler([model.batch for model in models.values()])
-    app = command.build(settings, models, scheduler, log.append)
+    application = command.build(settings, models, scheduler, log.append)
     with command.listen("127.0.0.1", 0) as listener:
-        running = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        running = uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         assistant, base, talker = models.values()
@@ -137,9 +139,13 @@ def test_a_message_in_parts_and_fields_that_change_nothing(server, client):
     plain = client.chat.completions.create(model=server.talker.name, messages=ASK, seed=1, max_tokens=6)
     parts = [{"type": "text", "text": QUESTION[:7]}, {"type": "text", "text": QUESTION[7:]}]
     idle = dict(presence_penalty=0, frequency_penalty=0.0, tools=[], response_format={"type": "text"}, user="me", stop=None)
+    idle |= dict(safety_identifier="me", prompt_cache_key="key")
     messages = [{"role": "user", "content": parts, "name": None}]
     again = client.chat.completions.create(model=server.talker.name, messages=messages, seed=1, max_tokens=6, **idle)
     assert (again.choices, again.usage) == (plain.choices, plain.usage)
+    asked = [[{"role": role, "content": "Be brief."}, *ASK] for role in ("system", "developer")]
+    answers = [client.chat.completions.create(model=server.talker.name, messages=m, seed=1, max_tokens=6) for m in asked]
+    assert answers[0].choices == answers[1].choices and answers[0].usage.prompt_tokens != plain.usage.prompt_tokens
     later = [*ASK, plain.choices[0].message, *ASK]  # the client's own message, with its empty fields
     assert client.chat.completions.create(model=server.talker.name, messages=later, max_tokens=1).usage.prompt_tokens > 60
 
@@ -180,7 +186,10 @@ def test_completions(server, client):
         tokens, offsets = choice.logprobs.tokens, choice.logprobs.text_offset
         whole = [i for i, token in enumerate(tokens) if not any(t.startswith("bytes:") for t in tokens[max(i - 1, 0) : i + 1])]
         assert whole and all(choice.text[offsets[i] :].startswith(tokens[i]) for i in whole)
-        assert len(tokens) == len(expected) == len(choice.logprobs.token_logprobs) and len(choice.logprobs.top_logprobs[0]) == 2
+        own, likeliest = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
+        assert len(tokens) == len(expected) == len(own) == len(likeliest)
+        assert all(top[token] == logprob for token, logprob, top in zip(tokens, own, likeliest, strict=True))
+        assert {len(top) for top in likeliest} <= {2, 3}  # the two likeliest, and the token that was written
     ids = client.completions.create(prompt=tokenizer.encode("The farmer"), **arguments)
     assert ids.choices[0].text == answer.choices[0].text
     empty = client.completions.create(prompt="", **arguments).choices[0].text
@@ -386,6 +395,7 @@ BAD = [
     (CHAT, b"{", 400, "expected JSON"),
     (CHAT, b'{"model": "\xff"}', 400, "not UTF-8"),
     (CHAT, b'{"a": 1, "a": 2}', 400, "occurs twice"),
+    (CHAT, b"{%s}" % b",".join(b'"%x":0' % (i % 99_999) for i in range(100_000)), 400, "'0' occurs twice"),  # without delay
     (CHAT, b"[" * 100_000, 400, "levels of nesting"),
     (CHAT, b"[]", 400, "expected a JSON object, got list"),
     (CHAT, b"", 400, "expected JSON"),
@@ -396,6 +406,7 @@ BAD = [
     (CHAT, TALK | {"messages": []}, 400, "messages: expected a list of one message or more"),
     (CHAT, TALK | {"messages": ["hello"]}, 400, "messages[0]: expected an object"),
     (CHAT, TALK | {"messages": [{"role": "pirate", "content": "x"}]}, 400, "role: expected system, user or assistant"),
+    (CHAT, TALK | {"messages": [*ASK, {"role": "developer", "content": "x"}, *ASK]}, 400, "a system message only first"),
     (CHAT, TALK | {"messages": [{"role": "user"}]}, 400, "messages[0]: expected role and content"),
     (CHAT, TALK | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of the type text"),
     (CHAT, TALK | {"messages": [{"role": "user", "content": 5}]}, 400, "content: expected a string"),
@@ -492,10 +503,12 @@ def test_other_sites_and_addresses_are_refused(server):
     assert status() == 200
     assert status(Host="evil.example") == status(Host=f"evil.example:{port}") == status(Host="[") == 403
     assert status(Host=f"localhost:{port}") == status(Host=f"[::1]:{port}") == 200
-    assert status(Origin="https://evil.example") == status(Origin="null") == 403
+    assert status(Origin="https://evil.example") == status(Origin="null") == status(Origin="http://[") == 403
     assert status(Origin=server.url) == 200
     assert status(Content_Type="text/plain") == 415
     assert status(method="GET") == 405 and status("/v1/nothing") in (404, 405) and status("/../secret", "GET") == 404
+    refused = requests.get(server.url + COMPLETIONS, timeout=20)
+    assert refused.headers["allow"] == "POST" and "got GET /v1/completions" in refused.json()["error"]["message"]
     assert status("/style.css", "GET") == 200
 
 
@@ -528,11 +541,58 @@ def test_a_failing_model_is_reported_and_the_server_goes_on(server, client, monk
     assert client.completions.create(**arguments).choices[0].text == before and len(server.base.batch.free) == 8
 
 
+def test_a_request_that_takes_too_long_is_refused(server, monkeypatch):
+    monkeypatch.setattr(app, "MOST_SECONDS", 0.05)
+    with socket.create_connection(server.url.removeprefix("http://").split(":")) as connection:
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(head.encode() + b"{")
+        connection.settimeout(20)
+        reply = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes the connection
+    assert reply.startswith(b"HTTP/1.1 408") and b"within 0.05 s" in reply
+
+
+def test_calls_wait_in_a_queue_too(server, monkeypatch):
+    monkeypatch.setattr(server.scheduler, "queue", 0)
+    body = {"model": server.assistant.name, "messages": [*ASK, {"role": "assistant", "content": "In Dunlo."}]}
+    reply = requests.post(f"{server.url}/minigrad/reward", json=body, timeout=20)
+    assert reply.status_code == 429 and reply.json()["error"]["code"] == "queue_full"
+
+
 def test_a_call_between_steps_returns_or_raises():
     with Scheduler([]) as scheduler:
         assert scheduler.call(lambda: 5).result(5) == 5
         with pytest.raises(ZeroDivisionError):
             scheduler.call(lambda: 1 / 0).result(5)
+
+
+def test_ctrl_c_ends_unfinished_answers_without_a_traceback(server, slow_steps, capsys):
+    settings = command.Settings(model=(server.base.name,), batch=1, queue=2, port=0)
+    models, replies, log = command.load_models(settings), {}, []
+    scheduler = Scheduler([model.batch for model in models.values()], settings.queue)
+    body = {"model": server.base.name, "prompt": "The farmer", "max_tokens": 500, "temperature": 0}
+
+    def ask(url, stream):
+        replies[stream] = requests.post(url + COMPLETIONS, json=body | {"stream": stream}, timeout=20)
+
+    batch = models[server.base.name].batch
+    with command.listen("127.0.0.1", 0) as listener:
+        running = command.make_server(command.build(settings, models, scheduler, log.append), scheduler)
+        url, sockets = command.address_of(listener), {"sockets": [listener]}
+        threads = [threading.Thread(target=ask, args=(url, stream)) for stream in (True, False)]
+        threads.append(threading.Thread(target=running.run, kwargs=sockets))
+        threads[2].start()
+        threads[0].start()
+        wait_until(lambda: batch.writing)
+        threads[1].start()
+        wait_until(lambda: batch.waiting)  # the batch has one place
+        running.handle_exit(signal.SIGINT, None)
+        for thread in threads:
+            thread.join(20)
+    assert replies[False].status_code == 503 and replies[False].json()["error"]["message"] == "the server ended"
+    assert replies[True].text.strip().splitlines()[-1].startswith('data: {"error":{"message":"the server ended"')
+    with pytest.raises(scheduling.Stopped):
+        scheduler.submit(batch, [])
+    assert "Traceback" not in capsys.readouterr().err and not batch.places and not scheduler.thread.is_alive()
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -542,7 +602,7 @@ def test_addresses():
     assert all(map(command.is_loopback, ("127.0.0.1", "127.3.2.1", "localhost", "::1")))
     assert not any(map(command.is_loopback, ("0.0.0.0", "::", "192.168.0.2", "example.org")))
     with command.listen("127.0.0.1", 0) as listener:
-        with pytest.raises(ValueError, match="cannot listen at 127.0.0.1, port .*; choose another"):
+        with pytest.raises(ValueError, match=r"cannot listen at 127.0.0.1, port \d+ \([^()]+\); choose another"):
             command.listen("127.0.0.1", listener.getsockname()[1])
     with pytest.raises(ValueError, match="port must be"):
         command.listen("127.0.0.1", 70_000)
@@ -557,7 +617,7 @@ def test_a_reward_model_that_fits_no_model_is_refused(server, tmp_path):
 
 
 def test_the_command_says_who_may_ask(server, monkeypatch, capsys):
-    monkeypatch.setattr(command, "run", lambda app, listener: None)
+    monkeypatch.setattr(command, "make_server", lambda *arguments: SimpleNamespace(run=lambda sockets: None))
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         command.main(command.Settings(model=(server.base.name,), host=host, port=0))
         output = capsys.readouterr().out

@@ -18,7 +18,8 @@ export class Answer {
   // chosen: number of the token among them that the reader chose, null if there is none.
   constructor(model, settings, prefix = [], chosen = null) {
     Object.assign(this, { model, settings, prefix, chosen, tokens: [], text: "", state: "writing", finish: null });
-    this.body = element("div", { className: "tokens", role: "group" });
+    this.asked = performance.now(); // tokens often arrive several at a time, so only the whole time can be measured
+    this.body = element("div", { className: "tokens", role: "group", tabIndex: -1 });
     this.body.setAttribute("aria-label", `Answer of ${visible(model.id)}, token by token`);
     this.body.setAttribute("aria-describedby", "keys");
     this.error = element("p", { className: "error", hidden: true });
@@ -29,9 +30,7 @@ export class Answer {
   }
 
   add(tokens) {
-    const now = performance.now();
-    if (tokens.length) this.began ??= now;
-    this.latest = now;
+    this.latest = performance.now();
     this.#show(tokens);
     this.#count();
   }
@@ -64,6 +63,11 @@ export class Answer {
     this.#count();
   }
 
+  // Where the reader goes on after choosing: the chosen token, or the last one that was kept.
+  get beginning() {
+    return this.body.querySelector(".chosen") ?? this.body.lastChild ?? this.body;
+  }
+
   #show(tokens) {
     for (const token of tokens) {
       this.tokens.push(token);
@@ -75,7 +79,7 @@ export class Answer {
     for (const { tokens, text } of newUnits) {
       const first = units.get(this.body.lastChild)?.end ?? 0;
       const end = first + tokens.length;
-      const span = element("span", { className: "unit", tabIndex: first ? -1 : 0 }, visible(text));
+      const span = element("span", { className: "unit", tabIndex: first ? -1 : 0 }, ...this.#parts(text));
       span.dataset.level = level(tokens.reduce((product, token) => product * probability(token), 1));
       span.classList.toggle("newline", text.endsWith("\n"));
       span.classList.toggle("chosen", this.chosen !== null && first <= this.chosen && this.chosen < end);
@@ -85,19 +89,26 @@ export class Answer {
     }
   }
 
+  // A unit's text. A space between two words stands alone, so that it can vanish at the end of a line, as in any text.
+  #parts(text) {
+    const between = /^ \S/.test(text) && /\S$/.test(this.text);
+    return between ? [element("span", { className: "space" }, " "), visible(text.slice(1))] : [visible(text)];
+  }
+
   // The line in small type below the answer.
   #count() {
     const written = this.tokens.length - this.prefix.length;
-    const seconds = (this.latest - this.began) / 1000;
+    const seconds = (this.latest - this.asked) / 1000;
     if (this.state === "failed" && !written) return;
     const parts = [plural(this.tokens.length, "token")];
-    if (written > 1 && seconds > 0) parts.push(`${((written - 1) / seconds).toFixed(seconds > written ? 1 : 0)} tokens/s`);
+    if (written > 0 && seconds > 0) parts.push(`${(written / seconds).toFixed(seconds > written ? 1 : 0)} tokens/s`);
     if (this.usage) parts.push(`${plural(this.usage.prompt_tokens, "token")} read`);
     if (this.state !== "writing") parts.push(`seed ${this.settings.seed}`);
     if (this.state === "stopped") parts.push("stopped");
     if (this.finish === "length") parts.push(written < this.settings.max_tokens ? "the context is full" : "length limit");
     if (this.rewarded !== undefined) parts.push(`reward ${signed(this.rewarded)}`);
-    this.note.textContent = parts.join(" · ");
+    // A line ends only behind a dot.
+    this.note.textContent = parts.map((part) => `${part} ·`.replaceAll(" ", "\u00a0")).join(" ").slice(0, -2);
   }
 }
 

@@ -12,7 +12,8 @@ export class Card {
   #timer = 0;
 
   // conversation: the element in which the tokens are; fork(answer, place, token) writes the answer anew from a place,
-  // with another token there, or with whatever the model draws if token is null; say(text) tells a screen reader.
+  // with another token there, or with whatever the model draws if token is null, and returns the element where the new
+  // answer begins; say(text) tells a screen reader.
   constructor(conversation, fork, say) {
     Object.assign(this, { fork, say });
     this.#element.setAttribute("aria-label", "Alternatives of a token");
@@ -77,14 +78,16 @@ export class Card {
     return button;
   }
 
+  // The card's button had the focus, so the focus goes where the new answer begins.
   #fork(...where) {
+    move(this.fork(...where));
     this.close();
-    this.fork(...where);
   }
 
   // Below the token, or above it where the window ends; never past the window's sides.
   #place() {
-    const token = this.#span.getClientRects()[0];
+    const rectangles = [...this.#span.getClientRects()]; // one a line, the first without width if only a space is there
+    const token = rectangles.find(({ width }) => width > 0) ?? rectangles[0];
     const { offsetWidth: width, offsetHeight: height } = this.#element;
     const below = token.bottom + 4 + height < innerHeight || token.top - 4 - height < 0;
     const left = Math.max(8, Math.min(token.left, document.documentElement.clientWidth - width - 8));
@@ -158,9 +161,11 @@ function spoken(span) {
   return tokens.map((token) => `${phrase(token)}; instead: ${others(token).map(phrase).join(", ")}`).join("; ");
 }
 
-// Let one token of an answer be the one that Tab reaches, and give it the focus.
+// Let one token of an answer be the one that Tab reaches, and give it the focus; an answer without tokens has it itself.
 function move(span) {
-  for (const other of span.parentNode.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
-  span.tabIndex = 0;
+  if (units.has(span)) {
+    for (const other of span.parentNode.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
+    span.tabIndex = 0;
+  }
   span.focus();
 }

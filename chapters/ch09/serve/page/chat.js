@@ -156,16 +156,18 @@ function turnElement(turn) {
 function columnElement(turn, column) {
   const button = (text, onclick) => element("button", { type: "button", onclick }, text);
   const step = (by) => () => {
-    column.shown += by;
+    const count = column.answers.length;
+    column.shown = (column.shown + by + count) % count; // around, so that neither button becomes useless under the finger
     showPath();
+    say(`Answer ${column.shown + 1} of ${count}: ${column.answers[column.shown].text}`);
   };
   column.holder = element("div");
-  column.earlier = button("‹", step(-1));
-  column.later = button("›", step(1));
-  column.earlier.setAttribute("aria-label", "Earlier answer");
-  column.later.setAttribute("aria-label", "Later answer");
-  column.place = element("span");
-  column.branches = element("span", { className: "branches" }, column.earlier, column.place, column.later);
+  const earlier = button("‹", step(-1));
+  const later = button("›", step(1));
+  earlier.setAttribute("aria-label", "Earlier answer");
+  later.setAttribute("aria-label", "Later answer");
+  column.counter = element("span");
+  column.branches = element("span", { className: "branches" }, earlier, column.counter, later);
   const again = button("Write again", () => write(turn, column));
   const name = element("p", { className: "model" }, visible(column.model.id));
   return element("div", { className: "column" }, name, column.holder, element("p", {}, column.branches, again));
@@ -176,9 +178,7 @@ function showAnswer(column) {
   if (!answer) return;
   if (column.holder.firstChild !== answer.element) column.holder.replaceChildren(answer.element);
   column.branches.hidden = column.answers.length < 2;
-  column.place.textContent = `${column.shown + 1}/${column.answers.length}`;
-  column.earlier.disabled = column.shown === 0;
-  column.later.disabled = column.shown === column.answers.length - 1;
+  column.counter.textContent = `${column.shown + 1}/${column.answers.length}`;
 }
 
 function showButton() {
@@ -192,15 +192,18 @@ function showTrouble(text) {
 
 // ── what the reader does ────────────────────────────────────────────────────────────────────────────────────────────
 
-// Write an answer anew from a place in it. If another token is chosen there, nothing else changes, not even the seed.
+// Write an answer anew from a place in it, and return the element where the new answer begins. If another token is chosen
+// there, nothing else changes, not even the seed.
 function fork(answer, place, token) {
   const turn = conversation.path().find(({ columns }) => columns.some((column) => column.answers.includes(answer)));
   const column = turn.columns.find(({ answers }) => answers.includes(answer));
   const prefix = answer.tokens.slice(0, place);
-  if (!token) return write(turn, column, { prefix });
-  const ended = ends(answer.model, token);
-  if (!ended) prefix.push({ ...answer.tokens[place], ...token });
-  write(turn, column, { prefix, ended, chosen: ended ? null : place, seed: answer.settings.seed });
+  if (token) {
+    const ended = ends(answer.model, token);
+    if (!ended) prefix.push({ ...answer.tokens[place], ...token });
+    write(turn, column, { prefix, ended, chosen: ended ? null : place, seed: answer.settings.seed });
+  } else write(turn, column, { prefix });
+  return column.answers.at(-1).beginning;
 }
 
 $("ask").addEventListener("submit", (event) => {
