@@ -65,7 +65,7 @@ Path("runs").mkdir(exist_ok=True)
 """
 BY_HAND = """raise ModuleNotFoundError("install the project first, with `pip install -e .` in its folder")
 """
-INSTALL_BY_HAND = re.sub(r"subprocess.run\((.*\n)+?\n", BY_HAND + "\n", INSTALL.replace("import subprocess\n", ""))
+INSTALL_BY_HAND = re.sub(r"  # a hosted (.*\n)+?\n", f"\n    {BY_HAND}\n", INSTALL.replace("import subprocess\n", ""))
 MAIN_JOB = """
 # This lesson starts from the main job's models. The quick main job makes them in about three minutes.
 if not Path("runs/main/report.html").exists():
@@ -107,7 +107,10 @@ def lessons() -> dict[str, Path]:
 
 def last_call(path: Path) -> ast.Call | None:
     """`command(main, Settings, …)` at the end of a lesson; None for other files."""
-    end = ast.parse(path.read_text(encoding="utf-8")).body[-1]
+    source = path.read_text(encoding="utf-8")
+    if 'if __name__ == "__main__":' not in source:
+        return None
+    end = ast.parse(source).body[-1]
     calls = [node for node in ast.walk(end) if isinstance(end, ast.If) and isinstance(node, ast.Call)]
     return next((call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "command"), None)
 
@@ -272,6 +275,8 @@ def main(settings: Settings) -> None:
         text = json.dumps(notebook(name, known[name], address), indent=1, ensure_ascii=False, sort_keys=True)
         write_atomically(path, f"{text}\n".encode())
         print(f"{execute(path):5.1f} s  {path}" if settings.execute else path, flush=True)
+    if settings.execute:
+        print(f"Jupyter hides the figures of a notebook that it does not trust; jupyter trust {settings.folder}/*.ipynb")
 
 
 if __name__ == "__main__":

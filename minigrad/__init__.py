@@ -37,7 +37,7 @@ from minigrad.creation import (
 )
 from minigrad.devices import device, get_default_device, on_device, set_default_device
 from minigrad.devices import get_float32_matmul_precision, set_float32_matmul_precision
-from minigrad.drawing import draw
+from minigrad.drawing.graph import draw
 from minigrad.dtypes import bfloat16, bool_, float16, float32, float64, int32, int64
 from minigrad.modes import enable_grad, inference_mode, is_grad_enabled, no_grad
 from minigrad.function import Context, Function

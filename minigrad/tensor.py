@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 import numpy as np
 
 import kernels
+from minigrad.drawing.html import tensor_html
 from minigrad.dtypes import bool_, float16, float32, float64, int32, int64
 from minigrad.engine import TensorBase, TensorT
 from minigrad.hooks import Hooks, RemovableHandle
@@ -25,7 +26,6 @@ from minigrad.ops.products import ProductMethods
 from minigrad.ops.reductions import ReductionMethods
 from minigrad.ops.shape import ShapeMethods
 from minigrad.ops.sorting import SortingMethods
-from minigrad.pictures import tensor_html
 from minigrad.random import default_generator
 
 __all__ = ["Tensor", "bool_", "detect_anomaly", "enable_grad", "float16", "float32", "float64", "int32", "int64"]

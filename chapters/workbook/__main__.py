@@ -25,7 +25,7 @@ class Settings:
     """Exercises made of this project's own functions, with checks, hints and solutions."""
 
     action: Positional[Action] = "write"  # write the exercises, or do something with one of them
-    number: Positional[int] = 0  # exercise to check, to get a hint for, or to see the solution of
+    number: Positional[int] = 0  # number of the exercise, for check, hint and solution
     which: Positional[int] = 1  # which hint; the last one is nearly the answer
     folder: Path = Path("workbook")  # your folder of exercises
     seconds: float = 60.0  # time limit of a check
@@ -45,7 +45,7 @@ def write(settings: Settings) -> None:
     flag = "" if settings.folder == Settings.folder else f" --folder {settings.folder}"
     print(f"\nBegin with {path_of(EXERCISES[0], settings.folder)}, and then: {COMMAND} check 1{flag}")
     pairs = settings.folder / PAIRS_FILE
-    print(f"Replace the pairs in {pairs} by your own for the book's exercises 1 to 4:")
+    print(f"For exercises 1 to 4 of the book, replace the pairs in {pairs} with your own, and then:")
     print(f"python -m chapters.ch10.exercises --pairs {pairs}")
 
 
@@ -99,7 +99,7 @@ def progress(settings: Settings) -> None:
 
 
 def state_of_pairs(path: Path) -> str:
-    """What has become of the file for the book's own exercises."""
+    """Whether the reader replaced the pairs for the book's exercises, and whether the file can be read."""
     if not path.is_file() or is_text(path, pairs_text()):
         return "untouched"
     try:

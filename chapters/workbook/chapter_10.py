@@ -98,7 +98,7 @@ FINE_TUNING = [
         calls=adapters,
         play=low_rank,
         results=("y", "the merged weight"),
-        note="Write the bodies of `forward` and `merged`. The check does not pass `activation`.",
+        note="Write the bodies of `forward` and `merged`. The check leaves activation at its default.",
         hints=(
             "self.down and self.up are linear layers without bias. self.scale is alpha / rank.",
             "The merged weight is W + scale · B A, (O, rank) times (rank, I). Change the array of linear.weight in place and "
@@ -203,9 +203,11 @@ PREFERENCES = [
         lesson="ch10.grpo",
         calls=groups,
         results=("advantages",),
+        note="Write the body of `group_advantages`. The k responses of a group stand side by side in `rewards`. Divide by the "
+        "standard deviation plus 1e-6.",
         hints=(
             "The k responses to a prompt are neighbours, so reshape(-1, k) makes each group a row.",
-            "Subtract the row's mean, and divide by its standard deviation plus 1e-6.",
+            "Subtract each row's mean with keepdims=True. Where all rewards of a row are equal, this is 0 already.",
         ),
     ),
     Exercise(

@@ -134,7 +134,7 @@ def attention_operations(backward: Any, rng: Random) -> Iterator[Gradient]:
     for settings in MASKS[:2]:
         forward, back = partial(attention_forward, **settings), partial(backward, **settings)
         inputs = [rng.standard_normal((1, 2, 4, 3)) for _ in "qkv"]
-        yield Gradient(operation(forward, back, lambda given, results: (*given, *results)), inputs)
+        yield Gradient(operation(forward, back, lambda given, results: (*given, *results)), inputs, settings)
 
 
 CHAPTERS_1_TO_4 = [

@@ -45,7 +45,8 @@ def gelu_gradients(rng: Random) -> Iterator[Call]:
 def gelu_operations(backward: Any, rng: Random) -> Iterator[Gradient]:
     for form in ("none", "tanh"):
         forward, back = partial(gelu_forward, approximate=form), partial(backward, approximate=form)
-        yield Gradient(operation(forward, back, lambda given, results: given), [rng.standard_normal((3, 4))])
+        inputs = [rng.standard_normal((3, 4))]
+        yield Gradient(operation(forward, back, lambda given, results: given), inputs, {"approximate": form})
 
 
 def applied(definition: Any) -> Callable:
@@ -134,8 +135,8 @@ CHAPTERS_5_AND_6 = [
         gradients=activation_operations,
         play=applied,
         results=("dx",),
-        note="Write both passes of SiLU, y = x σ(x). `forward` gets an array x and may keep arrays for `backward` with "
-        "ctx.save(…); there they are in ctx.saved. ctx.xp is NumPy, and `sigmoid_of(ctx.xp, x)` is σ(x).",
+        note="Write both passes of SiLU, y = x σ(x). `forward` gets an array x, and hands arrays to `backward` with "
+        "ctx.save(…), where they are ctx.saved. ctx.xp is NumPy.",
         hints=(
             "ctx.save(x, s) in the forward pass, x, s = ctx.saved in the backward pass.",
             "σ'(x) = σ(x) (1 − σ(x)), and SiLU is a product.",

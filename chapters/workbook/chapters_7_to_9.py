@@ -182,6 +182,9 @@ CHAPTERS_7_TO_9 = [
         calls=graphs,
         play=walked,
         results=("order",),
+        note="Write the body of `topological_order`. A root's node is root.node, or None if the root is a leaf. node.inputs "
+        "holds an Edge for each input that an operation computed; edge.node is this operation's node. Its other entries, "
+        "leaves and None, have no node behind them.",
         hints=(
             "A node can pass its gradient on only when the gradients of all its uses have arrived.",
             "Walk depth first, and put a node into a list after everything behind it; the reversed list is the order. A set "
@@ -231,11 +234,16 @@ CHAPTERS_7_TO_9 = [
         lesson="ch08_sample",
         calls=choices,
         results=("the token",),
+        note="Write the body of `choose_plainly`. Divide the logits by the temperature; temperature 0 takes the likeliest "
+        "token. Of the probabilities, top_k keeps the largest k, and top_p the fewest of the likeliest whose sum reaches "
+        "top_p; after each, the rest is divided by its sum. The token is the first, in the order of the vocabulary, at which "
+        "the cumulative probability exceeds `uniform`.",
         hints=(
-            "Divide the logits by the temperature before the softmax. Temperature 0 takes the likeliest token.",
-            "Sort by probability, likeliest first. Top-k zeroes everything after the first k; the nucleus zeroes a token if "
-            "all likelier tokens already reach top_p. Divide by the sum again after top-k.",
-            "The chosen token is the first whose cumulative probability, in the order of the vocabulary, exceeds `uniform`.",
+            "Set the probability of a dropped token to 0, and leave the array in the order of the vocabulary. np.argsort(-p) "
+            "lists the tokens by probability, likeliest first.",
+            "The nucleus drops a token if all likelier tokens together already reach top_p. So the token that crosses top_p "
+            "stays.",
+            "np.cumsum(p) rises to 1. The chosen token is as far from the beginning as there are sums of at most `uniform`.",
         ),
     ),
     Exercise(

@@ -1,9 +1,10 @@
 """What an exercise is: a definition of ours with a gap, calls that try it out, and hints."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class Gradient(NamedTuple):
 
     function: Callable[..., Any]
     inputs: Sequence[np.ndarray]
+    settings: Mapping[str, Any] = MappingProxyType({})  # settings that the function has bound; the verdict names them
 
 
 def as_it_is(definition: Any) -> Any:
@@ -59,7 +61,7 @@ class Exercise:
 
     Args:
         title: noun phrase.
-        target: our definition, "module:name"; of a kernel in CUDA, the module beside its cuda.cu.
+        target: our definition, "module:name"; for a kernel in CUDA, the module beside its cuda.cu.
         lesson: the lesson to read, a module of chapters such as "ch04_attention"; "" for what the book leaves out.
         calls: from a random generator to the calls on which the reader's function must agree with ours.
         results: names of the results, such as ("dx", "dweight").
@@ -67,7 +69,7 @@ class Exercise:
         gaps: the functions without a body; the target alone if empty.
         forward: the forward pass that a backward pass belongs to; the exercise quotes its docstring.
         gradients: from (the reader's function, a random generator) to what is compared with central differences.
-        play: makes a function to call of the reader's definition, where calling it is not enough.
+        play: from the reader's definition to the function that the check calls.
         writes: arguments that the function must change in place.
         note: sentences that belong to this exercise alone.
         grader: replaces the comparison: from (exercise, path of the reader's file) to a remark. Raises Wrong or Unwritten.

@@ -30,7 +30,7 @@ BEYOND_THE_BOOK = [
         grader=grade_product,
         note=f"Write a product c = a b that is right and at least {MARGIN} times as fast as `plain`, the triple loop at the "
         "beginning of kernels/matmul/ladder.py. The name and the docstring are those of our rung; any other way will do as "
-        "well. Arrays are float32, and their sides are multiples of 16.",
+        "well. Arrays are float32, and their sides are multiples of 16. Before the call, c holds NaN.",
         hints=(
             "In the plain loop the inner index runs down a column of b, so each step touches another cache line. Which order "
             "of the three loops runs along rows?",

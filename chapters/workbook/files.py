@@ -31,7 +31,8 @@ def text_of(exercise: Exercise, filled: bool = False) -> str:
         formula = textwrap.indent(definition.docstring(exercise.forward), "    ")
         comment = commented(f"The forward pass, {exercise.forward}:\n\n{formula}", "#")
         code = f"{comment}\n\n\n{code}"
-    return f'"""{introduction(exercise)}\n"""\n\n{definition.imports()}\n\n\n{code}\n'
+    head = "\n\n".join(filter(None, [f'"""{introduction(exercise)}\n"""', definition.imports()]))
+    return f"{head}\n\n\n{code}\n"
 
 
 def commented(text: str, sign: str) -> str:
@@ -41,10 +42,10 @@ def commented(text: str, sign: str) -> str:
 
 def introduction(exercise: Exercise) -> str:
     """What to do, where the exercise comes from, and the commands."""
-    functions = " and ".join(f"`{name}`" for name in exercise.functions)
+    functions = listed([f"`{name}`" for name in exercise.functions])
     task = exercise.note or f"Write the {'bodies' if len(exercise.functions) > 1 else 'body'} of {functions}."
-    if names := never_passed(exercise):
-        task += f" The check never passes {listed(names, 'or')}, so leave {'it' if len(names) == 1 else 'them'} alone."
+    if names := left_at_default(exercise):
+        task += f" The check leaves {listed(names)} at {'its default' if len(names) == 1 else 'their defaults'}."
     file = exercise.place.short_path(exercise.cuda)
     place = f"Beyond the book: {file}"
     if exercise.lesson:
@@ -52,10 +53,18 @@ def introduction(exercise: Exercise) -> str:
         place = f"Chapter {exercise.chapter} of the book: {lesson}" + ("" if file == lesson else f" and {file}")
     commands = [f"    {COMMAND} {action} {exercise.number}" for action in ("check", "hint", "solution")]
     title = f"Exercise {exercise.number}: {exercise.title}."
-    return "\n".join([title, "", *textwrap.wrap(task, 120), "", place, "", *commands])
+    return "\n".join([title, "", *textwrap.wrap(task, 120), "", *helper_lines(exercise), place, "", *commands])
 
 
-def never_passed(exercise: Exercise) -> list[str]:
+def helper_lines(exercise: Exercise) -> list[str]:
+    """The functions beside ours that a solution may use, so that nobody has to look them up next to the answer."""
+    helpers = {} if exercise.cuda else exercise.definition.helpers()
+    texts = [f"{call}: {' '.join(text.split())}" for call, text in helpers.items() if call.split("(")[0] != exercise.forward]
+    wrapped = [textwrap.fill(text, 120, initial_indent=" " * 4, subsequent_indent=" " * 8) for text in texts]
+    return ["You may use:", "", *wrapped, ""] if wrapped else []
+
+
+def left_at_default(exercise: Exercise) -> list[str]:
     """The optional parameters that no call of the check passes."""
     if exercise.play is not as_it_is or not exercise.new_calls():
         return []
@@ -65,9 +74,9 @@ def never_passed(exercise: Exercise) -> list[str]:
     return [name for name in names if parameters[name].default is not inspect.Parameter.empty and name not in passed]
 
 
-def listed(names: Sequence[str], word: str) -> str:
-    """The names as in a sentence: "out, needs or plus"."""
-    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
+def listed(names: Sequence[str]) -> str:
+    """The names as in a sentence: "out, needs and plus"."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def solution_of(exercise: Exercise) -> str:
@@ -92,8 +101,8 @@ def hints_of(exercise: Exercise) -> list[str]:
 
 def path_of(exercise: Exercise, folder: Path) -> Path:
     """The reader's file, such as workbook/08_softmax_backward.py."""
-    name = exercise.functions[0].split(".")[-1] if exercise.gaps == () else exercise.name
-    return folder / f"{exercise.number:02}_{name.strip('_')}{'.cu' if exercise.cuda else '.py'}"
+    name = exercise.place.name.split(".")[-1].strip("_")
+    return folder / f"{exercise.number:02}_{name}{'.cu' if exercise.cuda else '.py'}"
 
 
 def pairs_text() -> str:

@@ -88,9 +88,12 @@ class Definition:
             for line in [*self.comment_lines(node), *range(body, last_line(node) + 1)]:
                 replaced[line] = []
             replaced[body] = [" " * node.body[0].col_offset + GAP]
-        dropped = {n for decorator in checks(self.outer) for n in range(decorator.lineno, (decorator.end_lineno or 0) + 1)}
-        kept = [n for n in range(first_line(self.outer), last_line(self.outer) + 1) if n not in dropped]
-        return "\n".join(line for n in kept for line in replaced.get(n, [self.lines[n - 1]]))
+        return "\n".join(line for n in self.line_numbers(self.outer) for line in replaced.get(n, [self.lines[n - 1]]))
+
+    def line_numbers(self, node: Function | ast.ClassDef) -> list[int]:
+        """The numbers of the lines of a definition, without the decorators that an exercise leaves out."""
+        dropped = {n for decorator in checks(node) for n in range(decorator.lineno, (decorator.end_lineno or 0) + 1)}
+        return [n for n in range(first_line(node), last_line(node) + 1) if n not in dropped]
 
     def comment_lines(self, node: ast.stmt) -> list[int]:
         """The numbers of the lines of the comment right above a definition."""
@@ -106,13 +109,19 @@ class Definition:
         return "" if any("───" in line for line in lines) else "\n".join(lines)
 
     def solution(self, name: str) -> str:
-        """Our own definition, as it stands in the file."""
-        node = self.find(name)
-        return textwrap.dedent("\n".join(self.lines[first_line(node) - 1 : last_line(node)]))
+        """Our own definition, which also runs where the reader's stands."""
+        return textwrap.dedent("\n".join(self.lines[n - 1] for n in self.line_numbers(self.find(name))))
 
     def docstring(self, name: str) -> str:
-        """The first paragraph of a definition's docstring, with its formulas; "" if it has none."""
-        return (ast.get_docstring(self.find(name)) or "").split("\n\n")[0]
+        """A definition's docstring; "" if it has none."""
+        return ast.get_docstring(self.find(name)) or ""
+
+    def helpers(self) -> dict[str, str]:
+        """The file's own functions that the definition uses: "merge(parts, token)" -> the docstring's first paragraph."""
+        functions = {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef) and node is not self.outer}
+        used = [functions[name] for name in dict.fromkeys(names_in(self.outer)) if name in functions]
+        calls = [f"{node.name}({', '.join(argument.arg for argument in node.args.args)})" for node in used]
+        return {call: self.docstring(node.name).split("\n\n")[0] for call, node in zip(calls, used)}
 
     def imports(self) -> str:
         """Import lines for all names of the file that the definition uses; other definitions come from the file itself."""

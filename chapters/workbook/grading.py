@@ -6,7 +6,8 @@ that was changed, or a number, with its index and the expected value.
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ import minigrad as mg
 from chapters.support.command import error_text
 from chapters.workbook.compare import bracketed, compare, compare_arrays
 from chapters.workbook.exercise import Call, Exercise, Ungraded, Unwritten, Wrong, WrongNumber
-from chapters.workbook.files import is_text, path_of, text_of
+from chapters.workbook.files import is_text, listed, path_of, text_of
 from chapters.workbook.loading import load, reporting
 from minigrad import Tensor
 from minigrad.gradcheck import TOLERANCE, measure
@@ -61,8 +62,8 @@ def compare_with_ours(exercise: Exercise, path: Path) -> str:
     with reporting(path):
         ours, theirs = exercise.play(exercise.ours), exercise.play(definition)
     try:
-        for number, (own, other) in enumerate(zip(exercise.new_calls(), exercise.new_calls())):
-            compare_call(exercise, path, ours, theirs, own, other, np.random.default_rng(number))
+        for number, calls in enumerate(zip(*(exercise.new_calls() for _ in range(3)))):
+            compare_call(exercise, path, ours, theirs, calls, np.random.default_rng(number))
     except WrongNumber:
         check_gradients(exercise, path, theirs)  # central differences do not depend on our backward pass, so they come first
         raise
@@ -75,9 +76,13 @@ def compare_with_ours(exercise: Exercise, path: Path) -> str:
 
 
 def compare_call(
-    exercise: Exercise, path: Path, ours: Callable, theirs: Callable, own: Call, other: Call, rng: np.random.Generator
+    exercise: Exercise, path: Path, ours: Callable, theirs: Callable, calls: Sequence[Call], rng: np.random.Generator
 ) -> None:
-    """Make the same call of both functions, and compare results, gradients and what became of the arguments."""
+    """Make the same call of both functions, and compare results, gradients and what became of the arguments.
+
+    calls: three times the same call, with arrays of their own: for our function, for the reader's, and to be left alone.
+    """
+    own, other, before = calls
     during = f", {described(ours, own)}"
     expected = ours(*own.arguments, **own.settings)
     with reporting(path, during):
@@ -87,23 +92,34 @@ def compare_call(
         name = exercise.results[0] if len(exercise.results) == 1 else f"the result of {function}"
         compare(expected, got, name, exercise.results)
         names = list(inspect.signature(ours).parameters)
-        compare_arguments(exercise, names, own, other)
+        compare_arguments(exercise, names, own, other, before)
         compare_tensor_gradients(path, names, expected, got, own, other, rng)
     except Wrong as fault:
         raise type(fault)(f"{fault}{during}") from None
 
 
-def compare_arguments(exercise: Exercise, names: list[str], own: Call, other: Call) -> None:
-    """Our call left its inputs alone, so an argument that differs was changed by the reader's call."""
-    for name, before, after in zip(names, own.arguments, other.arguments):
-        if not isinstance(before, (np.ndarray, Tensor, list)):
+def compare_arguments(exercise: Exercise, names: list[str], own: Call, other: Call, before: Call) -> None:
+    """Both calls changed the arguments that exercise.writes names in the same way, and no others."""
+    for name, expected, got, old in zip(names, own.arguments, other.arguments, before.arguments):
+        if not isinstance(expected, (np.ndarray, Tensor, list)):
             continue
         try:
-            compare(before, after, name)
+            compare(expected, got, name)
         except Wrong as fault:
-            if name in exercise.writes:
-                raise
-            raise Wrong(f"the argument {name} was changed in place, and its caller needs it; work on a copy") from fault
+            if name not in exercise.writes:
+                raise Wrong(f"the argument {name} was changed in place, and its caller needs it; work on a copy") from fault
+            if agree(old, got):
+                way = "write into its arrays, as in x[...] = y or x *= y; x = y changes nothing for the caller"
+                raise Wrong(f"{name}: expected a change in place, got the same numbers as before; {way}") from None
+            raise
+
+
+def agree(expected: Any, got: Any) -> bool:
+    try:
+        compare(expected, got, "")
+    except Wrong:
+        return False
+    return True
 
 
 def compare_tensor_gradients(path: Path, names: list[str], expected: Any, got: Any, own: Call, other: Call, rng: Any) -> None:
@@ -134,20 +150,23 @@ def tensors(result: Any) -> list[Tensor]:
 
 def check_gradients(exercise: Exercise, path: Path, theirs: Any) -> None:
     """Compare the reader's backward pass with central differences of the forward pass, in float64."""
-    for function, inputs in exercise.gradients(theirs, np.random.default_rng(0)) if exercise.gradients else ():
+    for function, inputs, settings in exercise.gradients(theirs, np.random.default_rng(0)) if exercise.gradients else ():
         with reporting(path):
             disagreements = measure(function, inputs)
         for d in disagreements:
             if not d.error <= TOLERANCE["float64"]:
                 name = exercise.results[d.input] if d.input < len(exercise.results) else f"the gradient of input {d.input}"
                 expected = f"expected {d.numeric:.9g} by central differences, got {d.analytic:.9g}"
-                raise Wrong(f"{name}{bracketed(d.element)}: {expected}, for an input of shape {inputs[d.input].shape}")
+                given = [f"an input {in_words(inputs[d.input])}", *(f"{key} {in_words(v)}" for key, v in settings.items())]
+                raise Wrong(f"{name}{bracketed(d.element)}: {expected}, with {', '.join(given)}")
 
 
 def described(function: Callable, call: Call) -> str:
-    """A call in a few words: "with x of shape (2, 5), top_k = 2"."""
-    pairs = [*zip(inspect.signature(function).parameters, call.arguments), *call.settings.items()]
-    return f"with {', '.join(f'{name} {in_words(value)}' for name, value in pairs if not callable(value))}"
+    """A call in a few words: "with dy and y of shape (2, 5), top_k = 2"."""
+    values = [*zip(inspect.signature(function).parameters, call.arguments), *call.settings.items()]
+    pairs = [(name, in_words(value)) for name, value in values if not callable(value)]
+    groups = [(listed([name for name, _ in group]), words) for words, group in groupby(pairs, key=lambda pair: pair[1])]
+    return f"with {', '.join(f'{names} {words}' for names, words in groups)}"
 
 
 def in_words(value: Any) -> str:
@@ -156,4 +175,4 @@ def in_words(value: Any) -> str:
         return f"of shape {tuple(value.shape)}"
     if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
         return f"of shapes {', '.join(str(array.shape) for array in value)}"
-    return f"= {short(value, 80)}"
+    return f"= {short(repr(value), 80)}"

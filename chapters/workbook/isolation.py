@@ -27,18 +27,17 @@ def grade_apart(exercises: Sequence[Exercise], folder: Path, seconds: float) -> 
         process.start()
         sender.close()  # so that the receiver notices when the process ends
         try:
-            alive = True
-            while waiting and alive:
+            while waiting:
                 path = path_of(waiting.pop(0), folder)
-                alive = receiver.poll(seconds)
-                if not alive:
+                if not receiver.poll(seconds):
                     yield Verdict("wrong", f"{path}: no result within {seconds:g} seconds; is there an endless loop?")
                     break
                 try:
                     verdict = receiver.recv()
                 except EOFError:
                     process.join()
-                    alive, verdict = False, Verdict("wrong", f"{path} ended its process, {reason(process.exitcode)}")
+                    yield Verdict("wrong", f"{path} ended its process, {reason(process.exitcode)}")
+                    break
                 yield verdict
         finally:
             process.kill()

@@ -25,12 +25,14 @@ def visible_keys(T: int, S: int, causal_offset: int | None, key_start: Sequence[
 
 
 def _scores(q, k, scale, causal_offset, key_start):
+    """scale · q kᵀ, (B, H, T, S), with −∞ wherever a query does not see a key."""
     scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, T, S)
     visible = visible_keys(q.shape[-2], k.shape[-2], causal_offset, key_start)
     return scores if visible is None else np.where(visible, scores, q.dtype.type(-np.inf))
 
 
 def _default_scale(q, scale):
+    """The factor on q·k: 1/√D if scale is None."""
     return q.dtype.type(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
 
 

@@ -5,9 +5,9 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, TypeVar
 import numpy as np
 
 import kernels
+from minigrad.drawing.html import module_html
 from minigrad.hooks import RemovableHandle
 from minigrad.optim import zero_grads
-from minigrad.pictures import module_html
 from minigrad.tensor import Tensor
 
 ModuleT = TypeVar("ModuleT", bound="Module")

@@ -17,24 +17,31 @@ from chapters.support.lesson_source import parts
 ROOT = Path(__file__).parents[2]
 LESSONS = notebooks.lessons()
 
-# Even less than the quick form, so that all notebooks together take a minute: a cell after the cell of the settings.
+# Even less than the quick form, so that all notebooks together take half a minute: a cell after the cell of the settings.
+ONE_ITERATION = "loop = settings.training\nloop.iterations, loop.prompts, loop.max_new_tokens, settings.held_out = 1, 8, 6, 4"
 SMALLER = {
+    "ch03_embeddings": "settings.steps = 40",
     "ch07_muon": "from functools import partial\nGPTConfig = partial(GPTConfig, n_layer=1, n_head=2, d_model=32)",
+    "ch05_block": "settings.depth = 3",
     "ch07_train": "settings.steps = settings.eval_every = 20",
     "ch09.smollm2": "settings.max_new_tokens = 3",
-    "ch10.classify": "settings.pretraining.steps = settings.training.steps = 6\nsettings.held_out = 60",
-    "ch10.constitution": "from tests.tiny_job import SECOND\nsettings.plan = SECOND.constitution",
-    "ch10.demonstrations": "settings.examples, settings.held_out, settings.training.steps = 200, 16, 12",
-    "ch10.dpo": "settings.prompts, settings.held_out, settings.training.steps = 20, 16, 6",
+    "ch10.classify": "settings.pretraining.steps = settings.training.steps = 6\n"
+    "settings.vocab_size, settings.snippets, settings.held_out = 300, 40, 20",
+    "ch10.constitution": "from dataclasses import replace\nfrom tests.tiny_job import SECOND\n"
+    "settings.plan = replace(SECOND.constitution, plain=8)",
+    "ch10.demonstrations": "settings.examples, settings.held_out, settings.training.steps = 40, 8, 6",
+    "ch10.dpo": "settings.prompts, settings.held_out, settings.training.steps = 20, 8, 6",
     "ch10.exercises": "settings.steps, settings.overfit_steps = 2, 10",
-    "ch10.frontier": "settings.ppo.iterations = settings.rloo.iterations = settings.grpo.iterations = 2\n"
-    "settings.held_out, settings.comparisons, settings.ns, settings.dpo.steps = 8, 12, (1, 2), 2",
-    "ch10.grpo": "settings.training.iterations, settings.held_out = 2, 16",
+    "ch10.frontier": "for loop in (settings.ppo, settings.rloo, settings.grpo):\n"
+    "    loop.iterations, loop.prompts, loop.max_new_tokens = 1, 8, 6\n"
+    "settings.held_out, settings.comparisons, settings.ns, settings.dpo.steps = 4, 12, (1, 2), 2",
+    "ch10.grpo": ONE_ITERATION,
     "ch10.headlines": "settings.only = ('wei',)",
-    "ch10.reward": "settings.prompts, settings.held_out, settings.training.steps = 40, 16, 6",
-    "ch10.rlhf": "settings.training.iterations, settings.held_out = 2, 16",
-    "ch10.rloo": "settings.training.iterations, settings.held_out = 2, 16",
-    "ch10.sft": "settings.examples, settings.held_out, settings.training.steps = 200, 16, 12",
+    "ch10.reflex": "settings.training.steps, settings.held_out = 6, 4",
+    "ch10.reward": "settings.prompts, settings.held_out, settings.training.steps = 4, 4, 6",
+    "ch10.rlhf": ONE_ITERATION,
+    "ch10.rloo": ONE_ITERATION,
+    "ch10.sft": "settings.examples, settings.held_out, settings.training.steps = 40, 8, 6",
 }
 WITHOUT_FIGURES = {"ch06_gpt"}  # its quick form only counts parameters
 
@@ -198,7 +205,8 @@ def test_the_origin_is_named_without_passwords(url, address, tmp_path, monkeypat
 def test_execute_keeps_the_output(jupyter, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebooks.main(notebooks.Settings(folder=tmp_path, only=("ch02_dataset",), execute=True))
-    assert re.search(r"\d s  .*ch02_dataset\.ipynb", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"\d s  .*ch02_dataset\.ipynb", out) and f"jupyter trust {tmp_path}/*.ipynb" in out
     assert "exercises in a batch" in (tmp_path / "ch02_dataset.ipynb").read_text()
 
 

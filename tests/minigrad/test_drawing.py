@@ -10,8 +10,8 @@ import pytest
 
 import minigrad as mg
 import minigrad.nn as nn
-from minigrad import drawing
-from minigrad.layered import graphviz, layered
+from minigrad.drawing import graph
+from minigrad.drawing.layout import graphviz, layered
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["<script>alert(1)</script>", "\"'&;]]>", "\x00\x1b[2J\u202e\ud800\uffff", "a\nb"]
@@ -37,21 +37,21 @@ def small_graph():
 def layout(request, monkeypatch):
     """Draw by Graphviz, and by our own layout."""
     if request.param == "ours":
-        monkeypatch.setattr(drawing, "graphviz", lambda sizes, edges: None)
+        monkeypatch.setattr(graph, "graphviz", lambda sizes, edges: None)
     elif shutil.which("dot") is None:
         pytest.skip("Graphviz is not installed: apt-get install graphviz")
     else:
-        monkeypatch.setattr(drawing, "layered", None)  # must not be needed
+        monkeypatch.setattr(graph, "layered", None)  # must not be needed
 
 
 def test_a_drawing_shows_values_and_after_backward_gradients(layout):
     x, y, h, loss = small_graph()
     picture = mg.draw(loss, {"x": x, "h": h})
     before = [["x", "(2,)", "[1., 2.]"], ["Tensor", "(2,)", "[3., 5.]"]]
-    before += [["Mul", "h (2,)", "[ 3., 10.]"], ["Mul", "(2,)"], ["Sum", "()", "23."]]
+    before += [["Mul", "h (2,)", "[3., 10.]"], ["Mul", "(2,)"], ["Sum", "()", "23."]]
     assert texts(picture) == before
     loss.backward()
-    gradients = ["grad [ 6., 20.]", "grad [1., 4.]", "grad [1., 2.]"]
+    gradients = ["grad [6., 20.]", "grad [1., 4.]", "grad [1., 2.]"]
     assert texts(picture) == [[*box, *gradient] for box, gradient in zip(before, [*([g] for g in gradients), [], []])]
 
 
@@ -59,6 +59,8 @@ def test_every_use_of_a_tensor_is_a_line(layout):
     x = mg.ones(3, requires_grad=True)
     picture = mg.draw((x * x).sum())
     assert [(line.tail, line.head) for line in picture.lines] == [(0, 1), (0, 1), (1, 2)]
+    for corners in re.findall(r'<polygon points="([^"]*)"', str(picture)):
+        assert len(set(corners.split())) == 3  # an arrowhead that can be seen
     curves = re.findall(r'<path d="([^"]*)"', str(picture))
     assert len(set(curves)) == 3  # the two uses do not lie on one another
 
@@ -128,7 +130,7 @@ def test_a_long_graph_needs_no_recursion(monkeypatch):
     y = x
     for _ in range(1500):
         y = y * 0.5
-    monkeypatch.setattr(drawing, "graphviz", lambda sizes, edges: None)
+    monkeypatch.setattr(graph, "graphviz", lambda sizes, edges: None)
     assert len(texts(mg.draw(y, limit=2000))) == 1501
 
 
@@ -161,6 +163,7 @@ def test_our_layout_overlaps_nothing_and_leads_down():
         for (tail, head), curve in zip(edges, curves):
             heights = [y for _, y in curve]
             assert (np.diff(heights) > -1e-6).all()  # a Bézier curve stays between its points
+            assert heights[-1] > heights[-2] + 1e-3  # it comes from above, so its arrowhead points down
             (left, _, right, bottom), (left_head, top, right_head, _) = boxes[tail], boxes[head]
             assert left < curve[0][0] < right and curve[0][1] == pytest.approx(bottom)
             assert left_head < curve[-1][0] < right_head and curve[-1][1] == pytest.approx(top)

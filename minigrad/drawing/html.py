@@ -16,7 +16,13 @@ def small_values(tensor: Any) -> str:
     """The numbers on one line; "" if there are more than four."""
     if tensor.array.size > SMALL:
         return ""
-    return " ".join(np.array2string(kernels.to_device(tensor.array, "cpu"), separator=", ", precision=4).split())
+    array = kernels.to_device(tensor.array, "cpu")
+    return " ".join(np.array2string(array, separator=", ", formatter={"all": number_text}).split())
+
+
+def number_text(number: Any) -> str:
+    """A number by itself, with at most four digits after the point: NumPy would pad the numbers of an array to one width."""
+    return np.array2string(np.asarray(number), precision=4)
 
 
 def gradient_text(tensor: Any) -> str:
@@ -52,17 +58,13 @@ def tensor_html(tensor: Any) -> str:
 
 
 def row_html(row: Any) -> str:
-    cells = ["…"] if row is None else [_number(value) for value in cut(list(row))]
+    cells = ["…"] if row is None else ["…" if value is None else number_text(value) for value in cut(list(row))]
     return "<tr>" + "".join(f'<td style="text-align: right">{text(cell)}</td>' for cell in cells) + "</tr>"
 
 
 def cut(entries: list[Any]) -> list[Any]:
     """The entries, with None in place of the middle of a long list."""
     return entries if len(entries) <= LONGEST else [*entries[:ENDS], None, *entries[-ENDS:]]
-
-
-def _number(value):
-    return "…" if value is None else np.array2string(np.asarray(value), precision=4)
 
 
 def module_html(module: Any, name: str = "") -> str:

@@ -1,8 +1,8 @@
 """Where to draw a graph's boxes, in rows, and its edges, as curves that go down from row to row.
 
-`graphviz` asks Graphviz's program dot, where it is installed; `layered` is a simple layout of our own. Both take and return the
-same: sizes in pixels of boxes numbered from 0, edges (tail, head), then the centre of every box, and for every edge the points
-of its Bézier curves: a start, and for each curve two control points and an end.
+`graphviz` asks Graphviz's program dot, where it is installed; `layered` is a simple layout of our own. Both take the sizes of
+the boxes in pixels, and edges (tail, head) between boxes numbered from 0. Both return the centre of every box, and for every
+edge the points of its Bézier curves: a start, and for each curve two control points and an end.
 
 Source: Sugiyama et al. 1981, "Methods for Visual Understanding of Hierarchical System Structures", for the rows, the points at
 which long edges pass through a row, and the order by the mean of the neighbours.
@@ -110,10 +110,16 @@ def ports(
 
 
 def bezier(points: Sequence[Point]) -> list[Point]:
-    """Curves through points, vertical at each."""
+    """Curves through points, vertical at each.
+
+    Points at the same height are one point: the side of the tallest box in a row is also the side of the row. A curve from one
+    to the other would have no direction, and so no arrowhead.
+    """
     curves = [points[0]]
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
-        curves += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
+    for x, y in points[1:]:
+        x0, y0 = curves[-1]
+        if y - y0 > 1e-6:
+            curves += [(x0, (y0 + y) / 2), (x, (y0 + y) / 2), (x, y)]
     return curves
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from kernels.terminal import visible
-from minigrad.layered import Point
+from minigrad.drawing.layout import Point
 
 CHARACTER, LINE, PADDING = 7.3, 17.0, 10.0  # pixels: a character's width, a line's height, the space around a text
 LIGHT = {"leaf": ("#eef8f0", "#3f9a5b"), "operation": ("#ffffff", "#7a7466"), "result": ("#fdf3dc", "#b57c00")}

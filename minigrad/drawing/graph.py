@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from minigrad.drawing.html import gradient_text, small_values
+from minigrad.drawing.layout import graphviz, layered
+from minigrad.drawing.svg import box_size, box_svg, clean, curve_svg, picture_svg
 from minigrad.engine import Edge, Node, TensorBase, topological_order
-from minigrad.graph_svg import box_size, box_svg, clean, curve_svg, picture_svg
-from minigrad.layered import graphviz, layered
-from minigrad.pictures import gradient_text, small_values
 from minigrad.serialization import PathLike, write_atomically
 
 MOST = 4  # leaves of one operation that have a box each, and outputs of an operation that its box lists
@@ -21,8 +21,8 @@ MOST = 4  # leaves of one operation that have a box each, and outputs of an oper
 def draw(tensor: TensorBase, names: Any = None, *, limit: int = 500) -> "Drawing":
     """Draw the operations that computed a tensor, and the leaves that they started from.
 
-    Numbers appear where there are at most four; of a larger gradient, its norm. They are the numbers of the moment when the
-    drawing is shown or saved. So a drawing that was made before backward() shows the gradients afterwards.
+    A tensor of at most four numbers shows them; a larger gradient shows its norm. The drawing reads the numbers when it is
+    shown or saved, so a drawing that was made before backward() shows the gradients afterwards.
 
     Args:
         tensor: the result, usually a loss.
@@ -31,7 +31,7 @@ def draw(tensor: TensorBase, names: Any = None, *, limit: int = 500) -> "Drawing
         limit: largest number of boxes.
 
     Raises:
-        TypeError: for anything but a tensor, or but tensors under the names.
+        TypeError: if `tensor` or a value in `names` is not a tensor.
         RuntimeError: if the tensor does not require grad, or backward() has released its graph.
         ValueError: if there are more boxes than the limit.
 
@@ -95,7 +95,7 @@ class Drawing:
 
 
 class Output(NamedTuple):
-    """A leaf, or one output of an operation.  tensor: None if nobody named it; the graph itself holds shapes, but no values."""
+    """A leaf, or one output of an operation.  tensor: None without a name, because the graph holds shapes but no values."""
 
     name: str
     shape: tuple[int, ...]
