@@ -191,8 +191,9 @@ COMMANDS = sorted(
 )
 # Commands without a folder of their own. Sampling appends to the samples of a model that may still be in training.
 WITHOUT_FOLDER = {"chapters.ch01_tokenizer", "chapters.ch02_dataset", "chapters.ch08_sample", "chapters.ch09.decode"}
-WITHOUT_FOLDER |= {"chapters.chat", "chapters.ch05_tensor_parallel", "chapters.workbook"}
-FOLDER_FLAGS = {"chapters": "--out", "chapters.main_job.overview": "--out", "chapters.notebooks": "--folder"}
+WITHOUT_FOLDER |= {"chapters.chat", "chapters.ch05_tensor_parallel", "chapters.ch09.serve", "chapters.workbook"}
+FOLDER_FLAGS = dict.fromkeys(("chapters", "chapters.main_job.overview", "chapters.site"), "--out")
+FOLDER_FLAGS |= {"chapters.notebooks": "--folder"}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy warns that the module is imported already
