@@ -1,7 +1,7 @@
 """Chapter 10: compare a tuned model with the SFT model, by held-out tasks, a simulated judge, and KL.
 
 Three numbers belong together: how often the judge prefers the tuned model's response, how many plain tasks the model still
-does correctly, and its KL from the SFT model.
+does correctly, and its KL from the SFT model. The gain by criterion says what the judge prefers it for.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from chapters.ch10.demonstrations import measure, measurement_text
 from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rollout import Rollouts, log_probs_of, roll_out_many, sequence_kl
 from chapters.ch10.sft import Tasks
-from chapters.world.judge import Judge, win_rate
+from chapters.world.judge import Judge, gains_text, points_by_criterion, win_rate
 
 
 def sample_responses(model: GPT, tokenizer: Any, tasks: Tasks, seed: int, max_new_tokens: int = 48) -> Rollouts:
@@ -42,8 +42,8 @@ def assess(
     """Compare a tuned model's responses (after) with the SFT model's (before), one for each task.
 
     Returns:
-        {"judge", "correct", *CONDUCTS, "wins", "interval", "of each task", "length", "before": {…}, "kl"}, and
-        "reward" if there is a reward model. A win counts 1, an equal score ½.
+        {"judge", "correct", *CONDUCTS, "wins", "interval", "of each task", "length", "criteria", "before": {…}, "kl"}, and
+        "reward" if there is a reward model. A win counts 1, an equal score ½. The points in "criteria" add up to "judge".
     """
     ours, theirs = after.texts(tokenizer), before.texts(tokenizer)
     result = measure(judge, tasks, ours)
@@ -52,6 +52,8 @@ def assess(
     result["interval"], result["of each task"] = bootstrap_interval(each), each
     result["length"] = float(after.lengths.mean())
     result["before"] = measure(judge, tasks, theirs) | {"length": float(before.lengths.mean())}
+    result["criteria"] = points_by_criterion(judge, tasks, ours)
+    result["before"]["criteria"] = points_by_criterion(judge, tasks, theirs)
     result["kl"] = kl_between(policy, reference, after)
     if reward_model is not None:
         result["reward"] = float(reward_scores(reward_model, after.rows).mean())
@@ -93,6 +95,7 @@ def assessment_text(result: dict[str, Any], name: str) -> str:
         f"{name}:  {measurement_text(result)}\n"
         f"the simulated judge prefers {name} to SFT on {result['wins']:.1%} of held-out tasks "
         f"[{low:.1%}, {high:.1%}], a tie counted as half\n"
+        f"gain by criterion: {gains_text(result['before']['criteria'], result['criteria'])}\n"
         f"KL from the SFT model: {result['kl']:.2f} nats per response"
     )
 
@@ -103,9 +106,16 @@ def pooled_assessment_text(results: Sequence[dict[str, Any]], name: str) -> str:
     low, high = bootstrap_interval(each)
     wins = ", ".join(f"{result['wins']:.1%}" for result in results)
     changes = [result["correct"] - result["before"]["correct"] for result in results]
+    before, after = (mean_criteria(sides) for sides in ([result["before"] for result in results], results))
     return (
         f"{len(results)} seeds: the simulated judge prefers {name} to SFT on {each.mean():.1%} of held-out tasks "
         f"[{low:.1%}, {high:.1%}] ({wins}); plain tasks done correctly {np.mean(changes):+.1%} "
         f"({', '.join(f'{change:+.1%}' for change in changes)}); "
-        f"KL {np.mean([result['kl'] for result in results]):.2f} nats per response"
+        f"KL {np.mean([result['kl'] for result in results]):.2f} nats per response\n"
+        f"gain by criterion: {gains_text(before, after)}"
     )
+
+
+def mean_criteria(sides: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The judge's points for each criterion, averaged over several seeds."""
+    return {name: float(np.mean([side["criteria"][name] for side in sides])) for name in sides[0]["criteria"]}

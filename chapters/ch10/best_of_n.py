@@ -25,7 +25,7 @@ from chapters.ch10.reward import ScalarModel, load_scalar, reward_scores
 from chapters.support.command import InShards, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction
-from chapters.world.judge import Scorer, preference
+from chapters.world.judge import LABELS, Judge, gains_text, points_by_criterion, preference
 
 
 def best_of_n_kl(n: int) -> float:
@@ -50,13 +50,16 @@ def curve(
     policy: GPT,
     tokenizer: Any,
     reward_model: ScalarModel,
-    judge: Scorer,
+    judge: Judge,
     tasks: Sequence[Instruction],
     ns: Sequence[int],
     seed: int = 0,
     max_new_tokens: int = 48,
-) -> list[dict[str, float]]:
-    """{"n", "kl", "judge", "reward", "wins"} for each n, from max(ns) responses to each task."""
+) -> list[dict[str, Any]]:
+    """{"n", "kl", "judge", "reward", "wins", "criteria"} for each n, from max(ns) responses to each task.
+
+    The points in "criteria" add up to "judge".
+    """
     if not ns or min(ns) < 1:
         raise ValueError(f"curve: expected one or more ns >= 1, got {ns}")
     N = max(ns)
@@ -66,11 +69,16 @@ def curve(
     judged = judge_scorer(judge, tokenizer)(repeated, rollouts).reshape(len(tasks), N + 1)  # (tasks, N + 1)
     wins = np.array([[preference(score, scores[-1], 0) for score in scores[:-1]] for scores in judged])  # (tasks, N)
     table = {"judge": judged[:, :-1], "reward": proxy[:, :-1], "wins": wins}  # (tasks, N) each
+    each = [points_by_criterion(judge, [t], [text]) for t, text in zip(repeated, rollouts.texts(tokenizer), strict=True)]
+    points = {c: np.array([p[c] for p in each]).reshape(len(tasks), N + 1)[:, :-1] for c in LABELS}  # (tasks, N) each
 
     def mean(values: np.ndarray, n: int) -> float:
         return float(np.mean([best_of_n(p, v, n) for p, v in zip(proxy[:, :-1], values, strict=True)]))
 
-    return [{"n": n, "kl": best_of_n_kl(n)} | {name: mean(values, n) for name, values in table.items()} for n in ns]
+    def means(table: dict[str, np.ndarray], n: int) -> dict[str, float]:
+        return {name: mean(values, n) for name, values in table.items()}
+
+    return [{"n": n, "kl": best_of_n_kl(n), **means(table, n), "criteria": means(points, n)} for n in ns]
 
 
 @dataclass
@@ -95,10 +103,12 @@ def main(settings: Settings) -> None:
     harness, reward_model = Harness(settings), load_scalar(settings.reward)
     models = harness.reference, harness.tokenizer, reward_model, harness.judge
     points = curve(*models, harness.tests, settings.ns, settings.seed)
+    first, last = points[0], points[-1]
     Run(settings.run).write_scores(points)
     print("   n   KL (nats)   reward   simulated judge   preferred to one sample")
     for point in points:
         print(f"{point['n']:4}{point['kl']:12.2f}{point['reward']:9.2f}{point['judge']:18.3f}{point['wins']:26.1%}")
+    print(f"gain by criterion, best of {last['n']} over {first['n']}: {gains_text(first['criteria'], last['criteria'])}")
 
 
 if __name__ == "__main__":

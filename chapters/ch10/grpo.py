@@ -30,7 +30,7 @@ from chapters.ch10.rollout import Rollouts, score_targets
 from chapters.support.command import InShards, above, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
-from chapters.world.judge import correct
+from chapters.world.judge import Judge, correct, gains_text, points_by_criterion
 
 # ── step 1: advantages ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,12 +201,16 @@ def main(settings: Settings) -> None:
     scores: dict[str, Any] = {}
     for name, model in {"SFT model": reference, "GRPO": policy}.items():
         rollouts = sample_responses(model, tokenizer, tests, settings.seed)
-        right = [correct(world, task, text) for task, text in zip(tests, rollouts.texts(tokenizer), strict=True)]
+        texts = rollouts.texts(tokenizer)
+        right = [correct(world, task, text) for task, text in zip(tests, texts, strict=True)]
         scores[name] = {"right": float(np.mean(right)), "interval": bootstrap_interval(right)}
         scores[name]["kl"] = kl_between(model, reference, rollouts)
+        scores[name]["criteria"] = points_by_criterion(Judge(world), tests, texts)
         low, high = scores[name]["interval"]
         print(f"{name:<10} {scores[name]['right']:6.1%} of held-out tasks right [{low:.1%}, {high:.1%}]", end="; ")
         print(f"KL {scores[name]['kl']:.2f} nats per response")
+    gains = gains_text(scores["SFT model"]["criteria"], scores["GRPO"]["criteria"])
+    print(f"gain by criterion, though the simulated judge took no part: {gains}")
     run.write_scores(scores)
 
 

@@ -38,8 +38,18 @@ from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.load import load
+from chapters.ch10.bag_of_words import baseline_text
 from chapters.ch10.classify import stratified_split, train_classifier
-from chapters.ch10.reward import ComparisonBatches, ScalarModel, from_pairs, measure, normalise, reward_loss, save_scalar
+from chapters.ch10.reward import (
+    ComparisonBatches,
+    ScalarModel,
+    compare_with_words,
+    from_pairs,
+    measure,
+    normalise,
+    reward_loss,
+    save_scalar,
+)
 from chapters.ch10.sft import InstructionBatches, response_loss, task_prompt, validation_batches
 from chapters.support.batches import held_out_count, random_split
 from chapters.support.command import InShards, command
@@ -180,6 +190,8 @@ def prefer(gpt: GPT, tokenizer: Tokenizer, settings: Settings, data: Path, run: 
     result = measure(model, held_out)
     right = f"{result['accuracy']:.2%} of {result['comparisons']} comparisons right"
     print(f"held out: {right}, calibration error {result['calibration error']:.3f}; written to {run.folder}")
+    result["bag of words"] = compare_with_words(train_set, held_out, tokenizer, config.seed)[1]
+    print(baseline_text(result))
 
 
 TASKS = {"classify": classify, "sft": tune, "reward": prefer}

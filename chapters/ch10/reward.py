@@ -9,7 +9,8 @@ can therefore learn from comparisons by maximum likelihood; `preference_loss` is
 with a head of one output, read at the response's last token, and chapter 7's loop trains it.
 
 Look at the accuracy beside its ceiling: the labeller is a simulation with known noise (chapters/world/judge.py), so we know
-the best accuracy that any model could reach. Source: section 10.4; Ouyang et al. 2022 (arXiv:2203.02155), equation 1.
+the best accuracy that any model could reach. Then look at the accuracy of a bag of words (ch10/bag_of_words): it learned from
+the same comparisons, and it cannot read. Source: section 10.4; Ouyang et al. 2022 (arXiv:2203.02155), equation 1.
 """
 
 import json
@@ -26,6 +27,7 @@ import minigrad.nn as nn
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig, check_layout, config_from, layout, load_model
 from chapters.ch07_train import TrainConfig, train
+from chapters.ch10.bag_of_words import BagOfWords, Pair, baseline_text, fit, gain_by_choosing
 from chapters.ch10.preference_figures import draw_calibration, draw_token_scores
 from chapters.ch10.rollout import PAD, Rollouts, roll_out_many
 from chapters.ch10.sft import format_prompt
@@ -36,7 +38,7 @@ from chapters.support.run_folder import Run, load_parameters, maker_of
 from chapters.support.shared_training import Shard, shards_of
 from chapters.world import Instruction, World
 from chapters.world.facts import SeededRandom
-from chapters.world.judge import Judge, ceiling
+from chapters.world.judge import Judge, ceiling, score_of
 from chapters.world.requests import demonstrations, mixed_tasks
 from minigrad import distributed
 
@@ -136,12 +138,19 @@ def collect_rankings(
     policy: GPT, tokenizer: Any, judge: Labeller, tasks: Sequence[Instruction], k: int, seed: int, max_new_tokens: int = 48
 ) -> list[Ranking]:
     """Sample k responses of the policy to each task, and let the simulated labeller compare them."""
+    return sample_rankings(policy, tokenizer, judge, tasks, k, seed, max_new_tokens)[1]
+
+
+def sample_rankings(
+    policy: GPT, tokenizer: Any, judge: Labeller, tasks: Sequence[Instruction], k: int, seed: int, max_new_tokens: int = 48
+) -> tuple[Rollouts, list[Ranking]]:
+    """`collect_rankings` with all k responses to each task beside their rankings, the equal ones too."""
     if k < 2:
         raise ValueError(f"comparisons: expected at least 2 responses to a prompt, got k={k}")
     repeated = [task for task in tasks for _ in range(k)]
     rollouts = roll_out_many(policy, tokenizer, repeated, max_new_tokens, mg.Generator(seed))
     rng = SeededRandom(f"comparisons/{seed}")
-    return rank_rollouts([judge] * len(tasks), tasks, rollouts, rollouts.texts(tokenizer), rng)
+    return rollouts, rank_rollouts([judge] * len(tasks), tasks, rollouts, rollouts.texts(tokenizer), rng)
 
 
 def rank_rollouts(
@@ -280,7 +289,11 @@ def calibration(gaps: np.ndarray, bins: int = 10) -> tuple[list[tuple[float, flo
 
 def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
     """Accuracy and calibration; for a simulated labeller also the ceiling, and the expected accuracy as a share of it."""
-    gaps = gaps_of(model, rankings)
+    return measure_gaps(gaps_of(model, rankings), rankings)
+
+
+def measure_gaps(gaps: np.ndarray, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """`measure` for any rewards, from r_preferred − r_other of every comparison, (P,)."""
     table, error = calibration(gaps)
     result = {"comparisons": len(gaps), "accuracy": accuracy(gaps), "calibration error": error, "calibration": table}
     probabilities = np.array([p for ranking in rankings for p in ranking.probabilities])  # (P,)
@@ -290,6 +303,41 @@ def measure(model: ScalarModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
         best, expected = ceiling(probabilities), float(right.mean())
         result |= {"ceiling": best, "expected accuracy": expected, "share of the ceiling": expected / best}
     return result
+
+
+def compare_with_words(
+    rankings: Sequence[Ranking], held_out: Sequence[Ranking], tokenizer: Any, seed: int
+) -> tuple[BagOfWords, dict[str, Any]]:
+    """Fit a bag of words to the comparisons that a reward model learned from, and measure it on the held-out comparisons."""
+    bag = fit(text_pairs(rankings, tokenizer), seed)
+    result = measure_gaps(bag.gaps([pair for pairs in text_pairs(held_out, tokenizer) for pair in pairs]), held_out)
+    del result["calibration"]
+    return bag, result | {"words": len(bag.vocabulary), "penalty": bag.penalty, "heaviest words": bag.heaviest(6)}
+
+
+def text_pairs(rankings: Sequence[Ranking], tokenizer: Any) -> list[list[Pair]]:
+    """Each ranking's comparisons as texts: (preferred response, other response)."""
+
+    def response(row: list[int]) -> str:
+        return tokenizer.decode([i for i in row if i != tokenizer.eos_id]).rsplit("### Response:\n", 1)[-1]
+
+    texts = [[response(row) for row in ranking.rows] for ranking in rankings]
+    return [[(of[a], of[b]) for a, b in ranking.pairs] for of, ranking in zip(texts, rankings, strict=True)]
+
+
+def gains_by_choosing(
+    model: ScalarModel, bag: BagOfWords, judge: Judge, tasks: Sequence[Instruction], rollouts: Rollouts, tokenizer: Any
+) -> dict[str, float]:
+    """The judge's points that the best response to each task gains over the mean response, by each of three choosers.
+
+    rollouts: n adjacent responses to each task.  Returns {"n", "mean", "reward model", "bag of words", "judge"}.
+    """
+    texts, n = rollouts.texts(tokenizer), len(rollouts.rows) // len(tasks)
+    judged = np.array([score_of(judge, tasks[i // n], text) for i, text in enumerate(texts)])  # (tasks · n,)
+    scores = {"reward model": reward_scores(model, rollouts.rows), "bag of words": bag.rewards(texts), "judge": judged}
+    tables = {name: values.reshape(-1, n) for name, values in scores.items()}  # (tasks, n) each
+    gains = {name: gain_by_choosing(table, tables["judge"]) for name, table in tables.items()}
+    return {"n": n, "mean": float(judged.mean())} | gains
 
 
 def show_token_scores(model: ScalarModel, tokenizer: Any, rankings: Sequence[Ranking], run: Run, n: int = 3) -> Path:
@@ -377,17 +425,20 @@ def main(settings: Settings) -> None:
         tasks = mixed_tasks(world, "train", settings.prompts, settings.seed)
         rankings = collect_rankings(gpt, tokenizer, judge, tasks, settings.k, settings.seed)
         tests = mixed_tasks(world, "test", settings.held_out, settings.seed + 1)
-        held_out = collect_rankings(gpt, tokenizer, judge, tests, settings.k, settings.seed + 1)
+        rollouts, held_out = sample_rankings(gpt, tokenizer, judge, tests, settings.k, settings.seed + 1)
         rows = demonstrated_rows(world, tokenizer, 300, context, settings.seed)
     model = train_reward(gpt, rankings, rows, config, run)
 
     result = measure(model, held_out)
+    bag, result["bag of words"] = compare_with_words(rankings, held_out, tokenizer, settings.seed)
+    if not settings.data:
+        result["best of n"] = gains_by_choosing(model, bag, judge, tests, rollouts, tokenizer)
     run.write_scores(result)
     print(f"held out: {result['accuracy']:.2%} of {result['comparisons']} comparisons right", end="; ")
     if "ceiling" in result:
         print(f"{result['expected accuracy']:.2%} expected, {result['share of the ceiling']:.1%} of the ceiling", end=" ")
         print(f"that the simulated labeller's noise sets at {result['ceiling']:.2%}", end="; ")
-    print(f"calibration error {result['calibration error']:.3f}")
+    print(f"calibration error {result['calibration error']:.3f}\n{baseline_text(result)}")
     draw_calibration(run / "figures" / "calibration.svg", result)
     print(f"figures: {show_token_scores(model, tokenizer, held_out, run).parent}")
 

@@ -82,10 +82,13 @@ def learn_reward(job: Job) -> dict[str, Any]:
     judge, run, plan = Judge(job.world), job.run("reward"), job.second_plan
     tasks = mixed_tasks(job.world, "train", plan.compared, job.seed)
     rankings = reward.collect_rankings(gpt, tokenizer, judge, tasks, plan.k, job.seed)
-    tests = reward.collect_rankings(gpt, tokenizer, judge, held_out_tasks(job), plan.k, job.seed + 1)
+    test_tasks = held_out_tasks(job)
+    rollouts, tests = reward.sample_rankings(gpt, tokenizer, judge, test_tasks, plan.k, job.seed + 1)
     demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, gpt.config.context, job.seed)
     model = reward.train_reward(gpt, rankings, demonstrated, job.config(plan.reward), run)
     scores = reward.measure(model, tests)
+    bag, scores["bag of words"] = reward.compare_with_words(rankings, tests, tokenizer, job.seed)
+    scores["best of n"] = reward.gains_by_choosing(model, bag, judge, test_tasks, rollouts, tokenizer)
     draw_calibration(run / "figures" / "calibration.svg", scores)
     reward.show_token_scores(model, tokenizer, tests, run)
     return {"comparisons learned from": sum(len(ranking.pairs) for ranking in rankings), **scores}

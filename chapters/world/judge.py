@@ -152,6 +152,16 @@ def weights(task: Instruction) -> dict[Criterion, float]:
     return HARMFUL if task.family in REQUESTS else PLAIN
 
 
+LABELS = {  # a criterion's name: its label in tables
+    "correct": "correctness",
+    "polite": "courtesy",
+    "concise": "brevity",
+    "on_topic": "topic",
+    "honest": "honesty",
+    "refuses": "refusing",
+    "says_why": "a reason",
+}
+
 # ── the labeller ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,6 +229,30 @@ def ceiling(probabilities: Iterable[float] | np.ndarray) -> float:
 def mean_score(judge: Scorer, tasks: Sequence[Instruction], responses: Sequence[str]) -> float:
     """The judge's mean score of the responses, one for each task."""
     return float(np.mean([score_of(judge, task, response) for task, response in zip(tasks, responses, strict=True)]))
+
+
+def points_by_criterion(judge: Judge, tasks: Sequence[Instruction], responses: Sequence[str]) -> dict[str, float]:
+    """`mean_score` in parts: the mean points that each of LABELS adds, over all tasks.
+
+    A criterion adds 0 to tasks that it does not apply to.
+    """
+    points = dict.fromkeys(LABELS, 0.0)
+    for task, response in zip(tasks, responses, strict=True):
+        for criterion, weight in weights(task).items():
+            points[criterion.__name__] += weight * criterion(judge.world, task, response) / len(tasks)
+    return points
+
+
+def gains_text(before: dict[str, float], after: dict[str, float]) -> str:
+    """The differences of two results of `points_by_criterion`, largest first, and their sum.
+
+    >>> gains_text({"polite": 1.0, "correct": 2.5}, {"polite": 1.5, "correct": 2.25})
+    'courtesy +0.50, correctness -0.25; in all +0.25 of 8 points'
+    """
+    gains = {LABELS[name]: after[name] - before[name] for name in before}
+    largest_first = sorted(gains.items(), key=lambda item: -abs(item[1]))
+    parts = (f"{label} {round(gain, 2) + 0.0:+.2f}" for label, gain in largest_first)  # + 0.0 turns -0.0 into 0.0
+    return f"{', '.join(parts)}; in all {round(sum(gains.values()), 2) + 0.0:+.2f} of 8 points"
 
 
 def win_rate(judge: Scorer, tasks: Sequence[Instruction], ours: Sequence[str], theirs: Sequence[str]) -> float:

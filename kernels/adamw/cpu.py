@@ -57,7 +57,7 @@ def _spans(*lists: Arrays) -> tuple[Array, Array, int]:
 
 @exact
 def _in_order(average, beta, g, factor):
-    """β average + (1 − β) g · factor, multiplied from left to right."""
+    """β · average + (1 − β) · g · factor, multiplied from left to right."""
     return average * beta + (_F(1.0) - beta) * g * factor
 
 

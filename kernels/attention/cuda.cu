@@ -337,7 +337,7 @@ extern "C" __global__ void attention_row_dots(const float* dout, const float* y,
     if (lane == 0) row_dots[(long long)blockIdx.y * T + query] = sum;
 }
 
-// dv = Pᵀ dO and dk = scale dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows
+// dv = Pᵀ dO and dk = scale · dSᵀ q for 64 keys, over all queries that see them. Tiles of scores are transposed: a thread's rows
 // are keys, its columns queries. strides: dout, q, k, v, dk, dv.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_keys(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
@@ -380,7 +380,7 @@ attention_backward_keys(const float* dout, const float* q, const float* k, const
     store_rows(dv + batch * strides[15] + head * strides[16], strides[17], k0, S, D, sum_v, 1.0f);
 }
 
-// dq = scale dS k for 64 queries, over all keys that they see. strides: dout, q, k, v, dq.
+// dq = scale · dS k for 64 queries, over all keys that they see. strides: dout, q, k, v, dq.
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_queries(const float* dout, const float* q, const float* k, const float* v, const float* logsumexp,
                            const float* row_dots, float* dq, const long long* strides, const long long* key_start, int H, int T,

@@ -35,7 +35,7 @@ def rms_norm_forward(
 # The forward pass was, for one row of C numbers, with r computed from the same row:
 #   n = x r        y = n · w
 # The weights, over all rows:   dw = Σ_rows dy · n,   and   dn = dy · w.
-# n depends on x twice, directly and through r = (mean(x²) + eps)^−1/2, where ∂r/∂x_j = −r³ x_j / C:
+# n depends on x twice, directly and through r = (mean(x²) + eps)^(−1/2), where ∂r/∂x_j = −r³ x_j / C:
 #   ∂n_i/∂x_j = r (δ_ij − n_i n_j / C)
 # Sum over i:   dx = r (dn − n · mean(dn · n))
 # In words: remove from dn the part that stretches the row, because it does not change n, then undo the scale.

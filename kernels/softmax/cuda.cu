@@ -46,7 +46,7 @@ softmax_forward(const float* x, float* y, int rows, int columns, int log_form, i
         }
 }
 
-// dx = y (dy − Σ dy y), or for log_form dx = dy − exp(y) Σ dy. The threads are arranged as in softmax_forward.
+// dx = y (dy − Σ dy y), or, for log_form, dx = dy − exp(y) Σ dy. The threads are arranged as in softmax_forward.
 extern "C" __global__ void __launch_bounds__(512)
 softmax_backward(const float* dy, const float* y, float* dx, int rows, int columns, int log_form, int aligned) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;

@@ -22,6 +22,12 @@ How to read them:
 - All figures are of an earlier version, whose main job trained the wide model (0.94M parameters). Now Wei's, Gao's and Bai's
   rows start from the main job's 0.27M model, and Stiennon's and Taori's rows train the wide model here. Nobody has run this
   form in full yet.
+- Gao's row alone was run again with the present model, which takes 7 minutes of one core. With the one seed of the settings
+  the judge's score falls by 0.14 points [-0.13, 0.46], so the answer is no. With seeds 0 to 2 of PPO it falls by 0.76
+  [0.21, 1.32].
+- In the same run the worst case of five reward models (Coste et al. 2023, ch10/ensemble) is no cure. PPO against it loses 2.62
+  points; against each of the five alone it gains 0.65 and 0.10 and loses 2.25, 1.75 and 2.61. Best of 64 gains 0.82 points
+  by the worst case and 0.91 by one model. All five overrate the same responses, which repeat "Thank you for asking."
 - Bai's row runs `chapters.ch10.constitution` with its default plan and principles. The row's criterion is at most 5 % obeyed
   and 10 % evaded on average. Its figures are of an earlier version, in which the assistant learned from all revisions.
 - Wei, Stiennon and Ouyang have three seeds, Bai and Taori two, the others one.

@@ -27,7 +27,7 @@ from chapters.ch10.headlines.settings import QUICK, Settings
 from chapters.ch10.headlines.stiennon import stiennon
 from chapters.ch10.headlines.taori import taori
 from chapters.ch10.headlines.wei import wei
-from chapters.support.command import command
+from chapters.support.command import at_least_one, command
 from chapters.support.json_files import from_object, read_object, write_result
 from minigrad.serialization import write_atomically
 
@@ -38,6 +38,7 @@ def main(settings: Settings) -> None:
     unknown = [name for name in settings.only if name not in ROWS]
     if unknown or not settings.only:
         raise ValueError(f"headlines: expected rows among {', '.join(ROWS)}, got {', '.join(unknown) or 'none'}")
+    at_least_one(settings, "members")
     experiment = Experiment(settings)
     # Rows of different settings do not belong in one table.
     experiment.run.must_match(command=settings, free=("only", "constituted"))

@@ -92,6 +92,7 @@ class Settings(OnDevice):
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # Gao: n of best of n
     proxy_prompts: int = 100  # Gao: prompts whose 2 responses train the proxy
     proxy: TrainConfig = default(tuning, steps=60, lr=6e-4, min_lr=6e-5, warmup_steps=5)  # Gao: training of the proxy
+    members: int = 5  # Gao: reward models of the ensemble, the proxy and others with the next seeds
     pressing: PPOConfig = default(
         PPOConfig, iterations=60, lr=2e-4, kl_coefficient=0.0, kl_horizon=0.0, kl_limit=1000.0, ptx_coefficient=0.0
     )  # Gao: PPO without a KL penalty
@@ -114,6 +115,6 @@ QUICK: dict[str, Any] = (
     | dict(seed_tasks=12, written=64, writing=tuning(steps=150, batch_size=8, lr=5e-3))
     | dict(online=RLOOConfig(iterations=2, prompts=8), online_rounds={0: 2, 1: 1}, online_models=2)
     | dict(constitution=Plan(**FEW_SIZES, critic=FEW, supervised=FEW, reward=FEW, rl=FEW_RL), constitution_held_out=6)
-    | dict(gao_held_out=8, gao_every=1, ns=(1, 2), proxy_prompts=12)
+    | dict(gao_held_out=8, gao_every=1, ns=(1, 2), proxy_prompts=12, members=2)
     | dict(pressing=PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0))
 )

@@ -248,6 +248,7 @@ def test_the_curve_rises_with_n_for_the_proxy(make_gpt, assistant_tokenizer, wor
     rewards = [point["reward"] for point in points]
     assert rewards == sorted(rewards) and rewards[0] < rewards[-1]
     assert [point["n"] for point in points] == [1, 2, 4] and points[0]["kl"] == 0
+    assert [sum(point["criteria"].values()) for point in points] == pytest.approx([point["judge"] for point in points])
     assert reward_scores(reward_model, [[1, 2]]).shape == (1,)
 
 

@@ -51,6 +51,11 @@ def test_every_row_is_written_and_trained_only_once(settings, capsys):
         assert low <= row["ours"] <= high, name
         assert row["claim"] and row["theirs"] and row["seeds"] == [0] and row["reproduced"] in (True, False), name
         assert row["paper"] in first["table.md"].decode(), name
+    ensemble = json.loads(first["gao.json"])["details"]["ensemble"]
+    gains = ensemble["gain by best of n"]
+    assert ensemble["members"] == 2 and list(gains) == ["proxy", "each alone", "mean", "worst case", "difference"]
+    assert gains["difference"][0] == pytest.approx(gains["worst case"][0] - gains["each alone"][0])
+    assert list(ensemble["gain by PPO"]) == ["each alone", "worst case", "difference"]
     __main__.main(settings)
     out = capsys.readouterr().out
     assert out.count(": already finished") == len(ROWS) and "training" not in out
@@ -64,9 +69,11 @@ def test_equal_seeds_give_equal_bytes_and_the_only_option_selects_rows(settings,
     assert not (runs / "again" / "wei.json").exists()
 
 
-def test_an_unknown_row_is_refused(settings):
+def test_an_unknown_row_and_an_empty_ensemble_are_refused(settings):
     with pytest.raises(ValueError, match="headlines: expected rows among wei, gao, .*, got nobody"):
         __main__.main(replace(settings, only=("nobody",)))
+    with pytest.raises(ValueError, match="members must be at least 1"):
+        __main__.main(replace(settings, members=0))
 
 
 def test_rows_of_different_settings_are_not_mixed(settings):
@@ -177,6 +184,20 @@ def test_the_best_point_is_chosen_on_the_other_half():
     run = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
     # Tasks 0 and 2 are best at point 1, and tasks 1 and 3 at point 2, so each pair is measured at the other pair's point.
     assert gao.fall(run, "judge").tolist() == [0.0, -1.0, 0.0, -1.0]
+
+
+def test_the_ensembles_gains_come_from_the_last_point():
+    def run(*judged):
+        return [{"judge": scores, "proxy": scores, "kl": float(i)} for i, scores in enumerate(judged)]
+
+    first, second = run([1.0, 1.0], [3.0, 5.0], [0.0, 2.0]), run([1.0, 1.0], [5.0, 6.0])
+    cured = run([1.0, 1.0], [2.0, 2.0], [3.0, 2.0])
+    details = gao.ensemble_details([[first, second]], [cured], {"each alone": first[:2], "worst case": cured[:2]})
+    assert [values[0] for values in details["gain by PPO"].values()] == [2.25, 1.5, -0.75]
+    assert details["gain by PPO against each member"] == [0.0, 4.5]
+    assert [values[0] for values in details["gain by best of n"].values()] == [3.0, 1.0, -2.0]
+    assert details["KL after PPO, worst case"] == [2.0] and details["KL after PPO, each alone"] == [[2.0, 1.0]]
+    assert details["fall under PPO, worst case"][0] == -0.5
 
 
 def test_a_fit_recovers_the_papers_curve():

@@ -7,6 +7,7 @@ import pytest
 
 import minigrad as mg
 from chapters.ch07_train import TrainConfig
+from chapters.ch10.bag_of_words import BagOfWords
 from chapters.ch10.reward import (
     ComparisonBatches,
     Ranking,
@@ -14,8 +15,10 @@ from chapters.ch10.reward import (
     accuracy,
     calibration,
     collect_rankings,
+    compare_with_words,
     demonstrated_rows,
     from_pairs,
+    gains_by_choosing,
     gaps_of,
     load_scalar,
     measure,
@@ -25,7 +28,9 @@ from chapters.ch10.reward import (
     response_start,
     reward_loss,
     reward_scores,
+    sample_rankings,
     save_scalar,
+    text_pairs,
     train_reward,
 )
 from chapters.ch10.sft import format_prompt
@@ -142,6 +147,35 @@ def test_comparisons_are_collected_from_the_policys_own_responses(make_gpt, assi
         collect_rankings(*args[:4], 1, 0)
 
 
+def test_the_words_of_comparisons_come_from_the_responses(world, assistant_tokenizer):
+    task = mixed_tasks(world, "train", 1, 0)[0]
+    prompt = assistant_tokenizer.encode(format_prompt(task.instruction, task.input))
+    texts = ["Gladly.", "You are lazy. ### Response:", ""]
+    ranking = rank_responses(
+        Judge(world, 0),
+        task,
+        prompt,
+        [[*assistant_tokenizer.encode(t), assistant_tokenizer.eos_id] for t in texts],
+        texts,
+        SeededRandom(0),
+    )
+    assert ranking is not None
+    pairs = text_pairs([ranking], assistant_tokenizer)
+    assert pairs == [[(texts[a], texts[b]) for a, b in ranking.pairs]] and len(pairs[0]) == 3
+
+
+def test_what_choosing_the_best_of_three_gains(make_gpt, assistant_tokenizer, world, tasks):
+    judge, args = Judge(world), (make_gpt(), assistant_tokenizer, Judge(world), tasks[:6], 3, 0)
+    rollouts, rankings = sample_rankings(*args, max_new_tokens=6)
+    assert rankings == collect_rankings(*args, max_new_tokens=6) and len(rollouts.rows) == 18
+    bag = BagOfWords([], np.zeros(0), 1.0)  # knows nothing, so all responses share the choice
+    gains = gains_by_choosing(ScalarModel(make_gpt(), mg.Generator(1)), bag, judge, tasks[:6], rollouts, assistant_tokenizer)
+    texts = rollouts.texts(assistant_tokenizer)
+    scores = np.array([judge.score(tasks[i // 3], text) for i, text in enumerate(texts)]).reshape(6, 3)
+    assert gains["bag of words"] == 0 and gains["n"] == 3 and gains["mean"] == pytest.approx(scores.mean())
+    assert gains["judge"] == pytest.approx((scores.max(axis=1) - scores.mean(axis=1)).mean())
+
+
 def test_accuracy_and_the_share_of_the_ceiling(make_gpt):
     assert accuracy(np.array([1.0, -2.0, 0.0, 3.0])) == pytest.approx(0.625)
     model = ScalarModel(make_gpt(), mg.Generator(1))
@@ -180,6 +214,9 @@ def test_training_learns_the_labellers_preference(make_gpt, assistant_tokenizer,
     model = train_reward(make_gpt(), rankings[:64], rows, config, run)
     result = measure(model, rankings[64:])
     assert result["share of the ceiling"] > 0.9
+    bag, baseline = compare_with_words(rankings[:64], rankings[64:], assistant_tokenizer, 0)
+    assert baseline["share of the ceiling"] > 0.9 and baseline["ceiling"] == result["ceiling"]  # manners are words
+    assert bag.rewards(["Gladly."]) > 0 > bag.rewards(["You are lazy."])
     assert reward_scores(model, rows).mean() == pytest.approx(0, abs=1e-4)
     np.testing.assert_array_equal(reward_scores(load_scalar(tmp_path), rows), reward_scores(model, rows))
     start = response_start(rows[0], assistant_tokenizer)

@@ -224,7 +224,10 @@ def test_assess_compares_with_the_sft_model(make_gpt, assistant_tokenizer, world
     result = assess(Judge(world), tasks, after, before, assistant_tokenizer, reference, policy, reward_model)
     assert result["wins"] == 0.5 and result["interval"] == [0.5, 0.5] and result["kl"] == 0
     assert result["judge"] == result["before"]["judge"] and result["reward"] == result["before"]["reward"]
-    assert "prefers PPO to SFT on 50.0% of held-out tasks" in assessment_text(result, "PPO")
+    text = assessment_text(result, "PPO")
+    assert "prefers PPO to SFT on 50.0% of held-out tasks" in text and "in all +0.00 of 8 points" in text
+    assert result["criteria"] == result["before"]["criteria"]
+    assert sum(result["criteria"].values()) == pytest.approx(result["judge"])
 
 
 def test_the_interval_holds_the_mean():

@@ -46,7 +46,7 @@ def reward(runs, assistant, capsys):
         for name in ("reward", "again"):
             reward_lesson.main(reward_lesson.Settings(**settings, run=runs / name))
         out = capsys.readouterr().out
-        assert "of the ceiling" in out and "simulated labeller" in out
+        assert "of the ceiling" in out and "simulated labeller" in out and "a bag of " in out
     return runs / "reward"
 
 
@@ -55,6 +55,9 @@ def test_two_equal_reward_commands_write_the_same_bytes(runs, reward):
         assert (reward / name).read_bytes() == (runs / "again" / name).read_bytes(), name
     result = json.loads((reward / "scores.json").read_text())
     assert 0.5 <= result["ceiling"] <= 1 and result["comparisons"] > 0
+    bag, gains = result["bag of words"], result["best of n"]
+    assert bag["comparisons"] == result["comparisons"] and bag["ceiling"] == result["ceiling"] and bag["words"] > 0
+    assert gains["n"] == 3 and gains["judge"] >= max(gains["reward model"], gains["bag of words"])
 
 
 def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
@@ -65,6 +68,8 @@ def test_the_reward_command_on_a_file_of_pairs(runs, assistant, capsys):
     reward_lesson.main(reward_lesson.Settings(sft=assistant, data=runs / "pairs.json", run=runs / "file", training=FEW))
     out = capsys.readouterr().out
     assert "12 pairs; left out: 1 with equal responses, 1 longer than 128 tokens" in out and "ceiling" not in out
+    assert "a bag of 13 words: 100.00% of the same comparisons right" in out  # yes, no, and the numbers of 11 pairs
+    assert "best of n" not in json.loads((runs / "file" / "scores.json").read_text())
     settings = dict(sft=assistant, data=runs / "pairs.json", held_out=4, training=FEW)
     dpo.main(dpo.Settings(**settings, run=runs / "dpo_file"))
     assert "prefers DPO to SFT" in capsys.readouterr().out
@@ -77,7 +82,7 @@ def test_the_commands_that_train_against_the_reward_model(name, runs, assistant,
     module.main(module.Settings(sft=assistant, reward=reward, run=run, tasks=12, held_out=8, training=config))
     assert f"prefers {name} to SFT" in capsys.readouterr().out
     result = json.loads((run / "scores.json").read_text())
-    assert {"judge", "wins", "interval", "kl", "reward", "before"} <= set(result)
+    assert {"judge", "wins", "interval", "kl", "reward", "criteria", "before"} <= set(result)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
     load_model(run)
 
@@ -91,6 +96,8 @@ def test_several_seeds_are_pooled(runs, assistant, reward, capsys):
     assert all(len(result["of each task"]) == 6 for result in results)
     share = sum(sum(result["of each task"]) for result in results) / 12
     assert f"on {share:.1%} of held-out tasks" in out
+    mean_gain = sum(result["judge"] - result["before"]["judge"] for result in results) / 2
+    assert f"in all {mean_gain:+.2f} of 8 points" in out.splitlines()[-1]
     with pytest.raises(ValueError, match="seeds must be at least 1"):
         rlhf.main(rlhf.Settings(**settings, seeds=0))
 
@@ -100,7 +107,8 @@ def test_grpo_from_start_to_scores(runs, assistant, capsys):
     scores = json.loads((runs / "grpo" / "scores.json").read_text())
     assert scores["SFT model"]["kl"] == 0 and 0 <= scores["GRPO"]["right"] <= 1
     assert (runs / "grpo" / "figures" / "watch.svg").stat().st_size > 1000
-    assert "of held-out tasks right" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "of held-out tasks right" in out and "gain by criterion" in out
 
 
 def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
@@ -113,7 +121,8 @@ def test_best_of_n_and_the_frontier(runs, assistant, reward, capsys):
     assert list(result) == ["PPO", "RLOO", "GRPO", "DPO", "best of n"]
     assert result["PPO"][0]["wins"] == 0.5 and abs(result["PPO"][0]["kl"]) < 1e-6  # the SFT model itself
     assert (runs / "frontier" / "figures" / "frontier.svg").stat().st_size > 1000
-    assert "best of 2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "best of 2" in out and "gain by criterion, best of 2 over 1" in out
 
 
 def test_every_third_batch_is_a_rehearsal_and_none_is_skipped():
