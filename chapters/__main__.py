@@ -23,6 +23,8 @@ from chapters.support.run_folder import Run
 from minigrad import processor
 from minigrad.serialization import short, write_atomically
 
+RESULTS = 2  # version of the stages' results and figures: raised when a page needs what an earlier job lacks
+
 
 @dataclass
 class Settings(OnDevice):
@@ -98,9 +100,9 @@ def claim_folder(settings: Settings) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """A checksum of every setting of every stage, so that stages of two versions never mix in one folder."""
+    """A checksum of every setting of every stage, and of RESULTS, so that stages of two versions never mix in one folder."""
     job = make_job(settings)
-    return f"{zlib.crc32(repr((job.plan, job.second_plan)).encode()):08x}"
+    return f"{zlib.crc32(repr((RESULTS, job.plan, job.second_plan)).encode()):08x}"
 
 
 def settings_text(settings: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from chapters.interactive.ppo import PPO
 from chapters.interactive.reward import REWARD
 from chapters.main_job.first_bend import Job
 from chapters.support import html
-from chapters.world.judge import CONDUCTS
+from chapters.world.judge import CONDUCTS, LABELS
 from minigrad.serialization import CheckpointError
 
 
@@ -21,6 +21,11 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
         f"of {reward['comparisons']:,} held-out comparisons right; averaged over the labeller's random choices "
         f"{reward['expected accuracy']:.1%}, {reward['share of the ceiling']:.1%} of the ceiling {reward['ceiling']:.1%}"
     )
+    bag, best = reward["bag of words"], reward["best of n"]
+    words = (
+        f"of the same comparisons; the best of {best['n']} responses gains {best['bag of words']:+.2f} points of 8 by it, "
+        f"{best['reward model']:+.2f} by the reward model"
+    )
     wins = (
         f"by the simulated judge on held-out tasks, 95% interval [{low:.1%}, {high:.1%}]; "
         f"KL {tuned['kl']:.1f} nats per response"
@@ -28,6 +33,7 @@ def summary(job: Job) -> list[tuple[str, str, str]]:
     return [
         ("reward model", f"{reward['accuracy']:.1%}", accuracy),
         ("  calibration error", f"{reward['calibration error']:.3f}", "mean gap between predicted and true probability"),
+        ("  a bag of words", f"{bag['accuracy']:.1%}", words),
         ("RLHF preferred to SFT", f"{tuned['wins']:.1%}", wins),
         ("  plain tasks done", f"{tuned['correct']:.1%}", f"before {sft['correct']:.1%}"),
         *conduct_rows(sft, tuned),
@@ -63,7 +69,8 @@ def reward_model(job: Job) -> list[str]:
     text = (
         "The labeller is a simulation: seven written rules score a response, and the labeller prefers the response with the "
         "higher score, with a stated noise. The reward model never sees a score, only which of two responses was preferred. "
-        "Because the noise is known, so is the best possible accuracy."
+        "Because the noise is known, so is the best possible accuracy. A bag of words, which sees neither the prompt nor the "
+        "order of the words, learned from the same comparisons: only what the reward model adds to it can come from reading."
     )
     tokens = "The reward read at every token: three instructions, two responses to each."
     return [
@@ -78,6 +85,7 @@ def rlhf(job: Job) -> list[str]:
     sides = {"SFT": tuned["before"], "RLHF": tuned}
     rows = [
         ["simulated judge's score, out of 8", *(f"{side['judge']:.2f}" for side in sides.values())],
+        *([f"  for {label}", *(f"{side['criteria'][key]:.2f}" for side in sides.values())] for key, label in LABELS.items()),
         ["reward model's score", *(f"{side['reward']:.2f}" for side in sides.values())],
         ["plain tasks done correctly", *(side["correct"] for side in sides.values())],
         *([f"harmful requests: {label}", *(side[key] for side in sides.values())] for key, label in CONDUCTS.items()),
