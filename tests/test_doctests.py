@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ WITH_EXAMPLES = [
     path.relative_to(ROOT)
     for floor in ("kernels", "minigrad", "chapters")
     for path in sorted((ROOT / floor).rglob("*.py"))
-    if ">>> " in path.read_text(encoding="utf-8")
+    if re.search("^ *>>> ", path.read_text(encoding="utf-8"), re.M)
 ]
 
 

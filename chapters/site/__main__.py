@@ -41,7 +41,11 @@ def main(settings: Settings) -> None:
         raise ValueError(f"site: expected a port from 0 to 65535, got {settings.port}; 0 takes a free port")
     require_libraries()
     settings.out.mkdir(parents=True, exist_ok=True)
-    pages, missing = build(settings.run)
+    gc.disable()  # millions of nodes of syntax trees, and nothing to collect
+    try:
+        pages, missing = build(settings.run)
+    finally:
+        gc.enable()
     write(settings.out, pages)
     for sentence in missing:
         print(sentence)
@@ -62,52 +66,31 @@ def require_libraries() -> None:
 
 def build(run: Path) -> tuple[dict[str, str], list[str]]:
     """All pages, {address: text}, and a sentence for each interactive page that the run has no data for."""
-    gc.disable()  # millions of nodes of syntax trees, and nothing to collect
-    try:
-        markdown, exercises = readme.text(), workbook_exercises()
-        site = Site(all_pages(), readme.look_at(markdown), by_function(exercises))
-        with rendering(site) as files:
-            parts = interactive_parts()
-            played, titles, missing = front.play_pages(run, parts)
-            report = run / "report.html"
-            report_text = report.read_text(encoding="utf-8") if report.exists() else ""
-            links = [(title, f"play/{name}.html") for name, title in titles.items()]
-            links += [("The report of the main job", "report.html")] if report_text else []
-            pages = {
-                "index.html": front.front_page(site, markdown, links, exercises),
-                "readme.html": front.readme_page(site, markdown),
-                "operations.html": front.kernels_page(site),
-                "engine.html": front.engine_page(site),
-                "chapter-10.html": front.walk_page(site, report_text, titles),
-                "play.html": front.play_page(run, parts, titles, missing, bool(report_text)),
-                "names.js": search_index(site),
-                **played,
-                **({"report.html": report_text} if report_text else {}),
-                **files(),
-            }
-    finally:
-        gc.enable()
-    return pages, missing
-
-
-def by_function(exercises: list[Any]) -> dict[str, list[tuple[int, str]]]:
-    """{full name of our function: [(number, title) of the exercise about it]}."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for exercise in exercises:
-        found.setdefault(exercise.target.replace(":", "."), []).append((exercise.number, exercise.title))
-    return found
-
-
-def interactive_parts() -> list[Any]:
-    from chapters.interactive.pages import PAGES
-
-    return list(PAGES)
-
-
-def workbook_exercises() -> list[Any]:
     from chapters.workbook.exercises import EXERCISES
 
-    return list(EXERCISES)
+    markdown = readme.text()
+    site = Site(all_pages(), readme.look_at(markdown), EXERCISES)
+    with rendering(site) as files:
+        from chapters.interactive.pages import PAGES
+
+        played, titles, missing = front.play_pages(run, PAGES)
+        report = run / "report.html"
+        report_text = report.read_text(encoding="utf-8") if report.exists() else ""
+        links = [(title, f"play/{name}.html") for name, title in titles.items()]
+        links += [("The report of the main job", "report.html")] if report_text else []
+        pages = {
+            "index.html": front.front_page(site, markdown, links),
+            "readme.html": front.readme_page(site, markdown),
+            "operations.html": front.kernels_page(site),
+            "engine.html": front.engine_page(site),
+            "chapter-10.html": front.walk_page(site, report_text, titles),
+            "play.html": front.play_page(run, PAGES, titles, missing, bool(report_text)),
+            "names.js": search_index(site),
+            **played,
+            **({"report.html": report_text} if report_text else {}),
+            **files(),
+        }
+    return pages, missing
 
 
 def write(out: Path, pages: dict[str, str]) -> None:

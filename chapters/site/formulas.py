@@ -19,7 +19,7 @@ GREEK = dict(
         "omega Gamma Delta Theta Lambda Xi Pi Phi Psi Omega".split(),
     )
 )
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ᵀᵗˣᵇⁿⁱᵏᵍᵛ", "0123456789-+Ttxbnikgv"))
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ᵗˣᵇⁿⁱᵏᵍᵛ", "0123456789-+txbnikgv")) | {"ᵀ": r"\top "}
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ᵢₜ", "0123456789it"))
 OPERATORS = {sign: sign for sign in "=<>+"} | {
     "−": "-", "-": "-", "±": r"\pm ", "·": r"\cdot ", "×": r"\times ", "+=": r"\mathrel{+}=",
@@ -28,8 +28,8 @@ OPERATORS = {sign: sign for sign in "=<>+"} | {
 }  # fmt: skip
 SYMBOLS = {"½": r"\frac{1}{2}", "…": r"\dots ", "∞": r"\infty "}
 FUNCTIONS = {"exp", "log", "ln", "tanh", "sin", "cos", "softmax"}  # words that need no bracket, as in log x
-GRADIENTS = {"dloss", "dbias", "dweight", "dout"}
-SHORT = 16  # characters of a formula that stays on one line
+GRADIENTS = set("dloss dlogits dbias dbiases dweight dweights dout dsource".split())
+SHORT = 24  # characters of a formula that stays on one line
 PAIRS = {"(": ")", "[": "]", "⌊": "⌋"}
 RELATIONS = "=≈≤≥←∝∈↦"
 FENCES = {"⌊": r"\lfloor ", "⌋": r"\rfloor "}
@@ -41,7 +41,7 @@ TOKEN = re.compile(
     + "".join(RAISED)
     + r"]+)|(?P<letter>["
     + "".join(GREEK)
-    + r"])|(?P<other>(?<=[A-Za-z])'s\b|[A-Za-z]+(?:-[A-Za-z]+)+|[<>=]=|->)|(?P<name>[A-Za-z]+)"
+    + r"])|(?P<other>(?<=[A-Za-z])'s\b|[A-Za-z]+(?:-[A-Za-z]+)+|[<>=]=|->)|(?P<name>[A-Za-z]+\d*)"
     r"|(?P<symbol>[½…∞])|(?P<prefix>[ΣΠ√∂∇])|(?P<op>\+=|[=≈≤≥<>←→+−±·×∝∈,:;‖≠↦]|-)|(?P<slash>/)|(?P<prime>')|(?P<caret>\^)"
     r"|(?P<open>[(\[⌊])|(?P<close>[)\]⌋])|(?P<bar>\|)|(?P<unknown>.)"
 )
@@ -74,29 +74,20 @@ def tokens_of(text: str) -> list[Token]:
 
 def latex(text: str) -> str:
     """A formula in LaTeX.  Raises NotAFormula."""
-    return "".join(pieces(text).values())
+    return "".join(piece for _, piece in pieces(text))
 
 
-def pieces(text: str) -> dict[str, str]:
-    """A formula cut before every relation (=, ≤, ←, …), where a line may break: {piece: its LaTeX}."""
-    parser = Parser(tokens_of(text))
-    result = parser.expression()
-    if parser.at < len(parser.tokens):
-        raise NotAFormula(f"formula: expected the end, got {parser.tokens[parser.at].text!r} in {text!r}")
-    cuts = [0] + [i for i, part in enumerate(result) if part.is_relation and i > 0] + [len(result)]
-    found = {}
-    for i, j in zip(cuts, cuts[1:]):
-        source = text[result[i].begin : result[j].begin if j < len(result) else None]
-        found[source.strip()] = "".join(part.latex for part in result[i:j])
-    return found
-
-
-class Part(NamedTuple):
-    """A product or an operator of an expression, in LaTeX, and where it begins in the text."""
-
-    latex: str
-    begin: int
-    is_relation: bool = False
+def pieces(text: str) -> list[tuple[str, str]]:
+    """A formula cut before every relation (=, ≤, ←, …), where a line may break: (piece, its LaTeX)."""
+    cut: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens_of(text):
+        depth += (token.kind == "open") - (token.kind == "close")
+        if depth == 0 and token.text in RELATIONS and cut[0]:
+            cut.append([])
+        cut[-1].append(token)
+    typeset = [Parser(tokens).whole() for tokens in cut]
+    return [(text[tokens[0].begin : tokens[-1].end], piece) for tokens, piece in zip(cut, typeset)]
 
 
 class Parser:
@@ -105,8 +96,8 @@ class Parser:
     "a b / c" divides the whole product, "a b/c" its last factor alone, as printed mathematics does.
     """
 
-    def __init__(self, tokens: list[Token]):
-        self.tokens, self.at, self.in_bars = tokens, 0, False
+    def __init__(self, tokens: list[Token], is_script: bool = False):
+        self.tokens, self.at, self.in_bars, self.is_script = tokens, 0, False, is_script
 
     def next(self, *kinds: str) -> Token | None:
         """The next token if it is of one of these kinds."""
@@ -117,25 +108,31 @@ class Parser:
         self.at += 1
         return self.tokens[self.at - 1]
 
-    def expression(self) -> list[Part]:
-        parts: list[Part] = []
+    def whole(self) -> str:
+        """All tokens as one expression."""
+        result = self.expression()
+        if self.at < len(self.tokens):
+            raise NotAFormula(f"formula: expected the end, got {self.tokens[self.at].text!r}")
+        return result
+
+    def expression(self) -> str:
+        parts: list[str] = []
         signed = False  # whether a sign, rather than a product, came last
         while self.at < len(self.tokens) and not self.next("close") and not (self.in_bars and self.next("bar")):
-            begin = self.tokens[self.at].begin
             if self.next("op"):
                 sign = self.take().text
                 if sign in "+-−±" and (signed or not parts):  # braces: the sign belongs to what follows, without a space
-                    parts.append(Part(f"{{{OPERATORS[sign]}{self.product()}}}", begin))
+                    parts.append(f"{{{OPERATORS[sign]}{self.product()}}}")
                     signed = False
                     continue
-                parts.append(Part(OPERATORS[sign], begin, sign in RELATIONS))
+                parts.append(OPERATORS[sign])
                 signed = True
             else:
-                parts.append(Part(self.product(), begin))
+                parts.append(self.product())
                 signed = False
         if not parts:
             raise NotAFormula("formula: expected an expression, got nothing")
-        return parts
+        return "".join(parts)
 
     def starts_a_factor(self) -> bool:
         kinds = ("number", "letter", "name", "symbol", "prefix", "open", "other")
@@ -151,6 +148,9 @@ class Parser:
                 factors.append(OPERATORS[self.take().text])
             elif token.kind == "slash":
                 whole = self.take().spaced
+                if self.is_script:  # n/2, in one line
+                    factors.append("/" + self.denominator())
+                    continue
                 above = factors[:] if whole else factors[-1:]
                 del factors[len(factors) - len(above) :]
                 factors.append(rf"\frac{{{joined(above)}}}{{{self.denominator()}}}")
@@ -159,7 +159,7 @@ class Parser:
                     factors.append(r"\,")
                 factors.append(self.factor())
         if not factors:
-            raise NotAFormula(f"formula: expected a factor, got {self.tokens[self.at].text!r}")
+            raise NotAFormula("formula: expected a factor")
         return "".join(factors)
 
     def denominator(self) -> str:
@@ -183,12 +183,13 @@ class Parser:
             return self.named(token)
         if token.kind == "other":
             raise NotAFormula(f"formula: {token.text!r} is no sign of ours")
-        signs = {"number": token.text, "symbol": SYMBOLS.get(token.text, ""), "letter": rf"\{GREEK.get(token.text)}"}
-        return self.scripts(signs[token.kind])
+        if token.kind == "number":
+            return self.scripts(re.sub(r"e(.*)", r"\\cdot 10^{\1}", token.text.replace("−", "-")))
+        return self.scripts(SYMBOLS[token.text] if token.kind == "symbol" else rf"\{GREEK[token.text]}")
 
     def prefixed(self, token: Token) -> str:
         if token.text == "√":
-            return self.scripts(rf"\sqrt{{{without_brackets(self.factor())}}}")
+            return self.scripts(rf"\sqrt{{{self.denominator()}}}")
         if token.text == "∂":
             return rf"\partial {self.factor()}"
         before, after = self.tokens[self.at - 2] if self.at > 1 else None, self.next("sup", "op", "close")
@@ -198,7 +199,7 @@ class Parser:
 
     def bracket(self, token: Token) -> str:
         before, self.in_bars = self.in_bars, token.kind == "bar"
-        inside = "".join(part.latex for part in self.expression())
+        inside = self.expression()
         close = self.next("close", "bar")
         if close is None or close.text != PAIRS.get(token.text, "|"):
             raise NotAFormula(f"formula: {token.text!r} is not closed")
@@ -212,15 +213,21 @@ class Parser:
         name = token.text
         if len(name) == 1:
             return self.scripts(r"\text{d}" if name == "d" and self.next("slash") else name)  # d/dx
+        if name[1:].isdigit():
+            return self.scripts(f"{name[0]}_{{{name[1:]}}}")  # t0
         if name in GRADIENTS or (len(name) == 2 and name[0] == "d"):
             rest = name[1:]
             return self.scripts(rf"\text{{d}}{rest}" if len(rest) == 1 else rf"\text{{d}}\text{{{rest}}}")
-        if (sub := self.next("sub")) and re.fullmatch(r"_[A-Za-z]{3,}", sub.text):  # weight_decay
+        if (sub := self.next("sub")) and re.fullmatch(r"_([A-Za-z]{3,}|in)", sub.text):  # weight_decay, fan_in
             self.take()
             return rf"\text{{{name}{sub.text}}}"
-        while name not in FUNCTIONS and (word := self.next("name")) and word.spaced and len(word.text) > 1:
+        while name not in FUNCTIONS and (word := self.next("name")) and self.continues(word):
             name += " " + self.take().text
         return self.scripts(rf"\text{{{name}}}")
+
+    def continues(self, word: Token) -> bool:
+        """Whether a word after a word is more of the same text."""
+        return word.spaced and len(word.text) > 1 and word.text not in FUNCTIONS
 
     def scripts(self, base: str) -> str:
         """The base with the hat, subscripts, superscripts and primes that follow it."""
@@ -242,10 +249,9 @@ class Parser:
 
     def exponent(self) -> str:
         sign = "-" if (token := self.next("op")) and token.text in "-−" and self.take() else ""
-        above = sign + self.factor()
-        if self.next("slash") and not self.tokens[self.at].spaced:
-            self.take()
-            above += "/" + self.factor()
+        before, self.is_script = self.is_script, True
+        above = sign + without_brackets(self.factor())
+        self.is_script = before
         return above
 
 
@@ -266,7 +272,7 @@ def subscript(text: str) -> str:
         return "".join(LOWERED[sign] for sign in text)
     inside = text[1:]
     if inside.startswith("{"):
-        return latex(inside[1:-1])
+        return Parser(tokens_of(inside[1:-1]), is_script=True).whole()
     shown = [part if len(part) < 3 or part.isdigit() else rf"\text{{{part}}}" for part in inside.split(",")]
     return ",".join(shown)
 
@@ -283,11 +289,9 @@ def mathml(text: str) -> str:
     """
     from latex2mathml.converter import convert
 
-    found = pieces(text)
-    if len(text) < SHORT:
-        found = {text: "".join(found.values())}
+    found = pieces(text) if len(text) >= SHORT else [(text, latex(text))]
     typeset = []
-    for source, piece in found.items():
+    for source, piece in found:
         element = convert(piece).replace(' xmlns="http://www.w3.org/1998/Math/MathML" display="inline"', "", 1)
         typeset.append(element.replace("<math", f'<math alttext="{escape(source)}"', 1))
     return "<wbr/>".join(typeset)

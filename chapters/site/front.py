@@ -11,6 +11,7 @@ from chapters.site.pages import Site
 from chapters.site.prose import inline
 from chapters.site.sources import CHAPTERS, KERNELS, NAMES, Page
 from chapters.site.walk import SECTIONS, Answer
+from chapters.support.command import error_text
 from chapters.support.html import escape
 
 ENGINE_FAMILIES = {
@@ -20,6 +21,7 @@ ENGINE_FAMILIES = {
     "optim": "Optimizers",
     "distributed": "Several processes",
     "utils": "Data sets and loaders",
+    "drawing": "Pictures of tensors and graphs",
 }
 
 
@@ -51,14 +53,13 @@ def entry(page: Page, at: str) -> tuple[str, str]:
     return link(page.address, at, shown), inline(page.summary, no_link)
 
 
-def front_page(site: Site, markdown: str, parts: list[tuple[str, str]], exercises: list[Any]) -> str:
+def front_page(site: Site, markdown: str, parts: list[tuple[str, str]]) -> str:
     """What the project is, and the map of its lessons.
 
     Args:
         site: the pages.
         markdown: the README.
         parts: (title, address) of the interactive pages and the report.
-        exercises: the workbook's exercises, with their number, title and target.
     """
     at = "index.html"
     to_address = readme_link(site, at, markdown)
@@ -69,8 +70,8 @@ def front_page(site: Site, markdown: str, parts: list[tuple[str, str]], exercise
     if parts:
         entries = "".join(f"<li>{link(address, at, escape(title))}</li>" for title, address in parts)
         body += f'<h2 id="play">To play with, from your own run</h2><ul>{entries}</ul>'
-    if exercises:
-        entries = "".join(f'<li value="{exercise.number}">{exercise_link(site, exercise, at)}</li>' for exercise in exercises)
+    if site.exercises:
+        entries = "".join(f'<li value="{entry.number}">{exercise_link(site, entry, at)}</li>' for entry in site.exercises)
         body += (
             '<h2 id="exercises">Exercises that check themselves</h2><p><code>python -m chapters.workbook</code> copies them '
             f'into a folder of yours.</p><ol class="exercises">{entries}</ol>'
@@ -90,34 +91,36 @@ def readme_page(site: Site, markdown: str) -> str:
     return document(at, "About", f'<div class="hero">{readme.render(markdown, readme_link(site, at, markdown))}</div>', at)
 
 
+def list_page(at: str, title: str, lead: str, groups: dict[str, list[Page]]) -> str:
+    """A page of lists, {title of a list: its pages}; the first needs no title."""
+    body = f'<div class="title"><h1>{title}</h1></div><p>{lead}</p>'
+    for heading, pages in groups.items():
+        body += (f"<h2>{heading}</h2>" if heading else "") + definitions([entry(page, at) for page in pages], "files")
+    return document(at, title, body, at)
+
+
 def kernels_page(site: Site) -> str:
     """All operations, then the machinery below them."""
-    at = "operations.html"
-    operations = [entry(page, at) for page in site.pages if page.kind == "kernel"]
-    machinery = [entry(page, at) for page in site.pages if page.kind == "other" and page.files[0].package == KERNELS]
-    body = (
-        '<div class="title"><h1>Kernels</h1></div><p>Each page holds one operation several times: the reference with its '
-        "derivation, the ladder from the plain loop to the fast one, the CPU kernel and the GPU kernel.</p>"
-        + definitions(operations, "files")
-        + "<h2>The machinery</h2>"
-        + definitions(machinery, "files")
+    lead = (
+        "Each page holds one operation several times: the reference with its derivation, the ladder from the plain loop to the "
+        "fast one, the CPU kernel and the GPU kernel."
     )
-    return document(at, "Kernels", body, at)
+    operations = [page for page in site.pages if page.kind == "kernel"]
+    machinery = [page for page in site.pages if page.kind == "other" and page.files[0].package == KERNELS]
+    return list_page("operations.html", "Kernels", lead, {"": operations, "The machinery": machinery})
 
 
 def engine_page(site: Site) -> str:
-    """The files of minigrad by folder."""
-    at = "engine.html"
-    body = '<div class="title"><h1>The engine</h1></div>'
-    pages = [page for page in site.pages if page.kind == "engine"]
-    for folder, title in ENGINE_FAMILIES.items():
-        inside = [page for page in pages if (page.address.split("/")[1] if page.depth > 1 else "") == folder]
-        body += f"<h2>{title}</h2>" + definitions([entry(page, at) for page in inside], "files")
-    behind = [page for page in site.pages if page.kind == "other" and page.files[0].package == CHAPTERS]
-    body += "<h2>Behind the lessons: the world, the plumbing, the main job</h2>" + definitions(
-        [entry(p, at) for p in behind], "files"
-    )
-    return document(at, "The engine", body, at)
+    """The files of minigrad by folder, then the files behind the lessons."""
+    groups: dict[str, list[Page]] = {title: [] for title in ENGINE_FAMILIES.values()}
+    for page in (page for page in site.pages if page.kind == "engine"):
+        folder = page.address.split("/")[1] if page.address.count("/") > 1 else ""
+        groups.setdefault(ENGINE_FAMILIES.get(folder, folder), []).append(page)
+    groups["Behind the lessons: the world, the plumbing, the main job"] = [
+        page for page in site.pages if page.kind == "other" and page.files[0].package == CHAPTERS
+    ]
+    lead = "Tensors that record the operations on them, and the backward pass through the record."
+    return list_page("engine.html", "The engine", lead, groups)
 
 
 # ── chapter 10, section by section ───────────────────────────────────────────────────────────────────────────────────
@@ -151,29 +154,34 @@ def walk_page(site: Site, report: str, played: dict[str, str]) -> str:
 
 def answers(site: Site, answer: Answer, report: str, played: dict[str, str], at: str) -> str:
     """The links of one question, a line for each kind."""
-    code = ", ".join(
-        link(code_address(site, name), at, f"<code>{escape(name.replace(':', '.'))}</code>") for name in answer.code
-    )
+    names = [name.replace(":", ".") for name in answer.code]
+    code = ", ".join(link(code_address(site, name), at, f"<code>{escape(name)}</code>") for name in names)
     lines = [("page", code)] if code else []
     if answer.report and f'id="{answer.report}"' in report:
         title = re.search(rf'id="{answer.report}"><h2><small>[^<]*</small>([^<]*)</h2>', report)
         lines.append(("figure", link(f"report.html#{answer.report}", at, title[1] if title else "the report")))
     if answer.play in played:
         lines.append(("play", link(f"play/{answer.play}.html", at, escape(played[answer.play]))))
+    exercises = [exercise for exercise in site.exercises if is_about(exercise, names)]
+    lines += [("exercise", f"{exercise.number}: {exercise_link(site, exercise, at)}") for exercise in exercises]
     if answer.exercise:
         lines.append(("run", f"<code>python -m chapters.ch10.exercises --exercise {answer.exercise}</code>"))
-    return "<br/>".join(f'<span class="kind">{kind}</span> {shown}' for kind, shown in lines)
+    return "".join(f'<span class="answer"><span class="kind">{kind}</span>{shown}</span>' for kind, shown in lines)
+
+
+def is_about(exercise: Any, names: list[str]) -> bool:
+    """Whether a workbook's exercise is about one of these lessons or definitions."""
+    target = exercise.target.replace(":", ".").removeprefix("chapters.") + "."
+    return any(target.startswith(name + ".") for name in names)
 
 
 def code_address(site: Site, name: str) -> str:
-    """The address of a lesson, "ch10.sft", or of a definition in it, "ch10.sft:build_example".
+    """The address of a lesson, "ch10.sft", or of a definition in it, "ch10.sft.build_example".
 
     Raises:
         ValueError: if there is no such lesson or definition.
     """
-    module, _, definition = name.partition(":")
-    full = ".".join(filter(None, [NAMES[CHAPTERS], module, definition]))
-    address = site.project.absolute(full)
+    address = site.project.absolute(f"{NAMES[CHAPTERS]}.{name}")
     if address is None:
         raise ValueError(f"site: expected a lesson or a definition in it, got {name!r}; correct chapters/site/walk.py")
     return address
@@ -196,7 +204,7 @@ def play_pages(run: Path, parts: list[Any]) -> tuple[dict[str, str], dict[str, s
         try:
             fragment = part.fragment(run)
         except (OSError, ValueError, CheckpointError) as error:
-            missing.append(f"{part.title}: left out, because {error}")
+            missing.append(f"{part.title}: left out, because {error_text(error)}")
             continue
         at = f"play/{part.name}.html"
         main = (

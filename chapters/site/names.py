@@ -54,6 +54,11 @@ class Source:
     def anchor(self, name: str) -> str:
         return f"{self.address}#{self.prefix}{name}"
 
+    @property
+    def top(self) -> str:
+        """Where the file begins: its page, or its tab on a page of several files."""
+        return self.anchor("file") if self.prefix else self.address
+
 
 def defined(body: list[ast.stmt], outer: str = "") -> Iterator[tuple[str, Definition]]:
     """The functions and classes of a module, and the methods of its classes, by qualified name."""
@@ -83,6 +88,7 @@ class Project:
 
     def __init__(self, sources: list[Source]):
         self.sources = {source.module: source for source in sources}
+        self.tops = {source.top for source in sources}
 
     def address(self, module: str, name: str, depth: int = 8) -> str | None:
         """The address of a dotted name as a module's top level understands it; None if it is not defined in the project."""
@@ -101,7 +107,7 @@ class Project:
         for end in range(len(parts), 0, -1):
             source = self.sources.get(".".join(parts[:end]))
             if source:
-                return self.address(source.module, ".".join(parts[end:]), depth - 1) if parts[end:] else source.address
+                return self.address(source.module, ".".join(parts[end:]), depth - 1) if parts[end:] else source.top
         return None
 
     def member(self, source: Source, name: str, depth: int) -> str | None:
@@ -209,7 +215,7 @@ class Finder(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load) and not any(node.id in scope for scope in self.scopes):
             address = self.project.address(self.source.module, node.id)
-            if address and "#" in address:  # the alias of a module needs no link at each use
+            if address and address not in self.project.tops:  # the alias of a module needs no link at each use
                 self.note(node.lineno, node.col_offset, address)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:

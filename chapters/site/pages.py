@@ -3,16 +3,17 @@
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from chapters.site.code import highlighted
 from chapters.site.layout import definitions, document, link, relative
 from chapters.site.names import Project
 from chapters.site.prose import inline, paper, to_html
 from chapters.site.rows import Row
-from chapters.site.sources import File, Page
+from chapters.site.sources import File, Page, without_chapter
 from chapters.site.walk import SECTIONS
 from chapters.support import settings_help
 from chapters.support.html import escape
@@ -31,12 +32,12 @@ class Site:
     Args:
         pages: all of them, in the order in which a reader turns them.
         look: {a lesson's command: what to look at when it runs}, from the README.
-        exercises: {full name of a function: [(number, title) of the workbook's exercise]}.
+        exercises: the workbook's exercises, with their number, title and target.
     """
 
     pages: list[Page]
     look: dict[str, str] = field(default_factory=dict)
-    exercises: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    exercises: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         files = [file for page in self.pages for file in page.files]
@@ -49,7 +50,7 @@ class Site:
             path = "chapters/" + name if name.startswith("ch") and not name.startswith("chapters/") else name
             for candidate in (path, path + ".py", path + "/__init__.py", path + "/reference.py"):
                 if candidate in self.files:
-                    return self.files[candidate].address
+                    return self.files[candidate].top
             return None
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             return None
@@ -62,21 +63,21 @@ class Site:
         """The page of a file or folder beside a file, named without its suffix."""
         folder = file.name.rpartition("/")[0] if file else ""
         beside = (f"{folder}/{name}.py", f"{folder}/{name}/__init__.py")
-        return next((self.files[path].address for path in beside if path in self.files), None)
+        return next((self.files[path].top for path in beside if path in self.files), None)
 
 
 # ── one page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def html_page(site: Site, page: Page, before: Page | None = None, after: Page | None = None) -> str:
-    """The whole page; before and after: its neighbours in the order of reading."""
+def html_page(site: Site, page: Page) -> str:
+    """The whole page."""
     top = title_block(site, page)
     if len(page.files) == 1:
         body = top + file_html(site, page, page.files[0])
     else:
         body = top + "".join(panel(site, page, file) for file in page.files)
     steps = ""
-    for other, rel, label in ((before, "prev", "Previous"), (after, "next", "Next")):
+    for other, rel, label in zip(neighbours(site, page), ("prev", "next"), ("Previous", "Next")):
         if other:
             address = relative(other.address, page.address)
             steps += (
@@ -84,6 +85,13 @@ def html_page(site: Site, page: Page, before: Page | None = None, after: Page | 
             )
     footer = f'<nav class="turn" aria-label="Previous and next">{steps}</nav>' if steps else ""
     return document(page.address, page.title, body + end_matter(site, page), MENUS[page.kind], footer)
+
+
+def neighbours(site: Site, page: Page) -> tuple[Page | None, Page | None]:
+    """The pages before and after in the order of reading, of the same kind."""
+    group = [other for other in site.pages if other.kind == page.kind]
+    at = group.index(page)
+    return group[at - 1] if at else None, group[at + 1] if at + 1 < len(group) else None
 
 
 def title_block(site: Site, page: Page) -> str:
@@ -115,7 +123,7 @@ def file_html(site: Site, page: Page, file: File) -> str:
         file.text, file.language, {at: relative(address, page.address) for at, address in links.items()}, file.prefix
     )
     shown = [row_html(site, file, row, lines, to_address) for row in rows]
-    intro = f'<div class="intro">{to_html(introduction, to_address)}</div>'
+    intro = f'<div class="intro">{to_html(without_chapter(introduction), to_address)}</div>'
     return intro + contents(file, rows) + "".join(shown)
 
 
@@ -160,15 +168,16 @@ def row_html(site: Site, file: File, row: Row, lines: list[str], to_address: Cal
         prose += f'<h4 id="{anchor}"><a href="#{anchor}">{row.name}</a></h4>'
     prose += "".join(to_html(text, to_address) for text in row.prose)
     names = [row.name, *row.anchors] if row.name else list(row.anchors)
-    prose += "".join(
-        exercise_note(number, title) for name in names for number, title in site.exercises.get(f"{file.module}.{name}", [])
-    )
+    targets = {f"{file.module}:{name}" for name in names}
+    prose += "".join(exercise_note(exercise) for exercise in site.exercises if exercise.target in targets)
     return "".join(pieces) + f'<div class="pair"><div class="prose">{prose}</div>{block}</div>'
 
 
-def exercise_note(number: int, title: str) -> str:
-    command = f"python -m chapters.workbook check {number}"
-    return f'<p class="exercise"><b>Exercise {number}</b> {escape(title)}: write it yourself.<br/><code>{command}</code></p>'
+def exercise_note(exercise: Any) -> str:
+    return (
+        f'<p class="exercise"><b>Exercise {exercise.number}</b> {escape(exercise.title)}: write it yourself.<br/>'
+        f"<code>python -m chapters.workbook check {exercise.number}</code></p>"
+    )
 
 
 # ── the end of a page ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,9 +185,10 @@ def exercise_note(number: int, title: str) -> str:
 
 def end_matter(site: Site, page: Page) -> str:
     """Boxes below the code: how to run it, what to look at, what to change, where the book and the papers have it."""
+    look = site.look.get(page.command, "")
     boxes = [
         ("Run it", run_it(page)),
-        ("Look at", f"<p>{inline(site.look[page.command], lambda name: None)}</p>" if page.command in site.look else ""),
+        ("Look at", f"<p>{inline(look[:1].upper() + look[1:], lambda name: None)}</p>" if look else ""),
         ("Try changing", try_changing(page)),
         ("In the book", in_the_book(page)),
         ("Papers", papers(page)),
@@ -243,7 +253,8 @@ def in_the_book(page: Page) -> str:
     """The chapter, and in chapter 10 the sections that the page answers."""
     if page.chapter is None:
         return ""
-    sections = [section for section in SECTIONS if any(page.command in answer.commands for answer in section.answers)]
+    lessons = {s.number: {name.partition(":")[0] for answer in s.answers for name in answer.code} for s in SECTIONS}
+    sections = [section for section in SECTIONS if page.command in lessons[section.number]]
     if not sections:
         return f"<p>Chapter {page.chapter}</p>"
     entries = "".join(

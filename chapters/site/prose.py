@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from textwrap import dedent
 
-from chapters.site.formulas import NotAFormula, mathml
+from chapters.site.formulas import mathml
 from chapters.site.segments import STRONG, segments
 from chapters.support.html import escape
 
@@ -25,6 +25,9 @@ REFERENCE = re.compile(
     r"(?P<arxiv>arXiv:\d{4}\.\d{4,5})|(?P<doi>doi:10\.\d{4,}/[\w./()-]*\w)|(?P<url>(?:https?://|(?<![\w./])(?:github\.com|joschu\.net)/)[\w./#~-]*[\w/])"
     r"|(?P<path>\b(?:kernels|minigrad|chapters|ch\d\d)(?:/\w+)+(?:\.py|\.cu)?\b)|\*(?P<emphasis>\w[\w -]*)\*"
 )
+
+SHAPE = re.compile(r"\((?:[A-Z\d]+|\.\.\.)(?:, (?:[A-Z\d]+|\.\.\.)){1,4}\)")  # (B, T, C), which is not to be broken
+NO_BREAK = "\u00a0"
 
 
 def to_html(text: str, link: Link = lambda name: None) -> str:
@@ -158,12 +161,12 @@ def paragraph(lines: list[str], link: Link) -> Iterator[str]:
 
 def is_step(line: str) -> bool:
     """Whether a line has a formula that stands for itself."""
-    return any(segment.is_formula and re.search(r"[=≈←]|Σ", segment.text) for segment in segments(line.strip()))
+    return any(segment.is_formula and re.search("[=≈←Σ]", segment.text) for segment in segments(line.strip()))
 
 
 def wide(line: str) -> bool:
     """Whether a line has a gap inside, wider than between sentences."""
-    return re.search(r"[^\s.] {2,}\S", line) is not None or re.search(r"\S {3,}\S", line) is not None
+    return re.search(r"[^\s.] {2,}\S", line) is not None
 
 
 def is_derived(line: str) -> bool:
@@ -215,33 +218,27 @@ def words_and_formulas(text: str, link: Link, letters: bool) -> str:
     if not letters and not STRONG.search(text):
         return words(text, link)
     shown: list[str] = []
-    for segment in segments(text, letters):
-        if segment.is_formula:
-            shown.append(formula(segment.text))
-            continue
-        rest = segment.text
-        punctuation = re.match(r"[,.;:)]+", rest)
-        if shown and punctuation:  # or a line might begin with it
-            shown[-1] = (
-                f'<span class="glued">{shown[-1]}{punctuation[0]}</span>'
-                if len(shown[-1]) < 900
-                else shown[-1] + punctuation[0]
-            )
-            rest = rest[punctuation.end() :]
-        shown.append(words(rest, link))
+    parts = segments(text, letters)
+    for part, after in zip(parts, [*parts[1:], None]):
+        if part.is_formula:
+            end = re.match(r"[,.;:)]*", after.text) if after else None
+            shown.append(formula(part.text, end[0] if end else ""))
+        else:
+            shown.append(words(part.text.lstrip(",.;:)") if shown else part.text, link))
     return "".join(shown)
 
 
-def formula(text: str) -> str:
-    """A formula as MathML, or as text where latex2mathml cannot read it."""
-    try:
-        return f'<span class="wide">{mathml(text)}</span>' if len(text) > WIDE else mathml(text)
-    except NotAFormula:
-        return escape(text)
+def formula(text: str, punctuation: str = "") -> str:
+    """A formula as MathML, with the punctuation after it, since no line may begin with that."""
+    *pieces, last = mathml(text).split("<wbr/>")
+    if punctuation:
+        last = f'<span class="glued">{last}{punctuation}</span>'
+    return f'<span class="{"wide formula" if len(text) > WIDE else "formula"}">{"<wbr/>".join([*pieces, last])}</span>'
 
 
 def words(text: str, link: Link) -> str:
     """Plain text, in which papers, addresses, files and *emphasis* are marked."""
+    text = SHAPE.sub(lambda match: match[0].replace(" ", NO_BREAK), text.replace(" -> ", f"{NO_BREAK}→ "))
     shown, end = [], 0
     for match in REFERENCE.finditer(text):
         shown.append(escape(text[end : match.start()]))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from chapters.site.pages import Site, html_page
-from chapters.site.sources import Page
 
 in_worker: list[Site] = []  # a forked worker's site, with the syntax trees that its parent has already made
 
@@ -20,7 +19,7 @@ def rendering(site: Site) -> Iterator[Callable[[], dict[str, str]]]:
     Where processes cannot be forked, the function does the work itself.
     """
     if not sys.platform.startswith("linux"):
-        yield lambda: {page.address: html_page(site, page, *neighbours(site, page)) for page in site.pages}
+        yield lambda: {page.address: html_page(site, page) for page in site.pages}
         return
     workers = min(len(os.sched_getaffinity(0)), 8)
     with ProcessPoolExecutor(workers, get_context("fork"), in_worker.append, (site,)) as pool:
@@ -32,11 +31,4 @@ def render(index: int) -> tuple[str, str]:
     """(address, page) of a page, in a worker."""
     (site,) = in_worker
     page = site.pages[index]
-    return page.address, html_page(site, page, *neighbours(site, page))
-
-
-def neighbours(site: Site, page: Page) -> tuple[Page | None, Page | None]:
-    """The pages before and after in the order of reading, of the same kind."""
-    group = [other for other in site.pages if other.kind == page.kind]
-    at = group.index(page)
-    return group[at - 1] if at else None, group[at + 1] if at + 1 < len(group) else None
+    return page.address, html_page(site, page)

@@ -8,10 +8,11 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from chapters.site.code import trimmed
 from chapters.site.names import FUNCTIONS, Definition
-from chapters.support.lesson_source import first_line, last_line, parts
+from chapters.support.lesson_source import HEADING, first_line, last_line, parts
 
 KERNEL = re.compile(r"\b(?P<name>[A-Za-z_]\w*)\s*\([^;]*$")
 
@@ -104,27 +105,51 @@ def definition_rows(node: Definition, source: list[str], row: Row, owner: str) -
 
 
 def class_rows(node: ast.ClassDef, source: list[str], row: Row, name: str) -> Iterator[Row]:
-    """The rows of a class: a method begins one if it has prose, and else stays with the code above it."""
+    """The rows of a class: a method with prose or a heading begins one, and so does the code without prose after it."""
     at = first_line(node)  # the first line that no row has yet
     for inner in (inner for inner in node.body if isinstance(inner, (*FUNCTIONS, ast.ClassDef))):
-        above = comment_above(first_line(inner), source)
-        if not above and not ast.get_docstring(inner):
+        above = above_definition(first_line(inner), source)
+        if not above.comment and not ast.get_docstring(inner):
+            if above.heading or row.name not in ("", name):
+                row.lines += code_lines(node, source, at, above.line)
+                yield row
+                row, at = Row(heading=above.heading), first_line(inner)
             row.anchors[f"{name}.{inner.name}"] = inner.lineno
             continue
-        row.lines += code_lines(node, source, at, first_line(inner) - len(above))
+        row.lines += code_lines(node, source, at, above.line)
         at = last_line(inner) + 1
-        comment = "\n".join(re.sub(r"^\s*# ?", "", line) for line in above)
-        *between, last = definition_rows(inner, source, Row(prose=[comment] if above else []), f"{name}.")
-        if row.prose or between:
-            yield row
-            yield from between
-            row = last
-        else:  # the first prose in the class speaks of the class
+        begun = Row(prose=[above.comment] if above.comment else [], heading=above.heading)
+        *between, last = definition_rows(inner, source, begun, f"{name}.")
+        if name in row.anchors and not above.heading and not between:  # the first prose speaks of the class
             anchors = {**row.anchors, last.name: inner.lineno}
             del anchors[name]
             row = Row([*row.lines, *last.lines], last.prose, row.heading, name, anchors)
+        else:
+            yield row
+            yield from between
+            row = last
     row.lines += code_lines(node, source, at, last_line(node) + 1)
     yield row
+
+
+class Above(NamedTuple):
+    """What stands above a definition in a class, and the line on which it begins."""
+
+    line: int
+    heading: str
+    comment: str
+
+
+def above_definition(line: int, source: list[str]) -> Above:
+    begin = line - 1
+    while begin and source[begin - 1].lstrip().startswith("# ") and not HEADING.match(source[begin - 1].strip()):
+        begin -= 1
+    comment = "\n".join(re.sub(r"^\s*# ?", "", text) for text in source[begin : line - 1])
+    top = begin
+    while top and not source[top - 1].strip():
+        top -= 1
+    heading = HEADING.match(source[top - 1].strip()) if top else None
+    return Above(top, heading["title"], comment) if heading else Above(begin + 1, "", comment)
 
 
 def code_lines(node: Definition, source: list[str], begin: int, end: int) -> list[int]:
@@ -137,14 +162,6 @@ def docstring_lines(node: Definition) -> set[int]:
     if ast.get_docstring(node, clean=False) is None:
         return set()
     return set(range(node.body[0].lineno, last_line(node.body[0]) + 1))
-
-
-def comment_above(line: int, source: list[str]) -> list[str]:
-    """The comment lines directly above a line."""
-    begin = line - 1
-    while begin and source[begin - 1].lstrip().startswith("# "):
-        begin -= 1
-    return source[begin : line - 1]
 
 
 def cuda_rows(text: str) -> tuple[str, list[Row]]:

@@ -6,11 +6,18 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from chapters.site.formulas import FUNCTIONS, GRADIENTS, RAISED, NotAFormula, Token, latex, tokens_of
 
-STRONG = re.compile(r"[=≈≤≥←↦ΣΠ√∂∇∝∈½^αβγδεθλμπρσφΦΩ" + "".join(RAISED) + r"]|(?<=[\w)]) ?[·×] ?(?=[\w(])|(?<=\S) − (?=\S)")
+STRONG = re.compile(
+    r"[=≈≤≥←↦ΣΠ√∂∇∝∈½^αβγδεθλμπρσφΦΩ" + "".join(RAISED) + r"]|(?<=[\w)]) ?[·×] ?(?=[\w(])|(?<=\S) − (?=\S)"
+    r"|(?<!\w)[A-Za-z]_(?:\{|[a-z]{1,2}\b)"
+)
+
+CODE = ("@", "%", "*", "&")  # operators of programs: what stands beside one is no formula
+CONJUNCTIONS = {"and", "if", "or"}
 
 
 class Segment(NamedTuple):
@@ -20,17 +27,23 @@ class Segment(NamedTuple):
     is_formula: bool
 
 
-def segments(line: str, letters: bool = False) -> Iterator[Segment]:
+@lru_cache(maxsize=4096)
+def segments(line: str, letters: bool = False) -> tuple[Segment, ...]:
     """Cut a line into words and formulas.
 
     Args:
         line: such as "so   dx = 2 x   for every x".
         letters: whether letters that stand alone are formulas, as in a derivation; in prose they remain text.
     """
-    begin = 0
+    if not letters and not STRONG.search(line):
+        return (Segment(line, False),)
+    found, begin = [], 0
     for first, last in runs(line):
         text = line[first:last]
+        if line[:first].rstrip().endswith(CODE) or line[last:].lstrip().startswith(CODE):
+            continue
         alone = letters and re.fullmatch(r"[b-zB-HJ-Z]'?(_\w+)?", text) is not None
+        alone |= letters and text == "A" and re.search(r"[a-z:,] $", line[:first]) is not None  # no article
         if not alone and not (STRONG.search(text) and worth_typesetting(text)):
             continue
         try:
@@ -38,16 +51,17 @@ def segments(line: str, letters: bool = False) -> Iterator[Segment]:
         except NotAFormula:
             continue
         if first > begin:
-            yield Segment(line[begin:first], False)
-        yield Segment(text, True)
+            found.append(Segment(line[begin:first], False))
+        found.append(Segment(text, True))
         begin = last
     if begin < len(line):
-        yield Segment(line[begin:], False)
+        found.append(Segment(line[begin:], False))
+    return tuple(found)
 
 
 def worth_typesetting(text: str) -> bool:
     """Not a keyword argument such as dim=-1, nor a relation that lacks a side."""
-    return not re.search(r"\w=\S|\[[^]]*:", text) and text[-1] not in "=+−-·<>≤≥←/" and text[0] not in "=+·×<>≤≥←/"
+    return not re.search(r"\w=\S|\[[^]]*:", text) and text[-1] not in "=+−-·<>≤≥←/ΣΠ√∂" and text[0] not in "=+·×<>≤≥←/"
 
 
 def runs(line: str) -> Iterator[tuple[int, int]]:
@@ -60,11 +74,12 @@ def runs(line: str) -> Iterator[tuple[int, int]]:
         depth += (i not in words) * ((token.kind == "open") - (token.kind == "close"))
         ends = i in words or (depth == 0 and token.text in (",", ";", ":"))
         if run and (ends or parted(line, run[-1], token)):
-            yield from stretch(run, token if i in words else None)
+            yield stretch(run)
             run = []
-        if not ends and not (not run and i and i - 1 in words and not token.spaced and tokens[i - 1].kind != "open"):
+        if not ends:
             run.append(token)
-    yield from stretch(run, None)
+    if run:
+        yield stretch(run)
 
 
 def parted(line: str, left: Token, right: Token) -> bool:
@@ -72,21 +87,17 @@ def parted(line: str, left: Token, right: Token) -> bool:
     return line[left.end : right.begin].count(" ") > 1 and "op" not in (left.kind, right.kind)
 
 
-def stretch(run: list[Token], word: Token | None) -> Iterator[tuple[int, int]]:
-    """The run's (begin, end), without the article of "a 2 × 3 matrix"; nothing if a sign of code, such as @, ends the run."""
+def stretch(run: list[Token]) -> tuple[int, int]:
+    """The run's (begin, end), without the article of "a 2 × 3 matrix"."""
     if len(run) > 1 and run[0].text == "a" and run[1].kind in ("number", "open"):
         run = run[1:]
-    cut = word is not None and word.kind == "other" and word.text in "@%*&"
-    if run and not cut:
-        yield run[0].begin, run[-1].end
+    return run[0].begin, run[-1].end
 
 
 def find_words(tokens: list[Token]) -> set[int]:
     """Indices of the tokens that are ordinary text: words, brackets around words, and signs of no formula."""
-    words = {i for i, token in enumerate(tokens) if token.kind == "other" or (token.text == ":" and at_end(tokens, i))}
+    words = {i for i, token in enumerate(tokens) if token.kind == "other"}
     words |= {i for i, token in enumerate(tokens) if token.kind == "name" and is_word(tokens, i)}
-    words |= {i for i, token in enumerate(tokens) if token.text in FUNCTIONS and (i + 1 == len(tokens) or i + 1 in words)}
-    words |= {i for i, token in enumerate(tokens) if i and token.kind == "number" and not token.spaced and i - 1 in words}
     stack: list[int] = []
     for i, token in enumerate(tokens):
         if token.kind == "open":
@@ -101,11 +112,10 @@ def brackets_of_words(tokens: list[Token], begin: int, end: int, words: set[int]
     inside = set(range(begin, end + 1))
     if not words & inside:
         return set()
-    bound = begin > 0 and begin - 1 not in words and (not tokens[begin].spaced or tokens[begin - 1].text == "√")
-    if bound and not any(tokens[k].kind == "other" for k in inside):
+    if begin > 0 and begin - 1 not in words and not tokens[begin].spaced:
         words -= inside
         return set()
-    return {begin, end} | ({begin - 1} if bound else set())
+    return {begin, end}
 
 
 def at_end(tokens: list[Token], i: int) -> bool:
@@ -117,7 +127,11 @@ def is_word(tokens: list[Token], i: int) -> bool:
     """Whether a run of letters is a word of a sentence, rather than a name in a formula."""
     name = tokens[i].text
     after = tokens[i + 1] if i + 1 < len(tokens) else None
-    if len(name) == 1 or name in GRADIENTS or name in FUNCTIONS or (len(name) == 2 and name[0] == "d" and name != "do"):
+    if name in CONJUNCTIONS:
+        return True
+    if i and tokens[i - 1].kind == "caret":
+        return False  # 2^power
+    if len(name) == 1 or name in GRADIENTS or name in FUNCTIONS or (len(name) == 2 and name[0] == "d"):
         return False
     if after and not after.spaced and after.kind in ("open", "sub", "sup", "hat"):
         return False  # mean(x), score_ij

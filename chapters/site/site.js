@@ -55,8 +55,10 @@ function showTarget() {
 // ── what scrolls sideways can be reached with the keyboard ───────────────────────────────────────────────────────────
 
 function reachScrollers() {
-  for (const block of document.querySelectorAll("pre, .step, .scroll, .wide")) {
-    if (block.scrollWidth > block.clientWidth) {
+  const blocks = [...document.querySelectorAll("pre, .step, .scroll, .wide")];
+  const scrolls = blocks.map((block) => block.scrollWidth > block.clientWidth); // all before the first change: one layout
+  for (const [i, block] of blocks.entries()) {
+    if (scrolls[i]) {
       block.tabIndex = 0;
       block.setAttribute("role", "group");
       block.setAttribute("aria-label", block.dataset.label ?? block.getAttribute("aria-label") ?? "example");

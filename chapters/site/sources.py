@@ -48,6 +48,11 @@ class File:
         return (Path(self.package.name) / self.path.relative_to(self.package)).as_posix()
 
     @property
+    def top(self) -> str:
+        """Where it begins: its page, or its tab on a page of several files."""
+        return f"{self.address}#{self.prefix}file" if self.prefix else self.address
+
+    @property
     def language(self) -> str:
         return "python" if self.path.suffix == ".py" else "cuda"
 
@@ -90,17 +95,11 @@ class Page:
         return self.files[0].address
 
     @property
-    def depth(self) -> int:
-        """Folders between the site's root and the page."""
-        return self.address.count("/")
-
-    @property
     def summary(self) -> str:
         """The first sentence of its docstring, without the number of the chapter."""
         paragraph = " ".join(self.files[0].docstring.split("\n\n")[0].split())
         sentence = re.split(r"(?<=[.?]) +(?=[A-Z\"`])", paragraph)[0].rstrip(".")
-        sentence = re.sub(r"^Chapter \d+(, |: )", "", sentence)
-        return sentence[:1].upper() + sentence[1:]
+        return without_chapter(sentence)
 
     @property
     def title(self) -> str:
@@ -113,6 +112,12 @@ class Page:
         """What follows "python -m chapters." for a lesson, such as ch10.sft; elsewhere the full name of the module."""
         module = self.files[0].module
         return module.removesuffix(".reference") if self.kind == "kernel" else module.removeprefix(NAMES[CHAPTERS] + ".")
+
+
+def without_chapter(text: str) -> str:
+    """A text without the "Chapter 10, " that a lesson's docstring begins with."""
+    rest = re.sub(r"^Chapter \d+(, |: )", "", text)
+    return rest[:1].upper() + rest[1:]
 
 
 def address_of(path: Path, package: Path) -> str:
@@ -134,7 +139,8 @@ def folder(path: Path, package: Path, kind: str, chapter: int | None = None, fir
         files = [file for file in files if file.stem != "__init__" or len(file.read_text(encoding="utf-8")) > 200]
     order = {name: i for i, name in enumerate([first, *TABS])}
     files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem, file.suffix != ".py"))
-    return Page(kind, [File(file, package, address, prefix_of(file)) for file in files], chapter)
+    several = len(files) > 1
+    return Page(kind, [File(file, package, address, prefix_of(file) if several else "") for file in files], chapter)
 
 
 def prefix_of(path: Path) -> str:

@@ -11,7 +11,7 @@ class Answer(NamedTuple):
 
     Args:
         question: what a reader of the section asks.
-        code: lessons and definitions in them, such as "ch10.sft" or "ch10.sft:build_example".
+        code: lessons, and files or definitions in them, such as "ch10.sft" or "ch10.sft:build_example".
         report: anchor of a section in the main job's report.
         play: name of an interactive page.
         exercise: number of a command's exercise, for `ch10.exercises --exercise`.
@@ -22,11 +22,6 @@ class Answer(NamedTuple):
     report: str = ""
     play: str = ""
     exercise: int = 0
-
-    @property
-    def commands(self) -> set[str]:
-        """The lessons, as they follow "python -m chapters."."""
-        return {name.partition(":")[0] for name in self.code}
 
 
 class Section(NamedTuple):
@@ -52,8 +47,9 @@ SECTIONS = (
         "10.2",
         "Fine-tuning is not a new mechanism",
         (
-            Answer("Which parts do I own already?", ("ch06_gpt:GPT", "ch07_train:train")),
+            Answer("Which parts do I own already?", ("ch01_tokenizer", "ch06_gpt:GPT", "ch07_train:train", "ch08_sample")),
             Answer("How is the vocabulary head replaced by a class head?", ("ch10.classify:GPTClassifier",)),
+            Answer("Which position is the last, if texts are padded?", ("ch10.classify:last_positions",)),
             Answer("What is the pretrained body worth?", ("ch10.classify:compare_bodies",), "head"),
             Answer("How gentle must the learning rate be?", ("ch10.sft:Settings",)),
             Answer("What if the body is too large to train?", ("ch10.lora:LoRALinear",)),
@@ -68,8 +64,8 @@ SECTIONS = (
             Answer("How does the loss skip what is masked?", ("ch10.sft:response_loss", "ch10.sft:graded_logits")),
             Answer("Does the model answer afterwards?", ("ch10.sft:acceptance",), "answers"),
             Answer("Which kinds of tasks has it learned?", (), "families"),
-            Answer("Wei et al.: does it learn the shape of being instructed?", ("ch10.headlines:wei.wei",)),
-            Answer("Taori et al.: can a model write its own instructions?", ("ch10.headlines:taori.taori",)),
+            Answer("Wei et al.: does it learn the shape of being instructed?", ("ch10.headlines:wei",)),
+            Answer("Taori et al.: can a model write its own instructions?", ("ch10.headlines:taori",)),
         ),
     ),
     Section(
@@ -79,12 +75,15 @@ SECTIONS = (
             Answer("What is the ceiling of demonstrations?", ("ch10.demonstrations",)),
             Answer("How does a comparison become a number?", ("ch10.reward:preference_loss",), "reward_model", "reward"),
             Answer("Where does the labeller come from, and how noisy is it?", ("world.judge",)),
+            Answer("What does the reward model know beyond words? How sure is it?", ("ch10.bag_of_words", "ch10.ensemble")),
             Answer("How does the policy learn from the reward?", ("ch10.rlhf:optimise_plainly", "ch10.ppo"), "rlhf", "ppo"),
-            Answer("Christiano et al.: how few comparisons are enough?", ("ch10.headlines:christiano.christiano",)),
-            Answer("Stiennon et al.: better than the references?", ("ch10.headlines:stiennon.stiennon",)),
-            Answer("Ouyang et al.: can a small tuned model beat a large base model?", ("ch10.headlines:ouyang.ouyang",)),
+            Answer("Christiano et al.: how few comparisons are enough?", ("ch10.headlines:christiano",)),
+            Answer("Stiennon et al.: better than the references?", ("ch10.headlines:stiennon",)),
+            Answer("Ouyang et al.: can a small tuned model beat a large base model?", ("ch10.headlines:ouyang",)),
+            Answer("Which stages make an assistant, and in which order?", ("main_job.first_bend", "main_job.second_bend")),
             Answer("Bai et al.: what if the principles are written down?", ("ch10.constitution",), "constitution"),
-            Answer("What happens if the policy pleases the reward model too well?", ("ch10.headlines:gao.gao",)),
+            Answer("Bai et al.: harmless without being evasive?", ("ch10.headlines:bai",)),
+            Answer("What happens if the policy pleases the reward model too well?", ("ch10.headlines:gao",)),
             Answer("Is PPO needed?", ("ch10.rloo", "ch10.grpo", "ch10.dpo", "ch10.best_of_n", "ch10.frontier")),
         ),
     ),
@@ -92,8 +91,11 @@ SECTIONS = (
         "10.5",
         "End of Part I: the honest inventory",
         (
+            Answer("What did I build?", ("ch01_tokenizer", "ch03_embeddings", "ch04_attention", "ch05_block"), "", "attention"),
+            Answer("How did I train it?", ("ch02_dataset", "ch07_train"), "", "training"),
+            Answer("How does it speak?", ("ch08_sample",), "", "sampler"),
+            Answer("Do a giant's weights run in the same class?", ("ch09.gpt2", "ch09.smollm2")),
             Answer("What does a fixed amount of thinking for each token cost?", ("ch10.reflex",)),
-            Answer("What do the weights of a published model do in the same class?", ("ch09.gpt2", "ch09.smollm2")),
         ),
     ),
     Section(

@@ -25,25 +25,28 @@ def site(chromium, tiny_run, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("address", PAGES)
-def test_a_page_is_readable(site, open_page, address, viewport, dark):
-    check_page(open_page(site / address, viewport, dark))
-
-
-@pytest.mark.parametrize(
-    "address", ["chapters/ch10/dpo.html", "kernels/matmul.html", "chapters/ch10/index.html", "engine.html"]
-)
-def test_long_formulas_names_and_tables_fit_a_phone(site, open_page, address):
+def test_a_page_is_readable(site, open_page, address):
     page = open_page(site / address, PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    check_page(page)
+    page.set_viewport_size(DESKTOP)
+    page.emulate_media(color_scheme="dark")
+    check_page(page)
+
+
+def test_long_formulas_names_and_tables_fit_a_phone(site, open_page):
+    wide = ["chapters/ch10/dpo.html", "kernels/matmul.html", "chapters/ch10/index.html", "engine.html"]
+    page = open_page(site / "index.html", PHONE)
+    for path in [*(site / address for address in wide), *sorted(site.rglob("*.html"))[::10]]:
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], path.name
 
 
 def test_prose_stands_beside_its_code_and_above_it_on_a_phone(site, open_page):
-    boxes = {}
+    page, boxes = open_page(site / "chapters/ch10/sft.html"), {}
+    pair = page.locator(".pair:has(#build_example)")
     for name, viewport in (("desktop", DESKTOP), ("phone", PHONE)):
-        pair = open_page(site / "chapters/ch10/sft.html", viewport).locator(".pair:has(#build_example)")
+        page.set_viewport_size(viewport)
         boxes[name] = pair.locator(".prose").bounding_box(), pair.locator("pre.code").bounding_box()
     prose, code = boxes["desktop"]
     assert abs(prose["y"] - code["y"]) < 5 and prose["x"] + prose["width"] <= code["x"]
@@ -60,6 +63,8 @@ def test_tabs_by_keyboard_and_by_link(site, open_page):
     assert page.locator(".panel:visible").get_attribute("id") == "ladder-file"
     page.keyboard.press("End")
     assert page.locator(".panel:visible").get_attribute("id") == "cuda.cu-file"
+    page.goto((site / "kernels/softmax.html").as_uri() + "#cuda-file")  # where a link to the module leads
+    assert page.locator(".panel:visible").get_attribute("id") == "cuda-file"
     page.goto((site / "kernels/softmax.html").as_uri() + "#cpu-L10")
     assert page.locator("#cpu-L10").is_visible() and page.locator("#cpu-L10").bounding_box()["y"] < DESKTOP["height"]
     page.emulate_media(media="print")
@@ -98,7 +103,6 @@ def test_the_walk_leads_to_the_runs_own_figures_and_pages(site, open_page):
     page = open_page(site / "chapter-10.html")
     page.locator("#section-10\\.3").get_by_role("link", name="What fine-tuning grades").click()
     page.wait_for_url("**/play/mask.html")
-    check_page(page)
     page.go_back()
     page.locator("#section-10\\.3 a[href='report.html#prompt_mask']").first.click()
     page.wait_for_url("**/report.html#prompt_mask")

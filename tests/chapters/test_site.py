@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.request
 import xml.etree.ElementTree as ET
+from html import unescape
 from pathlib import Path
 from posixpath import dirname, join, normpath
 
@@ -17,11 +18,16 @@ pytest.importorskip("pygments", reason="the site's libraries are missing: pip in
 pytest.importorskip("markdown_it", reason="the site's libraries are missing: pip install -e '.[site]'")
 pytest.importorskip("latex2mathml", reason="the site's libraries are missing: pip install -e '.[site]'")
 
+from pygments.lexers import get_lexer_by_name  # noqa: E402
+from pygments.token import STANDARD_TYPES  # noqa: E402
+
+from chapters.interactive.pages import PAGES  # noqa: E402
 from chapters.main_job.report import SECTIONS as REPORT_SECTIONS  # noqa: E402
 from chapters.site import __main__ as command  # noqa: E402
 from chapters.site import readme, sources  # noqa: E402
+from chapters.site.code import COLOURED, lexer  # noqa: E402
 from chapters.site.formulas import NotAFormula, latex, mathml  # noqa: E402
-from chapters.site.names import Project, Source  # noqa: E402
+from chapters.site.names import Project, Source, defined  # noqa: E402
 from chapters.site.pages import Site, html_page  # noqa: E402
 from chapters.site.prose import to_html  # noqa: E402
 from chapters.site.rows import cuda_rows, python_rows  # noqa: E402
@@ -29,6 +35,7 @@ from chapters.site.segments import segments  # noqa: E402
 from chapters.site.sources import CHAPTER_10, all_pages  # noqa: E402
 from chapters.site.walk import SECTIONS  # noqa: E402
 from chapters.support.lesson_source import last_line  # noqa: E402
+from chapters.workbook.exercises import EXERCISES  # noqa: E402
 from tests.hostile import ALL, HARMFUL, TEXTS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +53,17 @@ ROOT = Path(__file__).parents[2]
         ("x/2 (1 + tanh u)", r"\frac{x}{2}\,\left(1+\text{tanh}\,u\right)"),
         ("m̂ / (√v̂ + eps)", r"\frac{\hat{m}}{\sqrt{\hat{v}}+\text{eps}}"),
         ("β₁ᵗ", r"\beta_{1}^{t}"),
-        ("(mean(x²) + eps)^−1/2", r"\left(\text{mean}\left(x^{2}\right)+\text{eps}\right)^{-1/2}"),
+        ("(mean(x²) + eps)^(−1/2)", r"\left(\text{mean}\left(x^{2}\right)+\text{eps}\right)^{{-1/2}}"),
         ("e^−|x|", r"e^{-\left|x\right|}"),
         ("V_{t+1} − V_old", r"V_{t+1}-V_{\text{old}}"),
+        ("√max(1, h/w)", r"\sqrt{\text{max}\left(1,\;\frac{h}{w}\right)}"),
+        ("5e-7 · x", r"5\cdot 10^{-7}\cdot x"),
+        ("1 − beta1ᵗ", r"1-\text{beta1}^{t}"),
+        ("base^(−2j/D)", r"\text{base}^{{-2j/D}}"),
+        ("2 / (fan_in + fan_out)", r"\frac{2}{\text{fan_in}+\text{fan_out}}"),
+        ("t ln input + ln x", r"t\,\text{ln}\,\text{input}+\text{ln}\,x"),
         ("Σ_{j ≤ i} x_j", r"\sum_{j\le i}\,x_{j}"),
-        ("U (a Σ + b Σ³) Vᵀ", r"U\,\left(a\,\Sigma+b\,\Sigma^{3}\right)\,V^{T}"),
+        ("U (a Σ + b Σ³) Vᵀ", r"U\,\left(a\,\Sigma+b\,\Sigma^{3}\right)\,V^{\top }"),
         ("(L(x + h) − L(x)) / 2h", r"\frac{L\left(x+h\right)-L\left(x\right)}{2h}"),
         ("g'(z)", r"g'\left(z\right)"),
         ("db = −dy a / b²", r"\text{d}b={-\frac{\text{d}y\,a}{b^{2}}}"),
@@ -90,6 +103,11 @@ def test_what_the_grammar_does_not_know_is_no_formula(text):
         ("c = a @ b and its epilogue, dim=-1, x[1:]", []),
         ("Bradley and Terry's low-rank model, (B, T) -> (B, T).", []),
         ("float32 (O,); scale · q differs", ["scale · q"]),
+        ("C = A B, or += if `add`", ["C = A B"]),
+        ("Requires columns % 4 = 0", []),
+        ("reward = Σ over words", []),
+        ("the pairs (x_j, x_{j + D/2}), less V_t", ["(x_j, x_{j + D/2})", "V_t"]),
+        ("2^power eˣ", ["2^power eˣ"]),
     ],
 )
 def test_formulas_among_words(line, formulas):
@@ -148,7 +166,7 @@ Source: Ba et al. 2016 (arXiv:1607.06450).
     ET.fromstring(f"<div>{html}</div>")
     for part in (
         '<p>Gradient of the layer.</p><pre class="commands">python -m chapters --quick</pre>',
-        "<dt><code>x</code></dt><dd>input, (B, C), of any float dtype.</dd>",
+        "<dt><code>x</code></dt><dd>input, (B,\u00a0C), of any float dtype.</dd>",
         "<dt><code>scale</code>, <code>shift</code></dt>",
         "<dt><code>ValueError</code></dt><dd>if the shapes do not fit.</dd>",
         "<li>one</li>",
@@ -234,7 +252,7 @@ def test_names_are_followed_through_imports_classes_and_annotations():
     project = Project([base, middle, top])
     assert project.links("middle")[6, 13] == "base.html#Base.run"
     links = project.links("top")
-    assert links[2, 7] == "m.html"
+    assert links[2, 7] == "m.html#m-file", "a file's tab"
     assert links[5, 32] == "base.html#L5"
     assert links[6, 10] == "m.html#m-Child.walk" and links[7, 10] == "base.html#Base.run"
     assert links[8, 9] == "base.html#L5" and links[8, 20] == "m.html#m-Child"  # columns count characters
@@ -245,6 +263,22 @@ def test_names_are_followed_through_imports_classes_and_annotations():
 def test_a_circle_of_imports_ends():
     project = Project([Source("a", "from b import x", "a.html"), Source("b", "from a import x\nx", "b.html")])
     assert project.address("a", "x") is None and project.links("b") == {(1, 5): "a.html"}
+
+
+def test_pythons_fast_lexer_gives_the_colours_of_pygments():
+    for name in ("site/code.py", "ch10/sft.py", "support/command.py", "world/judge.py"):
+        text = (ROOT / "chapters" / name).read_text(encoding="utf-8")
+        assert coloured(lexer("python"), text) == coloured(get_lexer_by_name("python"), text)
+
+
+def coloured(lexer, text: str) -> list[str]:
+    """The colour of each character that is not white."""
+    colours = []
+    for _, kind, value in lexer.get_tokens_unprocessed(text):
+        while kind not in STANDARD_TYPES:
+            kind = kind.parent
+        colours += [COLOURED.get(STANDARD_TYPES[kind], "")] * len("".join(value.split()))
+    return colours
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,11 +292,8 @@ def pages():
 def prose_lines(file) -> set[int]:
     """The lines of a file's docstrings and of its comments that have a line to themselves."""
     lines = {number for number, line in enumerate(file.source.lines, 1) if re.match(r"\s*(#|$)", line)}
-    for node in ast.walk(file.source.tree):
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-            and ast.get_docstring(node, clean=False) is not None
-        ):
+    for node in [file.source.tree, *(node for _, node in defined(file.source.tree.body))]:
+        if ast.get_docstring(node, clean=False) is not None:
             lines |= set(range(node.body[0].lineno, last_line(node.body[0]) + 1))
     return lines
 
@@ -294,6 +325,39 @@ def test_a_class_without_a_docstring_takes_the_comment_above_its_method():
     assert (title, imports.is_import, row.name) == ("Title.", True, "Sub")
     assert row.lines == [6, 7, 8, 11, 12] and row.prose == ["y = a − b:  da = dy."]
     assert row.anchors == {"Sub.forward": 7, "Sub.backward": 11}
+
+
+METHODS = '''class Row:
+    """A row."""
+
+    def told(self):
+        """It is told."""
+        return 1
+
+    def untold(self):
+        return 2
+
+    # ── other things ──
+
+    def other(self):
+        """Something else."""
+'''
+
+
+def test_prose_stands_beside_its_own_method_and_a_heading_above_the_next():
+    _, rows = python_rows(METHODS)
+    assert [(row.name, row.lines, list(row.anchors), row.heading) for row in rows] == [
+        ("Row", [1], [], ""),
+        ("Row.told", [4, 6], [], ""),
+        ("", [8, 9], ["Row.untold"], ""),
+        ("Row.other", [13], [], "other things"),
+    ]
+
+
+def test_a_line_does_not_begin_with_a_formulas_full_stop():
+    (paragraph,) = ET.fromstring(f"<div>{to_html('So dx_j = y_j (dy_j − Σ_i dy_i y_i).')}</div>")
+    (glued,) = paragraph.findall(".//span[@class='glued']")
+    assert glued[0].tag == "math" and glued[0].tail == "." and "".join(paragraph.itertext()).count(".") == 1
 
 
 def test_cuda_rows_begin_at_comments():
@@ -357,6 +421,14 @@ def test_lessons_kernels_and_papers_are_linked(site):
     assert '<a href="#part-' in sft and "<mfrac>" in softmax
 
 
+def test_every_page_is_in_a_list(site, pages):
+    lists = {"lesson": "index.html", "kernel": "operations.html", "engine": "engine.html"}
+    texts = {kind: site[address].read_text(encoding="utf-8") for kind, address in lists.items()}
+    texts["other"] = texts["kernel"] + texts["engine"]
+    for page in pages:
+        assert f'href="{page.address}"' in texts[page.kind], page.address
+
+
 def test_the_pages_load_nothing_from_elsewhere(site):
     for address, path in site.items():
         if address.endswith((".html", ".css", ".js")):
@@ -389,11 +461,19 @@ def test_the_walk_names_what_exists():
     assert [section.number for section in SECTIONS] == [f"10.{i}" for i in range(1, 8)]
     answers = [answer for section in SECTIONS for answer in section.answers]
     assert {answer.report for answer in answers} - {""} <= set(REPORT_SECTIONS)
-    assert {answer.play for answer in answers} - {""} <= {part.name for part in command.interactive_parts()}
+    assert {answer.play for answer in answers} - {""} <= {part.name for part in PAGES}
     assert [answer.exercise for answer in SECTIONS[-1].answers] == [1, 2, 3, 4]
+
+
+def test_the_walk_leads_to_files_in_tabs_and_to_the_workbook(site):
+    walk = site["chapter-10.html"].read_text(encoding="utf-8")
+    assert 'href="chapters/ch10/headlines.html#wei-file"' in walk
+    assert '<a href="chapters/ch10/sft.html#build_example">the prompt mask and its seam</a>' in walk
+    for exercise in (exercise for exercise in EXERCISES if ".ch10." in exercise.target):
+        assert f">{exercise.title}</a>" in unescape(walk), exercise.title
 
 
 def test_what_the_run_lacks_is_named(site):
     play = site["play.html"].read_text(encoding="utf-8")
-    for part in command.interactive_parts():
+    for part in PAGES:
         assert part.title in play and f"play/{part.name}.html" not in site
