@@ -1,7 +1,8 @@
-"""The fixture that most tests of pages need: a finished main job in miniature."""
+"""What the tests of all floors share: threads, and the fixture that most tests of pages need, a main job in miniature."""
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,26 @@ import pytest
 
 from tests.tiny_job import SECOND, TINY
 
+TESTS = Path(__file__).parent
 PATIENCE = 600  # seconds that a process waits for the job of another
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(request) -> Iterator[None]:
+    """Where pytest-xdist runs two files at once, chapters use one thread each; four would wait for each other.
+
+    The tests of kernels and of the engine keep all threads.
+    """
+    floor = request.path.relative_to(TESTS).parts[0]
+    if "PYTEST_XDIST_WORKER" not in os.environ or floor in ("kernels", "minigrad"):
+        yield
+        return
+    from minigrad import processor
+
+    threads = processor.get_num_threads()
+    processor.set_num_threads(1)
+    yield
+    processor.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
