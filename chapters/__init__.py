@@ -37,9 +37,9 @@
              chat                   a conversation in the terminal with any of the models
 
 Read chapter 10 in this order. Fine-tuning: classify, sft, lora, exercises. Learning from preferences: demonstrations,
-reward, rollout, harness, ppo, rlhf, rloo, grpo, dpo, best_of_n, frontier, constitution, headlines. Last: reflex. `rollout`
-samples responses, `harness` trains policies, `assess` compares two models, `figures` and
-`preference_figures` draw; these five, and ppo, have no command. ch10/__init__.py lists the results.
+comparisons, reward, bag_of_words, rollout, harness, ppo, rlhf, rloo, grpo, dpo, best_of_n, frontier, constitution, headlines.
+Last: reflex. `rollout` samples responses, `harness` trains policies, `assess` compares two models, `figures` and
+`preference_figures` draw; these five, comparisons, bag_of_words and ppo have no command. ch10/__init__.py lists the results.
 
 The other folders:
 

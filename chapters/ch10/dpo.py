@@ -21,8 +21,8 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, save_model
 from chapters.ch07_train import LossFunction, TrainConfig, train
+from chapters.ch10.comparisons import Ranking, collect_rankings, from_pairs
 from chapters.ch10.harness import Harness
-from chapters.ch10.reward import Ranking, collect_rankings, from_pairs
 from chapters.ch10.rollout import PAD, chosen_log_probs, log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches, pad_right
 from chapters.support.command import InShards, at_least_one, command

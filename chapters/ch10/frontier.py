@@ -17,11 +17,12 @@ from chapters.ch06_gpt import GPT
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.assess import assessment_text
 from chapters.ch10.best_of_n import curve
+from chapters.ch10.comparisons import collect_rankings
 from chapters.ch10.dpo import train_dpo
 from chapters.ch10.grpo import GRPO, GRPOConfig
 from chapters.ch10.harness import Harness, Learner, LoopConfig
 from chapters.ch10.preference_figures import draw_frontier
-from chapters.ch10.reward import collect_rankings, load_scalar
+from chapters.ch10.reward import load_scalar
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.support.command import OnDevice, at_least_one, command

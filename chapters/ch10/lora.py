@@ -40,11 +40,11 @@ from chapters.ch09.decoder import Decoder, write_together
 from chapters.ch09.load import load
 from chapters.ch10.bag_of_words import baseline_text
 from chapters.ch10.classify import stratified_split, train_classifier
+from chapters.ch10.comparisons import from_pairs
 from chapters.ch10.reward import (
     ComparisonBatches,
     ScalarModel,
     compare_with_words,
-    from_pairs,
     measure,
     normalise,
     reward_loss,

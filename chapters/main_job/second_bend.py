@@ -12,6 +12,7 @@ from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10 import demonstrations, harness, reward, rlhf, sft
 from chapters.ch10.assess import assess, kl_between, sample_responses
+from chapters.ch10.comparisons import collect_rankings, sample_rankings
 from chapters.ch10.constitution import stage
 from chapters.ch10.preference_figures import draw_calibration
 from chapters.ch10.rollout import Rollouts, log_probs_of, sequence_kl, to_rollouts
@@ -81,9 +82,9 @@ def learn_reward(job: Job) -> dict[str, Any]:
     gpt, tokenizer = load_model(job.out / "assistant")
     judge, run, plan = Judge(job.world), job.run("reward"), job.second_plan
     tasks = mixed_tasks(job.world, "train", plan.compared, job.seed)
-    rankings = reward.collect_rankings(gpt, tokenizer, judge, tasks, plan.k, job.seed)
+    rankings = collect_rankings(gpt, tokenizer, judge, tasks, plan.k, job.seed)
     test_tasks = held_out_tasks(job)
-    rollouts, tests = reward.sample_rankings(gpt, tokenizer, judge, test_tasks, plan.k, job.seed + 1)
+    rollouts, tests = sample_rankings(gpt, tokenizer, judge, test_tasks, plan.k, job.seed + 1)
     demonstrated = reward.demonstrated_rows(job.world, tokenizer, 300, gpt.config.context, job.seed)
     model = reward.train_reward(gpt, rankings, demonstrated, job.config(plan.reward), run)
     scores = reward.measure(model, tests)

@@ -15,13 +15,14 @@ from chapters.ch08_sample import generate
 from chapters.ch09.decoder import Decoder
 from chapters.ch10 import sft as sft_lesson
 from chapters.ch10.classify import train_classifier
+from chapters.ch10.comparisons import Ranking
 from chapters.ch10.constitution import critic as critic_lesson
 from chapters.ch10.constitution.stage import supervise
 from chapters.ch10.dpo import train_dpo
 from chapters.ch10.grpo import GRPO, GRPOConfig
 from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.lora import add_lora, merge_lora
-from chapters.ch10.reward import Ranking, ScalarModel, train_reward
+from chapters.ch10.reward import ScalarModel, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig
 from chapters.ch10.rloo import RLOO, RLOOConfig
 from chapters.ch10.rollout import log_probs_of, roll_out

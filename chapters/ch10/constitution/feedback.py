@@ -30,6 +30,7 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch08_sample import generate
 from chapters.ch10.assess import bootstrap_interval
+from chapters.ch10.comparisons import Labeller, Ranking, rank_rollouts
 from chapters.ch10.constitution.critic import critique_prompt
 from chapters.ch10.constitution.principles import (
     LEADS,
@@ -40,7 +41,6 @@ from chapters.ch10.constitution.principles import (
     part_choices,
     revise,
 )
-from chapters.ch10.reward import Labeller, Ranking, rank_rollouts
 from chapters.ch10.rollout import Recorder, roll_out_many
 from chapters.ch10.sft import Tasks
 from chapters.support.batches import shortest_first

@@ -24,9 +24,10 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch06_gpt import GPT
 from chapters.ch07_train import train
 from chapters.ch10.assess import kl_between, sample_responses
+from chapters.ch10.comparisons import Ranking, rank_responses
 from chapters.ch10.harness import Score, judge_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, resampled_means
-from chapters.ch10.reward import ComparisonBatches, Ranking, ScalarModel, rank_responses, reward_loss, reward_scores
+from chapters.ch10.reward import ComparisonBatches, ScalarModel, reward_loss, reward_scores
 from chapters.ch10.rloo import RLOO
 from chapters.ch10.rollout import Rollouts
 from chapters.ch10.sft import Tasks

@@ -18,11 +18,12 @@ from chapters.ch02_dataset import EveryTokenOnce, NextTokenBatches, train_valida
 from chapters.ch06_gpt import GPT, GPTConfig, load_model, save_model
 from chapters.ch07_train import TrainConfig, evaluate, train
 from chapters.ch10.assess import sample_responses
+from chapters.ch10.comparisons import collect_rankings
 from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.harness import Learner, LoopConfig, Score, optimise, reward_scorer
 from chapters.ch10.headlines.settings import Settings
-from chapters.ch10.reward import ScalarModel, collect_rankings, demonstrated_rows, load_scalar, train_reward
+from chapters.ch10.reward import ScalarModel, demonstrated_rows, load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, ptx_batches
 from chapters.ch10.sft import Tasks
 from chapters.support.json_files import read_json, write_result

@@ -27,6 +27,7 @@ import numpy as np
 from chapters.ch10 import reward
 from chapters.ch10.assess import sample_responses
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
+from chapters.ch10.comparisons import collect_rankings
 from chapters.ch10.ensemble import member_scores, worst_case, worst_case_scorer
 from chapters.ch10.headlines.experiment import Experiment, Headline, interval
 from chapters.ch10.rlhf import PPO
@@ -109,7 +110,7 @@ def proxy_model(experiment: Experiment, member: int = 0) -> reward.ScalarModel:
     def train_into(run: Run) -> None:
         settings, (gpt, tokenizer) = experiment.settings, experiment.assistant()
         tasks = mixed_tasks(experiment.world, "train", settings.proxy_prompts, settings.seed + 11)
-        rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, tasks, 2, settings.seed + 11)
+        rankings = collect_rankings(gpt, tokenizer, experiment.judge, tasks, 2, settings.seed + 11)
         demonstrated = reward.demonstrated_rows(experiment.world, tokenizer, 100, gpt.config.context, settings.seed)
         reward.train_reward(gpt, rankings, demonstrated, replace(settings.proxy, seed=settings.seed + member), run)
         (run / "comparisons").write_text(str(sum(len(ranking.pairs) for ranking in rankings)))
@@ -120,7 +121,7 @@ def proxy_model(experiment: Experiment, member: int = 0) -> reward.ScalarModel:
 def proxy_quality(experiment: Experiment) -> dict[str, float]:
     """The proxy's accuracy on comparisons of held-out responses, and how many comparisons it learned from."""
     proxy, (gpt, tokenizer) = proxy_model(experiment), experiment.assistant()
-    rankings = reward.collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
+    rankings = collect_rankings(gpt, tokenizer, experiment.judge, experiment.tests, 2, experiment.settings.seed + 12)
     scores = reward.measure(proxy, rankings)
     comparisons = read_json(experiment.run / "models" / "proxy" / "comparisons")
     return {name: scores[name] for name in ("accuracy", "ceiling", "share of the ceiling")} | {"comparisons": comparisons}

@@ -21,7 +21,8 @@ from chapters.ch09.serve import app
 from chapters.ch09.serve import scheduler as scheduling
 from chapters.ch09.serve.scheduler import PIECE, Batch, Scheduler, Text
 from chapters.ch09.serve.transcript import Transcript
-from chapters.ch10.reward import ScalarModel, encode_pair, reward_scores, save_scalar
+from chapters.ch10.comparisons import encode_pair
+from chapters.ch10.reward import ScalarModel, reward_scores, save_scalar
 from chapters.ch10.sft import format_prompt
 from chapters.support.run_folder import Run
 from chapters.world.family import Instruction

@@ -10,10 +10,11 @@ import minigrad as mg
 from chapters.ch06_gpt import load_model
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.best_of_n import best_of_n, best_of_n_kl, curve
+from chapters.ch10.comparisons import Ranking
 from chapters.ch10.dpo import DPOBatches, dpo_loss, loss_with, shared, train_dpo
 from chapters.ch10.grpo import GRPO, GRPOConfig, group_advantages, grpo_loss, kl_by_token, verified
 from chapters.ch10.harness import optimise, snapshot
-from chapters.ch10.reward import Ranking, ScalarModel, reward_scores
+from chapters.ch10.reward import ScalarModel, reward_scores
 from chapters.ch10.rloo import RLOO, RLOOConfig, leave_one_out, rloo_loss
 from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.support.batches import IGNORE_INDEX

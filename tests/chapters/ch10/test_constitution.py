@@ -10,6 +10,7 @@ import pytest
 
 from chapters.ch06_gpt import save_model
 from chapters.ch07_train import TrainConfig
+from chapters.ch10.comparisons import Ranking
 from chapters.ch10.constitution import critic, feedback, stage
 from chapters.ch10.constitution.critic import correct_names, critique_and_revise, draw_lessons, lesson_rows, write_greedily
 from chapters.ch10.constitution.feedback import (
@@ -40,7 +41,6 @@ from chapters.ch10.constitution.principles import (
     read_constitution,
     revise,
 )
-from chapters.ch10.reward import Ranking
 from chapters.ch10.rlhf import PPOConfig
 from chapters.support.batches import IGNORE_INDEX
 from chapters.support.run_folder import Run

@@ -8,27 +8,23 @@ import pytest
 import minigrad as mg
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.bag_of_words import BagOfWords
+from chapters.ch10.comparisons import Ranking, collect_rankings, from_pairs, rank_responses, sample_rankings
 from chapters.ch10.reward import (
     ComparisonBatches,
-    Ranking,
     ScalarModel,
     accuracy,
     calibration,
-    collect_rankings,
     compare_with_words,
     demonstrated_rows,
-    from_pairs,
     gains_by_choosing,
     gaps_of,
     load_scalar,
     measure,
     normalise,
     preference_loss,
-    rank_responses,
     response_start,
     reward_loss,
     reward_scores,
-    sample_rankings,
     save_scalar,
     text_pairs,
     train_reward,
