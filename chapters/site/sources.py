@@ -16,8 +16,9 @@ CHAPTERS, KERNELS, ENGINE = (Path(str(package.__file__)).parent for package in (
 NAMES = {CHAPTERS: chapters.__name__, KERNELS: kernels.__name__, ENGINE: minigrad.__name__}  # minigrad.chapters in a wheel
 
 # Chapter 10 in the order of the book; chapters/__init__.py gives the same to readers of the source.
-CHAPTER_10 = "__init__ classify sft lora exercises demonstrations comparisons reward bag_of_words ensemble rollout harness".split()
-CHAPTER_10 += "ppo rlhf rloo grpo dpo best_of_n frontier assess constitution headlines reflex figures preference_figures".split()
+CHAPTER_10 = "__init__ classify sft lora exercises demonstrations comparisons reward bag_of_words ensemble".split()
+CHAPTER_10 += "rollout harness ppo rlhf rloo grpo dpo best_of_n frontier assess constitution headlines reflex".split()
+CHAPTER_10 += "figures preference_figures".split()
 TABS = "reference ladder cpu block few_rows cuda".split()  # of a kernel's folder, from the formula to the fast code
 ENGINE_ORDER = "__init__ tensor engine function autograd".split()
 
