@@ -181,8 +181,9 @@ def test_the_heat_map_is_as_strong_as_the_weights(part, tiny_run):
     drawn = np.array(rgba).reshape(size, size, 4)[..., 3] / 255  # (T, T)
     weights = np.array([row + [0] * (size - len(row)) for row in text["maps"][0][0]]) / 1000  # (T, T)
     np.testing.assert_allclose(drawn, np.sqrt(weights), atol=1 / 200)
+    assert rgba[0] < 150  # the first token's weight of itself: dark on light, and light on dark
     canvas.page.emulate_media(color_scheme="dark")
-    assert canvas.evaluate(pixels)[0] > 150 > rgba[0]  # the first token's weight of itself: light on dark, dark on light
+    canvas.page.wait_for_function(f"canvas => ({pixels})(canvas)[0] > 150", arg=canvas.element_handle())  # drawn again
 
 
 # ── sampler ──────────────────────────────────────────────────────────────────────────────────────────────────────────
