@@ -34,12 +34,12 @@ def test_a_page_is_readable(site, open_page, address):
     check_page(page)
 
 
-def test_long_formulas_names_and_tables_fit_a_phone(site, open_page):
-    wide = ["chapters/ch10/dpo.html", "kernels/matmul.html", "chapters/ch10/index.html", "engine.html"]
-    page = open_page(site / "index.html", PHONE)
-    for path in [*(site / address for address in wide), *sorted(site.rglob("*.html"))[::10]]:
+def test_every_page_fits_a_phone_without_an_error(site, open_page):
+    page, addresses = open_page(site / "index.html", PHONE), sorted(site.rglob("*.html"))
+    for path in addresses:
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], path.name
+    assert len(addresses) > 190
 
 
 def test_prose_stands_beside_its_code_and_above_it_on_a_phone(site, open_page):
