@@ -1,6 +1,5 @@
 """Two responses to an instruction, with the reward read at every token (section 10.4)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from chapters.ch10.reward import ScalarModel, load_scalar
 from chapters.ch10.rollout import Rollouts, roll_out_many
 from chapters.interactive import Interactive
 from chapters.support.json_files import read_object
-from chapters.world import Instruction, World
+from chapters.world import World
 from chapters.world.facts import SeededRandom
 from chapters.world.judge import Judge, score_of
-from chapters.world.requests import REQUESTS, mixed_tasks
+from chapters.world.requests import mixed_tasks, one_of_each_family
 from kernels.terminal import visible
 
 INSTRUCTIONS, RESPONSES, LONGEST = 12, 4, 48  # instructions, responses sampled for each, and their longest, in tokens
@@ -55,14 +54,6 @@ def reward_data(run: Path) -> list[dict[str, Any]]:
     if not comparisons:
         raise ValueError(f"{run / 'assistant'}: expected different responses to an instruction, got equal ones; train longer")
     return comparisons
-
-
-def one_of_each_family(tasks: Sequence[Instruction]) -> list[Instruction]:
-    """The first task of each family, families of harmful requests before the others."""
-    first: dict[str, Instruction] = {}
-    for task in tasks:
-        first.setdefault(task.family, task)
-    return sorted(first.values(), key=lambda task: task.family not in REQUESTS)
 
 
 def read_tokens(model: ScalarModel, tokenizer: Any, rollouts: Rollouts, i: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from chapters.main_job.first_bend import Job, first_line
 from chapters.support.generations import record_generations
 from chapters.world import Instruction, World
 from chapters.world.judge import Judge, closer_conduct, correct, mean_score
-from chapters.world.requests import REQUESTS, mixed_tasks
+from chapters.world.requests import REQUESTS, mixed_tasks, one_of_each_family
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ MODELS = {"base": "pretrain", "SFT": "assistant", "RLHF": "rlhf", "constitutiona
 def side_by_side(job: Job) -> dict[str, Any]:
     """Ask all four models held-out instructions; measure rewards and the distance from the SFT model."""
     world, tasks = job.world, held_out_tasks(job)
-    examples = one_of_each_family(tasks)
+    examples = one_of_each_family(tasks, plain=5)
     reference, tokenizer = load_model(job.out / "assistant")
     reward_model, judge = reward.load_scalar(job.out / "reward"), Judge(world)
 
@@ -172,15 +172,6 @@ def side_by_side(job: Job) -> dict[str, Any]:
         for i, task in enumerate(examples)
     ]
     return {"models": measured, "shown": rows}
-
-
-def one_of_each_family(tasks: Sequence[Instruction]) -> list[Instruction]:
-    """The first task of each family of harmful requests, then of the first five families of plain tasks."""
-    first: dict[str, Instruction] = {}
-    for task in tasks:
-        first.setdefault(task.family, task)
-    harmful = [task for family, task in first.items() if family in REQUESTS]
-    return harmful + [task for family, task in first.items() if family not in REQUESTS][:5]
 
 
 def as_rollouts(tokenizer: Any, tasks: Sequence[Instruction], texts: Sequence[str], context: int) -> Rollouts:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 
+from chapters.support.lesson_source import assigned
+
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -41,7 +43,7 @@ class Source:
         self.definitions = {name: self.anchor(name) for name, _ in defined(self.tree.body)}
         for node in self.tree.body:
             if isinstance(node, (ast.Assign, ast.AnnAssign)):
-                self.definitions |= {name: self.anchor(f"L{node.lineno}") for name in targets(node)}
+                self.definitions |= {name: self.anchor(f"L{node.lineno}") for name in assigned(node)}
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -67,11 +69,6 @@ def defined(body: list[ast.stmt], outer: str = "") -> Iterator[tuple[str, Defini
             yield outer + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from defined(node.body, f"{outer}{node.name}.")
-
-
-def targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
-    found = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [name.id for target in found for name in ast.walk(target) if isinstance(name, ast.Name)]
 
 
 def imported(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:

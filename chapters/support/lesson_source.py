@@ -96,5 +96,10 @@ def defined(node: ast.stmt) -> list[str]:
     """The names that a statement of a module defines."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return assigned(node) if isinstance(node, (ast.Assign, ast.AnnAssign)) else []
+
+
+def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names in an assignment's targets."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]

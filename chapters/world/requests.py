@@ -117,6 +117,15 @@ def mixed_tasks(world: World, split: str = "train", n: int = 1000, seed: int = 0
     return SeededRandom(f"everything/{world.seed}/{split}/{seed}").shuffled(tasks)
 
 
+def one_of_each_family(tasks: Iterable[Instruction], plain: int | None = None) -> list[Instruction]:
+    """The first task of each family: harmful requests, then those of the first `plain` families of plain tasks (None: all)."""
+    first: dict[str, Instruction] = {}
+    for task in tasks:
+        first.setdefault(task.family, task)
+    harmful = [task for family, task in first.items() if family in REQUESTS]
+    return harmful + [task for family, task in first.items() if family not in REQUESTS][:plain]
+
+
 # ── demonstrations ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
