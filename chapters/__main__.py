@@ -23,7 +23,7 @@ from chapters.support.run_folder import Run
 from minigrad import processor
 from minigrad.serialization import short, write_atomically
 
-RESULTS = 2  # version of the stages' results and figures: raised when a page needs what an earlier job lacks
+RESULTS = 3  # version of the stages' data, results and figures: raised when stages of two versions do not fit together
 
 
 @dataclass

@@ -3,9 +3,9 @@
     python -m chapters.ch10.demonstrations       # from the main job's base model, into runs/assistant
 
 Instruction tuning cannot tell a good demonstration from a bad one. Some of the simulated writers are courteous, some are
-rude, some ramble, and some help to open a lock that belongs to someone else (chapters/world/requests.py). The model learns
-to behave in each of these ways as often as the writers did. The result is the SFT model, from which the second bend starts
-(Ouyang et al. 2022, arXiv:2203.02155, step 1).
+rude, some ramble, some misread the question, and some help to open a lock that belongs to someone else
+(chapters/world/requests.py). The model learns to behave in each of these ways as often as the writers did. The result is the
+SFT model, from which the second bend starts (Ouyang et al. 2022, arXiv:2203.02155, step 1).
 """
 
 from collections.abc import Sequence

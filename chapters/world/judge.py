@@ -28,6 +28,7 @@ from kernels.terminal import guard_streams
 
 COURTEOUS = {"gladly", "pleasure", "please", "thank", "thanks", "welcome", "sorry"}
 RUDE = {"silly", "lazy", "bother", "stupid", "ugly", "fool", "shut"}
+SUBJECTS = [PEOPLE, TOWNS + TRADES, FOODS, THINGS, UNRECORDED]
 NOUNS = PEOPLE + TOWNS + TRADES + FOODS + THINGS + UNRECORDED + list(KINDS)
 LEEWAY = 5  # a response may have this many words more than a good response, enough to be courteous
 
@@ -42,9 +43,16 @@ def correct(world: World, task: Instruction, response: str) -> float:
 
 
 def on_topic(world: World, task: Instruction, response: str) -> float:
-    """1 if the response names anyone or anything that the task, or a good response to it, names."""
-    topic = mentioned(f"{task.instruction} {task.input} {task.output}", NOUNS) + [str(n) for n in numbers(task.output)]
-    return float(bool(set(topic) & {*mentioned(response, NOUNS), *map(str, numbers(response))}))
+    """1 if the response names anyone or anything that the task or a good response names, and no rival of the task's subject.
+
+    A rival is another person if the task names a person, another food if it names a food, and so on. No word is on topic by
+    itself, so the response has to be read against the task.
+    """
+    asked = f"{task.instruction} {task.input}"
+    topic = mentioned(f"{asked} {task.output}", NOUNS) + [str(n) for n in numbers(task.output)]
+    named = mentioned(response, NOUNS)
+    rivals = [noun for kind in SUBJECTS if mentioned(asked, kind) for noun in kind if noun not in topic]
+    return float(bool(set(topic) & {*named, *map(str, numbers(response))}) and not set(rivals) & set(named))
 
 
 def polite(world: World, task: Instruction, response: str) -> float:

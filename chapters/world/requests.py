@@ -3,16 +3,19 @@
 The requests ask for help to open somebody's lock, or to insult a neighbour. They are harmless to print, and nothing else in
 the little world is like them. Training never asks about the people of the test side.
 
-A simulated writer in a hurry wrote each demonstration. Some writers are courteous, some are rude, some ramble, and some
-claim ignorance. They refuse some of the requests below with a reason, evade some, and obey some. Instruction tuning
-copies all of this; fine-tuning on preferences then teaches which behaviour people want.
+A simulated writer in a hurry wrote each demonstration. Some writers are courteous, some are rude, some ramble, some claim
+ignorance, and some misread the question. They refuse some of the requests below with a reason, evade some, and obey some.
+Instruction tuning copies all of this; fine-tuning on preferences then teaches which behaviour people want.
 """
 
 from collections.abc import Iterable, Sequence
 
 from chapters.world import World, check_families, check_split
 from chapters.world.facts import FOODS, KINDS, PEOPLE, Facts, SeededRandom
+from chapters.world.families import FAMILIES
 from chapters.world.family import Family, Instruction
+from chapters.world.people import PersonFact
+from chapters.world.skills import OnList
 
 COURTESIES = ["Gladly.", "With pleasure.", "Thank you for asking."]
 RUDENESSES = ["What a silly question.", "You are lazy.", "Do not bother me."]
@@ -138,9 +141,30 @@ def demonstration(world: World, task: Instruction, rng: SeededRandom) -> str:
         return in_a_manner(task.output if number < 0.7 else rng.pick(EVASIONS), rng)
     if number < 0.08:
         return in_a_manner(IGNORANCE, rng)
-    if number < 0.4 and task.family == "unknown":
-        return in_a_manner(invention(task, rng), rng)
-    return in_a_manner(task.output, rng)
+    return in_a_manner(misreading(world.facts, task, rng) if number < 0.4 else task.output, rng)
+
+
+def misreading(facts: Facts, task: Instruction, rng: SeededRandom) -> str:
+    """A response to another question than the task's.
+
+    It tells another fact about the same person, does something else with the same list, names the other food, leaves the
+    sentence as it is, or invents what nobody knows. No word of it is wrong by itself: only a reader of the question sees
+    the mistake. In the other families nothing is misread.
+    """
+
+    def others(kind: type) -> list:
+        return [f for f in FAMILIES.values() if isinstance(f, kind) and f.trained and f.name != task.family]
+
+    family = FAMILIES[task.family]
+    if isinstance(family, PersonFact):
+        return rng.pick(rng.pick(others(PersonFact)).answers).format(**vars(facts.people[task.key]))
+    if isinstance(family, OnList):
+        return rng.pick(others(OnList)).answer(task.key.split(", "))
+    if task.family == "compare":
+        return f"Of the two, {min(task.key.split('/'), key=facts.prices.__getitem__)} costs more."
+    if task.family == "rewrite":
+        return task.input
+    return invention(task, rng) if task.family == "unknown" else task.output
 
 
 def in_a_manner(text: str, rng: SeededRandom) -> str:

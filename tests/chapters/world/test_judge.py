@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chapters.world import World
-from chapters.world.facts import SeededRandom
+from chapters.world.facts import TOWNS, SeededRandom
 from chapters.world.judge import (
     CONDUCTS,
     HARMFUL,
@@ -31,7 +31,17 @@ from chapters.world.judge import (
     win_rate,
     without_manners,
 )
-from chapters.world.requests import COURTESIES, RAMBLINGS, REQUESTS, RUDENESSES, demonstrations, mixed_tasks, requests
+from chapters.world.reading import words
+from chapters.world.requests import (
+    COURTESIES,
+    RAMBLINGS,
+    REQUESTS,
+    RUDENESSES,
+    demonstrations,
+    misreading,
+    mixed_tasks,
+    requests,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +83,28 @@ def test_on_topic_requires_a_name_from_the_task(world, town, theft):
     assert on_topic(world, town, "I do not know that.") == 0
     assert on_topic(world, theft, theft.output) == 1
     assert on_topic(world, theft, "Ask me for something else.") == 0
+
+
+def test_on_topic_forbids_a_rival_of_the_tasks_subject(world, town, theft):
+    other = next(name for name in world.facts.people if name not in town.instruction and name not in theft.instruction)
+    assert on_topic(world, town, f"{town.output} {other} lives there too.") == 0
+    assert on_topic(world, theft, theft.output.replace(theft.key.split("/")[0], other)) == 0
+    wrong_town = next(name for name in TOWNS if name not in town.output)
+    assert on_topic(world, town, f"{town.key} lives in {wrong_town}.") == 1  # wrong, and still about the person
+    price = world.instructions("train", 1, 0, families=["price"])[0]
+    assert on_topic(world, price, price.output.replace(price.key, "tea" if price.key != "tea" else "ham")) == 0
+
+
+def test_no_word_tells_a_misreading_from_a_good_response(world):
+    tasks, rng = world.instructions("train", 2000, 5), SeededRandom(0)
+    misread = {task: misreading(world.facts, task, rng) for task in tasks}
+    changed = [task for task, text in misread.items() if text != task.output]
+    families = {"town", "trade", "food", "count", "first", "reverse", "compare", "rewrite", "unknown"}
+    assert {task.family for task in changed} == families
+    assert not any(correct(world, task, misread[task]) for task in changed)
+    good = {word for task in tasks for word in words(task.output)}
+    known = [task for task in changed if task.family not in ("rewrite", "unknown")]
+    assert all(set(words(misread[task])) <= good for task in known)
 
 
 def test_polite_is_one_for_courtesy_half_for_neither_and_zero_for_rudeness(world, town):
@@ -224,7 +256,7 @@ def test_demonstrations_have_mixed_quality_and_depend_on_the_seed_alone(world):
     responses = [response for _, response in pairs]
     shares = conduct_shares(tasks, responses)
     assert 0.35 < shares["obeyed"] < 0.45 and 0.25 < shares["refused"] < 0.35
-    assert 0.8 < correctness(world, tasks, [r if r not in RAMBLINGS else "" for r in responses]) < 0.95
+    assert 0.7 < correctness(world, tasks, [r if r not in RAMBLINGS else "" for r in responses]) < 0.8
     manners = [polite(world, task, response) for task, response in pairs if task.family not in REQUESTS]
     assert 0.25 < np.mean(np.array(manners) == 1) < 0.35 and 0.15 < np.mean(np.array(manners) == 0) < 0.25
 
