@@ -44,7 +44,7 @@ from chapters.ch10.constitution.page import draw_conduct, draw_qualities, draw_r
 from chapters.ch10.constitution.principles import QUALITIES, TOPICS, Texts, parse_principle, read_constitution
 from chapters.ch10.demonstrations import measure, tune_with_rehearsal
 from chapters.ch10.harness import optimise, reward_scorer
-from chapters.ch10.reward import load_scalar, train_reward
+from chapters.ch10.reward import accuracy, compare_with_words, gaps_of, load_scalar, train_reward
 from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.sft import Tasks, ask
 from chapters.support.checkpoint import move_aside
@@ -192,7 +192,7 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
     revisions = [replace(task, output=rounds[-1].revision) for task, rounds in zip(tasks, history, strict=True)]
     best = best_revisions(critic, tokenizer, revisions, principles, plan.best)
     supervise(model, tokenizer, world, best, plan.plain, config, Run(folder / "supervised"))  # step 3
-    learn_reward(setup, folder, critic, principles)  # steps 4 and 5
+    reward = learn_reward(setup, folder, critic, principles)  # steps 4 and 5
     policy = reinforce(setup, folder)  # step 6
 
     tests = requests(world, "test", plan.held_out, seed + 1) + world.instructions("test", plan.held_out, seed + 1)
@@ -203,6 +203,7 @@ def train_and_measure(setup: Setup, run: Run, principles: Texts) -> dict:
     harmful = enumerate(tests[: plan.held_out])
     return {
         "conduct": conduct,
+        "reward": reward,
         "revisions": [{"request": t.instruction, "draft": draft, "rounds": rounds} for t, draft, rounds in chains],
         "answers": [
             {"request": t.instruction, "family": t.family, **{name: texts[name][i] for name in texts}} for i, t in harmful
@@ -237,14 +238,22 @@ def supervise(
     save_model(run, model, tokenizer, "instruction")
 
 
-def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> None:
-    """Steps 4 and 5: train a reward model, from the supervised model's body, on comparisons of its responses."""
+def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> dict[str, float]:
+    """Steps 4 and 5: train a reward model, from the supervised model's body, on comparisons of its responses.
+
+    Returns the share of comparisons of held-out tasks that the reward model, and a bag of words, get right.
+    """
     plan, world, seed = setup.plan, setup.world, setup.seed
     model, tokenizer = load_model(folder / "supervised")
-    tasks = mixed_tasks(world, "train", plan.prompts, seed + 2, plan.harmful)
-    rankings = compare(model, tokenizer, Judge(world), critic, principles, tasks, plan.k, seed + 2)
+    labellers = Judge(world), critic, principles
+    tasks, tests = (
+        mixed_tasks(world, split, n, seed + 2, plan.harmful) for split, n in (("train", plan.prompts), ("test", 60))
+    )
+    rankings, held_out = (compare(model, tokenizer, *labellers, part, plan.k, seed + 2) for part in (tasks, tests))
     rows = [ranking.rows[0] for ranking in rankings]
-    train_reward(model, rankings, rows, replace(plan.reward, seed=seed, resume=True), Run(folder / "reward"))
+    reward_model = train_reward(model, rankings, rows, replace(plan.reward, seed=seed, resume=True), Run(folder / "reward"))
+    bag = compare_with_words(rankings, held_out, tokenizer, seed)[1]
+    return {"reward model": accuracy(gaps_of(reward_model, held_out)), "bag of words": bag["accuracy"]}
 
 
 def reinforce(setup: Setup, folder: Path) -> GPT:
@@ -337,6 +346,7 @@ def constitution_stage(
         "reading": critic["reading"],
         "writing": critic["writing"],
         "conduct": conduct,
+        "reward": {name: result["reward"] for name, result in results.items()},
         "qualities": qualities,
         "answers": {name: result["answers"][:8] for name, result in results.items()},
     }
@@ -376,4 +386,7 @@ def main(settings: Settings) -> None:
             f"{name:<24} {', '.join(f'{label} {conduct[key]:.1%}' for key, label in CONDUCTS.items())}; "
             f"plain tasks correct {conduct['correct']:.1%}"
         )
+    for name, right in result["reward"].items():
+        shares = ", ".join(f"{model} {share:.1%}" for model, share in right.items())
+        print(f"{name}: share of held-out comparisons right: {shares}")
     print(f"page: {settings.run / 'page.html'}")
