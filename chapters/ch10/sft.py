@@ -45,6 +45,15 @@ TEMPLATE_WITH_INPUT = (
 )
 
 
+def learn_tokenizer(documents: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE learned from the documents, and from the template as often as a quarter of them.
+
+    Every instruction comes in the template. Without merges for its words, the template would fill most of each example.
+    """
+    template = (TEMPLATE + TEMPLATE_WITH_INPUT) * ((len(documents) - 1) // 4)
+    return Tokenizer.train("\n".join(documents) + template, vocab_size)
+
+
 # ── one example ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -116,9 +116,7 @@ def make_tokens(job: Job) -> dict[str, Any]:
     """Learn a byte-level BPE from the documents and the instruction template; write the documents as token ids."""
     text = read_text(job.out / "world" / "documents.txt")
     run = job.run("tokenizer")
-    # Every instruction comes in the template. Without merges for its words, the template would fill most of each example.
-    template = (sft.TEMPLATE + sft.TEMPLATE_WITH_INPUT) * (text.count(END_OF_TEXT) // 4)
-    tokenizer = Tokenizer.train(text.replace(END_OF_TEXT, "\n") + template, job.plan.vocab_size)
+    tokenizer = sft.learn_tokenizer(text.split(END_OF_TEXT), job.plan.vocab_size)
     tokenizer.save(run / "tokenizer.tiktoken")
     tokens = write_tokens(run / "tokens.bin", tokenizer.encode(text, allow_special=True))
     return {

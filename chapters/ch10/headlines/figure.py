@@ -1,100 +1,100 @@
 """The headline table as Markdown, and as one figure with a panel for each row."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from chapters.ch10.figures import BLUE, DIM, GOLD, INK
-from chapters.ch10.headlines.experiment import Headline
+from chapters.ch10.headlines.experiment import Headline, Row, Summary
 from chapters.support.figures import new_figure, save_figure
 
-AXES = {  # panels with lines: x label, y label, scale of the x axis
-    "wei": ("families trained on", "accuracy on unseen families", "symlog"),
-    "christiano": ("samples of the policy", "the judge's mean score (points of 8)", "linear"),
-    "bai": ("stage", "share of harmful requests", "linear"),
-    "gao": ("√KL from the SFT model (√nats)", "gain (points of the judge)", "linear"),
-}
-BARS = {  # panels with bars: x label
-    "ouyang": "share preferred by the judge",
-    "stiennon": "share preferred by the judge",
-    "taori": "share of the held-out tasks",
-}
-BAI_STAGES = ("SFT", "supervised", "RL")
 COLOURS = [BLUE, GOLD, "tab:green", "tab:red", DIM, INK]
+HEAD = ["| paper and claim | criterion | ours, 95 % interval over worlds | reproduced |", "|---|---|---|---|"]
 
 
-def table(rows: Mapping[str, Headline]) -> str:
-    """The table as Markdown. Below it stands a note for each row: what its figure measures, and the numbers behind it."""
-    lines = ["| paper | claim | the paper's figure | ours, 95% interval | seeds | reproduced |", "|---|---|---|---|---|---|"]
-    for row in rows.values():
+def table(headlines: Sequence[Headline], registered: Mapping[str, str | None]) -> str:
+    """The table as Markdown. Below it stand all quantities of each row, and the digest of its registration, if it has one."""
+    lines = [*HEAD, *(table_line(h.row, h.quantities, h.verdict) for h in headlines), ""]
+    for headline in headlines:
+        digest = registered.get(headline.row.name)
+        quantities = "; ".join(f"{name} {shown(name, summary)}" for name, summary in headline.quantities.items())
+        worlds = ", ".join(map(str, headline.measurements))
         lines.append(
-            f"| {row.paper} ({row.arxiv}) | {row.claim} | {row.theirs} | {ours(row)} | "
-            f"{', '.join(map(str, row.seeds))} | {'yes' if row.reproduced else 'no'} |"
+            f"- {headline.row.paper}, world{'s' * (len(headline.measurements) > 1)} {worlds}"
+            f"{f', registered as {digest}' if digest else ', not registered'}: {quantities}."
         )
-    notes = [f"- {row.paper}: {ours(row)} is the {row.measured}; {row.reason}." for row in rows.values()]
-    return "\n".join([*lines, "", *notes, ""])
+    return "\n".join([*lines, ""])
 
 
-def ours(row: Headline) -> str:
-    """Our figure and its interval: "61.2% [58.0%, 64.1%]", or in the judge's points "0.41 points [0.05, 0.79]"."""
-    value, low, high = (f"{x:.1%}" if row.unit == "share" else f"{x:.2f}" for x in (row.ours, *row.interval))
-    return f"{value}{'' if row.unit == 'share' else ' points'} [{low}, {high}]"
+def published_table(rows: Mapping[str, Row], results: Mapping[str, Any]) -> str:
+    """The table of results.json, a line for every registration that was tested: {digest: {"row", "verdict", "quantities"}}."""
+    lines = [*HEAD]
+    for digest, result in results.items():
+        quantities = {name: Summary(**summary) for name, summary in result["quantities"].items()}
+        lines.append(table_line(rows[result["row"]], quantities, f"{result['verdict']} ({digest})"))
+    return "\n".join(lines) if results else "no row has been tested yet"
 
 
-def draw(path: Path, rows: Mapping[str, Headline]) -> Path:
-    """An overview of all rows relative to their levels, then a panel for each row's series."""
-    figure, axes = new_figure(16, 7.6, nrows=2, ncols=4, squeeze=False)
-    panels = list(axes.flat)
-    draw_overview(panels[0], rows)
-    for (name, row), panel in zip(rows.items(), panels[1:], strict=False):
-        if name in BARS:
-            draw_bars(panel, row, BARS[name])
-        else:
-            draw_lines(panel, name, row)
-        panel.set_title(textwrap.fill(f"{row.paper}: {row.claim}", 52), fontsize=8, color=INK)
-    for panel in panels[: len(rows) + 1]:
+def table_line(row: Row, quantities: Mapping[str, Summary], verdict: str) -> str:
+    bounds = "; ".join(map(str, row.criterion))
+    ours = "; ".join(shown(bound.quantity, quantities[bound.quantity]) for bound in row.criterion)
+    return f"| {row.paper} ({row.arxiv}): {row.claim} | {bounds} | {ours} | {verdict} |"
+
+
+def shown(name: str, summary: Summary) -> str:
+    """A quantity with its interval: "61.2% [58.0%, 64.1%]", or "0.41 [0.05, 0.79]"; a single world has none."""
+    mean, low, high = (f"{x:.1%}" if is_share(name) else f"{x:.2f}" for x in (summary.mean, summary.low, summary.high))
+    return mean if len(summary.by_world) == 1 else f"{mean} [{low}, {high}]"
+
+
+def is_share(name: str) -> bool:
+    """Whether a quantity is a share; the names of all others end with their unit, such as "(points)"."""
+    return not name.endswith(")")
+
+
+# ── the figure ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def draw(path: Path, headlines: Sequence[Headline]) -> Path:
+    """A panel for each row: the lines of its series, or else a bar with its interval for each quantity."""
+    columns = min(len(headlines), 4)
+    rows = -(-len(headlines) // columns)
+    figure, axes = new_figure(4 * columns, 3.8 * rows, nrows=rows, ncols=columns, squeeze=False)
+    for panel in axes.flat[len(headlines) :]:
+        panel.axis("off")
+    for headline, panel in zip(headlines, axes.flat, strict=False):
+        (draw_lines if headline.series else draw_bars)(panel, headline)
+        panel.set_title(textwrap.fill(f"{headline.row.paper}: {headline.row.claim}", 52), fontsize=8, color=INK)
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(rows) + 1 :]:
-        panel.axis("off")
     return save_figure(figure, path)
 
 
-def draw_overview(axes, rows: Mapping[str, Headline]) -> None:
-    """A dot for each row, with its interval, at its distance from the row's level."""
-    for y, row in enumerate(rows.values()):
-        low, high = (end - row.level for end in row.interval)
-        colour = BLUE if row.reproduced else "tab:red"
-        axes.plot([low, high], [y, y], color=colour, linewidth=2)
-        axes.plot(row.ours - row.level, y, "o" if row.reproduced else "s", color=colour)
-    axes.axvline(0, color=DIM, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), [row.paper for row in rows.values()], fontsize=8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("ours minus the level (blue dot: reproduced; red square: not)", fontsize=8)
-
-
-def draw_bars(axes, row: Headline, x_label: str) -> None:
-    """A bar with its interval for each {name: [share, low, high]} in row.series, and a line at one half."""
-    for y, (name, (share, low, high)) in enumerate(row.series.items()):
-        axes.barh(y, share, color=COLOURS[y], height=0.5)
-        axes.plot([low, high], [y, y], color=INK, linewidth=1.5)
-        axes.text(0.02, y - 0.27, name, fontsize=7, color=INK, va="bottom")
-        axes.text(max(share, high) + 0.02, y, f"{share:.0%}", fontsize=8, color=INK, va="center")
-    axes.axvline(0.5, color=DIM, linestyle="--", linewidth=1)
+def draw_bars(axes, headline: Headline) -> None:
+    """A bar with its interval for each share, and a dashed line at its bound if the criterion has it."""
+    shares = {name: summary for name, summary in headline.quantities.items() if is_share(name)}
+    bounds = {bound.quantity: bound.above if bound.above is not None else bound.below for bound in headline.row.criterion}
+    for y, (name, summary) in enumerate(shares.items()):
+        axes.barh(y, summary.mean, color=BLUE if name in bounds else DIM, height=0.5, alpha=0.7)
+        axes.plot([summary.low, summary.high], [y, y], color=INK, linewidth=1.5)
+        axes.text(0, y - 0.27, f"{name}: {shown(name, summary)}", fontsize=7, color=INK, va="bottom")
+        if name in bounds:
+            axes.plot([bounds[name]] * 2, [y - 0.3, y + 0.3], color=INK, linestyle="--", linewidth=1)
     axes.set_yticks([])
-    axes.set(xlim=(0, 1.12), ylim=(len(row.series) - 0.5, -0.6))
-    axes.set_xlabel(x_label, fontsize=8)
+    axes.set_ylim(len(shares) - 0.5, -0.7)
+    axes.set_xlabel("share", fontsize=8)
 
 
-def draw_lines(axes, name: str, row: Headline) -> None:
-    """A line for each {name: [(x, y)]} in row.series."""
-    x_label, y_label, scale = AXES[name]
-    for (label, points), colour in zip(row.series.items(), COLOURS, strict=False):
+def draw_lines(axes, headline: Headline) -> None:
+    """A line for each {name: [(x, y)]} of the series."""
+    x_label, y_label, scale = headline.row.axes
+    for (label, points), colour in zip(headline.series.items(), COLOURS, strict=False):
         axes.plot(*zip(*points, strict=True), ".-", color=colour, markersize=6, linewidth=1.2, label=label)
     axes.set_xscale(scale)
-    ticks = sorted({x for points in row.series.values() for x, _ in points})
-    if name in ("wei", "bai"):  # few enough points to label each of them
-        axes.set_xticks(ticks, BAI_STAGES if name == "bai" else [str(x) for x in ticks])
+    ticks = sorted({x for points in headline.series.values() for x, _ in points})
+    if len(ticks) <= 6:  # few enough points to label each of them
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
     axes.set_xlabel(x_label, fontsize=8)
     axes.set_ylabel(y_label, fontsize=8)

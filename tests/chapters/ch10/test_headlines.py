@@ -1,203 +1,244 @@
-"""The headline table: every row runs with tiny settings and continues an earlier run; its arithmetic and sieves work."""
+"""The headline table: every row runs with tiny settings and continues an earlier run; its statistics and registration hold."""
 
 import json
-from dataclasses import replace
-from types import SimpleNamespace
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from chapters.ch06_gpt import save_model
-from chapters.ch07_train import TrainConfig
-from chapters.ch10 import demonstrations
-from chapters.ch10.headlines import __main__, bai, christiano, gao, taori, wei
-from chapters.ch10.headlines.__main__ import ROWS
-from chapters.ch10.headlines.experiment import Experiment, Headline, interval, task_wins
-from chapters.ch10.headlines.settings import QUICK, Settings
-from chapters.ch10.sft import task_prompt
-from chapters.support.run_folder import Run
-from chapters.world.families import FAMILIES
-from chapters.world.requests import mixed_tasks
+from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.ch10.assess import t_interval
+from chapters.ch10.headlines import __main__, gao, registration
+from chapters.ch10.headlines import settings as shared
+from chapters.ch10.headlines.__main__ import QUICK, ROWS, Settings
+from chapters.ch10.headlines.experiment import Bound, Experiment, Headline, Measurement, Row, task_wins
+from chapters.ch10.headlines.figure import draw, published_table, table
+from chapters.main_job import first_bend, second_bend
+from chapters.support.json_files import read_object
 
-FEW = TrainConfig(steps=2, batch_size=4, lr=1e-3, warmup_steps=1)
-RESULTS = (*(f"{name}.json" for name in ROWS), "table.md", "figures/headlines.svg")
+RESULTS = (*(f"world1/{name}.json" for name in ROWS), "table.md", "figures/headlines.svg")
+
+
+# ── the whole command ──
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+def run_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "headlines"
 
 
 @pytest.fixture
-def settings(runs, make_gpt, assistant_tokenizer, capsys):
-    """Quick settings beside an untrained base and its assistant."""
-    if not (runs / "base").exists():
-        save_model(Run(runs / "base"), make_gpt(), assistant_tokenizer)
-        few: Any = dict(training=FEW)
-        demonstrations.main(demonstrations.Settings(base=runs / "base", run=runs / "assistant", examples=40, held_out=8, **few))
-        capsys.readouterr()
-    settings = Settings(base=runs / "base", sft=runs / "assistant", run=runs / "headlines")
-    return replace(settings, **QUICK)
+def settings(run_folder):
+    return replace(Settings(worlds=(1,), main=Path("no main job"), run=run_folder), **QUICK)
 
 
-def test_every_row_is_written_and_trained_only_once(settings, capsys):
+def test_every_row_is_written_and_measured_only_once(settings, capsys):
     __main__.main(settings)
     capsys.readouterr()
     first = {name: (settings.run / name).read_bytes() for name in RESULTS}
-    for name in ROWS:
-        row = json.loads(first[f"{name}.json"])
-        low, high = row["interval"]
-        assert low <= row["ours"] <= high, name
-        assert row["claim"] and row["theirs"] and row["seeds"] == [0] and row["reproduced"] in (True, False), name
-        assert row["paper"] in first["table.md"].decode(), name
-    ensemble = json.loads(first["gao.json"])["details"]["ensemble"]
-    gains = ensemble["gain by best of n"]
-    assert ensemble["members"] == 2 and list(gains) == ["proxy", "each alone", "mean", "worst case", "difference"]
-    assert gains["difference"][0] == pytest.approx(gains["worst case"][0] - gains["each alone"][0])
-    assert list(ensemble["gain by PPO"]) == ["each alone", "worst case", "difference"]
+    for name, row in ROWS.items():
+        measured = json.loads(first[f"world1/{name}.json"])
+        assert {bound.quantity for bound in row.criterion} <= set(measured["quantities"]), name
+        assert all(np.isfinite(value) for value in measured["quantities"].values()), name
+        assert row.paper in first["table.md"].decode(), name
     __main__.main(settings)
     out = capsys.readouterr().out
-    assert out.count(": already finished") == len(ROWS) and "training" not in out
+    assert "training" not in out and "in one world" in out
     assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
 
 
-def test_equal_seeds_give_equal_bytes_and_the_only_option_selects_rows(settings, runs):
-    __main__.main(replace(settings, run=runs / "again", only=("gao", "taori")))
-    for name in ("gao.json", "taori.json"):
-        assert (runs / "again" / name).read_bytes() == (settings.run / name).read_bytes(), name
-    assert not (runs / "again" / "wei.json").exists()
-
-
-def test_an_unknown_row_and_an_empty_ensemble_are_refused(settings):
+def test_bad_rows_and_worlds_are_refused(settings):
     with pytest.raises(ValueError, match="headlines: expected rows among wei, gao, .*, got nobody"):
         __main__.main(replace(settings, only=("nobody",)))
-    with pytest.raises(ValueError, match="members must be at least 1"):
-        __main__.main(replace(settings, members=0))
+    for worlds in ((), (1, 1), (-1,)):
+        with pytest.raises(ValueError, match="headlines: expected different worlds from 0 on, got"):
+            __main__.main(replace(settings, worlds=worlds))
 
 
 def test_rows_of_different_settings_are_not_mixed(settings):
-    __main__.main(replace(settings, only=("wei",)))
-    with pytest.raises(OSError, match="holds a run with unseen = 6, not 7"):
-        __main__.main(replace(settings, only=("wei",), unseen=7))
+    __main__.main(replace(settings, only=("gao",)))
+    with pytest.raises(OSError, match="holds a run with gao = .*, not "):
+        __main__.main(replace(settings, only=("gao",), gao=replace(settings.gao, prompts=13)))
 
 
-def test_the_models_of_one_constitution_do_not_serve_for_several_seeds(settings, tmp_path):
-    several = replace(settings, constituted=tmp_path, constitution_seeds=(0, 1))
-    with pytest.raises(ValueError, match="expected one seed, got 2"):
-        bai.bai(Experiment(several))
+def test_the_main_jobs_models_serve_the_world_of_its_seed(tmp_path):
+    (tmp_path / "job.json").write_text('{"seed": 6}')
+    assert __main__.main_job(tmp_path, 6) == tmp_path and __main__.main_job(tmp_path, 0) is None
+    experiment = Experiment(6, tmp_path / "world6", shared.QUICK, tmp_path)
+    assert experiment.model_folder("main_policy") == tmp_path / "rlhf"
+    assert experiment.model_folder("small_policy") == experiment.folder / "models" / "small_policy"
 
 
-def test_the_full_settings_keep_the_documented_ratios():
-    full, parameters = Settings(), dict[str, float]()
-    for name in ("small", "medium", "wide", "large"):
-        shape = getattr(full, name)
-        C, L = shape["d_model"], shape["n_layer"]
-        parameters[name] = L * (12 * C * C + 13 * C) + (1024 + shape["context"] + 2) * C
-    assert parameters["large"] / parameters["small"] >= 50
-    wide = parameters["wide"]
-    assert wide / parameters["small"] >= 10 and wide / parameters["medium"] >= 5
-    samples = full.online.iterations * full.online.prompts
-    assert sum(full.online_rounds.values()) * full.online.k / samples < 0.01
+def test_other_worlds_get_models_by_the_main_jobs_recipe():
+    models, plan, second = shared.Models(), first_bend.FULL, second_bend.FULL
+    assert models.main == plan.model and models.pretrain_main == plan.pretrain
+    assert (models.corpus_bytes, models.vocab_size) == (plan.corpus_bytes, plan.vocab_size)
+    assert models.supervise == second.assistant and models.demonstrations == second.demonstrations
+    assert models.rewarding == second.reward and models.compared == second.compared
+    assert models.ppo == second.ppo and models.tasks == second.tasks
 
 
-# ── the rows' own arithmetic ─────────────────────────────────────────────────────────────────────────────────────────
+def test_the_sizes_keep_the_documented_ratios_and_see_equally_many_tokens():
+    models, parameters, tokens = shared.Models(), dict[str, float](), set()
+    for name in ("small", "main", "large"):
+        shape, config = getattr(models, name), getattr(models, f"pretrain_{name}")
+        parameters[name] = GPT(GPTConfig(1024, **shape)).num_parameters()
+        tokens.add(config.steps * config.batch_size * shape["context"])
+    small = parameters["small"]
+    assert parameters["main"] / small >= 5 and parameters["large"] / small >= 24
+    assert len(tokens) == 1
 
 
-def test_a_row_holds_plain_numbers():
-    ours: Any = np.float32(1)
-    texts = dict.fromkeys(["paper", "arxiv", "claim", "theirs", "measured", "reason"], "")
-    row = Headline(**texts, ours=ours, interval=[0.0, 1.0], seeds=[0], reproduced=np.float64(1) > 0)
-    assert json.dumps([row.ours, row.reproduced]) == "[1.0, true]"
+# ── the statistics ──
+
+
+@dataclass
+class CoinSettings:
+    sides: int = 2
+
+
+def coin(*values: float, criterion=(Bound("heads", above=0.5),)) -> Headline:
+    row = Row(
+        name="coin", paper="Nobody 1900", arxiv="0", claim="heads", criterion=criterion,
+        settings=CoinSettings(), quick=CoinSettings(), measure=lambda experiment, settings: Measurement({"heads": 0.5}),
+    )  # fmt: skip
+    series = [{"line": [[0.0, value], [1.0, 2 * value]]} for value in values]
+    return Headline(row, {i: Measurement({"heads": v}, s) for i, (v, s) in enumerate(zip(values, series, strict=True), 1)})
+
+
+def test_the_whole_interval_over_worlds_has_to_pass():
+    headline = coin(0.6, 0.7, 0.8)
+    summary = headline.quantities["heads"]
+    assert [summary.low, summary.high] == t_interval([0.6, 0.7, 0.8]) and summary.mean == pytest.approx(0.7)
+    assert summary.low < 0.5 < summary.mean and headline.verdict == "no"  # the mean passes and the interval does not
+    assert coin(0.68, 0.7, 0.72).verdict == "yes" and coin(0.3, 0.31).verdict == "no"
+    assert coin(0.7).verdict == "yes, in one world" and coin(0.3).verdict == "no, in one world"
+
+
+def test_every_bound_has_to_hold_on_its_side():
+    both = Bound("heads", above=0.5), Bound("heads", below=0.75)
+    assert coin(0.68, 0.7, 0.72, criterion=both).verdict == "yes"
+    assert coin(0.78, 0.8, 0.82, criterion=both).verdict == "no"
+    assert str(Bound("heads", above=0.5, below=1)) == "heads above 0.5 and below 1"
+
+
+def test_the_figure_shows_the_mean_line_of_the_worlds(tmp_path):
+    headline = coin(0.2, 0.4)
+    assert headline.series == {"line": [(0.0, pytest.approx(0.3)), (1.0, pytest.approx(0.6))]}
+    assert draw(tmp_path / "lines.svg", [headline]).stat().st_size > 1000
+    bars = Headline(headline.row, {1: Measurement({"heads": 0.2, "weight (grams)": 7.5})})
+    assert draw(tmp_path / "bars.svg", [bars]).stat().st_size > 1000
+
+
+def test_the_table_prints_units_intervals_and_the_registration():
+    text = table([coin(0.68, 0.7, 0.72)], {"coin": "abc"})
+    assert "| heads above 0.5 | 70.0% [65.0%, 75.0%] | yes |" in text and "worlds 1, 2, 3, registered as abc:" in text
+    bars = Headline(coin(0.2).row, {1: Measurement({"heads": 0.2, "weight (grams)": 7.5})})
+    assert "world 1, not registered: heads 20.0%; weight (grams) 7.50." in table([bars], {})
 
 
 def test_an_equal_score_is_half_a_win():
     assert task_wins(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])).tolist() == [0.0, 0.5, 1.0]
 
 
-def test_an_interval_covers_seeds_as_well_as_tasks():
-    tasks = np.linspace(0, 1, 400)
-    low, high = interval([tasks, tasks])  # two seeds agree, so only the tasks vary
-    assert 0.45 < low < 0.5 < high < 0.55
-    low, high = interval([tasks, tasks + 1])  # two seeds disagree
-    assert low < 0.55 and high > 1.45
-    low, high = interval(np.zeros((2, 200)))  # an outcome that no seed observed is still possible
-    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(3.84 / 403.84, rel=1e-2)
+# ── registration ──
 
 
-def test_the_labeller_sees_the_prompts_on_which_the_models_differ(settings, monkeypatch):
-    online: Any = christiano.OnlineReward(Experiment(settings), 0, k=2)
-    rollouts = SimpleNamespace(rows=None)
-    assert list(online.disputed(rollouts, 3)) == [0, 1, 2]
-    online.models = ["a", "b"]
-    # Three prompts, two responses each: the models differ by a constant on the first and most on the last.
-    rewards = {"a": [0.0, 1, 0, 1, 0, 1], "b": [5.0, 6, 0, 2, 4, 0]}
-    monkeypatch.setattr(christiano, "reward_scores", lambda model, rows: np.array(rewards[model]))
-    assert list(online.disputed(rollouts, 2)) == [2, 1]
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository with one commit, and the path of its registered.json."""
+    run = lambda *arguments: subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)  # noqa: E731
+    run("init", "-q")
+    (tmp_path / "code.py").write_text("1\n")
+    run("add", "code.py")
+    run("-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "code")
+    return tmp_path / "registered.json"
 
 
-def test_every_option_is_the_right_answer_with_another_last_word(world):
-    for task in world.instructions("test_families", 60, 5):
-        options = [wei.answer(task, option) for option in wei.OPTIONS[task.family](task)]
-        accepted = [option for option in options if world.accepts(task, option)]
-        assert task.output in accepted and len(accepted) == 1 and len(set(options)) == len(options) >= 2
-    assert set(wei.OPTIONS) == {name for name, family in FAMILIES.items() if not family.trained}
+def test_a_registration_holds_claim_criterion_settings_and_commit(repository):
+    row, models = coin(0.5).row, shared.QUICK
+    first = registration.register(row, row.settings, models, repository)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository.parent, capture_output=True, text=True).stdout.strip()
+    assert (
+        first["commit"] == head and first["criterion"] == ["heads above 0.5"] and first["worlds"] == [100, 101, 102, 103, 104]
+    )
+    assert first["settings"]["coin"] == {"sides": 2} and first["settings"]["models"]["held_out"] == models.held_out
+    assert "pretrain_main" in first["settings"]["models"] and "pretrain_small" not in first["settings"]["models"]
+    with pytest.raises(ValueError, match="--register: coin is already registered like this, as version 1"):
+        registration.register(row, row.settings, models, repository)
+    second = registration.register(row, CoinSettings(3), models, repository)
+    assert registration.registrations(row, repository) == [first, second] and second["version"] == 2
+    assert registration.digest(first) != registration.digest(second)
 
 
-def test_the_likeliest_option_is_chosen(world, make_gpt, assistant_tokenizer, monkeypatch):
-    tests = world.instructions("test_families", 9, 5)
-    right = [assistant_tokenizer.encode(task.output) for task in tests]
-
-    def log_probs(model, rollouts):
-        return np.array([[float(response in right)] for response in rollouts.responses])
-
-    monkeypatch.setattr(wei, "log_probs_of", log_probs)
-    assert wei.choose(world, make_gpt(), assistant_tokenizer, tests, task_prompt) == [1.0] * 9
-
-
-def test_the_sieve_keeps_complete_instructions_about_nothing_held_out(world):
-    shown, hidden = world.facts.train["person"][0], world.facts.test["person"][0]
-    texts = [
-        *[f"Where does {shown} live?", f"Where does {shown} live?", f"Where does {hidden} live?", "Where does", "x?"],
-        "Count the things in the list.\n\n### Input:\nThe list is plum, dog.",
-        "Count ### the things.",
-        "Count the things in the list.\n\n### Input:\nThe list is plum, rake.",  # this list is on the test side
-        f"Where does {shown} liveth?",
-    ]
-    tasks = taori.sieve(texts, world.instructions("train", 100, 2), world)
-    first, second = (f"Where does {shown} live?", ""), ("Count the things in the list.", "The list is plum, dog.")
-    assert [(task.instruction, task.input) for task in tasks] == [first, second]
+def test_changed_code_and_folders_without_git_are_refused(repository, tmp_path_factory):
+    row = coin(0.5).row
+    (repository.parent / "code.py").write_text("2\n")
+    with pytest.raises(ValueError, match="--register: expected committed code, got changes in code.py; commit them first"):
+        registration.register(row, row.settings, shared.QUICK, repository)
+    assert not repository.exists()
+    with pytest.raises(ValueError, match="expected a git checkout of minigrad, which records the commit, got none"):
+        registration.register(row, row.settings, shared.QUICK, tmp_path_factory.mktemp("bare") / "registered.json")
 
 
-def test_the_sieve_stops_all_test_tasks_and_passes_most_training_tasks(world):
-    def passes(task):
-        return not taori.mentions_held_out(world.facts, f"{task.instruction} {task.input}")
+def test_test_worlds_take_registered_rows_with_registered_settings_alone(repository):
+    row, models = coin(0.5).row, shared.QUICK
+    checked = lambda settings, worlds: registration.checked(row, settings, models, worlds, repository)  # noqa: E731
+    assert checked(row.settings, [1, 2, 3]) is None
+    with pytest.raises(ValueError, match="headlines: world 101 is for tests of registered rows, and coin is not one"):
+        checked(row.settings, [1, 101])
+    registered = registration.register(row, row.settings, models, repository)
+    assert checked(row.settings, [1, 101]) == registration.digest(registered)
+    with pytest.raises(ValueError, match="world 104 is for tests with the registered settings, and coin.sides differs"):
+        checked(CoinSettings(3), [104])
+    with pytest.raises(ValueError, match="and models.held_out differs"):
+        registration.checked(row, row.settings, replace(models, held_out=13), [104], repository)
 
-    leaked = [task.instruction for task in mixed_tasks(world, "test", 1500, 1) if passes(task)]
-    assert leaked == []
-    passing = [task for task in mixed_tasks(world, "train", 1500, 1) if passes(task)]
-    families = {"sum", "price", "compare", "rewrite", "reverse", "cheat"}
-    assert len(passing) > 1300 and {task.family for task in passing} >= families
+
+def test_a_registered_file_that_was_changed_is_refused_and_nothing_is_lost(repository, tmp_path):
+    row, models = coin(0.5).row, shared.QUICK
+    first = registration.digest(registration.register(row, row.settings, models, repository))
+    experiment = Experiment(1, tmp_path / "world1", models)
+    measured = experiment.measurement(row, row.settings, first)
+    assert measured.registered == first
+    repository.write_text(repository.read_text().replace("above 0.5", "above 0.4"))
+    before = repository.read_bytes(), (tmp_path / "world1" / "coin.json").read_bytes()
+    with pytest.raises(ValueError, match=r"registered\.json.*checksum.*restore it from the repository"):
+        registration.checked(row, row.settings, models, [100], repository)
+    with pytest.raises(ValueError, match=f"was measured under registration {first}, and registered.json has other; restore"):
+        experiment.measurement(row, row.settings, "other")
+    assert before == (repository.read_bytes(), (tmp_path / "world1" / "coin.json").read_bytes())
+
+
+def test_published_results_of_all_versions_stand_beside_each_other(tmp_path):
+    path, rows = tmp_path / "results.json", {"coin": coin(0.5).row}
+    assert published_table(rows, {}) == "no row has been tested yet"
+    registration.publish(coin(0.3, 0.31), "aaa", path)
+    registration.publish(coin(0.68, 0.7, 0.72), "bbb", path)
+    text = published_table(rows, read_object(path))
+    assert "no (aaa)" in text and "yes (bbb)" in text and "70.0% [65.0%, 75.0%]" in text
+
+
+def test_the_projects_own_registrations_precede_their_results():
+    registered = read_object(registration.REGISTERED) if registration.REGISTERED.exists() else {}
+    digests = {registration.digest(version): name for name, versions in registered.items() for version in versions}
+    results = read_object(registration.RESULTS) if registration.RESULTS.exists() else {}
+    for digest, result in results.items():
+        assert digests[digest] == result["row"], "a result needs its registration"
+        assert set(next(iter(result["quantities"].values()))["by_world"]) == set(map(str, registration.TEST_WORLDS))
+
+
+# ── Gao's arithmetic ──
 
 
 def test_the_best_point_is_chosen_on_the_other_half():
-    run = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
+    run: list[Any] = [{"judge": [0.0, 0.0, 0.0, 0.0]}, {"judge": [5.0, 1.0, 5.0, 1.0]}, {"judge": [1.0, 2.0, 1.0, 2.0]}]
     # Tasks 0 and 2 are best at point 1, and tasks 1 and 3 at point 2, so each pair is measured at the other pair's point.
     assert gao.fall(run, "judge").tolist() == [0.0, -1.0, 0.0, -1.0]
-
-
-def test_the_ensembles_gains_come_from_the_last_point():
-    def run(*judged):
-        return [{"judge": scores, "proxy": scores, "kl": float(i)} for i, scores in enumerate(judged)]
-
-    first, second = run([1.0, 1.0], [3.0, 5.0], [0.0, 2.0]), run([1.0, 1.0], [5.0, 6.0])
-    cured = run([1.0, 1.0], [2.0, 2.0], [3.0, 2.0])
-    details = gao.ensemble_details([[first, second]], [cured], {"each alone": first[:2], "worst case": cured[:2]})
-    assert [values[0] for values in details["gain by PPO"].values()] == [2.25, 1.5, -0.75]
-    assert details["gain by PPO against each member"] == [0.0, 4.5]
-    assert [values[0] for values in details["gain by best of n"].values()] == [3.0, 1.0, -2.0]
-    assert details["KL after PPO, worst case"] == [2.0] and details["KL after PPO, each alone"] == [[2.0, 1.0]]
-    assert details["fall under PPO, worst case"][0] == -0.5
+    assert gao.gain(run, "judge") == 1.5
 
 
 def test_a_fit_recovers_the_papers_curve():
@@ -206,24 +247,3 @@ def test_a_fit_recovers_the_papers_curve():
     for shape in shapes:
         curve = [(0.0, 0.0), *zip(d, d * (1.5 - 0.25 * shape(d)), strict=True)]
         assert gao.fit_curve(curve, shape) == pytest.approx([1.5, 0.25], rel=1e-9)
-
-
-def test_the_labeller_compares_only_in_the_rounds_of_the_settings(settings, world):
-    experiment = Experiment(settings)
-    online = christiano.OnlineReward(experiment, 0, k=2)
-    model, tokenizer = experiment.assistant("medium")
-    tasks = [task for task in experiment.tasks[:4] for _ in range(2)]
-    rollouts = christiano.sample_responses(model, tokenizer, tasks, 0, 8)
-    for _ in range(3):
-        scores = online(tasks, rollouts)
-    assert online.compared == 2 * sum(settings.online_rounds.values()) and scores.shape == (8,)
-    assert len(online.rankings) <= sum(settings.online_rounds.values())
-
-
-def test_the_ratio_of_two_gains_has_an_interval_around_it():
-    theirs = np.linspace(0.5, 1.5, 200).reshape(2, 100)
-    ratio, ends = christiano.ratio_of_means(0.9 * theirs, theirs)
-    np.testing.assert_allclose([ratio, *ends], 0.9)
-    ratio, (low, high) = christiano.ratio_of_means(0.9 * theirs[:, ::-1], theirs)
-    assert low < 0.9 < high and ratio == pytest.approx(0.9)
-    assert christiano.ratio_of_means(theirs, 0 * theirs) == (0.0, [0.0, 0.0])

@@ -35,7 +35,7 @@ from chapters.ch09.gpt2 import load_gpt2, save_gpt2
 from chapters.ch09.load import load
 from chapters.ch10.constitution.principles import DEFAULT, read_constitution
 from chapters.ch10.constitution.stage import PLANS, Setup
-from chapters.ch10.headlines.experiment import Headline
+from chapters.ch10.headlines.experiment import Measurement
 from chapters.ch10.reward import ScalarModel, load_scalar, save_scalar
 from chapters.ch10.rlhf import PPOConfig
 from chapters.support.checkpoint import LoopCheckpoint, TrainingCheckpoint
@@ -202,12 +202,9 @@ def claim(folder):
     return folder / "job.json"
 
 
-def row_in(folder):
-    text = dict(paper="Gao et al. 2022", arxiv="2210.10760", claim="too hard", theirs="it falls", measured="fall")
-    row = Headline(
-        **text, reason="-0.1", ours=0.3, interval=[0.1, 0.5], seeds=[0], reproduced=True, series={"PPO": [[0.0, 1.0]]}
-    )
-    write_result(folder / "gao.json", dataclasses.asdict(row))
+def measurement_in(folder):
+    measurement = Measurement({"fall (points)": 0.3}, {"PPO": [[0.0, 1.0]]}, {"proxy": {"accuracy": 0.75}}, "0123456789ab")
+    write_result(folder / "gao.json", dataclasses.asdict(measurement))
     return folder / "gao.json"
 
 
@@ -340,7 +337,9 @@ KINDS = {
     "the constitution's settings.json": Kind(
         lambda folder: constitution_in(folder).with_name("settings.json"), restarted_constitution
     ),
-    "a headline's row": Kind(row_in, lambda folder: from_object(Headline, read_object(folder / "gao.json"), "gao.json")),
+    "a headline's measurement": Kind(
+        measurement_in, lambda folder: from_object(Measurement, read_object(folder / "gao.json"), "gao.json")
+    ),
     "job.json": Kind(claim, lambda folder: claim(folder).name),
     "config.json": Kind(config_in, lambda folder: Run(folder).config(), False, by_json),
     "checkpoint.safetensors": Kind(training_in, resumed_training, in_the_suite=80),
