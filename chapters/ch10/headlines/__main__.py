@@ -1,7 +1,7 @@
 """Chapter 10, the headlines in miniature: the best-known results of the papers behind the second bend.
 
     python -m chapters.ch10.headlines                      # in world 0, with the models of python -m chapters
-    python -m chapters.ch10.headlines --only gao           # some of the rows
+    python -m chapters.ch10.headlines --only wei gao       # some of the rows
     python -m chapters.ch10.headlines --published          # the results in five worlds that no choice had seen
 
 How do you read a headline? Behind each headline stand a claim, a comparison and a judge. Each row's file says what the paper
@@ -27,12 +27,13 @@ from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.registration import RESULTS, TEST_WORLDS, checked, digest, publish, register
 from chapters.ch10.headlines.settings import Models
+from chapters.ch10.headlines.wei import WEI, WeiSettings
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
 from minigrad.serialization import write_atomically
 
-ROWS: dict[str, Row] = {row.name: row for row in (GAO, BAI)}
+ROWS: dict[str, Row] = {row.name: row for row in (WEI, GAO, BAI)}
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Settings(OnDevice):
     register: bool = False  # add the rows to registered.json, and measure nothing
     quick: bool = False  # few tasks and steps
     models: Models = field(default_factory=Models)  # models that rows share
+    wei: WeiSettings = field(default_factory=lambda: WEI.settings)
     gao: GaoSettings = field(default_factory=lambda: GAO.settings)
     bai: BaiSettings = field(default_factory=lambda: BAI.settings)
 
