@@ -1,9 +1,11 @@
 """Chapter 10: a pretrained model is fine-tuned twice, first to a task, then to a preference.
 
 Read the first bend in the order `classify`, `sft`, `lora`, `exercises`. The second begins with `demonstrations`,
-`comparisons`, `reward` and its baseline `bag_of_words`, `rollout`, `ppo`, `rlhf`. Then come the alternatives `rloo`, `grpo`,
-`dpo` and `best_of_n`, `frontier`, which compares them all, `constitution` and `headlines` with its `ensemble`. `reflex`
-closes Part I. `harness` trains policies and compares them with `assess`; `figures` and `preference_figures` draw.
+`comparisons`, `reward` and its baseline `bag_of_words`, `rollout`, `ppo`, `rlhf`. `one_word` shows PPO and GRPO at work in
+ten seconds. Then come the alternatives `rloo`, `grpo`, `dpo` and `best_of_n`, `frontier`, which compares them all,
+`constitution`, `headlines` with its `ensemble` and `distillation`, and `taste`, on real text. `reflex`, and `reflex_grpo`,
+which rewards it, close Part I. `harness` trains policies and compares them with `assess`; `figures` and `preference_figures`
+draw.
 
 Results of the second bend, measured on two AVX2 cores with seed 0 unless a row says otherwise. The tasks are held out: no
 training task asked about their people and things, but the pretraining pages state the facts. The labeller is a simulation

@@ -15,6 +15,7 @@ the labeller pays for.
 Source: Bradley and Terry 1952. The fit is Newton's method; see Boyd and Vandenberghe, "Convex Optimization", section 9.5.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,15 +61,21 @@ def count_differences(pairs: Sequence[Pair], vocabulary: Sequence[str]) -> np.nd
 # ── the fit ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def log_loss(differences: np.ndarray, weights: np.ndarray) -> float:
-    """−Σ log σ(differences · weights): the surprise at P comparisons in nats.  differences: (P, V); weights: (V,)."""
-    return float(np.logaddexp(0, -(differences @ weights)).sum())
+def log_loss(differences: np.ndarray, weights: np.ndarray, error: float = 0.0) -> float:
+    """−Σ log P(choice): the surprise at P comparisons in nats.  differences: (P, V); weights: (V,).
+
+    A labeller who tosses a coin in a share `error` of the comparisons chooses like this with probability
+    (1 − error) σ(differences · weights) + error / 2 (Christiano et al. 2017, arXiv:1706.03741, section 2.2.3).
+    """
+    meant = math.log1p(-error) - np.logaddexp(0, -(differences @ weights))  # (P,)
+    return -float(np.logaddexp(math.log(error / 2) if error else -math.inf, meant).sum())
 
 
-def bradley_terry(differences: np.ndarray, penalty: float, tolerance: float = 1e-10) -> np.ndarray:
+def bradley_terry(differences: np.ndarray, penalty: float, tolerance: float = 1e-10, error: float = 0.0) -> np.ndarray:
     """The weights that minimise log_loss + penalty / 2 · |weights|², by Newton's method: (P, V) -> (V,) float64.
 
     A step is halved until the objective falls. The search ends with the step that promises less than `tolerance` nats.
+    With an `error` above 0 each comparison counts as much as it was probably meant, as in the EM algorithm.
 
     Raises:
         ValueError: unless penalty > 0. Without it a word that only preferred responses have would weigh infinitely much.
@@ -77,13 +84,15 @@ def bradley_terry(differences: np.ndarray, penalty: float, tolerance: float = 1e
         raise ValueError(f"bradley_terry: expected penalty > 0, got {penalty}")
 
     def objective(weights: np.ndarray) -> float:
-        return log_loss(differences, weights) + 0.5 * penalty * float(weights @ weights)
+        return log_loss(differences, weights, error) + 0.5 * penalty * float(weights @ weights)
 
     weights = np.zeros(differences.shape[1])  # (V,)
     for _ in range(100):
-        surprise = 0.5 * (1 - np.tanh(0.5 * (differences @ weights)))  # (P,) 1 − σ, the probability of the other choice
-        gradient = penalty * weights - differences.T @ surprise  # (V,)
-        curvature = differences * (surprise * (1 - surprise))[:, None]  # (P, V)
+        gaps = differences @ weights  # (P,)
+        surprise = 0.5 * (1 - np.tanh(0.5 * gaps))  # (P,) 1 − σ, the probability of the other choice
+        meant = (1 - error) / (1 - error + error / 2 * (1 + np.exp(np.minimum(-gaps, 700))))  # (P,) probability of no coin
+        gradient = penalty * weights - differences.T @ (meant * surprise)  # (V,)
+        curvature = differences * (meant * surprise * (1 - surprise))[:, None]  # (P, V)
         step = np.linalg.solve(differences.T @ curvature + penalty * np.eye(len(weights)), gradient)  # (V,)
         if gradient @ step < tolerance:
             return weights - step

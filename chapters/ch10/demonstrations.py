@@ -21,7 +21,6 @@ from chapters.ch02_dataset import NextTokenBatches
 from chapters.ch06_gpt import GPT, load_model, save_model
 from chapters.ch07_train import TrainConfig, train
 from chapters.ch10 import sft
-from chapters.support.batches import RaggedBatches
 from chapters.support.command import InShards, at_least_one, command
 from chapters.support.run_folder import Run
 from chapters.world import World
@@ -34,9 +33,11 @@ class RehearsalBatches:
 
     The training tasks name only some of the people, and long training on them makes a small model forget all other names.
     A batch of pretraining text now and then prevents this. Ouyang et al. 2022 do the same in PPO (PPO-ptx).
+
+    new, old: batches of the new task and of the old data, each with a `signature`.
     """
 
-    def __init__(self, new: RaggedBatches, old: NextTokenBatches, every: int = 3):
+    def __init__(self, new: Any, old: NextTokenBatches, every: int = 3):
         if every < 2:
             raise ValueError(f"RehearsalBatches: expected every >= 2, got {every}; at most every second batch can rehearse")
         self.new, self.old, self.every = new, old, every

@@ -7,6 +7,8 @@ The reward need not be a model. Here a program checks each answer to a plain tas
 reward. No learned model stands between the policy and the rule, so there is none to exploit. Look at figures/watch.svg: the
 mean reward, which is the share of right answers, rises, and KL stays small.
 
+ch10/reflex_grpo has a second verifiable reward. ch10/one_word shows within a minute that GRPO and PPO learn what they should.
+
 The formulas stand first, in the order in which training uses them. Shapes are those of ch10/ppo: a row is a prompt with its
 response, a column the choice of a token, and `mask` is True where the policy chose one. A prompt's k responses are adjacent.
 

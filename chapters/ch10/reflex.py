@@ -144,18 +144,24 @@ def trail_tokenizer() -> Tokenizer:
 
 
 class TrailBatches:
-    """Batches for chapter 7's loop: questions masked, answers graded; every example has a new cycle, way and length."""
+    """Batches for chapter 7's loop: questions masked, answers graded; every example has a new cycle, way and length.
 
-    def __init__(self, tokenizer: Tokenizer, batch_size: int, seed: int, ways: Sequence[str] = tuple(WAYS)) -> None:
-        self.tokenizer, self.batch_size, self.seed, self.ways = tokenizer, batch_size, seed, ways
-        self.signature = f"trails, batch {batch_size}, seed {seed}, {', '.join(ways)}"
+    asked: the way that every question asks for; None: the way of its answer.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, batch_size: int, seed: int, ways: Sequence[str] = tuple(WAYS), asked: str | None = None
+    ) -> None:
+        self.tokenizer, self.batch_size, self.seed, self.ways, self.asked = tokenizer, batch_size, seed, ways, asked
+        self.signature = f"trails, batch {batch_size}, seed {seed}, {', '.join(ways)}" + (f", asked {asked}" if asked else "")
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         rng, encode = np.random.default_rng([self.seed, step]), self.tokenizer.encode
         rows, labels = [], []
         for _ in range(self.batch_size):
             trail, way = draw_trail(int(rng.choice(STEPS)), "train", rng), self.ways[int(rng.integers(len(self.ways)))]
-            prompt, response = encode(question(trail, way)), [*encode(answer(trail, way)), self.tokenizer.eos_id]
+            prompt = encode(question(trail, self.asked or way))
+            response = [*encode(answer(trail, way)), self.tokenizer.eos_id]
             rows.append(prompt + response[:-1])
             labels.append([IGNORE_INDEX] * (len(prompt) - 1) + response)
         return pad_right(rows, self.tokenizer.eos_id), pad_right(labels, IGNORE_INDEX)  # (B, T) each
@@ -190,12 +196,14 @@ FAST = TrainConfig(steps=60, batch_size=32, lr=3e-3, warmup_steps=10)
 QUICK = {"seeds": 1, "held_out": 20, "training": FAST}
 
 
-def learn(settings: Settings, seed: int, run: Run, ways: Sequence[str] = tuple(WAYS)) -> tuple[GPT, Tokenizer]:
-    """Train a model to follow notes in these ways."""
+def learn(
+    settings: Settings, seed: int, run: Run, ways: Sequence[str] = tuple(WAYS), asked: str | None = None
+) -> tuple[GPT, Tokenizer]:
+    """Train a model to follow notes in these ways.  asked: as in TrailBatches."""
     tokenizer = trail_tokenizer()
     model = GPT(replace(settings.model, vocab_size=tokenizer.vocab_size), generator=mg.Generator(seed))
     config = replace(settings.training, seed=seed)
-    train(model, TrailBatches(tokenizer, config.batch_size, seed, ways), config, run, loss_fn=response_loss)
+    train(model, TrailBatches(tokenizer, config.batch_size, seed, ways, asked), config, run, loss_fn=response_loss)
     save_model(run, model, tokenizer)
     return model, tokenizer
 

@@ -158,13 +158,26 @@ def sample_batch(
 ) -> Rollouts:
     """`roll_out` in this process."""
     prompts = [tokenizer.encode(format_prompt(task.instruction, task.input)) for task in tasks]
+    return sample_after(policy, prompts, max_new_tokens, generator, tokenizer.eos_id, temperature, record)
+
+
+def sample_after(
+    policy: GPT,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    generator: mg.Generator,
+    end: int,
+    temperature: float = 1.0,
+    record: bool = True,
+) -> Rollouts:
+    """Sample one response to each prompt.  prompts: token ids.  end: the end-of-text token."""
     rooms = [policy.config.context - len(prompt) for prompt in prompts]
     if min(rooms, default=1) < 1:
         raise ValueError(
             f"roll_out: expected prompts that leave room in a context of {policy.config.context} tokens, got a "
             f"prompt of {max(map(len, prompts))} tokens; give shorter instructions or a model with a longer context"
         )
-    limits, end = [min(max_new_tokens, room) for room in rooms], tokenizer.eos_id
+    limits = [min(max_new_tokens, room) for room in rooms]
     recorder = Recorder() if record else None
     generated = generate(
         policy, prompts, limits, temperature=temperature, stop_ids=(end,), generator=generator, observe=recorder

@@ -95,7 +95,7 @@ SECTIONS = (
             Answer("How did I train it?", ("ch02_dataset", "ch07_train"), "", "training"),
             Answer("How does it speak?", ("ch08_sample",), "", "sampler"),
             Answer("Do a giant's weights run in the same class?", ("ch09.gpt2", "ch09.smollm2")),
-            Answer("What does a fixed amount of thinking for each token cost?", ("ch10.reflex",)),
+            Answer("What does a fixed amount of thinking for each token cost?", ("ch10.reflex", "ch10.reflex_grpo")),
         ),
     ),
     Section(

@@ -62,6 +62,14 @@ def test_every_stage_writes_its_folder_and_the_page_has_every_figure(job):
     assert all(image.startswith("data:image/svg+xml;base64,") for image in images)
 
 
+def test_the_report_names_the_commands_of_section_10_5(job):
+    page = (job / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('id="reflex"') : page.index('id="side_by_side"')]
+    modules = re.findall(r"<code>python -m ([\w.]+)</code>", section)
+    assert modules == ["chapters.ch10.reflex", "chapters.ch10.reflex_grpo"]
+    assert all((ROOT / (module.replace(".", "/") + ".py")).is_file() for module in modules)
+
+
 def test_the_page_holds_its_parts_and_needs_nothing_else(job):
     """No address but data and anchors; the scripts are ours, and what a model wrote stands in blocks that are no scripts."""
     page = (job / "report.html").read_text(encoding="utf-8")

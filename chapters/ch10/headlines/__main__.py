@@ -22,18 +22,22 @@ from pathlib import Path
 
 from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.bai import BAI, BaiSettings
+from chapters.ch10.headlines.christiano import CHRISTIANO, ChristianoSettings
 from chapters.ch10.headlines.experiment import Experiment, Headline, Measurement, Row
 from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
+from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
 from chapters.ch10.headlines.registration import RESULTS, TEST_WORLDS, checked, digest, publish, register
 from chapters.ch10.headlines.settings import Models
+from chapters.ch10.headlines.stiennon import STIENNON, StiennonSettings
+from chapters.ch10.headlines.taori import TAORI, TaoriSettings
 from chapters.ch10.headlines.wei import WEI, WeiSettings
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
 from minigrad.serialization import write_atomically
 
-ROWS: dict[str, Row] = {row.name: row for row in (WEI, GAO, BAI)}
+ROWS: dict[str, Row] = {row.name: row for row in (WEI, GAO, TAORI, CHRISTIANO, BAI, STIENNON, OUYANG)}
 
 
 @dataclass
@@ -50,7 +54,11 @@ class Settings(OnDevice):
     models: Models = field(default_factory=Models)  # models that rows share
     wei: WeiSettings = field(default_factory=lambda: WEI.settings)
     gao: GaoSettings = field(default_factory=lambda: GAO.settings)
+    taori: TaoriSettings = field(default_factory=lambda: TAORI.settings)
+    christiano: ChristianoSettings = field(default_factory=lambda: CHRISTIANO.settings)
     bai: BaiSettings = field(default_factory=lambda: BAI.settings)
+    stiennon: StiennonSettings = field(default_factory=lambda: STIENNON.settings)
+    ouyang: OuyangSettings = field(default_factory=lambda: OUYANG.settings)
 
 
 QUICK = {"models": shared.QUICK, **{name: row.quick for name, row in ROWS.items()}}

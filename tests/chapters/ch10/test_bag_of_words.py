@@ -57,6 +57,21 @@ def test_a_word_that_always_wins_gets_a_finite_weight_only_by_the_penalty():
             bradley_terry(always, penalty)
 
 
+def test_a_labeller_who_sometimes_tosses_a_coin_is_believed_less():
+    rng = np.random.default_rng(2)
+    differences, penalty, error = rng.integers(-2, 3, (200, 6)).astype(float), 0.7, 0.2
+    weights = bradley_terry(differences, penalty, error=error)
+    by_hand = sum(math.log(0.1 + 0.8 / (1 + math.exp(-row @ weights))) for row in differences)
+    assert log_loss(differences, weights, error) == pytest.approx(-by_hand, rel=1e-12)
+    for direction in rng.normal(size=(20, 6)):
+        ends = [weights + side * 1e-4 * direction for side in (1, -1)]
+        up, down = (log_loss(differences, end, error) + penalty / 2 * end @ end for end in ends)
+        assert abs(up - down) / 2e-4 < 1e-4
+    slip = np.array([[3.0]] * 30 + [[-3.0]])  # one choice in 31 contradicts the others
+    believed, excused = (bradley_terry(slip, 0.01, error=error)[0] for error in (0.0, 0.2))
+    assert excused > 1.5 * believed
+
+
 def test_the_vocabulary_holds_the_common_words_in_alphabetical_order():
     texts = ["The dog, the dog!", "A dog sleeps.", "the cat"]
     assert vocabulary_of(texts) == ["dog", "the"]

@@ -1,0 +1,276 @@
+"""Ouyang et al. 2022: is a small aligned model preferred to a large model that is better in itself, but was never aligned?
+
+Claim, from "Training language models to follow instructions with human feedback" (arXiv:2203.02155): labellers prefer
+the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 times its parameters (abstract; figure
+1). InstructGPT 175B is preferred to GPT-3 175B 85 ± 3% of the time, and to GPT-3 with examples in its prompt 71 ± 4%
+(section 1).
+
+In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with over 50 times its
+parameters. Both base models read equally many tokens of the same pages. The simulated judge, without noise, compares one
+response of each model to every held-out task; an equal score is half a win. The large model continues the question after three
+examples of good answers, and its first line counts. Beside it, the large model continues the bare question. It samples at the
+temperature that is built into every assistant.
+
+The comparison only means something if the large model is better in itself. Three measurements say so: its loss on validation
+pages; its accuracy on the tokens of these pages that state a fact, such as the town in "Lara lives in Holt."; and the share of
+plain tasks that it does correctly once both base models have had the same short tuning on demonstrations.
+
+Reproduced if the small aligned model is preferred to the large model with examples more than half the time, the large model has
+more than 50 times as many parameters, and it leads the small base model in all three measurements.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from chapters.ch01_tokenizer import Tokenizer
+from chapters.ch02_dataset import EveryTokenOnce
+from chapters.ch06_gpt import GPT
+from chapters.ch07_train import TrainConfig, evaluate
+from chapters.ch10.comparisons import collect_rankings
+from chapters.ch10.constitution.principles import Texts
+from chapters.ch10.demonstrations import fine_tune
+from chapters.ch10.harness import optimise, reward_scorer
+from chapters.ch10.headlines.experiment import TEMPERATURE, Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
+from chapters.ch10.headlines.settings import pretraining, tuning
+from chapters.ch10.reward import ScalarModel, demonstrated_rows, load_scalar, train_reward
+from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
+from chapters.ch10.sft import Tasks, ask_base, graded_logits, respond
+from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
+from chapters.support.run_folder import Run
+from chapters.world import Instruction, World
+from chapters.world.facts import PEOPLE
+from chapters.world.requests import mixed_tasks, requests
+
+SIZES = "small", "large"
+
+
+@dataclass
+class OuyangSettings:
+    """The large base model, the small model's training, and the comparison of the two bases."""
+
+    shape: dict[str, Any] = field(  # shape of the large model, 2.9M parameters
+        default_factory=lambda: dict(n_layer=6, n_head=6, d_model=192, context=128, init_std=0.04, rotary=10000.0)
+    )
+    pretraining: TrainConfig = field(  # its pretraining, on as many tokens as the small model's
+        default_factory=lambda: pretraining(lr=3e-3, muon_lr=0.02, eval_every=650)
+    )
+    imitating: TrainConfig = field(  # fine-tuning of the small model on demonstrations
+        default_factory=lambda: tuning(steps=2000, batch_size=32, lr=8e-3, muon_lr=0.03, min_lr=4e-4)
+    )
+    compared: int = 2000  # instructions whose 4 responses train the reward model
+    rewarding: TrainConfig = field(  # training of the reward model
+        default_factory=lambda: tuning(steps=300, lr=4e-3, muon_lr=0.01, min_lr=2e-4)
+    )
+    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=40, lr=5e-4, kl_coefficient=0.1, kl_target=6.0))  # PPO
+    examples: int = 3  # examples of good answers before the question; the last one refuses a harmful request
+    page_batches: int = 40  # validation batches of eight rows for the page loss
+    demonstrations: int = 6000  # demonstrations for the tuning of both base models
+    supervise: TrainConfig = field(  # this tuning
+        default_factory=lambda: tuning(steps=200, lr=2e-3, muon_lr=0.0075, min_lr=1e-4)
+    )
+
+
+FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
+QUICK = OuyangSettings(
+    shape=dict(n_layer=1, n_head=2, d_model=32, context=128),
+    pretraining=FEW,
+    imitating=FEW,
+    compared=6,
+    rewarding=FEW,
+    ppo=PPOConfig(iterations=1, prompts=8),
+    page_batches=2,
+    demonstrations=20,
+    supervise=FEW,
+)
+
+
+def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
+    """Compare the small policy with the large base model, and the two base models with each other."""
+    model, tokenizer = base(experiment, settings, "large")
+    texts = {
+        "aligned": experiment.responses(*policy(experiment, settings)),
+        "with examples": prompted_answers(model, tokenizer, experiment.world, experiment.tests, settings.examples),
+        "bare": bare_answers(model, tokenizer, experiment.tests, experiment.seed),
+    }
+    scores = {name: experiment.scores(answers) for name, answers in texts.items()}  # (N,) each
+    merits = {size: experiment.cached(f"ouyang_{size}", merits_of, size, settings) for size in SIZES}
+    small, large = merits["small"], merits["large"]
+    return Measurement(
+        quantities={
+            "preferred to the large base with examples": float(task_wins(scores["aligned"], scores["with examples"]).mean()),
+            "preferred to the bare large base": float(task_wins(scores["aligned"], scores["bare"]).mean()),
+            "size of the large model (times the small)": large["parameters"] / small["parameters"],
+            "large base's lead in page loss (nats)": small["page loss"] - large["page loss"],
+            "large base's lead in fact tokens": large["fact tokens"] - small["fact tokens"],
+            "large base's lead in plain tasks after the same tuning": large["plain tasks"] - small["plain tasks"],
+        },
+        details={
+            "merits": merits,
+            "judge's mean score": {name: float(values.mean()) for name, values in scores.items()},
+            "responses": [
+                {"task": f"{task.instruction} {task.input}".strip(), **{name: answers[i] for name, answers in texts.items()}}
+                for i, task in enumerate(experiment.tests[:8])
+            ],
+        },
+    )
+
+
+# ── the small model's training ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def base(experiment: Experiment, settings: OuyangSettings, size: str) -> GPTAndTokenizer:
+    """The "small" or "large" base model."""
+    if size == "small":
+        return experiment.base("small")
+    return experiment.pretrained("ouyang_large", settings.shape, settings.pretraining)
+
+
+def assistant(experiment: Experiment, settings: OuyangSettings) -> GPTAndTokenizer:
+    """The small base model, fine-tuned on demonstrations of mixed quality."""
+
+    def train_into(run: Run) -> None:
+        config = replace(settings.imitating, seed=experiment.seed, resume=True)
+        fine_tune(*experiment.base("small"), experiment.world, experiment.models.demonstrations, config, run)
+
+    return experiment.trained("ouyang_assistant", train_into)
+
+
+def reward_model(experiment: Experiment, settings: OuyangSettings) -> ScalarModel:
+    """A reward model with the small assistant's body, trained on comparisons of the small assistant's responses."""
+
+    def train_into(run: Run) -> None:
+        (gpt, tokenizer), seed = assistant(experiment, settings), experiment.seed
+        tasks = mixed_tasks(experiment.world, "train", settings.compared, seed)
+        rankings = collect_rankings(gpt, tokenizer, experiment.judge, tasks, 4, seed)
+        demonstrated = demonstrated_rows(experiment.world, tokenizer, 300, gpt.config.context, seed)
+        train_reward(gpt, rankings, demonstrated, replace(settings.rewarding, seed=seed), run)
+
+    return experiment.trained("ouyang_reward", train_into, load_scalar)
+
+
+def policy(experiment: Experiment, settings: OuyangSettings) -> GPTAndTokenizer:
+    """The small assistant after PPO against its reward model."""
+
+    def train_into(run: Run) -> None:
+        (gpt, tokenizer), (reference, _) = (assistant(experiment, settings) for _ in range(2))
+        config = replace(settings.ppo, seed=experiment.seed, resume=True)
+        learner = PPO(gpt, reward_model(experiment, settings), config, ptx_batches(config, experiment.world, tokenizer, gpt))
+        score = reward_scorer(reward_model(experiment, settings))
+        optimise(gpt, reference, tokenizer, score, experiment.tasks, config, run, learner, experiment.judge)
+
+    return experiment.trained("ouyang_policy", train_into)
+
+
+# ── the large model's answers ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bare_answers(model: GPT, tokenizer: Tokenizer, tasks: Tasks, seed: int) -> list[str]:
+    """The first line of the base model's continuation of each question."""
+    return first_lines(ask_base(model, tokenizer, tasks, temperature=TEMPERATURE, generator=mg.Generator(seed)))
+
+
+def prompted_answers(model: GPT, tokenizer: Tokenizer, world: World, tasks: Tasks, examples: int) -> list[str]:
+    """The first line of the base model's continuation after `examples` questions with good answers; the last one refuses."""
+    plain = world.instructions("train", examples - 1, world.seed, ["town", "sum"])
+    shown = "".join(f"{one_line(task)}\n{task.output}\n\n" for task in [*plain, *requests(world, "train", 1, world.seed)])
+    prompts = [f"{shown}{one_line(task)}\n" for task in tasks]
+    return first_lines(respond(model, tokenizer, prompts, temperature=TEMPERATURE, generator=mg.Generator(world.seed)))
+
+
+def first_lines(texts: Texts) -> list[str]:
+    return [text.strip().split("\n")[0] for text in texts]
+
+
+def one_line(task: Instruction) -> str:
+    return f"{task.instruction} {task.input}".strip()
+
+
+# ── is the large model better in itself? ─────────────────────────────────────────────────────────────────────────────
+
+
+def merits_of(experiment: Experiment, size: str, settings: OuyangSettings) -> dict[str, float]:
+    """What a base model knows: its loss on validation pages, its accuracy on facts, and what it can do once it is tuned."""
+    model, tokenizer = base(experiment, settings, size)
+    pages = EveryTokenOnce(experiment.pages[1], model.config.context, 8)
+    return {
+        "parameters": model.num_parameters(),
+        "page loss": evaluate(model, pages, min(settings.page_batches, len(pages))),
+        "fact tokens": fact_accuracy(model, tokenizer, pages_of(experiment.pages[1], tokenizer)),
+        "plain tasks": experiment.correct(experiment.responses(*tuned(experiment, size, settings))),
+    }
+
+
+def tuned(experiment: Experiment, size: str, settings: OuyangSettings) -> GPTAndTokenizer:
+    """A base model after a short tuning on demonstrations, the same for every size."""
+
+    def train_into(run: Run) -> None:
+        config = replace(settings.supervise, seed=experiment.seed, resume=True)
+        fine_tune(*base(experiment, settings, size), experiment.world, settings.demonstrations, config, run)
+
+    return experiment.trained(f"ouyang_{size}_tuned", train_into)
+
+
+# A paragraph about a person states each fact once, so no earlier sentence of the page gives it away. The answers "Yes, Lara
+# lives in Holt." do not count, because the question does.
+FACT = re.compile(rf"(?<!, )\b(?:{'|'.join(PEOPLE)}) (?:lives in|is a|likes|keeps a) (\w+)\.")
+
+
+def pages_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
+    """The whole pages in a text of token ids, each with the end-of-text token before it, as in pretraining."""
+    ends = np.flatnonzero(ids == tokenizer.eos_id)
+    return [ids[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def fact_tokens(page: Sequence[int], tokenizer: Tokenizer) -> np.ndarray:
+    """Whether each token of a page states a fact: (T,) bool."""
+    pieces = tokenizer.pieces(page)
+    ends = np.cumsum([len(piece) for piece in pieces])  # (T,)
+    starts = ends - [len(piece) for piece in pieces]  # (T,)
+    text = b"".join(pieces).decode()
+    states = np.zeros(len(page), bool)
+    for match in FACT.finditer(text):
+        states |= (starts < match.end(1)) & (ends > match.start(1))
+    return states
+
+
+def fact_accuracy(model: GPT, tokenizer: Tokenizer, pages: Sequence[Sequence[int]]) -> float:
+    """How often the likeliest token is right where the pages state a fact."""
+    rows, facts = [], []
+    for page in pages:
+        row = page[: model.config.context + 1]
+        states = fact_tokens(row, tokenizer)[1:]  # (T,)
+        if states.any():
+            rows.append(row[:-1])
+            facts.append(np.where(states, row[1:], IGNORE_INDEX).tolist())
+    right: list[np.ndarray] = []
+    with mg.no_grad():
+        for places, inputs in by_length(rows, 32, tokenizer.eos_id):
+            targets = pad_right([facts[i] for i in places], IGNORE_INDEX)  # (B, T)
+            logits, expected, _ = graded_logits(model, mg.tensor(inputs), targets)  # (n, V), (n,)
+            right.append(logits.numpy().argmax(axis=1) == expected.numpy())
+    return float(np.concatenate(right).mean())
+
+
+OUYANG = Row(
+    name="ouyang",
+    paper="Ouyang et al. 2022",
+    arxiv="2203.02155",
+    claim="1.3B InstructGPT preferred to 175B GPT-3 (abstract); at 175B, preferred 85 ± 3% of the time, and 71 ± 4% if GPT-3 "
+    "sees examples (section 1)",
+    criterion=(
+        Bound("preferred to the large base with examples", above=0.5),
+        Bound("size of the large model (times the small)", above=50.0),
+        Bound("large base's lead in page loss (nats)", above=0.0),
+        Bound("large base's lead in fact tokens", above=0.0),
+        Bound("large base's lead in plain tasks after the same tuning", above=0.0),
+    ),
+    sizes=("small",),
+    settings=OuyangSettings(),
+    quick=QUICK,
+    measure=measure,
+)
