@@ -5,8 +5,8 @@ agree where they saw comparisons, and may err differently elsewhere. The minimum
 it. Coste et al. call this worst-case optimisation (WCO).
 
 All members learn from the same comparisons and start from the same SFT model. Only the initial weights of the head and the
-order of the comparisons differ. `chapters/ch10/headlines/gao.py` optimises against one member and against all of them. Look at
-the judge's score there: the minimum does not help against an error that all members share (Eisenstein et al. 2023).
+order of the comparisons differ. `chapters/ch10/headlines/gao.py` optimises against one member and against all of them. In five
+worlds the minimum does not help there: it is no cure for an error that all members share (Eisenstein et al. 2023).
 
 Sources: Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization" (arXiv:2310.02743), section 4; Eisenstein
 et al. 2023, "Helping or Herding?" (arXiv:2312.09244).
