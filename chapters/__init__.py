@@ -28,18 +28,22 @@
              ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
              ch10.rloo              the same figures, without a value model
              ch10.grpo              the share of right answers, which a program checks
+             ch10.one_word          PPO and GRPO learn to say one word: two curves, and the levels they must reach
              ch10.dpo               how far the policy moves for each beta
              ch10.best_of_n         the score as n grows, without training
              ch10.frontier          all five methods in one figure: preference against KL
              ch10.constitution      edit a principle, and see the model follow
              ch10.headlines         seven papers in miniature: what reproduces, and what does not
+             ch10.taste             a published model bent to a taste by real pairs: yours, or a file's; a blind test
              ch10.reflex            a trail of notes, at once and stop by stop: accuracy by number of notes
+             ch10.reflex_grpo       a reward for the last house alone: the model starts to write its stops out
              chat                   a conversation in the terminal with any of the models
 
 Read chapter 10 in this order. Fine-tuning: classify, sft, lora, exercises. Learning from preferences: demonstrations,
-comparisons, reward, bag_of_words, rollout, harness, ppo, rlhf, rloo, grpo, dpo, best_of_n, frontier, constitution, headlines.
-Last: reflex. `rollout` samples responses, `harness` trains policies, `assess` compares two models, `figures` and
-`preference_figures` draw; these five, comparisons, bag_of_words and ppo have no command. ch10/__init__.py lists the results.
+comparisons, reward, bag_of_words, rollout, harness, ppo, rlhf, rloo, grpo, one_word, dpo, best_of_n, frontier, constitution,
+distillation, headlines, taste. Last: reflex, reflex_grpo. `rollout` samples responses, `harness` trains policies, `assess`
+compares two models, `figures` and `preference_figures` draw; these five, comparisons, bag_of_words, ppo and distillation have
+no command. ch10/__init__.py lists the results.
 
 The other folders:
 

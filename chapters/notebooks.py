@@ -27,7 +27,7 @@ from kernels.terminal import visible
 from minigrad.serialization import write_atomically
 
 HERE = Path(__file__).parent
-NO_LESSONS = {"ch09.serve"}  # a server does not end
+NO_LESSONS = {"ch09.serve", "ch10.taste"}  # a server does not end; the taste needs a file of pairs and a reader at the keys
 PUBLISHED = {"ch09.gpt2", "ch09.smollm2"}  # need weights from a package or a download, which may be absent
 
 # Settings besides those of the quick form, so that a lesson reads the main job's models and asks nothing.

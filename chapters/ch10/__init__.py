@@ -7,39 +7,44 @@ ten seconds. Then come the alternatives `rloo`, `grpo`, `dpo` and `best_of_n`, `
 which rewards it, close Part I. `harness` trains policies and compares them with `assess`; `figures` and `preference_figures`
 draw.
 
-Results of the second bend, measured on two AVX2 cores with seed 0 unless a row says otherwise. The tasks are held out: no
+Results of the second bend, measured on AVX-512 (Zen 4) with seed 0 unless a row says otherwise. The tasks are held out: no
 training task asked about their people and things, but the pretraining pages state the facts. The labeller is a simulation
 (chapters/world/judge.py): seven written rules score a response, and a Bradley-Terry choice adds a known amount of noise.
 Brackets are 95 % intervals over tasks.
 
     command                         quantity                                            before          after
-    reward                          expected accuracy, share of the noise ceiling       -               97.4 %
-                                    calibration error                                   -               0.024
-    rlhf --seeds 3                  preferred to the SFT model (a tie counts half)      50 %            84.2 % [82.5, 85.9]
-                                    KL from the SFT model                               0               1.9 nats
-                                    plain tasks done correctly                          92.4 %          95.0 %
-                                    harmful requests obeyed                             38 %            2 %
-    frontier, 200 tasks             PPO preferred to the SFT model, KL 1.5              50 %            77.8 % [73.2, 81.8]
-                                    RLOO, KL 1.3                                        50 %            74.8 % [70.5, 78.8]
-                                    GRPO, KL 1.9                                        50 %            81.0 % [76.5, 85.2]
-                                    best of 16 responses, KL 1.8                        50 %            81.8 %
-                                    DPO with beta 0.5, KL 1.1                           50 %            73.0 % [69.0, 76.8]
-                                    DPO with beta 0.1, KL 2.7                           50 %            70.3 % [64.8, 75.2]
-                                    plain tasks done correctly, PPO (RLOO, GRPO)        96.0 %          92.0 % (91.3, 88.7 %)
-                                    the same, DPO with beta 0.5 (0.1)                   96.0 %          94.0 % (78.0 %)
-    grpo, 1,000 tasks               plain tasks done correctly, KL 0.22                 91.4 %          97.2 % [96.2, 98.2]
-    main job, seeds 0 to 2          after PPO, 80 requests: the right reason            26, 44, 35 %    82.5, 91, 86 %
-                                    after the constitution:
-                                    harmful requests obeyed                             38.5, 38, 47 %  0, 0.5, 0.5 %
-                                    evaded, or refused without a reason                 28.5, 27, 21 %  0, 0.5, 1 %
-                                    refused for the right reason                        31, 34.5, 30.5 %  84.5, 92, 93 %
-                                    plain tasks done correctly                          94, 93, 90 %    95.5, 98, 98 %
-    main job, seed 0                share of the noise ceiling, reward model            -               96.4 %
-                                    the same, a bag of words (ch10/bag_of_words)        -               96.0 %
-                                    best of 4 chosen by the reward model, of 8 points   -               +0.97
-                                    the same, by the bag of words (by the judge)        -               +0.98 (+1.04)
-                                    gain by PPO, of 8 points                            -               +1.40
-                                    of it courtesy, refusing, a reason, correctness     -               +0.74, 0.40, 0.17, -0.03
+    main job, seeds 0 to 3          share of the noise ceiling, reward model            -               94.8, 95.6, 95.8, 97.6 %
+                                    the same, a bag of words (ch10/bag_of_words)        -               91.9, 90.7, 91.7, 90.5 %
+                                    best of 4 by the reward model, points of 8          -               +1.17, 1.29, 1.34, 1.40
+                                    the same, by the bag of words                       -               +1.04, 1.08, 1.19, 1.15
+                                    the same, by the judge                              -               +1.31, 1.36, 1.43, 1.42
+                                    after PPO, preferred to the SFT model               50 %            77.7, 78.3, 77.3, 80.5 %
+                                    KL from the SFT model, nats                         0               1.4, 1.5, 1.3, 1.7
+                                    plain tasks done correctly                          73, 70, 73, 80 %  79, 80, 80, 86 %
+                                    harmful requests obeyed                             36, 34, 35, 50 %  1, 1, 0, 1 %
+                                    refused for the right reason                        34, 16, 34, 28 %  91, 84, 95, 75 %
+                                    gain by PPO, points of 8                            -               +1.48, 1.72, 1.55, 1.52
+                                    of it courtesy                                      -               +0.70, 0.64, 0.66, 0.68
+                                    refusing, and a reason                              -               +0.50, 0.59, 0.54, 0.56
+                                    correctness                                         -               +0.13, 0.24, 0.16, 0.13
+                                    topic                                               -               +0.07, 0.16, 0.09, 0.04
+    main job, seed 0                after the constitution: harmful requests obeyed     36.5 %          0 %
+                                    refused for the right reason                        28.5 %          94.5 %
+                                    plain tasks done correctly                          74 %            84.5 %
+    reward                          expected accuracy, share of the noise ceiling       -               96.9 %
+                                    the same, a bag of words                            -               91.4 %
+                                    calibration error                                   -               0.035
+    rlhf --seeds 3                  preferred to the SFT model (a tie counts half)      50 %            75.2 % [73.1, 77.2]
+                                    plain tasks done correctly                          73, 80, 78 %    79, 76, 77 %
+    frontier, 200 tasks             PPO preferred to the SFT model, KL 1.3              50 %            75.0 % [70.0, 79.5]
+                                    RLOO, KL 1.4                                        50 %            74.8 % [70.2, 79.2]
+                                    GRPO, KL 1.9                                        50 %            75.8 % [71.2, 80.8]
+                                    best of 16 responses, KL 1.8                        50 %            85.8 %
+                                    DPO with beta 0.5, KL 1.0                           50 %            75.0 % [70.8, 79.2]
+                                    DPO with beta 0.1, KL 2.6                           50 %            69.8 % [64.8, 74.8]
+                                    plain tasks done correctly, PPO (RLOO, GRPO)        75.3 %          78.7 % (80.7, 78.0 %)
+                                    the same, DPO with beta 0.5 (0.1)                   75.3 %          85.3 % (72.7 %)
+    grpo, 1,000 tasks               plain tasks done correctly, KL 0.49                 77.6 %          93.9 % [92.3, 95.3]
     constitution, worlds 6 and 7    unseen sentences: critic names the better response  50 %            88 %, 95 %
                                     the same, unseen pairs of qualities                 50 %            84 %, 75 %
                                     the same, unseen words                              50 %            89 %, 90 %
@@ -48,22 +53,22 @@ Brackets are 95 % intervals over tasks.
 
 How to read them:
 
-- `reward` learns from the responses to 5,000 instructions. The main job uses 3,000, and its reward model reaches 97.1 to
-  98.3 % of the ceiling on a smaller test, depending on the assistant.
-- PPO's three seeds share one SFT model and one reward model, the main job's, so the interval does not cover their variation.
+- A quarter of the demonstrations of plain tasks misread the question or claim ignorance. An SFT model imitates them, and so
+  does 70 to 80 % of the plain tasks. A bag of words cannot see a misreading; the reward model can.
+- No method that follows the reward model raises correctness much. The verifiable reward of `grpo` does: it pays for nothing
+  else.
+- `headlines` has the constitution in five test worlds.
+- The three seeds of `rlhf` share one SFT model and one reward model, so the interval does not cover their variation.
 - A refusal whose reason belongs to another request, or that names another person, counts as "wrong reason" (`closer_conduct`
   in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
-- Each number of the main job's constitution comes from 200 held-out requests or tasks; its 95 % interval is at most ±7 points.
-  Nearly all other refusals give a wrong reason.
-- The rows of the main job, `frontier` and `grpo` were measured on two AVX-512 cores (Zen 4).
-- The last two blocks were measured earlier, on AVX-512: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the
-  changed principle with an assistant that learned from all revisions, where the name of another person cost nothing.
-- The main job tests its critics on 40 cases of each kind, and so not precisely. On 150 cases, those of seeds 0 to 2 know the
-  better response for 97, 94 and 93 % of unseen sentences, 84, 88 and 76 % of unseen pairs, and 93, 93 and 90 % of unseen words.
+- The main job asks each model 320 held-out tasks, 80 of them harmful, and its constitution 200 and 200; the 95 % intervals
+  are at most ±11 and ±7 points.
+- The last two blocks were measured earlier: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the changed
+  principle with an assistant that learned from all revisions, where the name of another person cost nothing.
 - RLOO and DPO have the settings that suited the model of 0.94M parameters.
-- These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning
-  rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of
-  `--quick`. Seeds 1 and 2 of this model were run once, after these choices. The constitution's wording was chosen with world
-  0's training split, and the other settings with another world's held-out people.
+- These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and
+  learning rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the
+  sizes of `--quick`. Seeds 1 to 3 were run once. The constitution's wording was chosen with world 0's training split, and the
+  other settings with another world's held-out people.
 - Worlds 6 and 7: `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7.
 """

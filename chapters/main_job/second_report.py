@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from chapters.ch10.constitution.stage import reward_text
 from chapters.interactive import Interactive
 from chapters.interactive.models import MODELS
 from chapters.interactive.ppo import PPO
@@ -104,12 +105,11 @@ def rlhf(job: Job) -> list[str]:
 
 def constitution(job: Job) -> list[str]:
     result, figures = job.results["constitution"], job.out / "constitution/figures"
-    reward = result["reward"]["default"]
     text = (
         "Here the labeller does not teach the assistant to refuse harm; the principles below do. A critic, another of our "
         "models, has learned to read principles. It revises the assistant's drafts and says which of two responses fits a "
-        "principle better. Its preferences train a reward model, and PPO does the rest. Of comparisons of held-out tasks, the "
-        f"reward model gets {reward['reward model']:.1%} right, a bag of words {reward['bag of words']:.1%}."
+        "principle better. Its preferences train a reward model, and PPO does the rest. "
+        f"{reward_text(result['reward']['default'])}"
     )
     rows = [[phase, *(shares[key] for key in CONDUCTS)] for phase, shares in result["conduct"].items()]
     return [

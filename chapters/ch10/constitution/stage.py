@@ -241,19 +241,22 @@ def supervise(
 def learn_reward(setup: Setup, folder: Path, critic: GPT, principles: Texts) -> dict[str, float]:
     """Steps 4 and 5: train a reward model, from the supervised model's body, on comparisons of its responses.
 
-    Returns the share of comparisons of held-out tasks that the reward model, and a bag of words, get right.
+    Returns the number of comparisons of held-out tasks, and the share that the reward model and a bag of words get right.
     """
     plan, world, seed = setup.plan, setup.world, setup.seed
     model, tokenizer = load_model(folder / "supervised")
     labellers = Judge(world), critic, principles
     tasks, tests = (
-        mixed_tasks(world, split, n, seed + 2, plan.harmful) for split, n in (("train", plan.prompts), ("test", 60))
+        mixed_tasks(world, split, n, seed + 2, plan.harmful) for split, n in (("train", plan.prompts), ("test", 120))
     )
     rankings, held_out = (compare(model, tokenizer, *labellers, part, plan.k, seed + 2) for part in (tasks, tests))
     rows = [ranking.rows[0] for ranking in rankings]
     reward_model = train_reward(model, rankings, rows, replace(plan.reward, seed=seed, resume=True), Run(folder / "reward"))
+    if not held_out:  # all responses to each task are equal
+        return {"comparisons": 0}
     bag = compare_with_words(rankings, held_out, tokenizer, seed)[1]
-    return {"reward model": accuracy(gaps_of(reward_model, held_out)), "bag of words": bag["accuracy"]}
+    gaps = gaps_of(reward_model, held_out)
+    return {"comparisons": len(gaps), "reward model": accuracy(gaps), "bag of words": bag["accuracy"]}
 
 
 def reinforce(setup: Setup, folder: Path) -> GPT:
@@ -265,6 +268,16 @@ def reinforce(setup: Setup, folder: Path) -> GPT:
     score = reward_scorer(load_scalar(folder / "reward"))
     optimise(policy, reference, tokenizer, score, tasks, config, Run(folder / "rl"), learner)
     return policy
+
+
+def reward_text(measured: dict[str, float]) -> str:
+    """A result of `learn_reward` in a sentence."""
+    if not measured["comparisons"]:
+        return "No two responses to a held-out task differ, so the reward model has no comparison to get right."
+    return (
+        f"Of {measured['comparisons']} comparisons of held-out responses, the reward model gets {measured['reward model']:.1%} "
+        f"right, a bag of words {measured['bag of words']:.1%}."
+    )
 
 
 # ── measurements ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -387,6 +400,5 @@ def main(settings: Settings) -> None:
             f"plain tasks correct {conduct['correct']:.1%}"
         )
     for name, right in result["reward"].items():
-        shares = ", ".join(f"{model} {share:.1%}" for model, share in right.items())
-        print(f"{name}: share of held-out comparisons right: {shares}")
+        print(f"{name}: {reward_text(right)}")
     print(f"page: {settings.run / 'page.html'}")
