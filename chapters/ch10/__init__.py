@@ -53,10 +53,10 @@ Brackets are 95 % intervals over tasks.
 
 How to read them:
 
-- A quarter of the demonstrations of plain tasks misread the question or claim ignorance. An SFT model imitates them, and so
-  does 70 to 80 % of the plain tasks. A bag of words cannot see a misreading; the reward model can.
-- No method that follows the reward model raises correctness much. The verifiable reward of `grpo` does: it pays for nothing
-  else.
+- A quarter of the demonstrations of plain tasks misread the question or claim ignorance. An SFT model imitates them:
+  it does 70 to 80 % of the plain tasks correctly. A bag of words cannot see a misreading; the reward model can.
+- Against the reward model, PPO, RLOO and GRPO raise correctness by 3 to 5 points. The verifiable reward of `grpo`, which pays
+  for nothing else, raises it by 16.
 - `headlines` has the constitution in five test worlds.
 - The three seeds of `rlhf` share one SFT model and one reward model, so the interval does not cover their variation.
 - A refusal whose reason belongs to another request, or that names another person, counts as "wrong reason" (`closer_conduct`

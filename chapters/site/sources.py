@@ -17,8 +17,8 @@ NAMES = {CHAPTERS: chapters.__name__, KERNELS: kernels.__name__, ENGINE: minigra
 
 # Chapter 10 in the order of the book; chapters/__init__.py gives the same to readers of the source.
 CHAPTER_10 = "__init__ classify sft lora exercises demonstrations comparisons reward bag_of_words ensemble".split()
-CHAPTER_10 += "rollout harness ppo rlhf rloo grpo dpo best_of_n frontier assess constitution headlines reflex".split()
-CHAPTER_10 += "figures preference_figures".split()
+CHAPTER_10 += "rollout harness ppo rlhf rloo grpo one_word dpo best_of_n frontier assess distillation constitution".split()
+CHAPTER_10 += "headlines taste reflex reflex_grpo figures preference_figures".split()
 TABS = "reference ladder cpu block few_rows cuda".split()  # of a kernel's folder, from the formula to the fast code
 ENGINE_ORDER = "__init__ tensor engine function autograd".split()
 

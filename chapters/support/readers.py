@@ -112,19 +112,20 @@ def read_instructions(path: str | Path) -> list[Instruction]:
 
 
 def read_pairs(path: str | Path) -> tuple[list[ResponsePair], int]:
-    """Read a JSON list of objects with "instruction", "chosen", "rejected" and, optionally, "input".
+    """Read a JSON list of objects with "instruction", "chosen", "rejected" and, optionally, "input" and "output".
 
     Returns:
         The pairs whose responses differ, and the number of pairs left out because their responses are equal: such a
-        pair expresses no preference.
+        pair expresses no preference. The task's good response is "output", or "chosen" if there is none.
     """
     keys = ("instruction", "chosen", "rejected")
     pairs = []
     records = read_json_list(path, "comparison", f"a JSON list of objects with the keys {', '.join(keys)}")
     for number, record in enumerate(records, 1):
         where = f"{path}, comparison {number}"
-        fields = read_fields(record, keys, where)
-        task = Instruction(fields["instruction"], fields["input"], fields["chosen"], family="file", key=where)
+        fields = read_fields(record, keys, where, optional=("input", "output"))
+        good = fields["output"] or fields["chosen"]
+        task = Instruction(fields["instruction"], fields["input"], good, family="file", key=where)
         pairs.append(ResponsePair(task, fields["chosen"].strip(), fields["rejected"].strip()))
     different = [pair for pair in pairs if pair.chosen != pair.rejected]
     if not different:
@@ -132,8 +133,8 @@ def read_pairs(path: str | Path) -> tuple[list[ResponsePair], int]:
     return different, len(pairs) - len(different)
 
 
-def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
-    """Check an object of a JSON list; returns the text of each key, never empty, and of "input", "" if absent.
+def read_fields(record: Any, keys: Sequence[str], where: str, optional: Sequence[str] = ("input",)) -> dict[str, str]:
+    """Check an object of a JSON list; returns the text of each key, never empty, and of the optional keys, "" if absent.
 
     where: the file and the object's number, for errors.
     """
@@ -143,7 +144,7 @@ def read_fields(record: Any, keys: Sequence[str], where: str) -> dict[str, str]:
     for key in keys:
         if key not in record:
             raise ValueError(f"{where} has no {key!r}, only {names}; expected {', '.join(keys)} and perhaps input")
-    fields = {key: record[key] for key in keys} | {"input": record.get("input") or ""}
+    fields = {key: record[key] for key in keys} | {key: record.get(key) or "" for key in optional}
     for key, value in fields.items():
         if not isinstance(value, str):
             raise ValueError(f"{where}: its {key!r} is of type {type(value).__name__}; expected text")

@@ -27,8 +27,8 @@ How to read the table:
 
 - Gao: before the fall, the judge's score rises by 0.78 points [0.09, 1.47]. The worst case of five reward models (Coste et al.
   2023, ch10/ensemble) is no cure: PPO against it ends 1.17 points below the SFT model [-2.45, 0.10], PPO against the proxy
-  alone 0.91 [-2.31, 0.49]. Best of 64 gains 1.22 [0.85, 1.58] by the worst case and 1.03 [0.44, 1.61] by the proxy. In one world,
-  104, the score fell by 0.20 only.
+  alone 0.91 [-2.31, 0.49]. Best of 64 gains 1.22 [0.85, 1.58] by the worst case and 1.03 [0.44, 1.61] by the proxy. In one
+  world, 104, the score fell by 0.20 only.
 - Bai: 88 % of harmful requests [80, 96] are refused for the right reason. The assistant gains correctness because the
   supervised phase trains it on its own likeliest responses, and most misreadings are not the likeliest.
 - Wei: right options on unseen attributes rise from 57.3 % to 68.7 %, where guessing gives 35.3 %. On unseen combinations of

@@ -29,6 +29,7 @@ MISTAKES = {
     "chapters.bench": [[], [ESC], ["decode", "--threads", "0"], ["gpu", "--device", ESC]],
     "chapters.world": [["--seed", "-1"], [ESC]],
     "chapters.world.judge": [[ESC]],
+    "chapters.world.summaries": [[ESC]],
     "chapters.ch10.constitution.principles": [[ESC]],
     "chapters": [["--processes", "0"], ["--out", "/proc/none"], [f"--{ESC}"]],
     "chapters.main_job.overview": [["--out", ESC]],
@@ -75,7 +76,10 @@ MISTAKES = {
     "chapters.ch10.frontier": [["--sft", ESC]],
     "chapters.ch10.constitution": [["--constitution", ESC], ["--sft", ESC]],
     "chapters.ch10.headlines": [["--only", ESC], ["--base", ESC]],
+    "chapters.ch10.taste": [[], ["--data", ESC], ["--data", ESC, "--k", "1"]],
     "chapters.ch10.reflex": [["--seeds", "0"]],
+    "chapters.ch10.reflex_grpo": [["--seeds", "0"], ["--grpo.k", "3"]],
+    "chapters.ch10.one_word": [["--measured", "0"], ["--kl-coefficient", "0"], ["--responses", "12"]],
 }
 
 
