@@ -148,7 +148,7 @@ def share_at_equal_length(wins: np.ndarray, log_ratios: np.ndarray) -> float:
 
     wins: 1, ½ or 0, (N,).  log_ratios: log(our words / their words), (N,).  Half a win counts as half of each outcome.
 
-    >>> share_at_equal_length(np.array([1, 1, 1, 0] * 50), np.zeros(200)).round(2)
+    >>> round(share_at_equal_length(np.array([1, 1, 1, 0] * 50), np.zeros(200)), 2)
     0.75
     """
     design = np.stack([np.ones_like(log_ratios), log_ratios], axis=1)  # (N, 2)
