@@ -35,7 +35,7 @@ from chapters.world import Instruction
 
 REWARD: dict[str, Any] = dict(steps=108, batch_size=8, lr=1e-3, warmup_steps=5, weight_decay=0.0, beta2=0.99)
 REWARD |= dict(checkpoint_every=20)
-DPO: dict[str, Any] = REWARD | dict(steps=64, lr=1e-3)
+DPO: dict[str, Any] = REWARD | dict(steps=48, lr=5e-4)
 
 
 @dataclass
