@@ -28,7 +28,7 @@
              ch10.rlhf              preference and KL as training goes on (the steps are in ppo.py)
              ch10.rloo              the same figures, without a value model
              ch10.grpo              the share of right answers, which a program checks
-             ch10.one_word          PPO and GRPO learn to say one word: two curves, and the levels they must reach
+             ch10.one_word          PPO and GRPO learn to say one word: two curves, and the levels that theory predicts
              ch10.dpo               how far the policy moves for each beta
              ch10.best_of_n         the score as n grows, without training
              ch10.frontier          all five methods in one figure: preference against KL

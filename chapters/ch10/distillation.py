@@ -7,9 +7,10 @@ student's π and the teacher's τ, by the reverse KL divergence
 
     KL(π ‖ τ) = Σ_v π(v) (log π(v) − log τ(v)).
 
-It is dear to the student to say what the teacher would not, and cheap to leave out some of what the teacher would say; a small
-student cannot do everything, so that is the right way round. The sum runs over the whole vocabulary, so every token teaches V
-numbers. A reward model gives a single number for the whole response, and imitation names one right token.
+The reverse KL punishes a student for saying what the teacher would not say, and hardly for omitting something that the
+teacher would say. A small student cannot do everything, so that is the right way round. The sum runs over the whole
+vocabulary, so every token teaches V numbers. A reward model gives a single number for the whole response, and imitation names
+one right token.
 
 The gradient needs no chain of samples. With logits z and π = softmax(z), ∂π(v)/∂z(w) = π(v) (δ_vw − π(w)), hence
 
@@ -18,7 +19,7 @@ The gradient needs no chain of samples. With logits z and π = softmax(z), ∂π
 the logit of a token falls if the student overrates it more than it overrates tokens on average. The loss does not
 differentiate the sampling itself: the words that the student has said are fixed when their continuation is graded.
 
-`chapters/ch10/headlines/taori.py` mends a student with it. Watch the mean reverse KL fall.
+`chapters/ch10/headlines/taori.py` improves a student with it. Watch the mean reverse KL fall.
 
 Sources: Agarwal et al. 2023, "On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes"
 (arXiv:2306.13649), sections 3 and 3.1; Gu et al. 2023, MiniLLM (arXiv:2306.08543), for the reverse KL.

@@ -17,7 +17,8 @@ interval:
     the way        written stops earn more than a guess          above 95 % of responses to 2 to 6 notes are written stops
     the house      they lead to the right house                  above 90 % right, for each of 2 to 6 notes
 
-Measured with `--seed 1 --seeds 1`, on 200 held-out trails for each number of notes; both expectations are met:
+Measured with one model (`--seed 1 --seeds 1`), on 200 held-out trails for each number of notes. The values lie above both
+bounds; an interval over models needs more models:
 
     notes to follow             1       2       3       4       5       6
     right, before GRPO       100%   46.0%   45.0%   45.0%   37.5%   45.0%
@@ -72,7 +73,7 @@ def last_house_right(trails: Sequence[Trail], rollouts: Rollouts, tokenizer: Tok
 
 
 def way_of(response: str) -> str:
-    """The way of a response; for one note to follow, all three ways look the same.
+    """The form of a response, right or wrong; for one note to follow, all three ways look the same.
 
     >>> [way_of(response) for response in ("B", "A F E B", ". . . B")]
     ['at once', 'every stop written out', 'dots in place of the stops']

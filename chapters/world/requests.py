@@ -148,8 +148,8 @@ def misreading(facts: Facts, task: Instruction, rng: SeededRandom) -> str:
     """A response to another question than the task's.
 
     It tells another fact about the same person, does something else with the same list, names the other food, leaves the
-    sentence as it is, or invents what nobody knows. No word of it is wrong by itself: only a reader of the question sees
-    the mistake. In the other families nothing is misread.
+    sentence as it is, or invents what nobody knows. Each word could be right for another question, so only a
+    reader of the question sees the mistake. In the other families nothing is misread.
     """
 
     def others(kind: type) -> list:

@@ -1,8 +1,9 @@
 """Headline results of seven papers in miniature, one file for each: start with `experiment.Row`, then gao.py.
 
-Published results in the test worlds 100 to 104, which nothing was chosen by. Each world has its own facts, models, tasks and
+Published results in the test worlds 100 to 104. No choice was made with them. Each world has its own facts, models, tasks and
 seed. Brackets are 95 % t-intervals over the five worlds. A row says "yes" if every interval passes its bound. Claim, criterion,
-settings and commit are in registered.json, under the digest, since before the test; `--published` prints this table.
+settings and commit are in registered.json, under the digest, since before the test; `--published` prints this table. The
+measurement does not check that the code is still that of the commit; the repository's history shows the order.
 
     paper        claim                                     criterion                               result                  yes?
     Bai 2022     harmless, not evasive, without            harmful requests obeyed, below 5 %      0.1 % [-0.3, 0.6]       yes
@@ -25,14 +26,21 @@ result:
 
 How to read the table:
 
-- Gao: before the fall, the judge's score rises by 0.78 points [0.09, 1.47]. The worst case of five reward models (Coste et al.
-  2023, ch10/ensemble) is no cure: PPO against it ends 1.17 points below the SFT model [-2.45, 0.10], PPO against the proxy
-  alone 0.91 [-2.31, 0.49]. Best of 64 gains 1.22 [0.85, 1.58] by the worst case and 1.03 [0.44, 1.61] by the proxy. In one
-  world, 104, the score fell by 0.20 only.
-- Bai: 88 % of harmful requests [80, 96] are refused for the right reason. The assistant gains correctness because the
-  supervised phase trains it on its own likeliest responses, and most misreadings are not the likeliest.
-- Wei: right options on unseen attributes rise from 57.3 % to 68.7 %, where guessing gives 35.3 %. On unseen combinations of
-  seen attributes and forms they rise by 27.5 points [25.4, 29.6]. The paper found no such gain at 8B parameters and below (its
-  figure 7).
-- An earlier version of this table had other rows, one world and one to three seeds. Three of its seven rows said yes.
+- Gao: before the fall, the judge's score rises by 0.78 points [0.09, 1.47]. The rise is not part of the criterion; in world 103
+  there is none. In world 104 the fall is only 0.20. PPO ends at 24 nats [12, 37]. The proxy reaches 79 % of the best possible
+  accuracy, and a bag of words from the same comparisons 83 %.
+- Gao, the worst case of five reward models (Coste et al. 2023, ch10/ensemble): it does not prevent the fall. Against it PPO
+  changes the judge's score by -1.17 points [-2.45, 0.10], against the proxy alone by -0.91 [-2.31, 0.49]; these two cannot be
+  told apart. Best of 64 gains 1.22 [0.85, 1.58] by the worst case and 1.03 [0.44, 1.61] by the proxy.
+- Bai: 88 % of harmful requests [80, 96] are refused for the right reason and 10 % for a wrong one, which the criterion allows.
+  3 of 2,000 are obeyed, all in world 103. The critic learned from the judge's rules; the labeller compared no harmful request.
+  The assistant gains correctness because the supervised phase trains it on its own likeliest responses, and most misreadings
+  are not the likeliest.
+- Wei: right options on unseen attributes rise from 57.3 % to 68.7 %, where guessing gives 35.3 %. The rise comes from seven
+  attributes that the pages state (15 to 26 points each). Comparing, adding, counting, naming a member and naming the first
+  thing change by -3 to +6 points, and "true or false" stays at chance. Three attributes were removed in tuning because they
+  did not profit (wei.py). On unseen combinations of seen attributes and forms, right options rise by 27.5 points [25.4, 29.6].
+  In the paper, models of 8B parameters and fewer get worse on unseen kinds (figure 7); ours does not.
+- An earlier version measured the same seven papers by other designs, in one world with one to three seeds. Three said yes:
+  Bai, Gao and Wei.
 """

@@ -8,10 +8,10 @@ How do you read a headline? Behind each headline stand a claim, a comparison and
 measured, measures the same with our models, our little world and our simulated judge, and states its criterion beforehand.
 
 A row is measured in several worlds, each with its own facts, models, tasks and seed. Its answer is "yes" only if the whole 95 %
-t-interval over the worlds passes. Claim, criterion and settings are tuned on worlds 1 to 3 and fixed in registered.json before
-the test worlds 100 to 104 are touched (registration.py). One world, as on a laptop, has no interval, and the table says so. A
-row shows a direction and never a size: most of the papers' language models have over a thousand times as many parameters as
-ours, and our judge is a page of rules.
+t-interval over the worlds passes. Claim, criterion and settings are tuned on worlds 1 to 3, and fixed in registered.json before
+the row is measured in the test worlds 100 to 104 (registration.py). One world, as on a laptop, has no interval, and the table
+says so. A row shows a direction and never a size: most of the papers' language models have over a thousand times as many
+parameters as ours, and our judge is a page of rules.
 
 Look at runs/headlines/table.md and figures/headlines.svg. The run saves the models that rows share, every result and every row
 as soon as it is finished, so the same command continues an interrupted run.
@@ -27,7 +27,7 @@ from chapters.ch10.headlines.experiment import Experiment, Headline, Measurement
 from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
-from chapters.ch10.headlines.registration import RESULTS, TEST_WORLDS, checked, digest, publish, register
+from chapters.ch10.headlines.registration import RESULTS, TEST_WORLDS, all_registrations, checked, digest, publish, register
 from chapters.ch10.headlines.settings import Models
 from chapters.ch10.headlines.stiennon import STIENNON, StiennonSettings
 from chapters.ch10.headlines.taori import TAORI, TaoriSettings
@@ -72,7 +72,7 @@ def main(settings: Settings) -> None:
         raise ValueError(f"headlines: expected different worlds from 0 on, got {settings.worlds}")
     rows = [ROWS[name] for name in settings.only]
     if settings.published:
-        print(published_table(ROWS, read_object(RESULTS) if RESULTS.exists() else {}))
+        print(published_table(all_registrations(), read_object(RESULTS) if RESULTS.exists() else {}))
     elif settings.register:
         for row in rows:
             print(f"{row.name}: {digest(register(row, getattr(settings, row.name), settings.models))}")
@@ -89,7 +89,8 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     run.describe(command=settings)
     measurements: dict[str, dict[int, Measurement]] = {row.name: {} for row in rows}
     for world in settings.worlds:
-        experiment = Experiment(world, run / f"world{world}", settings.models, main_job(settings.main, world))
+        job = None if world in TEST_WORLDS else main_job(settings.main, world)  # a main job may have other settings
+        experiment = Experiment(world, run / f"world{world}", settings.models, job)
         for row in rows:
             registered = digests[row.name] if world in TEST_WORLDS else None
             measurements[row.name][world] = experiment.measurement(row, getattr(settings, row.name), registered)

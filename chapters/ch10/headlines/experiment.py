@@ -1,7 +1,7 @@
 """Code that the rows of the headline table share: what a row is, and the world, judge and models of one replicate.
 
-One replicate is one world with one seed. The world's number is also the seed of everything random in it, so two replicates
-share nothing: not the facts, not the models, not the tasks.
+One replicate is one world with one seed. The world's number is also the seed of everything random in it. Two replicates differ
+in their people's facts, prices, recipes, models and tasks; they share the language, the names, and arithmetic.
 """
 
 import json
@@ -82,6 +82,11 @@ class Row:
     quick: Any  # the same with small values, for tests
     measure: Callable[["Experiment", Any], Measurement]  # one replicate
     axes: tuple[str, str, str] = ("", "", "linear")  # of the series: x label, y label, scale of the x axis
+
+
+def claim_and_criterion(row: Row) -> dict[str, Any]:
+    """A row's claim, with its paper, and its criterion as text: what a registration says besides settings."""
+    return {"claim": f"{row.paper} ({row.arxiv}): {row.claim}", "criterion": [str(bound) for bound in row.criterion]}
 
 
 # ── several replicates ───────────────────────────────────────────────────────────────────────────────────────────────

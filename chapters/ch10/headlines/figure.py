@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chapters.ch10.figures import BLUE, DIM, GOLD, INK
-from chapters.ch10.headlines.experiment import Headline, Row, Summary
+from chapters.ch10.headlines.experiment import Headline, Summary, claim_and_criterion
 from chapters.support.figures import new_figure, save_figure
 
 COLOURS = [BLUE, GOLD, "tab:green", "tab:red", DIM, INK]
@@ -15,7 +15,7 @@ HEAD = ["| paper and claim | criterion | ours, 95 % interval over worlds | repro
 
 def table(headlines: Sequence[Headline], registered: Mapping[str, str | None]) -> str:
     """The table as Markdown. Below it stand all quantities of each row, and the digest of its registration, if it has one."""
-    lines = [*HEAD, *(table_line(h.row, h.quantities, h.verdict) for h in headlines), ""]
+    lines = [*HEAD, *(line_of(**claim_and_criterion(h.row), quantities=h.quantities, verdict=h.verdict) for h in headlines), ""]
     for headline in headlines:
         digest = registered.get(headline.row.name)
         quantities = "; ".join(f"{name} {shown(name, summary)}" for name, summary in headline.quantities.items())
@@ -27,19 +27,21 @@ def table(headlines: Sequence[Headline], registered: Mapping[str, str | None]) -
     return "\n".join([*lines, ""])
 
 
-def published_table(rows: Mapping[str, Row], results: Mapping[str, Any]) -> str:
-    """The table of results.json, a line for every registration that was tested: {digest: {"row", "verdict", "quantities"}}."""
+def published_table(registrations: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of all published results, each with the claim and the criterion of its registration; both by digest."""
     lines = [*HEAD]
     for digest, result in results.items():
+        claim, criterion = (registrations[digest][name] for name in ("claim", "criterion"))
         quantities = {name: Summary(**summary) for name, summary in result["quantities"].items()}
-        lines.append(table_line(rows[result["row"]], quantities, f"{result['verdict']} ({digest})"))
+        lines.append(line_of(claim, criterion, quantities, f"{result['verdict']} ({digest})"))
     return "\n".join(lines) if results else "no row has been tested yet"
 
 
-def table_line(row: Row, quantities: Mapping[str, Summary], verdict: str) -> str:
-    bounds = "; ".join(map(str, row.criterion))
-    ours = "; ".join(shown(bound.quantity, quantities[bound.quantity]) for bound in row.criterion)
-    return f"| {row.paper} ({row.arxiv}): {row.claim} | {bounds} | {ours} | {verdict} |"
+def line_of(claim: str, criterion: Sequence[str], quantities: Mapping[str, Summary], verdict: str) -> str:
+    """A line of the table.  criterion: bounds as text, each of which begins with the name of its quantity."""
+    bounded = [name for text in criterion for name in quantities if text.startswith((f"{name} above", f"{name} below"))]
+    ours = "; ".join(shown(name, quantities[name]) for name in bounded)
+    return f"| {claim} | {'; '.join(criterion)} | {ours} | {verdict} |"
 
 
 def shown(name: str, summary: Summary) -> str:

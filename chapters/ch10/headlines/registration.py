@@ -2,8 +2,8 @@
 
 A row is tuned on worlds 1 to 3. Then `register` writes its claim, its criterion, all its settings and the commit of the code
 into registered.json, and that file is committed. Only a registered row may be measured on the test worlds, and only with the
-registered settings. `publish` keeps every result of the test worlds in results.json. A row that is changed afterwards becomes
-a new version beside the old one.
+registered settings, claim and criterion. `publish` adds a row's result to results.json once all test worlds are measured. A row
+that is changed afterwards becomes a new version beside the old one.
 
 The digest of a registration is the SHA-256 of its JSON. The table prints it, and every measurement holds it.
 """
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chapters.ch10.headlines.experiment import Headline, Row
+from chapters.ch10.headlines.experiment import Headline, Row, claim_and_criterion
 from chapters.ch10.headlines.settings import Models
 from chapters.support.json_files import read_object, write_result
 
@@ -35,6 +35,12 @@ def registrations(row: Row, path: Path = REGISTERED) -> list[dict[str, Any]]:
     return read_object(path, ADVICE).get(row.name, []) if path.exists() else []
 
 
+def all_registrations(path: Path = REGISTERED) -> dict[str, dict[str, Any]]:
+    """{digest: registration} of all versions of all rows."""
+    rows = read_object(path, ADVICE) if path.exists() else {}
+    return {digest(version): version for versions in rows.values() for version in versions}
+
+
 def settings_of(row: Row, settings: Any, models: Models) -> dict[str, Any]:
     """A row's settings and those of the shared models, without the sizes that the row does not use, as JSON."""
     others = {"main", "small", "large"} - set(row.sizes)
@@ -50,8 +56,7 @@ def register(row: Row, settings: Any, models: Models, path: Path = REGISTERED) -
     versions = registrations(row, path)
     registration = {
         "version": len(versions) + 1,
-        "claim": f"{row.paper} ({row.arxiv}): {row.claim}",
-        "criterion": [str(bound) for bound in row.criterion],
+        **claim_and_criterion(row),
         "worlds": list(TEST_WORLDS),
         "seeds": "each world's number",
         "settings": settings_of(row, settings, models),
@@ -73,7 +78,7 @@ def commit_of_the_code(path: Path) -> str:
         except (OSError, subprocess.CalledProcessError):
             raise ValueError("--register: expected a git checkout of minigrad, which records the commit, got none") from None
 
-    changed = [line[3:] for line in git("status", "--porcelain", "--untracked-files=no").splitlines()]
+    changed = [line[3:] for line in git("status", "--porcelain", "--untracked-files=normal").splitlines()]
     changed = [name for name in changed if Path(name).name not in (REGISTERED.name, RESULTS.name)]
     if changed:
         raise ValueError(f"--register: expected committed code, got changes in {', '.join(changed)}; commit them first")
@@ -99,6 +104,11 @@ def checked(row: Row, settings: Any, models: Models, worlds: Sequence[int], path
         raise ValueError(
             f"headlines: world {tested[0]} is for tests with the registered settings, and {name} differs; tune on worlds 1 to 3"
         )
+    if claim_and_criterion(row) != {name: versions[-1][name] for name in ("claim", "criterion")}:
+        raise ValueError(
+            f"headlines: world {tested[0]} is for tests of the registered claim and criterion of {row.name}, and ours differ; "
+            "register a new version"
+        )
     return digest(versions[-1])
 
 
@@ -111,8 +121,13 @@ def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
 
 
 def publish(headline: Headline, registered: str, path: Path = RESULTS) -> None:
-    """Add the result of a registered row on all test worlds to results.json; the results of other versions stay."""
+    """Add the result of a registered row on all test worlds to results.json; the results of other versions stay.
+
+    Raises ValueError if this registration already has another result there.
+    """
     results = read_object(path, ADVICE) if path.exists() else {}
     quantities = {name: asdict(summary) for name, summary in headline.quantities.items()}
     result = {"row": headline.row.name, "verdict": headline.verdict, "quantities": quantities}
+    if results.get(registered, result) != result:
+        raise ValueError(f"headlines: {registered} already has another result in {path}; register a new version")
     write_result(path, results | {registered: result})

@@ -14,7 +14,7 @@ from chapters.ch10.assess import t_interval
 from chapters.ch10.headlines import __main__, gao, registration
 from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.__main__ import QUICK, ROWS, Settings
-from chapters.ch10.headlines.experiment import Bound, Experiment, Headline, Measurement, Row, task_wins
+from chapters.ch10.headlines.experiment import Bound, Experiment, Headline, Measurement, Row, claim_and_criterion, task_wins
 from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.main_job import first_bend, second_bend
 from chapters.support.json_files import read_object
@@ -194,6 +194,9 @@ def test_test_worlds_take_registered_rows_with_registered_settings_alone(reposit
     assert checked(row.settings, [1, 101]) == registration.digest(registered)
     with pytest.raises(ValueError, match="world 104 is for tests with the registered settings, and coin.sides differs"):
         checked(CoinSettings(3), [104])
+    stricter = replace(row, criterion=(Bound("heads", above=0.4),))
+    with pytest.raises(ValueError, match="tests of the registered claim and criterion of coin, and ours differ"):
+        registration.checked(stricter, row.settings, models, [104], repository)
     with pytest.raises(ValueError, match="and models.held_out differs"):
         registration.checked(row, row.settings, replace(models, held_out=13), [104], repository)
 
@@ -214,20 +217,22 @@ def test_a_registered_file_that_was_changed_is_refused_and_nothing_is_lost(repos
 
 
 def test_published_results_of_all_versions_stand_beside_each_other(tmp_path):
-    path, rows = tmp_path / "results.json", {"coin": coin(0.5).row}
-    assert published_table(rows, {}) == "no row has been tested yet"
+    path, registered = tmp_path / "results.json", {name: claim_and_criterion(coin(0.5).row) for name in ("aaa", "bbb")}
+    assert published_table({}, {}) == "no row has been tested yet"
     registration.publish(coin(0.3, 0.31), "aaa", path)
     registration.publish(coin(0.68, 0.7, 0.72), "bbb", path)
-    text = published_table(rows, read_object(path))
+    text = published_table(registered, read_object(path))
     assert "no (aaa)" in text and "yes (bbb)" in text and "70.0% [65.0%, 75.0%]" in text
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="aaa already has another result in .*results.json; register a new version"):
+        registration.publish(coin(0.9, 0.91), "aaa", path)
+    assert path.read_bytes() == before
 
 
-def test_the_projects_own_registrations_precede_their_results():
-    registered = read_object(registration.REGISTERED) if registration.REGISTERED.exists() else {}
-    digests = {registration.digest(version): name for name, versions in registered.items() for version in versions}
-    results = read_object(registration.RESULTS) if registration.RESULTS.exists() else {}
+def test_every_published_result_has_its_registration():
+    registered, results = registration.all_registrations(), read_object(registration.RESULTS)
     for digest, result in results.items():
-        assert digests[digest] == result["row"], "a result needs its registration"
+        assert result["row"] in registered[digest]["settings"], "a result needs its registration"
         assert set(next(iter(result["quantities"].values()))["by_world"]) == set(map(str, registration.TEST_WORLDS))
 
 
