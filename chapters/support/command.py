@@ -68,11 +68,16 @@ terminated = False  # whether SIGTERM has asked this process to stop
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """In the with block, SIGTERM does what Ctrl-C does: a training loop finishes its step and saves."""
+    """In the with block, SIGTERM does what Ctrl-C does: a training loop finishes its step and saves.
+
+    A shell script starts background jobs with SIGINT ignored; SIGTERM interrupts them all the same.
+    """
 
     def interrupt(signum: int, frame: Any) -> None:
         global terminated
         terminated = True
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     try:

@@ -223,7 +223,10 @@ def test_a_start_removes_half_written_files_but_not_those_of_another_live_proces
     assert [path.parent.name for path in tmp_path.rglob(".partial-*")] == ["other"]
 
 
-def test_sigterm_stops_a_command_as_ctrl_c_does(monkeypatch, capsys):
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["in the foreground", "in the background"])
+def test_sigterm_stops_a_command_as_ctrl_c_does(monkeypatch, capsys, request, ctrl_c):
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(sys, "argv", ["command"])
     monkeypatch.setattr(sys.modules["chapters.support.command"], "terminated", False)
     with pytest.raises(SystemExit) as end:
