@@ -188,8 +188,9 @@ def test_the_run_folder_may_be_the_present_one(folder):
 
 
 def test_a_bug_on_one_rank_ends_all_ranks(folder):
-    program = "import os, runpy, sys\nfrom chapters import ch07_train\n"
-    program += "def fail(*_):\n    raise KeyError('a bug') if os.environ.get('PMI_RANK', '1') == '1' else None\n"
+    program = "import os\nfrom chapters import ch07_train\nschedule = ch07_train.schedule\n"
+    program += "def fail(*arguments):\n    if os.environ.get('PMI_RANK', '1') == '1':\n        raise KeyError('a bug')\n"
+    program += "    return schedule(*arguments)\n"
     program += "ch07_train.schedule = fail\nch07_train.command(ch07_train.pretrain, ch07_train.Settings, ch07_train.PRESETS)"
     (folder / "bug.py").write_text(program)
     out, err = call(folder, *command(2, "bug.py", *PRETRAIN[1:], "--run", "bug", program=(sys.executable,)), status=1)
