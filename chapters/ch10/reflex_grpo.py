@@ -17,16 +17,17 @@ interval:
     the way        written stops earn more than a guess          above 95 % of responses to 2 to 6 notes are written stops
     the house      they lead to the right house                  above 90 % right, for each of 2 to 6 notes
 
-Measured with one model (`--seed 1 --seeds 1`), on 200 held-out trails for each number of notes. The values lie above both
-bounds; an interval over models needs more models:
+Measured with `--seed 1`, three models, on 200 held-out trails for each number of notes and model. Both expectations are met:
 
     notes to follow             1       2       3       4       5       6
-    right, before GRPO       100%   46.0%   45.0%   45.0%   37.5%   45.0%
-    right, after             100%   99.5%   98.5%    100%   98.5%   99.0%
+    right, before GRPO      99.7%   41.5%   41.0%   41.0%   40.2%   41.5%
+    right, after            99.7%   98.5%   98.7%   98.8%   97.7%   97.3%
 
     responses to 2 to 6 notes      at once    every stop written out    dots
-    before GRPO                      33.4%                     35.6%   31.0%
-    after                             0.3%                     99.7%    0.0%
+    before GRPO                      33.6%                     33.8%   32.5%
+    after                             0.4%                     99.3%    0.3%
+
+The t-intervals over the models begin at 98.0 % for the written stops and at 93.5 % or more for the right houses.
 
 After four iterations 95 % of the responses are written stops. Dots cost as many tokens, but they disappear: the reward does not
 pay for length. GRPO makes likelier what the model already does at times. Whether it would find the stops without ever having
