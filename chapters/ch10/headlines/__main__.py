@@ -27,7 +27,16 @@ from chapters.ch10.headlines.experiment import Experiment, Headline, Measurement
 from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
-from chapters.ch10.headlines.registration import RESULTS, TEST_WORLDS, all_registrations, checked, digest, publish, register
+from chapters.ch10.headlines.registration import (
+    RESULTS,
+    TEST_WORLDS,
+    all_registrations,
+    checked,
+    digest,
+    publish,
+    register,
+    stored,
+)
 from chapters.ch10.headlines.settings import Models
 from chapters.ch10.headlines.stiennon import STIENNON, StiennonSettings
 from chapters.ch10.headlines.taori import TAORI, TaoriSettings
@@ -72,7 +81,7 @@ def main(settings: Settings) -> None:
         raise ValueError(f"headlines: expected different worlds from 0 on, got {settings.worlds}")
     rows = [ROWS[name] for name in settings.only]
     if settings.published:
-        print(published_table(all_registrations(), read_object(RESULTS) if RESULTS.exists() else {}))
+        print(published_table(all_registrations(), stored(RESULTS)))
     elif settings.register:
         for row in rows:
             print(f"{row.name}: {digest(register(row, getattr(settings, row.name), settings.models))}")

@@ -260,7 +260,7 @@ class Experiment:
         """A base model fine-tuned on demonstrations of mixed quality: the SFT model."""
 
         def train_into(run: Run) -> None:
-            config = replace(self.models.supervise, seed=self.seed, resume=True)
+            config = replace(self.models.stage("supervise", size), seed=self.seed, resume=True)
             fine_tune(*self.base(size), self.world, self.models.demonstrations, config, run)
 
         return self.trained(f"{size}_assistant", train_into)
@@ -270,10 +270,10 @@ class Experiment:
 
         def train_into(run: Run) -> None:
             (gpt, tokenizer), seed = self.assistant(size), self.seed
-            tasks = mixed_tasks(self.world, "train", self.models.compared, seed)
+            tasks = mixed_tasks(self.world, "train", self.models.stage("compared", size), seed)
             rankings = collect_rankings(gpt, tokenizer, self.judge, tasks, 4, seed)
             demonstrated = demonstrated_rows(self.world, tokenizer, 300, gpt.config.context, seed)
-            train_reward(gpt, rankings, demonstrated, replace(self.models.rewarding, seed=seed), run)
+            train_reward(gpt, rankings, demonstrated, replace(self.models.stage("rewarding", size), seed=seed), run)
 
         return self.trained(f"{size}_reward", train_into, load_scalar)
 
@@ -282,7 +282,7 @@ class Experiment:
 
         def train_into(run: Run) -> None:
             (policy, tokenizer), (reference, _) = self.assistant(size), self.assistant(size)
-            config = replace(self.models.ppo if size == "main" else self.models.ppo_small, seed=self.seed, resume=True)
+            config = replace(self.models.stage("ppo", size), seed=self.seed, resume=True)
             pages = ptx_batches(config, self.world, tokenizer, policy)
             learner = PPO(policy, self.reward_model(size), config, pages)
             score = reward_scorer(self.reward_model(size))

@@ -49,15 +49,15 @@ class GaoSettings:
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # n of best of n
     best_of_n_tasks: int = 96  # held-out tasks for best of n
     prompts: int = 200  # prompts whose 2 responses train the proxy
-    proxy: TrainConfig = field(
+    proxy: TrainConfig = field(  # training of the proxy
         default_factory=lambda: tuning(steps=60, lr=6e-4, min_lr=6e-5, warmup_steps=5)
-    )  # training of the proxy
+    )
     members: int = 5  # reward models of the ensemble: the proxy, and others with the next seeds
-    pressing: PPOConfig = field(
+    pressing: PPOConfig = field(  # PPO without a KL penalty
         default_factory=lambda: PPOConfig(
             iterations=60, lr=2e-4, kl_coefficient=0.0, kl_horizon=0.0, kl_limit=1000.0, ptx_coefficient=0.0
         )
-    )  # PPO without a KL penalty
+    )
 
 
 QUICK = GaoSettings(

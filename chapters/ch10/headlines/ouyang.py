@@ -31,27 +31,23 @@ from chapters.ch01_tokenizer import Tokenizer
 from chapters.ch02_dataset import EveryTokenOnce
 from chapters.ch06_gpt import GPT
 from chapters.ch07_train import TrainConfig, evaluate
-from chapters.ch10.comparisons import collect_rankings
 from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import fine_tune
-from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.headlines.experiment import TEMPERATURE, Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
 from chapters.ch10.headlines.settings import pretraining, tuning
-from chapters.ch10.reward import ScalarModel, demonstrated_rows, load_scalar, train_reward
-from chapters.ch10.rlhf import PPO, PPOConfig, ptx_batches
 from chapters.ch10.sft import Tasks, ask_base, graded_logits, respond
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE
-from chapters.world.requests import mixed_tasks, requests
+from chapters.world.requests import requests
 
 SIZES = "small", "large"
 
 
 @dataclass
 class OuyangSettings:
-    """The large base model, the small model's training, and the comparison of the two bases."""
+    """The large base model, and the comparison of the two bases."""
 
     shape: dict[str, Any] = field(  # shape of the large model, 2.9M parameters
         default_factory=lambda: dict(n_layer=6, n_head=6, d_model=192, context=128, init_std=0.04, rotary=10000.0)
@@ -59,14 +55,6 @@ class OuyangSettings:
     pretraining: TrainConfig = field(  # its pretraining, on as many tokens as the small model's
         default_factory=lambda: pretraining(lr=3e-3, muon_lr=0.02, eval_every=650)
     )
-    imitating: TrainConfig = field(  # fine-tuning of the small model on demonstrations
-        default_factory=lambda: tuning(steps=2000, batch_size=32, lr=8e-3, muon_lr=0.03, min_lr=4e-4)
-    )
-    compared: int = 2000  # instructions whose 4 responses train the reward model
-    rewarding: TrainConfig = field(  # training of the reward model
-        default_factory=lambda: tuning(steps=300, lr=4e-3, muon_lr=0.01, min_lr=2e-4)
-    )
-    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=40, lr=5e-4, kl_coefficient=0.1, kl_target=6.0))  # PPO
     examples: int = 3  # examples of good answers before the question; the last one refuses a harmful request
     page_batches: int = 40  # validation batches of eight rows for the page loss
     demonstrations: int = 6000  # demonstrations for the tuning of both base models
@@ -79,10 +67,6 @@ FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 QUICK = OuyangSettings(
     shape=dict(n_layer=1, n_head=2, d_model=32, context=128),
     pretraining=FEW,
-    imitating=FEW,
-    compared=6,
-    rewarding=FEW,
-    ppo=PPOConfig(iterations=1, prompts=8),
     page_batches=2,
     demonstrations=20,
     supervise=FEW,
@@ -93,7 +77,7 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
     """Compare the small policy with the large base model, and the two base models with each other."""
     model, tokenizer = base(experiment, settings, "large")
     texts = {
-        "aligned": experiment.responses(*policy(experiment, settings)),
+        "aligned": experiment.responses(*experiment.policy("small")),
         "with examples": prompted_answers(model, tokenizer, experiment.world, experiment.tests, settings.examples),
         "bare": bare_answers(model, tokenizer, experiment.tests, experiment.seed),
     }
@@ -120,7 +104,7 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
     )
 
 
-# ── the small model's training ───────────────────────────────────────────────────────────────────────────────────────
+# ── the base models ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def base(experiment: Experiment, settings: OuyangSettings, size: str) -> GPTAndTokenizer:
@@ -128,42 +112,6 @@ def base(experiment: Experiment, settings: OuyangSettings, size: str) -> GPTAndT
     if size == "small":
         return experiment.base("small")
     return experiment.pretrained("ouyang_large", settings.shape, settings.pretraining)
-
-
-def assistant(experiment: Experiment, settings: OuyangSettings) -> GPTAndTokenizer:
-    """The small base model, fine-tuned on demonstrations of mixed quality."""
-
-    def train_into(run: Run) -> None:
-        config = replace(settings.imitating, seed=experiment.seed, resume=True)
-        fine_tune(*experiment.base("small"), experiment.world, experiment.models.demonstrations, config, run)
-
-    return experiment.trained("ouyang_assistant", train_into)
-
-
-def reward_model(experiment: Experiment, settings: OuyangSettings) -> ScalarModel:
-    """A reward model with the small assistant's body, trained on comparisons of the small assistant's responses."""
-
-    def train_into(run: Run) -> None:
-        (gpt, tokenizer), seed = assistant(experiment, settings), experiment.seed
-        tasks = mixed_tasks(experiment.world, "train", settings.compared, seed)
-        rankings = collect_rankings(gpt, tokenizer, experiment.judge, tasks, 4, seed)
-        demonstrated = demonstrated_rows(experiment.world, tokenizer, 300, gpt.config.context, seed)
-        train_reward(gpt, rankings, demonstrated, replace(settings.rewarding, seed=seed), run)
-
-    return experiment.trained("ouyang_reward", train_into, load_scalar)
-
-
-def policy(experiment: Experiment, settings: OuyangSettings) -> GPTAndTokenizer:
-    """The small assistant after PPO against its reward model."""
-
-    def train_into(run: Run) -> None:
-        (gpt, tokenizer), (reference, _) = (assistant(experiment, settings) for _ in range(2))
-        config = replace(settings.ppo, seed=experiment.seed, resume=True)
-        learner = PPO(gpt, reward_model(experiment, settings), config, ptx_batches(config, experiment.world, tokenizer, gpt))
-        score = reward_scorer(reward_model(experiment, settings))
-        optimise(gpt, reference, tokenizer, score, experiment.tasks, config, run, learner, experiment.judge)
-
-    return experiment.trained("ouyang_policy", train_into)
 
 
 # ── the large model's answers ────────────────────────────────────────────────────────────────────────────────────────

@@ -30,15 +30,19 @@ def digest(registration: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(registration, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def stored(path: Path) -> dict[str, Any]:
+    """The content of registered.json or results.json; {} before anything is registered."""
+    return read_object(path, ADVICE) if path.exists() else {}
+
+
 def registrations(row: Row, path: Path = REGISTERED) -> list[dict[str, Any]]:
     """All versions of a row's registration, the newest last."""
-    return read_object(path, ADVICE).get(row.name, []) if path.exists() else []
+    return stored(path).get(row.name, [])
 
 
 def all_registrations(path: Path = REGISTERED) -> dict[str, dict[str, Any]]:
     """{digest: registration} of all versions of all rows."""
-    rows = read_object(path, ADVICE) if path.exists() else {}
-    return {digest(version): version for versions in rows.values() for version in versions}
+    return {digest(version): version for versions in stored(path).values() for version in versions}
 
 
 def settings_of(row: Row, settings: Any, models: Models) -> dict[str, Any]:
@@ -64,8 +68,7 @@ def register(row: Row, settings: Any, models: Models, path: Path = REGISTERED) -
     }
     if versions and all(versions[-1][name] == registration[name] for name in ("claim", "criterion", "settings", "commit")):
         raise ValueError(f"--register: {row.name} is already registered like this, as version {len(versions)}")
-    everything = read_object(path, ADVICE) if path.exists() else {}
-    write_result(path, everything | {row.name: [*versions, registration]})
+    write_result(path, stored(path) | {row.name: [*versions, registration]})
     return registration
 
 
@@ -116,8 +119,7 @@ def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
     """The dotted names of the entries in which two JSON objects differ."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         return [] if ours == theirs else [prefix]
-    names = [name for name in ours | theirs]
-    return [d for name in names for d in differences(ours.get(name), theirs.get(name), f"{prefix}.{name}".strip("."))]
+    return [d for name in ours | theirs for d in differences(ours.get(name), theirs.get(name), f"{prefix}.{name}".strip("."))]
 
 
 def publish(headline: Headline, registered: str, path: Path = RESULTS) -> None:
@@ -125,7 +127,7 @@ def publish(headline: Headline, registered: str, path: Path = RESULTS) -> None:
 
     Raises ValueError if this registration already has another result there.
     """
-    results = read_object(path, ADVICE) if path.exists() else {}
+    results = stored(path)
     quantities = {name: asdict(summary) for name, summary in headline.quantities.items()}
     result = {"row": headline.row.name, "verdict": headline.verdict, "quantities": quantities}
     if results.get(registered, result) != result:

@@ -52,8 +52,20 @@ class Models:
         default_factory=lambda: replace(reward.Settings().training, steps=260, muon_lr=5e-3)
     )
     ppo: PPOConfig = field(default_factory=PPOConfig)  # PPO of the main job's policy
-    # The policy soon exploits a small reward model, so KL costs more and its target is lower.
-    ppo_small: PPOConfig = default(PPOConfig, kl_coefficient=0.4, kl_target=2.0)  # PPO of the small policy
+    supervise_small: TrainConfig = default(  # the small model learns from demonstrations three times as long
+        tuning, steps=2000, batch_size=32, lr=8e-3, muon_lr=0.03, min_lr=4e-4
+    )
+    compared_small: int = 2000  # as `compared`, for the small reward model
+    rewarding_small: TrainConfig = default(  # training of the small reward model
+        tuning, steps=300, lr=4e-3, muon_lr=0.01, min_lr=2e-4
+    )
+    ppo_small: PPOConfig = default(  # PPO of the small policy
+        PPOConfig, iterations=40, lr=5e-4, kl_coefficient=0.1, kl_target=6.0
+    )
+
+    def stage(self, name: str, size: str) -> Any:
+        """The setting of a stage ("supervise", "compared", "rewarding" or "ppo") for the models of a size."""
+        return getattr(self, f"{name}_small" if size == "small" else name)
 
 
 FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
@@ -73,5 +85,8 @@ QUICK = Models(
     compared=6,
     rewarding=FEW,
     ppo=FEW_PPO,
+    supervise_small=FEW,
+    compared_small=6,
+    rewarding_small=FEW,
     ppo_small=FEW_PPO,
 )

@@ -31,6 +31,7 @@ from chapters.ch10.bag_of_words import bradley_terry
 from chapters.ch10.comparisons import Ranking, sample_rankings
 from chapters.ch10.harness import optimise, reward_scorer
 from chapters.ch10.headlines.experiment import Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
+from chapters.ch10.headlines.settings import default, tuning
 from chapters.ch10.reward import ScalarModel, compare_with_words, load_scalar, train_reward
 from chapters.ch10.reward import measure as measure_reward
 from chapters.ch10.rlhf import PPO, PPOConfig
@@ -41,12 +42,6 @@ from chapters.world.reading import words
 from chapters.world.summaries import SummaryJudge, references, summary_tasks
 
 
-def tuning(**changes: Any) -> Any:
-    """A field with a TrainConfig for fine-tuning."""
-    defaults = dict(batch_size=32, warmup_steps=20, weight_decay=0.0, beta2=0.99)
-    return field(default_factory=lambda: TrainConfig(**defaults | changes))
-
-
 @dataclass
 class StiennonSettings:
     """Sizes and training of the summarising models."""
@@ -54,12 +49,14 @@ class StiennonSettings:
     shape: dict[str, Any] = field(  # shape of the policy, 0.125M parameters: the large model has 10.6 times as many
         default_factory=lambda: dict(n_layer=4, n_head=4, d_model=40, context=128, init_std=0.05)
     )
-    pretraining: TrainConfig = tuning(steps=2600, batch_size=8, lr=6e-3, muon_lr=0.03, min_lr=0.0)  # its pretraining
+    pretraining: TrainConfig = default(tuning, steps=2600, batch_size=8, lr=6e-3, muon_lr=0.03, min_lr=0.0)  # its pretraining
     examples: int = 20000  # paragraphs with reference summaries to imitate
-    imitate_small: TrainConfig = tuning(steps=1000, lr=6e-3, muon_lr=0.02, min_lr=3e-4)  # small model's imitation
-    imitate_large: TrainConfig = tuning(steps=600, batch_size=16, lr=2e-3, muon_lr=0.01, min_lr=1e-4)  # large model's
+    imitate_small: TrainConfig = default(  # small model's imitation
+        tuning, steps=1000, batch_size=32, lr=6e-3, muon_lr=0.02, min_lr=3e-4
+    )
+    imitate_large: TrainConfig = default(tuning, steps=600, batch_size=16, lr=2e-3, muon_lr=0.01, min_lr=1e-4)  # large model's
     compared: int = 3000  # paragraphs whose 4 summaries train the reward model
-    rewarding: TrainConfig = tuning(steps=800, batch_size=16, lr=2e-3, muon_lr=0.01, min_lr=1e-4)
+    rewarding: TrainConfig = default(tuning, steps=800, lr=2e-3, muon_lr=0.01, min_lr=1e-4)  # reward model's training
     prompts: int = 4000  # paragraphs that prompt the policy
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(iterations=60, lr=5e-4, kl_coefficient=0.1, kl_target=6.0, ptx_coefficient=0.0)
