@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import minigrad.nn as nn
@@ -44,9 +45,8 @@ class Run:
         self.folder = Path(folder)
         try:
             (self.folder / "figures").mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.write_bytes(b"?")
-            probe.unlink()
+            with TemporaryFile(dir=self.folder) as probe:
+                probe.write(b"?")
         except OSError as error:
             raise not_writable(folder, error) from error
 

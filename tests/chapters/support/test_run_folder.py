@@ -1,6 +1,7 @@
 import json
 import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,12 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="cannot be written"):
         Run(tmp_path / "file" / "run")
+
+
+def test_two_commands_can_start_in_one_folder_at_the_same_time(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        assert {run.folder for run in threads.map(Run, [tmp_path] * 400)} == {tmp_path}
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]
 
 
 def test_config_json_that_is_cut_short_is_refused(tmp_path):
