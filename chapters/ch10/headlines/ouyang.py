@@ -5,24 +5,27 @@ the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 
 1). InstructGPT 175B is preferred to GPT-3 175B 85 ± 3% of the time, and to GPT-3 with examples in its prompt 71 ± 4%
 (section 1).
 
-In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with over 50 times its
+In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with over 20 times its
 parameters. Both base models read equally many tokens of the same pages. The simulated judge, without noise, compares one
 response of each model to every held-out task; an equal score is half a win. The large model continues the question after three
 examples of good answers, and its first line counts. Beside it, the large model continues the bare question. It samples at the
 temperature that is built into every assistant.
+
+Our large model hardly learns from examples in its prompt: it mostly continues with another question. So a third opponent stands
+beside the two, the large model after a short tuning on demonstrations. The paper's figure 1 compares all models with such a
+model, 175B SFT.
 
 The comparison only means something if the large model is better in itself. Three measurements say so: its loss on validation
 pages; its accuracy on the tokens of these pages that state a fact, such as the town in "Lara lives in Holt."; and the share of
 plain tasks that it does correctly once both base models have had the same short tuning on demonstrations.
 
 Reproduced if the small aligned model is preferred to the large model with examples more than half the time, the large model has
-more than 50 times as many parameters, and it leads the small base model in all three measurements.
+more than 20 times as many parameters, and it leads the small base model in all three measurements.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +37,7 @@ from chapters.ch07_train import TrainConfig, evaluate
 from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.headlines.experiment import TEMPERATURE, Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
-from chapters.ch10.headlines.settings import pretraining, tuning
+from chapters.ch10.headlines.settings import tuning
 from chapters.ch10.sft import Tasks, ask_base, graded_logits, respond
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 from chapters.support.run_folder import Run
@@ -43,18 +46,14 @@ from chapters.world.facts import PEOPLE
 from chapters.world.requests import requests
 
 SIZES = "small", "large"
+FACTS = "large base's lead in fact tokens (percentage points)"
+PLAIN = "large base's lead in plain tasks after the same tuning (percentage points)"
 
 
 @dataclass
 class OuyangSettings:
-    """The large base model, and the comparison of the two bases."""
+    """The comparison of the two base models."""
 
-    shape: dict[str, Any] = field(  # shape of the large model, 2.9M parameters
-        default_factory=lambda: dict(n_layer=6, n_head=6, d_model=192, context=128, init_std=0.04, rotary=10000.0)
-    )
-    pretraining: TrainConfig = field(  # its pretraining, on as many tokens as the small model's
-        default_factory=lambda: pretraining(lr=3e-3, muon_lr=0.02, eval_every=650)
-    )
     examples: int = 3  # examples of good answers before the question; the last one refuses a harmful request
     page_batches: int = 40  # validation batches of eight rows for the page loss
     demonstrations: int = 6000  # demonstrations for the tuning of both base models
@@ -64,22 +63,17 @@ class OuyangSettings:
 
 
 FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
-QUICK = OuyangSettings(
-    shape=dict(n_layer=1, n_head=2, d_model=32, context=128),
-    pretraining=FEW,
-    page_batches=2,
-    demonstrations=20,
-    supervise=FEW,
-)
+QUICK = OuyangSettings(page_batches=2, demonstrations=20, supervise=FEW)
 
 
 def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
     """Compare the small policy with the large base model, and the two base models with each other."""
-    model, tokenizer = base(experiment, settings, "large")
+    model, tokenizer = experiment.base("large")
     texts = {
         "aligned": experiment.responses(*experiment.policy("small")),
         "with examples": prompted_answers(model, tokenizer, experiment.world, experiment.tests, settings.examples),
         "bare": bare_answers(model, tokenizer, experiment.tests, experiment.seed),
+        "tuned": experiment.responses(*tuned(experiment, "large", settings)),
     }
     scores = {name: experiment.scores(answers) for name, answers in texts.items()}  # (N,) each
     merits = {size: experiment.cached(f"ouyang_{size}", merits_of, size, settings) for size in SIZES}
@@ -88,10 +82,11 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
         quantities={
             "preferred to the large base with examples": float(task_wins(scores["aligned"], scores["with examples"]).mean()),
             "preferred to the bare large base": float(task_wins(scores["aligned"], scores["bare"]).mean()),
+            "preferred to the large model after the short tuning": float(task_wins(scores["aligned"], scores["tuned"]).mean()),
             "size of the large model (times the small)": large["parameters"] / small["parameters"],
             "large base's lead in page loss (nats)": small["page loss"] - large["page loss"],
-            "large base's lead in fact tokens": large["fact tokens"] - small["fact tokens"],
-            "large base's lead in plain tasks after the same tuning": large["plain tasks"] - small["plain tasks"],
+            FACTS: 100 * (large["fact tokens"] - small["fact tokens"]),
+            PLAIN: 100 * (large["plain tasks"] - small["plain tasks"]),
         },
         details={
             "merits": merits,
@@ -102,16 +97,6 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
             ],
         },
     )
-
-
-# ── the base models ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def base(experiment: Experiment, settings: OuyangSettings, size: str) -> GPTAndTokenizer:
-    """The "small" or "large" base model."""
-    if size == "small":
-        return experiment.base("small")
-    return experiment.pretrained("ouyang_large", settings.shape, settings.pretraining)
 
 
 # ── the large model's answers ────────────────────────────────────────────────────────────────────────────────────────
@@ -143,7 +128,7 @@ def one_line(task: Instruction) -> str:
 
 def merits_of(experiment: Experiment, size: str, settings: OuyangSettings) -> dict[str, float]:
     """What a base model knows: its loss on validation pages, its accuracy on facts, and what it can do once it is tuned."""
-    model, tokenizer = base(experiment, settings, size)
+    model, tokenizer = experiment.base(size)
     pages = EveryTokenOnce(experiment.pages[1], model.config.context, 8)
     return {
         "parameters": model.num_parameters(),
@@ -158,7 +143,7 @@ def tuned(experiment: Experiment, size: str, settings: OuyangSettings) -> GPTAnd
 
     def train_into(run: Run) -> None:
         config = replace(settings.supervise, seed=experiment.seed, resume=True)
-        fine_tune(*base(experiment, settings, size), experiment.world, settings.demonstrations, config, run)
+        fine_tune(*experiment.base(size), experiment.world, settings.demonstrations, config, run)
 
     return experiment.trained(f"ouyang_{size}_tuned", train_into)
 
@@ -212,12 +197,12 @@ OUYANG = Row(
     "sees examples (section 1)",
     criterion=(
         Bound("preferred to the large base with examples", above=0.5),
-        Bound("size of the large model (times the small)", above=50.0),
+        Bound("size of the large model (times the small)", above=20.0),
         Bound("large base's lead in page loss (nats)", above=0.0),
-        Bound("large base's lead in fact tokens", above=0.0),
-        Bound("large base's lead in plain tasks after the same tuning", above=0.0),
+        Bound(FACTS, above=0.0),
+        Bound(PLAIN, above=0.0),
     ),
-    sizes=("small",),
+    sizes=("small", "large"),
     settings=OuyangSettings(),
     quick=QUICK,
     measure=measure,

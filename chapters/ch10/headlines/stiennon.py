@@ -41,6 +41,8 @@ from chapters.world.judge import score_of
 from chapters.world.reading import words
 from chapters.world.summaries import SummaryJudge, references, summary_tasks
 
+LEAD = "lead over the larger model against the references (percentage points)"
+
 
 @dataclass
 class StiennonSettings:
@@ -203,7 +205,7 @@ def measure(experiment: Experiment, settings: StiennonSettings) -> Measurement:
     quantities = {
         "preferred to the references": ours.preferred_to(written),
         "preferred to the larger model": ours.preferred_to(larger),
-        "lead over the larger model against the references": ours.preferred_to(written) - larger.preferred_to(written),
+        LEAD: 100 * (ours.preferred_to(written) - larger.preferred_to(written)),
         "preferred to the references, length regressed out": ours.preferred_with_length_regressed_out(written),
         "preferred to the references of the same length": ours.preferred_at_the_same_length(written),
         "preferred to the larger model's summaries of the same length": ours.preferred_at_the_same_length(larger),
@@ -247,7 +249,7 @@ STIENNON = Row(
     criterion=(
         Bound("preferred to the references", above=0.5),
         Bound("preferred to the larger model", above=0.5),
-        Bound("lead over the larger model against the references", above=0.0),
+        Bound(LEAD, above=0.0),
         Bound("larger model preferred to the references", above=0.4),
     ),
     sizes=("large",),

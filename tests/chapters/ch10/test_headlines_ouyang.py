@@ -84,7 +84,7 @@ def test_the_row_measures_every_quantity_of_its_criterion(tmp_path, capsys):
     measurement = measure(experiment, QUICK)
     assert {bound.quantity for bound in OUYANG.criterion} <= set(measurement.quantities)
     merits = measurement.details["merits"]
-    for size, shape in {"small": MODELS.small, "large": QUICK.shape}.items():
+    for size, shape in {"small": MODELS.small, "large": MODELS.large}.items():
         gpt = GPT(GPTConfig(experiment.tokenizer.vocab_size, **shape))
         assert merits[size]["parameters"] == gpt.num_parameters()
     lead = merits["small"]["page loss"] - merits["large"]["page loss"]
@@ -94,7 +94,8 @@ def test_the_row_measures_every_quantity_of_its_criterion(tmp_path, capsys):
 
 
 def test_the_registered_sizes_keep_the_ratio_of_the_criterion():
-    sizes = [GPT(GPTConfig(1024, **shape)).num_parameters() for shape in (Models().small, OUYANG.settings.shape)]
-    assert sizes[1] > 50 * sizes[0]
-    small, large = Models().pretrain_small, OUYANG.settings.pretraining
+    models = Models()
+    small, large = (GPT(GPTConfig(models.vocab_size, **shape)).num_parameters() for shape in (models.small, models.large))
+    assert large > 20 * small
+    small, large = models.pretrain_small, models.pretrain_large
     assert small.steps * small.batch_size == large.steps * large.batch_size  # equally many tokens
