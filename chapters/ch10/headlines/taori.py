@@ -56,7 +56,7 @@ class TaoriSettings:
     """Pairs by the teacher, and the student that learns from them."""
 
     seed_tasks: int = 175  # tasks the teacher starts from
-    written: int = 60000  # instructions by the writer, before the sieve
+    written: int = 80000  # instructions by the writer, before the sieve
     answers: int = 2  # answers by the teacher to each instruction that passes the sieve
     writing: TrainConfig = field(default_factory=lambda: tuning(steps=150, lr=1e-3, muon_lr=5e-3))  # training of the writer
     studying: TrainConfig = field(  # training of the student on the pairs
