@@ -128,6 +128,7 @@ def optimise(
                 batch = draw_tasks(tasks, config, iteration, repeat)
                 rollouts = roll_out(policy, tokenizer, batch, config.max_new_tokens, generator)  # step 1
                 reference_log_probs = log_probs_of(reference, rollouts)  # (B, T − 1)  step 2
+                rollouts.reference_log_probs = reference_log_probs
                 kl = checked_kl(rollouts, reference_log_probs, config.kl_limit)
                 scores = finite(score(batch, rollouts), "scores")  # (B,)
                 good = snapshot(policy)

@@ -37,6 +37,7 @@ class Rollouts:
     targets: np.ndarray  # (B, T − 1) int64: the token after each column, IGNORE_INDEX if the policy did not choose it
     mask: np.ndarray  # (B, T − 1) bool: whether the policy chose the token after this column
     log_probs: np.ndarray | None = None  # (B, T − 1) float32: log-probabilities at the time of sampling, 0 outside the mask
+    reference_log_probs: np.ndarray | None = None  # (B, T − 1) float32: the frozen SFT model's, which `optimise` adds
 
     @property
     def last(self) -> np.ndarray:

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -48,11 +49,18 @@ def on_topic(world: World, task: Instruction, response: str) -> float:
     A rival is another person if the task names a person, another food if it names a food, and so on. No word is on topic by
     itself, so the response has to be read against the task.
     """
-    asked = f"{task.instruction} {task.input}"
-    topic = mentioned(f"{asked} {task.output}", NOUNS) + [str(n) for n in numbers(task.output)]
+    topic, rivals = topic_of(task)
     named = mentioned(response, NOUNS)
-    rivals = [noun for kind in SUBJECTS if mentioned(asked, kind) for noun in kind if noun not in topic]
-    return float(bool(set(topic) & {*named, *map(str, numbers(response))}) and not set(rivals) & set(named))
+    return float(bool(topic & {*named, *map(str, numbers(response))}) and not rivals & set(named))
+
+
+@lru_cache(maxsize=10_000)
+def topic_of(task: Instruction) -> tuple[frozenset[str], frozenset[str]]:
+    """The nouns and numbers that are on a task's topic, and the rivals of its subject, as in `on_topic`."""
+    asked = f"{task.instruction} {task.input}"
+    topic = {*mentioned(f"{asked} {task.output}", NOUNS), *map(str, numbers(task.output))}
+    rivals = {noun for kind in SUBJECTS if mentioned(asked, kind) for noun in kind}
+    return frozenset(topic), frozenset(rivals - topic)
 
 
 def polite(world: World, task: Instruction, response: str) -> float:

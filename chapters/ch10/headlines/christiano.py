@@ -44,7 +44,8 @@ class ChristianoSettings:
     """A reward learned online."""
 
     size: str = "main"  # size of the assistant
-    prompts: tuple[int, ...] = (63,)  # prompts whose responses are compared, for each set of policies; the first counts
+    prompts: tuple[int, ...] = (252,)  # prompts whose responses are compared, for each set of policies; the first counts
+    words: bool = False  # measure a bag of words as well
     training: RLOOConfig = field(  # policy gradient; the number of iterations follows from the number of prompts
         default_factory=lambda: RLOOConfig(prompts=256, lr=5e-4)
     )
@@ -77,6 +78,7 @@ class ChristianoSettings:
 
 QUICK = ChristianoSettings(
     prompts=(3,),
+    words=True,
     training=RLOOConfig(prompts=8, max_new_tokens=8),
     share=0.5,
     online=OnlineConfig(rounds=2, members=2),
@@ -86,30 +88,28 @@ QUICK = ChristianoSettings(
 
 def measure(experiment: Experiment, settings: ChristianoSettings) -> Measurement:
     """The gain from each learned reward as a share of the true reward's gain at equal KL."""
+    rewards = [reward for reward in REWARDS if reward != "words" or settings.words]
     runs = {
         (prompts, reward): experiment.cached(f"christiano_{reward}_{prompts}", tune, reward, prompts, settings)
         for prompts in settings.prompts
-        for reward in REWARDS
+        for reward in rewards
     }
-    first, ratios = settings.prompts[0], {}
-    for prompts in settings.prompts:
-        curves = {reward: runs[prompts, reward]["curve"] for reward in REWARDS}
-        ratios[prompts] = {reward: gain_ratio(curves[reward], curves["judge"]) for reward in REWARDS if reward != "judge"}
+    ratios = {key: gain_ratio(run["curve"], runs[key[0], "judge"]["curve"]) for key, run in runs.items()}
+    first = settings.prompts[0]
     judge, learned = runs[first, "judge"], runs[first, "learned"]
     return Measurement(
         quantities={
-            RATIO: ratios[first]["learned"],
-            "gain from a bag of words, of the true reward's": ratios[first]["words"],
+            RATIO: ratios[first, "learned"],
             SHARE: max(run["compared"] / run["samples"] for run in runs.values()),
             "comparisons": float(learned["comparisons"]),
             "gain from the true reward (points)": judge["curve"][-1][1],
             "KL with the true reward (nats)": judge["curve"][-1][0],
             "KL with the learned reward (nats)": learned["curve"][-1][0],
         }
-        | {f"{RATIO}, {prompts} prompts": ratios[prompts]["learned"] for prompts in settings.prompts[1:]},
-        series={REWARDS[reward]: runs[first, reward]["curve"] for reward in REWARDS},
-        details={"shares": {str(prompts): of for prompts, of in ratios.items()}}
-        | {f"{prompts} prompts, {REWARDS[reward]}": run for (prompts, reward), run in runs.items()},
+        | ({"gain from a bag of words, of the true reward's": ratios[first, "words"]} if settings.words else {})
+        | {f"{RATIO}, {prompts} prompts": ratios[prompts, "learned"] for prompts in settings.prompts[1:]},
+        series={REWARDS[reward]: runs[first, reward]["curve"] for reward in rewards},
+        details={f"{prompts} prompts, {REWARDS[reward]}": run for (prompts, reward), run in runs.items()},
     )
 
 
@@ -142,7 +142,7 @@ def tune(experiment: Experiment, reward: str, prompts: int, settings: Christiano
     (policy, tokenizer), (reference, _) = experiment.assistant(settings.size), experiment.assistant(settings.size)
     config = replace(settings.training, seed=experiment.seed, iterations=settings.iterations(prompts))
     judge, plan, reads = experiment.judge, settings.plan(prompts), reward == "learned"
-    online = OnlineReward(judge, reference, tokenizer, settings.online, plan, config.k, experiment.seed, reads)
+    online = OnlineReward(judge, tokenizer, settings.online, plan, config.k, experiment.seed, reads)
     score = TrueReward(judge, tokenizer, config.k) if reward == "judge" else online
     learner = SteeredRLOO(policy, config, settings.kl_target, settings.kl_horizon)
     records = experiment.optimise((policy, tokenizer), reference, score, config, learner, repeat=config.k)

@@ -18,10 +18,9 @@ from itertools import combinations
 import numpy as np
 
 from chapters.ch01_tokenizer import Tokenizer
-from chapters.ch06_gpt import GPT
 from chapters.ch10.bag_of_words import bradley_terry, log_loss, vocabulary_of, word_counts
 from chapters.ch10.harness import judge_scorer
-from chapters.ch10.rollout import Rollouts, log_probs_of
+from chapters.ch10.rollout import Rollouts
 from chapters.ch10.sft import Tasks
 from chapters.support.command import at_least, at_least_one
 from chapters.world.facts import SeededRandom
@@ -99,14 +98,15 @@ class Responses:
         return Responses(self.texts[rows], self.readings[rows])
 
 
-def readings_of(tasks: Tasks, rollouts: Rollouts, texts: Sequence[str], log_probs: np.ndarray) -> np.ndarray:
+def readings_of(tasks: Tasks, rollouts: Rollouts, texts: Sequence[str]) -> np.ndarray:
     """What the frozen SFT model and the prompt say of each response, (B, 6).
 
     The columns: the log-probability of the whole response, its mean and its lowest over the tokens, the number of tokens, and
-    the numbers of words that occur in the prompt and that do not.  log_probs: the SFT model's, (B, T − 1).
+    the numbers of words that occur in the prompt and that do not.
     """
+    assert rollouts.reference_log_probs is not None  # (B, T − 1); `optimise` adds them
     rows = []
-    for task, text, of_tokens, mask in zip(tasks, texts, log_probs, rollouts.mask, strict=True):
+    for task, text, of_tokens, mask in zip(tasks, texts, rollouts.reference_log_probs, rollouts.mask, strict=True):
         chosen, asked = of_tokens[mask], set(words(f"{task.instruction} {task.input}"))
         repeated = sum(word in asked for word in words(text))
         rows.append([chosen.sum(), chosen.mean(), chosen.min(), len(chosen), repeated, len(words(text)) - repeated])
@@ -126,7 +126,6 @@ class OnlineReward:
     def __init__(
         self,
         judge: Judge,
-        reference: GPT,
         tokenizer: Tokenizer,
         config: OnlineConfig,
         plan: dict[int, int],
@@ -134,7 +133,7 @@ class OnlineReward:
         seed: int,
         reads: bool = True,
     ):
-        self.judge, self.reference, self.tokenizer, self.config = judge, reference, tokenizer, config
+        self.judge, self.tokenizer, self.config = judge, tokenizer, config
         self.plan, self.k, self.reads, self.calls = plan, k, reads, 0
         self.labeller = SeededRandom(f"online/{seed}")
         self.draws = np.random.default_rng(seed)
@@ -158,7 +157,7 @@ class OnlineReward:
         texts = rollouts.texts(self.tokenizer)
         if not self.reads:
             return Responses(texts, np.zeros((len(texts), 0)))
-        return Responses(texts, readings_of(tasks, rollouts, texts, log_probs_of(self.reference, rollouts)))
+        return Responses(texts, readings_of(tasks, rollouts, texts))
 
     def columns(self, responses: Responses) -> np.ndarray:
         """The word counts of the responses, and their readings in units of the SFT model's spread: (B, V + F)."""

@@ -83,8 +83,8 @@ def rollouts_of(texts, tokenizer) -> Any:
 
 def online_reward(experiment, plan=None) -> OnlineReward:
     """A bag of words, for two responses to each prompt."""
-    model, tokenizer = experiment.assistant()
-    return OnlineReward(experiment.judge, model, tokenizer, OnlineConfig(members=3), plan or {}, k=2, seed=1, reads=False)
+    _, tokenizer = experiment.assistant()
+    return OnlineReward(experiment.judge, tokenizer, OnlineConfig(members=3), plan or {}, k=2, seed=1, reads=False)
 
 
 def test_true_and_learned_rewards_have_one_spread_over_the_first_responses(experiment):
@@ -118,9 +118,9 @@ def test_the_labeller_sees_the_prompts_with_the_most_different_responses(experim
 
 def test_readings_hold_the_log_probabilities_and_the_words_of_the_prompt():
     rollouts = to_rollouts([[5, 6], [5]], [[7, 8, 9], [7]], [True, True])
-    log_probs = np.array([[0, -1.0, -4.0, -1.0], [-0.5, 0, 0, 0]])
+    rollouts.reference_log_probs = np.array([[0, -1.0, -4.0, -1.0], [-0.5, 0, 0, 0]])
     tasks = [Instruction("Where does Mira live?", "", "", "", "")] * 2
-    readings = readings_of(tasks, rollouts, ["Mira lives in Oak.", "Where, in Oak?"], log_probs)
+    readings = readings_of(tasks, rollouts, ["Mira lives in Oak.", "Where, in Oak?"])
     assert readings.tolist() == [[-6, -2, -4, 3, 1, 3], [-0.5, -0.5, -0.5, 1, 1, 2]]
 
 
