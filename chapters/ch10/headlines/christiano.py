@@ -1,9 +1,8 @@
 """Christiano et al. 2017: how few comparisons does it take to learn a reward?
 
 Claim, from "Deep reinforcement learning from human preferences" (arXiv:1706.03741): an agent that learns its reward while it
-acts, from comparisons on less than one percent of its interactions, does about as well as with the true reward (abstract).
-With 700 comparisons it nearly matches the true reward on simulated robots, and with 1,400 it is slightly better (section
-3.1.1).
+acts, from comparisons on less than one percent of its interactions, solves complex tasks (abstract). On simulated robots 700
+labels nearly match the true reward, and 1,400 synthetic labels are slightly better (section 3.1.1).
 
 In miniature: the same policy gradient (RLOO) tunes the assistant on equally many of its own samples, with the same adaptive KL
 target, on three rewards. The first is the judge's own score, which nobody has in practice. The second is learned online: at
@@ -11,11 +10,14 @@ a few iterations the noisy labeller compares the policy's four responses to each
 anew. The third is learned in the same way, but it is only a bag of words. ch10/headlines/online_reward explains the rewards.
 
 The labeller sees a quarter of the prompts before training begins, as in the paper (appendix A.1), and none in the second half
-of training. Held-out comparisons set how closely a reward fits, and nothing is chosen by the judge's score.
+of training. Within a run, held-out comparisons alone set how closely a reward fits; the judge's score decides nothing.
 
-Reproduced if less than 1 % of the policy's samples were compared and the learned reward brings more than 90 % of the true
-reward's gain at equal KL. The gain is the rise of the judge's mean score on held-out tasks. KL is made equal by moving
-the parameters of the policy with the higher KL back towards the SFT model.
+The gain is the rise of the judge's mean score on held-out tasks. Each policy is measured at 0, 70 and 100 % of the way from the
+SFT model in parameters, and the gains are compared at the smaller of the two final KLs.
+
+Reproduced if the learned reward brings more than 90 % of the true reward's gain at equal KL, from comparisons of less than 1 %
+of the policy's samples (which restates the settings). Its policy must end more than 1 nat from the SFT model, so that there is
+a gain to compare.
 """
 
 from collections.abc import Sequence
@@ -36,7 +38,8 @@ from chapters.support.command import above, at_least_one
 from chapters.world.judge import gains_text, points_by_criterion
 
 REWARDS = {"judge": "the judge's own score", "learned": "the learned reward", "words": "a bag of words"}  # name: label
-RATIO, SHARE = "gain from the learned reward, of the true reward's", "share of the samples that were compared"
+RATIO, SHARE = "learned reward's gain over the true reward's", "compared share of the samples"
+KL = "KL with the learned reward (nats)"
 
 
 @dataclass
@@ -45,7 +48,6 @@ class ChristianoSettings:
 
     size: str = "main"  # size of the assistant
     prompts: tuple[int, ...] = (252,)  # prompts whose responses are compared, for each set of policies; the first counts
-    words: bool = False  # measure a bag of words as well
     training: RLOOConfig = field(  # policy gradient; the number of iterations follows from the number of prompts
         default_factory=lambda: RLOOConfig(prompts=256, lr=5e-4)
     )
@@ -78,7 +80,6 @@ class ChristianoSettings:
 
 QUICK = ChristianoSettings(
     prompts=(3,),
-    words=True,
     training=RLOOConfig(prompts=8, max_new_tokens=8),
     share=0.5,
     online=OnlineConfig(rounds=2, members=2),
@@ -88,11 +89,10 @@ QUICK = ChristianoSettings(
 
 def measure(experiment: Experiment, settings: ChristianoSettings) -> Measurement:
     """The gain from each learned reward as a share of the true reward's gain at equal KL."""
-    rewards = [reward for reward in REWARDS if reward != "words" or settings.words]
     runs = {
         (prompts, reward): experiment.cached(f"christiano_{reward}_{prompts}", tune, reward, prompts, settings)
         for prompts in settings.prompts
-        for reward in rewards
+        for reward in REWARDS
     }
     ratios = {key: gain_ratio(run["curve"], runs[key[0], "judge"]["curve"]) for key, run in runs.items()}
     first = settings.prompts[0]
@@ -100,15 +100,15 @@ def measure(experiment: Experiment, settings: ChristianoSettings) -> Measurement
     return Measurement(
         quantities={
             RATIO: ratios[first, "learned"],
+            "bag of words' gain over the true reward's": ratios[first, "words"],
             SHARE: max(run["compared"] / run["samples"] for run in runs.values()),
-            "comparisons": float(learned["comparisons"]),
+            "comparisons (count)": float(learned["comparisons"]),
             "gain from the true reward (points)": judge["curve"][-1][1],
             "KL with the true reward (nats)": judge["curve"][-1][0],
-            "KL with the learned reward (nats)": learned["curve"][-1][0],
+            KL: learned["curve"][-1][0],
         }
-        | ({"gain from a bag of words, of the true reward's": ratios[first, "words"]} if settings.words else {})
         | {f"{RATIO}, {prompts} prompts": ratios[prompts, "learned"] for prompts in settings.prompts[1:]},
-        series={REWARDS[reward]: runs[first, reward]["curve"] for reward in rewards},
+        series={REWARDS[reward]: runs[first, reward]["curve"] for reward in REWARDS},
         details={f"{prompts} prompts, {REWARDS[reward]}": run for (prompts, reward), run in runs.items()},
     )
 
@@ -191,6 +191,16 @@ def curve_of(
     return points, gains_text(criteria[0], criteria[-1])
 
 
+def gain_at(curve: Sequence[Sequence[float]], kl: float) -> float:
+    """The gain at a KL, on straight lines in √KL: near the SFT model gain grows like the step and KL like its square.
+
+    >>> gain_at([[0.0, 0.0], [4.0, 1.0]], 1.0)
+    0.5
+    """
+    kls, gains = np.array(curve).T  # (P,) each
+    return float(np.interp(max(kl, 0) ** 0.5, np.maximum(kls, 0) ** 0.5, gains))
+
+
 def gain_ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
     """Our gain over their gain at the largest KL that both curves reach; 0 if their gain is not positive.
 
@@ -198,7 +208,7 @@ def gain_ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
     0.9
     """
     shared = min(ours[-1][0], theirs[-1][0])
-    gain, their_gain = (float(np.interp(shared, *np.array(curve).T)) for curve in (ours, theirs))
+    gain, their_gain = gain_at(ours, shared), gain_at(theirs, shared)
     return gain / their_gain if their_gain > 0 else 0.0
 
 
@@ -206,9 +216,9 @@ CHRISTIANO = Row(
     name="christiano",
     paper="Christiano et al. 2017",
     arxiv="1706.03741",
-    claim="a reward learned online, from comparisons on less than 1 % of the interactions, does about as well as the true "
-    "reward (abstract); 700 comparisons nearly match it (section 3.1.1)",
-    criterion=(Bound(RATIO, above=0.9), Bound(SHARE, below=0.01)),
+    claim="a reward learned online from comparisons of less than 1 % of the interactions solves complex tasks (abstract); on "
+    "simulated robots 700 labels nearly match the true reward, and 1,400 synthetic labels are slightly better (section 3.1.1)",
+    criterion=(Bound(RATIO, above=0.9), Bound(SHARE, below=0.01), Bound(KL, above=1.0)),
     sizes=("main", "small"),
     settings=ChristianoSettings(),
     quick=QUICK,

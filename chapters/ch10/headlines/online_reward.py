@@ -1,6 +1,7 @@
 """Rewards for Christiano's row: the judge's own score, and linear rewards that learn online from a few comparisons.
 
-All have a standard deviation of 1 over the SFT model's responses to a prompt, so a nat of KL costs all of them equally much.
+Each reward is centred on the responses to a prompt, and scaled to a standard deviation of 1 over the SFT model's responses in
+the first batch. So a nat of KL costs all of them equally much.
 
 A learned reward is linear, because few comparisons bear few weights. It adds up the weights of a response's words, and it reads
 the response against the prompt through the frozen SFT model: how likely does that model find the response, and how many of its
@@ -8,7 +9,8 @@ words come from the prompt? A bag of words is the same without this reading.
 
 Source: Christiano et al. 2017 (arXiv:1706.03741), section 2.2.3: the ensemble, its held-out comparisons, the labeller's errors.
 The paper shows the labeller the pairs on which the members differ most, and finds that this impairs some tasks (section 2.2.4).
-Here the labeller sees the prompts with the most different responses, because equal responses leave nothing to compare.
+Here the labeller sees the prompts with the most different responses, because equal responses leave nothing to compare. With 252
+prompts that is nearly the whole first batch, and half of each later one.
 """
 
 from collections.abc import Sequence

@@ -175,6 +175,6 @@ def test_the_way_back_to_the_sft_model_is_straight(make_gpt):
 
 def test_gains_are_compared_at_the_largest_kl_that_both_reach():
     ours, theirs = [[0.0, 0.0], [0.5, 0.6], [1.0, 0.8]], [[0.0, 0.0], [2.0, 2.0]]
-    assert gain_ratio(ours, theirs) == pytest.approx(0.8)
-    assert gain_ratio(theirs, ours) == pytest.approx(1.25)
+    assert gain_ratio(ours, theirs) == pytest.approx(0.8 / 2**0.5)  # theirs has 2 · √(1 / 2) at 1 nat
+    assert gain_ratio(theirs, ours) == pytest.approx(2**0.5 / 0.8)
     assert gain_ratio(ours, [[0.0, 0.0], [2.0, -1.0]]) == 0.0
