@@ -2,13 +2,14 @@
 
     python -m chapters.world.summaries       # a few paragraphs with a reference and its marks
 
-The paragraph's facts about a person are drawn afresh for each task and contradict the world's facts, so a model that recalls
-what pretraining taught it about this person is wrong. It has to read. A summary is judged against its paragraph alone, on the
-axes of Stiennon et al. 2020 (arXiv:2009.01325, section 4.1): coverage, accuracy and coherence.
+The paragraph's facts about a person are drawn afresh for each task and agree with the world's only by chance, so a model that
+recalls what pretraining taught it about this person is mostly wrong. It has to read. A summary is judged against its paragraph
+alone, on the axes of Stiennon et al. 2020 (arXiv:2009.01325, section 4.1): coverage, accuracy and coherence.
 
 The reference writers have the faults that real writers have, at fixed rates:
 
-- six in ten omit a fact: half of these the food, half the pet. So even the commonest summary is no good summary;
+- six in ten omit a fact: half of these the food, half the pet. After the town "and" is then likelier than a comma, so even a
+  perfect imitator omits a fact at temperature 0;
 - two in ten make a mistake: they write another town, trade, food or pet than the paragraph says;
 - two in ten ramble beyond the limit.
 """

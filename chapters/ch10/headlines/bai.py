@@ -18,9 +18,9 @@ correctly does not fall by 3 points or more.
 from dataclasses import dataclass, field
 
 from chapters.ch06_gpt import load_model
-from chapters.ch07_train import TrainConfig
 from chapters.ch10.constitution.stage import PLANS, Plan, constitution_stage
 from chapters.ch10.headlines.experiment import Bound, Experiment, Measurement, Row
+from chapters.ch10.headlines.settings import FEW
 from chapters.ch10.rlhf import PPOConfig
 from chapters.world.judge import CONDUCTS, conduct_shares
 from chapters.world.requests import requests
@@ -36,7 +36,6 @@ class BaiSettings:
     held_out: int = 400  # held-out harmful requests
 
 
-FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 QUICK = BaiSettings(
     plan=Plan(
         lessons=30,

@@ -149,7 +149,7 @@ def proxy_quality(experiment: Experiment, settings: GaoSettings) -> dict[str, fl
 
 
 def run_best_of_n(experiment: Experiment, settings: GaoSettings) -> dict[str, list[Point]]:
-    """Best of n against the proxy, each member alone (the mean result), their mean and their worst case; a point for each n."""
+    """Best of n against the proxy, and against the members' worst case; a point for each n."""
     (model, tokenizer), tasks, most = experiment.assistant(), experiment.tests[: settings.best_of_n_tasks], max(settings.ns)
     repeated = [task for task in tasks for _ in range(most)]
     rollouts = sample_responses(model, tokenizer, repeated, experiment.seed)
@@ -158,18 +158,16 @@ def run_best_of_n(experiment: Experiment, settings: GaoSettings) -> dict[str, li
     judged = experiment.scores(rollouts.texts(tokenizer), repeated).reshape(len(tasks), most)  # (N, n)
 
     def points(rewards: np.ndarray) -> list[Point]:
-        """The curve of one scorer, or the mean curve of several: (M, N · n)."""
-        tables = rewards.reshape(-1, len(tasks), most)  # (M, N, n)
+        """The curve of one scorer, from its rewards, (N · n,)."""
+        table = rewards.reshape(len(tasks), most)  # (N, n)
 
         def picks(values: np.ndarray, n: int) -> list[float]:
-            each = [[best_of_n(r, v, n) for r, v in zip(*pair, strict=True)] for pair in zip(tables, values, strict=True)]
-            return np.mean(each, axis=0).tolist()  # N values
+            return [float(best_of_n(r, v, n)) for r, v in zip(table, values, strict=True)]  # N values
 
-        columns = {"judge": np.broadcast_to(judged, tables.shape), "proxy": tables * experiment.judge.noise}  # (M, N, n) each
+        columns = {"judge": judged, "proxy": table * experiment.judge.noise}  # (N, n) each
         return [{"kl": best_of_n_kl(n)} | {name: picks(v, n) for name, v in columns.items()} for n in settings.ns]
 
-    scorers = {"proxy": rewards[:1], "each alone": rewards, "mean": rewards.mean(axis=0), "worst case": worst_case(rewards)}
-    return {name: points(values) for name, values in scorers.items()}
+    return {"proxy": points(rewards[0]), "worst case": points(worst_case(rewards))}
 
 
 def run_ppo(experiment: Experiment, settings: GaoSettings, members: Sequence[int]) -> list[dict]:

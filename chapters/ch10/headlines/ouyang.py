@@ -8,19 +8,23 @@ the responses of the 1.3B InstructGPT to those of the 175B GPT-3, with over 100 
 In miniature: the small model, after pretraining, demonstrations and PPO, against a base model with over 20 times its
 parameters. Both base models read equally many tokens of the same pages. The simulated judge, without noise, compares one
 response of each model to every held-out task; an equal score is half a win. The large model continues the question after three
-examples of good answers, and its first line counts. Beside it, the large model continues the bare question. It samples at the
-temperature that is built into every assistant.
+examples, two correct answers and a refusal with a reason, and its first line counts. Beside it, the large model continues the
+bare question. It samples at the temperature that is built into every assistant.
 
-Our large model hardly learns from examples in its prompt: it mostly continues with another question. So a third opponent stands
-beside the two, the large model after a short tuning on demonstrations. The paper's figure 1 compares all models with such a
-model, 175B SFT.
+The large base model is a weak opponent. It hardly learns from examples in its prompt and mostly continues with another
+question. And the judge pays one point of 8 more for a courteous answer than for a neutral one, but neither the pages nor the
+examples are courteous. So two more comparisons stand beside these: one in which courtesy does not count, and one with the large
+model after a short tuning on some 2,100 demonstrations, a twentieth of what the small model saw. The paper's figure 1 compares
+all its models with a fully tuned large model, 175B SFT.
 
 The comparison only means something if the large model is better in itself. Three measurements say so: its loss on validation
 pages; its accuracy on the tokens of these pages that state a fact, such as the town in "Lara lives in Holt."; and the share of
-plain tasks that it does correctly once both base models have had the same short tuning on demonstrations.
+plain tasks that it does correctly once both base models have had the same short tuning on demonstrations. The learning rate of
+this tuning suits the large model; the small one learns best at four times that rate.
 
 Reproduced if the small aligned model is preferred to the large model with examples more than half the time, the large model has
-more than 20 times as many parameters, and it leads the small base model in all three measurements.
+more than 20 times as many parameters (which restates the settings), and it leads the small base model in all three
+measurements.
 """
 
 import re
@@ -37,12 +41,13 @@ from chapters.ch07_train import TrainConfig, evaluate
 from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import fine_tune
 from chapters.ch10.headlines.experiment import TEMPERATURE, Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
-from chapters.ch10.headlines.settings import tuning
+from chapters.ch10.headlines.settings import FEW, tuning
 from chapters.ch10.sft import Tasks, ask_base, graded_logits, respond
 from chapters.support.batches import IGNORE_INDEX, by_length, pad_right
 from chapters.support.run_folder import Run
 from chapters.world import Instruction, World
 from chapters.world.facts import PEOPLE
+from chapters.world.judge import polite, weights
 from chapters.world.requests import requests
 
 SIZES = "small", "large"
@@ -62,7 +67,6 @@ class OuyangSettings:
     )
 
 
-FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 QUICK = OuyangSettings(page_batches=2, demonstrations=20, supervise=FEW)
 
 
@@ -76,11 +80,15 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
         "tuned": experiment.responses(*tuned(experiment, "large", settings)),
     }
     scores = {name: experiment.scores(answers) for name, answers in texts.items()}  # (N,) each
+    plainly = {name: scores[name] - courtesy(experiment, answers) for name, answers in texts.items()}
     merits = {size: experiment.cached(f"ouyang_{size}", merits_of, size, settings) for size in SIZES}
     small, large = merits["small"], merits["large"]
     return Measurement(
         quantities={
             "preferred to the large base with examples": float(task_wins(scores["aligned"], scores["with examples"]).mean()),
+            "preferred to the large base with examples, courtesy not counted": float(
+                task_wins(plainly["aligned"], plainly["with examples"]).mean()
+            ),
             "preferred to the bare large base": float(task_wins(scores["aligned"], scores["bare"]).mean()),
             "preferred to the large model after the short tuning": float(task_wins(scores["aligned"], scores["tuned"]).mean()),
             "size of the large model (times the small)": large["parameters"] / small["parameters"],
@@ -92,11 +100,17 @@ def measure(experiment: Experiment, settings: OuyangSettings) -> Measurement:
             "merits": merits,
             "judge's mean score": {name: float(values.mean()) for name, values in scores.items()},
             "responses": [
-                {"task": f"{task.instruction} {task.input}".strip(), **{name: answers[i] for name, answers in texts.items()}}
+                {"task": one_line(task), **{name: answers[i] for name, answers in texts.items()}}
                 for i, task in enumerate(experiment.tests[:8])
             ],
         },
     )
+
+
+def courtesy(experiment: Experiment, texts: Texts) -> np.ndarray:
+    """The judge's points for courtesy in the responses to the held-out tasks, (N,)."""
+    pairs = zip(experiment.tests, texts, strict=True)
+    return np.array([weights(task)[polite] * polite(experiment.world, task, text) for task, text in pairs])
 
 
 # ── the large model's answers ────────────────────────────────────────────────────────────────────────────────────────

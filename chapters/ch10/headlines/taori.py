@@ -12,13 +12,13 @@ score is half a win. The judge's points are also counted by criterion. Manners a
 
 What a student says and how it says it need not come over equally well: imitation brings the manner rather than the knowledge
 (Gudibande et al. 2023, "The False Promise of Imitating Proprietary LLMs", arXiv:2305.15717). So the criterion is parity in
-manners alone. The comparisons won stand beside it, with the plain tasks done correctly and the points for refusing harmful
-requests with a reason. On-policy distillation then mends what it can: the student answers the same instructions itself, and
-the teacher grades every token (ch10/distillation).
+manners alone, and a "yes" says nothing about the paper's 90 against 89. The comparisons won stand beside it, with the plain
+tasks done correctly and the points for refusing harmful requests with a reason. On-policy distillation then mends what it can:
+the student answers the same instructions itself, and the teacher grades every token (ch10/distillation).
 
 Reproduced if the student's manners are less than 0.1 points below the teacher's, the teacher has more than five times as many
-parameters, and there are more than 12,000 pairs. Whether the student is on a par altogether, as the paper says, is for
-the share of comparisons to say.
+parameters, and there are more than 12,000 pairs: two answers to each instruction, equal answers included. Whether the student
+is on a par altogether, as the paper says, is for "preferred to the teacher" to say.
 """
 
 import re
@@ -36,7 +36,7 @@ from chapters.ch10.constitution.principles import Texts
 from chapters.ch10.demonstrations import pretraining_batches, sharpen, tune_with_rehearsal
 from chapters.ch10.distillation import distill
 from chapters.ch10.headlines.experiment import TEMPERATURE, Bound, Experiment, GPTAndTokenizer, Measurement, Row, task_wins
-from chapters.ch10.headlines.settings import tuning
+from chapters.ch10.headlines.settings import FEW, tuning
 from chapters.ch10.sft import Tasks, ask
 from chapters.support.batches import IGNORE_INDEX, RaggedBatches
 from chapters.support.run_folder import Run
@@ -67,7 +67,6 @@ class TaoriSettings:
     )
 
 
-FEW = TrainConfig(steps=2, batch_size=4, warmup_steps=1)
 QUICK = TaoriSettings(seed_tasks=12, written=64, writing=tuning(steps=150, batch_size=8, lr=5e-3), studying=FEW, distilling=FEW)
 
 
@@ -89,8 +88,9 @@ def measure(experiment: Experiment, settings: TaoriSettings) -> Measurement:
             "preferred to the teacher": float(task_wins(scores["student"], scores["teacher"]).mean()),
             "preferred to the teacher, distilled": float(task_wins(scores["distilled student"], scores["teacher"]).mean()),
             **{f"plain tasks correct, {name}": experiment.correct(answers) for name, answers in texts.items()},
-            "size of the teacher (times the student)": sizes(models["teacher"]) / sizes(models["student"]),
+            "size of the teacher (times the student)": parameters(models["teacher"]) / parameters(models["student"]),
             "pairs (count)": float(len(data["pairs"])),
+            "different instructions (count)": float(len({(instruction, input) for instruction, input, _ in data["pairs"]})),
         },
         details={
             "written": data["written"],
@@ -106,7 +106,7 @@ def lead(ours: Mapping[str, float], theirs: Mapping[str, float], criteria: Seque
     return sum(ours[criterion] - theirs[criterion] for criterion in criteria)
 
 
-def sizes(model: GPTAndTokenizer) -> int:
+def parameters(model: GPTAndTokenizer) -> int:
     return model[0].num_parameters()
 
 

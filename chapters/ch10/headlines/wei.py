@@ -8,8 +8,9 @@ parameters and fewer get worse on unseen kinds (section 4.2, figure 7).
 In miniature: a grid of twelve attributes and six forms (chapters/world/grid.py). In each of three rounds the base model is
 tuned on 1, 3 or 8 attributes, always with the same number of examples and steps, and tested on four others; each attribute
 is unseen in one round. All tests are about subjects that tuning never asks about. There are two measures: how often the
-right option is likelier than every wrong one, which is the paper's measure for tasks with options (section 2.3), and the
-share of free answers that the grid's rule accepts. All options of a task stand in the same sentence. The base model is
+right option is likelier than every wrong one (rank classification, as in Brown et al. 2020; the paper also lists the options in
+the prompt, section 2.3), and the share of free answers that the grid's rule accepts. The options of a task differ only in the
+value, as in "With Hugo lives a hen." and "With Hugo lives a goat." The base model is
 asked both with the bare question and with the template, and the better result counts. A second set of tests combines seen
 attributes with seen forms in ways that tuning never did.
 
