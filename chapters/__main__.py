@@ -20,6 +20,7 @@ from chapters.main_job.schedule import NEEDS, STAGES, missing_stages, resumed_st
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
+from chapters.support.side_by_side import number_of_processes
 from minigrad import processor
 from minigrad.serialization import short, write_atomically
 
@@ -42,27 +43,24 @@ def main(settings: Settings) -> None:
         for name, function in {**STAGES, "report": write_report}.items():
             print(f"{name:<12} {summary_line(function)}")
         return
-    if settings.processes is not None and settings.processes < 1:
-        raise ValueError(f"processes: expected at least 1, got {settings.processes}")
-    if settings.processes and settings.processes > 1 and settings.device != "cpu":
-        raise ValueError(f"processes: --device {settings.device} runs one stage at a time; leave out --processes")
-    claim_folder(settings)
+    processes = number_of_processes(settings.processes, settings.device)
+    claim_folder(settings, processes)
     job = make_job(settings)
     if settings.device == "cpu" and missing_stages(job):
         processor.precompile()
-    run_stages(job, number_of_processes(settings), estimate_time(job, settings))
+    run_stages(job, processes, estimate_time(job, settings, processes))
     page = write_report(job)
     print_summary(job)
     print(f"\nThe page of results: {page}")
 
 
-def estimate_time(job: first_bend.Job, settings: Settings) -> TimeEstimate | None:
+def estimate_time(job: first_bend.Job, settings: Settings, processes: int) -> TimeEstimate | None:
     """Measure a training step and print how long the job will take. None on a GPU, where the costs of stages are unknown."""
     missing = missing_stages(job)
     if settings.device != "cpu" or not missing:
         return None
     step_seconds, costs = seconds_of_a_step(job), COSTS["quick" if settings.quick else "full"]
-    estimate = TimeEstimate(costs, step_seconds, NEEDS, number_of_processes(settings), resumed_stages(job))
+    estimate = TimeEstimate(costs, step_seconds, NEEDS, processes, resumed_stages(job))
     time_left = in_words(estimate.seconds_left(missing))
     print(f"This will take {time_left} on this machine (a training step takes {step_seconds:.3f} s).", flush=True)
     return estimate
@@ -73,18 +71,11 @@ def make_job(settings: Settings) -> first_bend.Job:
     return first_bend.Job(settings.out, settings.seed, first_bend.PLANS[plan], second_bend.PLANS[plan], settings.quick)
 
 
-def number_of_processes(settings: Settings) -> int:
-    """How many stages run at once: one on a GPU or with a single thread."""
-    if settings.device != "cpu":
-        return 1
-    return settings.processes or min(2, processor.get_num_threads())
-
-
-def claim_folder(settings: Settings) -> None:
+def claim_folder(settings: Settings, processes: int) -> None:
     """Make the job's folder and write the settings into job.json; refuse a folder that holds another job."""
     ours: dict[str, Any] = {"seed": settings.seed, "quick": settings.quick, "plan": fingerprint(settings)}
     if settings.device == "cpu":  # threads and processes fix the order of sums, and so the last digits
-        ours |= {"threads": processor.get_num_threads(), "processes": number_of_processes(settings)}
+        ours |= {"threads": processor.get_num_threads(), "processes": processes}
     path = Run(settings.out) / "job.json"
     if not path.exists():
         if (settings.out / "model.safetensors").exists():

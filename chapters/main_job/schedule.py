@@ -1,29 +1,22 @@
 """The order of the main job's stages, and which stages run at the same time.
 
-Two threads make a step of so small a model only 1.4 times as fast: they cannot share the Python code between the kernels,
-and they wait for each other. Two stages with one thread each take two steps in the time of one. After pretraining there are
-always two stages that do not need each other, so the job continues in two processes.
+After pretraining there are always two stages that do not need each other, so the job continues in two processes
+(chapters/support/side_by_side.py says why).
 """
 
 import json
-import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Mapping, Set
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context, parent_process
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chapters.main_job import first_bend, second_bend
 from chapters.main_job.estimate import TimeEstimate, in_words
 from chapters.main_job.first_bend import Job
-from chapters.support import command
 from chapters.support.json_files import read_object, write_result
-from kernels.terminal import colours, guard_streams, print_styled, unguarded
+from chapters.support.side_by_side import run_side_by_side
+from kernels.terminal import colours, print_styled
 from minigrad import processor
 
 STAGES = {
@@ -59,7 +52,7 @@ def run_stages(job: Job, processes: int, estimate: TimeEstimate | None = None) -
     missing = missing_stages(job)
     for name in STAGES:
         if name in missing.intersection(NEEDS) and processes > 1:
-            run_side_by_side(job, missing, processes, estimate)
+            run_missing(job, missing, processes, estimate)
         if name in missing or name not in job.results:
             start_time = time.perf_counter()
             run_stage(job, name)
@@ -91,78 +84,18 @@ def report_time(
         print(f"{in_words(estimate.seconds_left(missing, running))} left", flush=True)
 
 
-def run_side_by_side(job: Job, missing: set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
-    """Run the missing stages of NEEDS in a pool of processes, each with an equal share of the threads.
-
-    Each is removed from `missing` when it ends. A stage that runs alone at the end also uses only its share: results depend
-    on the number of threads, and must not depend on which stage ends last.
-    """
+def run_missing(job: Job, missing: set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
+    """Run the missing stages of NEEDS side by side; each is removed from `missing` when it ends."""
     share = max(1, processor.get_num_threads() // processes)
     print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
-    waiting, done = [name for name in NEEDS if name in missing], NEEDS.keys() - missing
-    running: dict[Future, str] = {}
-    start_times: dict[str, float] = {}
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
-    try:
-        while waiting or running:
-            ready = [name for name in waiting if done.issuperset(NEEDS[name])]
-            for name in ready[: processes - len(running)]:
-                waiting.remove(name)
-                with processor.without_interrupt():  # a worker starts here, and ignores Ctrl-C while it imports
-                    running[pool.submit(run_in_worker, job, name)] = name
-                    start_times[name] = time.perf_counter()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name = running.pop(future)
-                if running and not isinstance(future.exception(), BrokenProcessPool | None):
-                    print(f"{name} failed; waiting for {' and '.join(running.values())}", file=sys.stderr, flush=True)
-                future.result()
-                done.add(name)
-                job.results[name] = read_object(result_path(job, name))
-                missing.remove(name)
-                now = time.perf_counter()
-                times = {stage: now - start_times[stage] for stage in running.values()}
-                report_time(estimate, name, now - start_times[name], missing, times)
-    except KeyboardInterrupt:  # Ctrl-C also reaches the workers: each finishes its step, saves, and says where
-        for worker in active_children() if command.terminated else ():  # SIGTERM reaches only this process
-            if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGINT)
-        pool.shutdown(cancel_futures=True)
-        errors = [future.exception() for future in running if not future.cancelled()]
-        messages = [str(error) for error in errors if isinstance(error, KeyboardInterrupt)]
-        raise KeyboardInterrupt("\n".join(filter(None, messages))) from None
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "the process of a stage was killed, perhaps for lack of memory; give the same command again to continue, "
-            "with --processes 1 if memory is short"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
+    def ended(name: str, seconds: float, running: Mapping[str, float]) -> None:
+        job.results[name] = read_object(result_path(job, name))
+        missing.remove(name)
+        report_time(estimate, name, seconds, missing, running)
 
-def prepare_worker(threads: int) -> None:
-    """Set up a process of the pool before its first stage."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between stages only the parent handles Ctrl-C
-    processor.set_num_threads(threads)
-    guard_streams()
-    unguarded(sys.stderr).isatty = lambda: False  # no progress bars: processes would overwrite each other's
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-
-
-def exit_with_parent() -> None:
-    """End this process when its parent has ended, so that a killed job leaves no orphans. Files on disk are always whole."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
-def run_in_worker(job: Job, name: str) -> None:
-    """Run a stage in a process of the pool, which obeys Ctrl-C while the stage runs."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        run_stage(job, name)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    needs = {name: needed for name, needed in NEEDS.items() if name in missing}
+    run_side_by_side(needs, partial(run_stage, job), processes, ended)
 
 
 def run_stage(job: Job, name: str) -> None:

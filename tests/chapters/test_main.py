@@ -276,7 +276,7 @@ POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from chapters.main_job.schedule import prepare_worker
+from chapters.support.side_by_side import prepare_worker
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), prepare_worker, (1,))
     print(pool.submit(os.getpid).result(), flush=True)

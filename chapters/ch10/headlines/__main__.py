@@ -18,7 +18,9 @@ as soon as it is finished, so the same command continues an interrupted run.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.bai import BAI, BaiSettings
@@ -44,8 +46,11 @@ from chapters.ch10.headlines.wei import WEI, WeiSettings
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
+from chapters.support.side_by_side import number_of_processes, run_side_by_side
+from minigrad import processor
 from minigrad.serialization import write_atomically
 
+Digests: TypeAlias = dict[str, str | None]  # of the rows' registrations, by the rows' names
 ROWS: dict[str, Row] = {row.name: row for row in (WEI, GAO, TAORI, CHRISTIANO, BAI, STIENNON, OUYANG)}
 
 
@@ -58,6 +63,7 @@ class Settings(OnDevice):
     run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = tuple(ROWS)  # rows of the table
     published: bool = False  # print the published results in the test worlds, and measure nothing
+    processes: int | None = None  # rows to measure at once (default: 2 if there are two threads)
     register: bool = False  # add the rows to registered.json, and measure nothing
     quick: bool = False  # few tasks and steps
     models: Models = field(default_factory=Models)  # models that rows share
@@ -94,15 +100,16 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     digests = {row.name: checked(row, getattr(settings, row.name), settings.models, settings.worlds) for row in rows}
     run = Run(settings.run)
     # Rows of different settings do not belong in one table.
-    run.must_match(command=settings, free=("only", "worlds", "main", "published", "register"))
+    run.must_match(command=settings, free=("only", "worlds", "main", "processes", "published", "register"))
     run.describe(command=settings)
+    processes = number_of_processes(settings.processes, settings.device)
+    if processes > 1:
+        measure_side_by_side(settings, rows, digests, processes)
     measurements: dict[str, dict[int, Measurement]] = {row.name: {} for row in rows}
     for world in settings.worlds:
-        job = None if world in TEST_WORLDS else main_job(settings.main, world)  # a main job may have other settings
-        experiment = Experiment(world, run / f"world{world}", settings.models, job)
+        experiment = experiment_in(settings, world)
         for row in rows:
-            registered = digests[row.name] if world in TEST_WORLDS else None
-            measurements[row.name][world] = experiment.measurement(row, getattr(settings, row.name), registered)
+            measurements[row.name][world] = measured(experiment, row, settings, digests)
     headlines = [Headline(row, measurements[row.name]) for row in rows]
     text = table(headlines, digests)
     write_atomically(run / "table.md", text.encode())
@@ -110,6 +117,48 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     if set(settings.worlds) == set(TEST_WORLDS):
         for headline in headlines:
             publish(headline, str(digests[headline.row.name]))
+
+
+def experiment_in(settings: Settings, world: int) -> Experiment:
+    job = None if world in TEST_WORLDS else main_job(settings.main, world)  # a main job may have other settings
+    return Experiment(world, settings.run / f"world{world}", settings.models, job)
+
+
+def measured(experiment: Experiment, row: Row, settings: Settings, digests: Digests) -> Measurement:
+    """The row's result in a world, from its file if an earlier run has measured it."""
+    registered = digests[row.name] if experiment.seed in TEST_WORLDS else None
+    return experiment.measurement(row, getattr(settings, row.name), registered)
+
+
+def measure_side_by_side(settings: Settings, rows: list[Row], digests: Digests, processes: int) -> None:
+    """Measure the rows that have no result yet, several at once, after the models that they share."""
+    needs: dict[str, tuple[str, ...]] = {}
+    for world in settings.worlds:
+        missing = [row for row in rows if not (settings.run / f"world{world}" / f"{row.name}.json").exists()]
+        shared_models = [size for size in ("large", "main", "small") if any(size in row.sizes for row in missing)]
+        if missing:
+            needs[f"{world} tokenizer"] = ()
+        needs |= {f"{world} {size}": (f"{world} tokenizer",) for size in shared_models}
+        for row in sorted(missing, key=lambda row: -row.minutes):
+            needs[f"{world} {row.name}"] = tuple(f"{world} {size}" for size in row.sizes)
+    if needs:
+        processor.precompile()
+        print(f"{processes} rows are measured at the same time.", flush=True)
+        run_side_by_side(needs, partial(run_task, settings, digests), processes, ended=lambda *_: None)
+
+
+def run_task(settings: Settings, digests: Digests, task: str) -> None:
+    """Learn the tokenizer, train a model that rows share, or measure a row.  task: "0 tokenizer", "0 small", "0 gao"."""
+    world, name = task.split()
+    experiment = experiment_in(settings, int(world))
+    if name == "tokenizer":
+        _ = experiment.tokenizer
+    elif name == "main":  # most rows with this model start from its assistant
+        experiment.assistant("main")
+    elif name in ("small", "large"):
+        experiment.base(name)
+    else:
+        measured(experiment, ROWS[name], settings, digests)
 
 
 def main_job(folder: Path, world: int) -> Path | None:

@@ -93,6 +93,7 @@ BAI = Row(
         Bound("evaded after RL", below=0.1),
         Bound("change in plain tasks done correctly", above=-0.03),
     ),
+    minutes=2,
     settings=BaiSettings(),
     quick=QUICK,
     measure=measure,

@@ -220,6 +220,7 @@ CHRISTIANO = Row(
     "simulated robots 700 labels nearly match the true reward, and 1,400 synthetic labels are slightly better (section 3.1.1)",
     criterion=(Bound(RATIO, above=0.9), Bound(SHARE, below=0.01), Bound(KL, above=1.0)),
     sizes=("main", "small"),
+    minutes=23,
     settings=ChristianoSettings(),
     quick=QUICK,
     measure=measure,

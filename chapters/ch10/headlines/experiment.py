@@ -78,6 +78,7 @@ class Row:
     claim: str  # the paper's claim in its own numbers
     criterion: tuple[Bound, ...]  # all must hold
     sizes: tuple[str, ...] = ("main",)  # the sizes of the models that it starts from: "main", "small", "large"
+    minutes: int  # processor time of one replicate on one core (Zen 4), without the base models; long rows start first
     settings: Any  # a dataclass, with the values that are registered
     quick: Any  # the same with small values, for tests
     measure: Callable[["Experiment", Any], Measurement]  # one replicate

@@ -46,7 +46,8 @@ def line_of(claim: str, criterion: Sequence[str], quantities: Mapping[str, Summa
 
 def shown(name: str, summary: Summary) -> str:
     """A quantity with its interval: "61.2% [58.0%, 64.1%]", or "0.41 [0.05, 0.79]"; a single world has none."""
-    mean, low, high = (f"{x:.1%}" if is_share(name) else f"{x:.2f}" for x in (summary.mean, summary.low, summary.high))
+    digits = ".1%" if is_share(name) else ",.0f" if name.endswith("(count)") else ".2f"
+    mean, low, high = (format(x, digits) for x in (summary.mean, summary.low, summary.high))
     return mean if len(summary.by_world) == 1 else f"{mean} [{low}, {high}]"
 
 

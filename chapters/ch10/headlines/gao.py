@@ -239,6 +239,7 @@ GAO = Row(
         Bound("fall of the judge's score (points)", above=0.0),
         Bound("meanwhile rise of the proxy's (points)", above=0.0),
     ),
+    minutes=6,
     settings=GaoSettings(),
     quick=QUICK,
     measure=measure,

@@ -217,6 +217,7 @@ OUYANG = Row(
         Bound(PLAIN, above=0.0),
     ),
     sizes=("small", "large"),
+    minutes=4,
     settings=OuyangSettings(),
     quick=QUICK,
     measure=measure,

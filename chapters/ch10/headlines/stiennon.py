@@ -260,6 +260,7 @@ STIENNON = Row(
         Bound("larger model preferred to the references", above=0.4),
     ),
     sizes=("large",),
+    minutes=8,
     settings=StiennonSettings(),
     quick=QUICK,
     measure=measure,

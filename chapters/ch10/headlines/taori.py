@@ -233,6 +233,7 @@ TAORI = Row(
         Bound("pairs (count)", above=12000.0),
     ),
     sizes=("main", "small"),
+    minutes=5,
     settings=TaoriSettings(),
     quick=QUICK,
     measure=measure,

@@ -178,6 +178,7 @@ WEI = Row(
     claim="instruction tuning on more than 60 datasets lifts zero-shot accuracy on unseen kinds of tasks: 137B surpasses "
     "zero-shot GPT-3 175B on 20 of 25 (abstract), and more kinds help more (figure 6)",
     criterion=(Bound("rise over the base model", above=0.0), Bound("rise over the fewest attributes", above=0.0)),
+    minutes=3,
     settings=WeiSettings(),
     quick=QUICK,
     measure=measure,

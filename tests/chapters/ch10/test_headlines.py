@@ -18,6 +18,7 @@ from chapters.ch10.headlines.experiment import Bound, Experiment, Headline, Meas
 from chapters.ch10.headlines.figure import draw, published_table, table
 from chapters.main_job import first_bend, second_bend
 from chapters.support.json_files import read_object
+from minigrad import processor
 
 RESULTS = (*(f"world1/{name}.json" for name in ROWS), "table.md", "figures/headlines.svg")
 
@@ -48,6 +49,20 @@ def test_every_row_is_written_and_measured_only_once(settings, capsys):
     out = capsys.readouterr().out
     assert "training" not in out and "in one world" in out
     assert {name: (settings.run / name).read_bytes() for name in RESULTS} == first
+
+
+def test_two_processes_write_the_same_files(tmp_path, settings, capsys):
+    folders = [tmp_path / name for name in ("one", "two")]
+    threads = processor.get_num_threads()
+    processor.set_num_threads(1)  # as in the workers: the number of threads fixes the order of sums
+    try:
+        for processes, folder in enumerate(folders, 1):
+            __main__.main(replace(settings, run=folder, only=("gao", "wei"), processes=processes))
+    finally:
+        processor.set_num_threads(threads)
+    assert "2 rows are measured at the same time" in capsys.readouterr().out
+    names = ["table.md", "world1/gao.json", "world1/wei.json", "world1/models/main_assistant/model.safetensors"]
+    assert [(folders[0] / name).read_bytes() for name in names] == [(folders[1] / name).read_bytes() for name in names]
 
 
 def test_bad_rows_and_worlds_are_refused(settings):
@@ -102,7 +117,7 @@ class CoinSettings:
 
 def coin(*values: float, criterion=(Bound("heads", above=0.5),)) -> Headline:
     row = Row(
-        name="coin", paper="Nobody 1900", arxiv="0", claim="heads", criterion=criterion,
+        name="coin", paper="Nobody 1900", arxiv="0", claim="heads", criterion=criterion, minutes=1,
         settings=CoinSettings(), quick=CoinSettings(), measure=lambda experiment, settings: Measurement({"heads": 0.5}),
     )  # fmt: skip
     series = [{"line": [[0.0, value], [1.0, 2 * value]]} for value in values]
