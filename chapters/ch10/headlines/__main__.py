@@ -26,7 +26,7 @@ from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.bai import BAI, BaiSettings
 from chapters.ch10.headlines.christiano import CHRISTIANO, ChristianoSettings
 from chapters.ch10.headlines.experiment import Experiment, Headline, Measurement, Row
-from chapters.ch10.headlines.figure import draw, published_table, table
+from chapters.ch10.headlines.figure import draw, draw_published, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
 from chapters.ch10.headlines.registration import (
@@ -117,6 +117,7 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     if set(settings.worlds) == set(TEST_WORLDS):
         for headline in headlines:
             publish(headline, str(digests[headline.row.name]))
+        draw_published(RESULTS.with_name("published.svg"), all_registrations(), stored(RESULTS))
 
 
 def experiment_in(settings: Settings, world: int) -> Experiment:

@@ -1,15 +1,18 @@
-"""The headline table as Markdown, and as one figure with a panel for each row."""
+"""The headline table as Markdown, and as figures: of one run, and of all published results."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from chapters.ch10.figures import BLUE, DIM, GOLD, INK
 from chapters.ch10.headlines.experiment import Headline, Summary, claim_and_criterion
 from chapters.support.figures import new_figure, save_figure
 
 COLOURS = [BLUE, GOLD, "tab:green", "tab:red", DIM, INK]
+Registrations: TypeAlias = Mapping[str, Mapping[str, Any]]  # all versions of all rows, by digest
+Results: TypeAlias = Mapping[str, Mapping[str, Any]]  # the published ones, by digest
 HEAD = ["| paper and claim | criterion | ours, 95 % interval over worlds | reproduced |", "|---|---|---|---|"]
 
 
@@ -27,7 +30,7 @@ def table(headlines: Sequence[Headline], registered: Mapping[str, str | None]) -
     return "\n".join([*lines, ""])
 
 
-def published_table(registrations: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]) -> str:
+def published_table(registrations: Registrations, results: Results) -> str:
     """The table of all published results, each with the claim and the criterion of its registration; both by digest."""
     lines = [*HEAD]
     for digest, result in results.items():
@@ -39,20 +42,43 @@ def published_table(registrations: Mapping[str, Mapping[str, Any]], results: Map
 
 def line_of(claim: str, criterion: Sequence[str], quantities: Mapping[str, Summary], verdict: str) -> str:
     """A line of the table.  criterion: bounds as text, each of which begins with the name of its quantity."""
-    bounded = [name for text in criterion for name in quantities if text.startswith((f"{name} above", f"{name} below"))]
-    ours = "; ".join(shown(name, quantities[name]) for name in bounded)
+    ours = "; ".join(shown(name, quantities[name]) for name in bounds_of(criterion, quantities))
     return f"| {claim} | {'; '.join(criterion)} | {ours} | {verdict} |"
 
 
+def bounds_of(criterion: Sequence[str], quantities: Mapping[str, Summary]) -> dict[str, dict[str, float]]:
+    """{quantity: {"above" or "below": value}} of a criterion that was written as text, such as "KL (nats) above 1".
+
+    >>> bounds_of(["KL (nats) above 1 and below 2"], {"KL (nats)": Summary(1.5, 1.2, 1.8, {})})
+    {'KL (nats)': {'above': 1.0, 'below': 2.0}}
+    """
+    bounds = {}
+    for text in criterion:
+        for name in quantities:
+            if text.startswith((f"{name} above", f"{name} below")):
+                bounds[name] = {side: float(value) for side, value in re.findall(r"(above|below) (\S+)", text[len(name) :])}
+    return bounds
+
+
 def shown(name: str, summary: Summary) -> str:
-    """A quantity with its interval: "61.2% [58.0%, 64.1%]", or "0.41 [0.05, 0.79]"; a single world has none."""
-    digits = ".1%" if is_share(name) else ",.0f" if name.endswith("(count)") else ".2f"
-    mean, low, high = (format(x, digits) for x in (summary.mean, summary.low, summary.high))
+    """A quantity with its interval: "61.2% [58.0%, 64.1%]", or "0.41 [0.05, 0.79]"; a single world has none.
+
+    The difference of two shares is in percentage points.
+
+    >>> shown("rise over the base model", Summary(0.114, 0.093, 0.136, {"100": 0.1, "101": 0.128}))
+    '11.4 points [9.3, 13.6]'
+    """
+    if name.startswith(("rise ", "change ")) and is_share(name):
+        mean, low, high = (f"{100 * x:.1f}" for x in (summary.mean, summary.low, summary.high))
+        mean += " points"
+    else:
+        digits = ".1%" if is_share(name) else ",.0f" if name.endswith("(count)") else ".2f"
+        mean, low, high = (format(x, digits) for x in (summary.mean, summary.low, summary.high))
     return mean if len(summary.by_world) == 1 else f"{mean} [{low}, {high}]"
 
 
 def is_share(name: str) -> bool:
-    """Whether a quantity is a share; the names of all others end with their unit, such as "(points)"."""
+    """Whether a quantity is a share, or a difference of shares; all other names end with their unit, such as "(points)"."""
     return not name.endswith(")")
 
 
@@ -72,6 +98,47 @@ def draw(path: Path, headlines: Sequence[Headline]) -> Path:
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)
+
+
+def draw_published(path: Path, registrations: Registrations, results: Results) -> Path:
+    """A strip for each quantity of each published criterion: its worlds, mean, interval and bound.  Both mappings by digest.
+
+    Quantities that are the same in all worlds are left out, such as the ratio of two models' sizes.
+    """
+    strips = []  # (title, quantity, summary, bounds)
+    for digest, result in sorted(results.items(), key=lambda item: item[1]["row"]):
+        claim, criterion = (registrations[digest][name] for name in ("claim", "criterion"))
+        quantities = {name: Summary(**summary) for name, summary in result["quantities"].items()}
+        title = f"{claim.split(' (')[0]}: {result['verdict']}"
+        for name, bounds in bounds_of(criterion, quantities).items():
+            if quantities[name].low < quantities[name].high:
+                strips.append((title, name, quantities[name], bounds))
+                title = ""
+    figure, axes = new_figure(9, 0.52 * len(strips), nrows=len(strips), squeeze=False)
+    for (title, name, summary, bounds), panel in zip(strips, axes.flat, strict=True):
+        draw_strip(panel, name, summary, bounds)
+        panel.set_title(title, fontsize=9, color=INK, loc="left", weight="bold")
+    return save_figure(figure, path)
+
+
+def draw_strip(axes, name: str, summary: Summary, bounds: Mapping[str, float]) -> None:
+    """One quantity: a dot for each world, the mean with its interval, dashed lines at the bounds, and shade where they hold."""
+    points = [*summary.by_world.values(), summary.low, summary.high, *bounds.values()]
+    margin = 0.08 * (max(points) - min(points))
+    low, high = min(points) - margin, max(points) + margin
+    axes.set_xlim(low, high)
+    axes.axvspan(bounds.get("above", low), bounds.get("below", high), color=BLUE, alpha=0.08, linewidth=0)
+    for bound in bounds.values():
+        axes.axvline(bound, color=INK, linestyle="--", linewidth=1)
+    axes.plot([summary.low, summary.high], [0, 0], color=BLUE, linewidth=2)
+    axes.plot(summary.mean, 0, "|", color=BLUE, markersize=12, markeredgewidth=2)
+    axes.plot(list(summary.by_world.values()), [0] * len(summary.by_world), "o", color=GOLD, markersize=4, zorder=3)
+    axes.set_yticks([0], [textwrap.fill(name, 46)], fontsize=8, color=INK)
+    ticks = sorted({round(value, 10) for value in bounds.values()})
+    axes.set_xticks(ticks, [f"{tick:.0%}" if is_share(name) else f"{tick:g}" for tick in ticks], fontsize=7)
+    axes.text(1.02, 0.5, shown(name, summary), transform=axes.transAxes, fontsize=8, color=INK, va="center")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def draw_bars(axes, headline: Headline) -> None:

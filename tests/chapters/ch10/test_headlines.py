@@ -14,8 +14,17 @@ from chapters.ch10.assess import t_interval
 from chapters.ch10.headlines import __main__, gao, registration
 from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.__main__ import QUICK, ROWS, Settings
-from chapters.ch10.headlines.experiment import Bound, Experiment, Headline, Measurement, Row, claim_and_criterion, task_wins
-from chapters.ch10.headlines.figure import draw, published_table, table
+from chapters.ch10.headlines.experiment import (
+    Bound,
+    Experiment,
+    Headline,
+    Measurement,
+    Row,
+    Summary,
+    claim_and_criterion,
+    task_wins,
+)
+from chapters.ch10.headlines.figure import bounds_of, draw, draw_published, published_table, shown, table
 from chapters.main_job import first_bend, second_bend
 from chapters.support.json_files import read_object
 from minigrad import processor
@@ -138,6 +147,18 @@ def test_every_bound_has_to_hold_on_its_side():
     assert coin(0.68, 0.7, 0.72, criterion=both).verdict == "yes"
     assert coin(0.78, 0.8, 0.82, criterion=both).verdict == "no"
     assert str(Bound("heads", above=0.5, below=1)) == "heads above 0.5 and below 1"
+
+
+def test_the_published_figure_shows_every_bounded_quantity_of_the_published_results(tmp_path):
+    """So does the copy in the repository, which is drawn whenever a result is published."""
+    registrations, results = registration.all_registrations(), registration.stored(registration.RESULTS)
+    drawn = draw_published(tmp_path / "published.svg", registrations, results).read_text(encoding="utf-8")
+    committed = registration.RESULTS.with_name("published.svg").read_text(encoding="utf-8")
+    for digest, result in results.items():
+        quantities = {name: Summary(**summary) for name, summary in result["quantities"].items()}
+        for name in bounds_of(registrations[digest]["criterion"], quantities):
+            if quantities[name].low < quantities[name].high:
+                assert shown(name, quantities[name]) in drawn and shown(name, quantities[name]) in committed, name
 
 
 def test_the_figure_shows_the_mean_line_of_the_worlds(tmp_path):
