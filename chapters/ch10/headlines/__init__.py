@@ -16,7 +16,7 @@ measurement does not check that the code is still that of the commit; the reposi
                    that is better in itself                 base's lead in page loss               0.16 nats [0.08, 0.25]
                                                             in fact tokens                         38.9 points [15.4, 62.3]
                                                             in plain tasks, both tuned alike       42.9 points [38.4, 47.5]
-    Stiennon 2020  preferences make summaries better        preferred to the references, above 50 %75.5 % [66.5, 84.4]      yes
+    Stiennon 2020  preferences make summaries better        preferred to references, above 50 %    75.5 % [66.5, 84.4]      yes
                    than the writers', and than those        preferred to the larger model          77.1 % [71.9, 82.3]
                    of a supervised model ten times          lead over it against the references    24.1 points [20.8, 27.4]
                    as large                                 it against the references, above 40 %  51.4 % [44.7, 58.1]
@@ -44,8 +44,8 @@ How to read the table:
   for which the judge pays. If courtesy does not count, the small model still wins 91.1 % [85.0, 97.2]. The hardest opponent is
   the large model after a short tuning on demonstrations: 72.9 % [63.2, 82.6].
 - Stiennon: the policy tells 95 % of the facts (references and larger model 79 %), keeps to the limit, and makes no mistake in
-  84 % of its summaries (79 %). Its lead is mostly completeness: at equal length the preference cannot be told from chance: 53.9 %
-  [47.7, 60.2] against the references, 52.5 % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a
+  84 % of its summaries (79 %). Its lead is mostly completeness: at equal length the preference cannot be told from chance: 53.9
+  % [47.7, 60.2] against the references, 52.5 % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a
   fact, and loses 96.5 %. The regression on length, which the paper uses, changes nothing here (stiennon.py). The reward model
   predicts 76.0 % of the comparisons [73.9, 78.1], a bag of words 67.4 % [65.2, 69.6]; the noise allows 87.3 %.
 - Taori: manners come over and knowledge does not. The student does 44.8 % [33.8, 55.7] of the plain tasks correctly, the
