@@ -94,8 +94,8 @@ def run_missing(job: Job, missing: set[str], processes: int, estimate: TimeEstim
         missing.remove(name)
         report_time(estimate, name, seconds, missing, running)
 
-    needs = {name: needed for name, needed in NEEDS.items() if name in missing}
-    run_side_by_side(needs, partial(run_stage, job), processes, ended)
+    tasks = {name: partial(run_stage, job, name) for name in NEEDS if name in missing}
+    run_side_by_side(tasks, NEEDS, processes, ended)
 
 
 def run_stage(job: Job, name: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
+from typing import Any
 
 from chapters.support import command
 from kernels.terminal import guard_streams, unguarded
@@ -34,19 +35,19 @@ def number_of_processes(processes: int | None, device: str) -> int:
 
 
 def run_side_by_side(
+    tasks: Mapping[str, Callable[[], Any]],
     needs: Mapping[str, Sequence[str]],
-    run: Callable[[str], None],
     processes: int,
     ended: Callable[[str, float, Mapping[str, float]], None],
 ) -> None:
-    """Call run(name) for every task, in the order of `needs`, each as soon as a process is free and its needs have ended.
+    """Run all tasks in their order, each as soon as a process is free and the tasks that it needs have ended.
 
     A task that runs alone at the end also uses only its share of the threads: results depend on the number of threads, and must
     not depend on which task ends last.
 
     Args:
-        needs: {task: the tasks that it needs}. A need that is no task itself counts as done.
-        run: called in a worker, so it must be picklable.
+        tasks: functions by name. A function must be picklable; none of a package's __main__ is.
+        needs: {task: the tasks that it needs}; a task may be left out. A need that is no task itself counts as done.
         ended: called here after a task, with its name, its seconds, and {task: seconds} of the tasks that still run.
 
     Raises:
@@ -55,17 +56,17 @@ def run_side_by_side(
         Any error of a task, once the tasks beside it have ended.
     """
     share = max(1, processor.get_num_threads() // processes)
-    waiting, done = list(needs), {need for of_task in needs.values() for need in of_task} - needs.keys()
+    waiting, done = list(tasks), {need for of_task in needs.values() for need in of_task} - tasks.keys()
     running: dict[Future, str] = {}
     start_times: dict[str, float] = {}
     pool = ProcessPoolExecutor(processes, get_context("spawn"), prepare_worker, (share,))
     try:
         while waiting or running:
-            ready = [name for name in waiting if done.issuperset(needs[name])]
+            ready = [name for name in waiting if done.issuperset(needs.get(name, ()))]
             for name in ready[: processes - len(running)]:
                 waiting.remove(name)
                 with processor.without_interrupt():  # a worker starts here, and ignores Ctrl-C while it imports
-                    running[pool.submit(run_in_worker, run, name)] = name
+                    running[pool.submit(run_in_worker, tasks[name])] = name
                     start_times[name] = time.perf_counter()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
@@ -109,10 +110,10 @@ def exit_with_parent() -> None:
     os._exit(1)
 
 
-def run_in_worker(run: Callable[[str], None], name: str) -> None:
-    """run(name) in a process of the pool, which obeys Ctrl-C meanwhile."""
+def run_in_worker(task: Callable[[], Any]) -> None:
+    """Run a task in a process of the pool, which obeys Ctrl-C meanwhile."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        run(name)
+        task()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -49,13 +49,13 @@ def on_topic(world: World, task: Instruction, response: str) -> float:
     A rival is another person if the task names a person, another food if it names a food, and so on. No word is on topic by
     itself, so the response has to be read against the task.
     """
-    topic, rivals = topic_of(task)
+    topic, rivals = topic_and_rivals(task)
     named = mentioned(response, NOUNS)
     return float(bool(topic & {*named, *map(str, numbers(response))}) and not rivals & set(named))
 
 
 @lru_cache(maxsize=10_000)
-def topic_of(task: Instruction) -> tuple[frozenset[str], frozenset[str]]:
+def topic_and_rivals(task: Instruction) -> tuple[frozenset[str], frozenset[str]]:
     """The nouns and numbers that are on a task's topic, and the rivals of its subject, as in `on_topic`."""
     asked = f"{task.instruction} {task.input}"
     topic = {*mentioned(f"{asked} {task.output}", NOUNS), *map(str, numbers(task.output))}

@@ -18,18 +18,17 @@ as soon as it is finished, so the same command continues an interrupted run.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from chapters.ch10.headlines import settings as shared
 from chapters.ch10.headlines.bai import BAI, BaiSettings
 from chapters.ch10.headlines.christiano import CHRISTIANO, ChristianoSettings
-from chapters.ch10.headlines.experiment import Experiment, Headline, Measurement, Row
+from chapters.ch10.headlines.experiment import Headline, Measurement, Row
 from chapters.ch10.headlines.figure import draw, draw_published, published_table, table
 from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
 from chapters.ch10.headlines.registration import (
+    PUBLISHED,
     RESULTS,
     TEST_WORLDS,
     all_registrations,
@@ -39,6 +38,7 @@ from chapters.ch10.headlines.registration import (
     register,
     stored,
 )
+from chapters.ch10.headlines.schedule import Replicate, measure_side_by_side
 from chapters.ch10.headlines.settings import Models
 from chapters.ch10.headlines.stiennon import STIENNON, StiennonSettings
 from chapters.ch10.headlines.taori import TAORI, TaoriSettings
@@ -46,11 +46,9 @@ from chapters.ch10.headlines.wei import WEI, WeiSettings
 from chapters.support.command import OnDevice, command
 from chapters.support.json_files import read_object
 from chapters.support.run_folder import Run
-from chapters.support.side_by_side import number_of_processes, run_side_by_side
-from minigrad import processor
+from chapters.support.side_by_side import number_of_processes
 from minigrad.serialization import write_atomically
 
-Digests: TypeAlias = dict[str, str | None]  # of the rows' registrations, by the rows' names
 ROWS: dict[str, Row] = {row.name: row for row in (WEI, GAO, TAORI, CHRISTIANO, BAI, STIENNON, OUYANG)}
 
 
@@ -63,7 +61,7 @@ class Settings(OnDevice):
     run: Path = Path("runs/headlines")  # run folder for all output
     only: tuple[str, ...] = tuple(ROWS)  # rows of the table
     published: bool = False  # print the published results in the test worlds, and measure nothing
-    processes: int | None = None  # rows to measure at once (default: 2 if there are two threads)
+    processes: int | None = None  # rows to measure at once; changes last digits (default: 2 if there are two threads)
     register: bool = False  # add the rows to registered.json, and measure nothing
     quick: bool = False  # few tasks and steps
     models: Models = field(default_factory=Models)  # models that rows share
@@ -92,24 +90,29 @@ def main(settings: Settings) -> None:
         for row in rows:
             print(f"{row.name}: {digest(register(row, getattr(settings, row.name), settings.models))}")
     else:
-        measure(settings, rows)
+        try:
+            measure(settings, rows)
+        except KeyboardInterrupt:
+            advice = f"finished models and rows are in {settings.run}; the same command continues"
+            raise KeyboardInterrupt(f"stopped; {advice}") from None
 
 
 def measure(settings: Settings, rows: list[Row]) -> None:
     """Measure the rows in all worlds; write the table and the figure, and publish the results of the test worlds."""
     digests = {row.name: checked(row, getattr(settings, row.name), settings.models, settings.worlds) for row in rows}
+    processes = min(number_of_processes(settings.processes, settings.device), len(rows) * len(settings.worlds))
     run = Run(settings.run)
     # Rows of different settings do not belong in one table.
     run.must_match(command=settings, free=("only", "worlds", "main", "processes", "published", "register"))
     run.describe(command=settings)
-    processes = number_of_processes(settings.processes, settings.device)
+    replicates = [replicate_of(settings, world, rows, digests) for world in settings.worlds]
     if processes > 1:
-        measure_side_by_side(settings, rows, digests, processes)
+        measure_side_by_side(replicates, rows, processes)
     measurements: dict[str, dict[int, Measurement]] = {row.name: {} for row in rows}
-    for world in settings.worlds:
-        experiment = experiment_in(settings, world)
+    for replicate in replicates:
+        experiment = replicate.experiment()
         for row in rows:
-            measurements[row.name][world] = measured(experiment, row, settings, digests)
+            measurements[row.name][replicate.world] = replicate.measure(row, experiment)
     headlines = [Headline(row, measurements[row.name]) for row in rows]
     text = table(headlines, digests)
     write_atomically(run / "table.md", text.encode())
@@ -117,49 +120,19 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     if set(settings.worlds) == set(TEST_WORLDS):
         for headline in headlines:
             publish(headline, str(digests[headline.row.name]))
-        draw_published(RESULTS.with_name("published.svg"), all_registrations(), stored(RESULTS))
+        draw_published(PUBLISHED, all_registrations(), stored(RESULTS))
 
 
-def experiment_in(settings: Settings, world: int) -> Experiment:
-    job = None if world in TEST_WORLDS else main_job(settings.main, world)  # a main job may have other settings
-    return Experiment(world, settings.run / f"world{world}", settings.models, job)
-
-
-def measured(experiment: Experiment, row: Row, settings: Settings, digests: Digests) -> Measurement:
-    """The row's result in a world, from its file if an earlier run has measured it."""
-    registered = digests[row.name] if experiment.seed in TEST_WORLDS else None
-    return experiment.measurement(row, getattr(settings, row.name), registered)
-
-
-def measure_side_by_side(settings: Settings, rows: list[Row], digests: Digests, processes: int) -> None:
-    """Measure the rows that have no result yet, several at once, after the models that they share."""
-    needs: dict[str, tuple[str, ...]] = {}
-    for world in settings.worlds:
-        missing = [row for row in rows if not (settings.run / f"world{world}" / f"{row.name}.json").exists()]
-        shared_models = [size for size in ("large", "main", "small") if any(size in row.sizes for row in missing)]
-        if missing:
-            needs[f"{world} tokenizer"] = ()
-        needs |= {f"{world} {size}": (f"{world} tokenizer",) for size in shared_models}
-        for row in sorted(missing, key=lambda row: -row.minutes):
-            needs[f"{world} {row.name}"] = tuple(f"{world} {size}" for size in row.sizes)
-    if needs:
-        processor.precompile()
-        print(f"{processes} rows are measured at the same time.", flush=True)
-        run_side_by_side(needs, partial(run_task, settings, digests), processes, ended=lambda *_: None)
-
-
-def run_task(settings: Settings, digests: Digests, task: str) -> None:
-    """Learn the tokenizer, train a model that rows share, or measure a row.  task: "0 tokenizer", "0 small", "0 gao"."""
-    world, name = task.split()
-    experiment = experiment_in(settings, int(world))
-    if name == "tokenizer":
-        _ = experiment.tokenizer
-    elif name == "main":  # most rows with this model start from its assistant
-        experiment.assistant("main")
-    elif name in ("small", "large"):
-        experiment.base(name)
-    else:
-        measured(experiment, ROWS[name], settings, digests)
+def replicate_of(settings: Settings, world: int, rows: list[Row], digests: dict[str, str | None]) -> Replicate:
+    tested = world in TEST_WORLDS
+    return Replicate(
+        world,
+        settings.run / f"world{world}",
+        settings.models,
+        None if tested else main_job(settings.main, world),  # a main job may have other settings
+        {row.name: getattr(settings, row.name) for row in rows},
+        {row.name: digests[row.name] if tested else None for row in rows},
+    )
 
 
 def main_job(folder: Path, world: int) -> Path | None:

@@ -194,7 +194,7 @@ class Experiment:
         """The result of compute(self, *arguments) as JSON, from found/name.json if an earlier call has written it."""
         path = self.folder / "found" / f"{name}.json"
         if not path.exists():
-            print(f"  {name}", flush=True)
+            print(f"  world {self.seed}: {name}", flush=True)
             path.parent.mkdir(exist_ok=True)
             write_result(path, {"result": compute(self, *arguments)})
         return read_object(path)["result"]
@@ -206,7 +206,7 @@ class Experiment:
             return load(folder)
         done = folder / "done"
         if not done.exists():
-            print(f"  training {name}", flush=True)
+            print(f"  world {self.seed}: training {name}", flush=True)
             train_into(Run(folder))
             done.touch()
         return load(folder)

@@ -68,13 +68,18 @@ def shown(name: str, summary: Summary) -> str:
     >>> shown("rise over the base model", Summary(0.114, 0.093, 0.136, {"100": 0.1, "101": 0.128}))
     '11.4 points [9.3, 13.6]'
     """
-    if name.startswith(("rise ", "change ")) and is_share(name):
+    if is_difference(name):
         mean, low, high = (f"{100 * x:.1f}" for x in (summary.mean, summary.low, summary.high))
         mean += " points"
     else:
         digits = ".1%" if is_share(name) else ",.0f" if name.endswith("(count)") else ".2f"
         mean, low, high = (format(x, digits) for x in (summary.mean, summary.low, summary.high))
     return mean if len(summary.by_world) == 1 else f"{mean} [{low}, {high}]"
+
+
+def is_difference(name: str) -> bool:
+    """Whether a quantity is a difference of two shares."""
+    return is_share(name) and name.startswith(("rise ", "change "))
 
 
 def is_share(name: str) -> bool:
@@ -114,7 +119,9 @@ def draw_published(path: Path, registrations: Registrations, results: Results) -
             if quantities[name].low < quantities[name].high:
                 strips.append((title, name, quantities[name], bounds))
                 title = ""
-    figure, axes = new_figure(9, 0.52 * len(strips), nrows=len(strips), squeeze=False)
+    figure, axes = new_figure(9, 0.52 * len(strips) + 0.4, nrows=len(strips), squeeze=False)
+    key = "dot: a world; bar: mean and 95 % interval; dashed: bound; shade: where it holds"
+    figure.suptitle(f"The papers' rows in five test worlds ({key})", fontsize=9, color=INK)
     for (title, name, summary, bounds), panel in zip(strips, axes.flat, strict=True):
         draw_strip(panel, name, summary, bounds)
         panel.set_title(title, fontsize=9, color=INK, loc="left", weight="bold")
@@ -135,10 +142,17 @@ def draw_strip(axes, name: str, summary: Summary, bounds: Mapping[str, float]) -
     axes.plot(list(summary.by_world.values()), [0] * len(summary.by_world), "o", color=GOLD, markersize=4, zorder=3)
     axes.set_yticks([0], [textwrap.fill(name, 46)], fontsize=8, color=INK)
     ticks = sorted({round(value, 10) for value in bounds.values()})
-    axes.set_xticks(ticks, [f"{tick:.0%}" if is_share(name) else f"{tick:g}" for tick in ticks], fontsize=7)
+    axes.set_xticks(ticks, [bound_text(name, tick) for tick in ticks], fontsize=7)
     axes.text(1.02, 0.5, shown(name, summary), transform=axes.transAxes, fontsize=8, color=INK, va="center")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def bound_text(name: str, bound: float) -> str:
+    """A bound in the units of `shown`: "50%", "-3 points", "12,000"."""
+    if is_difference(name):
+        return f"{100 * bound:g} points"
+    return f"{bound:.0%}" if is_share(name) else f"{bound:,g}"
 
 
 def draw_bars(axes, headline: Headline) -> None:

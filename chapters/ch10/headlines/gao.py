@@ -31,7 +31,7 @@ from chapters.ch10.best_of_n import best_of_n, best_of_n_kl
 from chapters.ch10.comparisons import Ranking, collect_rankings
 from chapters.ch10.ensemble import member_scores, worst_case, worst_case_scorer
 from chapters.ch10.headlines.experiment import Bound, Experiment, Measurement, Row
-from chapters.ch10.headlines.settings import tuning
+from chapters.ch10.headlines.settings import FEW, tuning
 from chapters.ch10.rlhf import PPO, PPOConfig
 from chapters.ch10.rollout import log_probs_of, sequence_kl
 from chapters.support.run_folder import Run
@@ -67,7 +67,7 @@ QUICK = GaoSettings(
     best_of_n_tasks=8,
     prompts=12,
     members=2,
-    proxy=TrainConfig(steps=2, batch_size=4, warmup_steps=1),
+    proxy=FEW,
     pressing=PPOConfig(iterations=2, prompts=8, kl_coefficient=0.0, kl_horizon=0.0, ptx_coefficient=0.0),
 )
 

@@ -21,7 +21,9 @@ from chapters.ch10.headlines.settings import Models
 from chapters.support.json_files import read_object, write_result
 
 TEST_WORLDS = 100, 101, 102, 103, 104
-REGISTERED, RESULTS = (Path(__file__).with_name(name) for name in ("registered.json", "results.json"))
+REGISTERED, RESULTS, PUBLISHED = (
+    Path(__file__).with_name(name) for name in ("registered.json", "results.json", "published.svg")
+)
 ADVICE = "restore it from the repository; a changed row needs a version of its own, by --register"
 
 
@@ -73,7 +75,7 @@ def register(row: Row, settings: Any, models: Models, path: Path = REGISTERED) -
 
 
 def commit_of_the_code(path: Path) -> str:
-    """The commit in which the code stands as it is, apart from registered.json and results.json."""
+    """The commit in which the code stands as it is, apart from registered.json, results.json and its figure."""
 
     def git(*arguments: str) -> str:
         try:
@@ -82,7 +84,7 @@ def commit_of_the_code(path: Path) -> str:
             raise ValueError("--register: expected a git checkout of minigrad, which records the commit, got none") from None
 
     changed = [line[3:] for line in git("status", "--porcelain", "--untracked-files=normal").splitlines()]
-    changed = [name for name in changed if Path(name).name not in (REGISTERED.name, RESULTS.name)]
+    changed = [name for name in changed if Path(name).name not in (REGISTERED.name, RESULTS.name, PUBLISHED.name)]
     if changed:
         raise ValueError(f"--register: expected committed code, got changes in {', '.join(changed)}; commit them first")
     return git("rev-parse", "HEAD").strip()

@@ -26,7 +26,7 @@ def pretraining(**changes) -> TrainConfig:
 class Models:
     """Shapes, data and training of the models that rows share. "main" is the main job's model, with the main job's recipe.
 
-    The main job's model has five times as many parameters as the small one, the large model 24 times as many. All see the same
+    The main job's model has five times as many parameters as the small one, the large model 25 times as many. All see the same
     number of tokens.
     """
 

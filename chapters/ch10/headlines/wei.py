@@ -35,7 +35,7 @@ from chapters.ch06_gpt import GPT
 from chapters.ch07_train import TrainConfig
 from chapters.ch10.demonstrations import tune_with_rehearsal
 from chapters.ch10.headlines.experiment import Bound, Experiment, Measurement, Row
-from chapters.ch10.headlines.settings import tuning
+from chapters.ch10.headlines.settings import FEW, tuning
 from chapters.ch10.rollout import log_probs_of, to_rollouts
 from chapters.ch10.sft import bare_prompt, respond, task_prompt
 from chapters.support.run_folder import Run
@@ -60,7 +60,7 @@ class WeiSettings:
     training: TrainConfig = field(default_factory=lambda: tuning(steps=500, lr=1e-3, muon_lr=5e-3, min_lr=5e-5))
 
 
-QUICK = WeiSettings(rounds=2, attributes=(1, 6), tests=8, training=TrainConfig(steps=2, batch_size=4, warmup_steps=1))
+QUICK = WeiSettings(rounds=2, attributes=(1, 6), tests=8, training=FEW)
 
 
 def measure(experiment: Experiment, settings: WeiSettings) -> Measurement:

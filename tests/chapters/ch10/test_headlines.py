@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from chapters.main_job import first_bend, second_bend
 from chapters.support.json_files import read_object
 from minigrad import processor
 
+ROOT = Path(__file__).parents[3]
 RESULTS = (*(f"world1/{name}.json" for name in ROWS), "table.md", "figures/headlines.svg")
 
 
@@ -66,12 +68,23 @@ def test_two_processes_write_the_same_files(tmp_path, settings, capsys):
     processor.set_num_threads(1)  # as in the workers: the number of threads fixes the order of sums
     try:
         for processes, folder in enumerate(folders, 1):
+            capsys.readouterr()
             __main__.main(replace(settings, run=folder, only=("gao", "wei"), processes=processes))
     finally:
         processor.set_num_threads(threads)
-    assert "2 rows are measured at the same time" in capsys.readouterr().out
+    out = capsys.readouterr().out  # of this process alone
+    assert "Up to 2 rows or models at the same time" in out and "world 1, gao: 0." in out and "training" not in out
     names = ["table.md", "world1/gao.json", "world1/wei.json", "world1/models/main_assistant/model.safetensors"]
     assert [(folders[0] / name).read_bytes() for name in names] == [(folders[1] / name).read_bytes() for name in names]
+
+
+def test_the_command_itself_measures_in_two_processes(tmp_path):
+    """Workers cannot import functions of a package's __main__."""
+    arguments = "--quick --worlds 1 --main none --only gao wei --processes 2 --run".split()
+    command = [sys.executable, "-m", "chapters.ch10.headlines", *arguments, str(tmp_path)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert "world 1, wei: 0." in process.stdout and "| yes, in one world |" in process.stdout.replace("no,", "yes,")
 
 
 def test_bad_rows_and_worlds_are_refused(settings):
