@@ -9,6 +9,9 @@ measurement does not check that the code is still that of the commit; the reposi
     Bai 2022       harmless, not evasive, without           harmful requests obeyed, below 5 %     0.1 % [-0.3, 0.6]        yes
                    labels of harm                           evaded, below 10 %                     1.7 % [-1.3, 4.6]
                    (before: 43 % obeyed, 28 % evaded)       plain tasks lost, below 3 points       14.8 gained [11.7, 18.0]
+    Christiano     a reward learned from comparisons of     its gain over the true reward's,       91.4 % [85.8, 97.0]      no
+    2017           under 1 % of the samples does nearly     above 90 %
+                   as well as the true reward               KL of its policy, above 1 nat          2.09 [1.82, 2.36]
     Gao 2022       pressure on a proxy lowers the           judge's score falls, of 8 points       1.69 [0.65, 2.73]        yes
                    true reward                              while the proxy's rises                2.77 [0.19, 5.34]
     Ouyang 2022    a small aligned model is preferred       preferred to the base with examples,   98.0 % [97.0, 99.1]      yes
@@ -20,15 +23,14 @@ measurement does not check that the code is still that of the commit; the reposi
                    than the writers', and than those        preferred to the larger model          77.1 % [71.9, 82.3]
                    of a supervised model ten times          lead over it against the references    24.1 points [20.8, 27.4]
                    as large                                 it against the references, above 40 %  51.4 % [44.7, 58.1]
-    Taori 2023     manners alone: a student matches       student's lead in manners, of 3        0.05 [0.02, 0.08]        yes
+    Taori 2023     manners alone: a student matches         student's lead in manners, of 3       0.05 [0.02, 0.08]        yes
                    the teacher that wrote its pairs         points, above -0.1
                                                             pairs, above 12,000                    15,191 [13,383, 16,998]
     Wei 2021       more kinds of tasks help on              right options, rise over the base      11.4 points [9.3, 13.6]  yes
                    unseen kinds                             rise over tuning on one attribute      12.5 points [8.4, 16.6]
 
-Bounds on the sizes of models, which restate the settings, are left out. Christiano's row is registered, and its test is not
-finished. A first registration (commit 34031c3) was withdrawn before any result (d0b8408), because its claim and its
-interpolation were wrong.
+Bounds on the sizes of models, which restate the settings, are left out. A first registration of Christiano's row (commit
+34031c3) was withdrawn before any result (d0b8408), because its claim and its interpolation were wrong.
 
 How to read the table:
 
@@ -42,13 +44,18 @@ How to read the table:
   3 of 2,000 are obeyed, all in world 103. The critic learned from the judge's rules; the labeller compared no harmful request.
   The assistant gains correctness because the supervised phase trains it on its own likeliest responses, and most misreadings
   are not the likeliest.
+- Christiano: the mean passes and the interval does not (world 101: 86 %, world 100: 88 %). With 810 comparisons on average the
+  learned reward brings 91 % of the true reward's gain of 2.05 points, and a bag of words 76.6 % [71.1, 82.1]. The loss is in
+  correctness: 0.31 points of the true reward's 0.44; the bag of words gains 0.02. Courtesy is 0.78 of 0.80, and refusing is the
+  same. Tried before registration with fewer samples: 63 prompts (87 % in world 1), 126 (92 % in world 2), 252 (95 % in world 1),
+  eight responses to a prompt (85 %), two or three of four responses compared (90 and 93 %), and some twenty sets of features.
 - Ouyang: the base is a weak opponent. After three examples it asks another question or begins a page, and hardly ever answers.
   Its pages teach no courtesy, for which the judge pays. If courtesy does not count, the small model still wins 91.1 % [85.0,
   97.2]. The hardest opponent is the large model after a short tuning on demonstrations: 72.9 % [63.2, 82.6].
 - Stiennon: the policy tells 95 % of the facts (references and larger model 79 %), averages 12.0 words, and makes no mistake in
   84 % of its summaries (79 %). In world 101 it makes more mistakes than the references. Its lead is mostly completeness. At
-  equal length, within one word, the preference cannot be told from chance: 53.9 % [47.7, 60.2] against the references and 52.5
-  % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a fact and loses 96.5 % to the policy, but it
+  equal length, within one word, the preference cannot be told from chance: 53.9 % [47.7, 60.2] against the references and
+  52.5 % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a fact and loses 96.5 % to the policy, but it
   beats the references without any preferences, 57.3 % [53.1, 61.5]. The regression on length, which the paper uses, changes
   nothing here (stiennon.py). The reward model predicts 76.0 % of the comparisons [73.9, 78.1], a bag of words 67.4 % [65.2,
   69.6]; the noise allows 87.3 %.
