@@ -47,15 +47,16 @@ How to read the table:
 - Christiano: the mean passes and the interval does not (world 101: 86 %, world 100: 88 %). With 810 comparisons on average the
   learned reward brings 91 % of the true reward's gain of 2.05 points, and a bag of words 76.6 % [71.1, 82.1]. The loss is in
   correctness: 0.31 points of the true reward's 0.44; the bag of words gains 0.02. Courtesy is 0.78 of 0.80, and refusing is the
-  same. Tried before registration with fewer samples: 63 prompts (87 % in world 1), 126 (92 % in world 2), 252 (95 % in world 1),
-  eight responses to a prompt (85 %), two or three of four responses compared (90 and 93 %), and some twenty sets of features.
+  same. Tried before registration with fewer samples: 63 prompts (87 % in world 1), 126 (92 % in world 2), 252 (95 % in world
+  1), eight responses to a prompt (85 %), two or three of four responses compared (90 and 93 %), and some twenty sets of
+  features.
 - Ouyang: the base is a weak opponent. After three examples it asks another question or begins a page, and hardly ever answers.
   Its pages teach no courtesy, for which the judge pays. If courtesy does not count, the small model still wins 91.1 % [85.0,
   97.2]. The hardest opponent is the large model after a short tuning on demonstrations: 72.9 % [63.2, 82.6].
 - Stiennon: the policy tells 95 % of the facts (references and larger model 79 %), averages 12.0 words, and makes no mistake in
   84 % of its summaries (79 %). In world 101 it makes more mistakes than the references. Its lead is mostly completeness. At
-  equal length, within one word, the preference cannot be told from chance: 53.9 % [47.7, 60.2] against the references and
-  52.5 % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a fact and loses 96.5 % to the policy, but it
+  equal length, within one word, the preference cannot be told from chance: 53.9 % [47.7, 60.2] against the references and 52.5
+  % [47.9, 57.1] against the larger model. At temperature 0 the larger model omits a fact and loses 96.5 % to the policy, but it
   beats the references without any preferences, 57.3 % [53.1, 61.5]. The regression on length, which the paper uses, changes
   nothing here (stiennon.py). The reward model predicts 76.0 % of the comparisons [73.9, 78.1], a bag of words 67.4 % [65.2,
   69.6]; the noise allows 87.3 %.
