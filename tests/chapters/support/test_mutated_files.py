@@ -198,7 +198,7 @@ def restarted_constitution(folder):
 
 
 def claim(folder):
-    claim_folder(Settings(out=folder))
+    claim_folder(Settings(out=folder), 1)
     return folder / "job.json"
 
 
