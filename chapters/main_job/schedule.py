@@ -15,9 +15,8 @@ from chapters.main_job import first_bend, second_bend
 from chapters.main_job.estimate import TimeEstimate, in_words
 from chapters.main_job.first_bend import Job
 from chapters.support.json_files import read_object, write_result
-from chapters.support.side_by_side import run_side_by_side
+from chapters.support.side_by_side import at_the_same_time, run_side_by_side
 from kernels.terminal import colours, print_styled
-from minigrad import processor
 
 STAGES = {
     "world": first_bend.make_world,
@@ -86,8 +85,7 @@ def report_time(
 
 def run_missing(job: Job, missing: set[str], processes: int, estimate: TimeEstimate | None = None) -> None:
     """Run the missing stages of NEEDS side by side; each is removed from `missing` when it ends."""
-    share = max(1, processor.get_num_threads() // processes)
-    print(f"From here on {processes} stages run at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
+    print(f"From here on {processes} stages run {at_the_same_time(processes)}.", flush=True)
 
     def ended(name: str, seconds: float, running: Mapping[str, float]) -> None:
         job.results[name] = read_object(result_path(job, name))

@@ -34,6 +34,17 @@ def number_of_processes(processes: int | None, device: str) -> int:
     return processes or min(2, processor.get_num_threads())
 
 
+def threads_each(processes: int) -> int:
+    """The equal share of the threads that each of several processes gets."""
+    return max(1, processor.get_num_threads() // processes)
+
+
+def at_the_same_time(processes: int) -> str:
+    """ "at the same time, with 1 thread each": the end of a sentence that announces `run_side_by_side`."""
+    share = threads_each(processes)
+    return f"at the same time, with {share} thread{'s' * (share > 1)} each"
+
+
 def run_side_by_side(
     tasks: Mapping[str, Callable[[], Any]],
     needs: Mapping[str, Sequence[str]],
@@ -55,7 +66,7 @@ def run_side_by_side(
         ChildProcessError: if a worker was killed.
         Any error of a task, once the tasks beside it have ended.
     """
-    share = max(1, processor.get_num_threads() // processes)
+    share = threads_each(processes)
     waiting, done = list(tasks), {need for of_task in needs.values() for need in of_task} - tasks.keys()
     running: dict[Future, str] = {}
     start_times: dict[str, float] = {}

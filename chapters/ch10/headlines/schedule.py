@@ -8,7 +8,7 @@ from typing import Any
 
 from chapters.ch10.headlines.experiment import Experiment, Measurement, Row
 from chapters.ch10.headlines.settings import Models
-from chapters.support.side_by_side import run_side_by_side
+from chapters.support.side_by_side import at_the_same_time, run_side_by_side
 from minigrad import processor
 
 
@@ -69,6 +69,5 @@ def measure_side_by_side(replicates: Sequence[Replicate], rows: Sequence[Row], p
         print(f"{name}: {seconds / 60:.1f} minutes", flush=True)
 
     processor.precompile()
-    share = max(1, processor.get_num_threads() // processes)
-    print(f"Up to {processes} rows or models at the same time, with {share} thread{'s' * (share > 1)} each.", flush=True)
+    print(f"Up to {processes} rows or models {at_the_same_time(processes)}.", flush=True)
     run_side_by_side(tasks, needs, processes, ended)
