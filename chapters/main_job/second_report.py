@@ -125,9 +125,9 @@ def constitution(job: Job) -> list[str]:
 
 def reflex(job: Job) -> list[str]:
     text = (
-        "Every model on this page spends one pass on each token, however hard the token is. Several steps, each of which needs "
-        "the result of the one before, are too much for one pass; written down one by one, they are not. "
-        "`python -m chapters.ch10.reflex` shows this with trails of notes. `python -m chapters.ch10.reflex_grpo` then rewards "
+        "Every model on this page spends one pass on each token, however hard the token is. `python -m chapters.ch10.reflex` "
+        "trains a model to follow trails of notes, where each step needs the result of the one before. It learns every trail "
+        "when it writes its steps down, and only the shortest in a single pass. `python -m chapters.ch10.reflex_grpo` rewards "
         "right answers alone, and the model learns to write its steps down."
     )
     return [html.paragraph(text)]
@@ -162,6 +162,6 @@ SECTIONS = {  # anchor: (menu title, line above the title, title, function)
     "reward_model": ("The reward model", "Section 10.4 · comparisons", "A comparison becomes a number", reward_model),
     "rlhf": ("RLHF", "Section 10.4 · the second bend", "Learning from preference", rlhf),
     "constitution": ("The constitution", "Section 10.4 · constitutional AI", "Principles, written down", constitution),
-    "reflex": ("The reflex", "Section 10.5 · a fixed amount of thinking", "What one pass cannot do", reflex),
+    "reflex": ("The reflex", "Section 10.5 · a fixed amount of thinking", "One pass, or many steps", reflex),
     "side_by_side": ("Four models", "Both bends", "One instruction, every model", four_models),
 }

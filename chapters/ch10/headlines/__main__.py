@@ -29,14 +29,12 @@ from chapters.ch10.headlines.gao import GAO, GaoSettings
 from chapters.ch10.headlines.ouyang import OUYANG, OuyangSettings
 from chapters.ch10.headlines.registration import (
     PUBLISHED,
-    RESULTS,
     TEST_WORLDS,
-    all_registrations,
     checked,
     digest,
     publish,
+    published_results,
     register,
-    stored,
 )
 from chapters.ch10.headlines.schedule import Replicate, measure_side_by_side
 from chapters.ch10.headlines.settings import Models
@@ -85,7 +83,7 @@ def main(settings: Settings) -> None:
         raise ValueError(f"headlines: expected different worlds from 0 on, got {settings.worlds}")
     rows = [ROWS[name] for name in settings.only]
     if settings.published:
-        print(published_table(all_registrations(), stored(RESULTS)))
+        print(published_table(*published_results()))
     elif settings.register:
         for row in rows:
             print(f"{row.name}: {digest(register(row, getattr(settings, row.name), settings.models))}")
@@ -120,7 +118,7 @@ def measure(settings: Settings, rows: list[Row]) -> None:
     if set(settings.worlds) == set(TEST_WORLDS):
         for headline in headlines:
             publish(headline, str(digests[headline.row.name]))
-        draw_published(PUBLISHED, all_registrations(), stored(RESULTS))
+        draw_published(PUBLISHED, *published_results())
 
 
 def replicate_of(settings: Settings, world: int, rows: list[Row], digests: dict[str, str | None]) -> Replicate:

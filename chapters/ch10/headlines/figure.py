@@ -74,6 +74,8 @@ def shown(name: str, summary: Summary) -> str:
     else:
         digits = ".1%" if is_share(name) else ",.0f" if name.endswith("(count)") else ".2f"
         mean, low, high = (format(x, digits) for x in (summary.mean, summary.low, summary.high))
+        if is_share(name) and abs(summary.mean) < 0.02:
+            mean, low, high = (f"{100 * x:.3g}%" for x in (summary.mean, summary.low, summary.high))
     return mean if len(summary.by_world) == 1 else f"{mean} [{low}, {high}]"
 
 

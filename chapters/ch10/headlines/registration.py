@@ -47,6 +47,18 @@ def all_registrations(path: Path = REGISTERED) -> dict[str, dict[str, Any]]:
     return {digest(version): version for versions in stored(path).values() for version in versions}
 
 
+def published_results(registered: Path = REGISTERED, results: Path = RESULTS) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({digest: registration}, {digest: result}) of all published results.
+
+    Raises ValueError if a result's registration is missing, because registered.json was changed afterwards.
+    """
+    known, measured = all_registrations(registered), stored(results)
+    if missing := [f"{name} ({result['row']})" for name, result in measured.items() if name not in known]:
+        lacking = f"{registered} lacks {', '.join(missing)}"
+        raise ValueError(f"headlines: expected a registration for each result, {lacking}; {ADVICE}")
+    return known, measured
+
+
 def settings_of(row: Row, settings: Any, models: Models) -> dict[str, Any]:
     """A row's settings and those of the shared models, without the sizes that the row does not use, as JSON."""
     others = {"main", "small", "large"} - set(row.sizes)

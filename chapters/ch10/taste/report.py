@@ -83,10 +83,11 @@ def report_text(scores: dict[str, Any], k: int) -> str:
     before, after, right = scores["before"], scores["after"], scores["right"]
     lost = before["recall"] - after["recall"]
     heaviest = ", ".join(f"{word} {weight:+.1f}" for word, weight in scores["heaviest"].items())
-    both = f" (the mean of two models, from half of the pairs each: {right[0]:.1%} and {right[1]:.1%})" if right[1:] else ""
+    low, high = wilson(right[-1] * scores["tests"], scores["tests"])
+    both = f"; the one that scores the drafts {right[0]:.1%}, the judge {right[1]:.1%}, here their mean" if right[1:] else ""
     bags = ", ".join(f"{share:.1%}" for share in scores["bags"])
     lines = [
-        f"rewards: {right[-1]:.1%} of {scores['tests']} held-out pairs right{both}; "
+        f"rewards: {right[-1]:.1%} of {scores['tests']} held-out pairs right [{low:.1%}, {high:.1%}]{both}; "
         f"criterion: at least {REWARD_RIGHT:.0%}: {verdict(right[-1] >= REWARD_RIGHT)}",
         f"   bags of words from the same pairs{' (each half, and both)' if right[1:] else ''}: {bags} ({heaviest})",
     ]

@@ -265,6 +265,18 @@ def test_a_registered_file_that_was_changed_is_refused_and_nothing_is_lost(repos
     assert before == (repository.read_bytes(), (tmp_path / "world1" / "coin.json").read_bytes())
 
 
+def test_a_result_without_its_registration_is_refused_with_a_sentence(repository):
+    row, results = coin(0.5).row, repository.with_name("results.json")
+    digest = registration.digest(registration.register(row, row.settings, shared.QUICK, repository))
+    registration.publish(coin(0.3, 0.31), digest, results)
+    assert list(registration.published_results(repository, results)[1]) == [digest]
+    changed = json.loads(repository.read_text().replace("above 0.5", "above 0.4"))
+    del changed["checksum"]
+    repository.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=rf"a registration for each result, .* lacks {digest} \(coin\); restore it"):
+        registration.published_results(repository, results)
+
+
 def test_published_results_of_all_versions_stand_beside_each_other(tmp_path):
     path, registered = tmp_path / "results.json", {name: claim_and_criterion(coin(0.5).row) for name in ("aaa", "bbb")}
     assert published_table({}, {}) == "no row has been tested yet"
