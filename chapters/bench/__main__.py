@@ -15,7 +15,7 @@ def main():
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m chapters.bench", description="Measure whole models.")
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    step = commands.add_parser("step", help="training steps of three sizes beside PyTorch's, with a breakdown by kernel")
+    step = commands.add_parser("step", help="training steps of five sizes beside PyTorch's, with a breakdown by kernel")
     decode = commands.add_parser("decode", help="GPT-2 124M, token by token, beside transformers")
     gpt2_step = commands.add_parser("gpt2_step", help="fine-tuning GPT-2 124M beside transformers, and in less memory")
     ranks = commands.add_parser("ranks", help="training steps that several processes share: time, waiting and memory")
@@ -27,7 +27,10 @@ def main():
     for command in (step, decode, gpt2_step, everything):
         command.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
     step.add_argument(
-        "--preset", action="append", choices=["tiny", "book", "gpt2", "llmc"], help="a size; repeatable (default: all)"
+        "--preset",
+        action="append",
+        choices=["main job", "tiny", "book", "gpt2", "llmc"],
+        help="a size; repeatable (default: all)",
     )
     step.add_argument("--compile", action="store_true", help="also measure torch.compile, which takes a minute a size")
     decode.add_argument("--seconds", "--size", type=whole_number(1), default=20, help="seconds to measure for (default: 20)")

@@ -18,7 +18,7 @@ from chapters.ch09.decoder import Decoder, step_together
 from kernels.bench import tasks
 from kernels.bench.climb import plot
 from kernels.bench.contest import Task, compete_alone
-from kernels.bench.limits import bound, bound_rate, machine
+from kernels.bench.limits import bound, machine
 from minigrad import Generator
 from minigrad.nn import init
 
@@ -94,7 +94,7 @@ def run(options: Namespace) -> None:
     entries: dict[str, tuple] = {"reading": ("limit", bound, "reading")}
     entries |= {name: (library, decoding, *arguments) for name, (library, *arguments) in ENTRIES.items()}
     times = {name: seconds for name, (seconds, _) in compete_alone(entries, options.seconds).items()}
-    rate = bound_rate("reading", times.pop("reading"))
+    rate = 1 / times.pop("reading")
     print(f"\nGPT-2 124M, one token for each text at a time; memory is read at {rate:.1f} GB/s")
     figures, single = [], times["float32"]
     for name, seconds in times.items():

@@ -15,6 +15,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from types import SimpleNamespace
@@ -23,11 +24,10 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from chapters.bench.step import SIZES, shape_of
+from chapters.bench.step import SIZES
 from chapters.ch02_dataset import NextTokenBatches
 from chapters.ch06_gpt import GPT, GPTConfig
 from chapters.ch07_train import TrainConfig, compute_gradients, make_optimizer, next_token_loss
-from chapters.main_job.first_bend import FULL
 from chapters.support.shared_training import share_training
 from kernels.bench.limits import machine
 from kernels.terminal import fail
@@ -41,13 +41,9 @@ NOTES = 1  # small messages of a step: its losses
 
 
 def shape_and_batch(size: str) -> tuple[GPTConfig, int]:
-    """A model and the rows of a batch: the main job's, or one of bench/step's sizes with a context of its T."""
-    if size == "main job":
-        return GPTConfig(vocab_size=FULL.vocab_size, **FULL.model), FULL.pretrain.batch_size
-    _, rows, T, _ = SIZES[size]
-    config = shape_of(size)
-    config.context = T
-    return config, rows
+    """One of bench/step's models, with a context of its T, and the rows of a batch."""
+    config, rows, T = SIZES[size]
+    return replace(config, context=T), rows
 
 
 def train(size: str, shard_optimizer: bool, rows: int | None, overlap: bool) -> None:

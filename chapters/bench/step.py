@@ -15,29 +15,25 @@ import kernels
 import minigrad as mg
 import minigrad.nn.functional as F
 from chapters.ch06_gpt import GPT, GPTConfig
+from chapters.main_job.first_bend import FULL
 from kernels.bench import tasks
 from kernels.bench.contest import Task, compete, compete_alone, contestants
-from kernels.bench.limits import bound, bound_rate, machine
+from kernels.bench.limits import bound, machine, percent
 
-# GPTConfig's preset, batch, T, vocabulary. "llmc" is how llm.c trains on a CPU (github.com/karpathy/llm.c, train_gpt2.c).
+# A GPT, B and T. "llmc" is how llm.c trains on a CPU (github.com/karpathy/llm.c, train_gpt2.c).
 SIZES = {
-    "tiny": ("tiny", 16, 128, 512),
-    "book": ("book", 8, 256, 512),
-    "gpt2": ("gpt2", 4, 256, 50257),
-    "llmc": ("gpt2", 4, 64, 50257),
+    "main job": (GPTConfig(FULL.vocab_size, **FULL.model), FULL.pretrain.batch_size, 128),
+    "tiny": (GPTConfig.preset("tiny", vocab_size=512), 16, 128),
+    "book": (GPTConfig.preset("book", vocab_size=512), 8, 256),
+    "gpt2": (GPTConfig.preset("gpt2"), 4, 256),
+    "llmc": (GPTConfig.preset("gpt2"), 4, 64),
 }
-SECONDS = {"tiny": 20, "book": 60, "gpt2": 60, "llmc": 30}
-
-
-def shape_of(size: str) -> GPTConfig:
-    """The GPT of one of SIZES."""
-    preset, _, _, V = SIZES[size]
-    return GPTConfig.preset(preset, vocab_size=V)
+SECONDS = {"main job": 20, "tiny": 20, "book": 60, "gpt2": 60, "llmc": 30}
 
 
 def random_batch(size: str, B: int, T: int) -> tuple[GPTConfig, np.ndarray, np.ndarray]:
     """A GPT's shape, and token ids: inputs and targets, (B, T) each."""
-    config = shape_of(size)
+    config = SIZES[size][0]
     inputs, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
     return config, inputs, targets
 
@@ -76,12 +72,12 @@ def our_step(config: GPTConfig, inputs: np.ndarray, targets: np.ndarray, change:
     return lambda: trainer.step(x, y).item()
 
 
-def training_step(library: str, preset: str, B: int, T: int) -> Task:
+def training_step(library: str, size: str, B: int, T: int) -> Task:
     """The task: a step of ours, of PyTorch, or of PyTorch through torch.compile (the library "compiled").
 
     A turn is long, since the first steps after a rest take a few percent longer than the later steps.
     """
-    batch = random_batch(preset, B, T)
+    batch = random_batch(size, B, T)
     if library == "minigrad":
         return Task(our_step(*batch), turn=1.0)
     tasks.pytorch()
@@ -126,34 +122,23 @@ def time_by_kernel(step: Callable[[], object], steps: int = 5) -> tuple[list[tup
     return sorted(each, key=lambda item: -item[1]), total / steps
 
 
-def fastest_product(libraries: Sequence[str]) -> float:
-    """GFLOP/s of a large product in the fastest library. The limit in registers is higher: it reads no memory."""
-    with contestants("numpy", *(name for name in libraries if name != "compiled")) as running:
-        seconds = compete(running, (tasks.matmul, 2048, 2048, 1536, False, False))
-    fastest = min(seconds, key=lambda name: seconds[name])
-    rate = 2 * 2048 * 2048 * 1536 / seconds[fastest] / 1e9
-    print(f"fastest product, (2048, 2048) @ (2048, 1536), by {fastest}: {rate:.0f} GFLOP/s")
-    return rate
-
-
-def measure_size(preset: str, product: float, libraries: Sequence[str]) -> None:
+def measure_size(size: str, libraries: Sequence[str]) -> None:
     """Print time and memory of one size in every library, then our time by kernel."""
-    _, B, T, V = SIZES[preset]
-    entries: dict[str, tuple] = {library: (library, training_step, preset, B, T) for library in libraries}
-    results = compete_alone(entries | {"limit": ("limit", bound, "multiplying")}, SECONDS[preset])
-    limit = bound_rate("multiplying", results.pop("limit")[0])
-    batch = random_batch(preset, B, T)
-    operations = product_operations(batch[0], B, T) / 1e9
+    config, B, T = SIZES[size]
+    entries: dict[str, tuple] = {library: (library, training_step, size, B, T) for library in libraries}
+    results = compete_alone(entries | {"limit": ("limit", bound, "multiplying")}, SECONDS[size])
+    limit = 1 / results.pop("limit")[0]
+    batch = random_batch(size, B, T)
+    operations = product_operations(config, B, T) / 1e9
     print(
-        f"\n{preset}: B = {B}, T = {T}, V = {V}; its matrix products alone take {1e3 * operations / limit:.1f} ms at the "
-        f"limit in registers ({limit:.0f} GFLOP/s), {1e3 * operations / product:.1f} ms at the fastest product's rate"
+        f"\n{size}: B = {B}, T = {T}, V = {config.vocab_size}; its products alone take {1e3 * operations / limit:.1f} ms "
+        f"at the limit in registers, {limit:.0f} GFLOP/s"
     )
     for name, (seconds, peak) in results.items():
-        ratio = results["minigrad"][0] / seconds
-        of_limit, of_product = (seconds * rate / operations for rate in (limit, product))
+        share = percent(operations / seconds, limit, "multiplying")
         print(
-            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {ratio:5.2f} of this   "
-            f"{of_limit:5.2f} and {of_product:5.2f} times the products' two times   {peak:6.0f} MiB"
+            f"  {name:<10}{1e3 * seconds:9.1f} ms   minigrad takes {results['minigrad'][0] / seconds:5.2f} of this   "
+            f"{seconds * limit / operations:5.2f} times the products, {share}   {peak:6.0f} MiB"
         )
     step = our_step(*batch)
     for _ in range(2):
@@ -177,8 +162,7 @@ def measure_scaling(libraries: Sequence[str]) -> None:
 def run(options: Namespace) -> None:
     print(machine())
     libraries = ("minigrad", "torch", "compiled") if options.compile else ("minigrad", "torch")
-    product = fastest_product(libraries)
-    for preset in options.preset or SIZES:
-        measure_size(preset, product, libraries)
+    for size in options.preset or SIZES:
+        measure_size(size, libraries)
     if not options.preset or "tiny" in options.preset:
         measure_scaling(libraries)

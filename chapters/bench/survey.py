@@ -4,34 +4,42 @@
     python -m chapters.bench table zen3.json zen5.json
 
 Each line is a task that minigrad, PyTorch and perhaps NumPy do in turns with the machine's limit. Where vectors hold 16 floats,
-minigrad also runs with vectors of 8, and PyTorch also with ATEN_CPU_CAPABILITY=avx512; the table takes PyTorch's best.
+minigrad also runs as AVX2 code beside that code's own limit, and PyTorch also with ATEN_CPU_CAPABILITY=avx512; the table takes
+PyTorch's best. Small models also train on one thread.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from chapters.bench.step import SECONDS, SIZES, product_operations, shape_of, training_step
+from chapters.bench.step import SECONDS, SIZES, product_operations, training_step
 from chapters.support.json_files import check_fields, read_object, write_result
 from kernels.bench import tables, tasks
 from kernels.bench.contest import compete, contestants
-from kernels.bench.limits import bound, bound_rate, machine
+from kernels.bench.limits import bound, machine
 from kernels.simd import WIDTH
 
-LIBRARIES = ("minigrad", "torch", "numpy", *(("minigrad-8", "torch-avx512") if WIDTH == 16 else ()))
+LIBRARIES = ("minigrad", "torch", "numpy", *(("minigrad-8", "torch-avx512") if WIDTH == 16 else ()), "minigrad-1")
+LIMITS = ("limit", *(("limit-8",) if WIDTH == 16 else ()), "limit-1")
 STEPS = {
+    "training step, the main job's 0.3M (B = 8, T = 128)": "main job",
     "training step, 0.9M parameters (B = 16, T = 128)": "tiny",
     "training step, 10.8M parameters (B = 8, T = 256)": "book",
     "training step, GPT-2's 124M (B = 4, T = 256)": "gpt2",
     "the same at llm.c's setting (B = 4, T = 64)": "llmc",
 }
+ON_ONE_THREAD = [group for group, size in STEPS.items() if size in ("main job", "tiny")]
 PRODUCTS, ONE_ROW = "products of the 10.8M and 124M steps, 24 shapes", "one row times a matrix, 8 shapes"
-# An entry of the file: the task's group and arguments, its limit, and each library's rate; all in GFLOP/s or all in GB/s.
-ENTRY = {"group": str, "arguments": list, "kind": str, "limit": float, "rates": dict[str, float]}
+# An entry of the file: the task's group and arguments, its limits, and each library's rate; all in GFLOP/s or all in GB/s.
+ENTRY = {"group": str, "arguments": list, "kind": str, "limits": dict[str, float], "rates": dict[str, float]}
+HEAD = f"  {'':<52}{'PyTorch':>9}{'NumPy':>7}{'worst':>7}{'limit':>8}{'worst':>7}{'AVX2':>7}{'1 thread':>10}"
+NOTES = """
+  PyTorch, NumPy: their time divided by ours, geometric means (*: PyTorch was mostly faster with ATEN_CPU_CAPABILITY=avx512).
+  limit: our share of what registers (products, steps, attention) or memory (all others) allow; AVX2: the same for AVX2 code."""
 
 
 class Line(NamedTuple):
@@ -47,8 +55,8 @@ class Line(NamedTuple):
 def lines() -> Iterator[Line]:
     """All lines, in the table's order."""
     for group, size in STEPS.items():
-        _, B, T, _ = SIZES[size]
-        yield Line(group, (training_step, size, B, T), "multiplying", product_operations(shape_of(size), B, T), SECONDS[size])
+        config, B, T = SIZES[size]
+        yield Line(group, (training_step, size, B, T), "multiplying", product_operations(config, B, T), SECONDS[size])
     for M, K, N, transpose_a, transpose_b in tables.product_forms():
         task = (tasks.matmul, M, K, N, transpose_a, transpose_b)
         yield Line(PRODUCTS, task, "multiplying", 2 * M * K * N, 3)
@@ -62,18 +70,30 @@ def lines() -> Iterator[Line]:
             yield Line(ONE_ROW, (tasks.one_row, rows, columns, transposed), "reading", 4 * rows * columns, 4)
 
 
+def takes_part(contestant: str, line: Line) -> bool:
+    """Whether a library or a limit has anything to say about a line."""
+    name, _, variant = contestant.partition("-")
+    if variant == "1":
+        return line.group in ON_ONE_THREAD
+    if name == "numpy":
+        return line.group in (PRODUCTS, ONE_ROW)
+    return contestant != "limit-8" or line.kind == "multiplying"
+
+
 def run(options: Namespace) -> None:
     """Measure every line, print each as it comes, and write the file."""
-    print(machine())
-    entries = []
-    with contestants(*LIBRARIES, "limit") as running:
-        for group, task, kind, amount, seconds in lines():
-            libraries = {name: c for name, c in running.items() if name != "numpy" or group in (PRODUCTS, ONE_ROW)}
-            times = compete(libraries, task, seconds, limit=(bound, kind))
-            limit = bound_rate(kind, times.pop("limit"))
+    print(f"{machine()}\n{HEAD}")
+    entries: list[dict[str, Any]] = []
+    with contestants(*LIBRARIES, *LIMITS) as running:
+        for line in lines():
+            group, task, kind, amount, seconds = line
+            taking_part = {name: contestant for name, contestant in running.items() if takes_part(name, line)}
+            times = compete(taking_part, task, seconds, limit=(bound, kind))
+            limits = {name: 1 / times.pop(name) for name in LIMITS if name in times}
             rates = {name: amount / each / 1e9 for name, each in times.items()}
-            entries.append(dict(group=group, arguments=task[1:], kind=kind, limit=limit, rates=rates))
+            entries.append(dict(group=group, arguments=task[1:], kind=kind, limits=limits, rates=rates))
             print(line_of(entries[-1:], *(task[1:] if group in (PRODUCTS, ONE_ROW) else ())), flush=True)
+    print(NOTES)
     versions = {name: version(name) for name in ("numpy", "torch")}
     write_result(Path(options.json), {"machine": machine(), "versions": versions, "entries": entries})
     print(f"written to {options.json}")
@@ -88,33 +108,40 @@ def print_table(files: Sequence[Path]) -> None:
         for entry in record["entries"]:
             check_fields(entry, ENTRY, f"{path}: an entry")
             groups.setdefault(entry["group"], []).append(entry)
-        print(f"{record['machine']}; PyTorch {record['versions']['torch']}, NumPy {record['versions']['numpy']}")
+        print(f"{record['machine']}; PyTorch {record['versions']['torch']}, NumPy {record['versions']['numpy']}\n{HEAD}")
         for entries in groups.values():
             print(line_of(entries))
-        print()
+        print(f"{NOTES}\n")
 
 
 def line_of(entries: Sequence[dict[str, Any]], *arguments: Any) -> str:
-    """The table's line for a group: geometric means of minigrad's speed over the others' and over the limit.
+    """The table's line for a group: minigrad's speed over the others' and over the limit, as means and at worst.
 
     arguments: of the task, which tell the lines of a group apart.
     """
-
-    def mean_ratio(library: str, other: Callable[[dict[str, Any]], float]) -> float:
-        return float(np.exp(np.mean([np.log(entry["rates"][library] / other(entry)) for entry in entries])))
-
-    def best_of_torch(entry: dict[str, Any]) -> float:
-        return max(rate for name, rate in entry["rates"].items() if name.startswith("torch"))
-
     rates, kind = entries[0]["rates"], entries[0]["kind"]
-    name = " ".join(map(str, arguments)) or entries[0]["group"]
-    text = f"  {name:<50}{mean_ratio('minigrad', best_of_torch):6.2f}x PyTorch"
-    text += f"{mean_ratio('minigrad', lambda entry: entry['rates']['numpy']):6.2f}x NumPy" if "numpy" in rates else " " * 13
-    for library in rates:
-        if library.startswith("minigrad"):
-            share = 100 * mean_ratio(library, lambda entry: entry["limit"])
-            text += f"   {share:.0f}% of the limit" + " of 16 floats with vectors of 8" * (library == "minigrad-8")
-    faults = [entry for entry in entries if kind == "multiplying" and max(entry["rates"].values()) > entry["limit"]]
-    if faults:
-        text += f"; {len(faults)} of {len(entries)} above the limit, a fault of the measurement"
-    return text
+    best = [max((rate, name) for name, rate in entry["rates"].items() if name.startswith("torch")) for entry in entries]
+    mostly = "*" if 2 * sum(name == "torch-avx512" for _, name in best) > len(entries) else " "
+    text = f"  {' '.join(map(str, arguments)) or entries[0]['group']:<52}"
+    over_torch = [entry["rates"]["minigrad"] / rate for entry, (rate, _) in zip(entries, best, strict=True)]
+    text += f"{geometric_mean(over_torch):8.2f}{mostly}"
+    over_numpy = [entry["rates"]["minigrad"] / entry["rates"]["numpy"] for entry in entries if "numpy" in rates]
+    text += f"{geometric_mean(over_numpy):7.2f}{min(over_numpy):7.2f}" if over_numpy else 14 * " "
+    faulty = [entry for entry in entries if kind == "multiplying" and max(shares_of(entry).values()) > 1]
+    shares = [shares_of(entry) for entry in entries if entry not in faulty] or [shares_of(entry) for entry in entries]
+    text += f"{np.mean([share['minigrad'] for share in shares]):8.0%}{min(share['minigrad'] for share in shares):7.0%}"
+    for name, width in (("minigrad-8", 7), ("minigrad-1", 10)):
+        text += f"{np.mean([share[name] for share in shares]):{width}.0%}" if name in rates else width * " "
+    if faulty:
+        text += f"   {len(faulty)} of {len(entries)} above the limit, a fault of the measurement"
+    return text.rstrip()
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def shares_of(entry: dict[str, Any]) -> dict[str, float]:
+    """{library: its rate over the limit}; AVX2 code and a single thread have a limit of their own."""
+    limits = {name.partition("-")[2]: limit for name, limit in entry["limits"].items()}
+    return {name: rate / limits.get(name.partition("-")[2], limits[""]) for name, rate in entry["rates"].items()}

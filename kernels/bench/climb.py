@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.bench import tasks
 from kernels.bench.contest import Task, contestants, in_turns, seconds_of
-from kernels.bench.limits import bound, bound_rate, percent
+from kernels.bench.limits import bound, percent
 from kernels.ladders import Ladder
 
 KINDS = {"multiplying": "arithmetic", "reading": "bytes read", "copying": "bytes read and written"}
@@ -64,7 +64,7 @@ def climb(ladder: Ladder) -> tuple[list[tuple[str, float]], float]:
             turns[NAMES.get(library, library)] = peer.turn
         lines |= {NAMES[library]: version(library) for library in peers if library in NAMES}
         seconds = in_turns(turns)
-    limit, first = bound_rate(ladder.limit, seconds.pop("limit")), next(iter(seconds.values()))
+    limit, first = 1 / seconds.pop("limit"), next(iter(seconds.values()))
     figures = [(name, ladder.amount / each / 1e9) for name, each in seconds.items()]
     for name, figure in figures:
         share, faster = percent(figure, limit, ladder.limit), first / seconds[name]

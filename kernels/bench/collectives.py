@@ -64,7 +64,7 @@ def measure_collectives(group: Group, thousands: int | None = None, path: str | 
     rows = [time_collectives(group, size) for size in (*(size for size in SIZES if size < largest), largest)]
     alpha, beta = fit(rows, group.size)
     multiply = Task(tasks.matmul("minigrad", SIDE, SIDE, SIDE, False, False))
-    copying = limits.bound_rate("copying", at_once(group, Task(limits.bound("minigrad", "copying")))) / 2 * 1e9
+    copying = 0.5e9 / at_once(group, limits.bound("minigrad", "copying"))
     result = {
         "machine": limits.machine(),
         "ranks": group.size,

@@ -26,8 +26,12 @@ import numpy as np
 
 REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
 PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, where the names differ
-# Contestants that are a library with another setting: the name before the hyphen is the library's.
-SETTINGS = {"minigrad-8": {"MINIGRAD_VECTOR_WIDTH": "8"}, "torch-avx512": {"ATEN_CPU_CAPABILITY": "avx512"}}
+# A contestant "minigrad-8" is the library before the hyphen with the settings of the variant after it.
+VARIANTS = {
+    "8": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2"},  # AVX2 code: 8 floats a vector
+    "1": {"NUMBA_NUM_THREADS": "1"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512"},  # PyTorch's own default is AVX2 on some processors that have AVX-512
+}
 
 
 class Task(NamedTuple):
@@ -69,12 +73,13 @@ def in_turns(turns: Mapping[str, Callable[[], float]], seconds: float = 3.0) -> 
 class Contestant:
     """A library in a process of its own, which computes on request and sleeps in between."""
 
-    def __init__(self, library: str):
-        environment = dict(os.environ) | SETTINGS.get(library, {})
+    def __init__(self, name: str):
+        library, _, variant = name.partition("-")
+        environment = dict(os.environ) | VARIANTS.get(variant, {})
         environment.pop("GOMP_SPINCOUNT", None)  # our setting of OpenMP (kernels/launch.py); minigrad's process sets it again
-        command = [sys.executable, "-c", "from kernels.bench.contest import serve; serve()", library.split("-")[0]]
+        command = [sys.executable, "-c", "from kernels.bench.contest import serve; serve()", library]
         pipe = subprocess.PIPE
-        self.library = library
+        self.name = name
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.peak = 0.0  # the process's peak memory in MiB, at the end of its last turn
 
@@ -83,7 +88,7 @@ class Contestant:
         assert self.process.stdout is not None
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.library}: the process exited while running {request}; its traceback is above")
+            raise RuntimeError(f"{self.name}: the process exited while running {request}; its traceback is above")
         return json.loads(answer)
 
     def prepare(self, maker: Callable, *arguments) -> None:
@@ -120,12 +125,12 @@ def contestants(*libraries: str) -> Iterator[dict[str, Contestant]]:
 def compete(
     libraries: Mapping[str, Contestant], task: tuple, seconds: float = 3.0, limit: tuple | None = None
 ) -> dict[str, float]:
-    """Seconds of one call of a task in each library; the contestant "limit" has a task of its own.
+    """Seconds of one call of a task in each library; the contestants "limit" and "limit-…" have a task of their own.
 
     `task` and `limit` are tuples: the function that makes the task, then its arguments except for the library's name.
     """
     for library, contestant in libraries.items():
-        contestant.prepare(*(limit if limit and library == "limit" else task))
+        contestant.prepare(*(limit if limit and library.startswith("limit") else task))
     return in_turns({library: contestant.turn for library, contestant in libraries.items()}, seconds)
 
 

@@ -8,13 +8,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
 from numba import prange
 
+from kernels.bench.contest import Task
 from kernels.launch import address, inner, kernel
 from kernels.simd import WIDTH, load
 from kernels.tile import ROWS, register_tile
@@ -63,24 +63,22 @@ def _copy(x, y, parts):
         _double(x[first:last], y[first:last])
 
 
-def bound(library: str, kind: str) -> Callable[[], object]:
-    """The task of the contestant "limit": multiply in registers, read memory, or copy it, and nothing else."""
+def bound(library: str, kind: str) -> Task:
+    """The task of the contestant "limit": multiply in registers, read memory, or copy it, and nothing else.
+
+    Its time is that of a billion operations or bytes, so 1 / seconds is the limit in GFLOP/s or GB/s. Copied bytes count twice:
+    they are read and written.
+    """
     threads = numba.get_num_threads()
     if kind == "multiplying":
         room = np.zeros(4096 * (threads + 1), np.float32)
-        return lambda: _multiply_adds(address(room), _DEPTH, threads)
+        operations = 2 * _STILL_ROWS * 3 * WIDTH * _DEPTH * threads
+        return Task(lambda: _multiply_adds(address(room), _DEPTH, threads), share=1e9 / operations)
     x, sums = np.ones(MEGABYTES << 18, np.float32), np.zeros(threads, np.float32)
     if kind == "reading":
-        return lambda: _read(address(x), len(x), sums, threads)
+        return Task(lambda: _read(address(x), len(x), sums, threads), share=1e9 / x.nbytes)
     y = np.zeros_like(x)
-    return lambda: _copy(x, y, threads)
-
-
-def bound_rate(kind: str, seconds: float) -> float:
-    """GFLOP/s or GB/s of a call of `bound`, from its seconds. Copied bytes count twice: they are read and written."""
-    operations = 2 * _STILL_ROWS * 3 * WIDTH * _DEPTH * numba.get_num_threads()
-    size = MEGABYTES << 20
-    return {"multiplying": operations, "reading": size, "copying": 2 * size}[kind] / seconds / 1e9
+    return Task(lambda: _copy(x, y, threads), share=1e9 / (x.nbytes + y.nbytes))
 
 
 def percent(rate: float, limit: float, kind: str) -> str:
@@ -102,6 +100,9 @@ def _processor() -> str:
     try:
         if sys.platform == "darwin":
             return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-        return re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
+        values = dict(re.findall(r"(model name|cpu family|model)\s*: (.+)", Path("/proc/cpuinfo").read_text()))
+        # A virtual machine may name its processor "AMD EPYC" and no more. Family 25, model 17 says that it is a Zen 4.
+        numbers = f" (family {values['cpu family']}, model {values['model']})" if "cpu family" in values else ""
+        return values["model name"] + numbers
+    except (OSError, subprocess.CalledProcessError, KeyError):
         return platform.processor() or platform.machine()

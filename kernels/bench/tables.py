@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.bench import tasks
 from kernels.bench.contest import Contestant, compete, contestants
-from kernels.bench.limits import bound, bound_rate, percent
+from kernels.bench.limits import bound, percent
 
 WEIGHTS = 30_000_000  # 480 MB in AdamW's four arrays
 ROW_SHAPES = (3072, 768), (768, 3072), (50257, 768), (768, 50257)
@@ -28,7 +28,7 @@ def one_row(size: int | None = None) -> tuple[Figures, float]:
             for transposed in (True, False):
                 task = (tasks.one_row, rows, columns, transposed)
                 seconds = compete(libraries, task, 6.0, limit=(bound, "reading"))
-                limit = bound_rate("reading", seconds.pop("limit"))
+                limit = 1 / seconds.pop("limit")
                 rates = {name: 4 * rows * columns / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
                 name = f"({rows}, {columns})" + (" T" if transposed else "")
                 columns_of_rates = "".join(f"{rate:9.1f}" for rate in rates.values())
@@ -87,7 +87,7 @@ def bandwidth(size: int | None = None) -> tuple[Figures, float]:
         for name, task, numbers, read, written in memory_traffic(size or 16384, size or 1024):
             kind = "copying" if written else "reading"
             seconds = compete(libraries, task, 6.0, limit=(bound, kind))
-            limit, size_moved = bound_rate(kind, seconds.pop("limit")), 4 * numbers * (read + written)
+            limit, size_moved = 1 / seconds.pop("limit"), 4 * numbers * (read + written)
             rate, *peer_rates = (size_moved / each / 1e9 for each in seconds.values())
             peers = "".join(f"{peer:9.1f}{rate / peer:6.2f}x" for peer in peer_rates)
             print(f"{name:<24}{rate:9.1f}{limit:9.1f}{100 * rate / limit:6.0f}%{peers}", flush=True)
@@ -124,7 +124,7 @@ def products_of_steps() -> None:
 def _product(libraries: dict[str, Contestant], form: tuple, ratios: dict[str, list[float]]) -> None:
     M, K, N, transpose_a, transpose_b = form
     seconds = compete(libraries, (tasks.matmul, *form), 5.0, limit=(bound, "multiplying"))
-    limit = bound_rate("multiplying", seconds.pop("limit"))
+    limit = 1 / seconds.pop("limit")
     rates = {name: 2 * M * N * K / each / 1e9 for name, each in seconds.items()} | {"limit": limit}
     for name, values in ratios.items():
         values.append(rates["minigrad"] / rates[name])
@@ -148,7 +148,7 @@ def attention_as_T_grows(longest: int = 4096) -> None:
         while T <= longest:
             sizes, operations = attention_work(T)
             seconds = compete(libraries, (tasks.attention, *sizes, True), 2.0, limit=(bound, "multiplying"))
-            limit, times = bound_rate("multiplying", seconds.pop("limit")), list(seconds.values())
+            limit, times = 1 / seconds.pop("limit"), list(seconds.values())
             memory, rate = _memory_of_attention(*sizes), operations / times[0] / 1e9
             peer = f"{1e3 * times[1]:10.1f}  {times[1] / times[0]:5.2f}" if len(times) > 1 else " " * 17
             share, matrix = percent(rate, limit, "multiplying"), sizes[0] * sizes[1] * T * T * 4 / 2**20

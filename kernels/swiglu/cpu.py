@@ -13,7 +13,7 @@ from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.contract import follows
 from kernels.launch import as_rows, exact, inner, kernel, share, threads_for
-from kernels.simd import exp
+from kernels.simd import LOG2_E, exp2
 from kernels.swiglu import reference
 
 
@@ -32,7 +32,7 @@ _F = types.float32
 @exact
 def sigmoid(x):
     """1 / (1 + e⁻ˣ) of one number. Far below zero e⁻ˣ is infinite, and the result is correctly 0."""
-    return _F(1.0) / (_F(1.0) + exp(-x))
+    return _F(1.0) / (_F(1.0) + exp2(_F(-LOG2_E) * x))
 
 
 @inner

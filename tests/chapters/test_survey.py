@@ -12,9 +12,9 @@ from chapters.support.json_files import write_result
 from kernels.bench import contest, tasks
 
 
-def entry(rate, torch, limit=100.0, kind="multiplying", **others):
+def entry(rate, torch, limit=100.0, kind="multiplying", limits=None, **others):
     rates = {"minigrad": rate, "torch": torch, **others}
-    return {"group": "a product", "arguments": [], "kind": kind, "limit": limit, "rates": rates}
+    return {"group": "a product", "arguments": [], "kind": kind, "limits": {"limit": limit} | (limits or {}), "rates": rates}
 
 
 def test_another_process_finds_every_task_by_name():
@@ -26,16 +26,33 @@ def test_another_process_finds_every_task_by_name():
     assert Counter(line.group for line in lines)[survey.ONE_ROW] == 8
 
 
-def test_a_line_has_geometric_means_and_the_best_of_pytorch():
+def test_a_line_has_means_the_worst_and_the_best_of_pytorch():
     line = survey.line_of([entry(80.0, 20.0, numpy=40.0), entry(20.0, 20.0, numpy=40.0)])
-    assert "2.00x PyTorch  1.00x NumPy   40% of the limit" in line
-    assert "1.00x PyTorch" in survey.line_of([entry(80.0, 20.0, **{"torch-avx512": 80.0})])
-    assert "30% of the limit of 16 floats with vectors of 8" in survey.line_of([entry(80.0, 20.0, **{"minigrad-8": 30.0})])
+    assert line.split()[2:] == ["2.00", "1.00", "0.50", "50%", "20%"]
+    assert survey.line_of([entry(80.0, 20.0, **{"torch-avx512": 80.0})]).split()[2:] == ["1.00*", "80%", "80%"]
+
+
+def test_avx2_code_and_a_single_thread_have_limits_of_their_own():
+    rates, limits = {"minigrad-8": 30.0, "minigrad-1": 40.0}, {"limit-8": 60.0, "limit-1": 50.0}
+    assert survey.line_of([entry(80.0, 20.0, limits=limits, **rates)]).split()[3:] == ["80%", "80%", "50%", "80%"]
+    line = survey.line_of([entry(30.0, 20.0, kind="copying", **{"minigrad-8": 90.0})])
+    assert line.split()[3:] == ["30%", "30%", "90%"], "memory has one limit"
 
 
 def test_a_share_above_the_limit_of_arithmetic_is_a_fault_of_the_measurement():
-    assert "1 of 2 above the limit, a fault of the measurement" in survey.line_of([entry(101.0, 50.0), entry(50.0, 20.0)])
+    line = survey.line_of([entry(101.0, 50.0), entry(50.0, 20.0)])
+    assert "1 of 2 above the limit, a fault of the measurement" in line and " 50%" in line
     assert "fault" not in survey.line_of([entry(101.0, 50.0, kind="copying")])
+    assert "fault" in survey.line_of([entry(50.0, 50.0, limits={"limit-8": 20.0}, **{"minigrad-8": 21.0})])
+
+
+def test_numpy_one_thread_and_avx2s_limit_take_part_where_they_count():
+    lines = {line.group: line for line in survey.lines()}
+    step, gelu = lines[survey.ON_ONE_THREAD[0]], lines["gelu forward"]
+    assert survey.takes_part("limit-1", step) and not survey.takes_part("minigrad-1", gelu)
+    assert survey.takes_part("numpy", lines[survey.PRODUCTS]) and not survey.takes_part("numpy", step)
+    assert survey.takes_part("limit-8", step) and not survey.takes_part("limit-8", gelu)
+    assert survey.takes_part("minigrad-8", gelu) and survey.takes_part("limit", gelu)
 
 
 def test_the_table_is_printed_from_files(tmp_path, capsys):
@@ -61,6 +78,6 @@ def test_a_run_writes_what_the_table_reads(tmp_path, monkeypatch, capsys):
     measured = capsys.readouterr().out
     survey.print_table([tmp_path / "this.json"])
     table = capsys.readouterr().out
-    product_line, gelu_line = measured.splitlines()[1:3]
-    assert product_line.startswith("  64 48 32 False True ") and product_line[52:] in table and gelu_line in table
-    assert "x NumPy" in table.splitlines()[1] and "x NumPy" not in table.splitlines()[2]
+    product_line, gelu_line = measured.splitlines()[2:4]
+    assert product_line.startswith("  64 48 32 False True ") and product_line[54:] in table and gelu_line in table
+    assert measured.splitlines()[1] == table.splitlines()[1] == survey.HEAD

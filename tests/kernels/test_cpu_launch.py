@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
-from kernels import caches, launch, simd
+from kernels import SETS, caches, cases, launch, simd
 from kernels.bench import climb
 from kernels.bench.__main__ import OPERATIONS
 from kernels.launch import inner
@@ -144,12 +144,21 @@ def _exp_to_zero(x, y):
         y[i] = simd.exp_to_zero(x[i])
 
 
-@pytest.mark.parametrize("function, highest", [(_exp, 88.7), (_exp_to_zero, 1e-3)])
-def test_exp(function, highest):
-    x = np.concatenate([np.linspace(-87, highest, 400_001), np.linspace(-1e-3, 1e-3, 10_001)]).astype(np.float32)
+@inner
+def _exp2(x, y):
+    for i in range(len(x)):
+        y[i] = simd.exp2(x[i])
+
+
+@pytest.mark.parametrize(
+    "function, specification, lowest, highest",
+    [(_exp, np.exp, -87, 88.7), (_exp_to_zero, np.exp, -87, 1e-3), (_exp2, np.exp2, -126, 127.49)],
+)
+def test_exp(function, specification, lowest, highest):
+    x = np.concatenate([np.linspace(lowest, highest, 400_001), np.linspace(-1e-3, 1e-3, 10_001)]).astype(np.float32)
     y = np.empty_like(x)
     function(x, y)
-    exact = np.exp(x.astype(np.float64))
+    exact = specification(x.astype(np.float64))
     assert (np.abs(y - exact) / exact).max() < 2e-7
 
 
@@ -163,6 +172,10 @@ def test_exp_of_special_numbers():
     y = np.empty_like(x)
     _exp_to_zero(x, y)
     np.testing.assert_array_equal(y, [np.nan, 0, 1, 0, 0, 0, 0])
+    x = np.array([np.nan, -np.inf, 0, -127, -3e38, 127.6, 3e38, np.inf], np.float32)
+    y = np.empty_like(x)
+    _exp2(x, y)
+    np.testing.assert_array_equal(y, [np.nan, 0, 1, 0, 0, np.inf, np.inf, np.inf])
 
 
 def test_the_number_of_threads_is_numbas_before_and_after_they_start():
@@ -218,6 +231,24 @@ def test_bandwidth_updates_the_arrays_of_the_books_gpt():
 
     gpt = GPT(GPTConfig.preset("book", vocab_size=512))
     assert [list(parameter.shape) for parameter in gpt.parameters()] == tasks.BOOK_GPT
+
+
+def test_every_kernel_repeats_its_bytes():
+    """Threads draw tasks as they come, so who computes what differs from run to run; the bytes must not."""
+
+    def results() -> list[tuple[str, list[bytes]]]:
+        found = []
+        for _, function, args, settings in cases.cases(np.random.default_rng(3)):
+            arrays: list[np.ndarray] = []
+            outcome = getattr(SETS["cpu"], function)(*args, **settings)
+            cases.moved((outcome, args, settings), lambda array: arrays.append(array) or array)  # noqa: B023
+            found.append((cases.describe(function, args, settings), [array.tobytes() for array in arrays]))
+        return found
+
+    first = results()
+    assert len(first) > 100
+    for (name, want), (_, got) in zip(first, results(), strict=True):
+        assert [a == b for a, b in zip(got, want, strict=True)] == [True] * len(want), name
 
 
 def twice(x):
