@@ -2,7 +2,7 @@
 
     python -m kernels.precompile        # fills the cache on disk; the second time there is little to do
 
-Numba compiles on one core, and takes most of a minute for the kernels of a training step. So several processes each take a
+Numba compiles on one core, and takes about half a minute for the kernels of a training step. So several processes each take a
 share of the kernels and call them once on small arrays. Numba stores the result in its cache on disk, for all shapes.
 """
 

@@ -286,7 +286,7 @@ def _add_eight_rows(x, b, b_row, n, c):
 
 
 @inner
-def add_row(x0, b, n, c):
+def add_weighted_row(x0, b, n, c):
     """c[:n] += x0 · b[:n]."""
     for j in range(n):
         store(c, j, load(c, j) + x0 * load(b, j))
@@ -304,5 +304,5 @@ def add_rows(x, b, b_row, K, n, c):
                 _add_eight_rows(x + 4 * k, b + 4 * (k * b_row + j), b_row, n - j, c + 4 * j)
         k += 8
     while k < K:
-        add_row(load(x, k), b + 4 * k * b_row, n, c)
+        add_weighted_row(load(x, k), b + 4 * k * b_row, n, c)
         k += 1

@@ -23,7 +23,7 @@ def main():
         "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
     )
     everything = commands.add_parser("all", help="every comparison of the table, written to a file; needs PyTorch")
-    table = commands.add_parser("table", help="print the table of such files, one for each processor")
+    table = commands.add_parser("table", help="print the table of such files, one for each processor (default: ours)")
     for command in (step, decode, gpt2_step, everything):
         command.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
     step.add_argument(
@@ -39,7 +39,7 @@ def main():
     ranks.add_argument("--preset", action="append", choices=["main job", "tiny", "book"], help="a model; repeatable")
     ranks.add_argument("--memory", action="store_true", help="measure the memory of GPT-2 124M, for each number of processes")
     everything.add_argument("--json", type=new_file, metavar="FILE", required=True, help="the file to write")
-    table.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    table.add_argument("files", type=Path, nargs="*", default=sorted(Path(__file__).parent.glob("*.json")), metavar="FILE")
     gpu.add_argument("rest", nargs=argparse.REMAINDER)  # its own options are in kernels/check.py
     options, rest = parser.parse_known_args()
     if options.name == "gpu":

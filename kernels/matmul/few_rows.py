@@ -8,7 +8,7 @@ from numba import types
 
 from kernels.launch import CACHE_GAP, inner
 from kernels.matmul.block import Piece
-from kernels.simd import Rows, add_row, add_rows, dot, four_dots, load, row_of, store
+from kernels.simd import Rows, add_weighted_row, add_rows, dot, four_dots, load, row_of, store
 
 _F = types.float32
 
@@ -55,7 +55,7 @@ def weighted_rows(x, b, K, c, add):
                     store(c.address, m * c.step + j + i, _F(0.0))
         if c.rows == 1 and c.columns <= PAGE:
             for k in range(K):
-                add_row(load(x.address, k), row_of(b, k), c.columns, c.address)
+                add_weighted_row(load(x.address, k), row_of(b, k), c.columns, c.address)
             continue
         for k in range(0, K, deep):
             for m in range(c.rows):
