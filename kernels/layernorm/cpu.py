@@ -2,7 +2,7 @@
 
 The kernels equal `naive_layernorm`, applied to every row. The threads share whole rows. A row of C numbers fits the first-level
 cache, so it travels through memory once: the forward pass reads x and writes y, the backward pass reads dy and x and writes
-dx. Writing a row prefetches the next row, so memory never sits idle.
+dx. Writing a row prefetches a later row, so memory never sits idle.
 """
 
 import math
@@ -16,7 +16,7 @@ from kernels.buffers import copy_to_out, result, write
 from kernels.contract import follows
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
 from kernels.layernorm import reference
-from kernels.simd import load, prefetch_floats, prefetch_for_writing, store
+from kernels.simd import load, prefetch_floats, store
 
 
 def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
@@ -30,7 +30,7 @@ def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> 
 
 
 _F = types.float32
-SPAN = 128  # numbers to process at a time; meanwhile as many numbers of the next row are prefetched
+SPAN = 128  # numbers to process at a time; meanwhile as many numbers of a later row are prefetched
 _NO_ROWS = np.empty((0, 0), np.float32)
 
 
@@ -52,7 +52,7 @@ def forward_row(x, weight, bias, C, eps, y):
     rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
     for first in range(0, C, SPAN):
         at = 4 * first
-        prefetch_floats(x + 4 * C + at, SPAN)
+        prefetch_floats(x + 8 * C + at, SPAN)  # of the row after the next: the next one would come too late
         if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, SPAN)
         else:
@@ -107,7 +107,6 @@ def backward_row(row, C, mean, rstd, dweight, dbias):
         next_row = 4 * (C + first)
         prefetch_floats(row.x + next_row, SPAN)
         prefetch_floats(row.dy + next_row, SPAN)
-        prefetch_for_writing(row.dx + next_row, SPAN)
         if C - first >= SPAN:
             _backward_span(row, first, SPAN, statistics)
         else:
