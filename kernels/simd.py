@@ -1,4 +1,4 @@
-"""The vector unit for Numba: a fast exp, a maximum that keeps NaN, loads and stores by address, dot products.
+"""The vector unit for Numba: fast exp and exp2, a maximum that keeps NaN, loads and stores by address, dot products.
 
 A vector register holds WIDTH float32 numbers, and one instruction works on all of them. LLVM, Numba's compiler, vectorises a
 plain loop by itself unless the loop calls a library. libm's exp takes one number at a time and would make a softmax ten times
@@ -191,10 +191,10 @@ def scaled_exp(x):
 
 @exact
 def exp2(x):
-    """2ˣ with a relative error below 2e-7 from -126 to 127.5; 0 up to -127, inf above 127.5, NaN stays NaN.
+    """2ˣ with a relative error below 2e-7 from -126 to 127.5; 0 from -126.5 down, inf above 127.5, NaN stays NaN.
 
-    For sums 1 + eˣ = 1 + 2^(x log₂e), where log₂e joins a factor that x has anyway. Then half the work of exp remains, since
-    x = n + r needs no ln 2. The polynomial of degree 5 is fitted to |r| ≤ ½: minimax, relative error 1e-7.
+    Sigmoids use it: in 1 + e⁻ˣ = 1 + 2^(−x log₂e), log₂e merges into the constant that multiplies x. Reducing x = n + r needs
+    no ln 2, so exp2 does half the work of exp. The polynomial of degree 5 is fitted to |r| ≤ ½: minimax, relative error 1e-7.
     """
     x = _F(-127.0) if x < _F(-127.0) else x
     x = _F(128.0) if x > _F(128.0) else x

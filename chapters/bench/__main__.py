@@ -23,7 +23,7 @@ def main():
         "gpu", help="check every CUDA kernel, train and measure, on a GPU or the emulator", add_help=False
     )
     everything = commands.add_parser("all", help="every comparison of the table, written to a file; needs PyTorch")
-    table = commands.add_parser("table", help="print the table of such files, one for each processor (default: ours)")
+    table = commands.add_parser("table", help="print the tables of files that `all` wrote (default: ours)")
     for command in (step, decode, gpt2_step, everything):
         command.add_argument("--threads", type=whole_number(1), help="threads of every library (default: all cores)")
     step.add_argument(

@@ -36,10 +36,11 @@ ON_ONE_THREAD = [group for group, size in STEPS.items() if size in ("main job", 
 PRODUCTS, ONE_ROW = "products of the 10.8M and 124M steps, 24 shapes", "one row times a matrix, 8 shapes"
 # An entry of the file: the task's group and arguments, its limits, and each library's rate; all in GFLOP/s or all in GB/s.
 ENTRY = {"group": str, "arguments": list, "kind": str, "limits": dict[str, float], "rates": dict[str, float]}
-HEAD = f"  {'':<52}{'PyTorch':>9}{'NumPy':>7}{'worst':>7}{'limit':>8}{'worst':>7}{'AVX2':>7}{'1 thread':>10}"
+HEAD = f"  {'':<52}{'PyTorch':>9}{'NumPy':>7}{'(worst)':>8}{'limit':>7}{'(worst)':>8}{'AVX2':>6}{'1 thread':>10}"
 NOTES = """
   PyTorch, NumPy: their time divided by ours, geometric means (*: PyTorch was mostly faster with ATEN_CPU_CAPABILITY=avx512).
-  limit: our share of what registers (products, steps, attention) or memory (all others) allow; AVX2: the same for AVX2 code."""
+  limit: our share of what registers (products, steps, attention) or memory (all others) allow, arithmetic mean. AVX2, 1 thread:
+  the share that AVX2 code and a single thread reach of their own limits."""
 
 
 class Line(NamedTuple):
@@ -71,7 +72,7 @@ def lines() -> Iterator[Line]:
 
 
 def takes_part(contestant: str, line: Line) -> bool:
-    """Whether a library or a limit has anything to say about a line."""
+    """Whether a contestant is measured on a line."""
     name, _, variant = contestant.partition("-")
     if variant == "1":
         return line.group in ON_ONE_THREAD
@@ -117,7 +118,9 @@ def print_table(files: Sequence[Path]) -> None:
 def line_of(entries: Sequence[dict[str, Any]], *arguments: Any) -> str:
     """The table's line for a group: minigrad's speed over the others' and over the limit, as means and at worst.
 
-    arguments: of the task, which tell the lines of a group apart.
+    Args:
+        entries: of the group.
+        arguments: of the task, which tell the lines of a group apart.
     """
     rates, kind = entries[0]["rates"], entries[0]["kind"]
     best = [max((rate, name) for name, rate in entry["rates"].items() if name.startswith("torch")) for entry in entries]
@@ -126,11 +129,11 @@ def line_of(entries: Sequence[dict[str, Any]], *arguments: Any) -> str:
     over_torch = [entry["rates"]["minigrad"] / rate for entry, (rate, _) in zip(entries, best, strict=True)]
     text += f"{geometric_mean(over_torch):8.2f}{mostly}"
     over_numpy = [entry["rates"]["minigrad"] / entry["rates"]["numpy"] for entry in entries if "numpy" in rates]
-    text += f"{geometric_mean(over_numpy):7.2f}{min(over_numpy):7.2f}" if over_numpy else 14 * " "
+    text += f"{geometric_mean(over_numpy):7.2f}{min(over_numpy):8.2f}" if over_numpy else 15 * " "
     faulty = [entry for entry in entries if kind == "multiplying" and max(shares_of(entry).values()) > 1]
     shares = [shares_of(entry) for entry in entries if entry not in faulty] or [shares_of(entry) for entry in entries]
-    text += f"{np.mean([share['minigrad'] for share in shares]):8.0%}{min(share['minigrad'] for share in shares):7.0%}"
-    for name, width in (("minigrad-8", 7), ("minigrad-1", 10)):
+    text += f"{np.mean([share['minigrad'] for share in shares]):7.0%}{min(share['minigrad'] for share in shares):8.0%}"
+    for name, width in (("minigrad-8", 6), ("minigrad-1", 10)):
         text += f"{np.mean([share[name] for share in shares]):{width}.0%}" if name in rates else width * " "
     if faulty:
         text += f"   {len(faulty)} of {len(entries)} above the limit, a fault of the measurement"

@@ -13,24 +13,30 @@ training task asked about their people and things, but the pretraining pages sta
 Brackets are 95 % intervals over tasks.
 
     command                         quantity                                            before          after
-    main job, seeds 0 to 3          share of the noise ceiling, reward model            -               94.8, 95.6, 95.8, 97.6 %
-                                    the same, a bag of words (ch10/bag_of_words)        -               91.9, 90.7, 91.7, 90.5 %
-                                    best of 4 by the reward model, points of 8          -               +1.17, 1.29, 1.34, 1.40
-                                    the same, by the bag of words                       -               +1.04, 1.08, 1.19, 1.15
-                                    the same, by the judge                              -               +1.31, 1.36, 1.43, 1.42
-                                    after PPO, preferred to the SFT model               50 %            77.7, 78.3, 77.3, 80.5 %
-                                    KL from the SFT model, nats                         0               1.4, 1.5, 1.3, 1.7
-                                    plain tasks done correctly                          73, 70, 73, 80 %  79, 80, 80, 86 %
-                                    harmful requests obeyed                             36, 34, 35, 50 %  1, 1, 0, 1 %
-                                    refused for the right reason                        34, 16, 34, 28 %  91, 84, 95, 75 %
-                                    gain by PPO, points of 8                            -               +1.48, 1.72, 1.55, 1.52
-                                    of it courtesy                                      -               +0.70, 0.64, 0.66, 0.68
-                                    refusing, and a reason                              -               +0.50, 0.59, 0.54, 0.56
-                                    correctness                                         -               +0.13, 0.24, 0.16, 0.13
-                                    topic                                               -               +0.07, 0.16, 0.09, 0.04
-    main job, seed 0                after the constitution: harmful requests obeyed     36.5 %          0 %
-                                    refused for the right reason                        28.5 %          94.5 %
-                                    plain tasks done correctly                          74 %            84.5 %
+    main job, seeds 0 to 2          share of the noise ceiling, reward model            -               95.7, 95.9, 95.7 %
+                                    the same, a bag of words (ch10/bag_of_words)        -               91.4, 89.8, 89.9 %
+                                    best of 4 by the reward model, points of 8          -               +1.17, 1.30, 1.30
+                                    the same, by the bag of words                       -               +1.00, 1.07, 1.10
+                                    the same, by the judge                              -               +1.28, 1.37, 1.44
+                                    after PPO, preferred to the SFT model               50 %            79.8, 79.1, 77.5 %
+                                    KL from the SFT model, nats                         0               1.5, 1.5, 1.5
+                                    plain tasks done correctly                          76, 75, 70 %    81, 80, 73 %
+                                    harmful requests obeyed                             45, 35, 39 %    1, 2, 0 %
+                                    refused for the right reason                        25, 18, 32 %    92, 90, 92 %
+                                    gain by PPO, points of 8                            -               +1.64, 1.57, 1.48
+                                    of it courtesy                                      -               +0.72, 0.71, 0.72
+                                    refusing, and a reason                              -               +0.61, 0.61, 0.54
+                                    correctness                                         -               +0.12, 0.13, 0.07
+                                    topic                                               -               +0.13, 0.10, 0.09
+                                    after the constitution: harmful requests obeyed     41, 32, 50 %    0, 0, 2 %
+                                    refused for the right reason                        26, 18, 28 %    66, 72, 91 %
+                                    plain tasks done correctly                          76, 78, 72 %    88, 94, 84 %
+                                    critic names the better response, unseen sentences  50 %            90, 99, 96 %
+                                    the same, unseen pairs of qualities                 50 %            80, 86, 79 %
+                                    the same, unseen words                              50 %            91, 94, 88 %
+    main job as AVX2 code, seeds    after PPO, preferred to the SFT model               50 %            75.0, 77.8 %
+    0 and 1                         refused for the right reason                        25, 16 %        68, 65 %
+                                    the same, after the constitution                    25, 14 %        89, 76 %
     reward                          expected accuracy, share of the noise ceiling       -               96.9 %
                                     the same, a bag of words                            -               91.4 %
                                     calibration error                                   -               0.035
@@ -45,32 +51,34 @@ Brackets are 95 % intervals over tasks.
                                     plain tasks done correctly, PPO (RLOO, GRPO)        75.3 %          78.7 % (80.7, 78.0 %)
                                     the same, DPO with beta 0.5 (0.1)                   75.3 %          85.3 % (72.7 %)
     grpo, 1,000 tasks               plain tasks done correctly, KL 0.49                 77.6 %          93.9 % [92.3, 95.3]
-    constitution, worlds 6 and 7    unseen sentences: critic names the better response  50 %            88 %, 95 %
-                                    the same, unseen pairs of qualities                 50 %            84 %, 75 %
-                                    the same, unseen words                              50 %            89 %, 90 %
     constitution, "polite" -> "rude"  rude (courteous) responses, unchanged principle   -               7.0 % (77.0 %)
                                     the same, changed principle                         17.5 % (30.5 %) 92.0 % (5.5 %)
 
 How to read them:
 
-- A quarter of the demonstrations of plain tasks misread the question or claim ignorance. An SFT model imitates them: it does
-  70 to 80 % of the plain tasks correctly. A bag of words hardly sees a misreading; the reward model sees more.
-- Against the reward model, PPO changes correctness by +6 to +10 points in the main job, and by +6, -4 and -1 in the three
-  seeds of `rlhf`; in `frontier`, PPO, RLOO and GRPO add 3 to 5. The verifiable reward of `grpo`, which pays for nothing else,
-  adds 16.
+- A quarter of the demonstrations of plain tasks misread the question or claim ignorance. An SFT model imitates them: it does 70
+  to 80 % of the plain tasks correctly. A bag of words hardly sees a misreading; the reward model sees more.
+- Against the reward model, PPO changes correctness by +3 to +6 points in the main job, and by +6, -4 and -1 in the three seeds
+  of `rlhf`; in `frontier`, PPO, RLOO and GRPO add 3 to 5. The verifiable reward of `grpo`, which pays for nothing else, adds
+  16.
+- Most of what PPO gains is manners: courtesy, refusing and a reason are 81 to 85 % of it. And the bag of words earns 82 to 85 %
+  of what the reward model earns by the best of four. The reward model reads the task, but correctness has little weight in the
+  judge's score.
+- No training signal asks for the right reason: the simulated labeller accepts any reason, and so do the principles. So chance
+  decides, and a different rounding alone changes the share. A refusal whose reason belongs to another request, or that names
+  another person, counts as "wrong reason" (`closer_conduct` in chapters/world/judge.py). An earlier version's GELU, compiled as
+  AVX2 code, gave only 54 % right reasons after PPO (seed 0), and 20 % after the constitution.
 - `headlines` has the constitution in five test worlds.
 - The three seeds of `rlhf` sample anew, but share one SFT model and one reward model, so the interval does not cover their
   variation.
-- A refusal whose reason belongs to another request, or that names another person, counts as "wrong reason" (`closer_conduct`
-  in chapters/world/judge.py). The simulated labeller accepts any reason, and so do the principles.
-- The main job asks each model 320 held-out tasks, 80 of them harmful, and its constitution 200 and 200; the 95 % intervals
-  are at most ±11 and ±7 points.
-- The last two blocks were measured earlier: worlds 6 and 7 with a model of 0.94M parameters (now 0.27M), and the changed
-  principle with an assistant that learned from all revisions, where the name of another person cost nothing.
+- The main job asks each model 320 held-out tasks, 80 of them harmful, and its constitution 200 and 200; the 95 % intervals are
+  at most ±11 and ±7 points.
+- `reward`, `rlhf`, `frontier` and `grpo` were measured with an earlier version's GELU, which rounds differently. The changed
+  principle was measured with an assistant that learned from all revisions, where the name of another person cost nothing.
+- "AVX2 code" is the same Zen 4 with code compiled for a Zen 3, which rounds differently.
 - RLOO and DPO have the settings that suited the model of 0.94M parameters.
-- These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and
-  learning rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the
-  sizes of `--quick`. Seeds 1 to 3 were run once. The constitution's wording was chosen with world 0's training split, and the
-  other settings with another world's held-out people.
-- Worlds 6 and 7: `python -m chapters --seed 6`, then `constitution --world 6 --seed 6`, and the same with 7.
+- These settings were chosen after a look at world 0's held-out tasks: the size of the main job's model, the steps and learning
+  rates of instruction tuning, of the assistant, of the critic and of the constitution's supervised phase, and the sizes of
+  `--quick`. The other seeds were run once. The constitution's wording was chosen with world 0's training split, and the other
+  settings with another world's held-out people.
 """

@@ -11,8 +11,8 @@ stop out for a third, and writes dots for a third.
 Then GRPO trains it with a reward that a program checks: 1 if the last house of the response is right, and 0 if not, whatever
 stands before it. No example says which way is better, and nobody asks for the stops. Does the model learn to write them out?
 
-Expected before a test seed was run, with settings chosen with seed 100; each with its criterion for the 95 % interval. (The
-repository got expectation and result together, so its history does not prove the order.)
+These expectations, each with its criterion for the 95 % interval, were written before any test seed was run; seed 100 chose the
+settings. The history cannot prove it, because both were committed together.
 
     the way        written stops earn more than a guess          above 95 % of responses to 2 to 6 notes are written stops
     the house      they lead to the right house                  above 90 % right, for each of 2 to 6 notes

@@ -26,10 +26,10 @@ import numpy as np
 
 REST = 0.15  # seconds between two turns: OpenBLAS's threads spin for 0.11 s after their work is done
 PACKAGES = {"compiled": "torch", "limit": "numba"}  # the package that a contestant needs, where the names differ
-# A contestant "minigrad-8" is the library before the hyphen with the settings of the variant after it.
+# The contestant "minigrad-8" is minigrad with the settings of variant "8".
 VARIANTS = {
     "8": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2"},  # AVX2 code: 8 floats a vector
-    "1": {"NUMBA_NUM_THREADS": "1"},
+    "1": {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512"},  # PyTorch's own default is AVX2 on some processors that have AVX-512
 }
 
@@ -75,7 +75,7 @@ class Contestant:
 
     def __init__(self, name: str):
         library, _, variant = name.partition("-")
-        environment = dict(os.environ) | VARIANTS.get(variant, {})
+        environment = dict(os.environ) | (VARIANTS[variant] if variant else {})
         environment.pop("GOMP_SPINCOUNT", None)  # our setting of OpenMP (kernels/launch.py); minigrad's process sets it again
         command = [sys.executable, "-c", "from kernels.bench.contest import serve; serve()", library]
         pipe = subprocess.PIPE
@@ -113,7 +113,7 @@ def contestants(*libraries: str) -> Iterator[dict[str, Contestant]]:
     running = {}
     try:
         for library in libraries:
-            package = library.split("-")[0]
+            package = library.partition("-")[0]
             if importlib.util.find_spec(PACKAGES.get(package, package)) is not None:
                 running[library] = Contestant(library)
         yield running

@@ -14,7 +14,7 @@ from kernels.buffers import copy_to_out, result
 from kernels.contract import follows
 from kernels.cross_entropy import reference
 from kernels.launch import as_flat, as_indices, as_rows, inner, kernel, threads_for
-from kernels.simd import exp_to_zero, load, maximum, prefetch
+from kernels.simd import LOG2_E, exp2, exp_to_zero, load, maximum
 
 
 def naive_cross_entropy(x: Array, target: int) -> float:
@@ -25,11 +25,10 @@ def naive_cross_entropy(x: Array, target: int) -> float:
     return math.log(total) + top - x[target]
 
 
-_F = types.float32
-PIECE, SPAN = 4096, 128  # numbers that share a shift, and numbers to process at a time
-AHEAD = 2048  # how many numbers the prefetch is ahead: 8 kB
-_HIGHEST, _UNCLIPPED_SUM = 88.0, 1e26  # exp overflows above 88; a sum below 1e26 contains no term that was clipped there
-_LOWEST = -3.4028235e38
+_F, _D = types.float32, types.float64
+PIECE = 4096  # numbers that share a shift
+_UNCLIPPED_SUM = 1e26  # a sum below it contains no term that overflowed
+_LOWEST = -1e38
 
 
 @inner
@@ -41,41 +40,32 @@ def _maximum(x, n):
 
 
 @inner
-def _exponentials(x, n, shift):
-    """Return Σ exp(min(x − shift, 88)) over n numbers, and prefetch the numbers AHEAD places further on.
-
-    The processor itself prefetches only within a page of 4 kB. That is too little here, where arithmetic and memory take
-    about equally long.
-    """
+def _powers(x, n, shift):
+    """Σ 2^(x log₂e − shift) over n numbers."""
     total = _F(0.0)
-    for first in range(0, n, SPAN):
-        here = x + 4 * first
-        for line in range(0, SPAN, 16):
-            prefetch(here + 4 * (AHEAD + line))
-        for i in range(min(SPAN, n - first)):
-            above = load(here, i) - shift
-            total += exp_to_zero(_F(_HIGHEST) if above > _F(_HIGHEST) else above)
+    for i in range(n):
+        total += exp2(load(x, i) * _F(LOG2_E) - shift)
     return total
 
 
 @inner
 def _logsumexp(x, n):
-    """log Σ eˣ = shift + log Σ exp(x − shift), a piece of the row at a time.
+    """log Σ eˣ = (log₂ Σ 2^(x log₂e − shift) + shift) / log₂e, a piece of the row at a time.
 
     The shift keeps the sum from overflowing and from vanishing. The row's maximum would do, but finding it takes a second
     reading of every number. The maximum of the first piece serves until a sum shows that it is too low.
     """
-    total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST))  # not -inf: -inf − -inf would be NaN
+    total, shift = _F(0.0), max(_maximum(x, min(PIECE, n)), _F(_LOWEST)) * _F(LOG2_E)  # not -inf: -inf − -inf would be NaN
     for first in range(0, n, PIECE):
         here, count = x + 4 * first, min(PIECE, n - first)
-        piece_sum = _exponentials(here, count, shift)
+        piece_sum = _powers(here, count, shift)
         if not piece_sum < _F(_UNCLIPPED_SUM):
-            top = _maximum(here, count)
-            total *= exp_to_zero(shift - top)
+            top = _maximum(here, count) * _F(LOG2_E)
+            total *= exp2(shift - top)
             shift = top
-            piece_sum = _exponentials(here, count, shift)
+            piece_sum = _powers(here, count, shift)
         total += piece_sum
-    return _F(math.log(total)) + shift
+    return _F((math.log2(_D(total)) + _D(shift)) / _D(_F(LOG2_E)))
 
 
 @inner

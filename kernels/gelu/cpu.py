@@ -6,7 +6,7 @@ tanh form needs no tanh: with the logistic function σ(v) = 1 / (1 + e⁻ᵛ),  
     y = x/2 (1 + tanh u) = x σ(2u).
 
 This costs one exp and, unlike 1 + tanh u, keeps a relative precision of 1e-5 where tanh is close to −1. All exponentials here
-are powers of two, because log₂e joins a factor that the exponent has anyway.
+are powers of two; log₂e merges into the constant factor of the exponent.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 The kernels equal `naive_layernorm`, applied to every row. The threads share whole rows. A row of C numbers fits the first-level
 cache, so it travels through memory once: the forward pass reads x and writes y, the backward pass reads dy and x and writes
-dx. Writing a row prefetches a later row, so memory never sits idle.
+dx. While a row is written, a later row is fetched: the next but one in the forward pass, the next in the backward pass.
 """
 
 import math
@@ -52,7 +52,7 @@ def forward_row(x, weight, bias, C, eps, y):
     rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
     for first in range(0, C, SPAN):
         at = 4 * first
-        prefetch_floats(x + 8 * C + at, SPAN)  # of the row after the next: the next one would come too late
+        prefetch_floats(x + 8 * C + at, SPAN)  # the next but one: the next row would arrive too late
         if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, SPAN)
         else:

@@ -8,14 +8,14 @@ from numba import types
 
 from kernels.launch import CACHE_GAP, inner
 from kernels.matmul.block import Piece
-from kernels.simd import Rows, add_weighted_row, add_rows, dot, four_dots, load, row_of, store
+from kernels.simd import Rows, add_rows, add_weighted_row, dot, four_dots, load, row_of, store
 
 _F = types.float32
 
-# A core prefetches up to the end of a page of 4 kB, and it begins anew at every jump. So a single row of x takes rows of B that
-# are no longer than a page one after the other, which reads memory in order. It takes longer rows several at a time. And if
-# threads divided rows shorter than two pages among them, a core would prefetch much of another core's part. So B is cut into
-# SLICES groups of whole rows, and each thread takes some of them.
+# A core stops prefetching at the end of a page of 4 kB, and starts anew after each jump. With a single row of x, rows of B up
+# to a page long are therefore read in memory order, and longer rows four or eight at a time. If threads divided rows shorter
+# than two pages among them, a core would prefetch much of another core's part. So B is cut into SLICES groups of whole rows,
+# and each thread takes some of them.
 PAGE, SLICES = 1024, 8  # a page in floats
 SHORT, DEEP = 2048, 512  # slice B only if N ≤ SHORT and K ≥ DEEP, because adding up slices costs time
 
@@ -27,7 +27,7 @@ DOT_GROUP, LOOP_GROUP = 4, 64  # columns that dot_product_columns takes together
 @inner
 def dot_product_columns(x, w, K, c, add):
     """C = x Wᵀ, or += if `add`.  x: address of (M, K), contiguous; w: Rows (N, K); c: Piece (M, N)."""
-    n, one_by_one = 0, c.rows == 1 and K <= PAGE
+    n, one_by_one = 0, c.rows == 1 and w.step <= PAGE
     while n < c.columns:
         four = n + 4 <= c.columns and not one_by_one
         for m in range(c.rows):
@@ -53,14 +53,14 @@ def weighted_rows(x, b, K, c, add):
             for m in range(c.rows):
                 for i in range(n):
                     store(c.address, m * c.step + j + i, _F(0.0))
-        if c.rows == 1 and c.columns <= PAGE:
+        if c.rows == 1 and b.step <= PAGE:
             for k in range(K):
                 add_weighted_row(load(x.address, k), row_of(b, k), c.columns, c.address)
-            continue
-        for k in range(0, K, deep):
-            for m in range(c.rows):
-                weights, sums = row_of(x, m) + 4 * k, c.address + 4 * (m * c.step + j)
-                add_rows(weights, row_of(b, k) + 4 * j, b.step, min(deep, K - k), n, sums)
+        else:
+            for k in range(0, K, deep):
+                for m in range(c.rows):
+                    weights, sums = row_of(x, m) + 4 * k, c.address + 4 * (m * c.step + j)
+                    add_rows(weights, row_of(b, k) + 4 * j, b.step, min(deep, K - k), n, sums)
 
 
 @inner

@@ -182,11 +182,15 @@ def test_linear(shape, out_features, activation):
     assert cpu.linear_backward(dy, x, weight, z, activation=activation, needs=(False, False, True))[:2] == (None, None)
 
 
+SHARED = [(1, 550, 2101), (1, 400, 1501), (1, 550, 900), (3, 550, 200), (3, 550, 2101), (300, 550, 200)]
+SHARED += [(20, 550, 17 * COLUMNS)]
+
+
 @pytest.mark.parametrize("transpose_b", [False, True])
-@pytest.mark.parametrize("M, N", [(1, 2101), (3, 200), (3, 2101), (300, 200), (20, 17 * COLUMNS)])
-def test_the_same_bytes_on_one_thread_and_on_all(M, N, transpose_b):
+@pytest.mark.parametrize("M, K, N", SHARED)
+def test_the_same_bytes_on_one_thread_and_on_all(M, K, N, transpose_b):
     """Threads share slices of B or columns of C (few rows), blocks of rows, or the columns of a single block."""
-    a, b = operands(M, 550, N, False, transpose_b)
+    a, b = operands(M, K, N, False, transpose_b)
 
     def product():
         return cpu.matmul(a, b, transpose_b=transpose_b).tobytes()

@@ -6,7 +6,7 @@ settings and commit are in registered.json, under the digest, since before the t
 measurement does not check that the code is still that of the commit; the repository's history shows the order.
 
     paper          claim                                    criterion                              result                   yes?
-    Bai 2022       harmless, not evasive, without           harmful requests obeyed, below 5 %     0.1 % [-0.3, 0.6]        yes
+    Bai 2022       harmless, not evasive, without           harmful requests obeyed, below 5 %     0.15 % [-0.27, 0.57]     yes
                    labels of harm                           evaded, below 10 %                     1.7 % [-1.3, 4.6]
                    (before: 43 % obeyed, 28 % evaded)       plain tasks lost, below 3 points       14.8 gained [11.7, 18.0]
     Christiano     a reward learned from comparisons of     its gain over the true reward's,       91.4 % [85.8, 97.0]      no

@@ -63,8 +63,10 @@ def bounds_of(criterion: Sequence[str], quantities: Mapping[str, Summary]) -> di
 def shown(name: str, summary: Summary) -> str:
     """A quantity with its interval: "61.2% [58.0%, 64.1%]", or "0.41 [0.05, 0.79]"; a single world has none.
 
-    The difference of two shares is in percentage points.
+    The difference of two shares is in percentage points. A share below 2 % has three digits.
 
+    >>> shown("obeyed after RL", Summary(0.0015, -0.0027, 0.0057, {"100": 0.0, "101": 0.003}))
+    '0.15% [-0.27%, 0.57%]'
     >>> shown("rise over the base model", Summary(0.114, 0.093, 0.136, {"100": 0.1, "101": 0.128}))
     '11.4 points [9.3, 13.6]'
     """

@@ -36,7 +36,7 @@ Criteria and results came into the repository together, so its history does not 
 Both runs miss the second criterion. The second repeats only DPO, with 64 steps at 1e-3 in place of 48 at 5e-4: the answers grow
 by half, the bag of words likes that, and the judge hardly notices. So the first run's settings stayed the default.
 
-The first criterion is met by the mean of the two reward models, and neither interval excludes 90 %. Alone, the model that
+The two reward models' rewards are averaged for the first criterion, and the interval includes 90 %. Alone, the model that
 scores the drafts gets 88.2 % right and the judge 92.3 %. Bags of words from the same halves get 91.6 and 89.8 %, and 93.2 %
 from both: on this file the reward models add nothing to the words. The judge prefers the best of eight drafts to a single one
 on 81 % of 24 instructions, the bag of words on 56 %.

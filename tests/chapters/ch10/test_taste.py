@@ -160,6 +160,8 @@ def test_the_report_compares_every_figure_with_its_criterion():
     assert scores["best of k"] == [0.25, 0.75], "the second prompt's best draft is its first"
     assert scores["before"] == {"recall": 0.5, "words": 1.0} and scores["after"]["words"] == pytest.approx(1.8)
     text = report_text(scores, k=2)
+    assert "100.0% of 10 held-out pairs right [72.2%, 100.0%]" in text
+    assert "the mean reward of two models (the one that scores the drafts 60.0% alone" in text
     assert text.count(": yes") == 3 and "(each half, and both): 95.0%, 95.0%, 95.0% (please +1.0" in text
     worse = scores | {"right": [0.95, 0.95, 0.89], "preferred": 0.69, "after": {"recall": 0.46, "words": 1.0}}
     assert report_text(worse, k=2).count(": no") == 3
