@@ -1,30 +1,74 @@
 """Benchmarks of whole models, beside PyTorch and transformers.
 
-    python -m chapters.bench step           # training steps of tiny, book and gpt2 size, with a breakdown by kernel
+    python -m chapters.bench step           # training steps of five sizes, with a breakdown by kernel
     python -m chapters.bench decode         # GPT-2 124M writes text, token by token
     python -m chapters.bench gpt2_step      # fine-tuning GPT-2 124M: time and memory
     python -m chapters.bench ranks          # training steps that several processes share: time, waiting and memory
     python -m chapters.bench gpu --device cuda --out check      # check and time everything on a GPU
-    python -m chapters.bench all --json FILE    # every comparison of the table below, in up to 15 minutes
-    python -m chapters.bench table FILE …       # print the table of such files, one for each processor
+    python -m chapters.bench all --json FILE    # training steps and kernels beside PyTorch and NumPy, in up to 15 minutes
+    python -m chapters.bench table FILE …       # the tables of such files; without a file, those of ours below
 
 `python -m kernels.bench` measures single kernels; its description says how both compare contestants. This is the one folder
 of the floor that imports PyTorch and transformers. The files peer_*.py hold their models: peer_gpt2 and peer_llama are also
 commands, with which chapter 9 verifies published weights.
 
-Speed beside PyTorch 2.13 on two Zen 5 cores (AVX-512), float32, two threads: PyTorch's time divided by ours, medians of turns.
+Below are our files: two Zen 4 cores of a shared machine, and the same cores with AVX2 code in every library. The machine's
+memory moved 31 to 53 GB/s from one minute to the next, so the shares of memory's speed are rough.
 
-    training step, forward to AdamW: 0.9M parameters (B = 16, T = 128)          2.2
-    the same, 10.8M parameters (B = 8, T = 256), three runs                     2.2, 2.2, 2.3
-    the same, GPT-2's 124M (B = 4, T = 256)                                     2.9
-    causal attention, forward and backward, T = 256, 1,024, 4,096               3.8, 3.5, 2.8
-    layernorm forward, backward; GELU forward, backward                         5.5, 3.8; 7.4, 5.5
-    cross-entropy over 50,257 words, forward, backward                          12, 11
-    AdamW, bound by memory in both: one array of 30M weights; a GPT of 10.8M    1.0; 1.1
-    GPT-2 token by token beside transformers; with int8 weights                 2.4; 6.5
+    PyTorch, NumPy    their time divided by ours, geometric means; * if PyTorch was mostly faster with AVX-512
+    limit             our share of what registers (steps, products, attention) or memory (all others) allow
+    AVX2, 1 thread    the share that AVX2 code and a single thread reach of their own limits
+    faulty            above the limit of arithmetic, so the measurement is wrong, and the shares leave it out
 
-On two Zen 3 cores (AVX2) the advantage is smaller. One run of `bench all` gave 1.6, 1.4 and 1.5 for the three training steps,
-1.9, 1.9 and 1.4 for attention, 3.0 and 2.1 for GELU, and 2.5 and 6.0 for cross-entropy. On two Zen 4 cores (AVX-512) it gave
-1.3 for all three steps, 2.1, 1.9 and 1.5 for attention, 2.8 and 2.5 for GELU, and 2.9 and 6.2 for cross-entropy. There the
-products of a step, at the register limit, would take 63, 85 and 73 % of our time.
+    AMD EPYC (family 25, model 17); 2 threads, 16 floats a vector; PyTorch 2.13.0+cpu, NumPy 2.4.6
+                                                            PyTorch  NumPy (worst)  limit (worst)  AVX2  1 thread
+      training step, the main job's 0.3M (B = 8, T = 128)     1.85*                   43%     43%   35%       54%
+      training step, 0.9M parameters (B = 16, T = 128)        1.38*                   66%     66%   68%       72%
+      training step, 10.8M parameters (B = 8, T = 256)        1.23                    80%     80%   80%
+      training step, GPT-2's 124M (B = 4, T = 256)            1.27                    80%     80%   76%
+      the same at llm.c's setting (B = 4, T = 64)             1.61*                   75%     75%   71%
+      products of the 10.8M and 124M steps, 24 shapes         1.12    1.08    0.94    87%     64%   87%           2 of 24 faulty
+      causal attention, T = 256                               2.16*                   62%     62%   59%
+      causal attention, T = 1,024                             1.90*                   77%     77%   74%
+      causal attention, T = 4,096                             1.45                    85%     85%   85%
+      softmax forward                                         0.78*                   61%     61%   86%
+      softmax backward                                        1.03                   103%    103%  106%
+      layernorm forward                                       0.78*                   98%     98%  100%
+      layernorm backward                                      0.95*                   82%     82%   73%
+      gelu forward                                            4.50*                  121%    121%   86%
+      gelu backward                                           2.92                   105%    105%   88%
+      cross-entropy forward                                   2.89*                   57%     57%   36%
+      cross-entropy backward                                  2.21*                   97%     97%   98%
+      AdamW, one array                                        1.10*                  169%    169%  159%
+      AdamW, the book's GPT                                   0.93                   138%    138%  157%
+      gradient norm                                           0.95                    82%     82%  103%
+      one row times a matrix, 8 shapes                        1.80    1.19    0.89    94%     85%   95%
+
+    AMD EPYC (family 25, model 17); 2 threads, 8 floats a vector; PyTorch 2.13.0+cpu, NumPy 2.4.6
+                                                            PyTorch  NumPy (worst)  limit (worst)  AVX2  1 thread
+      training step, the main job's 0.3M (B = 8, T = 128)     1.96                    43%     43%             56%
+      training step, 0.9M parameters (B = 16, T = 128)        1.51                    61%     61%             73%
+      training step, 10.8M parameters (B = 8, T = 256)        1.19                    79%     79%
+      training step, GPT-2's 124M (B = 4, T = 256)            1.10                    76%     76%
+      the same at llm.c's setting (B = 4, T = 64)             1.39                    74%     74%
+      products of the 10.8M and 124M steps, 24 shapes         1.11    1.00    0.84    91%     78%                 2 of 24 faulty
+      causal attention, T = 256                               1.99                    63%     63%
+      causal attention, T = 1,024                             1.86                    76%     76%
+      causal attention, T = 4,096                             1.42                    82%     82%
+      softmax forward                                         1.99                    83%     83%
+      softmax backward                                        1.07                    93%     93%
+      layernorm forward                                       1.73                    92%     92%
+      layernorm backward                                      1.11                    53%     53%
+      gelu forward                                            5.00                    54%     54%
+      gelu backward                                           3.74                    59%     59%
+      cross-entropy forward                                   2.56                    55%     55%
+      cross-entropy backward                                  6.92                    96%     96%
+      AdamW, one array                                        1.02                   167%    167%
+      AdamW, the book's GPT                                   1.05                   155%    155%
+      gradient norm                                           1.55                   117%    117%
+      one row times a matrix, 8 shapes                        1.96    1.14    0.91    91%     81%
+
+A share above 100 % of memory's speed is possible: AdamW writes to cache lines that it has just read, a copy has to fetch them.
+On two Zen 3 cores (AVX2), an earlier version's steps took 1 / 1.6, 1 / 1.4 and 1 / 1.5 of PyTorch's time, for 0.9M, 10.8M and
+124M parameters. Token by token, beside transformers, GPT-2 writes 2.4 times as fast, and with int8 weights 6.5 times (Zen 5).
 """

@@ -40,7 +40,8 @@ HEAD = f"  {'':<52}{'PyTorch':>9}{'NumPy':>7}{'(worst)':>8}{'limit':>7}{'(worst)
 NOTES = """
   PyTorch, NumPy: their time divided by ours, geometric means (*: PyTorch was mostly faster with ATEN_CPU_CAPABILITY=avx512).
   limit: our share of what registers (products, steps, attention) or memory (all others) allow, arithmetic mean. AVX2, 1 thread:
-  the share that AVX2 code and a single thread reach of their own limits."""
+  the share that AVX2 code and a single thread reach of their own limits. faulty: above the limit of arithmetic, which is a
+  mistake of the measurement; the shares leave it out."""
 
 
 class Line(NamedTuple):
@@ -136,7 +137,7 @@ def line_of(entries: Sequence[dict[str, Any]], *arguments: Any) -> str:
     for name, width in (("minigrad-8", 6), ("minigrad-1", 10)):
         text += f"{np.mean([share[name] for share in shares]):{width}.0%}" if name in rates else width * " "
     if faulty:
-        text += f"   {len(faulty)} of {len(entries)} above the limit, a fault of the measurement"
+        text += f" {len(faulty)} of {len(entries)} faulty"
     return text.rstrip()
 
 
