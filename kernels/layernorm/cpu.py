@@ -2,7 +2,7 @@
 
 The kernels equal `naive_layernorm`, applied to every row. The threads share whole rows. A row of C numbers fits the first-level
 cache, so it travels through memory once: the forward pass reads x and writes y, the backward pass reads dy and x and writes
-dx. While a row is written, a later row is fetched: the next but one in the forward pass, the next in the backward pass.
+dx.
 """
 
 import math
@@ -16,7 +16,7 @@ from kernels.buffers import copy_to_out, result, write
 from kernels.contract import follows
 from kernels.launch import CACHE_GAP, as_flat, as_rows, inner, kernel, share, threads_for
 from kernels.layernorm import reference
-from kernels.simd import load, prefetch_floats, store
+from kernels.simd import load, store
 
 
 def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
@@ -30,7 +30,7 @@ def naive_layernorm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> 
 
 
 _F = types.float32
-SPAN = 128  # numbers to process at a time; meanwhile as many numbers of a later row are prefetched
+SPAN = 128  # numbers to write at a time: a loop of constant length, which is a tenth faster
 _NO_ROWS = np.empty((0, 0), np.float32)
 
 
@@ -52,8 +52,7 @@ def forward_row(x, weight, bias, C, eps, y):
     rstd = _F(1.0) / np.sqrt(square / _F(C) + eps)
     for first in range(0, C, SPAN):
         at = 4 * first
-        prefetch_floats(x + 8 * C + at, SPAN)  # the next but one: the next row would arrive too late
-        if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
+        if C - first >= SPAN:
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, SPAN)
         else:
             _forward_span(x + at, weight + at, bias + at, mean, rstd, y + at, C - first)
@@ -78,18 +77,16 @@ Statistics = namedtuple("Statistics", "mean rstd shift stretch")
 
 
 @inner
-def _backward_span(row, first, n, s):
-    """dx of n numbers from column `first` on."""
-    dy, x, weight, dx = row.dy + 4 * first, row.x + 4 * first, row.weight + 4 * first, row.dx + 4 * first
+def _write_dx(row, C, s):
     if row.plus != 0:
-        plus = row.plus + 4 * first
-        for c in range(n):
-            normal = (load(x, c) - s.mean) * s.rstd
-            store(dx, c, s.rstd * (load(dy, c) * load(weight, c) - s.shift - normal * s.stretch) + load(plus, c))
+        for c in range(C):
+            normal = (load(row.x, c) - s.mean) * s.rstd
+            slope = load(row.dy, c) * load(row.weight, c)
+            store(row.dx, c, s.rstd * (slope - s.shift - normal * s.stretch) + load(row.plus, c))
     else:
-        for c in range(n):
-            normal = (load(x, c) - s.mean) * s.rstd
-            store(dx, c, s.rstd * (load(dy, c) * load(weight, c) - s.shift - normal * s.stretch))
+        for c in range(C):
+            normal = (load(row.x, c) - s.mean) * s.rstd
+            store(row.dx, c, s.rstd * (load(row.dy, c) * load(row.weight, c) - s.shift - normal * s.stretch))
 
 
 @inner
@@ -102,15 +99,7 @@ def backward_row(row, C, mean, rstd, dweight, dbias):
         stretch += slope * normal
         dweight[c] += load(row.dy, c) * normal
         dbias[c] += load(row.dy, c)
-    statistics = Statistics(mean, rstd, shift / _F(C), stretch / _F(C))
-    for first in range(0, C, SPAN):
-        next_row = 4 * (C + first)
-        prefetch_floats(row.x + next_row, SPAN)
-        prefetch_floats(row.dy + next_row, SPAN)
-        if C - first >= SPAN:
-            _backward_span(row, first, SPAN, statistics)
-        else:
-            _backward_span(row, first, C - first, statistics)
+    _write_dx(row, C, Statistics(mean, rstd, shift / _F(C), stretch / _F(C)))
 
 
 @kernel

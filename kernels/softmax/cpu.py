@@ -15,7 +15,7 @@ from kernels.arrays import Array
 from kernels.buffers import copy_to_out, result
 from kernels.contract import follows
 from kernels.launch import as_rows, inner, kernel, share, threads_for
-from kernels.simd import exp, exp_to_zero, load, maximum, prefetch_floats, scaled_exp, store
+from kernels.simd import exp, exp_to_zero, load, maximum, scaled_exp, store
 from kernels.softmax import reference
 
 
@@ -31,7 +31,6 @@ def naive_softmax(x: Array) -> Array:
 
 
 _F = types.float32
-SPAN = 256  # numbers to process at a time; meanwhile as many numbers of the next row are prefetched
 
 
 @inner
@@ -55,14 +54,7 @@ def _exponentials(x, y, n, top):
 
 @inner
 def _softmax_row(x, y):
-    C, x_0, y_0 = len(x), x.ctypes.data, y.ctypes.data
-    top, total = row_maximum(x), _F(0.0)
-    for first in range(0, C, SPAN):  # x is cached by now, so memory is free to deliver the next row
-        prefetch_floats(x_0 + 4 * (C + first), SPAN)
-        if C - first >= SPAN:  # a constant length: the vectorised loop has no remainder
-            total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, SPAN, top)
-        else:
-            total += _exponentials(x_0 + 4 * first, y_0 + 4 * first, C - first, top)
+    total = _exponentials(x.ctypes.data, y.ctypes.data, len(x), row_maximum(x))
     scale = _F(1.0) / total
     for c in range(len(x)):
         y[c] *= scale
