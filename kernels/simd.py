@@ -193,8 +193,9 @@ def scaled_exp(x):
 def exp2(x):
     """2ˣ with a relative error below 2e-7 from -126 to 127.5; 0 from -126.5 down, inf above 127.5, NaN stays NaN.
 
-    Sigmoids use it: in 1 + e⁻ˣ = 1 + 2^(−x log₂e), log₂e merges into the constant that multiplies x. Reducing x = n + r needs
-    no ln 2, so exp2 does half the work of exp. The polynomial of degree 5 is fitted to |r| ≤ ½: minimax, relative error 1e-7.
+    For sums such as a sigmoid's 1 + e⁻ˣ = 1 + 2^(−x log₂e): log₂e merges into the constant that multiplies x. Reducing
+    x = n + r needs no ln 2, so exp2 does half the work of exp. The polynomial of degree 5 is fitted to |r| ≤ ½: minimax,
+    relative error 1e-7.
     """
     x = _F(-127.0) if x < _F(-127.0) else x
     x = _F(128.0) if x > _F(128.0) else x

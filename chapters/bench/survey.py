@@ -131,13 +131,14 @@ def line_of(entries: Sequence[dict[str, Any]], *arguments: Any) -> str:
     text += f"{geometric_mean(over_torch):8.2f}{mostly}"
     over_numpy = [entry["rates"]["minigrad"] / entry["rates"]["numpy"] for entry in entries if "numpy" in rates]
     text += f"{geometric_mean(over_numpy):7.2f}{min(over_numpy):8.2f}" if over_numpy else 15 * " "
-    faulty = [entry for entry in entries if kind == "multiplying" and max(shares_of(entry).values()) > 1]
-    shares = [shares_of(entry) for entry in entries if entry not in faulty] or [shares_of(entry) for entry in entries]
+    measured = [shares_of(entry) for entry in entries]
+    sound = [share for share in measured if kind != "multiplying" or max(share.values()) <= 1]
+    shares = sound or measured
     text += f"{np.mean([share['minigrad'] for share in shares]):7.0%}{min(share['minigrad'] for share in shares):8.0%}"
     for name, width in (("minigrad-8", 6), ("minigrad-1", 10)):
         text += f"{np.mean([share[name] for share in shares]):{width}.0%}" if name in rates else width * " "
-    if faulty:
-        text += f" {len(faulty)} of {len(entries)} faulty"
+    if len(sound) < len(measured):
+        text += f" {len(measured) - len(sound)} of {len(measured)} faulty"
     return text.rstrip()
 
 

@@ -72,21 +72,20 @@ def _forward(x, weight, bias, eps, y, mean, rstd, threads):  # x, y: (R, C)  wei
 
 # Addresses for the backward pass of a row; plus is 0 if there is nothing to add to dx.
 Row = namedtuple("Row", "dy x weight plus dx")
-# A row's mean and rstd, and the two means of the derivation in reference.py: shift = mean(dn), stretch = mean(dn · n).
-Statistics = namedtuple("Statistics", "mean rstd shift stretch")
 
 
 @inner
-def _write_dx(row, C, s):
+def _write_dx(row, C, mean, rstd, shift, stretch):
+    """dx of a row.  shift = mean(dn), stretch = mean(dn · n), as in the derivation in reference.py."""
     if row.plus != 0:
         for c in range(C):
-            normal = (load(row.x, c) - s.mean) * s.rstd
+            normal = (load(row.x, c) - mean) * rstd
             slope = load(row.dy, c) * load(row.weight, c)
-            store(row.dx, c, s.rstd * (slope - s.shift - normal * s.stretch) + load(row.plus, c))
+            store(row.dx, c, rstd * (slope - shift - normal * stretch) + load(row.plus, c))
     else:
         for c in range(C):
-            normal = (load(row.x, c) - s.mean) * s.rstd
-            store(row.dx, c, s.rstd * (load(row.dy, c) * load(row.weight, c) - s.shift - normal * s.stretch))
+            normal = (load(row.x, c) - mean) * rstd
+            store(row.dx, c, rstd * (load(row.dy, c) * load(row.weight, c) - shift - normal * stretch))
 
 
 @inner
@@ -99,7 +98,7 @@ def backward_row(row, C, mean, rstd, dweight, dbias):
         stretch += slope * normal
         dweight[c] += load(row.dy, c) * normal
         dbias[c] += load(row.dy, c)
-    _write_dx(row, C, Statistics(mean, rstd, shift / _F(C), stretch / _F(C)))
+    _write_dx(row, C, mean, rstd, shift / _F(C), stretch / _F(C))
 
 
 @kernel

@@ -55,7 +55,7 @@ def weighted_rows(x, b, K, c, add):
                     store(c.address, m * c.step + j + i, _F(0.0))
         if c.rows == 1 and b.step <= PAGE:
             for k in range(K):
-                add_weighted_row(load(x.address, k), row_of(b, k), c.columns, c.address)
+                add_weighted_row(load(x.address, k), row_of(b, k) + 4 * j, n, c.address + 4 * j)
         else:
             for k in range(0, K, deep):
                 for m in range(c.rows):

@@ -84,8 +84,10 @@ def report_text(scores: dict[str, Any], k: int) -> str:
     lost = before["recall"] - after["recall"]
     heaviest = ", ".join(f"{word} {weight:+.1f}" for word, weight in scores["heaviest"].items())
     low, high = wilson(right[-1] * scores["tests"], scores["tests"])
-    alone = f"the one that scores the drafts {right[0]:.1%} alone, the judge {right[1]:.1%}" if right[1:] else ""
-    both = f", by the mean reward of two models ({alone})" if alone else ""
+    both = ""
+    if right[1:]:
+        alone = f"the one that scores the drafts {right[0]:.1%} alone, the judge {right[1]:.1%}"
+        both = f", by the mean reward of two models ({alone})"
     bags = ", ".join(f"{share:.1%}" for share in scores["bags"])
     lines = [
         f"rewards: {right[-1]:.1%} of {scores['tests']} held-out pairs right [{low:.1%}, {high:.1%}]{both}; "
